@@ -6,12 +6,10 @@
 
 #include "base/base.h"
 #include "base/diag.h"
+#include "base/init.h"
+#include "modist/dtype.h"
 
 // --- type.c: element types and shapes ------------------------------------------------------------
-
-typedef enum md_dtype {
-  MD_NO_DTYPE, MD_F32, MD_BF16, MD_F64, MD_I32, MD_I64, MD_U8, MD_BOOL, MD_NUM_DTYPES
-} md_dtype;
 
 enum {
   MD_MAX_RANK = 6,
@@ -125,12 +123,10 @@ typedef struct md_axes_attr { md_dims axes; } md_axes_attr;
 typedef struct md_shape_attr { md_dims shape, axes; } md_shape_attr;
 typedef struct md_slice_attr { int64_t axis, start, size; } md_slice_attr;
 typedef struct md_state_attr {
-  int64_t init;      // enum: zeros, ones, fill, normal, uniform, unit_rows, copy
+  int64_t init;      // md_init of base/init.h
   double a, b;       // fill: a; normal: mean a, std b; uniform: [a-b, a+b)
   const char *from;  // copy: name of the state whose initial value this one takes
 } md_state_attr;
-enum { MD_INIT_zeros, MD_INIT_ones, MD_INIT_fill, MD_INIT_normal, MD_INIT_uniform,
-       MD_INIT_unit_rows, MD_INIT_copy };
 typedef struct md_sgd_attr { double momentum, weight_decay; int64_t nesterov; } md_sgd_attr;
 typedef struct md_adamw_attr { double beta1, beta2, eps, weight_decay; } md_adamw_attr;
 typedef struct md_resize_attr { md_dims size; int64_t align_corners, antialias; } md_resize_attr;
