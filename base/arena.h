@@ -7,6 +7,9 @@
 
 typedef struct md_arena md_arena;
 
+// Prints how much was wanted and ends the process (exit code 6).
+_Noreturn void md_out_of_memory(size_t bytes);
+
 // Never returns NULL: out of memory ends the process with a message (exit code 6).
 md_arena *md_arena_create(void);
 void md_arena_destroy(md_arena *a);

@@ -63,6 +63,8 @@ typedef struct md_text { char *s; size_t len, cap; } md_text;  // zero is empty;
 void md_put(md_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void md_put_bytes(md_text *t, const char *s, size_t len);
 void md_text_free(md_text *t);
+// Length of the valid UTF-8 sequence at s, and its code point; 0 where there is none.
+int md_utf8(const char *s, uint32_t *code);
 // The nearest of `names` for a did-you-mean, or NULL when nothing is near.
 const char *md_nearest(const char *name, const char *const *names, int num_names);
 // Control characters and terminal escapes become '?'; for text that came from a file. Returns buf.
