@@ -44,6 +44,7 @@ int64_t md_type_bytes(const md_type *t);       // in memory, padding of blocks i
 int64_t md_type_offset(const md_type *t, const int64_t *idx);
 char *md_type_text(const md_type *t, md_arena *a);  // "f32[2,64,8,56,56].c8"
 bool md_shape_check(const md_shape *s, const char **why);   // limits; false with a reason
+bool md_type_check(const md_type *t, const char **why);     // the same, with dtype and layout
 
 // --- expr.c: scalar formulas of pointwise ops ----------------------------------------------------
 // Grammar: `y = max(x, 0)` or, for several results, `a = ...; b = ...`. Names are operands,
@@ -76,6 +77,8 @@ struct md_op_row;
 union md_attr;
 // The formula of a row, parsed once; NULL when the row has none.
 const md_expr *md_op_expr(const struct md_op_row *row);
+// Parses it anew, for md_ops_check. False with a text.
+bool md_expr_parse(const struct md_op_row *row, md_expr *e, char *why, int why_size);
 double md_attr_value(const union md_attr *attr, const md_expr_node *n);
 double md_expr_apply(md_expr_kind kind, double a, double b, double c);  // all but ARG, ATTR, RANDOM
 
