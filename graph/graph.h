@@ -57,7 +57,7 @@ typedef enum md_expr_kind {
   MD_EX_MIN, MD_EX_MAX, MD_EX_LT, MD_EX_LE, MD_EX_EQ, MD_EX_NE, MD_EX_AND, MD_EX_OR, MD_EX_EXP,
   MD_EX_LOG, MD_EX_LOG1P, MD_EX_SQRT, MD_EX_RSQRT, MD_EX_ABS, MD_EX_TANH, MD_EX_FLOOR,
   MD_EX_SELECT,  // select(a, b, c)
-  MD_EX_RANDOM,  // in [0, 1): md_hash_01(a as integer key, row-major index of the element)
+  MD_EX_RANDOM,  // a is an ARG; in [0, 1): md_hash_01(a as integer key, row-major index of the element)
   MD_NUM_EX
 } md_expr_kind;
 enum { MD_MAX_EXPR = 64 };
@@ -80,6 +80,8 @@ const md_expr *md_op_expr(const struct md_op_row *row);
 // Parses it anew, for md_ops_check. False with a text.
 bool md_expr_parse(const struct md_op_row *row, md_expr *e, char *why, int why_size);
 double md_attr_value(const union md_attr *attr, const md_expr_node *n);
+int md_expr_arity(md_expr_kind kind);  // how many of a, b, c are steps; the others are 0
+// min and max pass a NaN on.
 double md_expr_apply(md_expr_kind kind, double a, double b, double c);  // all but ARG, ATTR, RANDOM
 
 // --- ops.c: the op table -------------------------------------------------------------------------
