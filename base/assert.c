@@ -16,7 +16,8 @@ void md_assert_failed(const char *file, int line, const char *cond, const char *
   va_start(args, fmt);
   fprintf(stderr, "modist: internal error at %s:%d: ", file, line);
   vfprintf(stderr, fmt, args);
-  fprintf(stderr, "\n        (%s does not hold; this is a bug of modist, not of your input)\n", cond);
+  fprintf(stderr, "\n        (%s does not hold; this is a bug of modist, not of your input)\n",
+          cond);
   va_end(args);
   fflush(stderr);
   if (!atomic_flag_test_and_set(&entered) && saved_hook) saved_hook(saved_ctx);

@@ -44,22 +44,27 @@ float md_bf16_to_float(uint16_t x);
 // --- hash.c
 // Counter-based random numbers (the generator of the golden sets): value i of stream `key`.
 uint64_t md_hash_key(const char *name, uint64_t seed);
-uint64_t md_hash_at(uint64_t key, uint64_t i);   // 64 well mixed bits
-double md_hash_unit(uint64_t key, uint64_t i);   // [-1, 1) in steps of 2^-23
-double md_hash_01(uint64_t key, uint64_t i);     // [0, 1) in steps of 2^-24
-double md_hash_normal(uint64_t key, uint64_t i); // N(0, 1), Box-Muller on two sub-counters
-typedef struct md_digest { uint64_t lo, hi; } md_digest;
-md_digest md_digest_of(const void *data, size_t bytes);        // XXH3-128
-char *md_digest_text(md_digest d, char buf[33]);               // 32 hex digits; returns buf
+uint64_t md_hash_at(uint64_t key, uint64_t i);    // 64 well mixed bits
+double md_hash_unit(uint64_t key, uint64_t i);    // [-1, 1) in steps of 2^-23
+double md_hash_01(uint64_t key, uint64_t i);      // [0, 1) in steps of 2^-24
+double md_hash_normal(uint64_t key, uint64_t i);  // N(0, 1), Box-Muller on two sub-counters
+typedef struct md_digest {
+  uint64_t lo, hi;
+} md_digest;
+md_digest md_digest_of(const void *data, size_t bytes);  // XXH3-128
+char *md_digest_text(md_digest d, char buf[33]);         // 32 hex digits; returns buf
 
 // --- vec.c: a growable array: `T *v; int num_v, cap_v;`. MD_PUSH grows it (malloc family).
-#define MD_PUSH(v, num, cap, item)                                                   \
+#define MD_PUSH(v, num, cap, item)                                             \
   ((num) == (cap) ? (void)((v) = md_grow((v), &(cap), sizeof *(v))) : (void)0, \
    (void)((v)[(num)++] = (item)))
 void *md_grow(void *data, int *cap, size_t size);
 
 // --- text.c: a text buffer that grows.
-typedef struct md_text { char *s; size_t len, cap; } md_text;  // zero is empty; s is NUL-terminated
+typedef struct md_text {
+  char *s;
+  size_t len, cap;
+} md_text;  // zero is empty; s is NUL-terminated
 void md_put(md_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void md_put_bytes(md_text *t, const char *s, size_t len);
 void md_text_free(md_text *t);
@@ -71,13 +76,17 @@ const char *md_nearest(const char *name, const char *const *names, int num_names
 char *md_clean(const char *s, char *buf, size_t size);
 
 // --- json.c: a streaming writer. Commas, quotes and escapes are its business.
-typedef struct md_json { md_text out; int depth; bool need_comma, after_key, compact; } md_json;
+typedef struct md_json {
+  md_text out;
+  int depth;
+  bool need_comma, after_key, compact;
+} md_json;
 void md_json_begin(md_json *j, char bracket);  // '{' or '['
 void md_json_end(md_json *j, char bracket);    // '}' or ']'
 void md_json_key(md_json *j, const char *key);
 void md_json_str(md_json *j, const char *s);
 void md_json_int(md_json *j, int64_t x);
-void md_json_float(md_json *j, double x);      // NaN and infinities become null
+void md_json_float(md_json *j, double x);  // NaN and infinities become null
 void md_json_bool(md_json *j, bool x);
 
 // --- clock.c

@@ -21,8 +21,16 @@ typedef enum item_kind { ERROR, WARNING, NOTE, HINT } item_kind;
 static const char *const kind_names[] = {"error", "warning", "note", "hint"};
 static const char *const kind_colors[] = {"\033[1;31m", "\033[1;35m", "\033[1;36m", "\033[1;32m"};
 
-typedef struct item { item_kind kind; md_code code; md_place at; const char *text; } item;
-typedef struct source { const char *file, *text; size_t len; } source;
+typedef struct item {
+  item_kind kind;
+  md_code code;
+  md_place at;
+  const char *text;
+} item;
+typedef struct source {
+  const char *file, *text;
+  size_t len;
+} source;
 
 struct md_diags {
   md_arena *arena;

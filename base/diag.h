@@ -18,11 +18,18 @@ typedef enum md_code {
 #undef CODE
   MD_NUM_CODES
 } md_code;
-typedef struct md_code_row { const char *name; md_status status; const char *title, *text; } md_code_row;
+typedef struct md_code_row {
+  const char *name;
+  md_status status;
+  const char *title, *text;
+} md_code_row;
 extern const md_code_row md_codes[MD_NUM_CODES];
 
 // A place in a text or file. line 0: the whole file. file NULL: no place at all.
-typedef struct md_place { const char *file; int line, col, len; } md_place;
+typedef struct md_place {
+  const char *file;
+  int line, col, len;
+} md_place;
 #define MD_NOWHERE ((md_place){0})
 #define MD_IN_FILE(path) ((md_place){.file = (path)})
 
@@ -37,7 +44,8 @@ enum { MD_MAX_ERRORS = 20 };
 // Always returns false, so that a check can end in `return md_error(...)`.
 bool md_error(md_diags *d, md_code code, md_place at, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
-void md_warning(md_diags *d, md_place at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void md_warning(md_diags *d, md_place at, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 // Both belong to the error or warning before them.
 void md_note(md_diags *d, md_place at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void md_hint(md_diags *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

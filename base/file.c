@@ -240,6 +240,7 @@ const char *md_cache_dir(md_arena *a) {
   // Code is loaded from here: nobody else may be able to put a file in.
   struct stat st;
   if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode)) return NULL;
-  if (st.st_uid != geteuid() || (st.st_mode & 022) || access(path, R_OK | W_OK | X_OK) < 0) return NULL;
+  if (st.st_uid != geteuid() || (st.st_mode & 022) || access(path, R_OK | W_OK | X_OK) < 0)
+    return NULL;
   return path;
 }

@@ -13,10 +13,10 @@ bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, ch
 // A file that appears under its name only when complete: written to a temporary file in the same
 // folder (0600, then the mode that umask allows), fsync, rename, fsync of the folder.
 typedef struct md_file_writer md_file_writer;
-md_file_writer *md_file_create(const char *path, md_diags *d);          // NULL: reported
-bool md_file_write(md_file_writer *w, const void *data, size_t len);    // sticky failure
-bool md_file_commit(md_file_writer *w);   // frees w; false: reported, nothing left behind
-void md_file_abort(md_file_writer *w);    // frees w and removes the temporary file; NULL is fine
+md_file_writer *md_file_create(const char *path, md_diags *d);        // NULL: reported
+bool md_file_write(md_file_writer *w, const void *data, size_t len);  // sticky failure
+bool md_file_commit(md_file_writer *w);  // frees w; false: reported, nothing left behind
+void md_file_abort(md_file_writer *w);   // frees w and removes the temporary file; NULL is fine
 bool md_file_save(const char *path, const void *data, size_t len, md_diags *d);  // all in one
 
 // $XDG_CACHE_HOME/modist or ~/.cache/modist, made with 0700; MODIST_CACHE overrides.

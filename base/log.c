@@ -8,8 +8,7 @@
 #include <string.h>
 
 static const char *const topic_names[MD_NUM_TOPICS + 1] = {
-    "config", "graph", "passes", "fusion", "codegen", "cache",
-    "mem",    "exec",  "data",   "ckpt",   "all",
+    "config", "graph", "passes", "fusion", "codegen", "cache", "mem", "exec", "data", "ckpt", "all",
 };
 static const char *const level_names[] = {"warn", "info", "debug"};
 
