@@ -268,6 +268,7 @@ typedef struct md_graph {
   md_region *region;       // [1..num_regions]
   int64_t arena_bytes;     // planned peak; -1 before planning
   int cap_nodes, cap_values, cap_results, cap_updates, cap_regions;
+  struct md_names *names;  // index of the names below
 } md_graph;
 
 md_graph *md_graph_create(const char *name);
@@ -277,6 +278,11 @@ const md_node *md_def(const md_graph *g, md_val v);
 md_val md_find_state(const md_graph *g, const char *name);   // MD_NONE when there is none
 md_val md_find_input(const md_graph *g, const char *name);
 md_val md_find_result(const md_graph *g, const char *name);
+// A letter or `_`, then letters, digits and _ . $ -; at most MD_MAX_NAME characters.
+bool md_name_valid(const char *name);
+// Names are unique within a kind; adding one a second time returns false (build.c).
+typedef enum md_name_kind { MD_NAME_INPUT = 1, MD_NAME_STATE, MD_NAME_RESULT } md_name_kind;
+bool md_name_add(md_graph *g, md_name_kind kind, const char *name, md_val v);
 // Values that a region reads from outside / makes visible outside. Arrays in `a`; returns the count.
 int md_region_inputs(const md_graph *g, int region, md_arena *a, md_val **vals);
 int md_region_outputs(const md_graph *g, int region, md_arena *a, md_val **vals);
@@ -311,8 +317,6 @@ md_shape md_shape_of(const md_builder *b, md_val v);  // rank 0 of MD_NONE
 md_dtype md_dtype_of(const md_builder *b, md_val v);
 // Result i of the node that made v (its first result).
 md_val md_result_of(const md_builder *b, md_val v, int i);
-// Makes `type` the wanted type of the next constant, reshape, ... builders below do it for you.
-
 // One line each, spelled as the op is printed (builders.c). Several results: the first is returned,
 // the others are md_result_of(b, v, i).
 md_val md_constant(md_builder *b, md_type type, double value);
@@ -342,6 +346,11 @@ md_val md_max_pool3d(md_builder *b, md_val x, const md_pool3d_attr *a);
 md_val md_avg_pool3d(md_builder *b, md_val x, const md_pool3d_attr *a);
 md_val md_l2_normalize(md_builder *b, md_val x, double eps);
 md_val md_gradient(md_builder *b, md_val loss, const md_val *wrt, int n);
+
+// The nodes added between the two belong to region `name`; its number is returned. Regions do not
+// nest; an empty one disappears.
+int md_region_begin(md_builder *b, const char *name);
+void md_region_end(md_builder *b);
 
 // --- infer.c: what a row's functions see ---------------------------------------------------------
 
