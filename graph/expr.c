@@ -199,8 +199,7 @@ static void bind_results(parser *p) {
 static void parse_all(void) {
   for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
     char why[160];
-    MD_ASSERT(!md_ops[op].scalar ||
-                  md_expr_parse(&md_ops[op], &formulas.expr[op], why, sizeof why),
+    MD_ASSERT(!md_ops[op].scalar || md_expr_parse(&md_ops[op], &formulas.expr[op], why, sizeof why),
               "%s: %s", md_ops[op].name, why);
   }
 }

@@ -281,7 +281,10 @@ md_val md_find_result(const md_graph *g, const char *name);
 // A letter or `_`, then letters, digits and _ . $ -; at most MD_MAX_NAME characters.
 bool md_name_valid(const char *name);
 // Names are unique within a kind; adding one a second time returns false (build.c).
-typedef enum md_name_kind { MD_NAME_INPUT = 1, MD_NAME_STATE, MD_NAME_RESULT } md_name_kind;
+// MD_NAME_UPDATE: names of the states that have an update.
+typedef enum md_name_kind {
+  MD_NAME_INPUT = 1, MD_NAME_STATE, MD_NAME_RESULT, MD_NAME_UPDATE
+} md_name_kind;
 bool md_name_add(md_graph *g, md_name_kind kind, const char *name, md_val v);
 // Values that a region reads from outside / makes visible outside. Arrays in `a`; returns the count.
 int md_region_inputs(const md_graph *g, int region, md_arena *a, md_val **vals);

@@ -21,8 +21,8 @@ typedef struct matcher {
   md_infer *f;
   binding letter[MD_ROW_IN * MD_MAX_RANK];
   int num_letters;
-  md_shape star;      // trailing axes bound by `*`
-  int star_operand;   // -1: not bound yet
+  md_shape star;     // trailing axes bound by `*`
+  int star_operand;  // -1: not bound yet
   int first_float, first_any;
 } matcher;
 
@@ -107,12 +107,9 @@ static bool check_dtype(matcher *m, int i) {
                : !strcmp(o->dtype, "any")             ? &m->first_any
                                                       : NULL;
   const char *need = NULL;
-  if (first == &m->first_float)
-    need = md_dtype_is_float(d) ? NULL : "floating-point";
-  else if (!strcmp(o->dtype, "i"))
-    need = d == MD_I32 || d == MD_I64 ? NULL : "i32 or i64";
-  else if (!first)
-    need = d == md_dtype_from(o->dtype) ? NULL : o->dtype;
+  if (first == &m->first_float) need = md_dtype_is_float(d) ? NULL : "floating-point";
+  else if (!strcmp(o->dtype, "i")) need = d == MD_I32 || d == MD_I64 ? NULL : "i32 or i64";
+  else if (!first) need = d == md_dtype_from(o->dtype) ? NULL : o->dtype;
   if (need) {
     md_error(f->diags, E0303, f->place, "%s: %s must be %s, but %s is %s", op_name(f), o->name,
              need, value_text(f, i), md_dtype_name(d));
@@ -200,8 +197,11 @@ static bool match_operand(matcher *m, int i) {
   int fixed = o->num_axes - has_star;
   if (has_star ? s->rank < fixed : s->rank != fixed) {
     md_error(f->diags, E0304, f->place, "%s: %s has %d %s, but %s is %s", op_name(f), o->name,
-             fixed, has_star ? "or more axes" : fixed == 1 ? "axis" : "axes", value_text(f, i),
-             type_text(f, i));
+             fixed,
+             has_star     ? "or more axes"
+             : fixed == 1 ? "axis"
+                          : "axes",
+             value_text(f, i), type_text(f, i));
     return note_signature(f, i);
   }
   for (int k = 0; k < fixed; k++)
@@ -251,8 +251,9 @@ static bool check_attr(const md_infer *f, const md_attr_spec *a) {
     return true;
   case MD_AT_DIMS:
     if (w[0] < 0 || w[0] > MD_MAX_RANK)
-      return md_error(f->diags, E0305, f->place, "%s: attribute %s has %lld numbers; at most %d fit",
-                      op_name(f), a->name, (long long)w[0], MD_MAX_RANK);
+      return md_error(f->diags, E0305, f->place,
+                      "%s: attribute %s has %lld numbers; at most %d fit", op_name(f), a->name,
+                      (long long)w[0], MD_MAX_RANK);
     for (int k = 0; k < (int)w[0]; k++)
       if (!check_int(f, a, k, w[1 + k], 0, max)) return false;
     return true;
@@ -358,7 +359,8 @@ bool md_infer_node(md_infer *f) {
   for (int i = 0; row->role != MD_LEAF && i < f->num_out; i++)
     derive_result(&m, md_op_num_out(op) ? md_op_out(op, i) : NULL, &f->out[i]);
   if (row->shape && !row->shape(f)) return false;
-  MD_ASSERT(f->num_out >= 1 && f->num_out <= MD_MAX_OUT, "%s has %d results", row->name, f->num_out);
+  MD_ASSERT(f->num_out >= 1 && f->num_out <= MD_MAX_OUT, "%s has %d results", row->name,
+            f->num_out);
   for (int i = 0; i < f->num_out; i++)
     if (!check_result(f, i)) return false;
   return true;

@@ -113,10 +113,13 @@ static bool parse_attr(const char *s, int word, md_attr_spec *a) {
     const char *name;
     int num_words;
   } types[] = {
-      [MD_AT_INT] = {"int", 1},   [MD_AT_FLOAT] = {"float", 1},
-      [MD_AT_BOOL] = {"bool", 1}, [MD_AT_DIM3] = {"dim3", 3},
+      [MD_AT_INT] = {"int", 1},
+      [MD_AT_FLOAT] = {"float", 1},
+      [MD_AT_BOOL] = {"bool", 1},
+      [MD_AT_DIM3] = {"dim3", 3},
       [MD_AT_DIMS] = {"dims", 1 + MD_MAX_RANK},
-      [MD_AT_ENUM] = {"enum", 1}, [MD_AT_DTYPE] = {"dtype", 1},
+      [MD_AT_ENUM] = {"enum", 1},
+      [MD_AT_DTYPE] = {"dtype", 1},
       [MD_AT_NAME] = {"name", 1},
   };
   char type[16];
@@ -225,7 +228,8 @@ static bool check_flags(const md_op_row *row, char *why, int why_size) {
   if ((row->flags & MD_IDEMPOTENT) && p->num_in != 1)
     return complain(why, why_size, row, "idempotent, but has %d operands", p->num_in);
   if ((row->flags & MD_VARIADIC) && (!p->num_in || !row->shape))
-    return complain(why, why_size, row, "variadic: needs an operand to repeat and a shape function");
+    return complain(why, why_size, row,
+                    "variadic: needs an operand to repeat and a shape function");
   for (int i = 1; i < p->num_in; i++)
     if (p->in[i - 1].optional && !p->in[i].optional)
       return complain(why, why_size, row, "optional operand %s stands before a required one",

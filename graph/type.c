@@ -12,8 +12,8 @@ static const struct dtype_row {
   int size;
   bool is_float;
 } dtypes[MD_NUM_DTYPES] = {
-    [MD_NO_DTYPE] = {"?", 0, false}, [MD_F32] = {"f32", 4, true},  [MD_BF16] = {"bf16", 2, true},
-    [MD_F64] = {"f64", 8, true},     [MD_I32] = {"i32", 4, false}, [MD_I64] = {"i64", 8, false},
+    [MD_NO_DTYPE] = {"?", 0, false}, [MD_F32] = {"f32", 4, true},    [MD_BF16] = {"bf16", 2, true},
+    [MD_F64] = {"f64", 8, true},     [MD_I32] = {"i32", 4, false},   [MD_I64] = {"i64", 8, false},
     [MD_U8] = {"u8", 1, false},      [MD_BOOL] = {"bool", 1, false},
 };
 
@@ -95,10 +95,8 @@ bool md_shape_check(const md_shape *s, const char **why) {
   if (s->rank < 1 || s->rank > MD_MAX_RANK) *why = "a tensor has 1 to 6 axes";
   int64_t n = 1;
   for (int i = 0; !*why && i < s->rank; i++) {
-    if (s->dim[i] < 1)
-      *why = "every axis has at least one element";
-    else if (s->dim[i] >= MD_MAX_DIM)
-      *why = "an axis has fewer than 2^31 elements";
+    if (s->dim[i] < 1) *why = "every axis has at least one element";
+    else if (s->dim[i] >= MD_MAX_DIM) *why = "an axis has fewer than 2^31 elements";
     else if (!md_mul_size(n, s->dim[i], &n) || n >= MD_MAX_ELEMENTS)
       *why = "a tensor has fewer than 2^40 elements";
   }
