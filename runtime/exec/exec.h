@@ -8,6 +8,14 @@
 #include "base/diag.h"
 #include "modist/dtype.h"
 
+// --- element.c: element types --------------------------------------------------------------------
+int64_t md_element_bytes(md_dtype t);        // 0: no such type
+bool md_element_is_float(md_dtype t);
+const char *md_element_name(md_dtype t);     // "f32"
+md_dtype md_element_from(const char *name);  // MD_NO_DTYPE when unknown
+double md_element_load(md_dtype t, const void *from, int64_t i);
+void md_element_store(md_dtype t, void *to, int64_t i, double x);  // rounds; integers saturate
+
 // --- program.c: a compiled step ------------------------------------------------------------------
 // Buffers are one arena (planned offsets), one buffer a state, one an input, and a workspace that
 // kernels use within a launch. Everything is row-major for the caller; layouts inside the arena are
@@ -54,6 +62,7 @@ typedef struct md_copy { int state; md_arg src; } md_copy;
 typedef struct md_program {
   md_arena *arena;        // owns everything below but the code
   const char *name, *target;          // "cpu:znver3+avx2+fma"
+  const char *path;                   // of the artefact it was loaded from; NULL: made here
   md_digest graph;                    // of the compiled graph
   int64_t arena_bytes, workspace_bytes;
   int num_inputs, num_states, num_results, num_launches, num_phases, num_args, num_copies;
@@ -72,8 +81,24 @@ typedef struct md_program {
 } md_program;
 md_program *md_program_create(const char *name);
 void md_program_destroy(md_program *p);
-// Checks every index, offset and size; what a file says is not trusted before.
+// Checks every index, offset and size; what a file says is not trusted before. One error (E0632).
+// Beyond the obvious: results, states and inputs are row-major; a copy does not read a state that
+// the step's copies write, and no state is the target of two.
 bool md_program_check(const md_program *p, md_diags *d);
+// "f32[2,3,8]". Returns buf.
+enum { MD_SPEC_CHARS = 160 };
+char *md_spec_text(const md_spec *s, char buf[MD_SPEC_CHARS]);
+int64_t md_spec_elements(const md_spec *s);
+const md_spec *md_program_state(const md_program *p, const char *name);  // NULL: no such state
+
+// --- zip.c: archives of stored members -----------------------------------------------------------
+// Only what the writer below makes is read: no compression, no gaps, no comments, CRC-32 of every
+// member; each header must be, byte for byte, what the writer would have written.
+typedef struct md_member { const char *name; const void *data; size_t bytes; } md_member;
+void md_zip_write(const md_member *m, int num, md_text *to);   // names: [a-z0-9_.]+, each once
+// Members point into `file`; the array and the names are in `a`. -1: reported (E0630).
+int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
+                md_diags *d);
 
 // --- artefact.c: .mdx, a stored zip with manifest.json, host.so, graph.mdg -----------------------
 enum { MD_ABI_VERSION = 1 };
@@ -89,6 +114,9 @@ int md_pool_threads(const md_pool *p);
 // Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part.
 void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx);
 
+// --- fill.c: first values of states --------------------------------------------------------------
+void md_fill_states(const md_program *p, uint64_t seed, md_pool *pool, void *const *state);
+
 // --- executor.c ----------------------------------------------------------------------------------
 typedef struct md_exec md_exec;
 typedef struct md_exec_options {
@@ -96,31 +124,55 @@ typedef struct md_exec_options {
   uint64_t seed;          // of the initial states
   bool check_nan;         // stop at the first launch that writes a NaN or infinity
   bool time;              // keep times of launches
+  int64_t memory_limit;   // bytes; 0: what the machine has free
 } md_exec_options;
 typedef struct md_launch_time { int64_t total_ns, min_ns, calls; } md_launch_time;
 
-// Allocates arena, states, inputs, workspace and initialises the states. `p` is borrowed.
+// Checks the program and the memory limit (E0802), allocates arena, states, inputs, workspace and
+// initialises the states. `p` is borrowed. One thread at a time may use an executor.
 md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d);
 void md_exec_destroy(md_exec *e);
 void *md_exec_input(md_exec *e, const char *name, const md_spec **spec);   // NULL: no such input
 void *md_exec_state(md_exec *e, const char *name, const md_spec **spec);
 const void *md_exec_result(md_exec *e, const char *name, const md_spec **spec);
-bool md_exec_step(md_exec *e, md_diags *d);   // allocates nothing; false: reported, states not updated
+// Allocates nothing. False: reported, and no copy was applied; states that launches write in place
+// may have been written.
+bool md_exec_step(md_exec *e, md_diags *d);
 void *md_exec_arg(md_exec *e, const md_arg *a);   // address of an argument
 // Called after (before: `before` true) each launch; for taps. NULL removes it.
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
 const md_launch_time *md_exec_times(const md_exec *e);   // one for each launch
-int64_t md_exec_bytes(const md_exec *e);      // arena + states + inputs + workspace + scratch
+int64_t md_exec_bytes(const md_exec *e);      // arena + states + inputs + results + workspace + scratch
 const md_program *md_exec_program(const md_exec *e);
+
+// --- memory.c: large buffers ---------------------------------------------------------------------
+typedef struct md_block { void *at; size_t bytes; bool mapped; } md_block;
+// Zeroed (in the hostile build: NaN everywhere), aligned to 64 bytes, huge pages where it is large.
+bool md_block_create(md_block *b, int64_t bytes);   // false: the system has no memory
+void md_block_destroy(md_block *b);
+int64_t md_memory_free(void);   // what the machine and the control group have left; INT64_MAX: unknown
+
+// --- finite.c: the search for NaN and infinity ---------------------------------------------------
+// Looks at the real elements of a float argument at `at` (not at the padding of blocks). True when
+// all are finite or it is not a float; else the text says what was found and where.
+bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size);
+
+// --- npy.c: NumPy's file of one array ------------------------------------------------------------
+// bf16 is read from and written as f32, bool as b1. The file must have the type and shape of `s`.
+bool md_npy_read(const char *path, const md_spec *s, void *to, md_diags *d);
+bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags *d);
 
 // --- trace.c: Chrome / Perfetto JSON of what ran when --------------------------------------------
 typedef struct md_trace md_trace;
+enum { MD_TRACE_SPANS = 1 << 20 };   // later ones are only counted
 md_trace *md_trace_create(void);
 void md_trace_destroy(md_trace *t);
+// Thread-safe, allocates nothing. Name and kind are borrowed until the trace is destroyed.
 void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, int64_t start_ns,
-                   int64_t end_ns);           // thread-safe
-bool md_trace_save(const md_trace *t, const char *path, md_diags *d);
+                   int64_t end_ns);
+bool md_trace_save(const md_trace *t, const char *path, md_diags *d);   // no span may be in the making
+// Launches on thread 0's track, the share of every thread on its own. NULL removes it.
 void md_exec_set_trace(md_exec *e, md_trace *t);
 
 #endif

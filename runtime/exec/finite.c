@@ -1,0 +1,81 @@
+// SPDX-License-Identifier: Apache-2.0
+// The search for NaN and infinity: both are an exponent of all ones. A tensor is looked at in runs
+// of real elements, so that the padding of channel blocks, which may hold anything, is passed over:
+//
+//   block 8, 11 channels:  [n][0][t h w] cccccccc   one run for all of t h w
+//                          [n][1][t h w] ccc.....   a run of 3 for each of t h w
+#include "runtime/exec/exec.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <string.h>
+
+typedef struct finding { int64_t num_bad, first; } finding;  // first: offset in elements as stored
+
+// Branch-free over a stretch, so that it runs at the speed of memory; slow only where it matters.
+static bool run_is_finite(md_dtype t, const void *at, int64_t first, int64_t n) {
+  bool bad = false;
+  if (t == MD_F32) {
+    const uint32_t *x = (const uint32_t *)at + first;
+    for (int64_t i = 0; i < n; i++) bad |= (x[i] & 0x7F800000u) == 0x7F800000u;
+  } else if (t == MD_BF16) {
+    const uint16_t *x = (const uint16_t *)at + first;
+    for (int64_t i = 0; i < n; i++) bad |= (x[i] & 0x7F80u) == 0x7F80u;
+  } else {
+    const uint64_t *x = (const uint64_t *)at + first, ones = 0x7FF0000000000000u;
+    for (int64_t i = 0; i < n; i++) bad |= (x[i] & ones) == ones;
+  }
+  return !bad;
+}
+
+static void look_at(md_dtype t, const void *at, int64_t first, int64_t n, finding *f) {
+  if (run_is_finite(t, at, first, n)) return;
+  for (int64_t i = first; i < first + n; i++) {
+    if (isfinite(md_element_load(t, at, i))) continue;
+    if (f->num_bad++ == 0) f->first = i;
+  }
+}
+
+// Index on every axis of the element stored at `offset`.
+static void index_of(const md_arg *a, int64_t offset, int64_t idx[MD_SPEC_RANK]) {
+  int64_t lane = 0;
+  if (a->block > 0) {
+    lane = offset % a->block;
+    offset /= a->block;
+  }
+  for (int i = a->rank - 1; i >= 0; i--) {
+    int64_t n = a->block > 0 && i == 1 ? md_ceil_div(a->dim[1], a->block) : a->dim[i];
+    idx[i] = offset % n;
+    offset /= n;
+  }
+  if (a->block > 0) idx[1] = idx[1] * a->block + lane;
+}
+
+bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size) {
+  if (!md_element_is_float(a->dtype)) return true;
+  finding f = {0};
+  int64_t elements = 1;
+  for (int i = 0; i < a->rank; i++) elements *= a->dim[i];
+  if (a->block == 0 || a->dim[1] % a->block == 0) {
+    look_at(a->dtype, at, 0, elements, &f);
+  } else {
+    int64_t blocks = md_ceil_div(a->dim[1], a->block), last = a->dim[1] % a->block;
+    int64_t places = elements / (a->dim[0] * a->dim[1]), offset = 0;
+    for (int64_t i = 0; i < a->dim[0]; i++) {
+      look_at(a->dtype, at, offset, (blocks - 1) * places * a->block, &f);
+      offset += (blocks - 1) * places * a->block;
+      for (int64_t k = 0; k < places; k++, offset += a->block) look_at(a->dtype, at, offset, last, &f);
+    }
+  }
+  if (f.num_bad == 0) return true;
+
+  int64_t idx[MD_SPEC_RANK];
+  index_of(a, f.first, idx);
+  double x = md_element_load(a->dtype, at, f.first);
+  int n = snprintf(what, (size_t)what_size, "%" PRId64 " of %" PRId64 " elements, the first is %s at [",
+                   f.num_bad, elements, isnan(x) ? "nan" : x < 0 ? "-inf" : "inf");
+  for (int i = 0; i < a->rank && n < what_size; i++)
+    n += snprintf(what + n, (size_t)(what_size - n), i ? ",%" PRId64 : "%" PRId64, idx[i]);
+  if (n < what_size) snprintf(what + n, (size_t)(what_size - n), "]");
+  return false;
+}

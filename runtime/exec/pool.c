@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// Threads that share the items of one job after another.
+//
+// A job is a counter of unclaimed items. Who lowers it by k with a compare-and-swap owns k items of
+// the job that is posted now, and that job cannot end before they are done; so what describes the
+// job is read after the claim and needs no lock, and a worker that sleeps through a whole job is
+// neither waited for nor in the way:
+//
+//   caller:  fn, ctx, n;  left = n;  unclaimed = n  ->  claim, work ...  -> wait until left == 0
+//   worker:  spin, then sleep, until unclaimed > 0  ->  claim, work, left -= k  -> ...
+//
+// Sleeping is a futex on a word that counts posts (workers) or ends (caller). Who sleeps says so
+// first and looks again; who posts stores first and then looks for sleepers. Both are sequentially
+// consistent, so one of them sees the other.
+#include "runtime/exec/exec.h"
+
+#include "base/log.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+enum {
+  SPINS = 4000,      // some 50 us: longer than the gap between two launches of a step
+  MAX_THREADS = 1024,
+  SHARES = 4,        // a claim takes 1/(SHARES * threads) of what is left: large first, then single
+};
+
+struct md_pool {
+  int num_threads, num_workers;  // num_threads = 1 + num_workers
+  int spins;
+  pthread_t *worker;
+  atomic_bool is_ending;
+
+  // The job. Plain fields are written while `unclaimed` is 0 and read after a claim.
+  void (*fn)(void *, int64_t, int);
+  void *ctx;
+  int64_t n;
+  _Alignas(64) atomic_llong unclaimed;
+  _Alignas(64) atomic_llong left;  // items that are not done
+  _Alignas(64) atomic_uint posts;
+  atomic_int num_asleep;
+  _Alignas(64) atomic_uint ends;
+  atomic_bool caller_sleeps;
+};
+
+typedef struct start { md_pool *pool; int thread; } start;
+
+static void pause_briefly(void) {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Returns at once when *word is not `seen`; may return for no reason.
+static void sleep_on(atomic_uint *word, unsigned seen) {
+  syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, seen, NULL, NULL, 0);
+}
+
+static void wake(atomic_uint *word, int num) {
+  atomic_fetch_add(word, 1);
+  syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, num, NULL, NULL, 0);
+}
+
+// Claims and runs items until none is unclaimed.
+static void work(md_pool *p, int thread) {
+  long long unclaimed = atomic_load(&p->unclaimed);
+  while (unclaimed > 0) {
+    long long take = MD_MAX(1, unclaimed / (SHARES * p->num_threads));
+    if (!atomic_compare_exchange_weak(&p->unclaimed, &unclaimed, unclaimed - take)) continue;
+    int64_t first = p->n - unclaimed;
+    for (int64_t i = first; i < first + take; i++) p->fn(p->ctx, i, thread);
+    if (atomic_fetch_sub(&p->left, take) == take && atomic_load(&p->caller_sleeps)) wake(&p->ends, 1);
+    unclaimed = atomic_load(&p->unclaimed);
+  }
+}
+
+static void wait_for_post(md_pool *p) {
+  for (int i = 0; i < p->spins; i++) {
+    if (atomic_load_explicit(&p->unclaimed, memory_order_relaxed) > 0) return;
+    pause_briefly();
+  }
+  unsigned seen = atomic_load(&p->posts);
+  atomic_fetch_add(&p->num_asleep, 1);
+  if (atomic_load(&p->unclaimed) == 0 && !atomic_load(&p->is_ending)) sleep_on(&p->posts, seen);
+  atomic_fetch_sub(&p->num_asleep, 1);
+}
+
+static void *worker_main(void *arg) {
+  start s = *(start *)arg;
+  free(arg);
+  while (!atomic_load(&s.pool->is_ending)) {
+    wait_for_post(s.pool);
+    work(s.pool, s.thread);
+  }
+  return NULL;
+}
+
+static void wait_for_end(md_pool *p) {
+  for (int i = 0; i < p->spins; i++) {
+    if (atomic_load(&p->left) == 0) return;
+    pause_briefly();
+  }
+  atomic_store(&p->caller_sleeps, true);
+  for (;;) {
+    unsigned seen = atomic_load(&p->ends);
+    if (atomic_load(&p->left) == 0) break;
+    sleep_on(&p->ends, seen);
+  }
+  atomic_store(&p->caller_sleeps, false);
+}
+
+static int usable_cores(void) {
+  cpu_set_t set;
+  long n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
+                                                       : sysconf(_SC_NPROCESSORS_ONLN);
+  return (int)MD_MAX(1, MD_MIN(n, MAX_THREADS));
+}
+
+// False when the system has no thread left. Workers block all signals: those are the program's.
+static bool add_worker(md_pool *p) {
+  start *s = malloc(sizeof *s);
+  if (!s) md_out_of_memory(sizeof *s);
+  *s = (start){p, p->num_workers + 1};
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &old);
+  int error = pthread_create(&p->worker[p->num_workers], NULL, worker_main, s);
+  pthread_sigmask(SIG_SETMASK, &old, NULL);
+  if (error) {
+    free(s);
+    md_log(MD_LOG_EXEC, MD_LEVEL_WARN, "only %d of %d threads could be made: %s",
+           p->num_workers + 1, p->num_threads, strerrordesc_np(error));
+    return false;
+  }
+  p->num_workers++;
+  return true;
+}
+
+md_pool *md_pool_create(int threads) {
+  int cores = usable_cores();
+  if (threads <= 0) threads = cores;
+  threads = MD_MIN(threads, MAX_THREADS);
+  md_pool *p = aligned_alloc(64, (size_t)md_round_up(sizeof *p, 64));
+  if (!p) md_out_of_memory(sizeof *p);
+  memset(p, 0, sizeof *p);
+  p->num_threads = threads;
+  p->spins = threads <= cores ? SPINS : 0;  // with fewer cores, who spins keeps another from working
+  p->worker = calloc((size_t)threads, sizeof *p->worker);
+  if (!p->worker) md_out_of_memory((size_t)threads * sizeof *p->worker);
+  // Fewer threads than wanted are slower, not wrong.
+  while (p->num_workers + 1 < threads && add_worker(p)) {}
+  return p;
+}
+
+void md_pool_destroy(md_pool *p) {
+  if (!p) return;
+  atomic_store(&p->is_ending, true);
+  wake(&p->posts, INT_MAX);
+  for (int i = 0; i < p->num_workers; i++) pthread_join(p->worker[i], NULL);
+  free(p->worker);
+  free(p);
+}
+
+int md_pool_threads(const md_pool *p) { return p->num_threads; }
+
+void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx) {
+  if (n == 1 || p->num_workers == 0) {
+    for (int64_t i = 0; i < n; i++) fn(ctx, i, 0);
+    return;
+  }
+  if (n <= 0) return;
+  MD_ASSERT(atomic_load(&p->left) == 0, "md_pool_run called within or beside md_pool_run");
+  p->fn = fn;
+  p->ctx = ctx;
+  p->n = n;
+  atomic_store(&p->left, n);
+  atomic_store(&p->unclaimed, n);
+  if (atomic_load(&p->num_asleep) > 0) wake(&p->posts, (int)MD_MIN(n - 1, INT_MAX));
+  work(p, 0);
+  wait_for_end(p);
+}

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+// A compiled step as data, and the check that comes before anybody follows one of its numbers. It
+// may come from a file: every index, size and sum is looked at with checked arithmetic, so that a
+// checked program names only memory that the executor will own.
+#include "runtime/exec/exec.h"
+
+#include "base/init.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  MAX_COUNT = 1 << 20,  // of inputs, states, results, launches, phases, arguments, copies
+  MAX_NAME = 255,
+  MAX_HOPS = 8,         // of a state that copies a state that copies ...
+};
+#define MAX_BYTES ((int64_t)1 << 46)  // of a buffer: sums of a few stay far from overflow
+#define MAX_ITEMS ((int64_t)1 << 40)
+
+static const char *const space_names[] = {"arena", "state", "input", "result", "workspace"};
+
+typedef struct check { const md_program *p; md_diags *d; } check;
+
+static bool bad(const check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static bool bad(const check *c, const char *fmt, ...) {
+  char text[512], clean[512];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(text, sizeof text, fmt, args);
+  va_end(args);
+  md_place at = c->p->path ? MD_IN_FILE(c->p->path) : MD_NOWHERE;
+  return md_error(c->d, E0632, at, "program: %s", md_clean(text, clean, sizeof clean));
+}
+
+static bool name_is_fine(const char *s) {
+  return s && *s && strnlen(s, MAX_NAME + 1) <= MAX_NAME;
+}
+
+static bool symbol_is_fine(const char *s) {
+  if (!name_is_fine(s)) return false;
+  return strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_") == strlen(s);
+}
+
+// Bytes of a tensor, blocks of channels padded; -1: impossible.
+static int64_t tensor_bytes(md_dtype t, int rank, const int64_t *dim, int block) {
+  int64_t bytes = md_element_bytes(t);
+  if (bytes == 0 || rank < 0 || rank > MD_SPEC_RANK) return -1;
+  if (block < 0 || block > 4096 || (block > 0 && rank < 2)) return -1;
+  for (int i = 0; i < rank; i++) {
+    if (dim[i] < 1 || dim[i] > MAX_BYTES) return -1;
+    int64_t n = block > 0 && i == 1 ? md_round_up(dim[i], block) : dim[i];
+    if (!md_mul_size(bytes, n, &bytes) || bytes > MAX_BYTES) return -1;
+  }
+  return bytes;
+}
+
+static bool check_count(const check *c, const char *what, int num, const void *rows) {
+  if (num < 0 || num > MAX_COUNT) return bad(c, "%d %s; 0 to %d are possible", num, what, MAX_COUNT);
+  return num == 0 || rows || bad(c, "%d %s are announced, but there are none", num, what);
+}
+
+static bool check_bytes(const check *c, const char *what, int64_t bytes) {
+  return (bytes >= 0 && bytes <= MAX_BYTES) ||
+         bad(c, "%s of %lld bytes; 0 to %lld are possible", what, (long long)bytes,
+             (long long)MAX_BYTES);
+}
+
+static int compare_names(const void *a, const void *b) {
+  return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool check_specs(const check *c, const char *what, const md_spec *specs, int num) {
+  const char **names = calloc((size_t)num + 1, sizeof *names);
+  if (!names) md_out_of_memory((size_t)num * sizeof *names);
+  bool ok = true;
+  for (int i = 0; i < num && ok; i++) {
+    const md_spec *s = &specs[i];
+    names[i] = s->name;
+    if (!name_is_fine(s->name)) {
+      ok = bad(c, "%s %d has no name of 1 to %d characters", what, i, MAX_NAME);
+      break;
+    }
+    int64_t bytes = tensor_bytes(s->dtype, s->rank, s->dim, 0);
+    if (bytes < 0) ok = bad(c, "%s '%s' has no possible type", what, s->name);
+    else if (bytes != s->bytes)
+      ok = bad(c, "%s '%s' has %lld bytes, but its type needs %lld", what, s->name,
+               (long long)s->bytes, (long long)bytes);
+  }
+  if (ok) qsort(names, (size_t)num, sizeof *names, compare_names);
+  for (int i = 1; i < num && ok; i++)
+    if (!strcmp(names[i - 1], names[i])) ok = bad(c, "two %ss are named '%s'", what, names[i]);
+  free(names);
+  return ok;
+}
+
+// The states whose values are given by a rule; a copy leads to one of them, with equal shapes.
+static bool check_init(const check *c, const md_spec *s) {
+  if (s->init < MD_INIT_zeros || s->init > MD_INIT_copy)
+    return bad(c, "state '%s' has an unknown init %d", s->name, s->init);
+  if (!isfinite(s->a) || !isfinite(s->b))
+    return bad(c, "state '%s' is initialised with a number that is not finite", s->name);
+  if (s->init == MD_INIT_unit_rows && s->rank == 0)
+    return bad(c, "state '%s' is to have rows of norm 1, but is a scalar", s->name);
+  const md_spec *at = s;
+  for (int hops = 0; at->init == MD_INIT_copy; hops++) {
+    const md_spec *from = md_program_state(c->p, at->from);
+    if (!from) return bad(c, "state '%s' copies a state that is not there", at->name);
+    if (hops == MAX_HOPS)
+      return bad(c, "state '%s' is a copy of a copy, more than %d deep", s->name, MAX_HOPS);
+    at = from;
+  }
+  bool same = at->rank == s->rank;
+  for (int i = 0; same && i < s->rank; i++) same = at->dim[i] == s->dim[i];
+  return same || bad(c, "state '%s' copies '%s', which has another shape", s->name, at->name);
+}
+
+// Bytes of the space that an argument points into; -1: there is no such space.
+static int64_t space_bytes(const md_program *p, const md_arg *a) {
+  switch (a->space) {
+  case MD_IN_ARENA: return p->arena_bytes;
+  case MD_IN_WORKSPACE: return p->workspace_bytes;
+  case MD_IN_STATE: return a->index >= 0 && a->index < p->num_states ? p->state[a->index].bytes : -1;
+  case MD_IN_INPUT: return a->index >= 0 && a->index < p->num_inputs ? p->input[a->index].bytes : -1;
+  case MD_IN_RESULT:
+    if (a->index < 0 || a->index >= p->num_results) return -1;
+    return p->result_at[a->index].space == MD_IN_RESULT ? p->result[a->index].bytes : -1;
+  }
+  return -1;
+}
+
+static bool check_arg(const check *c, const char *where, const md_arg *a) {
+  const char *name = a->name ? a->name : "(no name)";
+  int64_t room = space_bytes(c->p, a), end;
+  if (room < 0) return bad(c, "%s: '%s' lies in memory that does not exist", where, name);
+  if (!md_add_size(a->offset, a->bytes, &end) || end > room)
+    return bad(c, "%s: '%s' reaches beyond the %s (%lld bytes at %lld of %lld)", where, name,
+               space_names[a->space], (long long)a->bytes, (long long)a->offset, (long long)room);
+  if (a->write && a->space == MD_IN_INPUT)
+    return bad(c, "%s: '%s' writes to an input", where, name);
+  if (a->dtype == MD_NO_DTYPE) return true;
+  int64_t bytes = tensor_bytes(a->dtype, a->rank, a->dim, a->block);
+  if (bytes < 0) return bad(c, "%s: '%s' has no possible type", where, name);
+  if (bytes > a->bytes)
+    return bad(c, "%s: '%s' has %lld bytes, but its type needs %lld", where, name,
+               (long long)a->bytes, (long long)bytes);
+  if (a->offset % md_element_bytes(a->dtype))
+    return bad(c, "%s: '%s' is not aligned to its elements", where, name);
+  return true;
+}
+
+// A result is read row-major, as its spec says.
+static bool check_result(const check *c, int i) {
+  const md_spec *s = &c->p->result[i];
+  const md_arg *a = &c->p->result_at[i];
+  char where[MAX_NAME + 16];
+  snprintf(where, sizeof where, "result '%s'", s->name);
+  if (!check_arg(c, where, a)) return false;
+  if (a->space == MD_IN_RESULT && a->index != i)
+    return bad(c, "%s lies in the buffer of another result", where);
+  if (a->space == MD_IN_WORKSPACE) return bad(c, "%s lies in the workspace", where);
+  bool same = a->bytes == s->bytes && a->dtype == s->dtype && a->block == 0 && a->rank == s->rank;
+  for (int k = 0; same && k < s->rank; k++) same = a->dim[k] == s->dim[k];
+  return same || bad(c, "%s has another type or layout where it lies", where);
+}
+
+static bool check_launch(const check *c, const md_launch *l) {
+  const md_program *p = c->p;
+  if (!name_is_fine(l->name)) return bad(c, "a launch has no name of 1 to %d characters", MAX_NAME);
+  if (l->first_phase < 0 || l->num_phases < 1 || l->num_phases > p->num_phases - l->first_phase)
+    return bad(c, "launch '%s': phases %d+%d of %d", l->name, l->first_phase, l->num_phases,
+               p->num_phases);
+  if (l->first_arg < 0 || l->num_args < 0 || l->num_args > p->num_args - l->first_arg)
+    return bad(c, "launch '%s': arguments %d+%d of %d", l->name, l->first_arg, l->num_args,
+               p->num_args);
+  if (!(l->flops >= 0) || !(l->bytes >= 0) || isinf(l->flops) || isinf(l->bytes))
+    return bad(c, "launch '%s': its cost is no number", l->name);
+  char where[MAX_NAME + 16];
+  snprintf(where, sizeof where, "launch '%s'", l->name);
+  for (int i = 0; i < l->num_args; i++)
+    if (!check_arg(c, where, &p->arg[l->first_arg + i])) return false;
+  return true;
+}
+
+static bool check_phase(const check *c, const md_phase *f) {
+  if (!symbol_is_fine(f->symbol))
+    return bad(c, "symbol '%.80s' is not made of A-Z a-z 0-9 _", f->symbol ? f->symbol : "");
+  if (f->items < 1 || f->items > MAX_ITEMS)
+    return bad(c, "symbol '%s' has %lld items", f->symbol, (long long)f->items);
+  return check_bytes(c, "scratch memory", f->scratch_bytes);
+}
+
+// All or nothing needs that no copy reads what another copy writes.
+static bool check_copies(const check *c) {
+  const md_program *p = c->p;
+  bool *is_target = calloc((size_t)p->num_states + 1, sizeof *is_target), ok = true;
+  if (!is_target) md_out_of_memory((size_t)p->num_states);
+  for (int i = 0; i < p->num_copies && ok; i++) {
+    const md_copy *k = &p->copy[i];
+    if (k->state < 0 || k->state >= p->num_states) {
+      ok = bad(c, "copy %d goes to state %d of %d", i, k->state, p->num_states);
+      break;
+    }
+    const md_spec *s = &p->state[k->state];
+    char where[MAX_NAME + 16];
+    snprintf(where, sizeof where, "update of '%s'", s->name);
+    ok = check_arg(c, where, &k->src);
+    if (ok && k->src.bytes != s->bytes)
+      ok = bad(c, "%s: %lld bytes for a state of %lld", where, (long long)k->src.bytes,
+               (long long)s->bytes);
+    if (ok && is_target[k->state]) ok = bad(c, "state '%s' is updated twice", s->name);
+    is_target[k->state] = true;
+  }
+  for (int i = 0; i < p->num_copies && ok; i++) {
+    const md_copy *k = &p->copy[i];
+    if (k->src.space == MD_IN_STATE && is_target[k->src.index])
+      ok = bad(c, "update of '%s' reads a state that is updated too", p->state[k->state].name);
+  }
+  free(is_target);
+  return ok;
+}
+
+int64_t md_spec_elements(const md_spec *s) {
+  int64_t n = 1;
+  for (int i = 0; i < s->rank; i++) n *= s->dim[i];
+  return n;
+}
+
+char *md_spec_text(const md_spec *s, char buf[MD_SPEC_CHARS]) {
+  int n = snprintf(buf, MD_SPEC_CHARS, "%s[", md_element_name(s->dtype));
+  for (int i = 0; i < s->rank; i++)
+    n += snprintf(buf + n, MD_SPEC_CHARS - (size_t)n, i ? ",%lld" : "%lld", (long long)s->dim[i]);
+  snprintf(buf + n, MD_SPEC_CHARS - (size_t)n, "]");
+  return buf;
+}
+
+const md_spec *md_program_state(const md_program *p, const char *name) {
+  for (int i = 0; name && i < p->num_states; i++)
+    if (!strcmp(p->state[i].name, name)) return &p->state[i];
+  return NULL;
+}
+
+md_program *md_program_create(const char *name) {
+  md_arena *a = md_arena_create();
+  md_program *p = MD_NEW(a, md_program);
+  p->arena = a;
+  p->name = md_strdup(a, name);
+  return p;
+}
+
+void md_program_destroy(md_program *p) {
+  if (!p) return;
+  if (p->code_free) p->code_free(p->code);
+  md_arena_destroy(p->arena);
+}
+
+bool md_program_check(const md_program *p, md_diags *d) {
+  const check *c = &(check){p, d};
+  if (!name_is_fine(p->name)) return bad(c, "it has no name of 1 to %d characters", MAX_NAME);
+  if (!name_is_fine(p->target)) return bad(c, "it has no target");
+  if (!check_count(c, "inputs", p->num_inputs, p->input) ||
+      !check_count(c, "states", p->num_states, p->state) ||
+      !check_count(c, "results", p->num_results, p->result) ||
+      !check_count(c, "places of results", p->num_results, p->result_at) ||
+      !check_count(c, "launches", p->num_launches, p->launch) ||
+      !check_count(c, "phases", p->num_phases, p->phase) ||
+      !check_count(c, "arguments", p->num_args, p->arg) ||
+      !check_count(c, "copies", p->num_copies, p->copy) ||
+      !check_bytes(c, "an arena", p->arena_bytes) ||
+      !check_bytes(c, "a workspace", p->workspace_bytes) ||
+      !check_specs(c, "input", p->input, p->num_inputs) ||
+      !check_specs(c, "state", p->state, p->num_states) ||
+      !check_specs(c, "result", p->result, p->num_results))
+    return false;
+  for (int i = 0; i < p->num_states; i++)
+    if (!check_init(c, &p->state[i])) return false;
+  for (int i = 0; i < p->num_results; i++)
+    if (!check_result(c, i)) return false;
+  for (int i = 0; i < p->num_phases; i++)
+    if (!check_phase(c, &p->phase[i])) return false;
+  for (int i = 0; i < p->num_launches; i++)
+    if (!check_launch(c, &p->launch[i])) return false;
+  return check_copies(c);
+}

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// What ran when, for chrome://tracing and ui.perfetto.dev. Room for all spans is reserved at the
+// start (the system gives memory only as it is touched), so that adding one is a counter and a store;
+// what comes after the last place is counted.
+#include "runtime/exec/exec.h"
+
+#include "base/file.h"
+
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct span { const char *name, *kind; int64_t start_ns, end_ns; int thread; } span;
+
+struct md_trace {
+  span *spans;
+  atomic_llong num;  // of spans wanted; may exceed MD_TRACE_SPANS
+  int64_t start_ns;
+};
+
+static void put_thread(md_json *j, int thread) {
+  char name[32];
+  snprintf(name, sizeof name, thread ? "worker %d" : "main", thread);
+  md_json_begin(j, '{');
+  md_json_key(j, "name");
+  md_json_str(j, "thread_name");
+  md_json_key(j, "ph");
+  md_json_str(j, "M");
+  md_json_key(j, "pid");
+  md_json_int(j, 1);
+  md_json_key(j, "tid");
+  md_json_int(j, thread);
+  md_json_key(j, "args");
+  md_json_begin(j, '{');
+  md_json_key(j, "name");
+  md_json_str(j, name);
+  md_json_end(j, '}');
+  md_json_end(j, '}');
+}
+
+static void put_span(md_json *j, const md_trace *t, const span *s) {
+  md_json_begin(j, '{');
+  md_json_key(j, "name");
+  md_json_str(j, s->name);
+  md_json_key(j, "cat");
+  md_json_str(j, s->kind);
+  md_json_key(j, "ph");
+  md_json_str(j, "X");
+  md_json_key(j, "ts");
+  md_json_float(j, (double)(s->start_ns - t->start_ns) / 1000);  // microseconds
+  md_json_key(j, "dur");
+  md_json_float(j, (double)(s->end_ns - s->start_ns) / 1000);
+  md_json_key(j, "pid");
+  md_json_int(j, 1);
+  md_json_key(j, "tid");
+  md_json_int(j, s->thread);
+  md_json_end(j, '}');
+}
+
+md_trace *md_trace_create(void) {
+  md_trace *t = calloc(1, sizeof *t);
+  if (!t) md_out_of_memory(sizeof *t);
+  t->spans = calloc(MD_TRACE_SPANS, sizeof *t->spans);
+  if (!t->spans) md_out_of_memory(MD_TRACE_SPANS * sizeof *t->spans);
+  t->start_ns = md_now_ns();
+  return t;
+}
+
+void md_trace_destroy(md_trace *t) {
+  if (!t) return;
+  free(t->spans);
+  free(t);
+}
+
+void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, int64_t start_ns,
+                   int64_t end_ns) {
+  long long i = atomic_fetch_add(&t->num, 1);
+  if (i < MD_TRACE_SPANS) t->spans[i] = (span){name, kind, start_ns, end_ns, thread};
+}
+
+bool md_trace_save(const md_trace *t, const char *path, md_diags *d) {
+  int64_t wanted = atomic_load(&t->num), num = MD_MIN(wanted, MD_TRACE_SPANS);
+  int last_thread = 0;
+  for (int64_t i = 0; i < num; i++) last_thread = MD_MAX(last_thread, t->spans[i].thread);
+  md_json j = {.compact = true};
+  md_json_begin(&j, '{');
+  md_json_key(&j, "displayTimeUnit");
+  md_json_str(&j, "ms");
+  md_json_key(&j, "otherData");
+  md_json_begin(&j, '{');
+  md_json_key(&j, "producer");
+  md_json_str(&j, "modist " MODIST_VERSION);
+  md_json_key(&j, "dropped_spans");
+  md_json_int(&j, wanted - num);
+  md_json_end(&j, '}');
+  md_json_key(&j, "traceEvents");
+  md_json_begin(&j, '[');
+  for (int i = 0; i <= last_thread; i++) put_thread(&j, i);
+  for (int64_t i = 0; i < num; i++) put_span(&j, t, &t->spans[i]);
+  md_json_end(&j, ']');
+  md_json_end(&j, '}');
+  bool ok = md_file_save(path, j.out.s, j.out.len, d);
+  md_text_free(&j.out);
+  return ok;
+}
