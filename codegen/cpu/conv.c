@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which regions the direct convolution takes.
+#include "codegen/cpu/conv.h"
+
+static const char *refuse_type(const md_region_view *r, md_val v, const md_cpu *cpu) {
+  const md_type *t = md_type_in(r->g, v);
+  if (t->block && t->block != cpu->lanes) return "its channel blocks are not the target's vectors";
+  return NULL;
+}
+
+// A value that the packing would store must be made exactly once.
+static bool makes_prologue_once(const md_region_view *r) {
+  const md_type *x = md_type_in(r->g, r->anchor->in[0]), *w = md_type_in(r->g, r->anchor->in[1]);
+  const md_conv3d_attr *a = &r->anchor->attr.conv3d;
+  for (int i = 0; i < 3; i++) {
+    if (w->shape.dim[2 + i] != 1 || a->stride.d[i] != 1 || a->pad.d[i] != 0) return false;
+  }
+  return x->shape.rank == 5 && r->anchor->op == MD_OP_conv3d;
+}
+
+static const char *refuse_common(const md_region_view *r, const md_cpu *cpu) {
+  for (int i = 0; i < r->num_inputs; i++) {
+    const char *why = refuse_type(r, r->input[i], cpu);
+    if (why) return why;
+  }
+  for (int i = 0; i < r->num_outputs; i++) {
+    const char *why = refuse_type(r, r->output[i], cpu);
+    if (why) return why;
+    const md_node *n = md_inner(r, r->output[i]);
+    if (n == r->anchor || md_in_epilogue(r, n)) continue;
+    if (!md_in_prologue(r, n))
+      return "it holds a value that has nothing to do with the convolution";
+    if (!makes_prologue_once(r)) return "its prologue is kept, but made more than once";
+  }
+  return NULL;
+}
+
+static const char *refuse_dense(const md_region_view *r, const md_cpu *cpu) {
+  if (!r->anchor || (r->anchor->op != MD_OP_conv3d && r->anchor->op != MD_OP_conv3d_dgrad))
+    return "";
+  const md_conv3d_attr *a = &r->anchor->attr.conv3d;
+  if (r->anchor->op == MD_OP_conv3d_dgrad &&
+      a->stride.d[0] * a->stride.d[1] * a->stride.d[2] > MD_MAX_DENSE)
+    return "the stride of the data gradient has too many residues";
+  const char *why = refuse_common(r, cpu);
+  return why ? why : md_sums_refuse(r);
+}
+
+static const char *refuse_wgrad(const md_region_view *r, const md_cpu *cpu) {
+  if (!r->anchor || r->anchor->op != MD_OP_conv3d_wgrad) return "";
+  for (int i = 0; i < r->num_nodes; i++)
+    if (md_ops[r->node[i]->op].role == MD_REDUCE) return "a reduction follows the weight gradient";
+  return refuse_common(r, cpu);
+}
+
+const md_lowering md_conv_rows[] = {
+    {"conv3d direct", refuse_dense, md_emit_conv_dense},
+    {"conv3d weight gradient", refuse_wgrad, md_emit_conv_wgrad},
+    {0},
+};

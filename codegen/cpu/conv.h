@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+// Direct convolution on packed tiles: what conv_plan.c, conv_dense.c and conv_wgrad.c share.
+//
+// Forward and data gradient are the same dense problem
+//     dst[n, o, first + step*m] = sum over i, taps k of src[n, i, in_step*m + off(k)] * w(o, i, k)
+// a strided data gradient being one such problem for each residue of the output index. An item packs
+// the window of src that its tile of m needs - prologue applied, zeros outside - into scratch as
+// [i-block][t][h][w][lane], then runs a register tile of pixels x channel blocks over it.
+#ifndef CODEGEN_CPU_CONV_H
+#define CODEGEN_CPU_CONV_H
+
+#include "codegen/cpu/emit.h"
+
+// Taps along one axis: kernel index k0 + j*dk, input offset off0 + j*doff, j = 0..num-1.
+typedef struct md_taps {
+  int64_t num, k0, dk, off0, doff;
+} md_taps;
+
+// One dense problem. Axes are t, h, w; a merged problem (one tap, nothing strided or padded) has all
+// pixels on the last axis.
+typedef struct md_dense {
+  int64_t grid[3];            // extent of m
+  int64_t first[3], step[3];  // of the output
+  int64_t in_step[3];
+  int64_t in_size[3];
+  md_taps tap[3];
+  bool merged;
+  int64_t tile[3];           // of m, divides grid (but for the last tile of a merged problem)
+  int64_t lo[3], window[3];  // packed window of a tile: first input offset, extent
+} md_dense;
+
+// Where a convolution node's parts are.
+typedef struct md_conv {
+  md_kernel *k;
+  const md_node *node;
+  md_val src, w, bias, dst;
+  md_dtype dtype;    // of dst
+  LLVMTypeRef type;  // compute type, scalar
+  int lanes;
+  int64_t n, src_c, dst_c, src_blocks, dst_blocks;
+  int64_t src_size[3], dst_size[3], kernel[3];
+  bool flipped;  // data gradient: w[src, dst, k] instead of w[dst, src, k]
+} md_conv;
+
+// conv_plan.c
+enum { MD_MAX_DENSE = 64 };
+md_conv md_conv_of(md_kernel *k);
+// Splits the node into dense problems with tiles; returns how many.
+int md_conv_problems(const md_conv *c, md_dense *problem);
+int64_t md_dense_tiles(const md_dense *d);      // of one sample
+int64_t md_window_elements(const md_dense *d);  // of one channel
+// Cuts a row of `width` pixels into runs of tiles of at most `most` and, where possible, at least 4.
+typedef struct md_run {
+  int64_t start, pixels, count;
+} md_run;
+int md_cut_row(int64_t width, int64_t most, md_run run[4]);
+
+// conv_dense.c
+void md_emit_conv_dense(md_kernel *k);
+// Packs src of sample n for the tile whose first m is m0 to `to` (type c->type), channel blocks
+// first_block .. first_block+blocks-1. Prologue values that are outputs of the region are stored.
+void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir n,
+                    const md_ir m0[3], const int64_t tile[3], md_ir to);
+md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
+
+// conv_wgrad.c
+void md_emit_conv_wgrad(md_kernel *k);
+
+#endif

@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions as dense problems, and how their pixels are cut into tiles.
+#include "codegen/cpu/conv.h"
+
+#include <string.h>
+
+// A packed window should leave room in L2 for a weight panel.
+static int64_t window_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes * 5 / 8; }
+enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8 };
+
+md_conv md_conv_of(md_kernel *k) {
+  const md_node *node = k->r->anchor;
+  const md_graph *g = k->r->g;
+  md_conv c = {.k = k,
+               .node = node,
+               .src = node->in[0],
+               .w = node->in[1],
+               .dst = node->out,
+               .lanes = k->e.cpu->lanes};
+  if (node->op == MD_OP_conv3d && node->num_in == 3) c.bias = node->in[2];
+  c.flipped = node->op == MD_OP_conv3d_dgrad;
+  const md_type *src = md_type_in(g, c.src), *w = md_type_in(g, c.w), *dst = md_type_in(g, c.dst);
+  c.dtype = dst->dtype;
+  c.type = md_compute_type(&k->e, c.dtype);
+  c.n = src->shape.dim[0];
+  c.src_c = src->shape.dim[1];
+  c.dst_c = dst->shape.dim[1];
+  c.src_blocks = md_ceil_div(c.src_c, c.lanes);
+  c.dst_blocks = md_ceil_div(c.dst_c, c.lanes);
+  for (int i = 0; i < 3; i++) {
+    c.src_size[i] = src->shape.dim[2 + i];
+    c.dst_size[i] = dst->shape.dim[2 + i];
+    c.kernel[i] = w->shape.dim[2 + i];
+  }
+  return c;
+}
+
+int64_t md_dense_tiles(const md_dense *d) {
+  int64_t n = 1;
+  for (int i = 0; i < 3; i++) n *= md_ceil_div(d->grid[i], d->tile[i]);
+  return n;
+}
+
+int64_t md_window_elements(const md_dense *d) { return d->window[0] * d->window[1] * d->window[2]; }
+
+static void set_window(md_dense *d) {
+  for (int i = 0; i < 3; i++) {
+    const md_taps *t = &d->tap[i];
+    int64_t last = t->off0 + (t->num - 1) * t->doff;
+    int64_t hi = t->num ? MD_MAX(t->off0, last) : 0;
+    d->lo[i] = t->num ? MD_MIN(t->off0, last) : 0;
+    d->window[i] = (d->tile[i] - 1) * d->in_step[i] + hi - d->lo[i] + 1;
+  }
+}
+
+static bool fits(const md_conv *c, md_dense *d) {
+  set_window(d);
+  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
+  int64_t bytes = md_window_elements(d) * c->src_blocks * c->lanes * 4;
+  return pixels <= MAX_TILE_PIXELS && bytes <= window_budget(c) &&
+         c->n * md_dense_tiles(d) >= MIN_ITEMS;
+}
+
+// The largest divisor of `size` that keeps the tile within its budget.
+static void grow(const md_conv *c, md_dense *d, int axis) {
+  for (int64_t x = d->grid[axis]; x > 1; x--) {
+    if (d->grid[axis] % x) continue;
+    d->tile[axis] = x;
+    if (fits(c, d)) return;
+  }
+  d->tile[axis] = 1;
+  set_window(d);
+}
+
+static void choose_tile(const md_conv *c, md_dense *d) {
+  if (d->merged) {
+    // Any even tile cuts well; a divisor of the pixels spares a second version of the code.
+    int64_t pixels = d->grid[2], best = 0;
+    d->tile[0] = d->tile[1] = 1;
+    for (int64_t x = MD_MIN(pixels, MAX_TILE_PIXELS); x >= 24 && !best; x--) {
+      d->tile[2] = x;
+      if (pixels % x == 0 && x % 2 == 0 && fits(c, d)) best = x;
+    }
+    d->tile[2] = best ? best : MD_MIN(pixels, 48);
+    set_window(d);
+    return;
+  }
+  d->tile[0] = d->tile[1] = 1;
+  d->tile[2] = d->grid[2];
+  // A temporal kernel reads every frame for each output frame: all frames of a tile are packed once.
+  if (d->tap[0].num > 1) d->tile[0] = d->grid[0];
+  grow(c, d, 1);
+  if (d->tile[1] == d->grid[1] && d->tap[0].num <= 1) grow(c, d, 0);
+  set_window(d);
+}
+
+// One tap at offset 0 and steps of 1: pixels are a list.
+static bool can_merge(const md_conv *c, const md_dense *d) {
+  for (int i = 0; i < 3; i++) {
+    if (d->tap[i].num != 1 || d->tap[i].off0 != 0 || d->in_step[i] != 1 || d->step[i] != 1 ||
+        d->first[i] != 0 || c->src_size[i] != c->dst_size[i] || d->grid[i] != c->dst_size[i])
+      return false;
+  }
+  return true;
+}
+
+static void merge(md_dense *d) {
+  d->merged = true;
+  d->grid[2] *= d->grid[0] * d->grid[1];
+  d->in_size[2] *= d->in_size[0] * d->in_size[1];
+  d->grid[0] = d->grid[1] = d->in_size[0] = d->in_size[1] = 1;
+}
+
+// Taps of output index `first + stride*m` in a data gradient: p*stride + k*dilation - pad = q, so
+// p = m + (first + pad - k*dilation)/stride for those k that divide.
+static md_taps residue_taps(int64_t first, int64_t kernel, int64_t stride, int64_t pad,
+                            int64_t dilation) {
+  md_taps t = {0};
+  for (int64_t k = 0; k < kernel; k++) {
+    int64_t a = first + pad - k * dilation;
+    if (a % stride) continue;
+    if (t.num == 0) {
+      t.k0 = k;
+      t.off0 = a / stride;
+    } else if (t.num == 1) {
+      t.dk = k - t.k0;
+      t.doff = a / stride - t.off0;
+    }
+    t.num++;
+  }
+  return t;
+}
+
+int md_conv_problems(const md_conv *c, md_dense *problem) {
+  const md_conv3d_attr *a = &c->node->attr.conv3d;  // conv3d_grad begins with the same words
+  int num = 0;
+  int64_t residues = 1;
+  if (c->flipped) residues = a->stride.d[0] * a->stride.d[1] * a->stride.d[2];
+  for (int64_t r = 0; r < residues; r++) {
+    md_dense *d = &problem[num];
+    memset(d, 0, sizeof *d);
+    bool empty = false;
+    int64_t rest = r;
+    for (int i = 2; i >= 0; i--) {
+      d->in_size[i] = c->src_size[i];
+      if (!c->flipped) {
+        d->grid[i] = c->dst_size[i];
+        d->step[i] = 1;
+        d->in_step[i] = a->stride.d[i];
+        d->tap[i] =
+            (md_taps){.num = c->kernel[i], .dk = 1, .off0 = -a->pad.d[i], .doff = a->dilation.d[i]};
+        continue;
+      }
+      int64_t stride = a->stride.d[i];
+      d->first[i] = rest % stride;
+      rest /= stride;
+      d->step[i] = stride;
+      d->in_step[i] = 1;
+      d->grid[i] = md_ceil_div(MD_MAX(c->dst_size[i] - d->first[i], 0), stride);
+      d->tap[i] = residue_taps(d->first[i], c->kernel[i], stride, a->pad.d[i], a->dilation.d[i]);
+      empty |= d->grid[i] == 0;
+    }
+    if (empty) continue;
+    if (can_merge(c, d)) merge(d);
+    choose_tile(c, d);
+    num++;
+  }
+  return num;
+}
+
+int md_cut_row(int64_t width, int64_t most, md_run run[4]) {
+  // b tiles of most and a few of a smaller size that is at least 4; the smaller the rest the better.
+  int64_t big = width / most, rest = width % most;
+  int num = 0;
+  if (rest && rest < 4 && big > 0 && most >= 6) {
+    // 6 + 6 + 2 = 6 + 4 + 4, 6 + 3 = 5 + 4: the last big tile and the rest share their pixels
+    big--;
+    rest += most;
+    int64_t half = rest / 2;
+    if (big) run[num++] = (md_run){0, most, big};
+    run[num++] = (md_run){big * most, rest - half, 1};
+    run[num++] = (md_run){big * most + rest - half, half, 1};
+    return num;
+  }
+  if (big) run[num++] = (md_run){0, most, big};
+  if (rest) run[num++] = (md_run){big * most, rest, 1};
+  return num;
+}

@@ -1,0 +1,250 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weight gradient: dw[o,i,k] = sum over n, p of dy[n,o,p] * x[n,i,p*stride + off(k)].
+//
+// The sum over pixels is cut into a fixed number of splits, each with a dw of its own in the
+// workspace; a last phase adds them in order. A split walks over its tiles of pixels: both windows
+// are packed (prologues applied), then each register tile of `ROWS` input channels x two blocks of
+// output channels runs over all pixels of the tile:
+//
+//     acc[i][block] += splat(x[pixel + tap][i]) * dy[pixel][block]
+#include "codegen/cpu/conv.h"
+
+enum { ROWS = 4, MAX_SPLITS = 4, MAX_PARTIAL_MB = 128 };
+
+typedef struct Wgrad {
+  md_kernel *k;
+  md_conv x;  // as if a forward convolution x -> dy
+  md_val dy;
+  md_dense xd, yd;  // windows of x and of dy for a tile
+  int64_t splits, tiles_each;
+  int64_t inner;           // input channels of a block that exist at most
+  int64_t partial;         // elements of a split's dw: [o block][i block][tap][inner][lane]
+  int64_t place;           // workspace
+  md_ir n, m0[3], xw, yw;  // of the tile
+} Wgrad;
+
+static md_dtype scratch_dtype(const md_conv *c) { return c->dtype == MD_F64 ? MD_F64 : MD_F32; }
+static int64_t element_bytes(const md_conv *c) { return c->dtype == MD_F64 ? 8 : 4; }
+static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
+
+// The node as a forward convolution: its windows of x and pixels of dy.
+static md_conv forward_of(md_kernel *k) {
+  const md_node *node = k->r->anchor;
+  const md_graph *g = k->r->g;
+  const md_type *dy = md_type_in(g, node->in[0]), *x = md_type_in(g, node->in[1]);
+  const md_type *dw = md_type_in(g, node->out);
+  md_conv c = {.k = k,
+               .node = node,
+               .src = node->in[1],
+               .w = node->out,
+               .dst = node->in[0],
+               .dtype = dw->dtype,
+               .lanes = k->e.cpu->lanes};
+  c.type = md_compute_type(&k->e, c.dtype);
+  c.n = x->shape.dim[0];
+  c.src_c = x->shape.dim[1];
+  c.dst_c = dy->shape.dim[1];
+  c.src_blocks = md_ceil_div(c.src_c, c.lanes);
+  c.dst_blocks = md_ceil_div(c.dst_c, c.lanes);
+  for (int i = 0; i < 3; i++) {
+    c.src_size[i] = x->shape.dim[2 + i];
+    c.dst_size[i] = dy->shape.dim[2 + i];
+    c.kernel[i] = dw->shape.dim[2 + i];
+  }
+  return c;
+}
+
+// Offset in a split's dw of channel block (ob, ib), tap, row.
+static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64_t row) {
+  md_emit *e = &g->k->e;
+  md_ir off = md_iadd(e, md_imulc(e, ob, g->x.src_blocks), ib);
+  off = md_iadd(e, md_imulc(e, off, taps_of(&g->x)), tap);
+  return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->x.lanes);
+}
+
+// acc[row][block] over all pixels of the tile, for one tap; joins what the split has so far.
+static void register_tile(const Wgrad *g, int64_t row0, int64_t rows, int blocks, md_ir ob,
+                          md_ir ib, md_ir tap, const md_ir tap_at[3], md_ir sums) {
+  const md_conv *c = &g->x;
+  const md_dense *xd = &g->xd, *yd = &g->yd;
+  md_emit *e = &g->k->e;
+  md_dtype dt = scratch_dtype(c);
+  md_var acc[2 * ROWS];
+  md_ir at[2 * ROWS];
+  for (int64_t r = 0; r < rows; r++) {
+    for (int b = 0; b < blocks; b++) {
+      int64_t i = r * blocks + b;
+      at[i] = partial_offset(g, md_iaddc(e, ob, b), ib, tap, row0 + r);
+      acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
+      md_set(e, acc[i], md_load(e, dt, sums, at[i], c->lanes, NULL));
+    }
+  }
+  md_ir xplane = md_imulc(e, ib, md_window_elements(xd));
+  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, xd->tile[0]), 1, "t");
+  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, xd->tile[1]), 1, "h");
+  md_ir xt = md_iadd(e, md_imulc(e, t.i, xd->in_step[0]), tap_at[0]);
+  md_ir xh = md_iadd(e, md_imulc(e, h.i, xd->in_step[1]), tap_at[1]);
+  md_ir xrow =
+      md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, xt, xd->window[1]), xh), xd->window[2]),
+              md_iadd(e, xplane, tap_at[2]));
+  md_ir yrow = md_imulc(e, md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i), yd->window[2]);
+  md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, xd->tile[2]), 1, "w");
+  md_ir xi = md_imulc(e, md_iadd(e, xrow, md_imulc(e, w.i, xd->in_step[2])), c->lanes);
+  md_ir yi = md_iadd(e, yrow, w.i), y[2];
+  for (int b = 0; b < blocks; b++) {
+    md_ir plane = md_imulc(e, md_iaddc(e, ob, b), md_window_elements(yd));
+    y[b] = md_load(e, dt, g->yw, md_imulc(e, md_iadd(e, plane, yi), c->lanes), c->lanes, NULL);
+  }
+  for (int64_t r = 0; r < rows; r++) {
+    md_ir x = md_load(e, dt, g->xw, md_iaddc(e, xi, row0 + r), 1, NULL);
+    x = md_splat(e, x, c->lanes);
+    for (int b = 0; b < blocks; b++) {
+      int64_t i = r * blocks + b;
+      md_set(e, acc[i], md_fma(e, x, y[b], md_get(e, acc[i])));
+    }
+  }
+  md_loop_end(e, &w);
+  md_loop_end(e, &h);
+  md_loop_end(e, &t);
+  for (int64_t i = 0; i < rows * blocks; i++) md_store(e, dt, sums, at[i], md_get(e, acc[i]), NULL);
+}
+
+// All input channels and taps against `blocks` output blocks.
+static void block_group(const Wgrad *g, int blocks, md_ir ob, md_ir sums) {
+  const md_conv *c = &g->x;
+  const md_dense *d = &g->xd;
+  md_emit *e = &g->k->e;
+  md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
+  md_loop tap[3];
+  md_ir at[3], index = md_i64(e, 0);
+  for (int i = 0; i < 3; i++) {
+    tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->kernel[i]), 1, "tap");
+    at[i] = md_iaddc(e, md_imulc(e, tap[i].i, d->tap[i].doff), d->tap[i].off0 - d->lo[i]);
+    index = md_iadd(e, md_imulc(e, index, c->kernel[i]), tap[i].i);
+  }
+  for (int64_t row = 0; row < g->inner; row += ROWS)
+    register_tile(g, row, MD_MIN(ROWS, g->inner - row), blocks, ob, ib.i, index, at, sums);
+  for (int i = 2; i >= 0; i--) md_loop_end(e, &tap[i]);
+  md_loop_end(e, &ib);
+}
+
+static void clear(const Wgrad *g, md_ir sums) {
+  md_emit *e = &g->k->e;
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->partial), g->x.lanes, "clear");
+  md_store(e, scratch_dtype(&g->x), sums, i.i, md_const(e, g->x.type, g->x.lanes, 0), NULL);
+  md_loop_end(e, &i);
+}
+
+// One item a split: its tiles, one after another.
+static void emit_splits(Wgrad *g) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  const md_conv *c = &g->x;
+  int64_t xbytes =
+      md_round_up(md_window_elements(&g->xd) * c->src_blocks * c->lanes * element_bytes(c), 64);
+  int64_t ybytes =
+      md_round_up(md_window_elements(&g->yd) * c->dst_blocks * c->lanes * element_bytes(c), 64);
+  md_phase_begin(k, "wgrad", g->splits, xbytes + ybytes);
+  g->xw = k->scratch;
+  g->yw = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes));
+  md_ir sums =
+      md_at(e, scratch_dtype(c), md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
+  clear(g, sums);
+  int64_t per_sample = md_dense_tiles(&g->xd), all = per_sample * c->n;
+  md_ir first = md_imulc(e, k->item, g->tiles_each);
+  md_ir last = md_imin(e, md_iaddc(e, first, g->tiles_each), md_i64(e, all));
+  md_loop tile = md_loop_begin(e, first, last, 1, "tile");
+  int64_t count[4] = {c->n};
+  for (int i = 0; i < 3; i++) count[1 + i] = md_ceil_div(g->xd.grid[i], g->xd.tile[i]);
+  md_ir index[4];
+  md_split_index(e, tile.i, 4, count, index);
+  for (int i = 0; i < 3; i++) g->m0[i] = md_imulc(e, index[1 + i], g->xd.tile[i]);
+  md_pack_window(c, &g->xd, c->src, c->src_c, index[0], g->m0, g->xd.tile, g->xw);
+  md_pack_window(c, &g->yd, g->dy, c->dst_c, index[0], g->m0, g->yd.tile, g->yw);
+  int64_t pairs = c->dst_blocks / 2;
+  if (pairs) {
+    md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, pairs), 1, "o_pair");
+    block_group(g, 2, md_imulc(e, o.i, 2), sums);
+    md_loop_end(e, &o);
+  }
+  if (c->dst_blocks % 2) block_group(g, 1, md_i64(e, c->dst_blocks - 1), sums);
+  md_loop_end(e, &tile);
+  md_phase_end(k);
+}
+
+// Adds the splits in order and stores dw[o,i,k]; an item is an output block.
+static void emit_merge(const Wgrad *g) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  const md_conv *c = &g->x;
+  md_phase_begin(k, "merge", c->dst_blocks, 0);
+  md_ir from = md_workspace(k, g->place), ob = k->item;
+  md_ir mask = md_channel_mask(e, c->dst_c, ob, c->lanes);
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_c), 1, "i");
+  md_ir ib = md_idivc(e, i.i, c->lanes), row = md_imodc(e, i.i, c->lanes);
+  md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
+  md_ir off = md_iadd(e, partial_offset(g, ob, ib, tap.i, 0), md_imulc(e, row, c->lanes));
+  md_ir sum = NULL;
+  for (int64_t s = 0; s < g->splits; s++) {
+    md_ir x = md_load(e, scratch_dtype(c), from, md_iaddc(e, off, s * g->partial), c->lanes, NULL);
+    sum = sum ? md_fadd(e, sum, x) : x;
+  }
+  md_ir at[5] = {md_imulc(e, ob, c->lanes), i.i, md_idivc(e, tap.i, c->kernel[1] * c->kernel[2]),
+                 md_imodc(e, md_idivc(e, tap.i, c->kernel[2]), c->kernel[1]),
+                 md_imodc(e, tap.i, c->kernel[2])};
+  md_body body;
+  md_body_init(&body, k);
+  md_point p = md_point_of(5, at, 0, c->lanes, mask);
+  md_body_set(&body, c->w, sum);
+  const md_region_view *r = k->r;
+  for (int j = 0; j < r->num_outputs; j++) {
+    const md_node *n = md_inner(r, r->output[j]);
+    if (n != r->anchor && !md_in_epilogue(r, n)) continue;
+    md_body_store(&body, r->output[j], &p, md_body_value(&body, r->output[j], &p));
+  }
+  md_loop_end(e, &tap);
+  md_loop_end(e, &i);
+  md_phase_end(k);
+}
+
+static void shrink_row(md_dense *d, int64_t rows) {
+  for (int64_t x = MD_MIN(rows, d->grid[1]); x >= 1; x--) {
+    if (d->grid[1] % x) continue;
+    d->tile[1] = x;
+    return;
+  }
+}
+
+void md_emit_conv_wgrad(md_kernel *k) {
+  Wgrad g = {.k = k, .x = forward_of(k)};
+  md_conv *c = &g.x;
+  g.dy = c->dst;
+  md_dense problem[MD_MAX_DENSE];
+  md_conv_problems(c, problem);
+  g.xd = problem[0];
+  // Tiles must be whole here: a merged list whose length has no good divisor goes back to rows.
+  if (g.xd.merged && g.xd.grid[2] % g.xd.tile[2]) g.xd.tile[2] = c->dst_size[2] * c->dst_size[1];
+  if (!g.xd.merged) shrink_row(&g.xd, g.xd.tile[1]);
+  for (int i = 0; i < 3; i++) {
+    const md_taps *t = &g.xd.tap[i];
+    g.xd.window[i] = (g.xd.tile[i] - 1) * g.xd.in_step[i] + (t->num - 1) * t->doff + 1;
+  }
+  g.yd = g.xd;
+  for (int i = 0; i < 3; i++) {
+    g.yd.in_step[i] = 1;
+    g.yd.in_size[i] = g.xd.grid[i];
+    g.yd.tap[i] = (md_taps){.num = 1};
+    g.yd.lo[i] = 0;
+    g.yd.window[i] = g.yd.tile[i];
+  }
+  g.inner = MD_MIN(c->src_c, c->lanes);
+  g.partial = c->dst_blocks * c->src_blocks * taps_of(c) * g.inner * c->lanes;
+  int64_t tiles = md_dense_tiles(&g.xd) * c->n, bytes = g.partial * element_bytes(c);
+  int64_t most = MD_MAX(2, (int64_t)MAX_PARTIAL_MB * 1024 * 1024 / bytes);
+  g.splits = MD_MIN(MD_MIN(MAX_SPLITS, most), tiles);
+  g.tiles_each = md_ceil_div(tiles, g.splits);
+  g.splits = md_ceil_div(tiles, g.tiles_each);
+  g.place = md_workspace_reserve(k, g.splits * bytes);
+  emit_splits(&g);
+  emit_merge(&g);
+}
