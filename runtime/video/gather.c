@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+// All clips of a sample from one forward pass: decoding starts at the last key frame that serves the
+// earliest frame wanted and ends with the last one. A frame is converted when it is there, written to
+// every place that wants it, and forgotten; a motion frame waits only for its partner. So memory does
+// not grow with the length of the video or of the clips.
+#include "runtime/video/video.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// One place that wants a frame: frame j of the clip of a slot.
+typedef struct want {
+  int64_t frame, base;
+  md_slot slot;
+  int j;
+  bool is_done;
+} want;
+// A native frame kept until every motion frame that is compared with it has come.
+typedef struct kept {
+  int64_t frame;
+  md_image image;
+  bool is_used;
+} kept;
+
+struct md_gather {
+  want *wants;
+  int num_wants, cap_wants;
+  kept *bases;
+  int num_bases, cap_bases;
+  md_image small, native;
+  uint16_t *diff;
+  int64_t diff_pixels;
+  int64_t diff_frame, diff_base;  // what diff holds; -1: nothing
+};
+
+static bool is_motion(md_slot s) { return s == MD_MQ || s == MD_MK; }
+
+static bool no_memory(md_fault *f) {
+  *f = (md_fault){.code = E0501, .text = "out of memory for its frames"};
+  return false;
+}
+
+static void plan(md_gather *g, const md_timeline *t, const md_sample_rule *r, uint64_t key) {
+  double starts[MD_NUM_SLOTS];
+  md_sample_starts(r, key, t, starts);
+  int64_t lag = md_timeline_motion_lag(t);
+  g->num_wants = 0;
+  for (int s = 0; s < MD_NUM_SLOTS; s++) {
+    md_clip_shape shape = is_motion((md_slot)s) ? r->motion : r->visual;
+    for (int j = 0; j < shape.frames; j++) {
+      int64_t frame = md_clip_frame(t, shape, starts[s], j);
+      if (is_motion((md_slot)s)) frame = MD_MAX(frame, lag);  // D_0 = D_1
+      int64_t base = is_motion((md_slot)s) ? frame - lag : frame;
+      want w = {.frame = frame, .base = base, .slot = (md_slot)s, .j = j};
+      MD_PUSH(g->wants, g->num_wants, g->cap_wants, w);
+    }
+  }
+}
+
+static kept *find_base(md_gather *g, int64_t frame) {
+  for (int i = 0; i < g->num_bases; i++)
+    if (g->bases[i].is_used && g->bases[i].frame == frame) return &g->bases[i];
+  return NULL;
+}
+
+// Keeps a copy of the native frame under the name of the frame that was wanted.
+static bool keep_base(md_gather *g, int64_t frame, md_fault *f) {
+  kept *free_one = NULL;
+  for (int i = 0; i < g->num_bases && !free_one; i++)
+    if (!g->bases[i].is_used) free_one = &g->bases[i];
+  if (!free_one) {
+    MD_PUSH(g->bases, g->num_bases, g->cap_bases, (kept){0});
+    free_one = &g->bases[g->num_bases - 1];
+  }
+  if (!md_image_resize(&free_one->image, g->native.w, g->native.h)) return no_memory(f);
+  memcpy(free_one->image.rgb, g->native.rgb, (size_t)g->native.w * (size_t)g->native.h * 3);
+  free_one->frame = frame;
+  free_one->is_used = true;
+  return true;
+}
+
+static void drop_bases(md_gather *g) {
+  for (int i = 0; i < g->num_bases; i++) {
+    kept *k = &g->bases[i];
+    bool is_needed = false;
+    for (int w = 0; w < g->num_wants && !is_needed; w++)
+      is_needed =
+          !g->wants[w].is_done && is_motion(g->wants[w].slot) && g->wants[w].base == k->frame;
+    if (!is_needed) k->is_used = false;
+  }
+}
+
+static bool write_motion(md_gather *g, const want *w, const md_sample_rule *r, uint8_t *clip,
+                         md_fault *f) {
+  if (g->diff_frame != w->frame || g->diff_base != w->base) {
+    int64_t pixels = (int64_t)g->native.w * g->native.h;
+    if (pixels > g->diff_pixels) {
+      free(g->diff);
+      g->diff = malloc((size_t)pixels * sizeof *g->diff);
+      g->diff_pixels = g->diff ? pixels : 0;
+      if (!g->diff) return no_memory(f);
+    }
+    const kept *base = find_base(g, w->base);
+    MD_ASSERT(base, "motion frame %lld without its base", (long long)w->frame);
+    md_motion_diff(&g->native, &base->image, g->diff);
+    g->diff_frame = w->frame;
+    g->diff_base = w->base;
+  }
+  int64_t pixels = (int64_t)r->motion.size * r->motion.size;
+  md_motion_plane(g->diff, &g->native, r->motion.size, clip + w->j * pixels);
+  return true;
+}
+
+// The current frame serves all that waits for frame `now` or an earlier one that did not come.
+static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *r, uint64_t key,
+                  md_sample_out *out, md_fault *f) {
+  bool has_small = false, has_native = false;
+  int64_t pixels = (int64_t)r->visual.size * r->visual.size;
+  int short_side = r->short_side ? r->short_side : (r->visual.size * 10 + 6) / 7;
+  for (int i = 0; i < g->num_wants; i++) {
+    const want *w = &g->wants[i];
+    if (w->is_done || !is_motion(w->slot) || w->base > now || find_base(g, w->base)) continue;
+    if (!has_native && !md_video_rgb(v, 0, &g->native, f)) return false;
+    has_native = true;
+    if (!keep_base(g, w->base, f)) return false;
+    if (w->base < now) out->missing++;
+  }
+  for (int i = 0; i < g->num_wants; i++) {
+    want *w = &g->wants[i];
+    if (w->is_done || w->frame > now) continue;
+    bool motion = is_motion(w->slot);
+    if (motion && !has_native && !md_video_rgb(v, 0, &g->native, f)) return false;
+    has_native = has_native || motion;
+    if (!motion && !has_small && !md_video_rgb(v, short_side, &g->small, f)) return false;
+    has_small = has_small || !motion;
+    if (motion) {
+      if (!write_motion(g, w, r, out->clip[w->slot], f)) return false;
+    } else {
+      md_box box = md_sample_crop(r, key, w->slot, g->small.w, g->small.h);
+      md_image_crop(&g->small, box, r->visual.size, out->clip[w->slot] + w->j * pixels,
+                    r->visual.frames * pixels);
+    }
+    w->is_done = true;
+    if (w->frame < now) out->missing++;
+  }
+  drop_bases(g);
+  return true;
+}
+
+static bool all_done(const md_gather *g) {
+  for (int i = 0; i < g->num_wants; i++)
+    if (!g->wants[i].is_done) return false;
+  return true;
+}
+
+// The last frame at which decoding may start and still bring every wanted one.
+static int64_t start_frame(const md_gather *g, const md_timeline *t) {
+  int64_t first = t->num_frames, start = 0;
+  for (int i = 0; i < g->num_wants; i++) first = MD_MIN(first, g->wants[i].base);
+  for (int i = 0; i < t->num_keys; i++)
+    if (t->key[i] <= first) start = MD_MAX(start, t->key[i]);
+  return start;
+}
+
+md_gather *md_gather_create(void) {
+  md_gather *g = calloc(1, sizeof *g);
+  MD_ASSERT(g, "no memory for a reader of videos");
+  return g;
+}
+
+void md_gather_destroy(md_gather *g) {
+  if (!g) return;
+  for (int i = 0; i < g->num_bases; i++) md_image_free(&g->bases[i].image);
+  md_image_free(&g->small);
+  md_image_free(&g->native);
+  free(g->wants);
+  free(g->bases);
+  free(g->diff);
+  free(g);
+}
+
+// One pass that starts to decode at frame `start`.
+static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t start,
+                 const md_sample_rule *r, uint64_t key, const md_video_limits *limits,
+                 md_sample_out *out, md_fault *f) {
+  md_video *v = md_video_open(path, limits, f);
+  if (!v) return false;
+  for (int i = 0; i < g->num_bases; i++) g->bases[i].is_used = false;
+  for (int i = 0; i < g->num_wants; i++) g->wants[i].is_done = false;
+  g->diff_frame = g->diff_base = -1;
+  out->decoded = out->damaged = out->missing = 0;
+  if (start > 0) md_video_start_at(v, t->pts[start]);
+  int64_t counted = -1, now = -1;
+  md_video_step step = MD_VIDEO_FRAME;
+  bool ok = true;
+  while (ok && !all_done(g)) {
+    md_frame_info info;
+    step = md_video_next(v, &info, f);
+    if (step != MD_VIDEO_FRAME) break;
+    out->decoded++;
+    counted++;
+    // A time that the timeline does not know (a damaged frame) belongs to the frame after the last.
+    int64_t found = t->pts && info.has_pts ? md_timeline_find(t, info.pts) : -1;
+    int64_t at = !t->pts ? counted : found >= 0 ? found : now + 1;
+    if (at < start || at < now) continue;  // leading pictures of the key frame
+    now = at;
+    ok = serve(g, v, now, r, key, out, f);
+  }
+  // What is still open lies beyond the last frame that decodes.
+  if (ok && step == MD_VIDEO_END) ok = serve(g, v, INT64_MAX, r, key, out, f);
+  out->damaged = md_video_damaged(v);
+  md_video_close(v);
+  return ok && step != MD_VIDEO_FAILED;
+}
+
+bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
+                      uint64_t key, const md_video_limits *limits, md_sample_out *out,
+                      md_fault *f) {
+  *f = (md_fault){0};
+  out->decoded = out->damaged = out->missing = 0;
+  plan(g, t, r, key);
+  int64_t start = start_frame(g, t);
+  if (pass(g, path, t, start, r, key, limits, out, f)) return true;
+  // Nothing decodes from that key frame on; an earlier part of a damaged file may.
+  return start > 0 && !out->decoded && pass(g, path, t, 0, r, key, limits, out, f);
+}
