@@ -3,9 +3,9 @@
 // prefix because a row reads better without it; only ops.c and the op_<family>.c files see them.
 //
 // What they may rely on:
-//   shape  operand count, dtypes and lettered axes fit the row; attributes are in bounds and zero
-//          words already hold their defaults. Sets out[] and num_out. `leaf_shape` finds the declared
-//          type in out[0].
+//   shape  operand count, dtypes and lettered axes fit the row; attributes are in bounds, below 2^31,
+//          and zero words already hold their defaults. out[] holds what the result patterns say, or
+//          the operand's dtype, for a leaf its declared type; md_infer_node checks sizes afterwards.
 //   grad   d[] is all MD_NONE on entry; dy[i] is MD_NONE for a result without a gradient, at least
 //          one dy[i] is not. `y` belongs to the graph that is being built.
 //   cost   an inferred node: out[] as `shape` left it.
