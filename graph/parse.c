@@ -492,8 +492,8 @@ static md_graph *read_graph(parser *p, md_symbols *graphs) {
   if (has_body) read_body(p);
   find_late_states(p);
   set_place(p, &word, has_name ? &name : &word);
-  if (r->errors == errors && !md_graph_verify(p->g, r->diags)) r->errors++;
   drop_numbers(p->g);
+  if (r->errors == errors && !md_graph_verify(p->g, r->diags)) r->errors++;
   md_symbols_free(&p->values);
   md_symbols_free(&p->states);
   return p->g;

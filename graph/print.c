@@ -129,7 +129,7 @@ static void put_node(printer *p, const md_node *n) {
 static void put_header(printer *p) {
   md_text *to = p->to;
   int num = 0;
-  md_put(to, "graph @%s(", p->g->name);
+  md_put(to, "graph @%s(", md_name_valid(p->g->name) ? p->g->name : "unnamed");
   for (int i = 0; i < p->g->num_nodes; i++) {
     if (p->g->node[i]->op != MD_OP_input) continue;
     md_put(to, num++ ? ", " : "");
