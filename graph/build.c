@@ -62,7 +62,7 @@ static md_attr with_defaults(md_op op, const md_attr *from) {
     const md_attr_spec *a = md_op_attr(op, i);
     int64_t num_dims = from && a->type == MD_AT_DIMS ? from->word[a->word] : MD_MAX_RANK;
     for (int k = a->word; k < a->word + a->num_words; k++) {
-      if (k - a->word > num_dims) continue;  // beyond the end of a short list
+      if (k > a->word && k - a->word > num_dims) continue;  // beyond the end of a short list
       if (a->type == MD_AT_FLOAT)
         to.real[k] = from && from->real[k] != 0 ? from->real[k] : a->preset;
       else to.word[k] = from && from->word[k] != 0 ? from->word[k] : (int64_t)a->preset;

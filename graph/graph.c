@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The graph as data: arrays of nodes and values, an index of the names that the outside knows
 // (inputs, states, results), what crosses the border of a region, and the digest. Nodes lie in the
-// graph's arena and never move; the arrays grow. (That of values grows inside the arena: a type that
-// somebody still points at stays readable.)
+// graph's arena and never move. The arrays grow; that of values inside the arena, so that a type
+// which somebody still points at stays readable.
 #include "graph/graph.h"
 
 #include <stdlib.h>

@@ -376,6 +376,8 @@ void md_node_cost(const md_graph *g, const md_node *n, md_cost *c);
 // All that later stages rely on: order, types, attributes, one update a state, contiguous regions,
 // places inside the arena that do not overlap while both are live. False: reported.
 bool md_graph_verify(const md_graph *g, md_diags *d);
+// Its last part (verify_plan.c), on a graph whose other parts are verified.
+bool md_plan_verify(const md_graph *g, md_arena *scratch, md_diags *d);
 
 // --- parse.c, print.c, dot.c ---------------------------------------------------------------------
 md_graph **md_parse_graphs(const char *file, const char *text, size_t len, md_arena *a, int *num,

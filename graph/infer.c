@@ -8,6 +8,7 @@
 
 #include <math.h>
 #include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 
 typedef struct binding {
@@ -332,15 +333,17 @@ bool md_reject(md_infer *f, const char *fmt, ...) {
   md_text t = {0};
   int blamed = -1;
   md_put(&t, "%s: ", op_name(f));
-  for (const char *s = raw; *s; s++) {
-    int i = s[0] == '$' && s[1] >= '0' && s[1] <= '9' ? s[1] - '0' : -1;
-    if (i < 0 || !md_in(f, i)) {
-      md_put_bytes(&t, s, 1);
+  for (const char *s = raw; *s;) {
+    char *end = NULL;
+    bool is_operand = s[0] == '$' && s[1] >= '0' && s[1] <= '9';
+    int i = is_operand ? (int)strtol(s + 1, &end, 10) : -1;
+    if (!is_operand || !md_in(f, i)) {
+      md_put_bytes(&t, s++, 1);
       continue;
     }
     md_put(&t, "%s", value_text(f, i));
     if (blamed < 0) blamed = i;
-    s++;
+    s = end;
   }
   md_error(f->diags, E0306, f->place, "%s", t.s);
   md_text_free(&t);
