@@ -16,7 +16,7 @@
 
 typedef LLVMValueRef md_ir;   // an LLVM value
 
-// --- emit.c: types, constants, arithmetic, control flow ------------------------------------------
+// --- emit.c: types, constants, arithmetic --------------------------------------------------------
 // Compute types: f32, bf16 -> float; f64 -> double; i32, u8, bool -> i32; i64 -> i64. A value of one
 // lane is a scalar, of more lanes a vector <lanes x T>. Every helper takes either.
 
@@ -68,7 +68,7 @@ md_ir md_fmul(md_emit *e, md_ir a, md_ir b);
 md_ir md_fdiv(md_emit *e, md_ir a, md_ir b);
 md_ir md_fneg(md_emit *e, md_ir a);
 md_ir md_fma(md_emit *e, md_ir a, md_ir b, md_ir c); // a*b + c; fused where the target can
-md_ir md_fmax(md_emit *e, md_ir a, md_ir b);         // a > b ? a : b
+md_ir md_fmax(md_emit *e, md_ir a, md_ir b);         // a NaN wins
 md_ir md_fmin(md_emit *e, md_ir a, md_ir b);
 md_ir md_flt(md_emit *e, md_ir a, md_ir b);          // ordered
 md_ir md_select(md_emit *e, md_ir cond, md_ir a, md_ir b);
@@ -77,8 +77,10 @@ md_ir md_intrinsic(md_emit *e, const char *name, md_ir *arg, int num, LLVMTypeRe
 md_ir md_convert(md_emit *e, md_ir v, LLVMTypeRef scalar);
 md_ir md_hsum(md_emit *e, md_ir v);                  // fixed tree: halves, quarters, ...
 md_ir md_hmax(md_emit *e, md_ir v);
+md_ir md_round_bf16(md_emit *e, md_ir v);            // float -> nearest bf16, as float
 
-// Memory. `offset` counts elements; `mask` <lanes x i1> or NULL: all lanes. Lanes that are off read
+// --- memory.c: loads and stores ------------------------------------------------------------------
+// `offset` counts elements; `mask` <lanes x i1> or NULL: all lanes. Lanes that are off read
 // as zero. Loads give the compute type; stores take it and convert (bf16: round to nearest even).
 md_ir md_at(md_emit *e, md_dtype d, md_ir ptr, md_ir offset);        // address
 md_ir md_load(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, int lanes, md_ir mask);
@@ -87,10 +89,10 @@ md_ir md_gather(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir mask);  
 void md_scatter(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir v, md_ir mask);
 md_ir md_invariant(md_emit *e, md_ir load);          // nothing writes there while the function runs
 md_ir md_first_lanes(md_emit *e, md_ir count, int lanes);            // mask: lane < count (i64)
-md_ir md_round_bf16(md_emit *e, md_ir v);            // float -> nearest bf16, as float
 
-// Control flow. A loop runs i = begin, begin+step, ... < end; what it carries lives in variables.
-typedef struct md_loop { md_ir i; md_ir next; LLVMBasicBlockRef head, body, exit; md_ir end; int64_t step; } md_loop;
+// --- flow.c: control flow ------------------------------------------------------------------------
+// A loop runs i = begin, begin+step, ... < end; what it carries lives in variables.
+typedef struct md_loop { md_ir i, end; int64_t step; LLVMBasicBlockRef body, exit; } md_loop;
 md_loop md_loop_begin(md_emit *e, md_ir begin, md_ir end, int64_t step, const char *name);
 void md_loop_end(md_emit *e, md_loop *l);
 typedef struct md_if { LLVMBasicBlockRef other, join; bool has_else; } md_if;
@@ -109,6 +111,7 @@ md_ir md_log_of(md_emit *e, md_ir x);    // 0 -> -inf, < 0 -> NaN
 md_ir md_log1p_of(md_emit *e, md_ir x);
 md_ir md_tanh_of(md_emit *e, md_ir x);
 md_ir md_sqrt_of(md_emit *e, md_ir x);   // correctly rounded
+md_ir md_floor_of(md_emit *e, md_ir x);
 md_ir md_random_of(md_emit *e, md_ir key, md_ir index, LLVMTypeRef scalar);  // md_hash_01; i64 in
 
 // --- kernel.c: the compile context of one region -------------------------------------------------
@@ -129,14 +132,21 @@ bool md_is_output(const md_region_view *r, md_val v);
 // The node of this region that makes v, or NULL: v comes from outside (or is a constant).
 const md_node *md_inner(const md_region_view *r, md_val v);
 
+// Do a and b (region inputs or outputs) lie in overlapping memory? Equal: at the very same place.
+bool md_shares_memory(const md_graph *g, md_val a, md_val b);
+bool md_same_memory(const md_graph *g, md_val a, md_val b);
+// The view of a region, or of the single node n where index is 0. In `a`.
+md_region_view *md_region_view_of(const md_graph *g, int region, const md_node *n, md_arena *a);
+
 typedef struct md_kernel {
   md_emit e;
   const md_region_view *r;
   md_arena *arena;                 // of this compilation
-  const char *symbol;              // phases are symbol_0, symbol_1, ...
+  const char *symbol;              // phases are symbol_0_what, symbol_1_what, ...
+  bool asan;
   md_phase *phase; int num_phases, cap_phases;
   int64_t workspace_bytes;
-  bool inside;                     // between md_phase_begin and md_phase_end
+  LLVMBasicBlockRef body;          // first block of the current phase; NULL between phases
   md_ir item, scratch;             // of the current phase
   md_ir *arg_ptr;                  // loaded pointers of the current phase, by argument number
 } md_kernel;
@@ -172,13 +182,9 @@ md_point md_point_of(int rank, md_ir *at, int lane_axis, int lanes, md_ir mask);
 
 // Values of the region (and of its inputs) at points. Remembers what it made, so one body serves the
 // code between md_body_reset's: reset it when control flow leaves the block that made its values.
-typedef struct md_memo { md_val val; md_point at; md_ir ir; } md_memo;
 typedef struct md_body {
   md_kernel *k;
-  md_memo *memo; int num_memo, cap_memo;    // in k->arena
-  // Overrides: asked first for every inner value; NULL answer: not overridden.
-  md_ir (*supply)(void *ctx, struct md_body *b, md_val v, const md_point *p);
-  void *ctx;
+  struct md_memo *memo; int num_memo, cap_memo;   // in k->arena
   // Values given by md_body_set, whatever the point.
   struct { md_val val; md_ir ir; } given[16]; int num_given;
 } md_body;

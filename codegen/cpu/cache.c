@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled objects on disk, under the digest of all that they were made from. A file holds its own
+// digest, so a torn or changed one is only a miss; no fsync is needed for the same reason.
+//
+//   <cache>/<32 hex digits>.o:  magic[8]  digest of the rest[16]  object
+#include "codegen/cpu/emit.h"
+
+#include "base/file.h"
+#include "base/log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { HEADER = 24 };
+static const char magic[] = "modist.o";
+#define MAX_OBJECT ((int64_t)64 << 20)
+
+// NULL: no cache. In `a`.
+static char *path_of(md_digest key, md_arena *a) {
+  const char *dir = md_cache_dir(a);
+  char hex[33];
+  return dir ? md_format(a, "%s/%s.o", dir, md_digest_text(key, hex)) : NULL;
+}
+
+static bool read_all(int fd, char *to, size_t len) {
+  while (len > 0) {
+    ssize_t n = read(fd, to, len);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    to += n;
+    len -= (size_t)n;
+  }
+  return true;
+}
+
+static bool write_all(int fd, const char *from, size_t len) {
+  while (len > 0) {
+    ssize_t n = write(fd, from, len);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    from += n;
+    len -= (size_t)n;
+  }
+  return true;
+}
+
+static bool read_object(int fd, md_object *out) {
+  struct stat st;
+  if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid()) return false;
+  if (st.st_size <= HEADER || st.st_size > MAX_OBJECT) return false;
+  char header[HEADER];
+  if (!read_all(fd, header, sizeof header) || memcmp(header, magic, 8) != 0) return false;
+  size_t bytes = (size_t)st.st_size - HEADER;
+  char *data = malloc(bytes);
+  if (!data) md_out_of_memory(bytes);
+  if (read_all(fd, data, bytes)) {
+    md_digest found = md_digest_of(data, bytes);
+    if (!memcmp(header + 8, &found, sizeof found)) {
+      *out = (md_object){.data = data, .bytes = bytes};
+      return true;
+    }
+  }
+  free(data);
+  return false;
+}
+
+bool md_cache_read(md_digest key, md_object *out) {
+  md_arena *a = md_arena_create();
+  char *path = path_of(key, a);
+  int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
+  bool ok = fd >= 0 && read_object(fd, out);
+  if (fd >= 0) close(fd);
+  if (fd >= 0 && !ok) md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "damaged cache file %s is made anew", path);
+  md_arena_destroy(a);
+  return ok;
+}
+
+void md_cache_write(md_digest key, const md_object *o) {
+  md_arena *a = md_arena_create();
+  char *path = path_of(key, a);
+  char *temp = path ? md_format(a, "%s.XXXXXX", path) : NULL;
+  int fd = temp ? mkostemp(temp, O_CLOEXEC) : -1;
+  if (fd >= 0) {
+    char header[HEADER];
+    md_digest digest = md_digest_of(o->data, o->bytes);
+    memcpy(header, magic, 8);
+    memcpy(header + 8, &digest, sizeof digest);
+    bool ok = write_all(fd, header, sizeof header) && write_all(fd, o->data, o->bytes);
+    ok = close(fd) == 0 && ok && rename(temp, path) == 0;
+    if (!ok) {
+      md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "%s: %s", path, strerror(errno));
+      unlink(temp);
+    }
+  }
+  md_arena_destroy(a);
+}

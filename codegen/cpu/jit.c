@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+// Modules -> objects -> code in this process. Objects are made by a target machine, so that they can
+// be cached and linked into artefacts; LLJIT only places them (W^X: never writable and executable).
+#include "codegen/cpu/emit.h"
+
+#include <llvm-c/Error.h>
+#include <llvm-c/LLJIT.h>
+#include <llvm-c/Orc.h>
+#include <llvm-c/Target.h>
+#include <llvm-c/TargetMachine.h>
+#include <llvm-c/Transforms/PassBuilder.h>
+#include <stdlib.h>
+#include <string.h>
+
+// The emitters write what they mean: values in registers, no aliasing games. What is left to do is
+// promotion, folding, hoisting of what does not change in a loop.
+static const char pipeline[] =
+    "function(sroa,early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg,"
+    "loop-mssa(licm),early-cse<memssa>,instcombine<no-verify-fixpoint>,simplifycfg)";
+
+static bool failed(md_diags *d, const char *doing, char *message) {
+  md_error(d, E0830, MD_NOWHERE, "LLVM could not %s: %s", doing, message ? message : "no reason");
+  LLVMDisposeMessage(message);
+  return false;
+}
+
+static bool failed_error(md_diags *d, const char *doing, LLVMErrorRef error) {
+  char *message = LLVMGetErrorMessage(error);
+  md_error(d, E0830, MD_NOWHERE, "LLVM could not %s: %s", doing, message);
+  LLVMDisposeErrorMessage(message);
+  return false;
+}
+
+static LLVMTargetMachineRef machine_of(const md_cpu *cpu, md_diags *d) {
+  LLVMInitializeNativeTarget();
+  LLVMInitializeNativeAsmPrinter();
+  char *triple = LLVMGetDefaultTargetTriple(), *message = NULL;
+  LLVMTargetRef target;
+  LLVMTargetMachineRef machine = NULL;
+  if (LLVMGetTargetFromTriple(triple, &target, &message)) {
+    failed(d, "find the target of this machine", message);
+  } else {
+    machine = LLVMCreateTargetMachine(target, triple, cpu->llvm_cpu, cpu->features,
+                                      LLVMCodeGenLevelDefault, LLVMRelocPIC,
+                                      LLVMCodeModelDefault);
+  }
+  LLVMDisposeMessage(triple);
+  return machine;
+}
+
+bool md_module_setup(LLVMModuleRef mod, const md_cpu *cpu, md_diags *d) {
+  LLVMTargetMachineRef machine = machine_of(cpu, d);
+  if (!machine) return false;
+  char *triple = LLVMGetTargetMachineTriple(machine);
+  LLVMSetTarget(mod, triple);
+  LLVMDisposeMessage(triple);
+  LLVMTargetDataRef layout = LLVMCreateTargetDataLayout(machine);
+  LLVMSetModuleDataLayout(mod, layout);
+  LLVMDisposeTargetData(layout);
+  LLVMDisposeTargetMachine(machine);
+  return true;
+}
+
+static bool run_passes(LLVMModuleRef mod, const char *passes, LLVMTargetMachineRef machine,
+                       md_diags *d) {
+  LLVMPassBuilderOptionsRef options = LLVMCreatePassBuilderOptions();
+  LLVMErrorRef error = LLVMRunPasses(mod, passes, machine, options);
+  LLVMDisposePassBuilderOptions(options);
+  return error ? failed_error(d, "optimise a kernel", error) : true;
+}
+
+bool md_object_compile(LLVMModuleRef mod, const md_cpu *cpu, bool asan, md_object *out,
+                       md_cpu_report *report, md_diags *d) {
+  LLVMTargetMachineRef machine = machine_of(cpu, d);
+  if (!machine) return false;
+  int64_t start = md_now_ns();
+  bool ok = run_passes(mod, pipeline, machine, d) && (!asan || run_passes(mod, "asan", machine, d));
+  int64_t optimised = md_now_ns();
+  LLVMMemoryBufferRef buffer = NULL;
+  char *message = NULL;
+  if (ok && LLVMTargetMachineEmitToMemoryBuffer(machine, mod, LLVMObjectFile, &message, &buffer)) {
+    ok = failed(d, "compile a kernel", message);
+  }
+  if (ok) {
+    out->bytes = LLVMGetBufferSize(buffer);
+    out->data = malloc(out->bytes);
+    if (!out->data) md_out_of_memory(out->bytes);
+    memcpy(out->data, LLVMGetBufferStart(buffer), out->bytes);
+    LLVMDisposeMemoryBuffer(buffer);
+  }
+  report->optimise_ms += (double)(optimised - start) * 1e-6;
+  report->codegen_ms += (double)(md_now_ns() - optimised) * 1e-6;
+  LLVMDisposeTargetMachine(machine);
+  return ok;
+}
+
+bool md_assembly_text(LLVMModuleRef mod, const md_cpu *cpu, md_text *to, md_diags *d) {
+  LLVMTargetMachineRef machine = machine_of(cpu, d);
+  if (!machine) return false;
+  LLVMModuleRef copy = LLVMCloneModule(mod);
+  LLVMMemoryBufferRef buffer = NULL;
+  char *message = NULL;
+  bool ok = run_passes(copy, pipeline, machine, d);
+  if (ok && LLVMTargetMachineEmitToMemoryBuffer(machine, copy, LLVMAssemblyFile, &message, &buffer)) {
+    ok = failed(d, "print the assembly of a kernel", message);
+  }
+  if (ok) {
+    md_put_bytes(to, LLVMGetBufferStart(buffer), LLVMGetBufferSize(buffer));
+    LLVMDisposeMemoryBuffer(buffer);
+  }
+  LLVMDisposeModule(copy);
+  LLVMDisposeTargetMachine(machine);
+  return ok;
+}
+
+void *md_jit_load(const md_object *objects, int num, md_diags *d) {
+  LLVMInitializeNativeTarget();
+  LLVMInitializeNativeAsmPrinter();
+  LLVMOrcLLJITRef jit;
+  LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit, NULL);
+  if (error) {
+    failed_error(d, "set up its JIT", error);
+    return NULL;
+  }
+  for (int i = 0; i < num && !error; i++) {
+    LLVMMemoryBufferRef buffer =
+        LLVMCreateMemoryBufferWithMemoryRangeCopy(objects[i].data, objects[i].bytes, "kernel");
+    error = LLVMOrcLLJITAddObjectFile(jit, LLVMOrcLLJITGetMainJITDylib(jit), buffer);
+  }
+  if (error) {
+    failed_error(d, "add a kernel to its JIT", error);
+    md_jit_free(jit);
+    return NULL;
+  }
+  return jit;
+}
+
+void *md_jit_lookup(void *jit, const char *symbol) {
+  LLVMOrcExecutorAddress address = 0;
+  LLVMErrorRef error = LLVMOrcLLJITLookup(jit, &address, symbol);
+  if (error) {
+    LLVMConsumeError(error);
+    return NULL;
+  }
+  return (void *)(uintptr_t)address;
+}
+
+void md_jit_free(void *jit) {
+  LLVMErrorRef error = LLVMOrcDisposeLLJIT(jit);
+  if (error) LLVMConsumeError(error);
+}

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+// CPU targets as rows of facts. A wider target is a later row; what this machine runs is decided by
+// the features that LLVM sees.
+#include "codegen/cpu/cpu.h"
+
+#include <llvm-c/Core.h>
+#include <llvm-c/TargetMachine.h>
+#include <string.h>
+
+// clang-format off
+static const md_cpu cpus[] = {
+  {MD_CPU_GENERIC, "generic", "x86-64",    "",                4,  16, false, 32 << 10, 256 << 10},
+  {MD_CPU_SSE42,   "sse4.2",  "x86-64-v2", "",                4,  16, false, 32 << 10, 256 << 10},
+  {MD_CPU_AVX2,    "avx2",    "x86-64-v3", "",                8,  16, true,  32 << 10, 512 << 10},
+  {MD_CPU_AVX512,  "avx512",  "x86-64-v4", "-prefer-256-bit", 16, 32, true,  32 << 10, 1 << 20},
+};
+// Features that a machine must have for the row.
+static const char *const needs[] = {
+  "", "+sse4.2,+popcnt", "+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt,+movbe",
+  "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl",
+};
+// clang-format on
+
+// Is every word of the comma list `wanted` a word of `have`?
+static bool has_all(const char *have, const char *wanted) {
+  while (*wanted) {
+    size_t len = strcspn(wanted, ",");
+    const char *at = have;
+    for (;; at++) {
+      if (!(at = strstr(at, "+"))) return false;
+      if (!strncmp(at, wanted, len) && (at[len] == ',' || !at[len])) break;
+    }
+    wanted += len + (wanted[len] == ',');
+  }
+  return true;
+}
+
+static bool machine_has(int row) {
+  char *features = LLVMGetHostCPUFeatures();
+  bool ok = true;
+  for (int i = 0; i <= row; i++) ok = ok && has_all(features, needs[i]);
+  LLVMDisposeMessage(features);
+  return ok;
+}
+
+int md_cpu_count(void) { return MD_COUNT(cpus); }
+const md_cpu *md_cpu_at(int i) { return &cpus[i]; }
+
+const md_cpu *md_cpu_native(void) {
+  int best = 0;
+  for (int i = 1; i < MD_COUNT(cpus); i++) {
+    if (machine_has(i)) best = i;
+  }
+  return &cpus[best];
+}
+
+const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
+  if (!cap || !strcmp(cap, "native")) return md_cpu_native();
+  const char *names[MD_COUNT(cpus) + 1] = {"native"};
+  for (int i = 0; i < MD_COUNT(cpus); i++) {
+    names[i + 1] = cpus[i].name;
+    if (strcmp(cap, cpus[i].name) != 0) continue;
+    if (!must_run_here || machine_has(i)) return &cpus[i];
+    md_error(d, E0421, MD_NOWHERE, "this machine cannot run code for cpu '%s'", cap);
+    md_hint(d, "--cpu=%s is the most that it can run", md_cpu_native()->name);
+    return NULL;
+  }
+  char clean[64];
+  md_error(d, E0420, MD_NOWHERE, "unknown cpu '%s'", md_clean(cap, clean, sizeof clean));
+  const char *near = md_nearest(cap, names, MD_COUNT(names));
+  if (near) md_hint(d, "did you mean --cpu=%s?", near);
+  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512");
+  return NULL;
+}
+
+md_target_facts md_cpu_facts(const md_cpu *cpu) {
+  return (md_target_facts){.channel_block = cpu->lanes, .max_prologue = 3, .alignment = 64};
+}
