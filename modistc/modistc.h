@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// The command line: one option table, one file a subcommand. No logic of its own lives here: a
+// command reads its options, calls the libraries and prints. The map of this folder.
+#ifndef MODISTC_MODISTC_H
+#define MODISTC_MODISTC_H
+
+#include "base/diag.h"
+#include "graph/graph.h"
+#include "models/models.h"
+#include "passes/passes.h"
+#include "runtime/exec/exec.h"
+
+// --- options.c: the table speaks for parsing, help, completion and the manual --------------------
+
+typedef struct md_option {
+  const char *name;  // long name
+  char letter;       // 0: none
+  const char *arg;   // NULL: a switch; "FILE"; "[=WHEN]" when it may be left out
+  const char *doc;
+} md_option;
+
+typedef struct md_cli md_cli;
+typedef struct md_command {
+  const char *name, *group;     // group: heading under which the overview lists it
+  const char *doc;              // one line
+  const char *usage;            // after the name: "[MODEL|GRAPH.mdg] [options]"
+  const char *const *examples;  // NULL-terminated
+  const md_option *options;     // ended by {0}; NULL: none
+  md_status (*run)(md_cli *cli);
+} md_command;
+extern const md_command *const md_commands[];
+extern const int md_num_commands;
+extern const md_option md_global_options[];
+
+struct md_cli {
+  const md_command *command;
+  md_diags *diags;
+  md_arena *arena;
+  char **arg;  // what is not an option
+  int num_args;
+  struct {
+    const md_option *option;
+    const char *value;
+  } set[64];
+  int num_set;
+  bool color_out, color_err, quiet;
+  int verbose;
+};
+// False: reported (E0401).
+bool md_cli_parse(md_cli *cli, int argc, char **argv);
+bool md_cli_has(const md_cli *cli, const char *name);
+const char *md_cli_get(const md_cli *cli, const char *name);  // last one; NULL: not given
+const char *md_cli_next(const md_cli *cli, const char *name,
+                        int *at);  // each of several; *at from 0
+bool md_cli_int(md_cli *cli, const char *name, int64_t lo, int64_t hi,
+                int64_t *value);  // keeps *value when absent
+bool md_cli_float(md_cli *cli, const char *name, double lo, double hi, double *value);
+// One of `choices` (NULL-terminated); -1: reported. Absent: `preset`.
+int md_cli_choice(md_cli *cli, const char *name, const char *const *choices, int preset);
+bool md_cli_args(md_cli *cli, int least, int most, const char *what);  // checks num_args
+
+// --- help.c
+void md_help_overview(FILE *to);
+void md_help_command(const md_command *c, FILE *to, bool full);
+void md_help_manual(const md_command *c, FILE *to);  // roff
+bool md_help_completion(const char *shell, FILE *to);
+
+// --- source.c: what a user names on the command line becomes a graph -----------------------------
+// A model's name, a graph text (.mdg), or a plug-in (.so); settings as `key=value`. NULL: reported.
+md_graph *md_source_graph(md_cli *cli, const char *what);
+// Reads the pass options of the command line.
+bool md_source_passes(md_cli *cli, md_pass_options *o);
+#define MD_PASS_OPTIONS                                                                         \
+  {"passes", 0, "LIST", "run these passes, in this order, in place of the standard ones"},      \
+      {"disable-pass", 0, "LIST", "leave these passes out"},                                    \
+      {"opt-level", 'O', "N", "0: only what is needed, 1: no fusion, 2: everything (default)"}, \
+      {"precision", 0, "TYPE", "fp32 (default) or bf16 storage of activations"},                \
+      {"print-ir-after", 0, "PASS", "print the graph after this pass, or after `all`"},         \
+      {"print-changed", 0, NULL, "print the graph after each pass that changed it"},            \
+      {"dump-dir", 0, "DIR", "write the graph after each pass to numbered files"},              \
+      {"time-passes", 0, NULL, "say how long each pass took"},                                  \
+      {"max-rewrites", 0, "N", "stop rewriting after N rewrites (to bisect)"},                  \
+      {"verify-each", 0, NULL, "check the graph after each pass"}
+#define MD_CPU_OPTIONS                                                                         \
+  {"cpu", 0, "NAME", "cap the instructions: native (default), avx512, avx2, sse4.2, generic"}, \
+      {"jit-asan", 0, NULL, "instrument the generated code with AddressSanitizer"},            \
+      {"no-cache", 0, NULL, "neither read nor write the cache of compiled kernels"}
+
+#endif

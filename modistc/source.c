@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a user names on the command line becomes a graph.
+#include "modistc/modistc.h"
+
+#include "api/plugin.h"
+#include "base/file.h"
+#include "runtime/train/config.h"
+
+#include <string.h>
+
+enum { MAX_GRAPH_TEXT = 64 << 20 };
+
+static bool has_suffix(const char *s, const char *end) {
+  size_t n = strlen(s), m = strlen(end);
+  return n > m && strcmp(s + n - m, end) == 0;
+}
+
+static md_graph *from_text(md_cli *cli, const char *path) {
+  char *text;
+  size_t len;
+  if (!md_file_read(path, MAX_GRAPH_TEXT, E0402, cli->diags, &text, &len)) return NULL;
+  md_graph *g = md_parse_graph(path, text, len, cli->diags);
+  free(text);
+  return g;
+}
+
+static md_graph *from_model(md_cli *cli, const char *name) {
+  const md_model *m = md_model_from(name);
+  if (!m) {
+    const char *names[64];
+    for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
+    char clean[200];
+    md_error(cli->diags, E0402, MD_NOWHERE, "'%s' is neither a model nor a graph text (.mdg) nor a plug-in (.so)",
+             md_clean(name, clean, sizeof clean));
+    const char *near = md_nearest(name, names, md_num_models);
+    if (near) {
+      md_hint(cli->diags, "did you mean '%s'?", near);
+    } else {
+      md_hint(cli->diags, "'modistc models' lists the models");
+    }
+    return NULL;
+  }
+  md_step s = md_step_defaults();
+  m->fill(&s);
+  md_config *config = md_config_load(md_cli_get(cli, "config"), cli->arg + 1, cli->num_args - 1, cli->diags);
+  if (!config) return NULL;
+  bool ok = md_config_step(config, &s, cli->diags);
+  md_config_destroy(config);
+  return ok ? md_step_graph(&s, cli->diags) : NULL;
+}
+
+md_graph *md_source_graph(md_cli *cli, const char *what) {
+  if (has_suffix(what, ".mdg") || strcmp(what, "-") == 0) return from_text(cli, what);
+  if (has_suffix(what, ".so")) return md_plugin_graph(what, cli->diags);
+  return from_model(cli, what);
+}
+
+bool md_source_passes(md_cli *cli, md_pass_options *o) {
+  static const char *const precisions[] = {"fp32", "bf16", NULL};
+  *o = md_pass_defaults();
+  o->passes = md_cli_get(cli, "passes");
+  o->disable = md_cli_get(cli, "disable-pass");
+  o->print_after = md_cli_get(cli, "print-ir-after");
+  o->print_changed = md_cli_has(cli, "print-changed");
+  o->dump_dir = md_cli_get(cli, "dump-dir");
+  o->time = md_cli_has(cli, "time-passes");
+  o->verify_each = o->verify_each || md_cli_has(cli, "verify-each");
+  int64_t level = o->level;
+  if (!md_cli_int(cli, "opt-level", 0, 2, &level)) return false;
+  if (!md_cli_int(cli, "max-rewrites", 0, INT64_MAX, &o->max_rewrites)) return false;
+  int precision = md_cli_choice(cli, "precision", precisions, 0);
+  if (precision < 0) return false;
+  o->level = (int)level;
+  o->precision = precision == 1 ? MD_BF16 : MD_F32;
+  return true;
+}
