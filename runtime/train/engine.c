@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+// One face for the compiled program and the interpreter, so that everything above can run on either.
+#include "runtime/train/train.h"
+
+#include "codegen/cpu/cpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Memory that the interpreter's double tensors are read from and written to.
+typedef struct Mirror {
+  md_tensor *tensor;
+  void *data;
+} Mirror;
+
+struct md_engine {
+  md_graph *graph;
+  bool check_nan;
+  md_program *program;
+  md_exec *exec;
+  md_interp *interp;
+  Mirror *mirror;       // by md_val of input or state; interpreter only
+  int num_states;
+  const char **state;   // names
+};
+
+static void list_states(md_engine *e) {
+  const md_graph *g = e->graph;
+  e->state = calloc((size_t)g->num_nodes + 1, sizeof *e->state);
+  for (int i = 0; i < g->num_nodes; i++)
+    if (g->node[i]->op == MD_OP_state) e->state[e->num_states++] = g->node[i]->name;
+}
+
+static bool make_interp(md_engine *e, const md_engine_options *o, md_diags *d) {
+  const md_graph *g = e->graph;
+  e->interp = md_interp_create(g, true);
+  e->mirror = calloc((size_t)g->num_values + 1, sizeof *e->mirror);
+  if (!e->interp || !e->mirror)
+    return md_error(d, E0802, MD_NOWHERE, "not enough memory for the interpreter");
+  for (int i = 0; i < g->num_nodes; i++) {
+    const md_node *n = g->node[i];
+    if (n->op != MD_OP_state && n->op != MD_OP_input) continue;
+    md_tensor *t = n->op == MD_OP_state ? md_interp_state(e->interp, n->name)
+                                        : md_interp_input(e->interp, n->name);
+    if (n->op == MD_OP_state) md_state_fill(g, n->out, o->seed, t);
+    Mirror *m = &e->mirror[n->out];
+    m->tensor = t;
+    m->data = calloc(1, (size_t)md_type_bytes(&t->type));
+    if (!m->data) return md_error(d, E0802, MD_NOWHERE, "not enough memory for the interpreter");
+    md_tensor_write(t, m->data);
+  }
+  return true;
+}
+
+static bool make_program(md_engine *e, const md_engine_options *o, md_diags *d) {
+  md_cpu_options c = {.cpu = o->cpu, .asan = o->asan, .no_cache = o->no_cache, .want_graph_text = true};
+  e->program = md_cpu_compile(e->graph, &c, NULL, d);
+  if (!e->program) return false;
+  int64_t need = e->graph->arena_bytes;
+  if (o->memory_limit && need > o->memory_limit) {
+    char have[MD_FLOAT_CHARS], want[MD_FLOAT_CHARS];
+    md_error(d, E0803, MD_NOWHERE, "the plan needs %s for activations, but the limit is %s",
+             md_bytes_text((double)need, want), md_bytes_text((double)o->memory_limit, have));
+    md_hint(d, "a smaller batch needs less: batch=N");
+    return false;
+  }
+  md_exec_options x = {.threads = o->threads, .seed = o->seed, .check_nan = o->check_nan, .time = true};
+  e->exec = md_exec_create(e->program, &x, d);
+  return e->exec != NULL;
+}
+
+md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d) {
+  md_pass_options passes = o->passes;
+  if (o->backend == MD_BACKEND_CPU) {
+    const md_cpu *cpu = md_cpu_find(o->cpu, true, d);
+    if (!cpu) {
+      md_graph_destroy(g);
+      return NULL;
+    }
+    passes.facts = md_cpu_facts(cpu);
+  }
+  md_engine *e = calloc(1, sizeof *e);
+  e->graph = md_run_passes(g, &passes, NULL, d);
+  bool ok = e->graph != NULL;
+  if (ok) list_states(e);
+  if (ok) ok = o->backend == MD_BACKEND_CPU ? make_program(e, o, d) : make_interp(e, o, d);
+  if (ok) return e;
+  md_engine_destroy(e);
+  return NULL;
+}
+
+void md_engine_destroy(md_engine *e) {
+  if (!e) return;
+  for (int v = 0; e->mirror && v <= e->graph->num_values; v++) free(e->mirror[v].data);
+  free(e->mirror);
+  md_exec_destroy(e->exec);
+  md_program_destroy(e->program);
+  if (e->interp) md_interp_destroy(e->interp);
+  if (e->graph) md_graph_destroy(e->graph);
+  free(e->state);
+  free(e);
+}
+
+static void *leaf(md_engine *e, md_val v, const char *name, bool state, md_type *type) {
+  if (v == MD_NONE) return NULL;
+  if (type) *type = *md_type_in(e->graph, v);
+  if (e->interp) return e->mirror[v].data;
+  return state ? md_exec_state(e->exec, name, NULL) : md_exec_input(e->exec, name, NULL);
+}
+
+void *md_engine_input(md_engine *e, const char *name, md_type *type) {
+  return leaf(e, md_find_input(e->graph, name), name, false, type);
+}
+
+void *md_engine_state(md_engine *e, const char *name, md_type *type) {
+  return leaf(e, md_find_state(e->graph, name), name, true, type);
+}
+
+int md_engine_num_states(const md_engine *e) { return e->num_states; }
+const char *md_engine_state_name(const md_engine *e, int i) { return e->state[i]; }
+
+bool md_engine_result(md_engine *e, const char *name, double *out, int64_t n) {
+  md_val v = md_find_result(e->graph, name);
+  if (v == MD_NONE) return false;
+  if (e->interp) {
+    const md_tensor *t = md_interp_value(e->interp, v);
+    if (!t || md_elements(&t->type.shape) != n) return false;
+    for (int64_t i = 0; i < n; i++) out[i] = t->f ? t->f[i] : (double)t->i[i];
+    return true;
+  }
+  const md_spec *spec;
+  const void *src = md_exec_result(e->exec, name, &spec);
+  md_tensor *t = md_tensor_create(*md_type_in(e->graph, v));
+  bool ok = src && t && md_elements(&t->type.shape) == n;
+  if (ok) {
+    md_tensor_read(t, src);
+    for (int64_t i = 0; i < n; i++) out[i] = t->f ? t->f[i] : (double)t->i[i];
+  }
+  md_tensor_destroy(t);
+  return ok;
+}
+
+bool md_engine_step(md_engine *e, md_diags *d) {
+  if (e->exec) return md_exec_step(e->exec, d);
+  const md_graph *g = e->graph;
+  for (int v = 1; v <= g->num_values; v++)
+    if (e->mirror[v].data) md_tensor_read(e->mirror[v].tensor, e->mirror[v].data);
+  if (!md_interp_step(e->interp, d)) return false;
+  for (int v = 1; v <= g->num_values; v++) {
+    Mirror *m = &e->mirror[v];
+    if (!m->data || g->value[v].node->op != MD_OP_state) continue;
+    m->tensor = md_interp_state(e->interp, g->value[v].node->name);
+    md_tensor_write(m->tensor, m->data);
+  }
+  return true;
+}
+
+const md_graph *md_engine_graph(const md_engine *e) { return e->graph; }
+md_exec *md_engine_exec(md_engine *e) { return e->exec; }
