@@ -202,7 +202,7 @@ static bool check_regions(const md_graph *g, md_diags *d) {
 
 static bool check_all(const md_graph *g, md_arena *a, md_diags *d) {
   named *names;
-  int num_names;
+  int num_names = 0;
   bool ok = true;
   if (!check_structure(g, d)) return false;
   for (int i = 0; i < g->num_nodes; i++) ok &= check_node(g, g->node[i], d);
