@@ -14,9 +14,9 @@
 struct md_interp {
   const md_graph *g;
   bool round;
-  md_tensor **val;    // by md_val; leaves keep theirs between steps
-  md_tensor **old;    // by md_val: what an updated state was in the last step
-  int *last_reader;   // by md_val: index of the last node that reads it; num_nodes: keep
+  md_tensor **val;   // by md_val; leaves keep theirs between steps
+  md_tensor **old;   // by md_val: what an updated state was in the last step
+  int *last_reader;  // by md_val: index of the last node that reads it; num_nodes: keep
 };
 
 // --- tensors
@@ -118,13 +118,14 @@ static int64_t integer_formula(const md_expr *e, const reading *in, const int64_
   int64_t v[MD_MAX_EXPR];
   for (int i = 0; i < e->num; i++) {
     const md_expr_node *n = &e->node[i];
-    v[i] = n->kind == MD_EX_ARG ? in[n->a].x->i[at[n->a]] : apply_integer(n->kind, v[n->a], v[n->b]);
+    v[i] =
+        n->kind == MD_EX_ARG ? in[n->a].x->i[at[n->a]] : apply_integer(n->kind, v[n->a], v[n->b]);
   }
   return v[e->out[0]];
 }
 
-static void real_formula(const md_expr *e, const md_attr *attr, const reading *in, const int64_t *at,
-                         int64_t element, double v[MD_MAX_EXPR]) {
+static void real_formula(const md_expr *e, const md_attr *attr, const reading *in,
+                         const int64_t *at, int64_t element, double v[MD_MAX_EXPR]) {
   for (int i = 0; i < e->num; i++) {
     const md_expr_node *n = &e->node[i];
     switch (n->kind) {
@@ -148,7 +149,8 @@ static void real_formula(const md_expr *e, const md_attr *attr, const reading *i
 static void eval_pointwise(const md_node *n, const md_tensor **in, md_tensor **out) {
   const md_op_row *row = &md_ops[n->op];
   const md_expr *e = md_op_expr(row);
-  const md_operand_spec *y_axes = md_op_num_out(n->op) > 0 ? md_op_out(n->op, 0) : md_op_in(n->op, 0);
+  const md_operand_spec *y_axes =
+      md_op_num_out(n->op) > 0 ? md_op_out(n->op, 0) : md_op_in(n->op, 0);
   const md_shape *y = &out[0]->type.shape;
   bool all_integer = !md_dtype_is_float(out[0]->type.dtype);
   reading r[MD_ROW_IN];
@@ -281,10 +283,19 @@ void md_tensor_read(md_tensor *t, const void *src) {
     uint16_t b;
     int32_t w;
     switch (t->type.dtype) {
-    case MD_F32: memcpy(&f, from, size); t->f[i] = (double)f; break;
-    case MD_BF16: memcpy(&b, from, size); t->f[i] = (double)md_bf16_to_float(b); break;
+    case MD_F32:
+      memcpy(&f, from, size);
+      t->f[i] = (double)f;
+      break;
+    case MD_BF16:
+      memcpy(&b, from, size);
+      t->f[i] = (double)md_bf16_to_float(b);
+      break;
     case MD_F64: memcpy(&t->f[i], from, size); break;
-    case MD_I32: memcpy(&w, from, size); t->i[i] = w; break;
+    case MD_I32:
+      memcpy(&w, from, size);
+      t->i[i] = w;
+      break;
     case MD_I64: memcpy(&t->i[i], from, size); break;
     default: t->i[i] = (unsigned char)*from;
     }
@@ -300,10 +311,19 @@ void md_tensor_write(const md_tensor *t, void *dst) {
     uint16_t b;
     int32_t w;
     switch (t->type.dtype) {
-    case MD_F32: f = (float)t->f[i]; memcpy(to, &f, size); break;
-    case MD_BF16: b = md_bf16_from_float((float)t->f[i]); memcpy(to, &b, size); break;
+    case MD_F32:
+      f = (float)t->f[i];
+      memcpy(to, &f, size);
+      break;
+    case MD_BF16:
+      b = md_bf16_from_float((float)t->f[i]);
+      memcpy(to, &b, size);
+      break;
     case MD_F64: memcpy(to, &t->f[i], size); break;
-    case MD_I32: w = (int32_t)narrowed(MD_I32, t->i[i]); memcpy(to, &w, size); break;
+    case MD_I32:
+      w = (int32_t)narrowed(MD_I32, t->i[i]);
+      memcpy(to, &w, size);
+      break;
     case MD_I64: memcpy(to, &t->i[i], size); break;
     default: *to = (char)narrowed(t->type.dtype, t->i[i]);
     }
@@ -327,8 +347,11 @@ md_interp *md_interp_create(const md_graph *g, bool round) {
   size_t num = (size_t)g->num_values + 1;
   md_interp *p = calloc(1, sizeof *p);
   if (!p) return NULL;
-  *p = (md_interp){.g = g, .round = round, .val = calloc(num, sizeof(md_tensor *)),
-                   .old = calloc(num, sizeof(md_tensor *)), .last_reader = malloc(num * sizeof(int))};
+  *p = (md_interp){.g = g,
+                   .round = round,
+                   .val = calloc(num, sizeof(md_tensor *)),
+                   .old = calloc(num, sizeof(md_tensor *)),
+                   .last_reader = malloc(num * sizeof(int))};
   if (!p->val || !p->old || !p->last_reader) goto failed;
   for (size_t v = 0; v < num; v++) p->last_reader[v] = -1;
   for (int i = 0; i < g->num_nodes; i++) {

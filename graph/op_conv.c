@@ -131,7 +131,7 @@ static bool same_sizes(md_infer *f, const md_shape *dy, const int64_t want[3]) {
   for (int i = 0; i < 3; i++) {
     if (dy->dim[2 + i] != want[i])
       return md_reject(f, "axis %c of $0 is %lld, but the convolution makes %lld there", "thw"[i],
-                       (long long)dy->dim[2 + i], (long long)want[i]);
+                       (long long)dy -> dim[2 + i], (long long)want[i]);
   }
   return true;
 }
@@ -181,8 +181,7 @@ void conv3d_dgrad_cost(const md_infer *f, md_cost *c) { macs(f, md_in(f, 0), md_
 void conv3d_dgrad_eval(md_eval *e) {
   const md_tensor *dy = e->in[0], *w = e->in[1];
   md_tensor *dx = e->out[0];
-  geometry g = geometry_of(&dx->type.shape, &w->type.shape, &dy->type.shape,
-                           &e->node->attr.conv3d);
+  geometry g = geometry_of(&dx->type.shape, &w->type.shape, &dy->type.shape, &e->node->attr.conv3d);
   walk(&g, dy->f, dx->f, w->f, dgrad_row);
 }
 
@@ -199,14 +198,11 @@ bool conv3d_wgrad_shape(md_infer *f) {
          set_result(f, 0, md_in_dtype(f, 0), &w);
 }
 
-void conv3d_wgrad_cost(const md_infer *f, md_cost *c) {
-  macs(f, md_in(f, 0), &f->out[0].shape, c);
-}
+void conv3d_wgrad_cost(const md_infer *f, md_cost *c) { macs(f, md_in(f, 0), &f->out[0].shape, c); }
 
 void conv3d_wgrad_eval(md_eval *e) {
   const md_tensor *dy = e->in[0], *x = e->in[1];
   md_tensor *dw = e->out[0];
-  geometry g = geometry_of(&x->type.shape, &dw->type.shape, &dy->type.shape,
-                           &e->node->attr.conv3d);
+  geometry g = geometry_of(&x->type.shape, &dw->type.shape, &dy->type.shape, &e->node->attr.conv3d);
   walk(&g, dy->f, x->f, dw->f, wgrad_row);
 }

@@ -198,7 +198,9 @@ static inline md_val constant_like(md_builder *b, md_val x, md_shape shape, doub
 }
 
 // Elements before, at and after `axis`, the three loops of most data movement.
-typedef struct split { int64_t outer, size, inner; } split;
+typedef struct split {
+  int64_t outer, size, inner;
+} split;
 static inline split split_at(const md_shape *s, int axis) {
   split r = {1, s->dim[axis], 1};
   for (int i = 0; i < axis; i++) r.outer *= s->dim[i];

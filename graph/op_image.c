@@ -7,7 +7,9 @@
 #include <string.h>
 
 // The elements of x that one element of y mixes along an axis: first .. first+num-1.
-typedef struct taps { int64_t first, num; } taps;
+typedef struct taps {
+  int64_t first, num;
+} taps;
 
 // Half-pixel sampling (spec §14): src = (dst + .5) in/out - .5, clamped to the first and last
 // element. With align_corners the first and last elements of both meet.
@@ -54,7 +56,8 @@ bool resize_shape(md_infer *f) {
 }
 
 // Linear filters of different axes commute, so one axis is resized after another.
-static double *resize_axis(double *x, md_shape *s, int axis, int64_t size, const md_resize_attr *a) {
+static double *resize_axis(double *x, md_shape *s, int axis, int64_t size,
+                           const md_resize_attr *a) {
   split in = split_at(s, axis);
   double *y = calloc((size_t)(in.outer * size * in.inner), sizeof *y);
   double *weight = calloc((size_t)in.size + 2, sizeof *weight);

@@ -3,10 +3,14 @@
 #include "graph/op_functions.h"
 
 // Rows, columns and inner size of z = x y after the transpositions.
-typedef struct sizes { int64_t m, n, k, k_of_y; } sizes;
+typedef struct sizes {
+  int64_t m, n, k, k_of_y;
+} sizes;
 
 static sizes sizes_of(const md_shape *x, const md_shape *y, const md_matmul_attr *a) {
-  return (sizes){.m = x->dim[a->ta ? 1 : 0], .n = y->dim[a->tb ? 0 : 1], .k = x->dim[a->ta ? 0 : 1],
+  return (sizes){.m = x->dim[a->ta ? 1 : 0],
+                 .n = y->dim[a->tb ? 0 : 1],
+                 .k = x->dim[a->ta ? 0 : 1],
                  .k_of_y = y->dim[a->tb ? 1 : 0]};
 }
 
@@ -41,7 +45,8 @@ void matmul_eval(md_eval *e) {
   for (int64_t i = 0; i < s.m; i++) {
     for (int64_t k = 0; k < s.k; k++) {
       double c = a->ta ? x[k * s.m + i] : x[i * s.k + k];
-      for (int64_t j = 0; j < s.n; j++) z[i * s.n + j] += c * (a->tb ? y[j * s.k + k] : y[k * s.n + j]);
+      for (int64_t j = 0; j < s.n; j++)
+        z[i * s.n + j] += c * (a->tb ? y[j * s.k + k] : y[k * s.n + j]);
     }
   }
 }

@@ -9,7 +9,8 @@ bool concat_shape(md_infer *f) {
   if (!axis_fits(f, axis, &y)) return false;
   for (int i = 1; i < f->node->num_in; i++) {
     const md_shape *x = md_in(f, i);
-    if (x->rank != y.rank) return md_reject(f, "$%d has %d axes, but $0 has %d", i, x->rank, y.rank);
+    if (x->rank != y.rank)
+      return md_reject(f, "$%d has %d axes, but $0 has %d", i, x->rank, y.rank);
     for (int a = 0; a < y.rank; a++) {
       if (a != axis && x->dim[a] != y.dim[a])
         return md_reject(f, "axis %d of $%d is %lld, but %lld in $0", a, i, (long long)x->dim[a],
@@ -45,7 +46,10 @@ void concat_eval(md_eval *e) {
 }
 
 // Attributes axis, before, after stand where slice has axis, start, size.
-typedef struct padding { int axis; int64_t before, after; } padding;
+typedef struct padding {
+  int axis;
+  int64_t before, after;
+} padding;
 
 static padding padding_of(const md_node *n) {
   return (padding){(int)n->attr.word[0], n->attr.word[1], n->attr.word[2]};
@@ -66,7 +70,8 @@ void pad_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
 
 void pad_eval(md_eval *e) {
   padding p = padding_of(e->node);
-  split from = split_at(&e->in[0]->type.shape, p.axis), to = split_at(&e->out[0]->type.shape, p.axis);
+  split from = split_at(&e->in[0]->type.shape, p.axis),
+        to = split_at(&e->out[0]->type.shape, p.axis);
   int64_t run = from.size * from.inner;
   for (int64_t o = 0; o < from.outer; o++)
     for (int64_t i = 0; i < run; i++)
@@ -88,7 +93,8 @@ void gather_rows_eval(md_eval *e) {
   int64_t n = e->in[0]->type.shape.dim[0], len = elements_from(&e->in[0]->type.shape, 1);
   for (int64_t r = 0; r < e->in[1]->type.shape.dim[0]; r++) {
     int64_t from = wrapped(e->in[1]->i[r], n);
-    for (int64_t i = 0; i < len; i++) copy_element(e->out[0], r * len + i, e->in[0], from * len + i);
+    for (int64_t i = 0; i < len; i++)
+      copy_element(e->out[0], r * len + i, e->in[0], from * len + i);
   }
 }
 

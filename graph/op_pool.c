@@ -28,7 +28,9 @@ static bool pooled_shape(md_infer *f, md_shape *y) {
 }
 
 // The part of a window that lies inside of x, per axis lo..hi-1.
-typedef struct window { int64_t lo[3], hi[3]; } window;
+typedef struct window {
+  int64_t lo[3], hi[3];
+} window;
 
 static window window_at(const md_pool3d_attr *a, const md_shape *x, const int64_t at[3]) {
   window r;
@@ -49,8 +51,10 @@ static void place(const md_shape *y, int64_t i, int64_t at[3]) {
 
 static md_val pool_grad(md_builder *b, md_op op, const md_node *y, const md_val *in, int num_in) {
   md_shape x = md_shape_of(b, y->in[0]);
-  md_attr a = {.pool3d_grad = {.kernel = y->attr.pool3d.kernel, .stride = y->attr.pool3d.stride,
-                               .pad = y->attr.pool3d.pad, .shape = {.n = x.rank}}};
+  md_attr a = {.pool3d_grad = {.kernel = y->attr.pool3d.kernel,
+                               .stride = y->attr.pool3d.stride,
+                               .pad = y->attr.pool3d.pad,
+                               .shape = {.n = x.rank}}};
   for (int i = 0; i < x.rank; i++) a.pool3d_grad.shape.d[i] = x.dim[i];
   return md_add_node(b, op, in, num_in, &a);
 }
@@ -78,7 +82,8 @@ void max_pool3d_eval(md_eval *e) {
       place(ys, i, at);
       window v = window_at(&e->node->attr.pool3d, xs, at);
       double best = 0;
-      int64_t winner = -1;  // the first element is taken whatever it is: a window of -inf has a place
+      int64_t winner =
+          -1;  // the first element is taken whatever it is: a window of -inf has a place
       for (int64_t t = v.lo[0]; t < v.hi[0]; t++) {
         for (int64_t h = v.lo[1]; h < v.hi[1]; h++) {
           for (int64_t w = v.lo[2]; w < v.hi[2]; w++) {
@@ -107,7 +112,7 @@ bool pool3d_grad_shape(md_infer *f) {
   for (int i = 0; i < 3; i++) {
     if (dy->dim[2 + i] != want[i])
       return md_reject(f, "axis %c of $0 is %lld, but the pooling makes %lld there", "thw"[i],
-                       (long long)dy->dim[2 + i], (long long)want[i]);
+                       (long long)dy -> dim[2 + i], (long long)want[i]);
   }
   return set_result(f, 0, md_in_dtype(f, 0), &x);
 }
@@ -140,8 +145,8 @@ void pool3d_cost(const md_infer *f, md_cost *c) {
 }
 
 // x and y (or dx and dy) of one window, in either direction.
-static void each_mean(const md_eval *e, const md_shape *xs, const md_shape *ys, double *x, double *y,
-                      bool backward) {
+static void each_mean(const md_eval *e, const md_shape *xs, const md_shape *ys, double *x,
+                      double *y, bool backward) {
   const md_pool3d_attr *a = &e->node->attr.pool3d;
   double count = (double)(a->kernel.d[0] * a->kernel.d[1] * a->kernel.d[2]);
   int64_t planes = xs->dim[0] * xs->dim[1], x_plane = elements_from(xs, 2);

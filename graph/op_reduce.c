@@ -53,8 +53,7 @@ void sum_eval(md_eval *e) {
   bool gone[MD_MAX_RANK];
   summed_axes(&e->node->attr.axes.axes, x->type.shape.rank, gone);
   int64_t n = md_elements(&x->type.shape);
-  for (int64_t i = 0; i < n; i++)
-    e->out[0]->f[reduced_index(&x->type.shape, gone, i)] += x->f[i];
+  for (int64_t i = 0; i < n; i++) e->out[0]->f[reduced_index(&x->type.shape, gone, i)] += x->f[i];
 }
 
 // NaN wins: a maximum that hides it would hide a broken run.
@@ -85,8 +84,8 @@ bool moments_shape(md_infer *f) {
 static md_val spread(md_builder *b, md_val v, const md_shape *x) {
   md_shape g = md_shape_of(b, v);
   if (g.rank != 2) return MD_NONE;
-  md_shape wide = {.rank = 4, .dim = {g.dim[0], x->dim[0] / g.dim[0], g.dim[1],
-                                      elements_from(x, 2)}};
+  md_shape wide = {.rank = 4,
+                   .dim = {g.dim[0], x->dim[0] / g.dim[0], g.dim[1], elements_from(x, 2)}};
   return md_reshape(b, md_broadcast(b, v, wide, (md_dims){2, {0, 2}}), *x);
 }
 

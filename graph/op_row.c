@@ -4,7 +4,9 @@
 
 #include <math.h>
 
-typedef struct rows { int64_t num, len; } rows;
+typedef struct rows {
+  int64_t num, len;
+} rows;
 
 static rows rows_of(const md_tensor *x) {
   return (rows){x->type.shape.dim[0], x->type.shape.dim[1]};
@@ -34,8 +36,7 @@ void logsumexp_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d
 
 void logsumexp_eval(md_eval *e) {
   rows r = rows_of(e->in[0]);
-  for (int64_t i = 0; i < r.num; i++)
-    e->out[0]->f[i] = log_sum_exp(&e->in[0]->f[i * r.len], r.len);
+  for (int64_t i = 0; i < r.num; i++) e->out[0]->f[i] = log_sum_exp(&e->in[0]->f[i * r.len], r.len);
 }
 
 // dx = y (dy - sum dy y)
