@@ -62,8 +62,9 @@ struct md_video {
   int64_t start_pts;
   bool is_skipping, is_flushed, is_over, was_stopped;
   int rotation;
-  int grid_w, grid_h;  // of the first frame, before rotation
-  double aspect;       // of one pixel, w / h
+  int header_w, header_h;  // the largest video that the header promises; it may lie
+  int grid_w, grid_h;      // of the first frame, before rotation
+  double aspect;           // of one pixel, w / h
 };
 
 struct md_video_md5 {
@@ -170,6 +171,20 @@ static bool stopped(md_video *v, md_fault *f) {
               v->limits.max_seconds);
 }
 
+static const int picture =
+    AV_DISPOSITION_ATTACHED_PIC | AV_DISPOSITION_TIMED_THUMBNAILS | AV_DISPOSITION_STILL_IMAGE;
+
+static void note_header_size(md_video *v) {
+  for (unsigned i = 0; i < v->demux->nb_streams; i++) {
+    const AVStream *s = v->demux->streams[i];
+    const AVCodecParameters *p = s->codecpar;
+    if (p->codec_type != AVMEDIA_TYPE_VIDEO || (s->disposition & picture)) continue;
+    if ((int64_t)p->width * p->height <= (int64_t)v->header_w * v->header_h) continue;
+    v->header_w = p->width;
+    v->header_h = p->height;
+  }
+}
+
 static bool open_container(md_video *v, const char *path, md_fault *f) {
   uint8_t *buffer = av_malloc(IO_BYTES);
   v->io = buffer ? avio_alloc_context(buffer, IO_BYTES, 0, v, read_bytes, NULL, seek_bytes) : NULL;
@@ -195,6 +210,8 @@ static bool open_container(md_video *v, const char *path, md_fault *f) {
   if (v->was_stopped) return stopped(v, f);
   if (error < 0) return fail(f, E0501, NULL, "is not a video that can be read: %s", why(error));
 
+  note_header_size(v);  // before FFmpeg forgets what is over the limit
+
   // The same limits hold for the decoders that find_stream_info opens to learn about streams.
   unsigned num = v->demux->nb_streams;
   AVDictionary **each = num ? av_calloc(num, sizeof *each) : NULL;
@@ -206,13 +223,12 @@ static bool open_container(md_video *v, const char *path, md_fault *f) {
   av_free(each);
   if (v->was_stopped) return stopped(v, f);
   if (error < 0) return fail(f, E0501, NULL, "is not a video that can be read: %s", why(error));
+  note_header_size(v);
   return true;
 }
 
 // The first video stream marked default, else the first; pictures that accompany audio are none.
 static bool pick_stream(md_video *v, const AVCodec **codec, md_fault *f) {
-  const int picture =
-      AV_DISPOSITION_ATTACHED_PIC | AV_DISPOSITION_TIMED_THUMBNAILS | AV_DISPOSITION_STILL_IMAGE;
   const AVStream *unusable = NULL;
   bool has_picture = false;
   for (unsigned i = 0; i < v->demux->nb_streams; i++) {
@@ -264,14 +280,12 @@ static int quarter_turns(AVStream *s) {
 }
 
 static bool is_too_large(const md_video *v) {
-  const AVCodecParameters *p = v->stream->codecpar;
-  return (int64_t)p->width * p->height > v->limits.max_pixels;
+  return (int64_t)v->header_w * v->header_h > v->limits.max_pixels;
 }
 
 static bool too_large(const md_video *v, md_fault *f) {
-  return fail(f, E0502, NULL, "has frames of %dx%d pixels; the limit is %lld pixels",
-              v->stream->codecpar->width, v->stream->codecpar->height,
-              (long long)v->limits.max_pixels);
+  return fail(f, E0502, NULL, "has frames of %dx%d pixels; the limit is %lld pixels", v->header_w,
+              v->header_h, (long long)v->limits.max_pixels);
 }
 
 static bool open_decoder(md_video *v, const AVCodec *codec, md_fault *f) {

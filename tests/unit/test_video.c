@@ -1,0 +1,776 @@
+// SPDX-License-Identifier: Apache-2.0
+// Videos in, clips out. All videos are made here; the frame number is written into the pixels, so
+// that a clip itself says which frames it holds.
+#include "runtime/video/video.h"
+
+#include "tests/video/make_video.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static char folder[] = "/tmp/modist_video_XXXXXX";
+
+static const char *in_folder(const char *name) {
+  static char path[8][256];
+  static int at;
+  at = (at + 1) % 8;
+  snprintf(path[at], sizeof path[at], "%s/%s", folder, name);
+  return path[at];
+}
+
+static void make_folder(void) { ck_assert_ptr_nonnull(mkdtemp(folder)); }
+
+static void remove_folder(void) {
+  char command[256];
+  snprintf(command, sizeof command, "rm -rf '%s'", folder);
+  ck_assert_int_eq(system(command), 0);
+  memcpy(folder + strlen(folder) - 6, "XXXXXX", 6);
+}
+
+static void write_text(const char *path, const char *text) {
+  FILE *f = fopen(path, "w");
+  ck_assert_ptr_nonnull(f);
+  fputs(text, f);
+  fclose(f);
+}
+
+static void make_counter(const char *path, int frames, int fps_num, int fps_den) {
+  make_video(&(made_video){.path = path,
+                           .is_lossless = strstr(path, ".mkv") != NULL,
+                           .w = 32,
+                           .h = 24,
+                           .frames = frames,
+                           .fps_num = fps_num,
+                           .fps_den = fps_den,
+                           .key_every = 1,
+                           .pixel = made_counter});
+}
+
+// A timeline at a constant rate, as a file would give it.
+static md_timeline *at_rate(int64_t frames, double fps) {
+  return md_timeline_make(frames, NULL, 1, (double[2]){fps, fps});
+}
+
+static void expect_clip(const md_timeline *t, md_clip_shape shape, double start,
+                        const int64_t *want) {
+  for (int j = 0; j < shape.frames; j++)
+    ck_assert_msg(md_clip_frame(t, shape, start, j) == want[j], "frame %d: %lld, not %lld", j,
+                  (long long)md_clip_frame(t, shape, start, j), (long long)want[j]);
+}
+
+static uint64_t sample_of(const char *path, const md_sample_rule *rule, uint64_t key,
+                          uint8_t *clip[4], md_timeline **t) {
+  md_fault f;
+  *t = md_timeline_read(path, NULL, &f);
+  ck_assert_msg(*t != NULL, "%s", f.text);
+  md_sample_out out = {0};
+  for (int s = 0; s < 4; s++) out.clip[s] = clip[s];
+  md_gather *g = md_gather_create();
+  ck_assert_msg(md_gather_sample(g, path, *t, rule, key, NULL, &out, &f), "%s", f.text);
+  md_gather_destroy(g);
+  ck_assert_int_eq(out.damaged, 0);
+  ck_assert_int_eq(out.missing, 0);
+  return (uint64_t)out.decoded;
+}
+
+// --- timeline
+
+START_TEST(index_table_at_30_fps) {
+  md_timeline *t = at_rate(300, 30);
+  expect_clip(t, (md_clip_shape){8, 8, 1}, 10, (int64_t[]){10, 18, 26, 34, 42, 50, 58, 66});
+  expect_clip(t, (md_clip_shape){4, 4, 1}, 10.5, (int64_t[]){11, 15, 19, 23});
+  ck_assert_double_eq(md_timeline_length(t), 300);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(index_table_at_15_fps) {
+  md_timeline *t = at_rate(150, 15);
+  expect_clip(t, (md_clip_shape){8, 8, 1}, 0, (int64_t[]){0, 4, 8, 12, 16, 20, 24, 28});
+  expect_clip(t, (md_clip_shape){4, 4, 1}, 20, (int64_t[]){10, 12, 14, 16});
+  ck_assert_double_eq(md_timeline_length(t), 300);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(index_table_at_25_fps) {
+  // j * 8 * 25 / 30 = 6.667 j; j * 4 * 25 / 30 = 3.333 j
+  md_timeline *t = at_rate(250, 25);
+  expect_clip(t, (md_clip_shape){8, 8, 1}, 0, (int64_t[]){0, 7, 13, 20, 27, 33, 40, 47});
+  expect_clip(t, (md_clip_shape){4, 4, 1}, 0, (int64_t[]){0, 3, 7, 10});
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(index_table_at_60_fps) {
+  md_timeline *t = at_rate(600, 60);
+  expect_clip(t, (md_clip_shape){8, 8, 1}, 1, (int64_t[]){2, 18, 34, 50, 66, 82, 98, 114});
+  ck_assert_int_eq(md_timeline_motion_lag(t), 2);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(short_videos_repeat_the_last_frame) {
+  md_timeline *t = at_rate(20, 30);
+  expect_clip(t, (md_clip_shape){8, 8, 1}, 0, (int64_t[]){0, 8, 16, 19, 19, 19, 19, 19});
+  md_timeline_destroy(t);
+  t = at_rate(1, 30);
+  expect_clip(t, (md_clip_shape){3, 8, 1}, 0, (int64_t[]){0, 0, 0});
+  ck_assert_int_eq(md_timeline_motion_lag(t), 0);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(irregular_times_take_the_nearest_frame) {
+  static const int64_t ms[] = {0, 33, 67, 400, 433, 900};
+  int64_t *pts = malloc(sizeof ms);
+  memcpy(pts, ms, sizeof ms);
+  md_timeline *t = md_timeline_make(6, pts, 1e-3, (double[2]){30, 30});
+  ck_assert(!t->constant);
+  // 30 fps frames 0, 4, 8, ... are at 0, 133, 267, 400, 533, 667, 800, 933 ms
+  expect_clip(t, (md_clip_shape){8, 4, 1}, 0, (int64_t[]){0, 2, 3, 3, 4, 5, 5, 5});
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(absurd_rates_are_taken_as_30) {
+  md_timeline *t = at_rate(100, 90000);
+  ck_assert_double_eq(t->fps, 30);
+  md_timeline_destroy(t);
+  int64_t *pts = calloc(3, sizeof *pts);
+  pts[0] = INT64_MIN + 1, pts[1] = 0, pts[2] = INT64_MAX;
+  t = md_timeline_make(3, pts, 1, (double[2]){NAN, 0});
+  ck_assert_double_eq(t->fps, 30);
+  ck_assert_int_eq(md_timeline_index(t, 1), 1);
+  ck_assert_int_eq(md_timeline_index(t, 1e300), 2);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(files_give_their_frames_and_rate) {
+  static const struct {
+    const char *name;
+    int frames, num, den;
+    double fps;
+  } cases[] = {{"a.mkv", 40, 15, 1, 15}, {"b.mp4", 40, 25, 1, 25},
+               {"c.avi", 7, 30, 1, 30},  {"d.mkv", 50, 30000, 1001, 30000.0 / 1001},
+               {"e.mkv", 90, 60, 1, 60}, {"f.mkv", 1, 30, 1, 30},
+               {"g.mkv", 2, 30, 1, 30}};
+  for (int i = 0; i < MD_COUNT(cases); i++) {
+    const char *path = in_folder(cases[i].name);
+    make_counter(path, cases[i].frames, cases[i].num, cases[i].den);
+    md_fault f;
+    md_timeline *t = md_timeline_read(path, NULL, &f);
+    ck_assert_msg(t != NULL, "%s: %s", cases[i].name, f.text);
+    ck_assert_int_eq(t->num_frames, cases[i].frames);
+    ck_assert_double_eq_tol(t->fps, cases[i].fps, 0.02);
+    ck_assert(t->constant);
+    ck_assert_int_eq(t->missing, 0);
+    md_timeline_destroy(t);
+  }
+}
+END_TEST
+
+// --- samples from files
+
+START_TEST(clips_hold_the_frames_that_the_table_names) {
+  static const int rates[] = {15, 25, 30, 60};
+  uint8_t *clip[4];
+  for (int s = 0; s < 4; s++) clip[s] = calloc(3 * 16, 8 * 8);
+  md_sample_rule rule = {.visual = {8, 8, 8}, .motion = {16, 4, 8}};
+  for (int i = 0; i < MD_COUNT(rates); i++) {
+    const char *path = in_folder("n.mkv");
+    make_counter(path, 200, rates[i], 1);
+    for (uint64_t key = 0; key < 5; key++) {
+      md_timeline *t;
+      uint64_t decoded = sample_of(path, &rule, key, clip, &t);
+      double starts[4];
+      md_sample_starts(&rule, key, t, starts);
+      int64_t first = 200, last = 0;
+      for (int s = 0; s < 2; s++)
+        for (int j = 0; j < 8; j++) {
+          int64_t want = md_clip_frame(t, rule.visual, starts[s], j);
+          first = MD_MIN(first, want), last = MD_MAX(last, want);
+          for (int c = 0; c < 3; c++) ck_assert_int_eq(clip[s][(c * 8 + j) * 64], (int)want + 1);
+        }
+      // Neighbours differ by one grey step in each channel, by two at 60 fps: D = 1/255, 2/255.
+      for (int s = 2; s < 4; s++)
+        for (int j = 0; j < 16; j++) {
+          int64_t want = md_clip_frame(t, rule.motion, starts[s], j);
+          first = MD_MIN(first, want), last = MD_MAX(last, want);
+          ck_assert_int_eq(clip[s][j * 64 + 5], rates[i] == 60 ? 2 : 1);
+        }
+      ck_assert_int_le((int64_t)decoded,
+                       last - first + 4);  // it starts at a key frame and ends early
+      md_timeline_destroy(t);
+    }
+  }
+  for (int s = 0; s < 4; s++) free(clip[s]);
+}
+END_TEST
+
+START_TEST(starts_are_independent_or_in_sync) {
+  md_timeline *t = at_rate(300, 30);
+  md_sample_rule rule = {.visual = {8, 8, 8}, .motion = {16, 4, 8}};
+  double s[4], again[4];
+  double sum = 0;
+  for (uint64_t key = 0; key < 2000; key++) {
+    md_sample_starts(&rule, md_sample_key(1, 0, (int64_t)key, 0), t, s);
+    for (int i = 0; i < 4; i++) {
+      ck_assert(s[i] >= 0 && s[i] <= 300 - 64);
+      for (int k = 0; k < i; k++) ck_assert(s[i] != s[k]);
+      sum += s[i];
+    }
+  }
+  // The mean of 8000 uniform draws: standard error is 236 / sqrt(12 * 8000) = 0.76.
+  ck_assert_double_eq_tol(sum / 8000, 118, 4);
+  rule.in_sync = true;
+  md_sample_starts(&rule, 7, t, s);
+  ck_assert_double_eq(s[MD_MK], s[MD_VQ]);
+  ck_assert_double_eq(s[MD_MQ], s[MD_VK]);
+  ck_assert(s[MD_VQ] != s[MD_VK]);
+  md_sample_starts(&rule, 7, t, again);
+  ck_assert_mem_eq(s, again, sizeof s);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(order_is_a_permutation_of_each_epoch) {
+  enum { NUM = 13 };
+  md_order *o = md_order_create(5, NUM);
+  int first[NUM];
+  for (int e = 0; e < 3; e++) {
+    int seen = 0;
+    bool is_same = true;
+    for (int i = 0; i < NUM; i++) {
+      int v = md_order_at(o, e * NUM + i);
+      seen |= 1 << v;
+      if (e == 0) first[i] = v;
+      is_same = is_same && first[i] == v;
+    }
+    ck_assert_int_eq(seen, (1 << NUM) - 1);
+    ck_assert(is_same == (e == 0));
+  }
+  md_order_destroy(o);
+}
+END_TEST
+
+START_TEST(crops_stay_inside_and_have_the_drawn_area) {
+  md_crop_rule rule = {0};
+  double area = 0;
+  for (uint64_t key = 0; key < 4000; key++) {
+    md_box b = md_crop_draw(&rule, key * 977, 0, 320, 240);
+    ck_assert(b.x >= 0 && b.y >= 0 && b.w >= 1 && b.h >= 1 && b.x + b.w <= 320 && b.y + b.h <= 240);
+    ck_assert(b.w <= 2.1 * b.h && b.h <= 2.1 * b.w);
+    ck_assert((double)b.w * b.h >= 0.29 * 320 * 240);
+    area += (double)b.w * b.h / (320 * 240);
+  }
+  // Accepted areas are below 0.65 on average, as large ones fit less often.
+  ck_assert(area / 4000 > 0.5 && area / 4000 < 0.66);
+  md_box thin = md_crop_draw(&rule, 1, 0, 4, 1000);
+  ck_assert(thin.x >= 0 && thin.w <= 4 && thin.y >= 0 && thin.y + thin.h <= 1000 && thin.h <= 8);
+  md_box one = md_crop_draw(&rule, 1, 0, 1, 1);
+  ck_assert(one.x == 0 && one.y == 0 && one.w == 1 && one.h == 1);
+  rule.centered = true;
+  md_box c = md_crop_draw(&rule, 1, 0, 320, 240);
+  ck_assert(c.x == 40 && c.y == 0 && c.w == 240 && c.h == 240);
+}
+END_TEST
+
+// --- pixels
+
+START_TEST(resize_follows_the_half_pixel_rule) {
+  // A row 0, 30, 60, 90 to 2 samples: at 0.5 and 2.5; to 8: clamped ends, steps of half a sample.
+  md_image im = {0};
+  ck_assert(md_image_resize(&im, 4, 4));
+  for (int i = 0; i < 16; i++)
+    for (int c = 0; c < 3; c++) im.rgb[3 * i + c] = (uint8_t)(30 * (i % 4) + c);
+  uint8_t out[3 * 64];
+  md_image_crop(&im, (md_box){0, 0, 4, 4}, 2, out, 4);
+  ck_assert_int_eq(out[0], 15);
+  ck_assert_int_eq(out[1], 75);
+  ck_assert_int_eq(out[4 + 1], 76);
+  md_image_crop(&im, (md_box){0, 0, 4, 4}, 8, out, 64);
+  static const int want[8] = {0, 8, 23, 38, 53, 68, 83, 90};  // 7.5, 22.5, ... round up
+  for (int x = 0; x < 8; x++) ck_assert_int_eq(out[x], want[x]);
+  md_image_crop(&im, (md_box){2, 1, 2, 3}, 1, out, 1);
+  ck_assert_int_eq(out[0], 75);
+  md_image_free(&im);
+}
+END_TEST
+
+START_TEST(motion_plane_is_the_rounded_mean_difference) {
+  md_image a = {0}, b = {0};
+  ck_assert(md_image_resize(&a, 6, 4) && md_image_resize(&b, 6, 4));
+  for (int i = 0; i < 24; i++)
+    for (int c = 0; c < 3; c++) {
+      a.rgb[3 * i + c] = (uint8_t)(100 + 10 * c);
+      b.rgb[3 * i + c] = (uint8_t)(100 + (i % 6) * (c + 1));
+    }
+  uint16_t diff[24];
+  md_motion_diff(&a, &b, diff);
+  // column x: |x| + |10 - 2x| + |20 - 3x|
+  static const int sum[6] = {30, 26, 22, 18, 14, 10};
+  for (int i = 0; i < 24; i++) ck_assert_int_eq(diff[i], sum[i % 6]);
+  uint8_t q[16];
+  md_motion_plane(diff, &a, 4, q);          // the middle four columns, no change of size
+  static const int want[4] = {9, 7, 6, 5};  // 26/3, 22/3, 18/3, 14/3
+  for (int i = 0; i < 16; i++) ck_assert_int_eq(q[i], want[i % 4]);
+  md_image_free(&a);
+  md_image_free(&b);
+}
+END_TEST
+
+static uint32_t corner(int t, int x, int y) {
+  (void)t;
+  return x < 16 && y < 12 ? 0xFF0000U : 0x0000FFU;  // red at the top left
+}
+
+START_TEST(rotation_and_pixel_aspect_make_the_picture_upright) {
+  static const struct {
+    int rotation, w, h, x, y;
+  } cases[] = {{0, 64, 48, 2, 2},
+               {90, 48, 64, 45, 2},
+               {180, 64, 48, 61, 45},
+               {270, 48, 64, 2, 61},
+               {37, 64, 48, 2, 2}};
+  for (int i = 0; i < MD_COUNT(cases); i++) {
+    const char *path = in_folder("r.mov");
+    make_video(&(made_video){.path = path,
+                             .w = 64,
+                             .h = 48,
+                             .frames = 3,
+                             .fps_num = 30,
+                             .fps_den = 1,
+                             .rotation = cases[i].rotation,
+                             .pixel = corner});
+    md_fault f;
+    md_video *v = md_video_open(path, NULL, &f);
+    ck_assert_msg(v != NULL, "%s", f.text);
+    md_frame_info info;
+    md_image im = {0};
+    ck_assert_int_eq(md_video_next(v, &info, &f), MD_VIDEO_FRAME);
+    ck_assert(md_video_rgb(v, 0, &im, &f));
+    ck_assert_int_eq(im.w, cases[i].w);
+    ck_assert_int_eq(im.h, cases[i].h);
+    const uint8_t *p = im.rgb + 3 * (cases[i].y * im.w + cases[i].x);
+    ck_assert_msg(p[0] > 200 && p[2] < 60, "rotation %d: %d %d %d", cases[i].rotation, p[0], p[1],
+                  p[2]);
+    md_image_free(&im);
+    md_video_close(v);
+  }
+  static const struct {
+    int num, den, short_side, w, h;
+  } aspects[] = {{2, 1, 48, 128, 48},
+                 {2, 1, 24, 64, 24},
+                 {1, 2, 48, 48, 72},
+                 {1, 200, 100, 64, 48},
+                 {0, 0, 24, 32, 24}};
+  for (int i = 0; i < MD_COUNT(aspects); i++) {
+    const char *path = in_folder("s.mov");
+    make_video(&(made_video){.path = path,
+                             .w = 64,
+                             .h = 48,
+                             .frames = 2,
+                             .fps_num = 30,
+                             .fps_den = 1,
+                             .aspect_num = aspects[i].num,
+                             .aspect_den = aspects[i].den,
+                             .pixel = corner});
+    md_fault f;
+    md_video *v = md_video_open(path, NULL, &f);
+    md_frame_info info;
+    md_image im = {0};
+    ck_assert_int_eq(md_video_next(v, &info, &f), MD_VIDEO_FRAME);
+    ck_assert(md_video_rgb(v, aspects[i].short_side, &im, &f));
+    ck_assert_int_eq(im.w, aspects[i].w);
+    ck_assert_int_eq(im.h, aspects[i].h);
+    ck_assert(md_video_rgb(v, 0, &im, &f));
+    ck_assert_int_eq(im.w, 64);
+    md_image_free(&im);
+    md_video_close(v);
+  }
+}
+END_TEST
+
+START_TEST(variable_rate_clips_follow_the_clock) {
+  // 30 frames at 30 fps, a gap of a second, 30 frames more.
+  int64_t ms[60];
+  for (int i = 0; i < 60; i++) ms[i] = (i * 1000 + 15) / 30 + (i >= 30 ? 1000 : 0);
+  const char *path = in_folder("v.mkv");
+  make_video(&(made_video){.path = path,
+                           .is_lossless = true,
+                           .w = 32,
+                           .h = 24,
+                           .frames = 60,
+                           .fps_num = 30,
+                           .fps_den = 1,
+                           .times = ms,
+                           .key_every = 1,
+                           .pixel = made_counter});
+  md_fault f;
+  md_timeline *t = md_timeline_read(path, NULL, &f);
+  ck_assert_msg(t != NULL, "%s", f.text);
+  ck_assert_int_eq(t->num_frames, 60);
+  ck_assert(!t->constant);
+  // Times 0, 16, 32, 48, 64, 80 of the base: the gap lies between 29 (frame 29) and 60 (frame 30).
+  expect_clip(t, (md_clip_shape){6, 16, 1}, 0, (int64_t[]){0, 16, 29, 30, 34, 50});
+  md_timeline_destroy(t);
+}
+END_TEST
+
+// --- files that are no videos
+
+static void expect_refused(const char *path, md_code code, const char *part) {
+  md_fault f = {0};
+  ck_assert_ptr_null(md_timeline_read(path, NULL, &f));
+  ck_assert_int_eq(f.code, code);
+  ck_assert_msg(strstr(f.text, part) != NULL, "'%s' does not tell '%s'", f.text, part);
+  md_diags *d = md_diags_create();
+  md_fault_report(&f, path, d);
+  ck_assert_int_eq(md_diags_errors(d), 1);
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_DATA);
+  md_diags_destroy(d);
+}
+
+START_TEST(what_is_no_video_is_refused_with_a_reason) {
+  ck_assert_int_eq(mkfifo(in_folder("fifo.mp4"), 0600), 0);
+  expect_refused(in_folder("fifo.mp4"), E0501, "FIFO");  // and does not hang
+  expect_refused(folder, E0501, "folder");
+  expect_refused("/dev/zero", E0501, "device");
+  expect_refused(in_folder("nothing.mp4"), E0501, "No such file");
+  write_text(in_folder("empty.mp4"), "");
+  expect_refused(in_folder("empty.mp4"), E0501, "0 bytes");
+  ck_assert_int_eq(symlink("loop.mp4", in_folder("loop.mp4")), 0);
+  expect_refused(in_folder("loop.mp4"), E0501, "symbolic links");
+  make_counter(in_folder("target.mkv"), 3, 30, 1);
+  char script[512];
+  snprintf(script, sizeof script,
+           "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n%s\n#EXT-X-ENDLIST\n",
+           in_folder("target.mkv"));
+  write_text(in_folder("hls.mp4"), script);
+  expect_refused(in_folder("hls.mp4"), E0501, "container");
+  snprintf(script, sizeof script, "ffconcat version 1.0\nfile target.mkv\n");
+  write_text(in_folder("concat.mp4"), script);
+  expect_refused(in_folder("concat.mp4"), E0501, "container");
+}
+END_TEST
+
+START_TEST(limits_refuse_a_file_as_a_whole) {
+  const char *path = in_folder("l.mkv");
+  make_counter(path, 20, 30, 1);
+  md_fault f;
+  ck_assert_ptr_null(md_timeline_read(path, &(md_video_limits){.max_frames = 19}, &f));
+  ck_assert_int_eq(f.code, E0502);
+  ck_assert_ptr_null(md_timeline_read(path, &(md_video_limits){.max_seconds = 1e-9}, &f));
+  ck_assert_int_eq(f.code, E0502);
+  atomic_bool cancel = true;
+  ck_assert_ptr_null(md_timeline_read(path, &(md_video_limits){.cancel = &cancel}, &f));
+  md_video *v = md_video_open(path, &(md_video_limits){.max_pixels = 32 * 24 - 1}, &f);
+  md_frame_info info;
+  if (v) ck_assert_int_eq(md_video_next(v, &info, &f), MD_VIDEO_FAILED);
+  ck_assert_int_eq(f.code, E0502);
+  md_video_close(v);
+  md_timeline *t =
+      md_timeline_read(path, &(md_video_limits){.max_frames = 20, .max_pixels = 32 * 24}, &f);
+  ck_assert_msg(t != NULL, "%s", f.text);
+  md_timeline_destroy(t);
+}
+END_TEST
+
+START_TEST(odd_names_are_only_names) {
+  static const char *const names[] = {"-dash.mkv", "frame%03d.mkv", "http:,x.mkv", "a b\"c.mkv",
+                                      "pipe:0.mkv"};
+  for (int i = 0; i < MD_COUNT(names); i++) {
+    make_counter(in_folder("plain.mkv"), 2, 30, 1);
+    const char *to = in_folder(names[i]);
+    ck_assert_int_eq(rename(in_folder("plain.mkv"), to), 0);
+    md_fault f;
+    md_timeline *t = md_timeline_read(to, NULL, &f);
+    ck_assert_msg(t != NULL, "%s: %s", names[i], f.text);
+    ck_assert_int_eq(t->num_frames, 2);
+    md_timeline_destroy(t);
+  }
+}
+END_TEST
+
+// --- data sets
+
+START_TEST(folders_are_walked_sorted_and_without_circles) {
+  ck_assert_int_eq(mkdir(in_folder("d"), 0700), 0);
+  ck_assert_int_eq(mkdir(in_folder("d/sub"), 0700), 0);
+  write_text(in_folder("d/b.mp4"), "x");
+  write_text(in_folder("d/B.MKV"), "x");
+  write_text(in_folder("d/notes.txt"), "x");
+  write_text(in_folder("d/.hidden.mp4"), "x");
+  write_text(in_folder("d/sub/a.webm"), "x");
+  ck_assert_int_eq(symlink("..", in_folder("d/sub/up")), 0);
+  ck_assert_int_eq(symlink("nowhere", in_folder("d/z.mp4")), 0);
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("d")}, d);
+  ck_assert_msg(s != NULL, "%s", md_diags_text(d));
+  static const char *const want[] = {"d/B.MKV", "d/b.mp4", "d/sub/a.webm", "d/z.mp4"};
+  ck_assert_int_eq(s->num_items, 4);
+  for (int i = 0; i < 4; i++) {
+    ck_assert_str_eq(s->items[i].path, in_folder(want[i]));
+    ck_assert_int_eq(s->items[i].label, -1);
+  }
+  md_dataset_destroy(s);
+  s = md_dataset_open(&(md_dataset_options){.path = in_folder("d"), .extensions = "avi"}, d);
+  ck_assert_ptr_null(s);
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_DATA);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(lists_hold_paths_and_labels) {
+  write_text(in_folder("l.csv"),
+             "\xEF\xBB\xBF# a comment\n\na.mp4 3\r\n/abs/b.mp4\t-1\nc,d.mp4,7\n\"e f, g.mp4\" "
+             "2\nplain.mp4\nlast.mp4,1");
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("l.csv")}, d);
+  ck_assert_msg(s != NULL, "%s", md_diags_text(d));
+  static const md_data_item want[] = {{"a.mp4", 3},      {"/abs/b.mp4", -1}, {"c,d.mp4", 7},
+                                      {"e f, g.mp4", 2}, {"plain.mp4", -1},  {"last.mp4", 1}};
+  ck_assert_int_eq(s->num_items, 6);
+  for (int i = 0; i < 6; i++) {
+    ck_assert_str_eq(s->items[i].path,
+                     want[i].path[0] == '/' ? want[i].path : in_folder(want[i].path));
+    ck_assert_int_eq(s->items[i].label, want[i].label);
+  }
+  md_dataset_destroy(s);
+  s = md_dataset_open(&(md_dataset_options){.path = in_folder("l.csv"), .prefix = "/data"}, d);
+  ck_assert_str_eq(s->items[0].path, "/data/a.mp4");
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(bad_lines_are_shown_with_a_caret) {
+  write_text(in_folder("bad.csv"),
+             "a.mp4 1\nmy video.mp4\nb.mp4 -2\n\"open 1\nok.mp4 2\nc.mp4,99999999999\n");
+  md_diags *d = md_diags_create();
+  ck_assert_ptr_null(md_dataset_open(&(md_dataset_options){.path = in_folder("bad.csv")}, d));
+  ck_assert_int_eq(md_diags_errors(d), 4);
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_DATA);
+  const char *text = md_diags_text(d);
+  ck_assert_ptr_nonnull(
+      strstr(text, "bad.csv:2:4: error[E0504]: label 'video.mp4' is not an integer"));
+  ck_assert_ptr_nonnull(strstr(text, "|    ^~~~~~~~~"));
+  ck_assert_ptr_nonnull(strstr(text, "double quotes"));
+  ck_assert_ptr_nonnull(strstr(text, "bad.csv:4:1: error[E0504]: quote is not closed"));
+  ck_assert_ptr_nonnull(strstr(text, "bad.csv:6:7:"));
+  md_diags_clear(d);
+  ck_assert_ptr_null(md_dataset_open(&(md_dataset_options){.path = in_folder("none")}, d));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "error[E0503]"));
+  md_diags_destroy(d);
+}
+END_TEST
+
+// --- loader
+
+enum { LOADER_VIDEOS = 6, LOADER_BATCHES = 7 };
+
+static void make_loader_videos(const char *broken) {
+  static const int frames[LOADER_VIDEOS] = {80, 30, 100, 1, 2, 70};
+  static const int fps[LOADER_VIDEOS] = {30, 15, 25, 30, 30, 60};
+  mkdir(in_folder("set"), 0700);
+  for (int i = 0; i < LOADER_VIDEOS; i++) {
+    char name[32];
+    snprintf(name, sizeof name, "set/%d.%s", i, i % 2 ? "mp4" : "avi");
+    make_video(&(made_video){.path = in_folder(name),
+                             .w = 96,
+                             .h = 64,
+                             .frames = frames[i],
+                             .fps_num = fps[i],
+                             .fps_den = 1,
+                             .pixel = made_square});
+  }
+  if (broken) write_text(in_folder(broken), "this is no video\n");
+}
+
+static md_loader_options loader_options(const md_dataset *s, int workers) {
+  return (md_loader_options){.data = s,
+                             .rule = {.visual = {8, 8, 32}, .motion = {16, 4, 24}, .flip = 0.5},
+                             .batch = 4,
+                             .workers = workers,
+                             .seed = 11};
+}
+
+// A digest of everything in the first batches.
+static uint64_t batches_digest(const md_dataset *s, int workers, int queue, md_diags *d) {
+  md_loader_options o = loader_options(s, workers);
+  o.queue = queue;
+  md_loader *l = md_loader_create(&o, d);
+  ck_assert_msg(l != NULL, "%s", md_diags_text(d));
+  uint64_t sum = 0;
+  for (int b = 0; b < LOADER_BATCHES; b++) {
+    md_batch batch;
+    ck_assert_msg(md_loader_next(l, &batch) == MD_OK, "%s", md_diags_text(d));
+    ck_assert_int_eq(batch.size, 4);
+    ck_assert_int_eq(batch.first_sample, 4 * b);
+    for (int c = 0; c < MD_NUM_SLOTS; c++) {
+      size_t bytes = c < 2 ? (size_t)4 * 3 * 8 * 32 * 32 : (size_t)4 * 16 * 24 * 24;
+      sum = md_hash_at(sum, md_digest_of(batch.clip[c], bytes).lo);
+    }
+    for (int i = 0; i < 2; i++) sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+    sum = md_hash_at(sum, md_digest_of(batch.id, 16).lo);
+  }
+  md_loader_stats st = md_loader_stats_now(l);
+  ck_assert_int_eq(st.batches, LOADER_BATCHES);
+  ck_assert_int_eq(st.samples, 4 * LOADER_BATCHES);
+  ck_assert(st.wait_ns > 0 && st.work_ns > 0 && st.decoded_frames > 0);
+  md_loader_destroy(l);
+  return sum;
+}
+
+START_TEST(batches_do_not_depend_on_the_number_of_workers) {
+  make_loader_videos("set/9.mp4");
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  ck_assert_int_eq(s->num_items, LOADER_VIDEOS + 1);
+  uint64_t want = batches_digest(s, 0, 0, d);
+  ck_assert_uint_eq(batches_digest(s, 1, 1, d), want);
+  ck_assert_uint_eq(batches_digest(s, 2, 2, d), want);
+  ck_assert_uint_eq(batches_digest(s, 4, 3, d), want);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(an_epoch_loses_no_video_and_a_broken_one_is_replaced_once_reported) {
+  make_loader_videos("set/9.mp4");
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  md_loader_options o = loader_options(s, 2);
+  o.batch = 7;  // one epoch
+  md_loader *l = md_loader_create(&o, d);
+  for (int e = 0; e < 3; e++) {
+    md_batch b;
+    ck_assert_int_eq(md_loader_next(l, &b), MD_OK);
+    int count[LOADER_VIDEOS + 1] = {0};
+    for (int i = 0; i < 7; i++) count[b.id[i]]++;
+    for (int v = 0; v < LOADER_VIDEOS; v++) ck_assert_int_ge(count[v], 1);
+    ck_assert_int_eq(count[LOADER_VIDEOS], 0);
+  }
+  md_loader_stats st = md_loader_stats_now(l);
+  ck_assert_int_eq(st.replaced, 3);
+  ck_assert_int_eq(st.quarantined, 1);
+  ck_assert_int_eq(md_diags_warnings(d), 1);
+  ck_assert_int_eq(md_diags_errors(d), 0);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "9.mp4: warning: left out: is not a video"));
+  md_fault why;
+  ck_assert_str_eq(md_loader_quarantined(l, 0, &why), in_folder("set/9.mp4"));
+  ck_assert_int_eq(why.code, E0501);
+  ck_assert_ptr_null(md_loader_quarantined(l, 1, &why));
+  md_loader_destroy(l);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(a_later_start_gives_the_later_batches) {
+  make_loader_videos(NULL);
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  md_loader_options o = loader_options(s, 2);
+  o.rule.motion.frames = 0;  // RGB only
+  md_loader *l = md_loader_create(&o, d);
+  md_batch b;
+  for (int i = 0; i < 3; i++) ck_assert_int_eq(md_loader_next(l, &b), MD_OK);
+  ck_assert_ptr_null(b.clip[MD_MQ]);
+  md_digest want = md_digest_of(b.clip[MD_VK], (size_t)4 * 3 * 8 * 32 * 32);
+  md_loader_destroy(l);
+  o.first_sample = 8;
+  l = md_loader_create(&o, d);
+  ck_assert_int_eq(md_loader_next(l, &b), MD_OK);
+  md_digest got = md_digest_of(b.clip[MD_VK], (size_t)4 * 3 * 8 * 32 * 32);
+  ck_assert(got.lo == want.lo && got.hi == want.hi);
+  md_loader_destroy(l);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(a_set_without_a_usable_video_ends_with_an_error) {
+  mkdir(in_folder("junk"), 0700);
+  write_text(in_folder("junk/a.mp4"), "junk");
+  write_text(in_folder("junk/b.mp4"), "junk");
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("junk")}, d);
+  md_loader_options o = loader_options(s, 2);
+  md_loader *l = md_loader_create(&o, d);
+  md_batch b;
+  ck_assert_int_eq(md_loader_next(l, &b), MD_ERR_DATA);
+  ck_assert_int_eq(md_loader_next(l, &b), MD_ERR_DATA);
+  ck_assert_int_eq(md_diags_errors(d), 1);
+  ck_assert_int_eq(md_diags_warnings(d), 2);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "error[E0505]"));
+  md_loader_destroy(l);
+  o.batch = 0;
+  ck_assert_ptr_null(md_loader_create(&o, d));
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(a_loader_stops_while_it_works) {
+  make_loader_videos(NULL);
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  for (int i = 0; i < 8; i++) {
+    md_loader_options o = loader_options(s, 1 + i % 4);
+    md_loader *l = md_loader_create(&o, d);
+    md_batch b;
+    if (i % 2) ck_assert_int_eq(md_loader_next(l, &b), MD_OK);
+    md_loader_destroy(l);
+  }
+  ck_assert_int_eq(md_diags_warnings(d), 0);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+int main(void) {
+  Suite *s = suite_create("video");
+  TCase *c = tcase_create("all");
+  tcase_add_checked_fixture(c, make_folder, remove_folder);
+  tcase_set_timeout(c, 120);
+  tcase_add_test(c, index_table_at_30_fps);
+  tcase_add_test(c, index_table_at_15_fps);
+  tcase_add_test(c, index_table_at_25_fps);
+  tcase_add_test(c, index_table_at_60_fps);
+  tcase_add_test(c, short_videos_repeat_the_last_frame);
+  tcase_add_test(c, irregular_times_take_the_nearest_frame);
+  tcase_add_test(c, absurd_rates_are_taken_as_30);
+  tcase_add_test(c, files_give_their_frames_and_rate);
+  tcase_add_test(c, clips_hold_the_frames_that_the_table_names);
+  tcase_add_test(c, starts_are_independent_or_in_sync);
+  tcase_add_test(c, order_is_a_permutation_of_each_epoch);
+  tcase_add_test(c, crops_stay_inside_and_have_the_drawn_area);
+  tcase_add_test(c, resize_follows_the_half_pixel_rule);
+  tcase_add_test(c, motion_plane_is_the_rounded_mean_difference);
+  tcase_add_test(c, rotation_and_pixel_aspect_make_the_picture_upright);
+  tcase_add_test(c, variable_rate_clips_follow_the_clock);
+  tcase_add_test(c, what_is_no_video_is_refused_with_a_reason);
+  tcase_add_test(c, limits_refuse_a_file_as_a_whole);
+  tcase_add_test(c, odd_names_are_only_names);
+  tcase_add_test(c, folders_are_walked_sorted_and_without_circles);
+  tcase_add_test(c, lists_hold_paths_and_labels);
+  tcase_add_test(c, bad_lines_are_shown_with_a_caret);
+  tcase_add_test(c, batches_do_not_depend_on_the_number_of_workers);
+  tcase_add_test(c, an_epoch_loses_no_video_and_a_broken_one_is_replaced_once_reported);
+  tcase_add_test(c, a_later_start_gives_the_later_batches);
+  tcase_add_test(c, a_set_without_a_usable_video_ends_with_an_error);
+  tcase_add_test(c, a_loader_stops_while_it_works);
+  suite_add_tcase(s, c);
+  SRunner *r = srunner_create(s);
+  srunner_run_all(r, CK_NORMAL);
+  int failed = srunner_ntests_failed(r);
+  srunner_free(r);
+  return failed > 0;
+}
