@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CUDA back end: a graph after its passes -> CUDA C text -> PTX and cubins by NVRTC. No GPU, no
+// driver and no CUDA header is needed. The border of this folder.
+#ifndef CODEGEN_CUDA_CUDA_H
+#define CODEGEN_CUDA_CUDA_H
+
+#include "graph/graph.h"
+#include "passes/passes.h"
+
+// --- target.c
+typedef struct md_cuda_arch { int sm; char suffix; } md_cuda_arch;   // 90, 'a'
+// "cuda:sm_90a"; false: reported (E0441) with the nearest names.
+bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d);
+bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
+
+// --- nvrtc.c: the only file that speaks to NVRTC, opened at run time (MODIST_NVRTC overrides).
+// False: reported (E0442, exit 4) when the library is not there.
+bool md_nvrtc_version(int *major, int *minor, md_diags *d);
+int md_nvrtc_archs(int *sm, int max, md_diags *d);   // compute capabilities it compiles for; 0: reported
+typedef struct md_cubin { char *data; size_t bytes; char *log; } md_cubin;   // malloc'ed
+bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx, md_cubin *out,
+                      md_diags *d);
+
+// --- text.c, stream.c, nce.c: regions to text
+typedef enum md_cuda_emit { MD_CUDA_TEXT, MD_CUDA_PTX, MD_CUDA_CUBIN } md_cuda_emit;
+// How a kernel is to be launched, for the driver and for the host harness alike.
+typedef struct md_cuda_launch {
+  char kernel[32];            // "t12"; never a user's name
+  int64_t blocks;
+  int threads, shared_bytes;
+  int region;
+  int num_args;
+  struct { md_val val; int64_t workspace; int64_t bytes; bool write; } arg[24];  // val MD_NONE: workspace place
+} md_cuda_launch;
+typedef struct md_cuda_module {
+  md_text text;               // prelude-free: names md_* come from the device or the host prelude
+  md_cuda_launch *launch; int num_launches;
+  int64_t workspace_bytes;
+  int num_refused; char (*refused)[160];   // regions that have no CUDA kernel yet, and why
+  md_arena *arena;
+} md_cuda_module;
+// NULL only for an internal reason; regions that are not supported yet are listed, not errors.
+md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d);
+void md_cuda_module_free(md_cuda_module *m);
+const char *md_cuda_prelude(void);   // device prelude, given to NVRTC as a named header
+
+// All of it: text, PTX or cubin into `out` (binary for cubin). Regions without a kernel: E0440, all
+// named, unless some regions have one and the text is wanted: then comments say what is missing.
+bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, md_text *out, md_diags *d);
+
+#endif

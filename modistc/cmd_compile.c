@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// compile: a graph becomes an artefact, or any of the stages on the way.
+#include "modistc/modistc.h"
+
+#include "base/file.h"
+#include "codegen/cpu/cpu.h"
+#include "codegen/cuda/cuda.h"
+
+#include <string.h>
+
+enum Emit {
+  EMIT_ARTEFACT,
+  EMIT_GRAPH,
+  EMIT_FUSED,
+  EMIT_DOT,
+  EMIT_LLVM,
+  EMIT_ASM,
+  EMIT_CUDA,
+  EMIT_PTX,
+  EMIT_CUBIN,
+  EMIT_REPORT
+};
+static const char *const emits[] = {"artefact", "graph", "fused", "dot",    "llvm", "asm",
+                                    "cuda",     "ptx",   "cubin", "report", NULL};
+
+static const md_option compile_options[] = {
+    {"output", 'o', "FILE", "where to write; '-' is standard output"},
+    {"config", 'c', "FILE", "settings of the model; key=value arguments override them"},
+    {"target", 't', "TARGET",
+     "cpu (default) or cuda:sm_80 and so on; 'modistc targets' lists them"},
+    {"emit", 0, "WHAT",
+     "artefact (default), graph (as declared), fused (after the passes), dot, llvm, asm, "
+     "cuda, ptx, cubin, report"},
+    {"report", 0, "PARTS", "print reports: summary, fusion, memory, kernels"},
+    MD_PASS_OPTIONS,
+    MD_CPU_OPTIONS,
+    {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
+    {0}};
+
+typedef struct Job {
+  md_cli *cli;
+  enum Emit emit;
+  const char *output, *target;
+  bool cuda;
+  md_pass_options passes;
+  md_pass_report report;
+} Job;
+
+static bool write_text(Job *j, const char *text, size_t len) {
+  if (!j->output || strcmp(j->output, "-") == 0) {
+    fwrite(text, 1, len, stdout);
+    return true;
+  }
+  return md_file_save(j->output, text, len, j->cli->diags);
+}
+
+static bool write_graph(Job *j, const md_graph *g, bool dot) {
+  md_text t = {0};
+  if (dot) md_graph_dot(g, &t);
+  else md_graph_print(g, &t);
+  bool ok = write_text(j, t.s, t.len);
+  md_text_free(&t);
+  return ok;
+}
+
+static bool wants(const char *list, const char *part) {
+  if (!list) return false;
+  size_t n = strlen(part);
+  for (const char *s = list; *s;) {
+    size_t len = strcspn(s, ",");
+    if ((len == n && strncmp(s, part, n) == 0) || (len == 3 && strncmp(s, "all", 3) == 0))
+      return true;
+    s += len + (s[len] == ',');
+  }
+  return false;
+}
+
+static bool check_parts(Job *j, const char *list) {
+  static const char *const parts[] = {"all", "summary", "fusion", "memory", "kernels"};
+  for (const char *s = list ? list : ""; *s;) {
+    size_t len = strcspn(s, ",");
+    bool known = false;
+    for (int i = 0; i < MD_COUNT(parts); i++)
+      known |= strlen(parts[i]) == len && !strncmp(s, parts[i], len);
+    if (!known) {
+      md_error(j->cli->diags, E0401, MD_NOWHERE, "--report: there is no report '%.*s'", (int)len,
+               s);
+      md_hint(j->cli->diags, "reports are: all, summary, fusion, memory, kernels");
+      return false;
+    }
+    s += len + (s[len] == ',');
+  }
+  return true;
+}
+
+static void report_fusion(const md_pass_report *r, FILE *to) {
+  int done = 0;
+  for (int i = 0; i < r->num_sites; i++) done += r->site[i].done;
+  fprintf(to, "fusion  %d of %d sites\n", done, r->num_sites);
+  for (int i = 0; i < r->num_sites; i++) {
+    const md_site *s = &r->site[i];
+    fprintf(to, "  %-20s %-36s %s%s\n", s->pass, s->node,
+            s->done ? "fused" : "kept: ", s->why ? s->why : "");
+  }
+}
+
+static void report_memory(const md_graph *g, FILE *to) {
+  md_memory_report m;
+  md_memory_of(g, &m);
+  char a[MD_FLOAT_CHARS], b[MD_FLOAT_CHARS], c[MD_FLOAT_CHARS];
+  fprintf(to, "memory  arena %s (%s without reuse), states %s; peak at region %s\n",
+          md_bytes_text((double)m.arena, a), md_bytes_text((double)m.without_reuse, b),
+          md_bytes_text((double)m.states, c),
+          m.peak_region > 0 ? g->region[m.peak_region].name : "-");
+}
+
+static void report_kernels(const md_graph *g, const md_program *p, const md_cpu_report *r,
+                           FILE *to) {
+  fprintf(to,
+          "kernels %d launches, %d distinct, %d from cache; emit %.0f ms, optimise %.0f ms, code "
+          "%.0f ms\n",
+          r->launches, r->distinct, r->cache_hits, r->emit_ms, r->optimise_ms, r->codegen_ms);
+  fprintf(to, "  %-28s %-24s %6s %10s %10s %8s\n", "region", "kernel", "phases", "MFLOP", "KiB",
+          "FLOP/B");
+  for (int i = 0; i < r->num_kernels; i++) {
+    const md_cpu_kernel_report *k = &r->kernel[i];
+    const md_launch *l = &p->launch[i];
+    fprintf(to, "  %-28s %-24s %6d %10.2f %10.1f %8.1f\n", k->region, k->lowering, k->phases,
+            l->flops / 1e6, l->bytes / 1024, l->bytes > 0 ? l->flops / l->bytes : 0.0);
+    if (k->why_not && k->why_not[0]) fprintf(to, "      not as: %s\n", k->why_not);
+  }
+  (void)g;
+}
+
+static void report_summary(const Job *j, int declared, const md_graph *g, const md_program *p,
+                           FILE *to) {
+  double flops = 0, bytes = 0;
+  for (int i = 0; p && i < p->num_launches; i++) {
+    flops += p->launch[i].flops;
+    bytes += p->launch[i].bytes;
+  }
+  fprintf(to, "target  %s\n", p ? p->target : j->target);
+  fprintf(to, "graph   %d -> %d nodes in %d regions", declared, g->num_nodes, g->num_regions);
+  if (p) fprintf(to, "   %.3f GFLOP and %.1f MB a step", flops / 1e9, bytes / 1e6);
+  fputc('\n', to);
+}
+
+static bool compile_cpu(Job *j, const md_graph *g, int declared) {
+  md_cli *cli = j->cli;
+  const char *parts = md_cli_get(cli, "report");
+  if (j->emit == EMIT_REPORT && !parts) parts = "all";
+  md_text text = {0};
+  md_cpu_options o = {.cpu = md_cli_get(cli, "cpu"),
+                      .asan = md_cli_has(cli, "jit-asan"),
+                      .no_cache = md_cli_has(cli, "no-cache"),
+                      .want_image = j->emit == EMIT_ARTEFACT && j->output,
+                      .no_code = true,
+                      .want_graph_text = true};
+  if (j->emit == EMIT_LLVM) o.llvm_ir = &text;
+  if (j->emit == EMIT_ASM) o.assembly = &text;
+  md_cpu_report r = {.arena = cli->arena};
+  int64_t start = md_now_ns();
+  md_program *p = md_cpu_compile(g, &o, &r, cli->diags);
+  if (!p) return false;
+  bool ok = true;
+  FILE *to = j->emit == EMIT_REPORT ? stdout : stderr;
+  if (wants(parts, "summary") || (!cli->quiet && j->emit == EMIT_ARTEFACT))
+    report_summary(j, declared, g, p, to);
+  if (wants(parts, "fusion")) report_fusion(&j->report, to);
+  if (wants(parts, "memory") || (!cli->quiet && j->emit == EMIT_ARTEFACT)) report_memory(g, to);
+  if (wants(parts, "kernels")) report_kernels(g, p, &r, to);
+  if (text.s) ok = write_text(j, text.s, text.len);
+  if (o.want_image) {
+    ok = md_program_save(p, j->output, cli->diags);
+    if (ok && !cli->quiet)
+      fprintf(stderr, "wrote %s in %.1f s\n", j->output, (double)(md_now_ns() - start) / 1e9);
+  }
+  md_text_free(&text);
+  md_program_destroy(p);
+  return ok;
+}
+
+static bool compile_cuda(Job *j, const md_graph *g) {
+  static const md_cuda_emit kind[] = {
+      [EMIT_CUDA] = MD_CUDA_TEXT, [EMIT_PTX] = MD_CUDA_PTX, [EMIT_CUBIN] = MD_CUDA_CUBIN};
+  if (j->emit != EMIT_CUDA && j->emit != EMIT_PTX && j->emit != EMIT_CUBIN) {
+    md_error(j->cli->diags, E0440, MD_NOWHERE,
+             "for CUDA targets only --emit=cuda, ptx and cubin are there so far");
+    return false;
+  }
+  md_text out = {0};
+  bool ok = md_cuda_compile(g, j->target, kind[j->emit], &out, j->cli->diags) &&
+            write_text(j, out.s, out.len);
+  md_text_free(&out);
+  return ok;
+}
+
+static bool over_limit(Job *j, const md_graph *g) {
+  int64_t limit = 0;
+  if (!md_cli_int(j->cli, "memory-limit", 1, INT64_MAX, &limit)) return true;
+  if (!limit || g->arena_bytes <= limit) return false;
+  char a[MD_FLOAT_CHARS], b[MD_FLOAT_CHARS];
+  md_error(j->cli->diags, E0803, MD_NOWHERE,
+           "the plan needs %s for activations, but the limit is %s",
+           md_bytes_text((double)g->arena_bytes, a), md_bytes_text((double)limit, b));
+  md_hint(j->cli->diags, "a smaller batch needs less: add batch=N");
+  return true;
+}
+
+static bool choose_target(Job *j) {
+  j->target = md_cli_get(j->cli, "target");
+  if (!j->target) j->target = "cpu";
+  j->cuda = strncmp(j->target, "cuda:", 5) == 0;
+  if (j->cuda) return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags);
+  if (strcmp(j->target, "cpu") != 0 && strcmp(j->target, "cpu:host") != 0) {
+    char clean[80];
+    md_error(j->cli->diags, E0441, MD_NOWHERE, "unknown target '%s'",
+             md_clean(j->target, clean, sizeof clean));
+    md_hint(
+        j->cli->diags,
+        "targets are cpu and cuda:sm_NN; 'modistc targets' lists them; --cpu=NAME caps the CPU");
+    return false;
+  }
+  const md_cpu *cpu = md_cpu_find(md_cli_get(j->cli, "cpu"), false, j->cli->diags);
+  if (cpu) j->passes.facts = md_cpu_facts(cpu);
+  return cpu != NULL;
+}
+
+static bool run_job(Job *j) {
+  md_cli *cli = j->cli;
+  md_graph *g = md_source_graph(cli, cli->arg[0]);
+  if (!g) return false;
+  int declared = g->num_nodes;
+  bool ok;
+  // The declared graph, unless passes were asked for by name.
+  if (j->emit == EMIT_GRAPH && !j->passes.passes) {
+    ok = write_graph(j, g, false);
+  } else {
+    g = md_run_passes(g, &j->passes, &j->report, cli->diags);
+    if (!g) return false;
+    if (j->emit == EMIT_GRAPH || j->emit == EMIT_FUSED || j->emit == EMIT_DOT)
+      ok = write_graph(j, g, j->emit == EMIT_DOT);
+    else if (over_limit(j, g)) ok = false;
+    else ok = j->cuda ? compile_cuda(j, g) : compile_cpu(j, g, declared);
+    if (j->passes.time && ok)
+      for (int i = 0; i < j->report.num_stats; i++)
+        fprintf(stderr, "%-20s %8.2f ms %6d -> %d nodes, %d rewrites\n", j->report.stat[i].name,
+                j->report.stat[i].ms, j->report.stat[i].before, j->report.stat[i].after,
+                j->report.stat[i].rewrites);
+    md_pass_report_free(&j->report);
+  }
+  md_graph_destroy(g);
+  return ok;
+}
+
+static md_status run(md_cli *cli) {
+  Job j = {.cli = cli};
+  if (!md_cli_args(cli, 1, 64, "takes a model, a graph text or a plug-in, then key=value settings"))
+    return MD_ERR_USAGE;
+  int emit = md_cli_choice(cli, "emit", emits, EMIT_ARTEFACT);
+  if (emit < 0 || !md_source_passes(cli, &j.passes) || !check_parts(&j, md_cli_get(cli, "report")))
+    return MD_ERR_USAGE;
+  j.emit = (enum Emit)emit;
+  j.output = md_cli_get(cli, "output");
+  if (!choose_target(&j)) return md_diags_status(cli->diags);
+  return run_job(&j) ? MD_OK : md_diags_status(cli->diags);
+}
+
+static const char *const examples[] = {
+    "modistc compile modist-tiny -o tiny.mdx", "modistc compile modist-r3d50 batch=2 --emit=report",
+    "modistc compile step.mdg --passes=fuse-conv-bn-relu --emit=graph -o -", NULL};
+const md_command md_cmd_compile = {.name = "compile",
+                                   .group = "Compile and run",
+                                   .usage = "MODEL|GRAPH.mdg|PLUGIN.so [key=value ...] [options]",
+                                   .doc = "compile a graph to an artefact, or show any stage of it",
+                                   .examples = examples,
+                                   .options = compile_options,
+                                   .run = run};
