@@ -34,7 +34,10 @@ typedef struct md_spec {
   const char *from;
 } md_spec;
 
-typedef enum md_space { MD_IN_ARENA, MD_IN_STATE, MD_IN_INPUT, MD_IN_RESULT, MD_IN_WORKSPACE } md_space;
+typedef enum md_space {
+  MD_IN_ARENA, MD_IN_STATE, MD_IN_INPUT, MD_IN_RESULT, MD_IN_WORKSPACE, MD_NUM_SPACES
+} md_space;
+extern const char *const md_space_names[MD_NUM_SPACES];
 typedef struct md_arg {
   md_space space;
   int index;              // state, input or result number
@@ -61,7 +64,9 @@ typedef struct md_copy { int state; md_arg src; } md_copy;
 
 typedef struct md_program {
   md_arena *arena;        // owns everything below but the code
-  const char *name, *target;          // "cpu:znver3+avx2+fma"
+  // target: "cpu:" NAME and "+FEATURE" for all that the code needs beyond the architecture's
+  // baseline, as machine.c knows them: "cpu:avx2+x86-64-v3". NAME is for people.
+  const char *name, *target;
   const char *path;                   // of the artefact it was loaded from; NULL: made here
   md_digest graph;                    // of the compiled graph
   int64_t arena_bytes, workspace_bytes;
@@ -100,11 +105,23 @@ void md_zip_write(const md_member *m, int num, md_text *to);   // names: [a-z0-9
 int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
                 md_diags *d);
 
-// --- artefact.c: .mdx, a stored zip with manifest.json, host.so, graph.mdg -----------------------
+// --- machine.c: may this processor run a target? -------------------------------------------------
+bool md_machine_runs(const char *target, char *why, int why_size);   // false: with the reason
+
+// --- manifest.c: a program as JSON ---------------------------------------------------------------
 enum { MD_ABI_VERSION = 1 };
+#define MD_ARTEFACT_FORMAT "modist.artefact/1"
+// `members`: the archive's, but for the manifest itself.
+void md_manifest_write(const md_program *p, const md_member *members, int num_members, md_text *to);
+// Fills `p` (but code, image and graph_text) from manifest.json among the members, and checks their
+// checksums and the program. False: reported. `p->path` is set.
+bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d);
+
+// --- artefact.c: .mdx, a stored zip with manifest.json, host.so, graph.mdg -----------------------
 bool md_program_save(const md_program *p, const char *path, md_diags *d);   // needs p->image
 md_program *md_program_load(const char *path, md_diags *d);                 // code through a memfd
-bool md_artefact_inspect(const char *path, md_json *to, md_diags *d);       // without loading code
+// An object: target, members, memory, inputs, states, results, launches. Loads no code.
+bool md_artefact_inspect(const char *path, md_json *to, md_diags *d);
 
 // --- pool.c: threads -----------------------------------------------------------------------------
 typedef struct md_pool md_pool;

@@ -268,6 +268,7 @@ void *md_exec_arg(md_exec *e, const md_arg *a) {
   case MD_IN_STATE: b = &e->state[a->index]; break;
   case MD_IN_INPUT: b = &e->input[a->index]; break;
   case MD_IN_RESULT: b = &e->result[a->index]; break;
+  case MD_NUM_SPACES: break;
   }
   MD_ASSERT(b, "argument in space %d", (int)a->space);
   return b->at ? (char *)b->at + a->offset : NULL;  // a space of no bytes has no address

@@ -19,7 +19,7 @@ enum {
 #define MAX_BYTES ((int64_t)1 << 46)  // of a buffer: sums of a few stay far from overflow
 #define MAX_ITEMS ((int64_t)1 << 40)
 
-static const char *const space_names[] = {"arena", "state", "input", "result", "workspace"};
+const char *const md_space_names[MD_NUM_SPACES] = {"arena", "state", "input", "result", "workspace"};
 
 typedef struct check { const md_program *p; md_diags *d; } check;
 
@@ -126,6 +126,7 @@ static int64_t space_bytes(const md_program *p, const md_arg *a) {
   case MD_IN_RESULT:
     if (a->index < 0 || a->index >= p->num_results) return -1;
     return p->result_at[a->index].space == MD_IN_RESULT ? p->result[a->index].bytes : -1;
+  case MD_NUM_SPACES: break;
   }
   return -1;
 }
@@ -136,7 +137,7 @@ static bool check_arg(const check *c, const char *where, const md_arg *a) {
   if (room < 0) return bad(c, "%s: '%s' lies in memory that does not exist", where, name);
   if (!md_add_size(a->offset, a->bytes, &end) || end > room)
     return bad(c, "%s: '%s' reaches beyond the %s (%lld bytes at %lld of %lld)", where, name,
-               space_names[a->space], (long long)a->bytes, (long long)a->offset, (long long)room);
+               md_space_names[a->space], (long long)a->bytes, (long long)a->offset, (long long)room);
   if (a->write && a->space == MD_IN_INPUT)
     return bad(c, "%s: '%s' writes to an input", where, name);
   if (a->dtype == MD_NO_DTYPE) return true;

@@ -1,0 +1,425 @@
+// SPDX-License-Identifier: Apache-2.0
+// manifest.json: the program but its code, a row a line, so that `unzip -p x.mdx manifest.json` can
+// be read. Phases and arguments stand inside their launch. Readers pass over keys that they do not
+// know: within a format version keys are only added.
+//
+// Reading is sticky: after the first mistake every getter returns a harmless value, and the mistake
+// has been reported.
+#include "runtime/exec/exec.h"
+
+#include "base/init.h"
+
+#include <jansson.h>
+#include <limits.h>
+#include <string.h>
+
+#define MANIFEST "manifest.json"
+enum { MAX_ROWS = 1 << 20 };
+
+static const char *const inits[] = {"zeros",   "ones",      "fill", "normal",
+                                    "uniform", "unit_rows", "copy"};
+
+// --- Writing
+
+static void begin_row(md_json *j) {
+  md_json_begin(j, '{');
+  j->compact = true;
+}
+
+static void end_row(md_json *j) {
+  md_json_end(j, '}');
+  j->compact = false;
+}
+
+static void put_str(md_json *j, const char *key, const char *s) {
+  md_json_key(j, key);
+  md_json_str(j, s);
+}
+
+static void put_int(md_json *j, const char *key, int64_t x) {
+  md_json_key(j, key);
+  md_json_int(j, x);
+}
+
+static void put_float(md_json *j, const char *key, double x) {
+  md_json_key(j, key);
+  md_json_float(j, x);
+}
+
+static void put_type(md_json *j, md_dtype t, int rank, const int64_t *dim) {
+  put_str(j, "type", md_element_name(t));
+  md_json_key(j, "shape");
+  md_json_begin(j, '[');
+  for (int i = 0; i < rank; i++) md_json_int(j, dim[i]);
+  md_json_end(j, ']');
+}
+
+static void put_spec(md_json *j, const md_spec *s) {
+  put_str(j, "name", s->name);
+  put_type(j, s->dtype, s->rank, s->dim);
+}
+
+static void put_arg(md_json *j, const md_arg *a) {
+  put_str(j, "in", md_space_names[a->space]);
+  if (a->space != MD_IN_ARENA && a->space != MD_IN_WORKSPACE) put_int(j, "index", a->index);
+  put_int(j, "offset", a->offset);
+  put_int(j, "bytes", a->bytes);
+  if (a->write) {
+    md_json_key(j, "write");
+    md_json_bool(j, true);
+  }
+  if (a->name) put_str(j, "value", a->name);
+  if (a->dtype == MD_NO_DTYPE) return;
+  put_type(j, a->dtype, a->rank, a->dim);
+  if (a->block) put_int(j, "block", a->block);
+}
+
+static void put_state(md_json *j, const md_spec *s) {
+  begin_row(j);
+  put_spec(j, s);
+  put_str(j, "init", inits[s->init]);
+  if (s->a != 0) put_float(j, "a", s->a);
+  if (s->b != 0) put_float(j, "b", s->b);
+  if (s->init == MD_INIT_copy) put_str(j, "from", s->from);
+  end_row(j);
+}
+
+static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
+  md_json_begin(j, '{');
+  put_str(j, "name", l->name);
+  put_float(j, "flops", l->flops);
+  put_float(j, "bytes", l->bytes);
+  md_json_key(j, "phases");
+  md_json_begin(j, '[');
+  for (int i = l->first_phase; i < l->first_phase + l->num_phases; i++) {
+    const md_phase *f = &p->phase[i];
+    begin_row(j);
+    put_str(j, "symbol", f->symbol);
+    put_int(j, "items", f->items);
+    if (f->scratch_bytes) put_int(j, "scratch", f->scratch_bytes);
+    end_row(j);
+  }
+  md_json_end(j, ']');
+  md_json_key(j, "args");
+  md_json_begin(j, '[');
+  for (int i = l->first_arg; i < l->first_arg + l->num_args; i++) {
+    begin_row(j);
+    put_arg(j, &p->arg[i]);
+    end_row(j);
+  }
+  md_json_end(j, ']');
+  md_json_end(j, '}');
+}
+
+static void begin_rows(md_json *j, const char *key) {
+  md_json_key(j, key);
+  md_json_begin(j, '[');
+}
+
+void md_manifest_write(const md_program *p, const md_member *members, int num_members,
+                       md_text *to) {
+  char digest[33];
+  md_json w = {.compact = false}, *j = &w;
+  md_json_begin(j, '{');
+  put_str(j, "format", MD_ARTEFACT_FORMAT);
+  put_int(j, "abi", MD_ABI_VERSION);
+  put_str(j, "producer", "modist " MODIST_VERSION);
+  put_str(j, "name", p->name);
+  put_str(j, "target", p->target);
+  put_str(j, "graph", md_digest_text(p->graph, digest));
+  put_int(j, "arena_bytes", p->arena_bytes);
+  put_int(j, "workspace_bytes", p->workspace_bytes);
+  begin_rows(j, "members");
+  for (int i = 0; i < num_members; i++) {
+    begin_row(j);
+    put_str(j, "name", members[i].name);
+    put_int(j, "bytes", (int64_t)members[i].bytes);
+    put_str(j, "xxh3", md_digest_text(md_digest_of(members[i].data, members[i].bytes), digest));
+    end_row(j);
+  }
+  md_json_end(j, ']');
+  begin_rows(j, "inputs");
+  for (int i = 0; i < p->num_inputs; i++) {
+    begin_row(j);
+    put_spec(j, &p->input[i]);
+    end_row(j);
+  }
+  md_json_end(j, ']');
+  begin_rows(j, "states");
+  for (int i = 0; i < p->num_states; i++) put_state(j, &p->state[i]);
+  md_json_end(j, ']');
+  begin_rows(j, "results");
+  for (int i = 0; i < p->num_results; i++) {
+    begin_row(j);
+    put_spec(j, &p->result[i]);
+    md_json_key(j, "at");
+    md_json_begin(j, '{');
+    put_arg(j, &p->result_at[i]);
+    md_json_end(j, '}');
+    end_row(j);
+  }
+  md_json_end(j, ']');
+  begin_rows(j, "launches");
+  for (int i = 0; i < p->num_launches; i++) put_launch(j, p, &p->launch[i]);
+  md_json_end(j, ']');
+  begin_rows(j, "copies");
+  for (int i = 0; i < p->num_copies; i++) {
+    begin_row(j);
+    put_int(j, "state", p->copy[i].state);
+    md_json_key(j, "from");
+    md_json_begin(j, '{');
+    put_arg(j, &p->copy[i].src);
+    md_json_end(j, '}');
+    end_row(j);
+  }
+  md_json_end(j, ']');
+  md_json_end(j, '}');
+  md_put_bytes(&j->out, "\n", 1);
+  *to = j->out;
+}
+
+// --- Reading
+
+typedef struct reader { md_program *p; md_diags *d; bool has_failed; } reader;
+
+static void wrong(reader *r, const char *key, const char *need) {
+  if (!r->has_failed)
+    md_error(r->d, E0632, MD_IN_FILE(r->p->path), MANIFEST ": '%s' is missing or is not %s", key, need);
+  r->has_failed = true;
+}
+
+static int64_t get_int(reader *r, const json_t *from, const char *key, int64_t max) {
+  const json_t *x = json_object_get(from, key);
+  if (json_is_integer(x) && json_integer_value(x) >= 0 && json_integer_value(x) <= max)
+    return json_integer_value(x);
+  wrong(r, key, "a number in its range");
+  return 0;
+}
+
+static int64_t get_int_or_0(reader *r, const json_t *from, const char *key, int64_t max) {
+  return json_object_get(from, key) ? get_int(r, from, key, max) : 0;
+}
+
+static double get_float(reader *r, const json_t *from, const char *key) {
+  const json_t *x = json_object_get(from, key);
+  if (!json_is_number(x)) wrong(r, key, "a number");
+  return json_number_value(x);
+}
+
+static const char *get_str(reader *r, const json_t *from, const char *key) {
+  const char *s = json_string_value(json_object_get(from, key));
+  if (!s) wrong(r, key, "a text");
+  return md_strdup(r->p->arena, s ? s : "");
+}
+
+static int get_word(reader *r, const json_t *from, const char *key, const char *const *words, int num) {
+  const char *s = json_string_value(json_object_get(from, key));
+  for (int i = 0; s && i < num; i++)
+    if (!strcmp(s, words[i])) return i;
+  wrong(r, key, "a word that is known here");
+  return 0;
+}
+
+static const json_t *get_object(reader *r, const json_t *from, const char *key) {
+  const json_t *x = json_object_get(from, key);
+  if (!json_is_object(x)) wrong(r, key, "an object");
+  return x;
+}
+
+// An array of objects; NULL and 0 when it is none.
+static const json_t *get_rows(reader *r, const json_t *from, const char *key, int *num) {
+  const json_t *x = json_object_get(from, key);
+  bool ok = json_is_array(x) && json_array_size(x) <= MAX_ROWS;
+  *num = ok ? (int)json_array_size(x) : 0;
+  for (int i = 0; ok && i < *num; i++) ok = json_is_object(json_array_get(x, (size_t)i));
+  if (ok) return x;
+  wrong(r, key, "a list of objects");
+  *num = 0;
+  return NULL;
+}
+
+static const json_t *row(const json_t *rows, int i) { return json_array_get(rows, (size_t)i); }
+
+static bool parse_digest(const char *s, md_digest *out) {
+  if (strlen(s) != 32 || strspn(s, "0123456789abcdef") != 32) return false;
+  *out = (md_digest){0};
+  for (int i = 0; i < 32; i++) {
+    uint64_t digit = (uint64_t)(strchr("0123456789abcdef", s[i]) - "0123456789abcdef");
+    uint64_t *half = i < 16 ? &out->hi : &out->lo;
+    *half = *half << 4 | digit;
+  }
+  return true;
+}
+
+static md_digest get_digest(reader *r, const json_t *from, const char *key) {
+  md_digest x = {0};
+  if (!parse_digest(get_str(r, from, key), &x)) wrong(r, key, "32 hexadecimal digits");
+  return x;
+}
+
+static void get_type(reader *r, const json_t *from, md_dtype *t, int *rank, int64_t *dim) {
+  *t = md_element_from(get_str(r, from, "type"));
+  if (*t == MD_NO_DTYPE) wrong(r, "type", "an element type");
+  const json_t *shape = json_object_get(from, "shape");
+  if (!json_is_array(shape) || json_array_size(shape) > MD_SPEC_RANK) {
+    wrong(r, "shape", "a list of at most 6 sizes");
+    return;
+  }
+  *rank = (int)json_array_size(shape);
+  for (int i = 0; i < *rank; i++) {
+    const json_t *x = row(shape, i);
+    if (!json_is_integer(x)) wrong(r, "shape", "a list of sizes");
+    dim[i] = json_integer_value(x);
+  }
+}
+
+// The check computes the same with care; a product that does not fit stays 0 and is refused there.
+static int64_t bytes_of(const md_spec *s) {
+  int64_t bytes = md_element_bytes(s->dtype);
+  for (int i = 0; i < s->rank; i++)
+    if (!md_mul_size(bytes, s->dim[i], &bytes)) return 0;
+  return bytes;
+}
+
+static void get_spec(reader *r, const json_t *from, md_spec *s) {
+  s->name = get_str(r, from, "name");
+  get_type(r, from, &s->dtype, &s->rank, s->dim);
+  s->bytes = bytes_of(s);
+}
+
+static void get_state(reader *r, const json_t *from, md_spec *s) {
+  get_spec(r, from, s);
+  s->init = get_word(r, from, "init", inits, MD_COUNT(inits));
+  if (json_object_get(from, "a")) s->a = get_float(r, from, "a");
+  if (json_object_get(from, "b")) s->b = get_float(r, from, "b");
+  if (s->init == MD_INIT_copy) s->from = get_str(r, from, "from");
+}
+
+static void get_arg(reader *r, const json_t *from, md_arg *a) {
+  a->space = (md_space)get_word(r, from, "in", md_space_names, MD_NUM_SPACES);
+  a->index = (int)get_int_or_0(r, from, "index", INT_MAX);
+  a->offset = get_int(r, from, "offset", INT64_MAX);
+  a->bytes = get_int(r, from, "bytes", INT64_MAX);
+  a->write = json_is_true(json_object_get(from, "write"));
+  a->name = json_object_get(from, "value") ? get_str(r, from, "value") : NULL;
+  if (json_object_get(from, "type")) get_type(r, from, &a->dtype, &a->rank, a->dim);
+  a->block = (int)get_int_or_0(r, from, "block", INT_MAX);
+}
+
+static void get_launches(reader *r, const json_t *root) {
+  md_program *p = r->p;
+  const json_t *rows = get_rows(r, root, "launches", &p->num_launches);
+  for (int i = 0; i < p->num_launches; i++) {
+    int phases, args;
+    get_rows(r, row(rows, i), "phases", &phases);
+    get_rows(r, row(rows, i), "args", &args);
+    if (phases > MAX_ROWS - p->num_phases || args > MAX_ROWS - p->num_args) wrong(r, "launches", "short enough");
+    if (r->has_failed) return;
+    p->num_phases += phases;
+    p->num_args += args;
+  }
+  p->launch = MD_NEW_ARRAY(p->arena, md_launch, p->num_launches);
+  p->phase = MD_NEW_ARRAY(p->arena, md_phase, p->num_phases);
+  p->arg = MD_NEW_ARRAY(p->arena, md_arg, p->num_args);
+  int phase = 0, arg = 0;
+  for (int i = 0; i < p->num_launches; i++) {
+    md_launch *l = &p->launch[i];
+    *l = (md_launch){.first_phase = phase, .first_arg = arg};
+    l->name = get_str(r, row(rows, i), "name");
+    l->flops = get_float(r, row(rows, i), "flops");
+    l->bytes = get_float(r, row(rows, i), "bytes");
+    const json_t *phases = get_rows(r, row(rows, i), "phases", &l->num_phases);
+    const json_t *args = get_rows(r, row(rows, i), "args", &l->num_args);
+    for (int k = 0; k < l->num_phases; k++, phase++) {
+      p->phase[phase].symbol = get_str(r, row(phases, k), "symbol");
+      p->phase[phase].items = get_int(r, row(phases, k), "items", INT64_MAX);
+      p->phase[phase].scratch_bytes = get_int_or_0(r, row(phases, k), "scratch", INT64_MAX);
+    }
+    for (int k = 0; k < l->num_args; k++, arg++) get_arg(r, row(args, k), &p->arg[arg]);
+  }
+}
+
+// Before anything else is read: an older or newer file deserves to be called that.
+static bool check_version(reader *r, const json_t *root) {
+  const char *format = get_str(r, root, "format");
+  int64_t abi = get_int(r, root, "abi", INT64_MAX);
+  if (r->has_failed) return false;
+  if (!strcmp(format, MD_ARTEFACT_FORMAT) && abi == MD_ABI_VERSION) return true;
+  char shown[64];
+  md_error(r->d, E0631, MD_IN_FILE(r->p->path),
+           "artefact has format '%s' and ABI version %lld, but '%s' and %d are needed here",
+           md_clean(format, shown, sizeof shown), (long long)abi, MD_ARTEFACT_FORMAT, MD_ABI_VERSION);
+  md_hint(r->d, "modistc compile ... -o %s", r->p->path);
+  return false;
+}
+
+// The archive holds what the manifest lists, no less and no more, unchanged.
+static bool check_members(reader *r, const json_t *root, const md_member *members, int num_members) {
+  int num;
+  const json_t *rows = get_rows(r, root, "members", &num);
+  if (!r->has_failed && num != num_members - 1) wrong(r, "members", "what the archive holds");
+  for (int i = 0; i < num && !r->has_failed; i++) {
+    const md_member *m = &members[i + 1];
+    const char *name = get_str(r, row(rows, i), "name");
+    int64_t bytes = get_int(r, row(rows, i), "bytes", INT64_MAX);
+    md_digest want = get_digest(r, row(rows, i), "xxh3"), is = md_digest_of(m->data, m->bytes);
+    if (r->has_failed) break;
+    if (strcmp(name, m->name) || bytes != (int64_t)m->bytes) {
+      wrong(r, "members", "what the archive holds");
+    } else if (want.lo != is.lo || want.hi != is.hi) {
+      md_error(r->d, E0630, MD_IN_FILE(r->p->path), "artefact is damaged: the checksum of '%s' differs",
+               m->name);
+      r->has_failed = true;
+    }
+  }
+  return !r->has_failed;
+}
+
+static void get_program(reader *r, const json_t *root) {
+  md_program *p = r->p;
+  p->name = get_str(r, root, "name");
+  p->target = get_str(r, root, "target");
+  p->graph = get_digest(r, root, "graph");
+  p->arena_bytes = get_int(r, root, "arena_bytes", INT64_MAX);
+  p->workspace_bytes = get_int(r, root, "workspace_bytes", INT64_MAX);
+  const json_t *rows = get_rows(r, root, "inputs", &p->num_inputs);
+  p->input = MD_NEW_ARRAY(p->arena, md_spec, p->num_inputs);
+  for (int i = 0; i < p->num_inputs; i++) get_spec(r, row(rows, i), &p->input[i]);
+  rows = get_rows(r, root, "states", &p->num_states);
+  p->state = MD_NEW_ARRAY(p->arena, md_spec, p->num_states);
+  for (int i = 0; i < p->num_states; i++) get_state(r, row(rows, i), &p->state[i]);
+  rows = get_rows(r, root, "results", &p->num_results);
+  p->result = MD_NEW_ARRAY(p->arena, md_spec, p->num_results);
+  p->result_at = MD_NEW_ARRAY(p->arena, md_arg, p->num_results);
+  for (int i = 0; i < p->num_results; i++) {
+    get_spec(r, row(rows, i), &p->result[i]);
+    get_arg(r, get_object(r, row(rows, i), "at"), &p->result_at[i]);
+  }
+  get_launches(r, root);
+  if (r->has_failed) return;
+  rows = get_rows(r, root, "copies", &p->num_copies);
+  p->copy = MD_NEW_ARRAY(p->arena, md_copy, p->num_copies);
+  for (int i = 0; i < p->num_copies; i++) {
+    p->copy[i].state = (int)get_int(r, row(rows, i), "state", INT_MAX);
+    get_arg(r, get_object(r, row(rows, i), "from"), &p->copy[i].src);
+  }
+}
+
+bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d) {
+  reader *r = &(reader){.p = p, .d = d};
+  if (strcmp(members[0].name, MANIFEST))
+    return md_error(d, E0630, MD_IN_FILE(p->path), "not an artefact: its first member is '%s', not '%s'",
+                    members[0].name, MANIFEST);
+  json_error_t e;
+  json_t *root = json_loadb(members[0].data, members[0].bytes, JSON_REJECT_DUPLICATES, &e);
+  if (!root) {
+    char why[sizeof e.text];
+    return md_error(d, E0632, MD_IN_FILE(p->path), MANIFEST ": line %d: %s", e.line,
+                    md_clean(e.text, why, sizeof why));
+  }
+  bool ok = check_version(r, root) && check_members(r, root, members, num_members);
+  if (ok) get_program(r, root);
+  ok = ok && !r->has_failed && md_program_check(p, d);
+  json_decref(root);
+  return ok;
+}

@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+// Zip archives of stored members: `unzip` and every other tool read them.
+//
+//   [local header | data] ...  [central header] ...  [end record]
+//
+// Reading is strict by construction: from what the central directory says of a member, both of its
+// headers are made anew and must be in the file byte for byte, one after another without gaps, and
+// likewise the end record. So every byte of the file is either such a header or covered by a CRC-32.
+#include "runtime/exec/exec.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <zlib.h>
+
+enum {
+  LOCAL = 30, CENTRAL = 46, END = 22,  // bytes of the records, without names
+  MAX_MEMBERS = 64, MAX_NAME = 64,
+};
+// Without ZIP64 all sizes and offsets are 32 bits.
+#define MAX_BYTES ((size_t)UINT32_MAX)
+
+typedef struct entry {
+  char name[MAX_NAME + 1];
+  uint32_t crc, bytes, offset;
+  uint32_t stamp;  // DOS date << 16 | DOS time
+} entry;
+
+typedef struct record { unsigned char at[CENTRAL + MAX_NAME]; size_t len; } record;
+
+static void put(record *r, uint32_t x, int bytes) {
+  for (int i = 0; i < bytes; i++) r->at[r->len++] = (unsigned char)(x >> 8 * i);
+}
+
+static uint32_t get(const unsigned char *p, int bytes) {
+  uint32_t x = 0;
+  for (int i = 0; i < bytes; i++) x |= (uint32_t)p[i] << 8 * i;
+  return x;
+}
+
+// What both headers say: needs version 2.0, no flags, stored, stamp, CRC, sizes, lengths.
+static void put_common(record *r, const entry *e) {
+  put(r, 20, 2);
+  put(r, 0, 2);
+  put(r, 0, 2);
+  put(r, e->stamp, 4);
+  put(r, e->crc, 4);
+  put(r, e->bytes, 4);
+  put(r, e->bytes, 4);
+  put(r, (uint32_t)strlen(e->name), 2);
+  put(r, 0, 2);  // no extra field
+}
+
+static void put_name(record *r, const entry *e) {
+  memcpy(r->at + r->len, e->name, strlen(e->name));
+  r->len += strlen(e->name);
+}
+
+static record local_header(const entry *e) {
+  record r = {.len = 0};
+  put(&r, 0x04034B50, 4);
+  put_common(&r, e);
+  put_name(&r, e);
+  return r;
+}
+
+static record central_header(const entry *e) {
+  record r = {.len = 0};
+  put(&r, 0x02014B50, 4);
+  put(&r, 3 << 8 | 20, 2);  // made on Unix
+  put_common(&r, e);
+  put(&r, 0, 2);            // no comment
+  put(&r, 0, 2);            // one disk
+  put(&r, 0, 2);
+  put(&r, 0100644u << 16, 4);  // a regular file, rw-r--r--
+  put(&r, e->offset, 4);
+  put_name(&r, e);
+  return r;
+}
+
+static record end_record(int num, size_t central_at, size_t central_bytes) {
+  record r = {.len = 0};
+  put(&r, 0x06054B50, 4);
+  put(&r, 0, 4);
+  put(&r, (uint32_t)num, 2);
+  put(&r, (uint32_t)num, 2);
+  put(&r, (uint32_t)central_bytes, 4);
+  put(&r, (uint32_t)central_at, 4);
+  put(&r, 0, 2);
+  return r;
+}
+
+static bool name_is_fine(const char *s, size_t len) {
+  if (len == 0 || len > MAX_NAME || s[0] == '.') return false;
+  for (size_t i = 0; i < len; i++)
+    if (!s[i] || !strchr("abcdefghijklmnopqrstuvwxyz0123456789_.", s[i])) return false;
+  return true;
+}
+
+// The same bytes from the same program: 1980-01-01 unless SOURCE_DATE_EPOCH says otherwise.
+static uint32_t stamp_wanted(void) {
+  const char *text = getenv("SOURCE_DATE_EPOCH");
+  int64_t seconds;
+  struct tm t = {.tm_year = 80, .tm_mday = 1};
+  if (text && md_parse_int(text, &seconds)) {
+    time_t when = (time_t)seconds;
+    struct tm utc;
+    if (gmtime_r(&when, &utc) && utc.tm_year >= 80 && utc.tm_year <= 207) t = utc;
+  }
+  uint32_t date = (uint32_t)((t.tm_year - 80) << 9 | (t.tm_mon + 1) << 5 | t.tm_mday);
+  return date << 16 | (uint32_t)(t.tm_hour << 11 | t.tm_min << 5 | t.tm_sec / 2);
+}
+
+typedef struct reader {
+  const char *path;
+  const unsigned char *file;
+  size_t bytes;
+  md_diags *d;
+} reader;
+
+static int damaged(const reader *r, const char *what) {
+  md_error(r->d, E0630, MD_IN_FILE(r->path), "artefact is damaged: %s", what);
+  md_hint(r->d, "modistc compile ... -o %s", r->path);
+  return -1;
+}
+
+static bool stands_at(const reader *r, size_t at, const record *want) {
+  return at <= r->bytes && want->len <= r->bytes - at && !memcmp(r->file + at, want->at, want->len);
+}
+
+// The entry that the central header at `at` describes; false when there is none.
+static bool read_entry(const reader *r, size_t at, size_t end, entry *e) {
+  const unsigned char *p = r->file + at;
+  if (end - at < CENTRAL) return false;
+  size_t len = get(p + 28, 2);
+  if (end - at < CENTRAL + len || !name_is_fine((const char *)p + CENTRAL, len)) return false;
+  *e = (entry){.stamp = get(p + 12, 4), .crc = get(p + 16, 4), .bytes = get(p + 20, 4)};
+  e->offset = get(p + 42, 4);
+  memcpy(e->name, p + CENTRAL, len);
+  record want = central_header(e);
+  return stands_at(r, at, &want);
+}
+
+int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
+                md_diags *d) {
+  const reader *r = &(reader){path, file, bytes, d};
+  if (bytes < 4 || memcmp(file, "PK\3\4", 4)) {
+    md_error(d, E0630, MD_IN_FILE(path), "not an artefact: it is no zip archive");
+    return -1;
+  }
+  if (bytes < END || bytes > MAX_BYTES) return damaged(r, "its size is impossible");
+  const unsigned char *end = r->file + bytes - END;
+  int num = (int)get(end + 10, 2);
+  size_t central_bytes = get(end + 12, 4), central = get(end + 16, 4);
+  record want = end_record(num, central, central_bytes);
+  if (!stands_at(r, bytes - END, &want) || num < 1 || num > MAX_MEMBERS ||
+      central > bytes - END || central_bytes != bytes - END - central)
+    return damaged(r, "its end is missing or does not fit");
+
+  md_member *members = MD_NEW_ARRAY(a, md_member, num);
+  size_t data = 0, header = central;  // where the next member and its central header must stand
+  for (int i = 0; i < num; i++) {
+    entry e;
+    if (!read_entry(r, header, bytes - END, &e)) return damaged(r, "its directory cannot be read");
+    header += CENTRAL + strlen(e.name);
+    for (int k = 0; k < i; k++)
+      if (!strcmp(members[k].name, e.name)) return damaged(r, "two members have one name");
+    want = local_header(&e);
+    if (e.offset != data || !stands_at(r, data, &want) || e.bytes > central - MD_MIN(central, data + want.len))
+      return damaged(r, "a member is not where its directory says");
+    data += want.len;
+    if (crc32_z(0, r->file + data, e.bytes) != e.crc) return damaged(r, "the checksum of a member differs");
+    members[i] = (md_member){md_strdup(a, e.name), r->file + data, e.bytes};
+    data += e.bytes;
+  }
+  if (data != central || header != bytes - END) return damaged(r, "it has bytes that nothing describes");
+  *m = members;
+  return num;
+}
+
+void md_zip_write(const md_member *m, int num, md_text *to) {
+  MD_ASSERT(num > 0 && num <= MAX_MEMBERS && to->len == 0, "zip of %d members", num);
+  entry e[MAX_MEMBERS];
+  uint32_t stamp = stamp_wanted();
+  for (int i = 0; i < num; i++) {
+    MD_ASSERT(name_is_fine(m[i].name, strlen(m[i].name)), "zip member '%s'", m[i].name);
+    MD_ASSERT(m[i].bytes < MAX_BYTES / 2 - to->len, "zip of %zu bytes", to->len + m[i].bytes);
+    e[i] = (entry){.stamp = stamp, .bytes = (uint32_t)m[i].bytes, .offset = (uint32_t)to->len};
+    memcpy(e[i].name, m[i].name, strlen(m[i].name));
+    e[i].crc = (uint32_t)crc32_z(0, m[i].data, m[i].bytes);
+    record r = local_header(&e[i]);
+    md_put_bytes(to, (const char *)r.at, r.len);
+    md_put_bytes(to, m[i].data, m[i].bytes);
+  }
+  size_t central = to->len;
+  for (int i = 0; i < num; i++) {
+    record r = central_header(&e[i]);
+    md_put_bytes(to, (const char *)r.at, r.len);
+  }
+  record r = end_record(num, central, to->len - central);
+  md_put_bytes(to, (const char *)r.at, r.len);
+}
