@@ -11,6 +11,8 @@
 typedef struct md_rewriter md_rewriter;
 typedef struct md_pass md_pass;
 typedef struct md_pass_options md_pass_options;
+// A place where a pass could apply: done, or kept for a reason. `--report=fusion` prints them.
+typedef struct md_site { const char *pass, *node, *why; bool done; } md_site;
 // What a pass sees: the old graph, a builder into the new one, the map between them.
 struct md_rewriter {
   const md_graph *old;
@@ -18,28 +20,32 @@ struct md_rewriter {
   md_val *map;               // old value -> new value (MD_NONE while not yet built)
   md_arena *scratch;         // emptied after the pass
   const md_pass_options *options;
-  int rewrites;              // counted by the driver
-  struct md_site *site; int num_sites, cap_sites;
   const md_pass *pass;
   const md_node *at;         // node being rewritten
+  int rewrites;              // counted by the driver for rules, by `run` for itself
+  int64_t budget;            // rewrites left in the whole pipeline; < 0: no limit
+  int region;                // of copied nodes, as numbered by the pass; 0: none
+  const char **region_name; int num_region_names, cap_region_names;  // [id - 1]
+  md_site *site; int num_sites, cap_sites;
+  md_arena *report;          // texts of sites
 };
-// A place where the pass could apply: done, or kept for a reason. `--report=fusion` prints them.
-typedef struct md_site { const char *pass, *node, *why; bool done; } md_site;
 
-// A rule: returns the new value(s) that replace the first result (several: set r->map itself and
-// return the first), or md_keep(...).
+// A rule: returns the new value that replaces the first result (several results: it sets r->map
+// of the others itself), or md_keep(...), or md_copy_node where the site is no candidate at all.
 typedef md_val (*md_rule)(md_rewriter *r, const md_node *n);
-md_val md_keep(md_rewriter *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-md_val md_mapped(md_rewriter *r, md_val old);   // the new value of an old one
-md_val md_copy_node(md_rewriter *r, const md_node *n);  // as it is, operands mapped; first result
 
-enum { MD_NEEDS_TARGET = 1 };
+enum {
+  MD_NEEDS_EXPANDED = 1,    // no op of role meta is left
+  MD_NEEDS_NO_REGIONS = 2,  // rewrites across nodes, which regions forbid
+  MD_NEEDS_REGIONS = 4,     // every node but leaves lies in a region
+};
 struct md_pass {
   const char *name, *doc;
   unsigned needs;
-  bool bitwise;                                  // results stay bitwise equal
-  md_rule at[MD_NUM_OPS];                        // per-op rules, or
-  bool (*run)(md_rewriter *r);                   // the whole graph at once (copies what it keeps)
+  bool bitwise;              // results stay bitwise equal
+  bool required;             // not counted against --max-rewrites
+  md_rule at[MD_NUM_OPS];    // per-op rules, or
+  bool (*run)(md_rewriter *r);  // the whole graph at once (copies what it keeps)
 };
 extern const md_pass *const md_passes[];
 extern const int md_num_passes;
@@ -67,8 +73,8 @@ struct md_pass_options {
 };
 typedef struct md_pass_stat { const char *name; double ms; int before, after, rewrites; } md_pass_stat;
 typedef struct md_pass_report {
-  md_pass_stat *stat; int num_stats;
-  md_site *site; int num_sites;
+  md_pass_stat *stat; int num_stats, cap_stats;
+  md_site *site; int num_sites, cap_sites;
   md_arena *arena;
 } md_pass_report;
 
@@ -78,16 +84,62 @@ const char *md_pipeline(int level);   // comma list of the standard pipeline
 md_graph *md_run_passes(md_graph *g, const md_pass_options *o, md_pass_report *report, md_diags *d);
 void md_pass_report_free(md_pass_report *r);
 
-// The passes, one file each, in pipeline order: fuse_infonce.c autodiff.c fold.c canon.c cse.c dce.c
-// fold_bn.c precision.c fuse_conv_bn_relu.c fuse_pointwise.c layout.c schedule.c memory.c
+// The passes, one file each, in pipeline order. `regions` (fuse_pointwise.c) gives every node a
+// region of its own: what runs without fusion.
 extern const md_pass md_pass_fuse_infonce, md_pass_autodiff, md_pass_fold, md_pass_canon, md_pass_cse,
     md_pass_dce, md_pass_fold_bn, md_pass_precision, md_pass_fuse_conv_bn_relu, md_pass_fuse_pointwise,
-    md_pass_layout, md_pass_schedule, md_pass_memory;
+    md_pass_regions, md_pass_layout, md_pass_schedule, md_pass_memory;
+
+// --- rewrite.c: the hands of a pass
+
+md_val md_keep(md_rewriter *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+// A site where the pass applied / did not; the node is told by name and op.
+void md_site_done(md_rewriter *r, const md_node *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void md_site_kept(md_rewriter *r, const md_node *n, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+bool md_may_rewrite(const md_rewriter *r);      // the budget is not spent
+md_val md_mapped(const md_rewriter *r, md_val old);   // the new value of an old one
+// The node as it is, operands mapped, into region r->region; first result. md_copy_node maps its
+// results and keeps their names, md_clone_node does neither.
+md_val md_copy_node(md_rewriter *r, const md_node *n);
+md_val md_clone_node(md_rewriter *r, const md_node *n, const md_val *in);
+// Old nodes in order: each but leaves goes to the rule of its op, or to `otherwise`; NULL copies.
+bool md_run_rules(md_rewriter *r, const md_rule *rules, md_rule otherwise);
+// New nodes stand where the old node n stood.
+void md_place_like(md_rewriter *r, const md_node *n);
+// All leaves, in order: passes that order nodes anew put them first.
+void md_copy_leaves(md_rewriter *r);
+// A new region of that name; returns its number, which nodes then get through r->region.
+int md_new_region(md_rewriter *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+// Nodes that read value v: reader[first[v]] .. reader[first[v + 1] - 1], ascending, an entry for
+// each operand. `kept[v]`: an update or a result reads it.
+typedef struct md_readers { int *first, *reader; bool *kept; } md_readers;
+md_readers md_readers_of(const md_graph *g, md_arena *a);
+const char *md_value_text(const md_graph *g, md_val v, md_arena *a);  // "%name" or "%17"
+
+// --- live.c: what lies in memory, from when to when
+
+// Time is counted in regions. Values made in a region and read outside of it need a place; `storage`
+// says which of them lie over a state.
+typedef struct md_live {
+  md_readers readers;
+  int *last;             // by value: last region that reads it; num_regions + 1: an update or result
+  bool *stored;          // by value
+  md_val *storage;       // by value: the state whose buffer it takes, or MD_NONE
+  bool *tainted;         // by value: scratch, false between calls
+  char *own_index;       // by value, asked about its last region: 0 not yet, 1 yes, 2 no
+} md_live;
+md_live md_live_of(const md_graph *g, md_arena *a);
+// Region `region` reads x and writes y only at equal indices, so that y may lie over x.
+bool md_same_index(const md_graph *g, md_live *live, int region, md_val x, md_val y);
+int md_region_of(const md_node *n);  // leaves lie in no region, wherever they stand
+int64_t md_place_bytes(const md_graph *g, md_val v, int64_t alignment);
 
 // --- memory.c: what the plan says
 typedef struct md_memory_report {
   int64_t arena, states, without_reuse;
-  int peak_region;           // region at which the peak stands
+  int peak_region;           // region at which most bytes are live
 } md_memory_report;
 void md_memory_of(const md_graph *g, md_memory_report *r);
 
