@@ -107,8 +107,7 @@ bool md_read_error(md_reader *r, md_code code, const md_token *at, const char *f
 
 bool md_unexpected_start(md_reader *r, const char *what) {
   const md_token *t = &r->tok;
-  if (t->kind == MD_TOK_END)
-    return md_read_error(r, E0101, t, "expected %s, found the end of the text", what);
+  if (t->kind == MD_TOK_END) return md_unexpected(r, what);
   if (t->kind == MD_TOK_BAD && (*t->s == '%' || *t->s == '@'))
     return md_read_error(r, E0101, t, "expected %s, found '%c' without a name", what, *t->s);
   if (t->kind == MD_TOK_BAD && (*t->s < ' ' || *t->s > '~'))
@@ -118,9 +117,10 @@ bool md_unexpected_start(md_reader *r, const char *what) {
 }
 
 bool md_unexpected(md_reader *r, const char *what) {
-  if (!r->tok.starts_line || !r->last.s) return md_unexpected_start(r, what);
-  md_token gap = {.line = r->last.line, .col = r->last.col + r->last.len, .len = 1};
   bool is_end = r->tok.kind == MD_TOK_END;
+  if (!is_end && (!r->tok.starts_line || !r->last.s)) return md_unexpected_start(r, what);
+  md_token gap = r->tok;
+  if (r->last.s) gap = (md_token){.line = r->last.line, .col = r->last.col + r->last.len};
   return md_read_error(r, E0101, &gap, "expected %s, found the end of the %s", what,
                        is_end ? "text" : "line");
 }

@@ -80,9 +80,11 @@ static void hint_near(parser *p, const md_symbols *among, const md_token *t) {
   if (near) md_hint(p->r.diags, "did you mean %c%s?", *t->s, near);
 }
 
+// A value that a mistake left at MD_NONE may still come.
 static void define(parser *p, const md_token *t, md_val val) {
-  if (!md_symbols_find(&p->values, t->s + 1, t->len - 1))
-    md_symbols_add(&p->values, t->s + 1, t->len - 1, val);
+  md_symbol *known = md_symbols_find(&p->values, t->s + 1, t->len - 1);
+  if (!known) md_symbols_add(&p->values, t->s + 1, t->len - 1, val);
+  else if (known->val == MD_NONE) known->val = val;
 }
 
 // MD_NONE after a mistake, here or where the value should have been made.
@@ -106,10 +108,9 @@ static md_val find_state(parser *p, const md_token *t) {
 
 static bool check_new(parser *p, const md_token *t) {
   const md_symbol *known = md_symbols_find(&p->values, t->s + 1, t->len - 1);
-  if (!known) return true;
+  if (!known || known->val == MD_NONE) return true;
   md_read_error(&p->r, E0105, t, "value %.*s is already defined", t->len, t->s);
-  if (known->val != MD_NONE)
-    md_note(p->r.diags, md_def(p->g, known->val)->place, "the first one is here");
+  md_note(p->r.diags, md_def(p->g, known->val)->place, "the first one is here");
   return false;
 }
 
@@ -274,9 +275,9 @@ static void make_node(parser *p) {
   if (p->num_results != made || (p->num_types && p->num_types != made)) {
     bool is_name = p->num_results != made;
     const md_token *at = is_name ? &p->result[0] : &p->type[0].at;
-    md_read_error(r, E0116, at, "%s has %d result%s, but here is %s for %d", op, made,
-                  made == 1 ? "" : "s", is_name ? "a name" : "a type",
-                  is_name ? p->num_results : p->num_types);
+    int given = is_name ? p->num_results : p->num_types;
+    md_read_error(r, E0116, at, "%s has %d result%s, but is given %d %s%s", op, made,
+                  made == 1 ? "" : "s", given, is_name ? "name" : "type", given == 1 ? "" : "s");
     return;
   }
   for (int i = 0; i < made; i++) {
@@ -409,7 +410,10 @@ static bool read_return(parser *p) {
 
 static bool read_line(parser *p) {
   md_reader *r = &p->r;
-  if (p->has_returned) return md_unexpected_start(r, "'}' behind the return");
+  if (p->has_returned) {
+    p->has_returned = false;  // told once
+    return md_unexpected_start(r, "'}' behind the return");
+  }
   if (md_is_word(r, "region")) return read_region(p);
   if (md_is_word(r, "update")) return read_update(p);
   if (md_is_word(r, "return")) return read_return(p);
@@ -433,7 +437,10 @@ static void read_body(parser *p) {
     if (md_arena_bytes(r->scratch) > SCRATCH_KEPT) md_arena_reset(r->scratch);
     if (md_is_word(r, "graph") && r->tok.starts_line) break;  // a '}' was forgotten
     if (!md_is_punct(r, '}')) {
-      if (!read_line(p)) skip_line(p);
+      const char *line = r->tok.s;
+      if (read_line(p)) continue;
+      if (r->tok.s == line) md_take(r);
+      skip_line(p);
       continue;
     }
     if (p->region == p->block) close_region(p);
