@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+// safetensors: named tensors in one file. Eight bytes of header size, a JSON header, then the data.
+//
+// Nothing in a file is trusted: the header is at most 100 MB, no name stands twice, sizes follow from
+// shapes, and the tensors cover the data exactly, without holes or overlap.
+#ifndef BASE_SAFETENSORS_H
+#define BASE_SAFETENSORS_H
+
+#include "base/diag.h"
+#include "modist/dtype.h"
+
+enum { MD_ST_RANK = 8 };
+typedef struct md_st_tensor {
+  const char *name;
+  md_dtype dtype;
+  int rank;  // 0: one element
+  int64_t dim[MD_ST_RANK];
+  const void *data;  // little-endian, row-major; of any alignment
+  size_t bytes;
+} md_st_tensor;
+
+typedef struct md_st_meta {
+  const char *key, *value;
+} md_st_meta;
+
+typedef struct md_safetensors {
+  int num, num_meta;
+  md_st_tensor *tensor;  // sorted by name
+  md_st_meta *meta;
+  md_arena *arena;  // owns names and shapes
+  char *file;       // owns the data
+} md_safetensors;
+
+md_safetensors *md_safetensors_read(const char *path, md_diags *d);  // NULL: reported (E0601)
+void md_safetensors_destroy(md_safetensors *s);
+const md_st_tensor *md_safetensors_find(const md_safetensors *s, const char *name);
+
+// The file appears under its name only when complete. Larger element types come first, so that every
+// tensor is aligned to its element.
+bool md_safetensors_write(const char *path, const md_st_tensor *tensor, int num,
+                          const md_st_meta *meta, int num_meta, md_diags *d);
+
+#endif
