@@ -136,6 +136,9 @@ START_TEST(formulas_mean_what_they_say) {
   ck_assert_double_eq(evaluate(MD_OP_nce_mask, &attr, (double[]){3, 7, 7}, 0), -INFINITY);
   ck_assert_double_eq(evaluate(MD_OP_nce_mask, &attr, (double[]){3, 7, -2}, 0), -INFINITY);
   ck_assert_double_eq(evaluate(MD_OP_sub, &attr, (double[]){7, 2}, 0), 5);
+  // gamma * rsqrt(var + eps) * (dy - mdy - (x - mean) * rsqrt(var + eps) * mdyx)
+  attr.f.value = 1;
+  ck_assert_double_eq(evaluate(MD_OP_batch_norm_dx, &attr, (double[]){9, 5, 4, 3, 3, 2, 6}, 0), 2);
   ck_assert(isnan(evaluate(MD_OP_relu, &attr, (double[]){NAN}, 0)));
 }
 END_TEST
@@ -526,9 +529,10 @@ START_TEST(a_value_read_only_inside_of_its_region_is_no_output) {
   Bench t = setup();
   md_val x = input(&t, "x", f32(1, 4)), *v;
   md_region_begin(&t.b, "r");
-  md_val y = md_relu(&t.b, x), z = md_add(&t.b, y, y);
+  md_val y = md_add(&t.b, x, x), z = md_add(&t.b, y, y);
   md_region_end(&t.b);
   md_return(&t.b, "z", z);
+  ck_assert_int_eq(md_region_inputs(t.g, 1, t.g->arena, &v), 1);
   ck_assert_int_eq(md_region_outputs(t.g, 1, t.g->arena, &v), 1);
   ck_assert_uint_eq(v[0], z);
   teardown(&t);
@@ -586,6 +590,11 @@ START_TEST(a_broken_structure_is_refused) {
   t = regions();
   t.g->update[0].state = X;
   expect_refused(&t, "E0309]: update 0: %x is not a state");
+  teardown(&t);
+  t = regions();
+  md_update twice = t.g->update[0];
+  MD_PUSH(t.g->update, t.g->num_updates, t.g->cap_updates, twice);
+  expect_refused(&t, "E0309]: state s has two updates");
   teardown(&t);
   t = regions();
   node_of(&t, S)->name = "no name";
@@ -694,6 +703,18 @@ START_TEST(a_place_is_free_after_its_last_reader) {
 }
 END_TEST
 
+START_TEST(the_next_value_of_a_state_keeps_its_place_to_the_end) {
+  Bench t = setup();
+  md_val s = md_state(&t.b, "s", f32(1, 4), NULL), y = md_relu(&t.b, s), z = md_relu(&t.b, s);
+  md_update_state(&t.b, s, y);
+  md_return(&t.b, "z", z);
+  t.g->arena_bytes = 32;
+  t.g->value[y].offset = t.g->value[z].offset = 16;
+  expect_refused(&t, "E0314]: %3 at 16 overlaps %2 at 16, which is still live");
+  teardown(&t);
+}
+END_TEST
+
 START_TEST(a_pointwise_result_may_lie_over_a_dying_operand) {
   Bench t = planned();
   t.g->value[C].offset = 0;
@@ -773,6 +794,7 @@ SUITE_MAIN("graph", every_row_of_the_table_is_consistent,
            a_broken_structure_is_refused, a_state_copies_only_a_state_above,
            regions_are_runs_of_nodes_in_order, a_gradient_cannot_stand_in_a_region,
            places_that_do_not_hold_are_refused, a_place_is_free_after_its_last_reader,
+           the_next_value_of_a_state_keeps_its_place_to_the_end,
            a_pointwise_result_may_lie_over_a_dying_operand,
            a_result_read_at_other_indices_may_not_lie_over_its_operand,
            a_state_is_overwritten_only_after_its_last_reader, a_large_plan_is_verified_quickly)
