@@ -299,8 +299,12 @@ static void derive_result(const matcher *m, const md_operand_spec *o, md_type *y
 static bool check_result(md_infer *f, int i) {
   const char *why;
   if (md_type_check(&f->out[i], &why)) return true;
-  md_error(f->diags, E0307, f->place, "%s: result %d would be %s, but %s", op_name(f), i,
-           md_type_text(&f->out[i], f->g->arena), why);
+  const char *text = md_type_text(&f->out[i], f->g->arena);
+  if (md_ops[f->node->op].role == MD_LEAF)
+    return md_error(f->diags, E0307, f->place, "%s%s%s is declared as %s, but %s", op_name(f),
+                    f->node->name ? " " : "", f->node->name ? f->node->name : "", text, why);
+  md_error(f->diags, E0307, f->place, "%s: result %d would be %s, but %s", op_name(f), i, text,
+           why);
   return note_signature(f, -1);
 }
 

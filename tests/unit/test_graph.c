@@ -196,6 +196,19 @@ START_TEST(a_result_beyond_the_limits_is_refused) {
 }
 END_TEST
 
+START_TEST(a_leaf_of_impossible_type_is_refused) {
+  Bench t = setup();
+  ck_assert_uint_eq(input(&t, "x", f32(2, 4, 0)), MD_NONE);
+  expect_error(&t,
+               "E0307]: input x is declared as f32[4,0], but every axis has at least one element");
+  teardown(&t);
+  t = setup();
+  ck_assert_uint_eq(md_add_node(&t.b, MD_OP_input, NULL, 0, NULL), MD_NONE);
+  expect_error(&t, "E0311]: input: its type must be declared");
+  teardown(&t);
+}
+END_TEST
+
 // --- operands and attributes
 
 START_TEST(a_wrong_axis_is_told_with_both_operands_and_a_type_that_fits) {
@@ -773,28 +786,26 @@ START_TEST(a_large_plan_is_verified_quickly) {
 }
 END_TEST
 
-SUITE_MAIN("graph", every_row_of_the_table_is_consistent,
-           every_sample_of_every_row_can_be_built_and_verified,
-           near_names_are_offered_for_an_unknown_op, formulas_mean_what_they_say,
-           equal_terms_of_a_formula_are_one_step,
-           blocked_layout_pads_channels_and_keeps_them_innermost,
-           sizes_beyond_the_limits_are_refused, a_result_beyond_the_limits_is_refused,
-           a_wrong_axis_is_told_with_both_operands_and_a_type_that_fits, trailing_axes_must_agree,
-           a_wrong_number_of_axes_is_refused, element_types_must_agree,
-           integers_do_not_pass_as_floats, groups_must_divide_the_samples,
-           the_number_of_operands_is_checked, an_absent_optional_operand_does_not_count,
-           zero_attributes_take_their_defaults, attributes_stay_within_their_bounds,
-           after_an_error_the_builder_is_silent, names_are_scoped_found_and_unique,
-           many_names_are_all_found, malformed_names_are_refused,
-           a_state_has_one_update_of_its_own_type, a_result_needs_a_name_of_its_own,
-           readers_are_operands_updates_and_results, types_stay_readable_while_the_graph_grows,
-           the_digest_sees_meaning_but_not_labels_and_places,
-           what_crosses_the_border_of_a_region_is_known,
-           a_value_read_only_inside_of_its_region_is_no_output, good_graphs_pass,
-           a_broken_structure_is_refused, a_state_copies_only_a_state_above,
-           regions_are_runs_of_nodes_in_order, a_gradient_cannot_stand_in_a_region,
-           places_that_do_not_hold_are_refused, a_place_is_free_after_its_last_reader,
-           the_next_value_of_a_state_keeps_its_place_to_the_end,
-           a_pointwise_result_may_lie_over_a_dying_operand,
-           a_result_read_at_other_indices_may_not_lie_over_its_operand,
-           a_state_is_overwritten_only_after_its_last_reader, a_large_plan_is_verified_quickly)
+SUITE_MAIN(
+    "graph", every_row_of_the_table_is_consistent,
+    every_sample_of_every_row_can_be_built_and_verified, near_names_are_offered_for_an_unknown_op,
+    formulas_mean_what_they_say, equal_terms_of_a_formula_are_one_step,
+    blocked_layout_pads_channels_and_keeps_them_innermost, sizes_beyond_the_limits_are_refused,
+    a_result_beyond_the_limits_is_refused, a_leaf_of_impossible_type_is_refused,
+    a_wrong_axis_is_told_with_both_operands_and_a_type_that_fits, trailing_axes_must_agree,
+    a_wrong_number_of_axes_is_refused, element_types_must_agree, integers_do_not_pass_as_floats,
+    groups_must_divide_the_samples, the_number_of_operands_is_checked,
+    an_absent_optional_operand_does_not_count, zero_attributes_take_their_defaults,
+    attributes_stay_within_their_bounds, after_an_error_the_builder_is_silent,
+    names_are_scoped_found_and_unique, many_names_are_all_found, malformed_names_are_refused,
+    a_state_has_one_update_of_its_own_type, a_result_needs_a_name_of_its_own,
+    readers_are_operands_updates_and_results, types_stay_readable_while_the_graph_grows,
+    the_digest_sees_meaning_but_not_labels_and_places, what_crosses_the_border_of_a_region_is_known,
+    a_value_read_only_inside_of_its_region_is_no_output, good_graphs_pass,
+    a_broken_structure_is_refused, a_state_copies_only_a_state_above,
+    regions_are_runs_of_nodes_in_order, a_gradient_cannot_stand_in_a_region,
+    places_that_do_not_hold_are_refused, a_place_is_free_after_its_last_reader,
+    the_next_value_of_a_state_keeps_its_place_to_the_end,
+    a_pointwise_result_may_lie_over_a_dying_operand,
+    a_result_read_at_other_indices_may_not_lie_over_its_operand,
+    a_state_is_overwritten_only_after_its_last_reader, a_large_plan_is_verified_quickly)
