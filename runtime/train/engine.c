@@ -19,9 +19,9 @@ struct md_engine {
   md_program *program;
   md_exec *exec;
   md_interp *interp;
-  Mirror *mirror;       // by md_val of input or state; interpreter only
+  Mirror *mirror;  // by md_val of input or state; interpreter only
   int num_states;
-  const char **state;   // names
+  const char **state;  // names
 };
 
 static void list_states(md_engine *e) {
@@ -52,11 +52,8 @@ static bool make_interp(md_engine *e, const md_engine_options *o, md_diags *d) {
   return true;
 }
 
-static bool make_program(md_engine *e, const md_engine_options *o, md_diags *d) {
-  md_cpu_options c = {.cpu = o->cpu, .asan = o->asan, .no_cache = o->no_cache, .want_graph_text = true};
-  e->program = md_cpu_compile(e->graph, &c, NULL, d);
-  if (!e->program) return false;
-  int64_t need = e->graph->arena_bytes;
+static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
+  int64_t need = e->program->arena_bytes;
   if (o->memory_limit && need > o->memory_limit) {
     char have[MD_FLOAT_CHARS], want[MD_FLOAT_CHARS];
     md_error(d, E0803, MD_NOWHERE, "the plan needs %s for activations, but the limit is %s",
@@ -64,9 +61,17 @@ static bool make_program(md_engine *e, const md_engine_options *o, md_diags *d) 
     md_hint(d, "a smaller batch needs less: batch=N");
     return false;
   }
-  md_exec_options x = {.threads = o->threads, .seed = o->seed, .check_nan = o->check_nan, .time = true};
+  md_exec_options x = {
+      .threads = o->threads, .seed = o->seed, .check_nan = o->check_nan, .time = true};
   e->exec = md_exec_create(e->program, &x, d);
   return e->exec != NULL;
+}
+
+static bool make_program(md_engine *e, const md_engine_options *o, md_diags *d) {
+  md_cpu_options c = {
+      .cpu = o->cpu, .asan = o->asan, .no_cache = o->no_cache, .want_graph_text = true};
+  e->program = md_cpu_compile(e->graph, &c, NULL, d);
+  return e->program && start(e, o, d);
 }
 
 md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d) {
@@ -85,6 +90,23 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
   if (ok) list_states(e);
   if (ok) ok = o->backend == MD_BACKEND_CPU ? make_program(e, o, d) : make_interp(e, o, d);
   if (ok) return e;
+  md_engine_destroy(e);
+  return NULL;
+}
+
+md_engine *md_engine_load(const char *path, const md_engine_options *o, md_diags *d) {
+  md_engine *e = calloc(1, sizeof *e);
+  e->program = md_program_load(path, d);
+  bool ok = e->program != NULL;
+  if (ok && !e->program->graph_text)
+    ok = md_error(d, E0601, MD_IN_FILE(path), "the artefact holds no graph text");
+  if (ok) {
+    const char *text = e->program->graph_text;
+    e->graph = md_parse_graph(path, text, strlen(text), d);
+    ok = e->graph && md_graph_verify(e->graph, d);
+  }
+  if (ok) list_states(e);
+  if (ok && start(e, o, d)) return e;
   md_engine_destroy(e);
   return NULL;
 }

@@ -24,6 +24,8 @@ typedef struct md_engine_options {
 typedef struct md_engine md_engine;
 // Takes g. Compiles it (or makes an interpreter). NULL: reported.
 md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d);
+// The same for an artefact (.mdx); `passes` and `cpu` are the artefact's own business.
+md_engine *md_engine_load(const char *path, const md_engine_options *o, md_diags *d);
 void md_engine_destroy(md_engine *e);
 // Memory of an input or state in its own dtype, row-major. NULL: there is none of this name. With the
 // interpreter these are copies that the step reads and writes back.

@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: Apache-2.0
+// run: executes an artefact or a graph on given or random inputs.
+#include "modistc/modistc.h"
+
+#include "runtime/train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const md_option run_options[] = {
+    {"config", 'c', "FILE", "settings of the model; key=value arguments override them"},
+    {"input", 'i', "NAME=FILE.npy", "value of an input; the others are random"},
+    {"output", 'o', "NAME=FILE.npy",
+     "write a result; without any, results are summed up on screen"},
+    {"steps", 'n', "N", "how many steps (1)"},
+    {"threads", 'j', "N", "threads (all cores)"},
+    {"seed", 0, "N", "of initial states and random inputs (0)"},
+    {"backend", 0, "NAME", "cpu (default) or interp: the slow, plain meaning of the graph"},
+    {"verify", 0, NULL, "check every kernel against the interpreter, fusion left on"},
+    {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
+    {"trace", 0, "FILE", "Chrome/Perfetto trace of the kernels"},
+    {"times", 0, NULL, "list the kernels by time"},
+    {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
+    MD_PASS_OPTIONS,
+    MD_CPU_OPTIONS,
+    {0}};
+
+// Random values that suit the type: floats in [-1, 1), bytes, small integers.
+static void fill_random(void *to, const md_type *type, const char *name, uint64_t seed) {
+  uint64_t key = md_hash_key(name, seed);
+  md_tensor *t = md_tensor_create(*type);
+  int64_t n = md_elements(&type->shape);
+  for (int64_t i = 0; i < n; i++) {
+    if (t->f) t->f[i] = md_hash_unit(key, (uint64_t)i);
+    else
+      t->i[i] = (int64_t)(md_hash_at(key, (uint64_t)i) % (type->dtype == MD_U8     ? 256
+                                                          : type->dtype == MD_BOOL ? 2
+                                                                                   : 8));
+  }
+  md_tensor_write(t, to);
+  md_tensor_destroy(t);
+}
+
+static md_spec spec_of(const char *name, const md_type *t) {
+  md_spec s = {.name = name, .dtype = t->dtype, .rank = t->shape.rank, .bytes = md_type_bytes(t)};
+  memcpy(s.dim, t->shape.dim, sizeof s.dim);
+  return s;
+}
+
+// Splits NAME=FILE; the name in cli's arena.
+static const char *split(md_cli *cli, const char *text, const char *option, const char **file) {
+  const char *eq = strchr(text, '=');
+  if (eq && eq != text && eq[1]) {
+    *file = eq + 1;
+    return md_strndup(cli->arena, text, (size_t)(eq - text));
+  }
+  md_error(cli->diags, E0401, MD_NOWHERE, "--%s is '%s', but takes NAME=FILE.npy", option, text);
+  return NULL;
+}
+
+static bool unknown(md_cli *cli, md_engine *e, const char *what, const char *name, bool result) {
+  const md_graph *g = md_engine_graph(e);
+  const char **names = MD_NEW_ARRAY(cli->arena, const char *, g->num_nodes + g->num_results);
+  int num = 0;
+  for (int i = 0; !result && i < g->num_nodes; i++)
+    if (g->node[i]->op == MD_OP_input) names[num++] = g->node[i]->name;
+  for (int i = 0; result && i < g->num_results; i++) names[num++] = g->result[i].name;
+  md_error(cli->diags, E0401, MD_NOWHERE, "the graph has no %s '%s'", what, name);
+  const char *near = md_nearest(name, names, num);
+  if (near) md_hint(cli->diags, "did you mean '%s'?", near);
+  return false;
+}
+
+static bool fill_inputs(md_cli *cli, md_engine *e, uint64_t seed) {
+  const md_graph *g = md_engine_graph(e);
+  for (int i = 0; i < g->num_nodes; i++) {
+    if (g->node[i]->op != MD_OP_input) continue;
+    md_type type;
+    void *to = md_engine_input(e, g->node[i]->name, &type);
+    fill_random(to, &type, g->node[i]->name, seed);
+  }
+  const char *text;
+  for (int at = 0; (text = md_cli_next(cli, "input", &at));) {
+    const char *file, *name = split(cli, text, "input", &file);
+    if (!name) return false;
+    md_type type;
+    void *to = md_engine_input(e, name, &type);
+    if (!to) return unknown(cli, e, "input", name, false);
+    md_spec spec = spec_of(name, &type);
+    if (!md_npy_read(file[0] == '@' ? file + 1 : file, &spec, to, cli->diags)) return false;
+  }
+  return true;
+}
+
+static bool write_outputs(md_cli *cli, md_engine *e) {
+  const md_graph *g = md_engine_graph(e);
+  const char *text;
+  for (int at = 0; (text = md_cli_next(cli, "output", &at));) {
+    const char *file, *name = split(cli, text, "output", &file);
+    if (!name) return false;
+    md_val v = md_find_result(g, name);
+    if (v == MD_NONE) return unknown(cli, e, "result", name, true);
+    const md_type *t = md_type_in(g, v);
+    int64_t n = md_elements(&t->shape);
+    double *x = malloc((size_t)n * sizeof *x);
+    md_tensor *out = md_tensor_create(*t);
+    out->type.block = 0;
+    md_engine_result(e, name, x, n);
+    for (int64_t i = 0; i < n; i++) {
+      if (out->f) out->f[i] = x[i];
+      else out->i[i] = (int64_t)x[i];
+    }
+    void *bytes = malloc((size_t)md_type_bytes(&out->type));
+    md_tensor_write(out, bytes);
+    md_spec spec = spec_of(name, &out->type);
+    bool ok = md_npy_write(file[0] == '@' ? file + 1 : file, &spec, bytes, cli->diags);
+    free(bytes);
+    free(x);
+    md_tensor_destroy(out);
+    if (!ok) return false;
+  }
+  return true;
+}
+
+static void show_results(md_cli *cli, md_engine *e) {
+  const md_graph *g = md_engine_graph(e);
+  for (int i = 0; i < g->num_results; i++) {
+    const md_type *t = md_type_in(g, g->result[i].val);
+    int64_t n = md_elements(&t->shape);
+    double *x = malloc((size_t)n * sizeof *x), sum = 0, square = 0;
+    if (md_engine_result(e, g->result[i].name, x, n)) {
+      for (int64_t j = 0; j < n; j++) {
+        sum += x[j];
+        square += x[j] * x[j];
+      }
+      if (n == 1) printf("%-16s %.9g\n", g->result[i].name, x[0]);
+      else
+        printf("%-16s %s mean %.6g rms %.6g\n", g->result[i].name, md_type_text(t, cli->arena),
+               sum / (double)n, sqrt(square / (double)n));
+    }
+    free(x);
+  }
+}
+
+typedef struct Row {
+  const char *name;
+  double ms, gflops;
+} Row;
+static int by_time(const void *a, const void *b) {
+  double x = ((const Row *)a)->ms, y = ((const Row *)b)->ms;
+  return (x < y) - (x > y);
+}
+
+static void show_times(md_cli *cli, md_engine *e) {
+  md_exec *x = md_engine_exec(e);
+  if (!x) return;
+  const md_program *p = md_exec_program(x);
+  const md_launch_time *time = md_exec_times(x);
+  Row *row = MD_NEW_ARRAY(cli->arena, Row, p->num_launches);
+  double total = 0;
+  for (int i = 0; i < p->num_launches; i++) {
+    double ms = time[i].calls ? (double)time[i].min_ns / 1e6 : 0;
+    row[i] = (Row){p->launch[i].name, ms, ms > 0 ? p->launch[i].flops / ms / 1e6 : 0};
+    total += ms;
+  }
+  qsort(row, (size_t)p->num_launches, sizeof *row, by_time);
+  printf("%-40s %10s %8s %10s\n", "kernel (fastest call)", "ms", "share", "GFLOP/s");
+  for (int i = 0; i < MD_MIN(p->num_launches, 60); i++)
+    printf("%-40s %10.3f %7.1f%% %10.1f\n", row[i].name, row[i].ms, 100 * row[i].ms / total,
+           row[i].gflops);
+  printf("%-40s %10.3f\n", "all kernels", total);
+}
+
+static bool step(md_cli *cli, md_engine *e, int64_t steps) {
+  for (int64_t i = 0; i < steps; i++) {
+    if (!md_cli_has(cli, "verify")) {
+      if (!md_engine_step(e, cli->diags)) return false;
+      continue;
+    }
+    md_verify_stats s = {0};
+    if (!md_engine_verify_step(e, &s, cli->diags)) return false;
+    printf("verified %d regions, %d values, %lld elements; worst %.3g of its tolerance at %s\n",
+           s.regions, s.values, (long long)s.elements, s.worst, s.at);
+  }
+  return true;
+}
+
+static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
+  const char *trace_path = md_cli_get(cli, "trace");
+  md_trace *trace = trace_path && md_engine_exec(e) ? md_trace_create() : NULL;
+  if (trace) md_exec_set_trace(md_engine_exec(e), trace);
+  int64_t start = md_now_ns();
+  bool ok = fill_inputs(cli, e, (uint64_t)seed) && step(cli, e, steps);
+  double seconds = (double)(md_now_ns() - start) / 1e9;
+  if (ok && trace) ok = md_trace_save(trace, trace_path, cli->diags);
+  if (trace) md_trace_destroy(trace);
+  if (!ok || !write_outputs(cli, e)) return false;
+  if (!md_cli_has(cli, "output")) show_results(cli, e);
+  if (md_cli_has(cli, "times")) show_times(cli, e);
+  if (!cli->quiet)
+    fprintf(stderr, "%lld step%s in %.3f s\n", (long long)steps, steps == 1 ? "" : "s", seconds);
+  return true;
+}
+
+static md_status run(md_cli *cli) {
+  static const char *const backends[] = {"cpu", "interp", NULL};
+  if (!md_cli_args(cli, 1, 64, "takes an artefact, a model, a graph text or a plug-in"))
+    return MD_ERR_USAGE;
+  int64_t steps = 1, threads = 0, seed = 0;
+  md_engine_options o = {.cpu = md_cli_get(cli, "cpu"),
+                         .asan = md_cli_has(cli, "jit-asan"),
+                         .no_cache = md_cli_has(cli, "no-cache"),
+                         .check_nan = md_cli_has(cli, "check-nan")};
+  int backend = md_cli_choice(cli, "backend", backends, 0);
+  if (backend < 0 || !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
+      !md_cli_int(cli, "threads", 0, 1024, &threads) ||
+      !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) ||
+      !md_cli_int(cli, "memory-limit", 1, INT64_MAX, &o.memory_limit) ||
+      !md_source_passes(cli, &o.passes))
+    return MD_ERR_USAGE;
+  o.backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
+  o.threads = (int)threads;
+  o.seed = (uint64_t)seed;
+  const char *what = cli->arg[0];
+  size_t len = strlen(what);
+  md_engine *e = NULL;
+  if (len > 4 && strcmp(what + len - 4, ".mdx") == 0) {
+    e = md_engine_load(what, &o, cli->diags);
+  } else {
+    md_graph *g = md_source_graph(cli, what);
+    if (g) e = md_engine_create(g, &o, cli->diags);
+  }
+  bool ok = e && execute(cli, e, steps, seed);
+  md_engine_destroy(e);
+  return ok ? MD_OK : md_diags_status(cli->diags);
+}
+
+static const char *const examples[] = {
+    "modistc run tiny.mdx --steps=3 --times", "modistc run modist-tiny --verify",
+    "modistc run graph.mdg --input x=x.npy --output y=y.npy", NULL};
+const md_command md_cmd_run = {
+    .name = "run",
+    .group = "Compile and run",
+    .usage = "ARTEFACT.mdx|MODEL|GRAPH.mdg|PLUGIN.so [key=value ...] [options]",
+    .doc = "execute a program once or for some steps",
+    .examples = examples,
+    .options = run_options,
+    .run = run};

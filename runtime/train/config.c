@@ -1,0 +1,440 @@
+// SPDX-License-Identifier: Apache-2.0
+// Settings from YAML (the only file that speaks to libfyaml), base files, and key=value.
+//
+// Values stay text until the schema converts them, so YAML's own ideas of `no` and `1e-4` never
+// matter. Every value remembers where it was written; a mistake is shown there.
+#include "runtime/train/config.h"
+
+#include "base/file.h"
+
+#include <libfyaml.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MAX_DEPTH = 8, MAX_CONFIG_BYTES = 1 << 20 };
+typedef enum Type { TEXT, INT, FLOAT, BOOL, CHOICE } Type;
+static const char *const type_names[] = {"text", "whole number", "number", "true or false", "word"};
+
+typedef struct Key {
+  const char *name;
+  Type type;
+  const char *preset;
+  double lo, hi;
+  const char *choices, *doc;
+} Key;
+static const Key keys[] = {
+#define KEY(name, type, preset, lo, hi, choices, doc) {name, type, preset, lo, hi, choices, doc},
+#include "runtime/train/config.def"
+#undef KEY
+};
+enum { NUM_KEYS = MD_COUNT(keys) };
+
+typedef struct Value {
+  const char *text;
+  md_place place;
+  bool given;
+} Value;
+
+struct md_config {
+  md_arena *arena;
+  Value value[NUM_KEYS];
+};
+
+typedef struct Reader {
+  md_config *c;
+  md_diags *d;
+  const char *stack[MAX_DEPTH];  // files being read, against cycles
+  int depth;
+} Reader;
+
+static int key_index(const char *name) {
+  for (int i = 0; i < NUM_KEYS; i++)
+    if (strcmp(keys[i].name, name) == 0) return i;
+  return -1;
+}
+
+static bool unknown_key(md_diags *d, md_place at, const char *name) {
+  const char *names[NUM_KEYS];
+  for (int i = 0; i < NUM_KEYS; i++) names[i] = keys[i].name;
+  char clean[120];
+  md_error(d, E0203, at, "unknown key '%s'", md_clean(name, clean, sizeof clean));
+  const char *near = md_nearest(name, names, NUM_KEYS);
+  // A bare last part is a usual slip: `lr` for `opt.lr`.
+  for (int i = 0; i < NUM_KEYS && !near; i++) {
+    const char *dot = strrchr(names[i], '.');
+    if (dot && strcmp(dot + 1, name) == 0) near = names[i];
+  }
+  if (near) {
+    md_hint(d, "did you mean '%s' (%s)?", near, keys[key_index(near)].doc);
+  } else {
+    md_hint(d, "'modistc config schema' lists the keys");
+  }
+  return false;
+}
+
+static bool is_choice(const char *choices, const char *text) {
+  size_t n = strlen(text);
+  for (const char *s = choices; *s;) {
+    size_t len = strcspn(s, ",");
+    if (len == n && strncmp(s, text, n) == 0) return true;
+    s += len + (s[len] == ',');
+  }
+  return false;
+}
+
+static bool to_bool(const char *text, bool *out) {
+  *out = strcmp(text, "true") == 0 || strcmp(text, "1") == 0;
+  return *out || strcmp(text, "false") == 0 || strcmp(text, "0") == 0;
+}
+
+static bool check_value(const Key *k, const char *text, md_place at, md_diags *d) {
+  int64_t i;
+  double x;
+  bool flag, ok = true;
+  char clean[120];
+  md_clean(text, clean, sizeof clean);
+  switch (k->type) {
+  case TEXT: return true;
+  case INT:
+    ok = md_parse_int(text, &i);
+    x = (double)i;
+    break;
+  case FLOAT: ok = md_parse_float(text, &x) && x == x; break;
+  case BOOL:
+    return to_bool(text, &flag) ||
+           md_error(d, E0204, at, "%s is '%s', but must be true or false", k->name, clean);
+  case CHOICE:
+    if (is_choice(k->choices, text)) return true;
+    md_error(d, E0204, at, "%s is '%s'", k->name, clean);
+    md_hint(d, "it takes one of: %s", k->choices);
+    return false;
+  }
+  if (!ok)
+    return md_error(d, E0204, at, "%s is '%s', but must be a %s", k->name, clean,
+                    type_names[k->type]);
+  if (x >= k->lo && x <= k->hi) return true;
+  return md_error(d, E0204, at, "%s is %s, but must lie between %g and %g", k->name, clean, k->lo,
+                  k->hi);
+}
+
+static bool set_value(Reader *r, const char *name, const char *text, md_place key_at, md_place at) {
+  int i = key_index(name);
+  if (i < 0) return unknown_key(r->d, key_at, name);
+  if (!check_value(&keys[i], text, at, r->d)) return false;
+  r->c->value[i] = (Value){md_strdup(r->c->arena, text), at, true};
+  return true;
+}
+
+static md_place place_of(const char *file, struct fy_node *n) {
+  struct fy_token *t = n ? fy_node_get_scalar_token(n) : NULL;
+  const struct fy_mark *m = t ? fy_token_start_mark(t) : NULL;
+  if (!m) return MD_IN_FILE(file);
+  size_t len = 0;
+  fy_token_get_text(t, &len);
+  return (md_place){
+      .file = file, .line = m->line + 1, .col = m->column + 1, .len = (int)MD_MIN(len, 1000)};
+}
+
+static bool read_file(Reader *r, const char *path);
+
+// `_base_: a.yaml` or `_base_: [a.yaml, b.yaml]`, relative to the file that says so.
+static bool read_base(Reader *r, const char *file, struct fy_node *n) {
+  void *at = NULL;
+  bool is_list = fy_node_is_sequence(n), ok = true;
+  for (struct fy_node *item = is_list ? fy_node_sequence_iterate(n, &at) : n; item && ok;
+       item = is_list ? fy_node_sequence_iterate(n, &at) : NULL) {
+    const char *name = fy_node_get_scalar0(item);
+    if (!name)
+      return md_error(r->d, E0202, place_of(file, item), "_base_ takes a file or a list of files");
+    const char *slash = strrchr(file, '/');
+    const char *path = name[0] == '/' || !slash
+                           ? md_strdup(r->c->arena, name)
+                           : md_format(r->c->arena, "%.*s/%s", (int)(slash - file), file, name);
+    ok = read_file(r, path);
+  }
+  return ok;
+}
+
+static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const char *prefix) {
+  bool ok = true;
+  void *at = NULL;
+  for (struct fy_node_pair *p; (p = fy_node_mapping_iterate(map, &at));) {
+    struct fy_node *k = fy_node_pair_key(p), *v = fy_node_pair_value(p);
+    const char *word = k ? fy_node_get_scalar0(k) : NULL;
+    md_place key_at = place_of(file, k);
+    if (!word) {
+      ok = md_error(r->d, E0202, key_at, "a key must be a plain word");
+      continue;
+    }
+    if (!*prefix && strcmp(word, "_base_") == 0) continue;
+    const char *name =
+        *prefix ? md_format(r->c->arena, "%s.%s", prefix, word) : md_strdup(r->c->arena, word);
+    if (v && fy_node_is_mapping(v)) {
+      // Two levels are all that the schema has.
+      ok = (*prefix ? unknown_key(r->d, key_at, name) : read_mapping(r, file, v, name)) && ok;
+      continue;
+    }
+    const char *text = v && fy_node_is_scalar(v) ? fy_node_get_scalar0(v) : NULL;
+    if (!text) {
+      ok = key_index(name) < 0 ? unknown_key(r->d, key_at, name)
+                               : md_error(r->d, E0204, key_at, "%s needs a single value", name);
+      continue;
+    }
+    ok = set_value(r, name, text, key_at, place_of(file, v)) && ok;
+  }
+  return ok;
+}
+
+static bool report_yaml(Reader *r, const char *file, struct fy_diag *diag) {
+  void *at = NULL;
+  struct fy_diag_error *e = diag ? fy_diag_errors_iterate(diag, &at) : NULL;
+  if (!e) return md_error(r->d, E0201, MD_IN_FILE(file), "this is not valid YAML");
+  char text[200];
+  snprintf(text, sizeof text, "%s", e->msg ? e->msg : "not valid YAML");
+  text[strcspn(text, "\n")] = 0;
+  char clean[200];
+  md_place p = {.file = file, .line = e->line, .col = e->column, .len = 1};
+  return md_error(r->d, E0201, p, "%s", md_clean(text, clean, sizeof clean));
+}
+
+static bool read_text(Reader *r, const char *path, const char *text, size_t len) {
+  struct fy_diag_cfg dc;
+  fy_diag_cfg_default(&dc);
+  dc.fp = NULL;
+  struct fy_diag *diag = fy_diag_create(&dc);
+  if (diag) fy_diag_set_collect_errors(diag, true);
+  struct fy_parse_cfg pc = {.flags = FYPCF_QUIET, .diag = diag};
+  struct fy_document *doc = fy_document_build_from_string(&pc, text, len);
+  struct fy_node *root = doc ? fy_document_root(doc) : NULL;
+  bool ok;
+  if (!doc) {
+    ok = report_yaml(r, path, diag);
+  } else if (!root || (fy_node_is_scalar(root) && !*fy_node_get_scalar0(root))) {
+    ok = true;  // an empty file changes nothing
+  } else if (!fy_node_is_mapping(root)) {
+    ok = md_error(r->d, E0202, MD_IN_FILE(path), "settings must be a mapping of keys to values");
+  } else {
+    struct fy_node *base = fy_node_mapping_lookup_by_string(root, "_base_", (size_t)-1);
+    ok = !base || read_base(r, path, base);
+    ok = read_mapping(r, path, root, "") && ok;
+  }
+  fy_document_destroy(doc);
+  if (diag) fy_diag_destroy(diag);
+  return ok;
+}
+
+static bool read_file(Reader *r, const char *path) {
+  for (int i = 0; i < r->depth; i++)
+    if (strcmp(r->stack[i], path) == 0)
+      return md_error(r->d, E0205, MD_IN_FILE(path), "this file is its own _base_");
+  if (r->depth == MAX_DEPTH)
+    return md_error(r->d, E0205, MD_IN_FILE(path), "_base_ files are nested more than %d deep",
+                    MAX_DEPTH);
+  char *text;
+  size_t len;
+  if (!md_file_read(path, MAX_CONFIG_BYTES, E0206, r->d, &text, &len)) return false;
+  const char *name = md_strdup(r->c->arena, path);
+  md_diags_source(r->d, name, text, len);
+  r->stack[r->depth++] = name;
+  bool ok = read_text(r, name, text, len);
+  r->depth--;
+  free(text);
+  return ok;
+}
+
+static bool read_override(Reader *r, const char *text, int index) {
+  const char *eq = strchr(text, '=');
+  const char *file = md_format(r->c->arena, "argument %d", index + 1);
+  md_diags_source(r->d, file, text, strlen(text));
+  if (!eq || eq == text) {
+    md_error(r->d, E0202, (md_place){file, 1, 1, (int)strlen(text)},
+             "'%s' is not of the form key=value", text);
+    return false;
+  }
+  int len = (int)(eq - text);
+  char *name = md_strndup(r->c->arena, text, (size_t)len);
+  return set_value(r, name, eq + 1, (md_place){file, 1, 1, len},
+                   (md_place){file, 1, len + 2, (int)strlen(eq + 1)});
+}
+
+static const Value *value_of(const md_config *c, const char *key) {
+  int i = key_index(key);
+  MD_ASSERT(i >= 0, "the schema has no key %s", key);
+  return &c->value[i];
+}
+
+static const md_net *net_of(const md_config *c, const char *key, md_diags *d) {
+  const md_net *net = md_net_from(md_config_text(c, key));
+  if (net) return net;
+  const char *names[64];
+  for (int i = 0; i < md_num_nets; i++) names[i] = md_nets[i].name;
+  md_error(d, E0204, md_config_place(c, key), "%s: there is no network '%s'", key,
+           md_config_text(c, key));
+  const char *near = md_nearest(md_config_text(c, key), names, md_num_nets);
+  if (near) {
+    md_hint(d, "did you mean '%s'?", near);
+  } else {
+    md_hint(d, "'modistc models' lists the networks");
+  }
+  return NULL;
+}
+
+static bool set_nets(const md_config *c, md_step *s, md_diags *d) {
+  if (md_config_given(c, "model.visual") && *md_config_text(c, "model.visual")) {
+    const md_net *net = net_of(c, "model.visual", d);
+    if (!net) return false;
+    s->visual = *net;
+  }
+  if (md_config_given(c, "model.motion") && *md_config_text(c, "model.motion")) {
+    const md_net *net = net_of(c, "model.motion", d);
+    if (!net) return false;
+    s->motion = *net;
+  }
+  if (md_config_given(c, "head.hidden"))
+    s->visual.hidden = s->motion.hidden = (int)md_config_int(c, "head.hidden");
+  if (md_config_given(c, "head.dim"))
+    s->visual.embed = s->motion.embed = (int)md_config_int(c, "head.dim");
+  return true;
+}
+
+static void take_int(const md_config *c, const char *key, int64_t *to) {
+  if (md_config_given(c, key)) *to = md_config_int(c, key);
+}
+static void take_float(const md_config *c, const char *key, double *to) {
+  if (md_config_given(c, key)) *to = md_config_float(c, key);
+}
+static void take_bool(const md_config *c, const char *key, bool *to) {
+  if (md_config_given(c, key)) *to = md_config_bool(c, key);
+}
+// True where the value is `word`.
+static void take_word(const md_config *c, const char *key, const char *word, bool *to) {
+  if (md_config_given(c, key)) *to = strcmp(md_config_text(c, key), word) == 0;
+}
+
+const char *md_config_text(const md_config *c, const char *key) { return value_of(c, key)->text; }
+
+int64_t md_config_int(const md_config *c, const char *key) {
+  int64_t x = 0;
+  md_parse_int(md_config_text(c, key), &x);
+  return x;
+}
+
+double md_config_float(const md_config *c, const char *key) {
+  double x = 0;
+  md_parse_float(md_config_text(c, key), &x);
+  return x;
+}
+
+bool md_config_bool(const md_config *c, const char *key) {
+  bool x;
+  to_bool(md_config_text(c, key), &x);
+  return x;
+}
+
+bool md_config_given(const md_config *c, const char *key) { return value_of(c, key)->given; }
+md_place md_config_place(const md_config *c, const char *key) { return value_of(c, key)->place; }
+
+bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
+  if (md_config_given(c, "model.name")) {
+    const md_model *m = md_model_from(md_config_text(c, "model.name"));
+    if (!m) {
+      md_error(d, E0204, md_config_place(c, "model.name"), "there is no model '%s'",
+               md_config_text(c, "model.name"));
+      md_hint(d, "'modistc models' lists the models");
+      return false;
+    }
+    *s = md_step_defaults();
+    m->fill(s);
+  }
+  if (!set_nets(c, s, d)) return false;
+  if (md_config_given(c, "model.mode"))
+    s->mode = strcmp(md_config_text(c, "model.mode"), "rgb") == 0 ? MD_MODE_RGB : MD_MODE_MODIST;
+  take_bool(c, "model.zero_init", &s->zero_init);
+  take_float(c, "loss.tau", &s->tau);
+  take_float(c, "loss.w_v", &s->w_v);
+  take_float(c, "loss.w_m", &s->w_m);
+  take_float(c, "loss.w_mv", &s->w_mv);
+  take_word(c, "loss.cross_neg", "key", &s->cross_key);
+  take_int(c, "bank.size", &s->bank);
+  take_word(c, "bank.init", "empty", &s->bank_empty);
+  take_word(c, "bank.enqueue", "before", &s->enqueue_before);
+  take_float(c, "ema", &s->ema);
+  take_int(c, "bn.groups", &s->bn_groups);
+  take_int(c, "clip.frames", &s->clip.frames);
+  take_int(c, "clip.size", &s->clip.size);
+  take_int(c, "mclip.frames", &s->mclip.frames);
+  take_int(c, "mclip.size", &s->mclip.size);
+  if (md_config_given(c, "opt.name"))
+    s->opt = strcmp(md_config_text(c, "opt.name"), "adamw") == 0 ? MD_OPT_ADAMW : MD_OPT_SGD;
+  take_float(c, "opt.mom", &s->momentum);
+  take_bool(c, "opt.nesterov", &s->nesterov);
+  take_float(c, "opt.wd", &s->weight_decay);
+  take_bool(c, "opt.decay_1d", &s->decay_1d);
+  take_int(c, "batch", &s->batch);
+  if (s->w_v + s->w_m + s->w_mv <= 0)
+    return md_error(d, E0207, md_config_place(c, "loss.w_v"),
+                    "all weights of the loss are 0: nothing would be trained");
+  if (s->bank < s->batch)
+    return md_error(d, E0207, md_config_place(c, "bank.size"),
+                    "a bank of %lld rows cannot take the %lld keys of a step", (long long)s->bank,
+                    (long long)s->batch);
+  if (s->batch % s->bn_groups)
+    return md_error(d, E0207, md_config_place(c, "bn.groups"),
+                    "a batch of %lld does not fall into %lld equal groups", (long long)s->batch,
+                    (long long)s->bn_groups);
+  return true;
+}
+
+md_config *md_config_load(const char *path, char *const *override, int num_overrides, md_diags *d) {
+  md_config *c = calloc(1, sizeof *c);
+  if (!c) return NULL;
+  c->arena = md_arena_create();
+  for (int i = 0; i < NUM_KEYS; i++) c->value[i] = (Value){.text = keys[i].preset};
+  Reader r = {.c = c, .d = d};
+  bool ok = !path || read_file(&r, path);
+  for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
+  if (ok) return c;
+  md_config_destroy(c);
+  return NULL;
+}
+
+void md_config_destroy(md_config *c) {
+  if (!c) return;
+  md_arena_destroy(c->arena);
+  free(c);
+}
+
+void md_config_print(const md_config *c, bool origin, md_text *to) {
+  char group[32] = "";
+  for (int i = 0; i < NUM_KEYS; i++) {
+    const char *name = keys[i].name, *dot = strchr(name, '.');
+    size_t len = dot ? (size_t)(dot - name) : 0;
+    if (dot && (strlen(group) != len || strncmp(group, name, len) != 0)) {
+      snprintf(group, sizeof group, "%.*s", (int)len, name);
+      md_put(to, "%s:\n", group);
+    }
+    const Value *v = &c->value[i];
+    bool quote = keys[i].type == TEXT;
+    md_put(to, dot ? "  %s: " : "%s: ", dot ? dot + 1 : name);
+    if (quote) {
+      md_put(to, "'");
+      for (const char *s = v->text; *s; s++) md_put(to, *s == '\'' ? "''" : "%c", *s);
+      md_put(to, "'");
+    } else {
+      md_put(to, "%s", v->text);
+    }
+    if (origin && v->given) md_put(to, "  # %s:%d", v->place.file, v->place.line);
+    else if (origin) md_put(to, "  # default");
+    md_put(to, "\n");
+    if (!dot) group[0] = 0;
+  }
+}
+
+void md_config_schema(md_text *to) {
+  for (int i = 0; i < NUM_KEYS; i++) {
+    const Key *k = &keys[i];
+    md_put(to, "%-16s %-14s default %-12s %s", k->name,
+           k->choices ? k->choices : type_names[k->type], *k->preset ? k->preset : "''", k->doc);
+    md_put(to, "\n");
+  }
+}
