@@ -240,7 +240,7 @@ static md_ir value_at(md_body *b, md_val v, const md_spot *at) {
   if (n->op == MD_OP_constant) {
     return md_const(e, md_compute_type(e, md_type_in(g, v)->dtype), at->lanes, n->attr.value.value);
   }
-  if (!md_inner(b->k->r, v)) {
+  if (!md_inner(b->k->r, v) || md_kernel_is_ready(b->k, v)) {
     ir = load(b, v, at);
   } else if (md_ops[n->op].role == MD_POINTWISE) {
     make_pointwise(b, n, at);

@@ -140,7 +140,8 @@ md_region_view *md_region_view_of(const md_graph *g, int region, const md_node *
 
 typedef struct md_kernel {
   md_emit e;
-  const md_region_view *r;
+  const md_region_view *r;         // what is being emitted: `whole`, or one node of it
+  const md_region_view *whole;
   md_arena *arena;                 // of this compilation
   const char *symbol;              // phases are symbol_0_what, symbol_1_what, ...
   bool asan;
@@ -149,7 +150,14 @@ typedef struct md_kernel {
   LLVMBasicBlockRef body;          // first block of the current phase; NULL between phases
   md_ir item, scratch;             // of the current phase
   md_ir *arg_ptr;                  // loaded pointers of the current phase, by argument number
+  // Values of the region that lie in memory by now: in the workspace, or (place -1) as outputs.
+  struct md_made { md_val val; int64_t place; bool ready; } *made;
+  int num_made, cap_made;
 } md_kernel;
+// Gives v, a value inside the region, memory in the workspace unless it is an output.
+void md_kernel_place(md_kernel *k, md_val v);
+void md_kernel_ready(md_kernel *k, md_val v);        // v is in memory: later phases load it
+bool md_kernel_is_ready(const md_kernel *k, md_val v);
 
 // Begins a phase; k->item (i64) and k->scratch are then set. `what` is a word for the symbol's reader.
 void md_phase_begin(md_kernel *k, const char *what, int64_t items, int64_t scratch_bytes);
@@ -196,6 +204,22 @@ md_ir md_body_value(md_body *b, md_val v, const md_point *p);
 // Stores into v's memory: converts to the dtype, respects the layout, zeroes masked lanes of blocked
 // tensors and leaves those of row-major ones alone.
 void md_body_store(md_body *b, md_val v, const md_point *p, md_ir value);
+
+// --- reduce.c: what reductions add up ------------------------------------------------------------
+// One or two quantities a result element, in double.
+enum { MD_MAX_QUANTITIES = 2 };
+int md_reduce_quantities(const md_node *n);
+md_ir md_reduce_neutral(md_emit *e, const md_node *n, int lanes);
+md_ir md_reduce_join(md_emit *e, const md_node *n, md_ir a, md_ir b);
+// What the operands at p (a place in the shape of the first) contribute.
+void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, md_ir *term);
+// Totals over `count` elements -> results, stored at p (a place in the results' shape).
+void md_reduce_store(md_body *b, const md_node *n, int64_t count, const md_point *p,
+                     const md_ir *total);
+
+// --- stream.c: pointwise, view and reduce nodes --------------------------------------------------
+// Emits the phases that bring `vals` (and the reductions they need) into memory.
+void md_materialise(md_kernel *k, const md_val *vals, int num);
 
 // --- sums.c: per-channel reductions in an epilogue -----------------------------------------------
 // Reduce nodes over [n,c,*] that keep c (or group and c): moments, batch_norm_sums, sum over all axes

@@ -112,17 +112,18 @@ static home home_of(const md_graph *g, md_val v) {
 
 bool md_shares_memory(const md_graph *g, md_val a, md_val b) {
   home x = home_of(g, a), y = home_of(g, b);
+  if (x.offset < 0 || y.offset < 0) return false;
   return x.owner == y.owner && x.offset < y.offset + y.bytes && y.offset < x.offset + x.bytes;
 }
 
 bool md_same_memory(const md_graph *g, md_val a, md_val b) {
   home x = home_of(g, a), y = home_of(g, b);
-  return x.owner == y.owner && x.offset == y.offset;
+  return x.owner == y.owner && x.offset == y.offset && x.offset >= 0;
 }
 
 bool md_kernel_writes(const md_kernel *k, md_val v) {
-  for (int i = 0; i < k->r->num_outputs; i++) {
-    if (md_shares_memory(k->r->g, v, k->r->output[i])) return true;
+  for (int i = 0; i < k->whole->num_outputs; i++) {
+    if (md_shares_memory(k->whole->g, v, k->whole->output[i])) return true;
   }
   return false;
 }
@@ -167,7 +168,7 @@ void md_phase_begin(md_kernel *k, const char *what, int64_t items, int64_t scrat
   LLVMPositionBuilderAtEnd(e->b, k->body);
   k->item = LLVMGetParam(e->fn, 1);
   k->scratch = LLVMGetParam(e->fn, 2);
-  int num_args = k->r->num_inputs + k->r->num_outputs + 1;
+  int num_args = k->whole->num_inputs + k->whole->num_outputs + 1;
   k->arg_ptr = MD_NEW_ARRAY(k->arena, md_ir, num_args);
 }
 
@@ -194,16 +195,52 @@ static md_ir argument(md_kernel *k, int number, const char *name) {
   return k->arg_ptr[number];
 }
 
+static struct md_made *made_of(const md_kernel *k, md_val v) {
+  for (int i = 0; i < k->num_made; i++) {
+    if (k->made[i].val == v) return &k->made[i];
+  }
+  return NULL;
+}
+
 md_ir md_kernel_arg(md_kernel *k, md_val v) {
+  const md_region_view *r = k->whole;
   char name[16];
-  for (int i = 0; i < k->r->num_inputs + k->r->num_outputs; i++) {
-    bool is_input = i < k->r->num_inputs;
-    int number = is_input ? i : i - k->r->num_inputs;
-    if ((is_input ? k->r->input : k->r->output)[number] != v) continue;
+  for (int i = 0; i < r->num_inputs + r->num_outputs; i++) {
+    bool is_input = i < r->num_inputs;
+    int number = is_input ? i : i - r->num_inputs;
+    if ((is_input ? r->input : r->output)[number] != v) continue;
     snprintf(name, sizeof name, "%s%d", is_input ? "in" : "out", number);
     return argument(k, i, name);
   }
-  MD_ASSERT(false, "%%%u is no argument of %s", (unsigned)v, k->symbol);
+  const struct md_made *made = made_of(k, v);
+  MD_ASSERT(made, "%%%u is no argument of %s", (unsigned)v, k->symbol);
+  return md_workspace(k, made->place);
+}
+
+void md_kernel_place(md_kernel *k, md_val v) {
+  if (made_of(k, v)) return;
+  if (k->num_made == k->cap_made) {
+    int cap = MD_MAX(8, 2 * k->cap_made);
+    struct md_made *made = MD_NEW_ARRAY(k->arena, struct md_made, cap);
+    if (k->num_made) memcpy(made, k->made, sizeof *made * (size_t)k->num_made);
+    k->made = made;
+    k->cap_made = cap;
+  }
+  int64_t place = -1;
+  if (!md_is_output(k->whole, v)) {
+    place = md_workspace_reserve(k, md_type_bytes(md_type_in(k->whole->g, v)));
+  }
+  k->made[k->num_made++] = (struct md_made){.val = v, .place = place};
+}
+
+void md_kernel_ready(md_kernel *k, md_val v) {
+  md_kernel_place(k, v);
+  made_of(k, v)->ready = true;
+}
+
+bool md_kernel_is_ready(const md_kernel *k, md_val v) {
+  const struct md_made *made = made_of(k, v);
+  return made && made->ready;
 }
 
 int64_t md_workspace_reserve(md_kernel *k, int64_t bytes) {
@@ -213,7 +250,7 @@ int64_t md_workspace_reserve(md_kernel *k, int64_t bytes) {
 }
 
 md_ir md_workspace(md_kernel *k, int64_t place) {
-  md_ir base = argument(k, k->r->num_inputs + k->r->num_outputs, "workspace");
+  md_ir base = argument(k, k->whole->num_inputs + k->whole->num_outputs, "workspace");
   return md_at(&k->e, MD_U8, base, md_i64(&k->e, place));
 }
 

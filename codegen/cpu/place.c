@@ -42,6 +42,11 @@ static md_index index_add(md_emit *e, md_index a, md_index b, int lanes) {
 // x / by and x % by of a row-major index. Lanes that stay within one multiple of `by` stay affine.
 static void index_split(md_emit *e, md_index x, int64_t by, int lanes, md_index *high,
                         md_index *low) {
+  if (by == 1) {
+    *high = x;
+    *low = scalar_index(md_i64(e, 0));
+    return;
+  }
   if (!x.vec && (x.step == 0 || (x.step == 1 && x.aligned && by % lanes == 0))) {
     *high = scalar_index(md_idivc(e, x.base, by));
     *low = (md_index){.base = md_imodc(e, x.base, by), .step = x.step, .aligned = x.step == 1};
@@ -108,19 +113,27 @@ md_index md_flat_index(md_emit *e, const md_spot *s, const md_shape *shape) {
   return index_add(e, flat, s->at[last], s->lanes);
 }
 
+// Merged axes tail.. of a result: may they stay so in an operand whose axis j is result axis from[j]?
+// *start: the operand's first merged axis. *touched: does the operand depend on them at all?
+static bool keeps_tail(const md_shape *shape, const md_shape *in, const int *from, int tail,
+                       int *start, bool *touched) {
+  int merged = shape->rank - tail;
+  bool keep = merged > 0 && in->rank >= merged;
+  *start = in->rank - merged;
+  *touched = false;
+  for (int j = 0; j < in->rank; j++) {
+    if (j < *start) keep = keep && from[j] < tail;
+    else if (from[j] != tail + j - *start || in->dim[j] != shape->dim[from[j]]) keep = false;
+    *touched = *touched || (from[j] >= tail && in->dim[j] > 1);
+  }
+  return keep;
+}
+
 // Operand axis j is result axis from[j]; -1, or an operand axis of size 1: index 0.
 static md_spot pick_axes(md_emit *e, const md_spot *s, const md_shape *shape, const md_shape *in,
                          const int *from) {
-  // Merged axes may stay so where the operand ends in just them.
-  int merged = s->rank - s->tail, start = in->rank - merged;
-  bool keep = merged > 0 && start >= 0, touched = false;
-  for (int j = 0; j < in->rank; j++) {
-    bool in_tail = from[j] >= s->tail;
-    if (j >= start ? from[j] != s->tail + j - start || in->dim[j] != shape->dim[from[j]] : in_tail) {
-      keep = false;
-    }
-    touched = touched || (in_tail && in->dim[j] > 1);
-  }
+  int start;
+  bool touched, keep = keeps_tail(shape, in, from, s->tail, &start, &touched);
   md_spot full = keep || !touched ? *s : unmerged(e, s, shape);
   md_spot r = {.rank = in->rank, .tail = keep ? start : in->rank, .lanes = s->lanes, .mask = s->mask};
   for (int j = 0; j < in->rank && j <= r.tail; j++) {
@@ -144,43 +157,46 @@ static bool is_star(const md_operand_spec *spec, int i) {
   return i >= spec->num_axes - 1 && !strcmp(spec->axis[spec->num_axes - 1], "*");
 }
 
-md_spot md_spot_operand(md_emit *e, const md_graph *g, const md_node *n, int k, const md_spot *s) {
+// Result axis of each axis of operand k; -1: none. *group: the operand's axis `g`, or -1.
+static void operand_axes(const md_graph *g, const md_node *n, int k, int *from, int *group) {
   const md_shape *out = &md_type_in(g, n->out)->shape, *in = &md_type_in(g, n->in[k])->shape;
-  if (md_op_num_out(n->op) == 0) return *s;  // shape by a function: element by element
-  const md_operand_spec *so = md_op_out(n->op, 0), *si = md_op_in(n->op, k);
-  int from[MD_MAX_RANK] = {0}, group = -1;
+  bool same = md_op_num_out(n->op) == 0;  // its shape comes from a function: element by element
+  const md_operand_spec *so = same ? NULL : md_op_out(n->op, 0);
+  const md_operand_spec *si = md_op_in(n->op, k);
+  *group = -1;
   for (int j = 0; j < in->rank; j++) {
-    if (is_star(si, j)) {
+    if (same) {
+      from[j] = j;
+    } else if (is_star(si, j)) {
       from[j] = so->num_axes - 1 + (j - (si->num_axes - 1));
     } else {
       from[j] = axis_of(so, out->rank, si->axis[j]);
-      if (from[j] < 0 && !strcmp(si->axis[j], "g")) group = j;
+      if (from[j] < 0 && !strcmp(si->axis[j], "g")) *group = j;
     }
   }
+}
+
+md_spot md_spot_operand(md_emit *e, const md_graph *g, const md_node *n, int k, const md_spot *s) {
+  const md_shape *out = &md_type_in(g, n->out)->shape, *in = &md_type_in(g, n->in[k])->shape;
+  int from[MD_MAX_RANK] = {0}, group;
+  operand_axes(g, n, k, from, &group);
   md_spot r = pick_axes(e, s, out, in, from);
   if (group < 0 || in->dim[group] == 1) return r;
-  // Element n of N belongs to group n * G / N.
-  md_spot full = unmerged(e, s, out);
-  md_index at = full.at[axis_of(so, out->rank, "n")];
-  md_index scaled = index_scale(e, at, in->dim[group], s->lanes), rest;
-  index_split(e, scaled, out->dim[axis_of(so, out->rank, "n")], s->lanes, &r.at[group], &rest);
+  // Element n of N belongs to group n * G / N; axis n is the first.
+  md_spot full = s->tail == 0 ? unmerged(e, s, out) : *s;
+  md_index scaled = index_scale(e, full.at[0], in->dim[group], s->lanes), rest;
+  index_split(e, scaled, out->dim[0], s->lanes, &r.at[group], &rest);
   return r;
 }
 
 // --- views
 
-static md_spot of_broadcast(md_emit *e, const md_node *n, const md_spot *s, const md_shape *out,
-                            const md_shape *in) {
-  int from[MD_MAX_RANK];
-  for (int j = 0; j < in->rank; j++) from[j] = (int)n->attr.shape.axes.d[j];
-  return pick_axes(e, s, out, in, from);
-}
-
-static md_spot of_transpose(md_emit *e, const md_node *n, const md_spot *s, const md_shape *out,
-                            const md_shape *in) {
-  int from[MD_MAX_RANK];
-  for (int i = 0; i < out->rank; i++) from[n->attr.axes.axes.d[i]] = i;
-  return pick_axes(e, s, out, in, from);
+static void view_axes(const md_node *n, int rank, int *from) {
+  const md_dims *axes = n->op == MD_OP_broadcast ? &n->attr.shape.axes : &n->attr.axes.axes;
+  for (int i = 0; i < rank; i++) {
+    if (n->op == MD_OP_broadcast) from[i] = (int)axes->d[i];
+    else from[axes->d[i]] = i;
+  }
 }
 
 static md_spot of_slice(md_emit *e, const md_node *n, const md_spot *s, const md_shape *out) {
@@ -246,12 +262,42 @@ static md_spot of_reshape(md_emit *e, const md_spot *s, const md_shape *out, con
 md_spot md_spot_view(md_emit *e, const md_graph *g, const md_node *n, const md_spot *s) {
   const md_shape *out = &md_type_in(g, n->out)->shape, *in = &md_type_in(g, n->in[0])->shape;
   switch (n->op) {
-  case MD_OP_broadcast: return of_broadcast(e, n, s, out, in);
-  case MD_OP_transpose: return of_transpose(e, n, s, out, in);
+  case MD_OP_broadcast:
+  case MD_OP_transpose: {
+    int from[MD_MAX_RANK] = {0};
+    view_axes(n, in->rank, from);
+    return pick_axes(e, s, out, in, from);
+  }
   case MD_OP_slice: return of_slice(e, n, s, out);
   case MD_OP_flip: return of_flip(e, n, s, out);
   default: return of_reshape(e, s, out, in);
   }
+}
+
+bool md_keeps_merged(const md_graph *g, const md_node *n, int k, int tail, int *in_tail) {
+  const md_shape *out = &md_type_in(g, n->out)->shape, *in = &md_type_in(g, n->in[k])->shape;
+  *in_tail = in->rank;
+  if (tail >= out->rank) return true;
+  int from[MD_MAX_RANK] = {0}, start, group = -1;
+  bool touched, is_view = md_ops[n->op].role == MD_VIEW;
+  if (n->op == MD_OP_slice || n->op == MD_OP_flip) {
+    *in_tail = tail;
+    int axis = (int)n->attr.slice.axis;
+    return n->op == MD_OP_slice ? axis <= tail : axis < tail;
+  }
+  if (n->op == MD_OP_reshape) {
+    int64_t inner = 1, of_in = 1;
+    for (int i = tail; i < out->rank; i++) inner *= out->dim[i];
+    int j = in->rank;
+    while (j > 0 && of_in < inner) of_in *= in->dim[--j];
+    *in_tail = j;
+    return of_in == inner && (tail == 0 || j > 0 || out->dim[0] == 1);
+  }
+  if (is_view) view_axes(n, in->rank, from);
+  else operand_axes(g, n, k, from, &group);
+  bool keep = keeps_tail(out, in, from, tail, &start, &touched);
+  if (keep) *in_tail = start;
+  return (keep || !touched) && (group < 0 || in->dim[group] == 1 || tail > 0);
 }
 
 // --- memory

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Index maps: shared by body.c and place.c only.
+// Index maps: shared by place.c, body.c and stream.c only.
 #ifndef CODEGEN_CPU_PLACE_H
 #define CODEGEN_CPU_PLACE_H
 
@@ -18,6 +18,8 @@ md_ir md_index_vector(md_emit *e, const md_index *x, int lanes);
 // Operand k of a pointwise node / the operand of a view, for the result at s.
 md_spot md_spot_operand(md_emit *e, const md_graph *g, const md_node *n, int k, const md_spot *s);
 md_spot md_spot_view(md_emit *e, const md_graph *g, const md_node *n, const md_spot *s);
+// Would operand k of n leave axes tail.. of the result merged (and from which axis on)?
+bool md_keeps_merged(const md_graph *g, const md_node *n, int k, int tail, int *in_tail);
 md_index md_flat_index(md_emit *e, const md_spot *s, const md_shape *shape);   // row-major
 md_index md_spot_offset(md_emit *e, const md_type *t, const md_spot *s);       // in memory, elements
 

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+// Choosing a kernel: an ordered list of rows, the first without an objection takes the region. The
+// last takes any: it runs the anchor alone, with what surrounds it as stream phases before and after.
+#include "codegen/cpu/emit.h"
+
+#include <string.h>
+
+static const char *refuse_none(const md_region_view *r, const md_cpu *cpu) {
+  (void)cpu;
+  return r->anchor && r->num_nodes > 1 ? NULL : "";
+}
+
+// Brings the anchor's operands into memory, lowers the anchor as a region of its own, then the rest.
+static void emit_apart(md_kernel *k) {
+  const md_region_view *r = k->r;
+  const md_node *anchor = r->anchor;
+  md_val *operand = MD_NEW_ARRAY(k->arena, md_val, anchor->num_in + 1);
+  int num = 0;
+  for (int i = 0; i < anchor->num_in; i++) {
+    if (anchor->in[i] != MD_NONE && md_inner(r, anchor->in[i])) operand[num++] = anchor->in[i];
+  }
+  md_materialise(k, operand, num);
+  k->r = md_region_view_of(r->g, 0, anchor, k->arena);
+  for (int i = 0; i < k->r->num_outputs; i++) md_kernel_place(k, k->r->output[i]);
+  const md_lowering *row = md_lower(k->r, k->e.cpu, NULL);
+  MD_ASSERT(row, "no kernel for %s", md_ops[anchor->op].name);
+  row->emit(k);
+  for (int i = 0; i < k->r->num_outputs; i++) md_kernel_ready(k, k->r->output[i]);
+  k->r = r;
+  md_materialise(k, r->output, r->num_outputs);
+}
+
+static const md_lowering apart_rows[] = {{"anchor apart", refuse_none, emit_apart}, {0}};
+
+const md_lowering *md_lower(const md_region_view *r, const md_cpu *cpu, md_text *refusals) {
+  const md_lowering *const tables[] = {
+      md_stream_rows, md_conv_rows, md_matmul_rows, md_nce_rows,  md_pool_rows,
+      md_row_rows,    md_move_rows, md_image_rows,  apart_rows,
+  };
+  for (int i = 0; i < MD_COUNT(tables); i++) {
+    for (const md_lowering *row = tables[i]; row->name; row++) {
+      const char *why = row->refuse(r, cpu);
+      if (!why) return row;
+      if (*why && refusals) md_put(refusals, "%s%s: %s", refusals->len ? "; " : "", row->name, why);
+    }
+  }
+  return NULL;
+}
