@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The text form of graphs: round trips, what is normalised, limits, DOT. Messages are in
 // tests/errors.
+#include "base/file.h"
 #include "graph/graph.h"
 #include "tests/samples.h"
 #include "tests/unit/suite.h"
@@ -263,7 +264,7 @@ START_TEST(a_long_chain_takes_linear_time) {
 }
 END_TEST
 
-START_TEST(dot_shows_regions_states_and_types) {
+START_TEST(dot_shows_regions_states_and_types, the_manual_shows_a_graph_that_parses) {
   md_graph *g = parse(full);
   md_text t = {0};
   md_graph_dot(g, &t);
@@ -280,6 +281,26 @@ START_TEST(dot_shows_regions_states_and_types) {
 }
 END_TEST
 
+// The first block of docs/graph.md.
+START_TEST(the_manual_shows_a_graph_that_parses) {
+  const char *source = getenv("MODIST_SOURCE");
+  md_text path = {0};
+  md_put(&path, "%s/docs/graph.md", source ? source : ".");
+  char *manual;
+  size_t len;
+  ck_assert(md_file_read(path.s, 1 << 20, E0101, NULL, &manual, &len));
+  char *block = strstr(manual, "```\n"), *stop = block ? strstr(block + 4, "```") : NULL;
+  ck_assert_ptr_nonnull(stop);
+  *stop = '\0';
+  md_graph *g = parse(block + 4);
+  ck_assert_str_eq(g->name, "stem");
+  ck_assert_int_eq(g->num_results, 2);
+  md_graph_destroy(g);
+  free(manual);
+  md_text_free(&path);
+}
+END_TEST
+
 SUITE_MAIN("text", every_part_of_a_graph_survives_a_round_trip,
            parsed_graphs_hold_what_the_text_says,
            what_is_implied_is_printed_and_what_is_default_is_not,
@@ -287,4 +308,5 @@ SUITE_MAIN("text", every_part_of_a_graph_survives_a_round_trip,
            floats_are_exact, equal_names_are_told_apart,
            every_sample_of_every_op_survives_a_round_trip, several_graphs_stand_in_a_text,
            attributes_are_read_alone, a_text_over_the_limit_is_refused_unread,
-           a_long_chain_takes_linear_time, dot_shows_regions_states_and_types)
+           a_long_chain_takes_linear_time, dot_shows_regions_states_and_types,
+           the_manual_shows_a_graph_that_parses)
