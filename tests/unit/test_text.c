@@ -264,7 +264,7 @@ START_TEST(a_long_chain_takes_linear_time) {
 }
 END_TEST
 
-START_TEST(dot_shows_regions_states_and_types, the_manual_shows_a_graph_that_parses) {
+START_TEST(dot_shows_regions_states_and_types) {
   md_graph *g = parse(full);
   md_text t = {0};
   md_graph_dot(g, &t);
