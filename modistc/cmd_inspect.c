@@ -15,15 +15,18 @@
 #include <unistd.h>
 
 static bool inspect_safetensors(md_cli *cli, const char *path) {
-  md_safetensors *s = md_safetensors_open(path, cli->diags);
+  md_safetensors *s = md_safetensors_read(path, cli->diags);
   if (!s) return false;
-  for (int i = 0; i < md_safetensors_count(s); i++) {
-    const md_safetensor *t = md_safetensors_at(s, i);
-    printf("%-48s %-5s [", t->name, md_dtype_name(t->dtype));
+  char clean[256];
+  for (int i = 0; i < s->num_meta; i++)
+    printf("# %s: %s\n", s->meta[i].key, md_clean(s->meta[i].value, clean, sizeof clean));
+  for (int i = 0; i < s->num; i++) {
+    const md_st_tensor *t = &s->tensor[i];
+    printf("%-48s %-5s [", md_clean(t->name, clean, sizeof clean), md_dtype_name(t->dtype));
     for (int j = 0; j < t->rank; j++) printf("%s%lld", j ? "," : "", (long long)t->dim[j]);
     puts("]");
   }
-  md_safetensors_close(s);
+  md_safetensors_destroy(s);
   return true;
 }
 

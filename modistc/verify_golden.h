@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+// Golden sets: cases with numbers from an independent implementation. A case is an op or a network
+// with inputs and expected outputs; it is built as a graph, run on a back end and judged row by row.
+//
+// A set is a folder with manifest.json (format modist-golden-1) and safetensors files.
+#ifndef MODISTC_VERIFY_GOLDEN_H
+#define MODISTC_VERIFY_GOLDEN_H
+
+#include "base/json_tree.h"
+#include "base/safetensors.h"
+#include "graph/graph.h"
+
+// --- verify_golden.c: the set, the judge, the report ---------------------------------------------
+
+// What runs a graph. Tensors are row-major; `put` and `get` go by the names in the graph.
+typedef struct md_verify_backend {
+  const char *name;
+  bool in_f64;  // trajectories are judged to their end; in f32 they are chaotic after the first step
+  void *ctx;
+  // Takes g, in which gradients are not yet expanded. NULL: reported.
+  void *(*create)(void *ctx, md_graph *g, md_diags *d);
+  void (*destroy)(void *run);
+  bool (*put)(void *run, const char *name, const md_tensor *from);  // to an input or a state
+  bool (*step)(void *run, md_diags *d);
+  bool (*get)(void *run, const char *name, md_tensor *to);  // from a result or a state
+} md_verify_backend;
+extern const md_verify_backend md_verify_interp;
+
+typedef struct md_verify_options {
+  const char *dir;
+  const char *only;  // cases whose name contains this; NULL: all
+  bool json, verbose;
+  const md_verify_backend *backend;
+  FILE *out;
+} md_verify_options;
+// MD_OK, MD_ERR_MISMATCH when a case fails, MD_ERR_DATA when the set cannot be read (reported).
+md_status md_verify_golden(const md_verify_options *o, md_diags *d);
+
+// --- verify_cases.c, verify_nets.c: from a case to a graph ---------------------------------------
+
+// A row of the manifest.
+typedef struct md_case_row {
+  const char *role;
+  bool is_input, exact, by_l2;
+  double rtol, atol, l2_tol;
+  const md_st_tensor *data;  // inputs and expected outputs; NULL: generated
+  md_tensor *value;          // inputs
+  bool used;
+} md_case_row;
+
+// What a case gives back, by role.
+typedef struct md_case_output {
+  const char *role, *name;  // name in the graph
+  md_tensor *value;
+} md_case_output;
+
+typedef struct md_case {
+  const char *name, *op;
+  const md_tree *config;
+  md_case_row *row;
+  int num_rows;
+  md_case_output *output;
+  int num_outputs, cap_outputs;
+  md_arena *arena;
+  md_diags *diags;  // of this case alone
+  const md_verify_backend *backend;
+  md_graph *g;
+  md_builder b;
+} md_case;
+
+typedef struct md_case_kind {
+  const char *op;
+  const char *const *config;  // the attributes that are understood, NULL-terminated
+  bool (*run)(md_case *c);    // false: reported
+} md_case_kind;
+extern const md_case_kind md_case_kinds[];
+extern const int md_num_case_kinds;
+
+// Names in graphs hold no '/': roles are written with '.'.
+const char *md_case_name(md_case *c, const char *role);
+md_case_row *md_case_find(md_case *c, const char *role);
+bool md_case_has(const md_case *c, const char *role);
+md_val md_case_input(md_case *c, const char *role);               // an input node with the row's type
+void md_case_result(md_case *c, const char *role, md_val v);      // a result node
+md_case_output *md_case_output_of(md_case *c, const char *role);  // NULL: none yet
+// Runs the graph once and fetches every result.
+bool md_case_run(md_case *c);
+// Attributes. A missing or ill-typed one is reported and leaves the value alone.
+bool md_case_int(md_case *c, const md_tree *map, const char *key, int64_t *out);
+bool md_case_float(md_case *c, const md_tree *map, const char *key, double *out);
+// n numbers; fewer stand for the last axes, what is missing in front is `front`.
+bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out);
+// Results d<role> for the roles, gradients of sum(y * gy).
+void md_case_gradients(md_case *c, md_val y, int n, const char *const *role, const md_val *val);
+
+bool md_run_net(md_case *c);
+bool md_run_train(md_case *c);
+bool md_run_classifier(md_case *c);
+
+#endif
