@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: Apache-2.0
+// The way of a graph through this folder: regions -> distinct jobs -> IR -> objects (from the cache
+// where it has them) -> code. Jobs know nothing of each other, so threads share them.
+#include "codegen/cpu/assemble.h"
+
+#include <llvm-c/Analysis.h>
+#include <llvm-c/BitWriter.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Run { md_assembly *assembly; const md_cpu_options *o; const char *options; } Run;
+
+// --- one job
+
+static md_emit emit_of(const md_cpu *cpu, const char *name) {
+  md_emit e = {.ctx = LLVMContextCreate(), .cpu = cpu};
+  e.mod = LLVMModuleCreateWithNameInContext(name, e.ctx);
+  e.b = LLVMCreateBuilderInContext(e.ctx);
+  e.i1 = LLVMInt1TypeInContext(e.ctx);
+  e.i8 = LLVMInt8TypeInContext(e.ctx);
+  e.i16 = LLVMInt16TypeInContext(e.ctx);
+  e.i32 = LLVMInt32TypeInContext(e.ctx);
+  e.i64 = LLVMInt64TypeInContext(e.ctx);
+  e.f32 = LLVMFloatTypeInContext(e.ctx);
+  e.f64 = LLVMDoubleTypeInContext(e.ctx);
+  e.ptr = LLVMPointerTypeInContext(e.ctx, 0);
+  e.void_ = LLVMVoidTypeInContext(e.ctx);
+  e.invariant_kind = LLVMGetMDKindIDInContext(e.ctx, "invariant.load", strlen("invariant.load"));
+  return e;
+}
+
+static void emit_dispose(md_emit *e) {
+  LLVMDisposeBuilder(e->b);
+  LLVMDisposeModule(e->mod);
+  LLVMContextDispose(e->ctx);
+}
+
+// Element by element, whatever the layout: both sides have the same. The input and the output are the
+// same value, so they are told apart by number.
+static void emit_snapshot(md_kernel *k) {
+  md_emit *e = &k->e;
+  md_val v = k->r->output[0];
+  const md_type *t = md_type_in(k->r->g, v);
+  int64_t bytes = md_type_bytes(t), per_item;
+  int64_t total = bytes / md_dtype_size(t->dtype), items = md_split_items(total, 64, &per_item);
+  md_phase_begin(k, "snapshot", items, 0);
+  md_ir arg[2];
+  for (int i = 0; i < 2; i++) {
+    md_ir at = md_i64(e, i);
+    at = LLVMBuildInBoundsGEP2(e->b, e->ptr, LLVMGetParam(e->fn, 0), &at, 1, "");
+    arg[i] = i <= k->r->num_inputs ? LLVMBuildLoad2(e->b, e->ptr, at, "") : NULL;
+  }
+  md_ir first = md_imulc(e, k->item, per_item);
+  md_ir last = md_imin(e, md_iaddc(e, first, per_item), md_i64(e, total));
+  md_loop l = md_loop_begin(e, first, last, 1, "i");
+  if (k->r->num_inputs) {
+    md_store(e, t->dtype, arg[1], l.i, md_load(e, t->dtype, arg[0], l.i, 1, NULL), NULL);
+  } else {
+    double value = md_def(k->r->g, v)->attr.value.value;
+    md_store(e, t->dtype, arg[0], l.i, md_const(e, md_compute_type(e, t->dtype), 1, value), NULL);
+  }
+  md_loop_end(e, &l);
+  md_phase_end(k);
+}
+
+// Emits the job's module. False: no row takes the region.
+static bool emit_job(md_job *j, md_kernel *k) {
+  md_emit *e = &k->e;
+  if (j->is_snapshot) {
+    j->lowering = "snapshot";
+    emit_snapshot(k);
+  } else {
+    const md_lowering *row = md_lower(j->view, e->cpu, &j->refusals);
+    if (!row) {
+      const md_node *n = j->view->anchor ? j->view->anchor : j->view->node[0];
+      return md_error(j->diags, E0830, n->place, "%s: the CPU back end has no kernel for it (%s)",
+                      md_ops[n->op].name, j->refusals.len ? j->refusals.s : "no row wants it");
+    }
+    j->lowering = row->name;
+    row->emit(k);
+  }
+  char *why = NULL;
+  bool broken = LLVMVerifyModule(e->mod, LLVMReturnStatusAction, &why);
+  MD_ASSERT(!broken, "kernel of '%s' is not valid: %s", j->lowering, why);
+  LLVMDisposeMessage(why);
+  j->phase = k->phase;
+  j->num_phases = k->num_phases;
+  j->workspace_bytes = k->workspace_bytes;
+  return true;
+}
+
+// The module itself and all else that decides what its object is.
+static md_digest cache_key(LLVMModuleRef mod, const char *options) {
+  LLVMMemoryBufferRef code = LLVMWriteBitcodeToMemoryBuffer(mod);
+  md_text t = {0};
+  md_put(&t, "%s\n", options);
+  md_put_bytes(&t, LLVMGetBufferStart(code), LLVMGetBufferSize(code));
+  md_digest d = md_digest_of(t.s, t.len);
+  md_text_free(&t);
+  LLVMDisposeMemoryBuffer(code);
+  return d;
+}
+
+static void run_job(void *ctx, int64_t item, int thread) {
+  (void)thread;
+  const Run *run = ctx;
+  md_job *j = &run->assembly->job[item];
+  int64_t start = md_now_ns();
+  j->arena = md_arena_create();
+  j->diags = md_diags_create();
+  md_kernel k = {.e = emit_of(run->assembly->cpu, j->symbol), .r = j->view, .whole = j->view,
+                 .arena = j->arena, .symbol = j->symbol, .asan = run->o->asan};
+  bool ok = md_module_setup(k.e.mod, run->assembly->cpu, j->diags) && emit_job(j, &k);
+  if (ok && run->o->llvm_ir) {
+    char *text = LLVMPrintModuleToString(k.e.mod);
+    md_put(&j->ir, "; %s: %s\n%s\n", j->symbol, j->lowering, text);
+    LLVMDisposeMessage(text);
+  }
+  if (ok && run->o->assembly) {
+    ok = md_assembly_text(k.e.mod, run->assembly->cpu, &j->assembly, j->diags);
+  }
+  md_digest key = ok ? cache_key(k.e.mod, run->options) : (md_digest){0};
+  j->report.emit_ms = (double)(md_now_ns() - start) * 1e-6;
+  j->hit = ok && !run->o->no_cache && md_cache_read(key, &j->object);
+  if (ok && !j->hit) {
+    ok = md_object_compile(k.e.mod, run->assembly->cpu, run->o->asan, &j->object, &j->report, j->diags);
+    if (ok && !run->o->no_cache) md_cache_write(key, &j->object);
+  }
+  emit_dispose(&k.e);
+}
+
+// --- all of them
+
+static bool run_jobs(const Run *run, md_diags *d) {
+  md_assembly *s = run->assembly;
+  md_pool *pool = md_pool_create(0);
+  md_pool_run(pool, s->num_jobs, run_job, (void *)run);
+  md_pool_destroy(pool);
+  for (int i = 0; i < s->num_jobs; i++) {
+    if (!md_diags_errors(s->job[i].diags)) continue;
+    return md_error(d, E0830, MD_NOWHERE, "%s", md_diags_text(s->job[i].diags));
+  }
+  return true;
+}
+
+static void gather_texts(const md_assembly *s, const md_cpu_options *o) {
+  for (int i = 0; i < s->num_jobs; i++) {
+    const md_job *j = &s->job[i];
+    if (o->llvm_ir && j->ir.len) md_put_bytes(o->llvm_ir, j->ir.s, j->ir.len);
+    if (o->assembly && j->assembly.len) md_put_bytes(o->assembly, j->assembly.s, j->assembly.len);
+  }
+}
+
+static void fill_report(const md_assembly *s, md_cpu_report *r) {
+  r->launches = s->num_steps;
+  r->distinct = s->num_jobs;
+  for (int i = 0; i < s->num_jobs; i++) {
+    const md_job *j = &s->job[i];
+    r->emit_ms += j->report.emit_ms;
+    r->optimise_ms += j->report.optimise_ms;
+    r->codegen_ms += j->report.codegen_ms;
+    r->cache_hits += j->hit;
+    r->object_bytes += (int64_t)j->object.bytes;
+  }
+  if (!r->arena) return;
+  r->num_kernels = s->num_steps;
+  r->kernel = MD_NEW_ARRAY(r->arena, md_cpu_kernel_report, s->num_steps + 1);
+  for (int i = 0; i < s->num_steps; i++) {
+    const md_job *j = &s->job[s->step[i].job];
+    md_cpu_kernel_report *k = &r->kernel[i];
+    *k = (md_cpu_kernel_report){.region = md_strdup(r->arena, s->step[i].name),
+                                .lowering = md_strdup(r->arena, j->lowering),
+                                .why_not = md_strdup(r->arena, j->refusals.len ? j->refusals.s : ""),
+                                .phases = j->num_phases, .shared_with = -1};
+    for (int e = 0; e < i && k->shared_with < 0; e++) {
+      if (s->step[e].job == s->step[i].job) k->shared_with = e;
+    }
+  }
+}
+
+// Code here and, when wanted, as a shared object.
+static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program *p, md_diags *d) {
+  md_object *objects = MD_NEW_ARRAY(s->arena, md_object, s->num_jobs + 1);
+  for (int i = 0; i < s->num_jobs; i++) objects[i] = s->job[i].object;
+  if (o->want_image &&
+      !md_link_image(objects, s->num_jobs, p->arena, &p->image, &p->image_bytes, d)) {
+    return false;
+  }
+  if (o->no_code) return true;
+  p->code = md_jit_load(objects, s->num_jobs, d);
+  if (!p->code) return false;
+  p->lookup = md_jit_lookup;
+  p->code_free = md_jit_free;
+  for (int i = 0; i < p->num_phases; i++) {
+    if (md_jit_lookup(p->code, p->phase[i].symbol)) continue;
+    return md_error(d, E0830, MD_NOWHERE, "LLVM could not place kernel %s in memory", p->phase[i].symbol);
+  }
+  return true;
+}
+
+static const char *target_text(const md_cpu *cpu, md_arena *a) {
+  return cpu->level == MD_CPU_GENERIC ? "cpu:generic"
+                                      : md_format(a, "cpu:%s+%s", cpu->name, cpu->llvm_cpu);
+}
+
+static void keep_graph_text(const md_graph *g, md_program *p) {
+  md_text t = {0};
+  md_graph_print(g, &t);
+  p->graph_text = md_strndup(p->arena, t.s, t.len);
+  md_text_free(&t);
+}
+
+static void free_jobs(md_assembly *s) {
+  for (int i = 0; i < s->num_jobs; i++) {
+    md_job *j = &s->job[i];
+    free(j->object.data);
+    md_text_free(&j->refusals);
+    md_text_free(&j->ir);
+    md_text_free(&j->assembly);
+    md_diags_destroy(j->diags);
+    if (j->arena) md_arena_destroy(j->arena);
+  }
+}
+
+md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
+                           md_diags *d) {
+  const md_cpu *cpu = md_cpu_find(o->cpu, !o->no_code, d);
+  if (!cpu) return NULL;
+  md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
+  unsigned major, minor, patch;
+  LLVMGetVersion(&major, &minor, &patch);
+  const char *options = md_format(s.arena, "modist %s llvm %u.%u.%u %s %s%s", MODIST_VERSION, major,
+                                  minor, patch, cpu->llvm_cpu, cpu->features, o->asan ? " asan" : "");
+  Run run = {&s, o, options};
+  md_assembly_plan(&s, options);
+  bool ok = run_jobs(&run, d);
+  md_program *p = NULL;
+  if (ok) {
+    p = md_program_create(g->name ? g->name : "graph");
+    p->target = target_text(cpu, p->arena);
+    md_assembly_program(&s, p);
+    if (o->want_graph_text) keep_graph_text(g, p);
+    int64_t start = md_now_ns();
+    ok = load_code(&s, o, p, d);
+    if (report) report->link_ms = (double)(md_now_ns() - start) * 1e-6;
+  }
+  if (ok) gather_texts(&s, o);
+  if (ok && report) fill_report(&s, report);
+  if (!ok) {
+    md_program_destroy(p);
+    p = NULL;
+  }
+  free_jobs(&s);
+  md_arena_destroy(s.arena);
+  return p;
+}
