@@ -112,9 +112,7 @@ static void put_node(printer *p, const md_node *n) {
     md_put(to, "%s%%%s", i ? ", " : "", p->name[n->out + (md_val)i]);
   md_put(to, " = %s", md_ops[n->op].name);
   if (n->op == MD_OP_state) md_put(to, " @%s", n->name);
-  int num_in = n->num_in;
-  while (num_in && n->in[num_in - 1] == MD_NONE) num_in--;
-  for (int i = 0; i < num_in; i++) {
+  for (int i = 0; i < n->num_in; i++) {
     md_put(to, i ? ", " : " ");
     if (n->in[i] == MD_NONE) md_put(to, "_");
     else md_put(to, "%%%s", p->name[n->in[i]]);
