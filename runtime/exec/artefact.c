@@ -23,7 +23,10 @@
 
 // The file stays open as long as the library: the loader knows libraries by name first, and a file
 // number that is used again would give it the old one.
-typedef struct host_code { void *library; int fd; } host_code;
+typedef struct host_code {
+  void *library;
+  int fd;
+} host_code;
 
 static void *lookup_symbol(void *code, const char *symbol) {
   return dlsym(((const host_code *)code)->library, symbol);

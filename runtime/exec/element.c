@@ -5,11 +5,13 @@
 #include <math.h>
 #include <string.h>
 
+// clang-format off
 static const struct { const char *name; int64_t bytes; bool is_float; } elements[MD_NUM_DTYPES] = {
   [MD_F32] = {"f32", 4, true}, [MD_BF16] = {"bf16", 2, true}, [MD_F64] = {"f64", 8, true},
   [MD_I32] = {"i32", 4, false}, [MD_I64] = {"i64", 8, false}, [MD_U8] = {"u8", 1, false},
   [MD_BOOL] = {"bool", 1, false},
 };
+// clang-format on
 
 static bool is_element(md_dtype t) { return t > MD_NO_DTYPE && t < MD_NUM_DTYPES; }
 

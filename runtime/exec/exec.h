@@ -9,7 +9,7 @@
 #include "modist/dtype.h"
 
 // --- element.c: element types --------------------------------------------------------------------
-int64_t md_element_bytes(md_dtype t);        // 0: no such type
+int64_t md_element_bytes(md_dtype t);  // 0: no such type
 bool md_element_is_float(md_dtype t);
 const char *md_element_name(md_dtype t);     // "f32"
 md_dtype md_element_from(const char *name);  // MD_NO_DTYPE when unknown
@@ -29,13 +29,18 @@ typedef struct md_spec {
   int rank;
   int64_t dim[MD_SPEC_RANK];
   int64_t bytes;
-  int init;               // states: md_init of base/init.h
+  int init;  // states: md_init of base/init.h
   double a, b;
   const char *from;
 } md_spec;
 
 typedef enum md_space {
-  MD_IN_ARENA, MD_IN_STATE, MD_IN_INPUT, MD_IN_RESULT, MD_IN_WORKSPACE, MD_NUM_SPACES
+  MD_IN_ARENA,
+  MD_IN_STATE,
+  MD_IN_INPUT,
+  MD_IN_RESULT,
+  MD_IN_WORKSPACE,
+  MD_NUM_SPACES
 } md_space;
 extern const char *const md_space_names[MD_NUM_SPACES];
 typedef struct md_arg {
@@ -43,9 +48,11 @@ typedef struct md_arg {
   int index;              // state, input or result number
   int64_t offset, bytes;  // offset inside the space
   bool write;
-  const char *name;       // of the value, for messages
+  const char *name;  // of the value, for messages
   // What lies there, for --check-nan and --verify: layout as in md_type.
-  md_dtype dtype; int block, rank; int64_t dim[MD_SPEC_RANK];
+  md_dtype dtype;
+  int block, rank;
+  int64_t dim[MD_SPEC_RANK];
 } md_arg;
 
 // One kernel call for each of `items`; items are independent of one another and write disjoint
@@ -53,26 +60,32 @@ typedef struct md_arg {
 // after another.
 //   void symbol(void *const *arg, int64_t item, void *scratch)
 // scratch: `scratch_bytes` of memory of the calling thread, aligned to 64, not cleared.
-typedef struct md_phase { const char *symbol; int64_t items, scratch_bytes; } md_phase;
+typedef struct md_phase {
+  const char *symbol;
+  int64_t items, scratch_bytes;
+} md_phase;
 typedef struct md_launch {
-  const char *name;       // of the region
+  const char *name;  // of the region
   int first_phase, num_phases, first_arg, num_args;
   double flops, bytes;
 } md_launch;
 // After the step: state `index` takes the bytes at src (an arena place), unless updated in place.
-typedef struct md_copy { int state; md_arg src; } md_copy;
+typedef struct md_copy {
+  int state;
+  md_arg src;
+} md_copy;
 
 typedef struct md_program {
-  md_arena *arena;        // owns everything below but the code
+  md_arena *arena;  // owns everything below but the code
   // target: "cpu:" NAME and "+FEATURE" for all that the code needs beyond the architecture's
   // baseline, as machine.c knows them: "cpu:avx2+x86-64-v3". NAME is for people.
   const char *name, *target;
-  const char *path;                   // of the artefact it was loaded from; NULL: made here
-  md_digest graph;                    // of the compiled graph
+  const char *path;  // of the artefact it was loaded from; NULL: made here
+  md_digest graph;   // of the compiled graph
   int64_t arena_bytes, workspace_bytes;
   int num_inputs, num_states, num_results, num_launches, num_phases, num_args, num_copies;
   md_spec *input, *state, *result;
-  md_arg *result_at;                  // where result i lies after the step
+  md_arg *result_at;  // where result i lies after the step
   md_launch *launch;
   md_phase *phase;
   md_arg *arg;
@@ -81,8 +94,9 @@ typedef struct md_program {
   void *code;
   void *(*lookup)(void *code, const char *symbol);
   void (*code_free)(void *code);
-  const void *image; size_t image_bytes;  // position-independent shared object, when there is one
-  const char *graph_text;                 // of the compiled graph, for --verify; may be NULL
+  const void *image;
+  size_t image_bytes;      // position-independent shared object, when there is one
+  const char *graph_text;  // of the compiled graph, for --verify; may be NULL
 } md_program;
 md_program *md_program_create(const char *name);
 void md_program_destroy(md_program *p);
@@ -99,14 +113,18 @@ const md_spec *md_program_state(const md_program *p, const char *name);  // NULL
 // --- zip.c: archives of stored members -----------------------------------------------------------
 // Only what the writer below makes is read: no compression, no gaps, no comments, CRC-32 of every
 // member; each header must be, byte for byte, what the writer would have written.
-typedef struct md_member { const char *name; const void *data; size_t bytes; } md_member;
-void md_zip_write(const md_member *m, int num, md_text *to);   // names: [a-z0-9_.]+, each once
+typedef struct md_member {
+  const char *name;
+  const void *data;
+  size_t bytes;
+} md_member;
+void md_zip_write(const md_member *m, int num, md_text *to);  // names: [a-z0-9_.]+, each once
 // Members point into `file`; the array and the names are in `a`. -1: reported (E0630).
 int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
                 md_diags *d);
 
 // --- machine.c: may this processor run a target? -------------------------------------------------
-bool md_machine_runs(const char *target, char *why, int why_size);   // false: with the reason
+bool md_machine_runs(const char *target, char *why, int why_size);  // false: with the reason
 
 // --- manifest.c: a program as JSON ---------------------------------------------------------------
 enum { MD_ABI_VERSION = 1 };
@@ -118,14 +136,14 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
 bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d);
 
 // --- artefact.c: .mdx, a stored zip with manifest.json, host.so, graph.mdg -----------------------
-bool md_program_save(const md_program *p, const char *path, md_diags *d);   // needs p->image
-md_program *md_program_load(const char *path, md_diags *d);                 // code through a memfd
+bool md_program_save(const md_program *p, const char *path, md_diags *d);  // needs p->image
+md_program *md_program_load(const char *path, md_diags *d);                // code through a memfd
 // An object: target, members, memory, inputs, states, results, launches. Loads no code.
 bool md_artefact_inspect(const char *path, md_json *to, md_diags *d);
 
 // --- pool.c: threads -----------------------------------------------------------------------------
 typedef struct md_pool md_pool;
-md_pool *md_pool_create(int threads);   // 0: one for each core that the process may use
+md_pool *md_pool_create(int threads);  // 0: one for each core that the process may use
 void md_pool_destroy(md_pool *p);
 int md_pool_threads(const md_pool *p);
 // Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part.
@@ -137,38 +155,45 @@ void md_fill_states(const md_program *p, uint64_t seed, md_pool *pool, void *con
 // --- executor.c ----------------------------------------------------------------------------------
 typedef struct md_exec md_exec;
 typedef struct md_exec_options {
-  int threads;            // 0: all
-  uint64_t seed;          // of the initial states
-  bool check_nan;         // stop at the first launch that writes a NaN or infinity
-  bool time;              // keep times of launches
-  int64_t memory_limit;   // bytes; 0: what the machine has free
+  int threads;           // 0: all
+  uint64_t seed;         // of the initial states
+  bool check_nan;        // stop at the first launch that writes a NaN or infinity
+  bool time;             // keep times of launches
+  int64_t memory_limit;  // bytes; 0: what the machine has free
 } md_exec_options;
-typedef struct md_launch_time { int64_t total_ns, min_ns, calls; } md_launch_time;
+typedef struct md_launch_time {
+  int64_t total_ns, min_ns, calls;
+} md_launch_time;
 
 // Checks the program and the memory limit (E0802), allocates arena, states, inputs, workspace and
 // initialises the states. `p` is borrowed. One thread at a time may use an executor.
 md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d);
 void md_exec_destroy(md_exec *e);
-void *md_exec_input(md_exec *e, const char *name, const md_spec **spec);   // NULL: no such input
+void *md_exec_input(md_exec *e, const char *name, const md_spec **spec);  // NULL: no such input
 void *md_exec_state(md_exec *e, const char *name, const md_spec **spec);
 const void *md_exec_result(md_exec *e, const char *name, const md_spec **spec);
 // Allocates nothing. False: reported, and no copy was applied; states that launches write in place
 // may have been written.
 bool md_exec_step(md_exec *e, md_diags *d);
-void *md_exec_arg(md_exec *e, const md_arg *a);   // address of an argument
+void *md_exec_arg(md_exec *e, const md_arg *a);  // address of an argument
 // Called after (before: `before` true) each launch; for taps. NULL removes it.
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
-const md_launch_time *md_exec_times(const md_exec *e);   // one for each launch
-int64_t md_exec_bytes(const md_exec *e);      // arena + states + inputs + results + workspace + scratch
+const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch
+int64_t md_exec_bytes(const md_exec *e);  // arena + states + inputs + results + workspace + scratch
 const md_program *md_exec_program(const md_exec *e);
 
 // --- memory.c: large buffers ---------------------------------------------------------------------
-typedef struct md_block { void *at; size_t bytes; bool mapped; } md_block;
+typedef struct md_block {
+  void *at;
+  size_t bytes;
+  bool mapped;
+} md_block;
 // Zeroed (in the hostile build: NaN everywhere), aligned to 64 bytes, huge pages where it is large.
-bool md_block_create(md_block *b, int64_t bytes);   // false: the system has no memory
+bool md_block_create(md_block *b, int64_t bytes);  // false: the system has no memory
 void md_block_destroy(md_block *b);
-int64_t md_memory_free(void);   // what the machine and the control group have left; INT64_MAX: unknown
+int64_t
+md_memory_free(void);  // what the machine and the control group have left; INT64_MAX: unknown
 
 // --- finite.c: the search for NaN and infinity ---------------------------------------------------
 // Looks at the real elements of a float argument at `at` (not at the padding of blocks). True when
@@ -182,13 +207,14 @@ bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags
 
 // --- trace.c: Chrome / Perfetto JSON of what ran when --------------------------------------------
 typedef struct md_trace md_trace;
-enum { MD_TRACE_SPANS = 1 << 20 };   // later ones are only counted
+enum { MD_TRACE_SPANS = 1 << 20 };  // later ones are only counted
 md_trace *md_trace_create(void);
 void md_trace_destroy(md_trace *t);
 // Thread-safe, allocates nothing. Name and kind are borrowed until the trace is destroyed.
 void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, int64_t start_ns,
                    int64_t end_ns);
-bool md_trace_save(const md_trace *t, const char *path, md_diags *d);   // no span may be in the making
+bool md_trace_save(const md_trace *t, const char *path,
+                   md_diags *d);  // no span may be in the making
 // Launches on thread 0's track, the share of every thread on its own. NULL removes it.
 void md_exec_set_trace(md_exec *e, md_trace *t);
 

@@ -13,7 +13,9 @@
 typedef void (*kernel)(void *const *arg, int64_t item, void *scratch);
 
 // What a thread did of a phase; only kept for a trace. A cache line each.
-typedef struct share { _Alignas(64) int64_t start_ns, end_ns; } share;
+typedef struct share {
+  _Alignas(64) int64_t start_ns, end_ns;
+} share;
 
 struct md_exec {
   const md_program *p;
@@ -31,7 +33,12 @@ struct md_exec {
   md_trace *trace;
 };
 
-typedef struct job { md_exec *e; kernel run; void *const *arg; share *shares; } job;
+typedef struct job {
+  md_exec *e;
+  kernel run;
+  void *const *arg;
+  share *shares;
+} job;
 
 static void *zeroed(int64_t count, size_t size) {
   void *p = calloc((size_t)MD_MAX(count, 1), size);
@@ -39,9 +46,7 @@ static void *zeroed(int64_t count, size_t size) {
   return p;
 }
 
-static md_place place_of(const md_program *p) {
-  return p->path ? MD_IN_FILE(p->path) : MD_NOWHERE;
-}
+static md_place place_of(const md_program *p) { return p->path ? MD_IN_FILE(p->path) : MD_NOWHERE; }
 
 // --- Memory
 
@@ -63,7 +68,8 @@ static demand demand_of(const md_program *p, int threads) {
   for (int i = 0; i < p->num_results; i++)
     if (p->result_at[i].space == MD_IN_RESULT) n.results += p->result[i].bytes;
   for (int i = 0; i < p->num_phases; i++) n.scratch = MD_MAX(n.scratch, p->phase[i].scratch_bytes);
-  const int64_t parts[] = {n.arena, n.workspace, n.inputs, n.states, n.results, n.scratch * threads};
+  const int64_t parts[] = {n.arena,  n.workspace, n.inputs,
+                           n.states, n.results,   n.scratch * threads};
   for (int i = 0; i < MD_COUNT(parts); i++)
     if (!md_add_size(n.total, parts[i], &n.total)) n.total = INT64_MAX;
   return n;
@@ -94,8 +100,10 @@ static bool allocate(md_exec *e, md_diags *d) {
   }
   bool ok = md_block_create(&e->arena, n.arena) && md_block_create(&e->workspace, n.workspace) &&
             md_block_create(&e->shares, threads * (int64_t)sizeof(share));
-  for (int i = 0; i < p->num_inputs; i++) ok = ok && md_block_create(&e->input[i], p->input[i].bytes);
-  for (int i = 0; i < p->num_states; i++) ok = ok && md_block_create(&e->state[i], p->state[i].bytes);
+  for (int i = 0; i < p->num_inputs; i++)
+    ok = ok && md_block_create(&e->input[i], p->input[i].bytes);
+  for (int i = 0; i < p->num_states; i++)
+    ok = ok && md_block_create(&e->state[i], p->state[i].bytes);
   for (int i = 0; i < p->num_results; i++)
     if (p->result_at[i].space == MD_IN_RESULT)
       ok = ok && md_block_create(&e->result[i], p->result[i].bytes);
@@ -150,13 +158,14 @@ static void run_phase_traced(md_exec *e, const md_phase *f, job *j) {
 
 // --- The search for NaN
 
-static bool check_spec(md_exec *e, const char *what, const md_spec *s, const void *at, md_diags *d) {
+static bool check_spec(md_exec *e, const char *what, const md_spec *s, const void *at,
+                       md_diags *d) {
   char found[160];
   md_arg a = {.dtype = s->dtype, .rank = s->rank};
   memcpy(a.dim, s->dim, sizeof a.dim);
   if (md_arg_is_finite(&a, at, found, sizeof found)) return true;
-  return md_error(d, E0710, place_of(e->p), "%s '%s' is not finite before step %" PRId64 ": %s", what,
-                  s->name, e->num_steps + 1, found);
+  return md_error(d, E0710, place_of(e->p), "%s '%s' is not finite before step %" PRId64 ": %s",
+                  what, s->name, e->num_steps + 1, found);
 }
 
 // What comes from outside is named before a region is blamed for it.
@@ -176,8 +185,9 @@ static bool check_launch(md_exec *e, int launch, md_diags *d) {
     char found[160];
     if (!a->write || md_arg_is_finite(a, e->arg[i], found, sizeof found)) continue;
     return md_error(d, E0710, place_of(e->p),
-                    "region '%s' (launch %d of %d, step %" PRId64 ") made '%s' not finite: %s", l->name,
-                    launch + 1, e->p->num_launches, e->num_steps + 1, a->name ? a->name : "?", found);
+                    "region '%s' (launch %d of %d, step %" PRId64 ") made '%s' not finite: %s",
+                    l->name, launch + 1, e->p->num_launches, e->num_steps + 1,
+                    a->name ? a->name : "?", found);
   }
   return true;
 }

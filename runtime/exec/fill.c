@@ -44,7 +44,8 @@ static void fill_piece(void *ctx, int64_t item, int thread) {
   int64_t piece = piece_of(s), first = (item - f->first_item[lo]) * piece;
   int64_t n = MD_MIN(piece, md_spec_elements(s) - first);
   double *x = f->buffer + thread * f->room;
-  md_init_values((md_init)rule->init, rule->a, rule->b, rule->name, f->seed, row_of(s), first, n, x);
+  md_init_values((md_init)rule->init, rule->a, rule->b, rule->name, f->seed, row_of(s), first, n,
+                 x);
   for (int64_t i = 0; i < n; i++) md_element_store(s->dtype, f->state[lo], first + i, x[i]);
 }
 

@@ -10,7 +10,9 @@
 #include <math.h>
 #include <string.h>
 
-typedef struct finding { int64_t num_bad, first; } finding;  // first: offset in elements as stored
+typedef struct finding {
+  int64_t num_bad, first;
+} finding;  // first: offset in elements as stored
 
 // Branch-free over a stretch, so that it runs at the speed of memory; slow only where it matters.
 static bool run_is_finite(md_dtype t, const void *at, int64_t first, int64_t n) {
@@ -64,7 +66,8 @@ bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size
     for (int64_t i = 0; i < a->dim[0]; i++) {
       look_at(a->dtype, at, offset, (blocks - 1) * places * a->block, &f);
       offset += (blocks - 1) * places * a->block;
-      for (int64_t k = 0; k < places; k++, offset += a->block) look_at(a->dtype, at, offset, last, &f);
+      for (int64_t k = 0; k < places; k++, offset += a->block)
+        look_at(a->dtype, at, offset, last, &f);
     }
   }
   if (f.num_bad == 0) return true;
@@ -72,8 +75,11 @@ bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size
   int64_t idx[MD_SPEC_RANK];
   index_of(a, f.first, idx);
   double x = md_element_load(a->dtype, at, f.first);
-  int n = snprintf(what, (size_t)what_size, "%" PRId64 " of %" PRId64 " elements, the first is %s at [",
-                   f.num_bad, elements, isnan(x) ? "nan" : x < 0 ? "-inf" : "inf");
+  int n = snprintf(what, (size_t)what_size,
+                   "%" PRId64 " of %" PRId64 " elements, the first is %s at [", f.num_bad, elements,
+                   isnan(x) ? "nan"
+                   : x < 0  ? "-inf"
+                            : "inf");
   for (int i = 0; i < a->rank && n < what_size; i++)
     n += snprintf(what + n, (size_t)(what_size - n), i ? ",%" PRId64 : "%" PRId64, idx[i]);
   if (n < what_size) snprintf(what + n, (size_t)(what_size - n), "]");

@@ -180,11 +180,16 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
 
 // --- Reading
 
-typedef struct reader { md_program *p; md_diags *d; bool has_failed; } reader;
+typedef struct reader {
+  md_program *p;
+  md_diags *d;
+  bool has_failed;
+} reader;
 
 static void wrong(reader *r, const char *key, const char *need) {
   if (!r->has_failed)
-    md_error(r->d, E0632, MD_IN_FILE(r->p->path), MANIFEST ": '%s' is missing or is not %s", key, need);
+    md_error(r->d, E0632, MD_IN_FILE(r->p->path), MANIFEST ": '%s' is missing or is not %s", key,
+             need);
   r->has_failed = true;
 }
 
@@ -212,7 +217,8 @@ static const char *get_str(reader *r, const json_t *from, const char *key) {
   return md_strdup(r->p->arena, s ? s : "");
 }
 
-static int get_word(reader *r, const json_t *from, const char *key, const char *const *words, int num) {
+static int get_word(reader *r, const json_t *from, const char *key, const char *const *words,
+                    int num) {
   const char *s = json_string_value(json_object_get(from, key));
   for (int i = 0; s && i < num; i++)
     if (!strcmp(s, words[i])) return i;
@@ -313,7 +319,8 @@ static void get_launches(reader *r, const json_t *root) {
     int phases, args;
     get_rows(r, row(rows, i), "phases", &phases);
     get_rows(r, row(rows, i), "args", &args);
-    if (phases > MAX_ROWS - p->num_phases || args > MAX_ROWS - p->num_args) wrong(r, "launches", "short enough");
+    if (phases > MAX_ROWS - p->num_phases || args > MAX_ROWS - p->num_args)
+      wrong(r, "launches", "short enough");
     if (r->has_failed) return;
     p->num_phases += phases;
     p->num_args += args;
@@ -348,13 +355,15 @@ static bool check_version(reader *r, const json_t *root) {
   char shown[64];
   md_error(r->d, E0631, MD_IN_FILE(r->p->path),
            "artefact has format '%s' and ABI version %lld, but '%s' and %d are needed here",
-           md_clean(format, shown, sizeof shown), (long long)abi, MD_ARTEFACT_FORMAT, MD_ABI_VERSION);
+           md_clean(format, shown, sizeof shown), (long long)abi, MD_ARTEFACT_FORMAT,
+           MD_ABI_VERSION);
   md_hint(r->d, "modistc compile ... -o %s", r->p->path);
   return false;
 }
 
 // The archive holds what the manifest lists, no less and no more, unchanged.
-static bool check_members(reader *r, const json_t *root, const md_member *members, int num_members) {
+static bool check_members(reader *r, const json_t *root, const md_member *members,
+                          int num_members) {
   int num;
   const json_t *rows = get_rows(r, root, "members", &num);
   if (!r->has_failed && num != num_members - 1) wrong(r, "members", "what the archive holds");
@@ -367,8 +376,8 @@ static bool check_members(reader *r, const json_t *root, const md_member *member
     if (strcmp(name, m->name) || bytes != (int64_t)m->bytes) {
       wrong(r, "members", "what the archive holds");
     } else if (want.lo != is.lo || want.hi != is.hi) {
-      md_error(r->d, E0630, MD_IN_FILE(r->p->path), "artefact is damaged: the checksum of '%s' differs",
-               m->name);
+      md_error(r->d, E0630, MD_IN_FILE(r->p->path),
+               "artefact is damaged: the checksum of '%s' differs", m->name);
       r->has_failed = true;
     }
   }
@@ -408,8 +417,9 @@ static void get_program(reader *r, const json_t *root) {
 bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d) {
   reader *r = &(reader){.p = p, .d = d};
   if (strcmp(members[0].name, MANIFEST))
-    return md_error(d, E0630, MD_IN_FILE(p->path), "not an artefact: its first member is '%s', not '%s'",
-                    members[0].name, MANIFEST);
+    return md_error(d, E0630, MD_IN_FILE(p->path),
+                    "not an artefact: its first member is '%s', not '%s'", members[0].name,
+                    MANIFEST);
   json_error_t e;
   json_t *root = json_loadb(members[0].data, members[0].bytes, JSON_REJECT_DUPLICATES, &e);
   if (!root) {

@@ -2,8 +2,8 @@
 // Large buffers straight from the system: zeroed, returned at once when freed, and with huge pages,
 // which halve the time of kernels that walk through more memory than the TLB covers.
 //
-// The hostile build takes all of them from malloc, so that AddressSanitizer sees overruns, and fills
-// them with NaN, so that reading what was never written shows.
+// The hostile build takes all of them from malloc, so that AddressSanitizer sees overruns, and
+// fills them with NaN, so that reading what was never written shows.
 #include "runtime/exec/exec.h"
 
 #include <stdlib.h>

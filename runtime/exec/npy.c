@@ -14,15 +14,22 @@
 enum { MAGIC_LEN = 6, ALIGN = 64 };
 #define MAX_FILE ((int64_t)1 << 40)
 
+// clang-format off
 static const char *const descriptions[MD_NUM_DTYPES] = {
   [MD_F32] = "<f4", [MD_BF16] = "<f4", [MD_F64] = "<f8", [MD_I32] = "<i4",
   [MD_I64] = "<i8", [MD_U8] = "|u1",   [MD_BOOL] = "|b1",
 };
+// clang-format on
 
 // What lies in the file: NumPy has no bf16.
 static md_dtype stored_type(md_dtype t) { return t == MD_BF16 ? MD_F32 : t; }
 
-typedef struct header { char descr[16]; bool is_fortran; int rank; int64_t dim[MD_SPEC_RANK]; } header;
+typedef struct header {
+  char descr[16];
+  bool is_fortran;
+  int rank;
+  int64_t dim[MD_SPEC_RANK];
+} header;
 
 static const char *skip(const char *p) { return p + strspn(p, " \n"); }
 

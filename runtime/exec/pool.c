@@ -29,9 +29,9 @@
 #include <unistd.h>
 
 enum {
-  SPINS = 4000,      // some 50 us: longer than the gap between two launches of a step
+  SPINS = 4000,  // some 50 us: longer than the gap between two launches of a step
   MAX_THREADS = 1024,
-  SHARES = 4,        // a claim takes 1/(SHARES * threads) of what is left: large first, then single
+  SHARES = 4,  // a claim takes 1/(SHARES * threads) of what is left: large first, then single
 };
 
 struct md_pool {
@@ -52,7 +52,10 @@ struct md_pool {
   atomic_bool caller_sleeps;
 };
 
-typedef struct start { md_pool *pool; int thread; } start;
+typedef struct start {
+  md_pool *pool;
+  int thread;
+} start;
 
 static void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -80,7 +83,8 @@ static void work(md_pool *p, int thread) {
     if (!atomic_compare_exchange_weak(&p->unclaimed, &unclaimed, unclaimed - take)) continue;
     int64_t first = p->n - unclaimed;
     for (int64_t i = first; i < first + take; i++) p->fn(p->ctx, i, thread);
-    if (atomic_fetch_sub(&p->left, take) == take && atomic_load(&p->caller_sleeps)) wake(&p->ends, 1);
+    if (atomic_fetch_sub(&p->left, take) == take && atomic_load(&p->caller_sleeps))
+      wake(&p->ends, 1);
     unclaimed = atomic_load(&p->unclaimed);
   }
 }
@@ -122,8 +126,8 @@ static void wait_for_end(md_pool *p) {
 
 static int usable_cores(void) {
   cpu_set_t set;
-  long n = sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set)
-                                                       : sysconf(_SC_NPROCESSORS_ONLN);
+  long n =
+      sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
   return (int)MD_MAX(1, MD_MIN(n, MAX_THREADS));
 }
 
@@ -155,11 +159,12 @@ md_pool *md_pool_create(int threads) {
   if (!p) md_out_of_memory(sizeof *p);
   memset(p, 0, sizeof *p);
   p->num_threads = threads;
-  p->spins = threads <= cores ? SPINS : 0;  // with fewer cores, who spins keeps another from working
+  p->spins = threads <= cores ? SPINS : 0;  // with fewer cores, who spins holds up another
   p->worker = calloc((size_t)threads, sizeof *p->worker);
   if (!p->worker) md_out_of_memory((size_t)threads * sizeof *p->worker);
   // Fewer threads than wanted are slower, not wrong.
-  while (p->num_workers + 1 < threads && add_worker(p)) {}
+  while (p->num_workers + 1 < threads && add_worker(p)) {
+  }
   return p;
 }
 
@@ -174,7 +179,8 @@ void md_pool_destroy(md_pool *p) {
 
 int md_pool_threads(const md_pool *p) { return p->num_threads; }
 
-void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx) {
+void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread),
+                 void *ctx) {
   if (n == 1 || p->num_workers == 0) {
     for (int64_t i = 0; i < n; i++) fn(ctx, i, 0);
     return;

@@ -14,14 +14,18 @@
 enum {
   MAX_COUNT = 1 << 20,  // of inputs, states, results, launches, phases, arguments, copies
   MAX_NAME = 255,
-  MAX_HOPS = 8,         // of a state that copies a state that copies ...
+  MAX_HOPS = 8,  // of a state that copies a state that copies ...
 };
 #define MAX_BYTES ((int64_t)1 << 46)  // of a buffer: sums of a few stay far from overflow
 #define MAX_ITEMS ((int64_t)1 << 40)
 
-const char *const md_space_names[MD_NUM_SPACES] = {"arena", "state", "input", "result", "workspace"};
+const char *const md_space_names[MD_NUM_SPACES] = {"arena", "state", "input", "result",
+                                                   "workspace"};
 
-typedef struct check { const md_program *p; md_diags *d; } check;
+typedef struct check {
+  const md_program *p;
+  md_diags *d;
+} check;
 
 static bool bad(const check *c, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static bool bad(const check *c, const char *fmt, ...) {
@@ -34,9 +38,7 @@ static bool bad(const check *c, const char *fmt, ...) {
   return md_error(c->d, E0632, at, "program: %s", md_clean(text, clean, sizeof clean));
 }
 
-static bool name_is_fine(const char *s) {
-  return s && *s && strnlen(s, MAX_NAME + 1) <= MAX_NAME;
-}
+static bool name_is_fine(const char *s) { return s && *s && strnlen(s, MAX_NAME + 1) <= MAX_NAME; }
 
 static bool symbol_is_fine(const char *s) {
   if (!name_is_fine(s)) return false;
@@ -57,14 +59,14 @@ static int64_t tensor_bytes(md_dtype t, int rank, const int64_t *dim, int block)
 }
 
 static bool check_count(const check *c, const char *what, int num, const void *rows) {
-  if (num < 0 || num > MAX_COUNT) return bad(c, "%d %s; 0 to %d are possible", num, what, MAX_COUNT);
+  if (num < 0 || num > MAX_COUNT)
+    return bad(c, "%d %s; 0 to %d are possible", num, what, MAX_COUNT);
   return num == 0 || rows || bad(c, "%d %s are announced, but there are none", num, what);
 }
 
 static bool check_bytes(const check *c, const char *what, int64_t bytes) {
-  return (bytes >= 0 && bytes <= MAX_BYTES) ||
-         bad(c, "%s of %lld bytes; 0 to %lld are possible", what, (long long)bytes,
-             (long long)MAX_BYTES);
+  return (bytes >= 0 && bytes <= MAX_BYTES) || bad(c, "%s of %lld bytes; 0 to %lld are possible",
+                                                   what, (long long)bytes, (long long)MAX_BYTES);
 }
 
 static int compare_names(const void *a, const void *b) {
@@ -121,8 +123,10 @@ static int64_t space_bytes(const md_program *p, const md_arg *a) {
   switch (a->space) {
   case MD_IN_ARENA: return p->arena_bytes;
   case MD_IN_WORKSPACE: return p->workspace_bytes;
-  case MD_IN_STATE: return a->index >= 0 && a->index < p->num_states ? p->state[a->index].bytes : -1;
-  case MD_IN_INPUT: return a->index >= 0 && a->index < p->num_inputs ? p->input[a->index].bytes : -1;
+  case MD_IN_STATE:
+    return a->index >= 0 && a->index < p->num_states ? p->state[a->index].bytes : -1;
+  case MD_IN_INPUT:
+    return a->index >= 0 && a->index < p->num_inputs ? p->input[a->index].bytes : -1;
   case MD_IN_RESULT:
     if (a->index < 0 || a->index >= p->num_results) return -1;
     return p->result_at[a->index].space == MD_IN_RESULT ? p->result[a->index].bytes : -1;
@@ -137,7 +141,8 @@ static bool check_arg(const check *c, const char *where, const md_arg *a) {
   if (room < 0) return bad(c, "%s: '%s' lies in memory that does not exist", where, name);
   if (!md_add_size(a->offset, a->bytes, &end) || end > room)
     return bad(c, "%s: '%s' reaches beyond the %s (%lld bytes at %lld of %lld)", where, name,
-               md_space_names[a->space], (long long)a->bytes, (long long)a->offset, (long long)room);
+               md_space_names[a->space], (long long)a->bytes, (long long)a->offset,
+               (long long)room);
   if (a->write && a->space == MD_IN_INPUT)
     return bad(c, "%s: '%s' writes to an input", where, name);
   if (a->dtype == MD_NO_DTYPE) return true;

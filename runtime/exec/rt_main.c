@@ -27,7 +27,9 @@ static const char usage[] =
     "  --version, -h, --help\n"
     "Exit codes: 0 ok, 1 failure, 2 usage, 4 wrong machine, 5 bad file, 6 memory, 7 NaN.\n";
 
-typedef struct binding { const char *name, *value; } binding;
+typedef struct binding {
+  const char *name, *value;
+} binding;
 
 typedef struct request {
   const char *artefact, *trace;
@@ -38,7 +40,20 @@ typedef struct request {
   int num_input, cap_input, num_output, cap_output;
 } request;
 
-enum { STEPS = 256, THREADS, SEED, INPUT, OUTPUT, LIMIT, CHECK_NAN, TIMES, TRACE, INSPECT, VERSION };
+enum {
+  STEPS = 256,
+  THREADS,
+  SEED,
+  INPUT,
+  OUTPUT,
+  LIMIT,
+  CHECK_NAN,
+  TIMES,
+  TRACE,
+  INSPECT,
+  VERSION
+};
+// clang-format off
 static const struct option options[] = {
   {"steps", required_argument, NULL, STEPS},       {"threads", required_argument, NULL, THREADS},
   {"seed", required_argument, NULL, SEED},         {"input", required_argument, NULL, INPUT},
@@ -48,6 +63,7 @@ static const struct option options[] = {
   {"version", no_argument, NULL, VERSION},         {"help", no_argument, NULL, 'h'},
   {0},
 };
+// clang-format on
 
 static bool misused(md_diags *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static bool misused(md_diags *d, const char *fmt, ...) {
@@ -118,7 +134,8 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     if (!parse_option(r, c, optarg, d)) return false;
   }
   if (optind == argc) return misused(d, "no artefact is given");
-  if (optind + 1 < argc) return misused(d, "one artefact at a time; '%s' is too much", argv[optind + 1]);
+  if (optind + 1 < argc)
+    return misused(d, "one artefact at a time; '%s' is too much", argv[optind + 1]);
   r->artefact = argv[optind];
   return true;
 }
@@ -232,7 +249,8 @@ static void print_times(md_exec *e) {
   for (int i = 0; i < p->num_launches; i++) total += t[i].total_ns;
   printf("%10s %10s %6s %9s %8s  %s\n", "mean us", "min us", "share", "GFLOP/s", "GB/s", "region");
   for (int i = 0; i < p->num_launches; i++) {
-    double mean = (double)t[i].total_ns / (double)MD_MAX(t[i].calls, 1), least = (double)MD_MAX(t[i].min_ns, 1);
+    double mean = (double)t[i].total_ns / (double)MD_MAX(t[i].calls, 1),
+           least = (double)MD_MAX(t[i].min_ns, 1);
     printf("%10.1f %10.1f %5.1f%% %9.1f %8.1f  %s\n", mean / 1e3, least / 1e3,
            100 * (double)t[i].total_ns / (double)MD_MAX(total, 1), p->launch[i].flops / least,
            p->launch[i].bytes / least, p->launch[i].name);
@@ -285,7 +303,8 @@ int main(int argc, char **argv) {
     if (r.wants_inspect) inspect(&r, d);
     else run(&r, d);
   }
-  if (fflush(stdout) || ferror(stdout)) md_error(d, E0801, MD_NOWHERE, "standard output cannot be written");
+  if (fflush(stdout) || ferror(stdout))
+    md_error(d, E0801, MD_NOWHERE, "standard output cannot be written");
   md_diags_print(d, stderr, isatty(STDERR_FILENO) && !getenv("NO_COLOR"));
   int status = (int)md_diags_status(d);
   free(r.input);

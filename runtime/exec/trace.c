@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What ran when, for chrome://tracing and ui.perfetto.dev. Room for all spans is reserved at the
-// start (the system gives memory only as it is touched), so that adding one is a counter and a store;
-// what comes after the last place is counted.
+// start (the system gives memory only as it is touched), so that adding one is a counter and a
+// store; what comes after the last place is counted.
 #include "runtime/exec/exec.h"
 
 #include "base/file.h"
@@ -10,7 +10,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct span { const char *name, *kind; int64_t start_ns, end_ns; int thread; } span;
+typedef struct span {
+  const char *name, *kind;
+  int64_t start_ns, end_ns;
+  int thread;
+} span;
 
 struct md_trace {
   span *spans;

@@ -4,8 +4,8 @@
 //   [local header | data] ...  [central header] ...  [end record]
 //
 // Reading is strict by construction: from what the central directory says of a member, both of its
-// headers are made anew and must be in the file byte for byte, one after another without gaps, and
-// likewise the end record. So every byte of the file is either such a header or covered by a CRC-32.
+// headers are made anew and must be in the file byte for byte, one after another without gaps; so
+// must the end record. Thus every byte of the file is either such a header or covered by a CRC-32.
 #include "runtime/exec/exec.h"
 
 #include <stdlib.h>
@@ -14,8 +14,10 @@
 #include <zlib.h>
 
 enum {
-  LOCAL = 30, CENTRAL = 46, END = 22,  // bytes of the records, without names
-  MAX_MEMBERS = 64, MAX_NAME = 64,
+  CENTRAL = 46,  // bytes of a central header without its name
+  END = 22,      // bytes of the end record
+  MAX_MEMBERS = 64,
+  MAX_NAME = 64,
 };
 // Without ZIP64 all sizes and offsets are 32 bits.
 #define MAX_BYTES ((size_t)UINT32_MAX)
@@ -26,7 +28,10 @@ typedef struct entry {
   uint32_t stamp;  // DOS date << 16 | DOS time
 } entry;
 
-typedef struct record { unsigned char at[CENTRAL + MAX_NAME]; size_t len; } record;
+typedef struct record {
+  unsigned char at[CENTRAL + MAX_NAME];
+  size_t len;
+} record;
 
 static void put(record *r, uint32_t x, int bytes) {
   for (int i = 0; i < bytes; i++) r->at[r->len++] = (unsigned char)(x >> 8 * i);
@@ -69,8 +74,8 @@ static record central_header(const entry *e) {
   put(&r, 0x02014B50, 4);
   put(&r, 3 << 8 | 20, 2);  // made on Unix
   put_common(&r, e);
-  put(&r, 0, 2);            // no comment
-  put(&r, 0, 2);            // one disk
+  put(&r, 0, 2);  // no comment
+  put(&r, 0, 2);  // one disk
   put(&r, 0, 2);
   put(&r, 0100644u << 16, 4);  // a regular file, rw-r--r--
   put(&r, e->offset, 4);
@@ -153,8 +158,8 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
   int num = (int)get(end + 10, 2);
   size_t central_bytes = get(end + 12, 4), central = get(end + 16, 4);
   record want = end_record(num, central, central_bytes);
-  if (!stands_at(r, bytes - END, &want) || num < 1 || num > MAX_MEMBERS ||
-      central > bytes - END || central_bytes != bytes - END - central)
+  if (!stands_at(r, bytes - END, &want) || num < 1 || num > MAX_MEMBERS || central > bytes - END ||
+      central_bytes != bytes - END - central)
     return damaged(r, "its end is missing or does not fit");
 
   md_member *members = MD_NEW_ARRAY(a, md_member, num);
@@ -166,14 +171,17 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
     for (int k = 0; k < i; k++)
       if (!strcmp(members[k].name, e.name)) return damaged(r, "two members have one name");
     want = local_header(&e);
-    if (e.offset != data || !stands_at(r, data, &want) || e.bytes > central - MD_MIN(central, data + want.len))
+    if (e.offset != data || !stands_at(r, data, &want) ||
+        e.bytes > central - MD_MIN(central, data + want.len))
       return damaged(r, "a member is not where its directory says");
     data += want.len;
-    if (crc32_z(0, r->file + data, e.bytes) != e.crc) return damaged(r, "the checksum of a member differs");
+    if (crc32_z(0, r->file + data, e.bytes) != e.crc)
+      return damaged(r, "the checksum of a member differs");
     members[i] = (md_member){md_strdup(a, e.name), r->file + data, e.bytes};
     data += e.bytes;
   }
-  if (data != central || header != bytes - END) return damaged(r, "it has bytes that nothing describes");
+  if (data != central || header != bytes - END)
+    return damaged(r, "it has bytes that nothing describes");
   *m = members;
   return num;
 }

@@ -23,13 +23,22 @@ static md_spec f32_spec(const char *name, int64_t n) {
   return (md_spec){.name = name, .dtype = MD_F32, .rank = 1, .dim = {n}, .bytes = 4 * n};
 }
 
-static md_arg f32_arg(md_space space, int index, int64_t offset, int64_t n, const char *name, bool write) {
-  return (md_arg){.space = space, .index = index, .offset = offset, .bytes = 4 * n, .write = write,
-                  .name = name, .dtype = MD_F32, .rank = 1, .dim = {n}};
+static md_arg f32_arg(md_space space, int index, int64_t offset, int64_t n, const char *name,
+                      bool write) {
+  return (md_arg){.space = space,
+                  .index = index,
+                  .offset = offset,
+                  .bytes = 4 * n,
+                  .write = write,
+                  .name = name,
+                  .dtype = MD_F32,
+                  .rank = 1,
+                  .dim = {n}};
 }
 
 static md_arg scalar_arg(md_space space, int index, md_dtype t, const char *name) {
-  return (md_arg){.space = space, .index = index, .bytes = 4, .write = true, .name = name, .dtype = t};
+  return (md_arg){
+      .space = space, .index = index, .bytes = 4, .write = true, .name = name, .dtype = t};
 }
 
 // Without code.
@@ -73,8 +82,18 @@ static md_program *bare_program(void) {
   p->arg[5] = scalar_arg(MD_IN_RESULT, 0, MD_F32, "loss");
   p->arg[6] = scalar_arg(MD_IN_STATE, 1, MD_I32, "step");
   p->launch = MD_NEW_ARRAY(a, md_launch, p->num_launches = 2);
-  p->launch[0] = (md_launch){.name = "scale", .num_phases = 1, .num_args = 3, .flops = 2 * ELEMENTS, .bytes = 12 * ELEMENTS};
-  p->launch[1] = (md_launch){.name = "sum", .first_phase = 1, .num_phases = 2, .first_arg = 3, .num_args = 4, .flops = ELEMENTS, .bytes = 4.5 * ELEMENTS};
+  p->launch[0] = (md_launch){.name = "scale",
+                             .num_phases = 1,
+                             .num_args = 3,
+                             .flops = 2 * ELEMENTS,
+                             .bytes = 12 * ELEMENTS};
+  p->launch[1] = (md_launch){.name = "sum",
+                             .first_phase = 1,
+                             .num_phases = 2,
+                             .first_arg = 3,
+                             .num_args = 4,
+                             .flops = ELEMENTS,
+                             .bytes = 18432};
   p->copy = MD_NEW_ARRAY(a, md_copy, p->num_copies = 1);
   p->copy[0] = (md_copy){0, f32_arg(MD_IN_ARENA, 0, Y_AT, ELEMENTS, "y", false)};
   return p;

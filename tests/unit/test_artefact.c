@@ -14,7 +14,9 @@
 
 static char folder[] = "/tmp/modist-artefact-XXXXXX";
 
-static const char *in_folder(md_arena *a, const char *name) { return md_format(a, "%s/%s", folder, name); }
+static const char *in_folder(md_arena *a, const char *name) {
+  return md_format(a, "%s/%s", folder, name);
+}
 
 // Without the fsync of md_file_save: thousands are written.
 static void write_file(const char *path, const void *data, size_t len) {
@@ -75,7 +77,7 @@ START_TEST(loaded_program_computes_the_same_bits) {
   ck_assert_mem_eq(&loss[0], &loss[1], sizeof loss[0]);
   ck_assert_str_eq(loaded->graph_text, made->graph_text);
   ck_assert_str_eq(loaded->launch[1].name, "sum");
-  ck_assert(loaded->launch[1].bytes == 4.5 * ELEMENTS);
+  ck_assert(loaded->launch[1].bytes == 18432);
   ck_assert_ptr_null(loaded->arg[4].name);
   ck_assert_uint_eq(loaded->graph.hi, 0xFEDCBA9876543210u);
   md_program_destroy(made);
@@ -144,7 +146,13 @@ END_TEST
 
 // A copy of the fixture's artefact that is damaged in place: writing thousands of files anew would
 // wait for the disk each time.
-typedef struct victim { md_arena *a; md_diags *d; const char *path; md_text file; int fd; } victim;
+typedef struct victim {
+  md_arena *a;
+  md_diags *d;
+  const char *path;
+  md_text file;
+  int fd;
+} victim;
 
 static victim victim_create(void) {
   victim v = {.a = md_arena_create(), .d = md_diags_create()};
@@ -204,9 +212,12 @@ START_TEST(growth_at_either_end_is_found) {
   victim v = victim_create();
   ck_assert_int_eq(pwrite(v.fd, "x", 1, (off_t)v.file.len), 1);
   ck_assert(!is_accepted(&v));
-  ck_assert_str_eq(md_diags_text(v.d),
-                   md_format(v.a, "%s: error[E0630]: artefact is damaged: its end is missing or does not "
-                                  "fit\n   hint: modistc compile ... -o %s\n", v.path, v.path));
+  ck_assert_str_eq(
+      md_diags_text(v.d),
+      md_format(v.a,
+                "%s: error[E0630]: artefact is damaged: its end is missing or does not "
+                "fit\n   hint: modistc compile ... -o %s\n",
+                v.path, v.path));
   ck_assert_int_eq(pwrite(v.fd, v.file.s, v.file.len, 1), (ssize_t)v.file.len);
   ck_assert(!is_accepted(&v));
   ck_assert(strstr(md_diags_text(v.d), "error[E0630]: not an artefact: it is no zip archive\n"));
@@ -223,7 +234,8 @@ static void write_edited(const char *path, const char *from, const char *to) {
   ck_assert_int_eq(num, 3);
   char *manifest = md_strndup(a, m[0].data, m[0].bytes), *at = strstr(manifest, from);
   ck_assert_msg(at != NULL, "'%s' is not in the manifest", from);
-  const char *edited = md_format(a, "%.*s%s%s", (int)(at - manifest), manifest, to, at + strlen(from));
+  const char *edited =
+      md_format(a, "%.*s%s%s", (int)(at - manifest), manifest, to, at + strlen(from));
   m[0].data = edited;
   m[0].bytes = strlen(edited);
   md_zip_write(m, num, &zip);
@@ -233,33 +245,37 @@ static void write_edited(const char *path, const char *from, const char *to) {
   md_arena_destroy(a);
 }
 
-typedef struct edit { const char *from, *to, *code, *text; md_status status; } edit;
+typedef struct edit {
+  md_code code;
+  const char *from, *to, *text;
+} edit;
 static const edit edits[] = {
-  {"modist.artefact/1", "modist.artefact/2", "E0631", "artefact has format 'modist.artefact/2' and ABI version 1, but "
-   "'modist.artefact/1' and 1 are needed here", MD_ERR_DATA},
-  {"\"abi\": 1", "\"abi\": 2", "E0631", "ABI version 2", MD_ERR_DATA},
-  {"\"abi\": 1,", "", "E0632", "manifest.json: 'abi' is missing or is not a number in its range", MD_ERR_DATA},
-  {"\"abi\": 1", "\"abi\": 1, \"abi\": 1", "E0632", "duplicate object key", MD_ERR_DATA},
-  {"{", "[", "E0632", "manifest.json: line 2", MD_ERR_DATA},
-  {"cpu:generic", "cpu:generic+x86-64-v9", "E0633", "'x86-64-v9' is no feature known here", MD_ERR_MISSING},
-  {"cpu:generic", "cuda:sm_80", "E0633", "artefact is for target 'cuda:sm_80'", MD_ERR_MISSING},
-  {"\"type\":\"f32\"", "\"type\":\"f33\"", "E0632", "'type' is missing or is not an element type", MD_ERR_DATA},
-  {"\"w\",\"type\":\"f32\",\"shape\":[4096]", "\"w\",\"type\":\"f32\",\"shape\":[4097]", "E0632",
-   "state 'w_ema' copies 'w', which has another shape", MD_ERR_DATA},
-  {"\"shape\":[4096]", "\"shape\":[1,1,1,1,1,1,1]", "E0632", "'shape' is missing", MD_ERR_DATA},
-  {"\"shape\":[4096]", "\"shape\":[4611686018427387904,4]", "E0632", "no possible type", MD_ERR_DATA},
-  {"\"shape\":[4096]", "\"shape\":[-4096]", "E0632", "no possible type", MD_ERR_DATA},
-  {"\"offset\":128", "\"offset\":132", "E0632", "reaches beyond the arena", MD_ERR_DATA},
-  {"\"offset\":128", "\"offset\":-8", "E0632", "'offset' is missing or is not a number", MD_ERR_DATA},
-  {"\"offset\":128", "\"offset\":1e3", "E0632", "'offset' is missing or is not a number", MD_ERR_DATA},
-  {"\"in\":\"arena\"", "\"in\":\"stack\"", "E0632", "'in' is missing or is not a word", MD_ERR_DATA},
-  {"\"init\":\"uniform\"", "\"init\":\"randn\"", "E0632", "'init' is missing or is not a word", MD_ERR_DATA},
-  {"\"copies\"", "\"copy\"", "E0632", "'copies' is missing or is not a list of objects", MD_ERR_DATA},
-  {"\"symbol\":\"scale\"", "\"symbol\":\"sc-le\"", "E0632", "is not made of", MD_ERR_DATA},
-  {"\"items\":16", "\"items\":0", "E0632", "symbol 'scale' has 0 items", MD_ERR_DATA},
-  {"graph.mdg", "grabh.mdg", "E0632", "'members' is missing or is not what the archive holds", MD_ERR_DATA},
-  {"\"xxh3\":\"", "\"xxh3\":\"0", "E0632", "'xxh3' is missing or is not 32 hexadecimal digits", MD_ERR_DATA},
-  {"\"graph\": \"fedcba98", "\"graph\": \"fedcbaXX", "E0632", "'graph' is missing or is not 32", MD_ERR_DATA},
+    {E0631, "modist.artefact/1", "modist.artefact/2",
+     "artefact has format 'modist.artefact/2' and ABI version 1, but "
+     "'modist.artefact/1' and 1 are needed here"},
+    {E0631, "\"abi\": 1", "\"abi\": 2", "ABI version 2"},
+    {E0632, "\"abi\": 1,", "", "manifest.json: 'abi' is missing or is not a number in its range"},
+    {E0632, "\"abi\": 1", "\"abi\": 1, \"abi\": 1", "duplicate object key"},
+    {E0632, "{", "[", "manifest.json: line 2"},
+    {E0633, "cpu:generic", "cpu:generic+x86-64-v9", "'x86-64-v9' is no feature known here"},
+    {E0633, "cpu:generic", "cuda:sm_80", "artefact is for target 'cuda:sm_80'"},
+    {E0632, "\"type\":\"f32\"", "\"type\":\"f33\"", "'type' is missing or is not an element type"},
+    {E0632, "\"w\",\"type\":\"f32\",\"shape\":[4096]", "\"w\",\"type\":\"f32\",\"shape\":[4097]",
+     "state 'w_ema' copies 'w', which has another shape"},
+    {E0632, "\"shape\":[4096]", "\"shape\":[1,1,1,1,1,1,1]", "'shape' is missing"},
+    {E0632, "\"shape\":[4096]", "\"shape\":[4611686018427387904,4]", "no possible type"},
+    {E0632, "\"shape\":[4096]", "\"shape\":[-4096]", "no possible type"},
+    {E0632, "\"offset\":128", "\"offset\":132", "reaches beyond the arena"},
+    {E0632, "\"offset\":128", "\"offset\":-8", "'offset' is missing or is not a number"},
+    {E0632, "\"offset\":128", "\"offset\":1e3", "'offset' is missing or is not a number"},
+    {E0632, "\"in\":\"arena\"", "\"in\":\"stack\"", "'in' is missing or is not a word"},
+    {E0632, "\"init\":\"uniform\"", "\"init\":\"randn\"", "'init' is missing or is not a word"},
+    {E0632, "\"copies\"", "\"copy\"", "'copies' is missing or is not a list of objects"},
+    {E0632, "\"symbol\":\"scale\"", "\"symbol\":\"sc-le\"", "is not made of"},
+    {E0632, "\"items\":16", "\"items\":0", "symbol 'scale' has 0 items"},
+    {E0632, "graph.mdg", "grabh.mdg", "'members' is missing or is not what the archive holds"},
+    {E0632, "\"xxh3\":\"", "\"xxh3\":\"0", "'xxh3' is missing or is not 32 hexadecimal digits"},
+    {E0632, "\"graph\": \"fedcba98", "\"graph\": \"fedcbaXX", "'graph' is missing or is not 32"},
 };
 
 START_TEST(a_manifest_that_is_wrong_is_refused_in_one_message) {
@@ -273,9 +289,10 @@ START_TEST(a_manifest_that_is_wrong_is_refused_in_one_message) {
     const char *text = md_diags_text(d);
     ck_assert_msg(!p, "edit %d was accepted", i);
     ck_assert_int_eq(md_diags_errors(d), 1);
-    ck_assert_int_eq(md_diags_status(d), edits[i].status);
-    ck_assert_msg(strstr(text, path) && strstr(text, edits[i].code) && strstr(text, edits[i].text),
-                  "edit %d: want %s '%s' in '%s'", i, edits[i].code, edits[i].text, text);
+    const md_code_row *code = &md_codes[edits[i].code];
+    ck_assert_int_eq(md_diags_status(d), code->status);
+    ck_assert_msg(strstr(text, path) && strstr(text, code->name) && strstr(text, edits[i].text),
+                  "edit %d: want %s '%s' in '%s'", i, code->name, edits[i].text, text);
   }
   // A key that nobody knows yet does no harm.
   write_edited(path, "\"abi\": 1", "\"abi\": 1, \"later\": [{}]");
@@ -308,8 +325,11 @@ START_TEST(code_that_cannot_be_loaded_is_refused) {
   md_program_destroy(p);
   p = md_program_load(path, d);
   ck_assert_ptr_null(md_exec_create(p, NULL, d));
-  ck_assert_str_eq(md_diags_text(d), md_format(a, "%s: error[E0634]: the code of 'fixture' has no kernel "
-                                                  "'total_of_all'\n", path));
+  ck_assert_str_eq(md_diags_text(d),
+                   md_format(a,
+                             "%s: error[E0634]: the code of 'fixture' has no kernel "
+                             "'total_of_all'\n",
+                             path));
   md_program_destroy(p);
   md_diags_destroy(d);
   md_arena_destroy(a);
@@ -321,8 +341,9 @@ START_TEST(missing_files_folders_and_other_archives_are_refused) {
   md_diags *d = md_diags_create();
   const char *path = in_folder(a, "not-there.mdx");
   ck_assert_ptr_null(md_program_load(path, d));
-  ck_assert_str_eq(md_diags_text(d),
-                   md_format(a, "%s: error[E0630]: cannot open: No such file or directory\n", path));
+  ck_assert_str_eq(
+      md_diags_text(d),
+      md_format(a, "%s: error[E0630]: cannot open: No such file or directory\n", path));
   md_diags_clear(d);
   ck_assert_ptr_null(md_program_load(folder, d));
   ck_assert(strstr(md_diags_text(d), "a regular file is needed, but this is a folder"));
@@ -336,8 +357,10 @@ START_TEST(missing_files_folders_and_other_archives_are_refused) {
   write_file(path, zip.s, zip.len);
   ck_assert_ptr_null(md_program_load(path, d));
   ck_assert_str_eq(md_diags_text(d),
-                   md_format(a, "%s: error[E0630]: not an artefact: its first member is 'a.txt', not "
-                                "'manifest.json'\n", path));
+                   md_format(a,
+                             "%s: error[E0630]: not an artefact: its first member is 'a.txt', not "
+                             "'manifest.json'\n",
+                             path));
   md_text_free(&zip);
   md_diags_destroy(d);
   md_arena_destroy(a);
@@ -409,7 +432,8 @@ START_TEST(npy_files_round_trip_in_every_type) {
       ck_assert(md_npy_write(path, &s, from, d));
       ck_assert_msg(md_npy_read(path, &s, to, d), "%s", md_diags_text(d));
       ck_assert_mem_eq(from, to, (size_t)s.bytes);
-      ck_assert(md_element_load(s.dtype, to, n - 1) == (t == MD_BOOL ? (n - 1) % 7 != 0 : (double)((n - 1) % 7)));
+      ck_assert(md_element_load(s.dtype, to, n - 1) ==
+                (t == MD_BOOL ? (n - 1) % 7 != 0 : (double)((n - 1) % 7)));
     }
   }
   md_diags_destroy(d);
@@ -417,6 +441,7 @@ START_TEST(npy_files_round_trip_in_every_type) {
 }
 END_TEST
 
+// clang-format off
 #define NPY(header) "\x93NUMPY\1\0\x46\0" header "\n"
 typedef struct bad_npy { const char *data; size_t len; const char *text; } bad_npy;
 #define ROW(data, text) {data, sizeof data - 1, text}
@@ -424,17 +449,24 @@ static const bad_npy bad_npys[] = {
   ROW("", "its header cannot be read"),
   ROW("\x93NUMPY\1\0\xff\xff{", "its header cannot be read"),
   ROW("\x93NUMPY\x09\0\1\0\n", "its header cannot be read"),
-  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }            ") "12345678", ""),
+  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }            ") "12345678",
+      ""),
   ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), }            ") "1234567",
       "file holds 7 bytes of elements, but its shape needs 8"),
-  ROW(NPY("{'descr': '<f4', 'fortran_order': True, 'shape': (2,), }             ") "12345678", "in Fortran order"),
+  ROW(NPY("{'descr': '<f4', 'fortran_order': True, 'shape': (2,), }             ") "12345678",
+      "in Fortran order"),
   ROW(NPY("{'descr': '>f4', 'fortran_order': False, 'shape': (2,), }            ") "12345678",
       "array is '>f4' [2], but '<f4' for f32[2] is needed by 'x'"),
-  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (1,2), }           ") "12345678", "array is '<f4' [1,2]"),
-  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)               ") "12345678", "header cannot be read"),
-  ROW(NPY("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }   ") "12345678", "header cannot be read"),
-  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), } import os  ") "12345678", "header cannot be read"),
+  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (1,2), }           ") "12345678",
+      "array is '<f4' [1,2]"),
+  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,)               ") "12345678",
+      "header cannot be read"),
+  ROW(NPY("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,), }   ") "12345678",
+      "header cannot be read"),
+  ROW(NPY("{'descr': '<f4', 'fortran_order': False, 'shape': (2,), } import os  ") "12345678",
+      "header cannot be read"),
 };
+// clang-format on
 
 START_TEST(npy_files_that_do_not_fit_are_refused) {
   md_arena *a = md_arena_create();
@@ -459,7 +491,10 @@ END_TEST
 
 // --- The runner
 
-typedef struct outcome { int status; char text[8192]; } outcome;
+typedef struct outcome {
+  int status;
+  char text[8192];
+} outcome;
 
 static outcome run_rt(md_arena *a, const char *args) {
   outcome o = {0};
@@ -480,13 +515,17 @@ static const char *line_of(md_arena *a, const char *text, const char *name) {
 
 START_TEST(runner_runs_and_writes_results) {
   md_arena *a = md_arena_create();
-  const char *path = saved_fixture(a), *out = in_folder(a, "y.npy"), *trace = in_folder(a, "t.json");
+  const char *path = saved_fixture(a), *out = in_folder(a, "y.npy"),
+             *trace = in_folder(a, "t.json");
   outcome one = run_rt(a, md_format(a, "%s --steps=4 --threads=1 --seed=3", path));
-  outcome two = run_rt(a, md_format(a, "%s --steps=4 --threads=2 --seed=3 --times --check-nan "
-                                       "--trace=%s --output=y=@%s", path, trace, out));
+  outcome two = run_rt(a, md_format(a,
+                                    "%s --steps=4 --threads=2 --seed=3 --times --check-nan "
+                                    "--trace=%s --output=y=@%s",
+                                    path, trace, out));
   ck_assert_msg(one.status == 0 && two.status == 0, "%s%s", one.text, two.text);
   ck_assert_str_eq(line_of(a, one.text, "loss f32[] = "), line_of(a, two.text, "loss f32[] = "));
-  ck_assert_str_eq(line_of(a, one.text, "y f32[4096] mean "), line_of(a, two.text, "y f32[4096] mean "));
+  ck_assert_str_eq(line_of(a, one.text, "y f32[4096] mean "),
+                   line_of(a, two.text, "y f32[4096] mean "));
   ck_assert(strstr(one.text, "4 steps: median "));
   ck_assert(strstr(two.text, "GFLOP/s"));
   static float y[ELEMENTS];
@@ -507,34 +546,40 @@ END_TEST
 
 START_TEST(runner_exits_with_the_documented_codes) {
   md_arena *a = md_arena_create();
-  const char *good = saved_fixture(a), *foreign = in_folder(a, "edited.mdx"), *cut = in_folder(a, "cut.mdx");
+  const char *good = saved_fixture(a), *foreign = in_folder(a, "edited.mdx"),
+             *cut = in_folder(a, "cut.mdx");
   write_edited(foreign, "cpu:generic", "cpu:future+avx9000");
   md_text file = read_file(good);
   write_file(cut, file.s, file.len / 2);
   md_text_free(&file);
-  const struct { const char *args, *text; int status; } rows[] = {
-    {"--help", "Usage: modist_rt FILE.mdx", 0},
-    {"--version", "modist_rt ", 0},
-    {md_format(a, "%s --inspect", good), "\"target\": \"cpu:generic\"", 0},
-    {"", "error[E0401]: no artefact is given", MD_ERR_USAGE},
-    {"--stepps=3 a.mdx", "option '--stepps=3' is not known", MD_ERR_USAGE},
-    {"a.mdx --steps=0", "'0' is not a number in range", MD_ERR_USAGE},
-    {"a.mdx b.mdx", "'b.mdx' is too much", MD_ERR_USAGE},
-    {"a.mdx --output=y=y.npy", "must be a file", MD_ERR_USAGE},
-    {md_format(a, "%s --input=X=0", good), "program 'fixture' has no 'X'", MD_ERR_USAGE},
-    {md_format(a, "%s --output=los=@/dev/null", good), "did you mean 'loss'?", MD_ERR_USAGE},
-    {md_format(a, "%s --input=x=abc", good), "'abc' is neither a number nor @FILE.npy", MD_ERR_USAGE},
-    {foreign, "error[E0633]", MD_ERR_MISSING},
-    {cut, "error[E0630]", MD_ERR_DATA},
-    {md_format(a, "%s --input=x=@/dev/null", good), "error[E0640]", MD_ERR_DATA},
-    {md_format(a, "%s --memory-limit=1000", good), "error[E0802]", MD_ERR_MEMORY},
-    {md_format(a, "%s --check-nan --input=x=3e38", good), "region 'scale' (launch 1 of 2, step 1) made 'y' not finite", MD_ERR_NUMERIC},
-    {md_format(a, "%s >/dev/full", good), "", MD_ERR_RUN},
+  const struct {
+    const char *args, *text;
+    int status;
+  } rows[] = {
+      {"--help", "Usage: modist_rt FILE.mdx", 0},
+      {"--version", "modist_rt ", 0},
+      {md_format(a, "%s --inspect", good), "\"target\": \"cpu:generic\"", 0},
+      {"", "error[E0401]: no artefact is given", MD_ERR_USAGE},
+      {"--stepps=3 a.mdx", "option '--stepps=3' is not known", MD_ERR_USAGE},
+      {"a.mdx --steps=0", "'0' is not a number in range", MD_ERR_USAGE},
+      {"a.mdx b.mdx", "'b.mdx' is too much", MD_ERR_USAGE},
+      {"a.mdx --output=y=y.npy", "must be a file", MD_ERR_USAGE},
+      {md_format(a, "%s --input=X=0", good), "program 'fixture' has no 'X'", MD_ERR_USAGE},
+      {md_format(a, "%s --output=los=@/dev/null", good), "did you mean 'loss'?", MD_ERR_USAGE},
+      {md_format(a, "%s --input=x=abc", good), "'abc' is neither a number nor @FILE.npy",
+       MD_ERR_USAGE},
+      {foreign, "error[E0633]", MD_ERR_MISSING},
+      {cut, "error[E0630]", MD_ERR_DATA},
+      {md_format(a, "%s --input=x=@/dev/null", good), "error[E0640]", MD_ERR_DATA},
+      {md_format(a, "%s --memory-limit=1000", good), "error[E0802]", MD_ERR_MEMORY},
+      {md_format(a, "%s --check-nan --input=x=3e38", good),
+       "region 'scale' (launch 1 of 2, step 1) made 'y' not finite", MD_ERR_NUMERIC},
+      {md_format(a, "%s >/dev/full", good), "", MD_ERR_RUN},
   };
   for (int i = 0; i < MD_COUNT(rows); i++) {
     outcome o = run_rt(a, rows[i].args);
-    ck_assert_msg(o.status == rows[i].status && strstr(o.text, rows[i].text), "modist_rt %s: %d, %s",
-                  rows[i].args, o.status, o.text);
+    ck_assert_msg(o.status == rows[i].status && strstr(o.text, rows[i].text),
+                  "modist_rt %s: %d, %s", rows[i].args, o.status, o.text);
   }
   md_arena_destroy(a);
 }
@@ -542,15 +587,22 @@ END_TEST
 
 static int run_tests(void) {
   const TTest *const tests[] = {
-    loaded_program_computes_the_same_bits, saving_what_was_loaded_gives_the_same_bytes,
-    two_artefacts_have_code_of_their_own, every_flipped_byte_is_found,
-    every_cut_is_found, growth_at_either_end_is_found,
-    a_manifest_that_is_wrong_is_refused_in_one_message,
-    code_that_cannot_be_loaded_is_refused, missing_files_folders_and_other_archives_are_refused,
-    an_archive_with_a_name_twice_is_refused, other_tools_read_the_archive,
-    inspection_describes_without_loading_code, npy_files_round_trip_in_every_type,
-    npy_files_that_do_not_fit_are_refused, runner_runs_and_writes_results,
-    runner_exits_with_the_documented_codes,
+      loaded_program_computes_the_same_bits,
+      saving_what_was_loaded_gives_the_same_bytes,
+      two_artefacts_have_code_of_their_own,
+      every_flipped_byte_is_found,
+      every_cut_is_found,
+      growth_at_either_end_is_found,
+      a_manifest_that_is_wrong_is_refused_in_one_message,
+      code_that_cannot_be_loaded_is_refused,
+      missing_files_folders_and_other_archives_are_refused,
+      an_archive_with_a_name_twice_is_refused,
+      other_tools_read_the_archive,
+      inspection_describes_without_loading_code,
+      npy_files_round_trip_in_every_type,
+      npy_files_that_do_not_fit_are_refused,
+      runner_runs_and_writes_results,
+      runner_exits_with_the_documented_codes,
   };
   return run_suite("artefact", tests, MD_COUNT(tests));
 }

@@ -47,7 +47,11 @@ void *__wrap_mmap(void *at, size_t n, int prot, int flags, int fd, off_t from) {
 
 // --- The pool
 
-typedef struct tally { atomic_int *done; int threads; atomic_int num_wrong; } tally;
+typedef struct tally {
+  atomic_int *done;
+  int threads;
+  atomic_int num_wrong;
+} tally;
 
 static void mark(void *ctx, int64_t item, int thread) {
   tally *t = ctx;
@@ -177,9 +181,10 @@ START_TEST(nan_is_named_with_its_region_and_no_copy_is_applied) {
   x[100] = 3e38f;  // finite, but 2 x is not
   memcpy(before, w, sizeof before);
   ck_assert(!md_exec_step(e, d));
-  ck_assert_str_eq(md_diags_text(d),
-                   "error[E0710]: region 'scale' (launch 1 of 2, step 2) made 'y' not finite: 1 of 4096 "
-                   "elements, the first is inf at [100]\n");
+  ck_assert_str_eq(
+      md_diags_text(d),
+      "error[E0710]: region 'scale' (launch 1 of 2, step 2) made 'y' not finite: 1 of 4096 "
+      "elements, the first is inf at [100]\n");
   ck_assert_int_eq(md_diags_status(d), MD_ERR_NUMERIC);
   ck_assert_mem_eq(before, w, sizeof before);
   md_exec_destroy(e);
@@ -195,8 +200,9 @@ START_TEST(nan_of_an_input_is_not_blamed_on_a_region) {
   set_input(e, 0);
   ((float *)md_exec_input(e, "x", NULL))[4095] = -INFINITY;
   ck_assert(!md_exec_step(e, d));
-  ck_assert_str_eq(md_diags_text(d), "error[E0710]: input 'x' is not finite before step 1: 1 of 4096 "
-                                     "elements, the first is -inf at [4095]\n");
+  ck_assert_str_eq(md_diags_text(d),
+                   "error[E0710]: input 'x' is not finite before step 1: 1 of 4096 "
+                   "elements, the first is -inf at [4095]\n");
   md_exec_destroy(e);
   md_program_destroy(p);
   md_diags_destroy(d);
@@ -204,7 +210,8 @@ START_TEST(nan_of_an_input_is_not_blamed_on_a_region) {
 END_TEST
 
 START_TEST(only_real_channels_of_blocks_are_looked_at) {
-  md_arg a = {.dtype = MD_F32, .block = 8, .rank = 3, .dim = {2, 11, 3}, .bytes = 2 * 2 * 3 * 8 * 4};
+  md_arg a = {
+      .dtype = MD_F32, .block = 8, .rank = 3, .dim = {2, 11, 3}, .bytes = 2 * 2 * 3 * 8 * 4};
   float x[2 * 2 * 3 * 8];
   char what[160];
   for (int i = 0; i < MD_COUNT(x); i++) {
@@ -224,7 +231,8 @@ START_TEST(every_float_type_is_searched_for_nan) {
   for (int t = 0; t < 3; t++) {
     double room[33];
     char what[160];
-    md_arg a = {.dtype = types[t], .rank = 2, .dim = {3, 11}, .bytes = 33 * md_element_bytes(types[t])};
+    md_arg a = {
+        .dtype = types[t], .rank = 2, .dim = {3, 11}, .bytes = 33 * md_element_bytes(types[t])};
     for (int i = 0; i < 33; i++) md_element_store(types[t], room, i, i % 2 ? 1e38 : -0.0);
     ck_assert(md_arg_is_finite(&a, room, what, sizeof what));
     md_element_store(types[t], room, 32, NAN);
@@ -236,7 +244,9 @@ START_TEST(every_float_type_is_searched_for_nan) {
 }
 END_TEST
 
-typedef struct taps { int num_before, num_after, stop_at; } taps;
+typedef struct taps {
+  int num_before, num_after, stop_at;
+} taps;
 
 static bool count_tap(void *ctx, md_exec *e, int launch, bool before) {
   taps *t = ctx;
@@ -271,10 +281,11 @@ START_TEST(memory_limit_is_refused_with_the_numbers) {
   md_diags *d = md_diags_create();
   md_exec_options o = {.threads = 2, .memory_limit = 60000};
   ck_assert_ptr_null(md_exec_create(p, &o, d));
-  ck_assert_str_eq(md_diags_text(d),
-                   "error[E0802]: program 'fixture' needs 66.2 KiB of memory, but 58.6 KiB are allowed\n"
-                   "   note: arena 16.1 KiB, states 32.0 KiB, inputs 16.0 KiB, workspace 64 B, 2 threads "
-                   "of 1.0 KiB\n");
+  ck_assert_str_eq(
+      md_diags_text(d),
+      "error[E0802]: program 'fixture' needs 66.2 KiB of memory, but 58.6 KiB are allowed\n"
+      "   note: arena 16.1 KiB, states 32.0 KiB, inputs 16.0 KiB, workspace 64 B, 2 threads "
+      "of 1.0 KiB\n");
   ck_assert_int_eq(md_diags_status(d), MD_ERR_MEMORY);
   md_diags_clear(d);
   o.memory_limit = 0;
@@ -297,7 +308,8 @@ START_TEST(a_kernel_that_is_not_there_is_named) {
   md_diags *d = md_diags_create();
   p->phase[1].symbol = "partial_2";
   ck_assert_ptr_null(md_exec_create(p, NULL, d));
-  ck_assert_str_eq(md_diags_text(d), "error[E0634]: the code of 'fixture' has no kernel 'partial_2'\n");
+  ck_assert_str_eq(md_diags_text(d),
+                   "error[E0634]: the code of 'fixture' has no kernel 'partial_2'\n");
   md_program_destroy(p);
   md_diags_destroy(d);
 }
@@ -326,8 +338,14 @@ END_TEST
 
 // Numbers from the script that makes the golden sets: uniform("s4.w", 7, scale 0.1, center 0.25).
 START_TEST(uniform_states_have_the_bits_of_the_golden_sets) {
-  static const struct { int64_t i; uint32_t bits; } rows[] = {
-    {0, 0x3E3EC584u}, {1, 0x3EA2BA7Du}, {5, 0x3E973496u}, {40000, 0x3E9F3890u},
+  static const struct {
+    int64_t i;
+    uint32_t bits;
+  } rows[] = {
+      {0, 0x3E3EC584u},
+      {1, 0x3EA2BA7Du},
+      {5, 0x3E973496u},
+      {40000, 0x3E9F3890u},
   };
   for (int k = 0; k < MD_COUNT(rows); k++) {
     double x;
@@ -361,12 +379,21 @@ START_TEST(large_states_are_the_same_for_any_number_of_threads) {
     md_program *p = md_program_create("states");
     p->target = "cpu:generic";
     p->state = MD_NEW_ARRAY(p->arena, md_spec, p->num_states = 3);
-    p->state[0] = (md_spec){.name = "bank", .dtype = MD_BF16, .rank = 2, .dim = {ROWS, ROW},
-                            .bytes = 2 * ROWS * ROW, .init = MD_INIT_unit_rows};
-    p->state[1] = (md_spec){.name = "mask", .dtype = MD_BOOL, .rank = 1, .dim = {3}, .bytes = 3,
-                            .init = MD_INIT_ones};
-    p->state[2] = (md_spec){.name = "id", .dtype = MD_I64, .rank = 1, .dim = {70000}, .bytes = 560000,
-                            .init = MD_INIT_fill, .a = -2};
+    p->state[0] = (md_spec){.name = "bank",
+                            .dtype = MD_BF16,
+                            .rank = 2,
+                            .dim = {ROWS, ROW},
+                            .bytes = 2 * ROWS * ROW,
+                            .init = MD_INIT_unit_rows};
+    p->state[1] = (md_spec){
+        .name = "mask", .dtype = MD_BOOL, .rank = 1, .dim = {3}, .bytes = 3, .init = MD_INIT_ones};
+    p->state[2] = (md_spec){.name = "id",
+                            .dtype = MD_I64,
+                            .rank = 1,
+                            .dim = {70000},
+                            .bytes = 560000,
+                            .init = MD_INIT_fill,
+                            .a = -2};
     md_exec *e = md_exec_create(p, &(md_exec_options){.threads = threads, .seed = 3}, NULL);
     const uint16_t *bank = md_exec_state(e, "bank", NULL);
     if (threads == 1) memcpy(first, bank, sizeof first);
@@ -386,8 +413,12 @@ END_TEST
 
 // --- The check
 
-typedef struct wrong_program { void (*spoil)(md_program *p); const char *text; } wrong_program;
+typedef struct wrong_program {
+  void (*spoil)(md_program *p);
+  const char *text;
+} wrong_program;
 
+// clang-format off
 #define SPOIL(name, ...) static void name(md_program *p) { __VA_ARGS__; }
 SPOIL(arg_past_the_arena, p->arg[2].offset += 4)
 SPOIL(arg_at_a_negative_place, p->arg[2].offset = -4)
@@ -397,7 +428,7 @@ SPOIL(arg_of_negative_state, p->arg[1].index = -1)
 SPOIL(arg_of_no_space, p->arg[1].space = (md_space)17)
 SPOIL(arg_that_writes_input, p->arg[0].write = true)
 SPOIL(arg_too_short_for_its_type, p->arg[3].bytes -= 4)
-SPOIL(arg_of_endless_type, p->arg[3].rank = 3; p->arg[3].dim[1] = p->arg[3].dim[2] = (int64_t)1 << 40)
+SPOIL(arg_of_endless_type, p->arg[3].rank = 3; p->arg[3].dim[1] = p->arg[3].dim[2] = 1ll << 40)
 SPOIL(arg_between_elements, p->arg[3].offset += 2; p->arg[3].dim[0] = 1; p->arg[3].bytes -= 4)
 SPOIL(arg_in_blocks_without_channels, p->arg[3].block = 8)
 SPOIL(input_of_other_bytes, p->input[0].bytes = 4)
@@ -424,8 +455,10 @@ SPOIL(negative_count, p->num_inputs = -1)
 SPOIL(no_target, p->target = NULL)
 
 static const wrong_program wrong_programs[] = {
-  {arg_past_the_arena, "launch 'scale': 'y' reaches beyond the arena (16384 bytes at 132 of 16512)"},
-  {arg_at_a_negative_place, "launch 'scale': 'y' reaches beyond the arena (16384 bytes at -4 of 16512)"},
+  {arg_past_the_arena,
+   "launch 'scale': 'y' reaches beyond the arena (16384 bytes at 132 of 16512)"},
+  {arg_at_a_negative_place,
+   "launch 'scale': 'y' reaches beyond the arena (16384 bytes at -4 of 16512)"},
   {arg_of_endless_bytes, "launch 'scale': 'y' reaches beyond the arena"},
   {arg_of_no_state, "launch 'scale': 'w' lies in memory that does not exist"},
   {arg_of_negative_state, "launch 'scale': 'w' lies in memory that does not exist"},
@@ -458,6 +491,7 @@ static const wrong_program wrong_programs[] = {
   {negative_count, "-1 inputs; 0 to 1048576 are possible"},
   {no_target, "it has no target"},
 };
+// clang-format on
 
 START_TEST(a_program_that_contradicts_itself_is_refused) {
   md_diags *d = md_diags_create();
@@ -471,7 +505,8 @@ START_TEST(a_program_that_contradicts_itself_is_refused) {
     ck_assert(!md_program_check(p, d));
     ck_assert_int_eq(md_diags_errors(d), 1);
     const char *text = md_diags_text(d);
-    ck_assert_msg(!strncmp(text, "error[E0632]: program: ", 23) && strstr(text, wrong_programs[i].text),
+    ck_assert_msg(!strncmp(text, "error[E0632]: program: ", 23) &&
+                      strstr(text, wrong_programs[i].text),
                   "want '%s' in '%s'", wrong_programs[i].text, text);
     md_program_destroy(p);
   }
