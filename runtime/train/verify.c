@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+// Taps: a compiled step is checked region by region with fusion left on. Before a launch the inputs
+// of its region are copied; after it the region's nodes run on the interpreter from these copies, and
+// every value that the launch wrote is compared. So an error is named where it arises.
+#include "runtime/train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A kernel rounds in every operation, the interpreter once a value: as in tests/tolerance.h.
+enum { SAFETY = 16 };
+// Of the elements behind a discontinuity, so many may fall on its other side by rounding.
+static const double flip_share = 1e-5;
+
+typedef struct Tap {
+  md_engine *e;
+  const md_graph *g;
+  md_arena *scratch;
+  md_tensor **value;  // by md_val
+  md_verify_stats *stats;
+  md_diags *d;
+  bool ok;
+} Tap;
+
+static int region_of(const md_graph *g, const char *name) {
+  for (int i = 1; i <= g->num_regions; i++)
+    if (strcmp(g->region[i].name, name) == 0) return i;
+  return 0;
+}
+
+// Memory of a value that exists outside its region.
+static const void *place_of(Tap *t, md_val v) {
+  const md_graph *g = t->g;
+  const md_value *value = &g->value[v];
+  if (value->node->op == MD_OP_state) return md_engine_state(t->e, value->node->name, NULL);
+  if (value->node->op == MD_OP_input) return md_engine_input(t->e, value->node->name, NULL);
+  if (value->storage != MD_NONE)
+    return md_engine_state(t->e, g->value[value->storage].node->name, NULL);
+  md_exec *x = md_engine_exec(t->e);
+  if (value->offset >= 0) {
+    md_arg a = {
+        .space = MD_IN_ARENA, .offset = value->offset, .bytes = md_type_bytes(&value->type)};
+    return md_exec_arg(x, &a);
+  }
+  for (int i = 0; i < g->num_results; i++)
+    if (g->result[i].val == v) return md_exec_result(x, g->result[i].name, NULL);
+  return NULL;
+}
+
+static md_tensor *read_value(Tap *t, md_val v) {
+  const void *at = place_of(t, v);
+  md_tensor *x = at ? md_tensor_create(t->g->value[v].type) : NULL;
+  if (x) md_tensor_read(x, at);
+  return x;
+}
+
+static void forget(Tap *t) {
+  for (int v = 1; v <= t->g->num_values; v++) {
+    md_tensor_destroy(t->value[v]);
+    t->value[v] = NULL;
+  }
+  md_arena_reset(t->scratch);
+}
+
+// Terms that go into one element: the longest reduction among the region's nodes.
+static double reduction_length(const md_graph *g, const md_region *r) {
+  double longest = 1;
+  for (int i = r->first; i < r->first + r->num; i++) {
+    const md_node *n = g->node[i];
+    md_role role = md_ops[n->op].role;
+    if (role != MD_REDUCE && role != MD_ANCHOR && role != MD_GATHER) continue;
+    md_cost c = {0};
+    md_node_cost(g, n, &c);
+    double out = (double)md_elements(&g->value[n->out].type.shape);
+    longest =
+        fmax(longest, fmax(c.flops, (double)md_elements(&md_type_in(g, n->in[0])->shape)) / out);
+  }
+  return longest;
+}
+
+static bool is_discontinuous(const md_graph *g, const md_region *r) {
+  for (int i = r->first; i < r->first + r->num; i++) {
+    md_op op = g->node[i]->op;
+    if (op == MD_OP_relu_grad || op == MD_OP_less || op == MD_OP_max_pool3d || op == MD_OP_argmax ||
+        op == MD_OP_topk_hit)
+      return true;
+  }
+  return false;
+}
+
+static double epsilon(md_dtype d) {
+  return d == MD_BF16 ? 0x1p-8 : d == MD_F64 ? 0x1p-53 : 0x1p-24;
+}
+
+// False: reported.
+static bool compare(Tap *t, int region, md_val v, const md_tensor *want, const md_tensor *got) {
+  const md_graph *g = t->g;
+  const md_region *r = &g->region[region];
+  int64_t n = md_elements(&want->type.shape), off = 0, worst_at = 0;
+  double size = 0, worst = 0;
+  for (int64_t i = 0; want->f && i < n; i++)
+    if (isfinite(want->f[i])) size = fmax(size, fabs(want->f[i]));
+  double tolerance = SAFETY * epsilon(want->type.dtype) * sqrt(reduction_length(g, r)) * size;
+  for (int64_t i = 0; i < n; i++) {
+    double a = want->f ? want->f[i] : (double)want->i[i],
+           b = got->f ? got->f[i] : (double)got->i[i];
+    if (a == b || (isnan(a) && isnan(b))) continue;
+    double excess = want->f ? fabs(a - b) / tolerance : INFINITY;
+    if (!(excess <= 1)) off++;
+    if (!(excess <= worst)) {
+      worst = excess;
+      worst_at = i;
+    }
+  }
+  t->stats->values++;
+  t->stats->elements += n;
+  if (off == 0 && worst > t->stats->worst) {
+    t->stats->worst = worst;
+    snprintf(t->stats->at, sizeof t->stats->at, "%s", r->name);
+  }
+  double allowed = is_discontinuous(g, r) ? ceil(flip_share * (double)n) : 0;
+  if ((double)off <= allowed) return true;
+  md_text line = {0};
+  md_node_print(g, g->value[v].node, &line);
+  double a = want->f ? want->f[worst_at] : (double)want->i[worst_at];
+  double b = got->f ? got->f[worst_at] : (double)got->i[worst_at];
+  md_error(
+      t->d, E0702, MD_NOWHERE,
+      "region '%s' disagrees with the interpreter in %lld of %lld elements of one result: element "
+      "%lld is %.9g, but must be %.9g within %.2g",
+      r->name, (long long)off, (long long)n, (long long)worst_at, b, a, tolerance);
+  md_note(t->d, MD_NOWHERE, "the result: %s", line.s);
+  md_text_free(&line);
+  return false;
+}
+
+static bool check_region(Tap *t, int region) {
+  const md_graph *g = t->g;
+  const md_region *r = &g->region[region];
+  for (int i = r->first; i < r->first + r->num; i++) {
+    const md_node *n = g->node[i];
+    const md_tensor *in[MD_MAX_IN];
+    md_tensor *out[MD_MAX_OUT];
+    for (int j = 0; j < n->num_in; j++) in[j] = n->in[j] == MD_NONE ? NULL : t->value[n->in[j]];
+    for (int j = 0; j < n->num_out; j++) {
+      t->value[n->out + (md_val)j] = out[j] = md_tensor_create(g->value[n->out + (md_val)j].type);
+      if (!out[j])
+        return md_error(t->d, E0802, MD_NOWHERE, "not enough memory to verify '%s'", r->name);
+    }
+    md_eval_node(g, n, in, out);
+    for (int j = 0; j < n->num_out; j++) md_tensor_round(out[j]);
+  }
+  md_val *outputs;
+  int num = md_region_outputs(g, region, t->scratch, &outputs);
+  bool ok = true;
+  for (int i = 0; i < num && ok; i++) {
+    md_tensor *got = read_value(t, outputs[i]);
+    if (got) ok = compare(t, region, outputs[i], t->value[outputs[i]], got);
+    md_tensor_destroy(got);
+  }
+  t->stats->regions++;
+  return ok;
+}
+
+static bool tap(void *ctx, md_exec *x, int launch, bool before) {
+  Tap *t = ctx;
+  const md_graph *g = t->g;
+  int region = region_of(g, md_exec_program(x)->launch[launch].name);
+  if (!region) return true;
+  if (!before) {
+    t->ok = check_region(t, region);
+    forget(t);
+    return t->ok;
+  }
+  md_val *inputs;
+  int num = md_region_inputs(g, region, t->scratch, &inputs);
+  for (int i = 0; i < num; i++) {
+    md_val v = inputs[i];
+    const md_node *n = g->value[v].node;
+    if (n->op == MD_OP_constant) {
+      t->value[v] = md_tensor_create(g->value[v].type);
+      if (t->value[v]) md_eval_node(g, n, NULL, &t->value[v]);
+    } else {
+      t->value[v] = read_value(t, v);
+    }
+    MD_ASSERT(t->value[v], "value %u of region %s has no place", v, g->region[region].name);
+  }
+  return true;
+}
+
+bool md_engine_verify_step(md_engine *e, md_verify_stats *stats, md_diags *d) {
+  md_exec *x = md_engine_exec(e);
+  if (!x) return md_engine_step(e, d);
+  const md_graph *g = md_engine_graph(e);
+  Tap t = {.e = e, .g = g, .scratch = md_arena_create(), .stats = stats, .d = d, .ok = true};
+  t.value = calloc((size_t)g->num_values + 1, sizeof(md_tensor *));
+  md_exec_set_tap(x, tap, &t);
+  bool ok = md_exec_step(x, d) && t.ok;
+  md_exec_set_tap(x, NULL, NULL);
+  forget(&t);
+  free(t.value);
+  md_arena_destroy(t.scratch);
+  return ok;
+}
