@@ -58,7 +58,10 @@ static const char full[] =
     "  return y=%2, %m, again=%m\n"
     "}\n";
 
-START_TEST(every_part_of_a_graph_survives_a_round_trip) { check_prints(full, full); }
+START_TEST(every_part_of_a_graph_survives_a_round_trip) {
+  check_prints(full, full);
+  check_prints("graph @none() arena 0 {\n}\n", "graph @none() arena 0 {\n}\n");
+}
 END_TEST
 
 START_TEST(parsed_graphs_hold_what_the_text_says) {
