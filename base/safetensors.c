@@ -16,7 +16,7 @@ enum { SIZE_BYTES = 8, ALIGNMENT = 8 };
 static const struct {
   const char *name;
   md_dtype dtype;
-  int size;
+  int size = 0;
 } types[] = {
     {"F64", MD_F64, 8},   {"I64", MD_I64, 8}, {"F32", MD_F32, 4},   {"I32", MD_I32, 4},
     {"BF16", MD_BF16, 2}, {"U8", MD_U8, 1},   {"BOOL", MD_BOOL, 1},
@@ -83,7 +83,7 @@ static bool read_shape(const reader *r, const md_tree *row, md_st_tensor *t, int
 // Sets data to an offset behind the header for now; bytes are checked against the shape.
 static bool read_tensor(const reader *r, const md_tree *row, size_t data_bytes, md_st_tensor *t,
                         int64_t *first) {
-  int size;
+  int size = 0;
   int64_t elements, want, last;
   if (row->kind != MD_JSON_MAP) return damaged(r, row->key, "is not described by an object");
   for (int i = 0; i < row->num; i++) {

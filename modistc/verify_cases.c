@@ -8,9 +8,7 @@
 
 static const char *const no_config[] = {NULL};
 
-static md_dims axes(int64_t n, int64_t a, int64_t b, int64_t c) {
-  return (md_dims){n, {a, b, c}};
-}
+static md_dims axes(int64_t n, int64_t a, int64_t b, int64_t c) { return (md_dims){n, {a, b, c}}; }
 
 static md_val node(md_case *c, md_op op, int n, const md_val *in, md_attr attr) {
   return md_add_node(&c->b, op, in, n, &attr);
@@ -42,7 +40,7 @@ static md_val without_time(md_case *c, md_val v) {
 
 // --- convolution, normalisation, pooling
 
-static const char *const conv_config[] = {"stride", "pad",  "dilation", "kernel",
+static const char *const conv_config[] = {"stride", "pad",     "dilation", "kernel",
                                           "bias",   "sampled", NULL};
 
 static bool conv_attr(md_case *c, md_conv3d_attr *a) {
@@ -193,7 +191,8 @@ static bool run_info_nce(md_case *c) {
   md_builder *b = &c->b;
   md_attr tau = {0};
   if (!md_case_float(c, c->config, "tau", &tau.f.value)) return false;
-  md_val raw = md_case_input(c, "q_raw"), k = md_case_input(c, "k"), bank = md_case_input(c, "bank");
+  md_val raw = md_case_input(c, "q_raw"), k = md_case_input(c, "k"),
+         bank = md_case_input(c, "bank");
   md_val ids = md_case_input(c, "ids"), bank_ids = md_case_input(c, "bank_ids");
   md_val q = md_l2_normalize(b, raw, 1e-12);
   md_val s = md_matmul(b, q, bank, false, true);

@@ -15,7 +15,8 @@
 // What runs a graph. Tensors are row-major; `put` and `get` go by the names in the graph.
 typedef struct md_verify_backend {
   const char *name;
-  bool in_f64;  // trajectories are judged to their end; in f32 they are chaotic after the first step
+  bool
+      in_f64;  // trajectories are judged to their end; in f32 they are chaotic after the first step
   void *ctx;
   // Takes g, in which gradients are not yet expanded. NULL: reported.
   void *(*create)(void *ctx, md_graph *g, md_diags *d);
@@ -80,8 +81,8 @@ extern const int md_num_case_kinds;
 const char *md_case_name(md_case *c, const char *role);
 md_case_row *md_case_find(md_case *c, const char *role);
 bool md_case_has(const md_case *c, const char *role);
-md_val md_case_input(md_case *c, const char *role);               // an input node with the row's type
-void md_case_result(md_case *c, const char *role, md_val v);      // a result node
+md_val md_case_input(md_case *c, const char *role);           // an input node with the row's type
+void md_case_result(md_case *c, const char *role, md_val v);  // a result node
 md_case_output *md_case_output_of(md_case *c, const char *role);  // NULL: none yet
 // Runs the graph once and fetches every result.
 bool md_case_run(md_case *c);
