@@ -25,6 +25,8 @@
 #include <fcntl.h>
 #include <math.h>
 #include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -60,7 +62,7 @@ struct md_video {
   md_video_limits limits;
   int64_t deadline_ns, packets, frames, damaged;
   int64_t start_pts;
-  bool is_skipping, is_flushed, is_over, was_stopped;
+  bool is_one_to_one, is_skipping, is_flushed, is_over, was_stopped;
   int rotation;
   int header_w, header_h;  // the largest video that the header promises; it may lie
   int grid_w, grid_h;      // of the first frame, before rotation
@@ -71,9 +73,8 @@ struct md_video_md5 {
   struct AVMD5 *state;
 };
 
-static bool fail(md_fault *f, md_code code, const char *hint, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static bool fail(md_fault *f, md_code code, const char *hint, const char *fmt, ...) {
+__attribute__((format(printf, 4, 5))) static bool fail(md_fault *f, md_code code, const char *hint,
+                                                       const char *fmt, ...) {
   f->code = code;
   va_list ap;
   va_start(ap, fmt);
@@ -214,7 +215,7 @@ static bool open_container(md_video *v, const char *path, md_fault *f) {
 
   // The same limits hold for the decoders that find_stream_info opens to learn about streams.
   unsigned num = v->demux->nb_streams;
-  AVDictionary **each = num ? av_calloc(num, sizeof *each) : NULL;
+  AVDictionary **each = num ? av_calloc(num, sizeof(AVDictionary *)) : NULL;
   if (num && !each) return fail(f, E0501, NULL, "out of memory while the video was opened");
   for (unsigned i = 0; i < num; i++)
     av_dict_set_int(&each[i], "max_pixels", v->limits.max_pixels, 0);
@@ -279,6 +280,17 @@ static int quarter_turns(AVStream *s) {
   return 90 * ((turns + 4) % 4);
 }
 
+// Whether each packet is one shown frame with its own time. Elsewhere packets may be fields, hidden
+// references, or lack times.
+static bool packets_are_frames(const md_video *v) {
+  enum AVFieldOrder order = v->stream->codecpar->field_order;
+  return (av_match_name("mov", v->demux->iformat->name) ||
+          av_match_name("matroska", v->demux->iformat->name)) &&
+         (order == AV_FIELD_PROGRESSIVE || order == AV_FIELD_UNKNOWN) &&
+         av_match_list(v->decoder->codec->name, "h264,hevc,vp9,libdav1d,mpeg4,mjpeg,prores,ffv1",
+                       ',') > 0;
+}
+
 static bool is_too_large(const md_video *v) {
   return (int64_t)v->header_w * v->header_h > v->limits.max_pixels;
 }
@@ -289,6 +301,7 @@ static bool too_large(const md_video *v, md_fault *f) {
 }
 
 static bool open_decoder(md_video *v, const AVCodec *codec, md_fault *f) {
+  MD_ASSERT(v->stream && codec, "no stream was picked");
   v->decoder = avcodec_alloc_context3(codec);
   v->packet = av_packet_alloc();
   v->frame = av_frame_alloc();
@@ -302,6 +315,7 @@ static bool open_decoder(md_video *v, const AVCodec *codec, md_fault *f) {
   if (error >= 0) error = avcodec_open2(v->decoder, codec, NULL);
   if (error < 0 && is_too_large(v)) return too_large(v, f);
   if (error < 0) return fail(f, E0501, NULL, "decoder %s does not accept the stream", codec->name);
+  v->is_one_to_one = packets_are_frames(v);
   v->rotation = quarter_turns(v->stream);
   return true;
 }
@@ -486,18 +500,11 @@ md_video_info md_video_about(const md_video *v) {
   md_video_info info = {.rotation = v->rotation,
                         .rates = {sane_rate(s->avg_frame_rate), sane_rate(s->r_frame_rate)},
                         .time_base = av_q2d(s->time_base),
-                        .declared = MD_MAX(s->nb_frames, 0)};
+                        .declared = MD_MAX(s->nb_frames, 0),
+                        .one_to_one = v->is_one_to_one};
   if (info.rates[0] <= 0) info.rates[0] = info.rates[1];
   snprintf(info.format, sizeof info.format, "%s", v->demux->iformat->name);
   snprintf(info.codec, sizeof info.codec, "%s", v->decoder->codec->name);
-  // Elsewhere packets may be fields, hidden references, or lack times.
-  bool good_container = av_match_name("mov", v->demux->iformat->name) ||
-                        av_match_name("matroska", v->demux->iformat->name);
-  bool is_progressive = s->codecpar->field_order == AV_FIELD_PROGRESSIVE ||
-                        s->codecpar->field_order == AV_FIELD_UNKNOWN;
-  info.one_to_one = good_container && is_progressive &&
-                    av_match_list(v->decoder->codec->name,
-                                  "h264,hevc,vp9,libdav1d,mpeg4,mjpeg,prores,ffv1", ',') > 0;
   return info;
 }
 
@@ -510,7 +517,10 @@ md_video_step md_video_next(md_video *v, md_frame_info *info, md_fault *f) {
   v->spare = v->frame;
   v->frame = complete;
   av_frame_unref(v->spare);
-  int64_t pts = complete->best_effort_timestamp;
+  // best_effort changes to decoding times where it distrusts the others; packets had these.
+  int64_t pts = v->is_one_to_one && complete->pts != AV_NOPTS_VALUE
+                    ? complete->pts
+                    : complete->best_effort_timestamp;
   bool is_damaged = (complete->flags & AV_FRAME_FLAG_CORRUPT) || complete->decode_error_flags;
   if (is_damaged) v->damaged++;
   *info = (md_frame_info){.pts = pts,
@@ -583,7 +593,7 @@ void md_video_md5_add(md_video_md5 *m, const md_video *v) {
 void md_video_md5_text(md_video_md5 *m, char out[33]) {
   uint8_t sum[16];
   av_md5_final(m->state, sum);
-  for (int i = 0; i < 16; i++) snprintf(out + 2 * i, 3, "%02x", sum[i]);
+  for (int i = 0; i < 16; i++) snprintf(out + (size_t)2 * i, 3, "%02x", sum[i]);
   av_free(m->state);
   free(m);
 }

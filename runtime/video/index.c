@@ -92,11 +92,12 @@ static bool walk_folder(walk *w, const char *path, int depth) {
                     strerror_r(errno, words, sizeof words));
   }
   bool ok = true;
+  int fd = dirfd(folder);
   struct dirent *e;
-  while (ok && (e = readdir(folder))) {
+  while (ok && fd >= 0 && (e = readdir(folder))) {
     if (e->d_name[0] == '.') continue;
     struct stat st;
-    bool exists = !fstatat(dirfd(folder), e->d_name, &st, 0);  // follows links
+    bool exists = !fstatat(fd, e->d_name, &st, 0);  // follows links
     bool is_folder = exists && S_ISDIR(st.st_mode);
     if (is_folder && !is_new_folder(w, &st)) continue;
     if (!is_folder && !has_extension(e->d_name, w->extensions)) continue;

@@ -28,7 +28,7 @@ static void remove_folder(void) {
   char command[256];
   snprintf(command, sizeof command, "rm -rf '%s'", folder);
   ck_assert_int_eq(system(command), 0);
-  memcpy(folder + strlen(folder) - 6, "XXXXXX", 6);
+  for (size_t i = strlen(folder) - 6; folder[i]; i++) folder[i] = 'X';
 }
 
 static void write_text(const char *path, const char *text) {
@@ -180,7 +180,7 @@ END_TEST
 START_TEST(clips_hold_the_frames_that_the_table_names) {
   static const int rates[] = {15, 25, 30, 60};
   uint8_t *clip[4];
-  for (int s = 0; s < 4; s++) clip[s] = calloc(3 * 16, 8 * 8);
+  for (int s = 0; s < 4; s++) clip[s] = calloc(48, 64);
   md_sample_rule rule = {.visual = {8, 8, 8}, .motion = {16, 4, 8}};
   for (int i = 0; i < MD_COUNT(rates); i++) {
     const char *path = in_folder("n.mkv");
@@ -195,14 +195,15 @@ START_TEST(clips_hold_the_frames_that_the_table_names) {
         for (int j = 0; j < 8; j++) {
           int64_t want = md_clip_frame(t, rule.visual, starts[s], j);
           first = MD_MIN(first, want), last = MD_MAX(last, want);
-          for (int c = 0; c < 3; c++) ck_assert_int_eq(clip[s][(c * 8 + j) * 64], (int)want + 1);
+          for (int c = 0; c < 3; c++)
+            ck_assert_int_eq(clip[s][(size_t)64 * (size_t)(c * 8 + j)], (int)want + 1);
         }
       // Neighbours differ by one grey step in each channel, by two at 60 fps: D = 1/255, 2/255.
       for (int s = 2; s < 4; s++)
         for (int j = 0; j < 16; j++) {
           int64_t want = md_clip_frame(t, rule.motion, starts[s], j);
           first = MD_MIN(first, want), last = MD_MAX(last, want);
-          ck_assert_int_eq(clip[s][j * 64 + 5], rates[i] == 60 ? 2 : 1);
+          ck_assert_int_eq(clip[s][(size_t)64 * (size_t)j + 5], rates[i] == 60 ? 2 : 1);
         }
       ck_assert_int_le((int64_t)decoded,
                        last - first + 4);  // it starts at a key frame and ends early
@@ -357,7 +358,7 @@ START_TEST(rotation_and_pixel_aspect_make_the_picture_upright) {
     ck_assert(md_video_rgb(v, 0, &im, &f));
     ck_assert_int_eq(im.w, cases[i].w);
     ck_assert_int_eq(im.h, cases[i].h);
-    const uint8_t *p = im.rgb + 3 * (cases[i].y * im.w + cases[i].x);
+    const uint8_t *p = im.rgb + (size_t)3 * (size_t)(cases[i].y * im.w + cases[i].x);
     ck_assert_msg(p[0] > 200 && p[2] < 60, "rotation %d: %d %d %d", cases[i].rotation, p[0], p[1],
                   p[2]);
     md_image_free(&im);
@@ -470,13 +471,13 @@ START_TEST(limits_refuse_a_file_as_a_whole) {
   ck_assert_int_eq(f.code, E0502);
   atomic_bool cancel = true;
   ck_assert_ptr_null(md_timeline_read(path, &(md_video_limits){.cancel = &cancel}, &f));
-  md_video *v = md_video_open(path, &(md_video_limits){.max_pixels = 32 * 24 - 1}, &f);
+  md_video *v = md_video_open(path, &(md_video_limits){.max_pixels = 767}, &f);
   md_frame_info info;
   if (v) ck_assert_int_eq(md_video_next(v, &info, &f), MD_VIDEO_FAILED);
   ck_assert_int_eq(f.code, E0502);
   md_video_close(v);
   md_timeline *t =
-      md_timeline_read(path, &(md_video_limits){.max_frames = 20, .max_pixels = 32 * 24}, &f);
+      md_timeline_read(path, &(md_video_limits){.max_frames = 20, .max_pixels = 768}, &f);
   ck_assert_msg(t != NULL, "%s", f.text);
   md_timeline_destroy(t);
 }
@@ -612,7 +613,7 @@ static uint64_t batches_digest(const md_dataset *s, int workers, int queue, md_d
     md_batch batch;
     ck_assert_msg(md_loader_next(l, &batch) == MD_OK, "%s", md_diags_text(d));
     ck_assert_int_eq(batch.size, 4);
-    ck_assert_int_eq(batch.first_sample, 4 * b);
+    ck_assert_int_eq(batch.first_sample, (int64_t)4 * b);
     for (int c = 0; c < MD_NUM_SLOTS; c++) {
       size_t bytes = c < 2 ? (size_t)4 * 3 * 8 * 32 * 32 : (size_t)4 * 16 * 24 * 24;
       sum = md_hash_at(sum, md_digest_of(batch.clip[c], bytes).lo);
@@ -622,7 +623,7 @@ static uint64_t batches_digest(const md_dataset *s, int workers, int queue, md_d
   }
   md_loader_stats st = md_loader_stats_now(l);
   ck_assert_int_eq(st.batches, LOADER_BATCHES);
-  ck_assert_int_eq(st.samples, 4 * LOADER_BATCHES);
+  ck_assert_int_eq(st.samples, (int64_t)4 * LOADER_BATCHES);
   ck_assert(st.wait_ns > 0 && st.work_ns > 0 && st.decoded_frames > 0);
   md_loader_destroy(l);
   return sum;

@@ -10,6 +10,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static void need(bool ok, const char *what, const char *path) {
   if (ok) return;
@@ -59,7 +60,9 @@ void make_video(const made_video *m) {
   if (m->rotation) {
     uint8_t *matrix = av_stream_new_side_data(st, AV_PKT_DATA_DISPLAYMATRIX, 9 * sizeof(int32_t));
     need(matrix != NULL, "no display matrix", m->path);
-    av_display_rotation_set((int32_t *)(void *)matrix, m->rotation);
+    int32_t turned[9];
+    av_display_rotation_set(turned, m->rotation);
+    memcpy(matrix, turned, sizeof turned);
   }
   need(avio_open(&mux->pb, m->path, AVIO_FLAG_WRITE) >= 0, "file cannot be written", m->path);
   need(avformat_write_header(mux, NULL) >= 0, "header is not written", m->path);
@@ -82,8 +85,11 @@ void make_video(const made_video *m) {
              sws,
          "no memory", m->path);
     for (int y = 0; y < m->h; y++) {
-      uint32_t *row = (uint32_t *)(void *)(rgb->data[0] + (ptrdiff_t)y * rgb->linesize[0]);
-      for (int x = 0; x < m->w; x++) row[x] = m->pixel(t, x, y);
+      uint8_t *row = rgb->data[0] + (ptrdiff_t)y * rgb->linesize[0];
+      for (int x = 0; x < m->w; x++) {
+        uint32_t color = m->pixel(t, x, y);
+        memcpy(row + (ptrdiff_t)4 * x, &color, sizeof color);
+      }
     }
     sws_scale(sws, (const uint8_t *const *)rgb->data, rgb->linesize, 0, m->h, coded->data,
               coded->linesize);
