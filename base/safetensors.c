@@ -16,7 +16,7 @@ enum { SIZE_BYTES = 8, ALIGNMENT = 8 };
 static const struct {
   const char *name;
   md_dtype dtype;
-  int size = 0;
+  int size;
 } types[] = {
     {"F64", MD_F64, 8},   {"I64", MD_I64, 8}, {"F32", MD_F32, 4},   {"I32", MD_I32, 4},
     {"BF16", MD_BF16, 2}, {"U8", MD_U8, 1},   {"BOOL", MD_BOOL, 1},
