@@ -593,7 +593,7 @@ void md_video_md5_add(md_video_md5 *m, const md_video *v) {
 void md_video_md5_text(md_video_md5 *m, char out[33]) {
   uint8_t sum[16];
   av_md5_final(m->state, sum);
-  for (int i = 0; i < 16; i++) snprintf(out + (size_t)2 * i, 3, "%02x", sum[i]);
+  for (int i = 0; i < 16; i++) snprintf(out + (ptrdiff_t)2 * i, 3, "%02x", sum[i]);
   av_free(m->state);
   free(m);
 }
