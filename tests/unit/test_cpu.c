@@ -1,0 +1,441 @@
+// SPDX-License-Identifier: Apache-2.0
+// The CPU back end against the interpreter: every op with its samples, graphs that fuse, layouts,
+// updates; elementary functions against libm; cache, artefact images, W^X.
+#include "base/file.h"
+#include "codegen/cpu/cpu.h"
+#include "tests/samples.h"
+#include "tests/tolerance.h"
+#include "tests/unit/suite.h"
+
+#include <float.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+typedef struct setup { int level; const char *cpu; int steps; } setup;
+
+static md_graph *parse(const char *text) {
+  md_diags *d = md_diags_create();
+  md_graph *g = md_parse_graph("test.mdg", text, strlen(text), d);
+  ck_assert_msg(g != NULL, "%s\n%s", md_diags_text(d), text);
+  md_diags_destroy(d);
+  return g;
+}
+
+static md_graph *prepared(const char *text, const setup *s) {
+  md_diags *d = md_diags_create();
+  const md_cpu *cpu = md_cpu_find(s->cpu, true, d);
+  ck_assert_msg(cpu != NULL, "%s", md_diags_text(d));
+  md_pass_options o = md_pass_defaults();
+  o.level = s->level;
+  o.verify_each = true;
+  o.facts = md_cpu_facts(cpu);
+  md_graph *g = md_run_passes(parse(text), &o, NULL, d);
+  ck_assert_msg(g != NULL, "%s\n%s", md_diags_text(d), text);
+  md_diags_destroy(d);
+  return g;
+}
+
+static md_program *compiled(const md_graph *g, const setup *s, md_cpu_report *report) {
+  md_diags *d = md_diags_create();
+  md_cpu_options o = {.cpu = s->cpu, .no_cache = true};
+  md_program *p = md_cpu_compile(g, &o, report, d);
+  ck_assert_msg(p != NULL, "%s", md_diags_text(d));
+  ck_assert_msg(md_program_check(p, d), "%s", md_diags_text(d));
+  md_diags_destroy(d);
+  return p;
+}
+
+// Multiples of 1/64 away from 0: exact in every type, no ties at relu's kink. Integers are 0, 1, 2.
+static void fill(md_tensor *t, const char *name, int seed) {
+  uint64_t key = md_hash_key(name, (uint64_t)seed);
+  int64_t n = md_elements(&t->type.shape);
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t h = md_hash_at(key, (uint64_t)i);
+    if (t->i) t->i[i] = t->type.dtype == MD_BOOL ? (int64_t)(h & 1) : (int64_t)(h % 3);
+    else t->f[i] = (double)(16 + h % 97) / 64 * (h >> 40 & 1 ? -1 : 1);
+  }
+}
+
+static double root_mean_square(const md_tensor *t) {
+  int64_t n = md_elements(&t->type.shape);
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += isfinite(t->f[i]) ? t->f[i] * t->f[i] : 0;
+  return sqrt(sum / (double)n);
+}
+
+static void compare(const char *what, const md_tensor *want, const void *memory, const char *text) {
+  md_type type = want->type;
+  type.block = 0;
+  md_tensor *got = md_tensor_create(type);
+  md_tensor_read(got, memory);
+  int64_t n = md_elements(&type.shape);
+  double rms = want->f ? root_mean_square(want) : 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (want->i) {
+      ck_assert_msg(got->i[i] == want->i[i], "%s[%lld]: %lld, not %lld\n%s", what, (long long)i,
+                    (long long)got->i[i], (long long)want->i[i], text);
+      continue;
+    }
+    double a = got->f[i], b = want->f[i];
+    double size = fabs(b) + rms + (type.dtype == MD_BF16 ? 1 : 0.25);
+    bool ok = isnan(b) ? isnan(a) : a == b || fabs(a - b) <= md_tolerance(type.dtype, 64, size);
+    ck_assert_msg(ok, "%s[%lld]: %.9g, not %.9g\n%s", what, (long long)i, a, b, text);
+  }
+  md_tensor_destroy(got);
+}
+
+// Compiles, runs, and compares results and states after each step.
+static void check_text(const char *text, const setup *s) {
+  md_graph *plain = parse(text), *g = prepared(text, s);
+  md_program *p = compiled(g, s, NULL);
+  md_diags *d = md_diags_create();
+  md_exec_options o = {.threads = 2, .seed = 7};
+  md_exec *e = md_exec_create(p, &o, d);
+  ck_assert_msg(e != NULL, "%s", md_diags_text(d));
+  md_interp *in = md_interp_create(plain, false);
+  for (int step = 0; step < MD_MAX(s->steps, 1); step++) {
+    for (int i = 0; i < p->num_inputs; i++) {
+      md_tensor *t = md_interp_input(in, p->input[i].name);
+      fill(t, p->input[i].name, step);
+      md_tensor_write(t, md_exec_input(e, p->input[i].name, NULL));
+    }
+    for (int i = 0; step == 0 && i < p->num_states; i++) {
+      md_tensor *t = md_interp_state(in, p->state[i].name);
+      fill(t, p->state[i].name, 99);
+      md_tensor_write(t, md_exec_state(e, p->state[i].name, NULL));
+    }
+    ck_assert_msg(md_interp_step(in, d), "%s", md_diags_text(d));
+    ck_assert_msg(md_exec_step(e, d), "%s", md_diags_text(d));
+    for (int i = 0; i < plain->num_results; i++) {
+      const char *name = p->result[i].name;
+      compare(name, md_interp_value(in, plain->result[i].val), md_exec_result(e, name, NULL), text);
+    }
+    for (int i = 0; i < p->num_states; i++) {
+      const char *name = p->state[i].name;
+      compare(name, md_interp_state(in, name), md_exec_state(e, name, NULL), text);
+    }
+  }
+  md_interp_destroy(in);
+  md_exec_destroy(e);
+  md_program_destroy(p);
+  md_graph_destroy(g);
+  md_graph_destroy(plain);
+  md_diags_destroy(d);
+}
+
+static void check_levels(const char *text, int steps) {
+  for (int level = 0; level <= 2; level++) check_text(text, &(setup){.level = level, .steps = steps});
+}
+
+static bool runs_here(const md_cpu *cpu) { return cpu->level <= md_cpu_native()->level; }
+
+START_TEST(every_op_agrees_with_the_interpreter_on_every_cpu) {
+  for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
+    if (md_ops[op].role == MD_META) continue;
+    for (int i = 0; i < MD_ROW_SAMPLES; i++) {
+      md_text t = {0};
+      int num_out = MD_MAX(md_op_num_out((md_op)op), 1);
+      if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
+      if (!sample_text((md_op)op, i, num_out, &t)) break;
+      for (int c = 0; c < md_cpu_count(); c++) {
+        if (!runs_here(md_cpu_at(c))) continue;
+        check_text(t.s, &(setup){.level = i % 3, .cpu = md_cpu_at(c)->name});
+      }
+      md_text_free(&t);
+    }
+  }
+}
+END_TEST
+
+// Rank 5 activations become blocked; 11 channels leave lanes over in every block size.
+START_TEST(channel_blocks_with_a_rest_are_right) {
+  check_levels("graph @g(%x: f32[2,11,2,5,3], %gamma: f32[11], %beta: f32[11]) {\n"
+               "  %a = affine %x {scale=1.5, shift=0.25}\n"
+               "  %m, %v = moments %a {groups=2}\n"
+               "  %n = batch_norm %a, %gamma, %beta, %m, %v\n"
+               "  %r = relu %n\n"
+               "  %g = relu_grad %a, %r\n"
+               "  %p, %q = batch_norm_sums %g, %a, %m, %v\n"
+               "  %d = batch_norm_dx %g, %a, %gamma, %m, %v, %p, %q\n"
+               "  %s = sum %g {axes=[0,2,3,4]}\n"
+               "  %t = sum %r {axes=[2,3,4]}\n"
+               "  %u = sum %r {axes=[1]}\n"
+               "  %w = max %r {axes=[0,1,2,3,4]}\n"
+               "  return %d, %m, %v, %s, %t, %u, %w\n}\n", 1);
+}
+END_TEST
+
+START_TEST(views_inside_a_region_are_index_maps) {
+  check_levels("graph @g(%x: f32[4,6,5,7], %c: f32[6], %k: f32[5]) {\n"
+               "  %b = broadcast %c {shape=[4,6,5,7], axes=[1]}\n"
+               "  %k4 = broadcast %k {shape=[4,6,5,7], axes=[2]}\n"
+               "  %y = mul %x, %b\n  %y1 = add %y, %k4\n"
+               "  %f = flip %y1 {axis=3}\n  %g = flip %x {axis=0}\n  %z = add %f, %g\n"
+               "  %r = reshape %z {shape=[24,35]}\n"
+               "  %t = transpose %r {axes=[1,0]}\n"
+               "  %s = slice %t {axis=0, start=3, size=30}\n"
+               "  %n = neg %s\n"
+               "  %q = reshape %n {shape=[2,15,4,6]}\n  %q2 = affine %q {scale=2}\n"
+               "  return %n, %z, %q2\n}\n", 1);
+}
+END_TEST
+
+START_TEST(reductions_over_any_axes_are_right) {
+  const char *axes[] = {"0", "1", "2", "0,1", "1,2", "0,2", "0,1,2"};
+  for (int i = 0; i < MD_COUNT(axes); i++) {
+    md_text t = {0};
+    md_put(&t, "graph @g(%%x: f32[37,19,530]) {\n  %%y = affine %%x {scale=0.5}\n"
+               "  %%s = sum %%y {axes=[%s]}\n  %%m = max %%x {axes=[%s]}\n"
+               "  %%z = affine %%s {scale=0.125}\n  return %%z, %%m, %%y\n}\n", axes[i], axes[i]);
+    check_levels(t.s, 1);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+START_TEST(variance_survives_a_large_offset) {
+  check_levels("graph @g(%x: f32[4,5,300]) {\n  %y = affine %x {scale=0.015625, shift=100}\n"
+               "  %z = affine %y {scale=1, shift=-100}\n"
+               "  %m, %v = moments %y {groups=2}\n  %m1, %v1 = moments %z {groups=2}\n"
+               "  %d = sub %v, %v1\n  return %d, %m\n}\n", 1);
+}
+END_TEST
+
+START_TEST(states_are_updated_in_place_and_by_copy) {
+  check_levels("graph @g(%g: f32[1000], %lr: f32[1]) {\n"
+               "  %p = state @p : f32[1000]\n  %b = state @b : f32[1000]\n"
+               "  %old = state @old : f32[1000]\n  %one = state @one : f32[3]\n"
+               "  %l = broadcast %lr {shape=[1000], axes=[0]}\n"
+               "  %p2, %b2 = sgd %p, %g, %b, %l {momentum=0.9, weight_decay=0.01}\n"
+               "  %c = constant {value=2} : f32[3]\n"
+               "  update @p = %p2\n  update @b = %b2\n  update @old = %p\n  update @one = %c\n"
+               "  return old=%p, new=%p2\n}\n", 3);
+}
+END_TEST
+
+START_TEST(types_convert_as_the_interpreter_says) {
+  check_levels("graph @g(%u: u8[67], %i: i32[67], %l: i64[67], %b: bool[67], %f: f32[67]) {\n"
+               "  %a = cast %u {to=f32}\n  %c = cast %i {to=f64}\n  %d = cast %l {to=f32}\n"
+               "  %e = cast %b {to=f32}\n  %h = cast %f {to=i32}\n  %k = cast %f {to=i64}\n"
+               "  %m = cast %f {to=bf16}\n  %n = cast %m {to=f32}\n  %o = add %n, %f\n"
+               "  %q = add %a, %d\n  %r = mul %q, %e\n"
+               "  return %a, %c, %d, %e, %h, %k, %m, %o, %r\n}\n", 1);
+}
+END_TEST
+
+START_TEST(dropout_draws_the_documented_numbers) {
+  check_levels("graph @g(%x: f32[5,131], %k: i64[1]) {\n"
+               "  %key = broadcast %k {shape=[5,131], axes=[1]}\n"
+               "  %y = dropout %x, %key {p=0.4}\n  return %y\n}\n", 2);
+}
+END_TEST
+
+// --- elementary functions
+
+static double ulps(md_dtype d, double got, double want) {
+  if (got == want || (isnan(got) && isnan(want))) return 0;
+  double unit = d == MD_F64 ? nextafter(fabs(want), INFINITY) - fabs(want)
+                            : (double)(nextafterf(fabsf((float)want), INFINITY) - fabsf((float)want));
+  return fabs(got - want) / unit;
+}
+
+typedef struct function { const char *op; double (*f)(double); double lo, hi; } function;
+
+static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
+
+static void check_function(const function *f, md_dtype d, const char *cpu) {
+  enum { N = 4099 };
+  md_text t = {0};
+  md_put(&t, "graph @g(%%x: %s[%d]) {\n  %%y = %s %%x\n  return y=%%y\n}\n", md_dtype_name(d), N, f->op);
+  setup s = {.level = 2, .cpu = cpu};
+  md_graph *g = prepared(t.s, &s);
+  md_program *p = compiled(g, &s, NULL);
+  md_exec *e = md_exec_create(p, &(md_exec_options){.threads = 1}, NULL);
+  const double special[] = {0, -0.0, INFINITY, -INFINITY, NAN, 1e-40, 1, -1, 88.7, -87.5, -100, 1e30};
+  void *x = md_exec_input(e, "x", NULL);
+  double in[N];
+  for (int i = 0; i < N; i++) {
+    double at = f->lo + (f->hi - f->lo) * i / (N - 1);
+    in[i] = i < MD_COUNT(special) ? special[i] : at;
+    if (d == MD_F32) in[i] = ((float *)x)[i] = (float)in[i];
+    else ((double *)x)[i] = in[i];
+  }
+  ck_assert(md_exec_step(e, NULL));
+  const void *y = md_exec_result(e, "y", NULL);
+  for (int i = 0; i < N; i++) {
+    double got = d == MD_F32 ? (double)((const float *)y)[i] : ((const double *)y)[i];
+    double want = f->f(in[i]);
+    if (d == MD_F32) want = (double)(float)want;
+    // 1 / (1 + e^-x) as the formula says has no subnormal results: e^-x is infinite first.
+    if (f->f == sigmoid && want < FLT_MIN) want = got;
+    ck_assert_msg(ulps(d, got, want) <= 2, "%s %s (%s) at %a: %a, not %a: %g ulp", md_dtype_name(d),
+                  f->op, cpu, in[i], got, want, ulps(d, got, want));
+  }
+  md_exec_destroy(e);
+  md_program_destroy(p);
+  md_graph_destroy(g);
+  md_text_free(&t);
+}
+
+START_TEST(elementary_functions_are_within_two_ulp) {
+  const function functions[] = {
+      {"exp", exp, -110, 90},   {"exp", exp, -1, 1},         {"log", log, 0, 1000},
+      {"log", log, 0.9, 1.1},   {"tanh", tanh, -10, 10},     {"tanh", tanh, -0.7, 0.7},
+      {"sqrt", sqrt, 0, 100},   {"sigmoid", sigmoid, -30, 30},
+  };
+  for (int c = 0; c < md_cpu_count(); c++) {
+    if (!runs_here(md_cpu_at(c))) continue;
+    for (int i = 0; i < MD_COUNT(functions); i++) {
+      check_function(&functions[i], MD_F32, md_cpu_at(c)->name);
+      check_function(&functions[i], MD_F64, md_cpu_at(c)->name);
+    }
+  }
+}
+END_TEST
+
+// --- programs
+
+static const char small[] =
+    "graph @g(%x: f32[3,700], %y: f32[3,700]) {\n  %s = add %x, %y\n"
+    "  %e = exp %s\n  %t = sum %e {axes=[0,1]}\n  return %e, %t\n}\n";
+
+START_TEST(equal_regions_compile_once) {
+  md_text t = {0};
+  md_put(&t, "graph @g(%%x: f32[64]) {\n");
+  for (int i = 0; i < 5; i++) {
+    md_put(&t, "  %%y%d = neg %%%s", i, i ? "" : "x");
+    if (i) md_put(&t, "y%d", i - 1);
+    md_put(&t, "\n");
+  }
+  md_put(&t, "  return %%y4\n}\n");
+  setup s = {.level = 0};
+  md_graph *g = prepared(t.s, &s);
+  md_cpu_report r = {.arena = md_arena_create()};
+  md_program *p = compiled(g, &s, &r);
+  ck_assert_int_eq(r.launches, 5);
+  // The last writes over nothing that is read, the others may: at most two structures.
+  ck_assert_int_le(r.distinct, 2);
+  ck_assert_int_eq(r.num_kernels, 5);
+  ck_assert_str_eq(r.kernel[0].lowering, "stream");
+  md_program_destroy(p);
+  md_graph_destroy(g);
+  md_arena_destroy(r.arena);
+  md_text_free(&t);
+}
+END_TEST
+
+static int rwx_maps(void) {
+  FILE *f = fopen("/proc/self/maps", "r");
+  ck_assert_ptr_nonnull(f);
+  char line[512];
+  int found = 0;
+  while (fgets(line, sizeof line, f)) found += strstr(line, "rwxp") != NULL;
+  fclose(f);
+  return found;
+}
+
+START_TEST(no_memory_is_writable_and_executable) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  int before = rwx_maps();
+  md_program *p = compiled(g, &s, NULL);
+  ck_assert_int_eq(rwx_maps(), before);
+  md_program_destroy(p);
+  md_graph_destroy(g);
+}
+END_TEST
+
+static md_program *with_cache(const md_graph *g, int *hits) {
+  md_cpu_report r = {0};
+  md_diags *d = md_diags_create();
+  md_program *p = md_cpu_compile(g, &(md_cpu_options){0}, &r, d);
+  ck_assert_msg(p != NULL, "%s", md_diags_text(d));
+  md_diags_destroy(d);
+  *hits = r.cache_hits;
+  ck_assert_int_ge(r.distinct, 1);
+  return p;
+}
+
+START_TEST(objects_come_from_the_cache_and_damage_is_only_a_miss) {
+  char dir[] = "/tmp/modist-test-XXXXXX", command[256];
+  ck_assert_ptr_nonnull(mkdtemp(dir));
+  setenv("MODIST_CACHE", dir, 1);
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  int hits;
+  md_program_destroy(with_cache(g, &hits));
+  ck_assert_int_eq(hits, 0);
+  md_program_destroy(with_cache(g, &hits));
+  ck_assert_int_ge(hits, 1);
+  snprintf(command, sizeof command, "for f in %s/*.o; do printf x | dd of=$f bs=1 seek=100 conv=notrunc 2>/dev/null; done", dir);
+  ck_assert_int_eq(system(command), 0);
+  md_program_destroy(with_cache(g, &hits));
+  ck_assert_int_eq(hits, 0);
+  md_program_destroy(with_cache(g, &hits));
+  ck_assert_int_ge(hits, 1);
+  snprintf(command, sizeof command, "rm -r %s", dir);
+  ck_assert_int_eq(system(command), 0);
+  unsetenv("MODIST_CACHE");
+  md_graph_destroy(g);
+}
+END_TEST
+
+START_TEST(an_image_is_a_shared_object) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  md_diags *d = md_diags_create();
+  md_cpu_options o = {.no_cache = true, .want_image = true, .no_code = true, .cpu = "avx512"};
+  md_program *p = md_cpu_compile(g, &o, NULL, d);
+  ck_assert_msg(p != NULL, "%s", md_diags_text(d));
+  ck_assert_uint_gt(p->image_bytes, 64);
+  ck_assert_int_eq(memcmp(p->image, "\177ELF", 4), 0);
+  ck_assert_str_eq(p->target, "cpu:avx512+x86-64-v4");
+  md_program_destroy(p);
+  setenv("MODIST_LLD", "/no/such/linker", 1);
+  ck_assert_ptr_null(md_cpu_compile(g, &o, NULL, d));
+  unsetenv("MODIST_LLD");
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_MISSING);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "apt-get install lld-19"));
+  md_diags_destroy(d);
+  md_graph_destroy(g);
+}
+END_TEST
+
+START_TEST(an_unknown_cpu_brings_a_hint) {
+  md_diags *d = md_diags_create();
+  ck_assert_ptr_null(md_cpu_find("avx-2", true, d));
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_USAGE);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "did you mean --cpu=avx2?"));
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(text_forms_are_given_when_wanted) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  md_text ir = {0}, assembly = {0};
+  md_diags *d = md_diags_create();
+  md_cpu_options o = {.no_cache = true, .llvm_ir = &ir, .assembly = &assembly, .want_graph_text = true};
+  md_program *p = md_cpu_compile(g, &o, NULL, d);
+  ck_assert_msg(p != NULL, "%s", md_diags_text(d));
+  ck_assert_ptr_nonnull(strstr(ir.s, "define void @k"));
+  ck_assert_ptr_nonnull(strstr(assembly.s, ".text"));
+  ck_assert_ptr_nonnull(strstr(p->graph_text, "graph @g"));
+  md_program_destroy(p);
+  md_text_free(&ir);
+  md_text_free(&assembly);
+  md_diags_destroy(d);
+  md_graph_destroy(g);
+}
+END_TEST
+
+SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_on_every_cpu, channel_blocks_with_a_rest_are_right,
+           views_inside_a_region_are_index_maps, reductions_over_any_axes_are_right,
+           variance_survives_a_large_offset, states_are_updated_in_place_and_by_copy,
+           types_convert_as_the_interpreter_says, dropout_draws_the_documented_numbers,
+           elementary_functions_are_within_two_ulp, equal_regions_compile_once,
+           no_memory_is_writable_and_executable,
+           objects_come_from_the_cache_and_damage_is_only_a_miss, an_image_is_a_shared_object,
+           an_unknown_cpu_brings_a_hint, text_forms_are_given_when_wanted)
