@@ -40,17 +40,14 @@ static void look_at(md_dtype t, const void *at, int64_t first, int64_t n, findin
 
 // Index on every axis of the element stored at `offset`.
 static void index_of(const md_arg *a, int64_t offset, int64_t idx[MD_SPEC_RANK]) {
-  int64_t lane = 0;
-  if (a->block > 0) {
-    lane = offset % a->block;
-    offset /= a->block;
-  }
+  int64_t block = MD_MAX(a->block, 1), lane = offset % block;
+  offset /= block;
   for (int i = a->rank - 1; i >= 0; i--) {
-    int64_t n = a->block > 0 && i == 1 ? md_ceil_div(a->dim[1], a->block) : a->dim[i];
+    int64_t n = i == 1 ? md_ceil_div(a->dim[1], block) : a->dim[i];
     idx[i] = offset % n;
+    if (i == 1) idx[i] = idx[i] * block + lane;
     offset /= n;
   }
-  if (a->block > 0) idx[1] = idx[1] * a->block + lane;
 }
 
 bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size) {
@@ -58,7 +55,7 @@ bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size
   finding f = {0};
   int64_t elements = 1;
   for (int i = 0; i < a->rank; i++) elements *= a->dim[i];
-  if (a->block == 0 || a->dim[1] % a->block == 0) {
+  if (a->block == 0 || a->rank < 2 || a->dim[1] % a->block == 0) {
     look_at(a->dtype, at, 0, elements, &f);
   } else {
     int64_t blocks = md_ceil_div(a->dim[1], a->block), last = a->dim[1] % a->block;

@@ -49,8 +49,8 @@ bool md_machine_runs(const char *target, char *why, int why_size) {
     const char *start = p + 1;
     p = strchr(start, '+');
     size_t len = p ? (size_t)(p - start) : strlen(start);
-    char name[32] = "";
-    if (len < sizeof name) memcpy(name, start, len);
+    char name[32];
+    snprintf(name, sizeof name, "%.*s", (int)MD_MIN(len, sizeof name), start);
     answer has = has_feature(name);
     if (has == YES) continue;
     snprintf(why, (size_t)why_size,

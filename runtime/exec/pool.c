@@ -34,7 +34,8 @@ enum {
   SHARES = 4,  // a claim takes 1/(SHARES * threads) of what is left: large first, then single
 };
 
-struct md_pool {
+// What several threads write has cache lines of its own.
+struct md_pool {                 // NOLINT(clang-analyzer-optin.performance.Padding)
   int num_threads, num_workers;  // num_threads = 1 + num_workers
   int spins;
   pthread_t *worker;
@@ -79,7 +80,7 @@ static void wake(atomic_uint *word, int num) {
 static void work(md_pool *p, int thread) {
   long long unclaimed = atomic_load(&p->unclaimed);
   while (unclaimed > 0) {
-    long long take = MD_MAX(1, unclaimed / (SHARES * p->num_threads));
+    long long take = MD_MAX(1, unclaimed / SHARES / p->num_threads);
     if (!atomic_compare_exchange_weak(&p->unclaimed, &unclaimed, unclaimed - take)) continue;
     int64_t first = p->n - unclaimed;
     for (int64_t i = first; i < first + take; i++) p->fn(p->ctx, i, thread);

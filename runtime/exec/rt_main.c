@@ -93,7 +93,7 @@ static bool parse_binding(char *text, binding *b, md_diags *d) {
 
 static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   int64_t n;
-  binding b;
+  binding b = {"", ""};
   switch (option) {
   case STEPS: return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
@@ -237,8 +237,9 @@ static int compare_ns(const void *a, const void *b) {
 }
 
 static void print_steps(int64_t *ns, int64_t n) {
+  int64_t middle = n / 2;
   qsort(ns, (size_t)n, sizeof *ns, compare_ns);
-  printf("%" PRId64 " steps: median %.3f ms, min %.3f, max %.3f\n", n, (double)ns[n / 2] / 1e6,
+  printf("%" PRId64 " steps: median %.3f ms, min %.3f, max %.3f\n", n, (double)ns[middle] / 1e6,
          (double)ns[0] / 1e6, (double)ns[n - 1] / 1e6);
 }
 

@@ -99,9 +99,10 @@ static md_program *bare_program(void) {
   return p;
 }
 
-static md_program *fixture(void) {
+// `kernels`: path of the shared object.
+static md_program *fixture(const char *kernels) {
   md_program *p = bare_program();
-  p->code = dlopen(EXEC_KERNELS, RTLD_NOW | RTLD_LOCAL);
+  p->code = dlopen(kernels, RTLD_NOW | RTLD_LOCAL);
   p->lookup = find_symbol;
   p->code_free = close_code;
   return p;

@@ -33,7 +33,7 @@ static md_text read_file(const char *path) {
 }
 
 static md_program *fixture_with_image(void) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_text image = read_file(EXEC_KERNELS);
   void *copy = md_alloc(p->arena, image.len);
   memcpy(copy, image.s, image.len);
@@ -59,7 +59,7 @@ static void run(const md_program *p, float *loss, float *w) {
     ck_assert(md_exec_step(e, NULL));
   }
   *loss = *(const float *)md_exec_result(e, "loss", NULL);
-  memcpy(w, md_exec_state(e, "w", NULL), 4 * ELEMENTS);
+  memcpy(w, md_exec_state(e, "w", NULL), sizeof(float) * ELEMENTS);
   md_exec_destroy(e);
 }
 
@@ -69,7 +69,7 @@ START_TEST(loaded_program_computes_the_same_bits) {
   static float w[2][ELEMENTS], loss[2];
   md_arena *a = md_arena_create();
   md_diags *d = md_diags_create();
-  md_program *made = fixture(), *loaded = md_program_load(saved_fixture(a), d);
+  md_program *made = fixture(EXEC_KERNELS), *loaded = md_program_load(saved_fixture(a), d);
   ck_assert_msg(loaded != NULL, "%s", md_diags_text(d));
   run(made, &loss[0], w[0]);
   run(loaded, &loss[1], w[1]);
@@ -190,7 +190,7 @@ START_TEST(every_flipped_byte_is_found) {
     num_written += pwrite(v.fd, &v.file.s[i], 1, (off_t)i) == 1;
   }
   ck_assert_int_eq(num_accepted, 0);
-  ck_assert_int_eq(num_written, 2 * (int)v.file.len);
+  ck_assert_int_eq(num_written, (int64_t)v.file.len * 2);
   ck_assert(is_accepted(&v));  // nothing is wrong with the file itself
   victim_destroy(&v);
 }
@@ -256,7 +256,7 @@ static const edit edits[] = {
     {E0631, "\"abi\": 1", "\"abi\": 2", "ABI version 2"},
     {E0632, "\"abi\": 1,", "", "manifest.json: 'abi' is missing or is not a number in its range"},
     {E0632, "\"abi\": 1", "\"abi\": 1, \"abi\": 1", "duplicate object key"},
-    {E0632, "{", "[", "manifest.json: line 2"},
+    {E0632, "{", "[", "/manifest.json:2:11: error[E0632]: not valid JSON: "},
     {E0633, "cpu:generic", "cpu:generic+x86-64-v9", "'x86-64-v9' is no feature known here"},
     {E0633, "cpu:generic", "cuda:sm_80", "artefact is for target 'cuda:sm_80'"},
     {E0632, "\"type\":\"f32\"", "\"type\":\"f33\"", "'type' is missing or is not an element type"},

@@ -104,7 +104,7 @@ END_TEST
 
 // Loss of each step and the final w.
 static void train(int threads, int steps, float *loss, float *w) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_exec *e = md_exec_create(p, &(md_exec_options){.threads = threads, .seed = 7}, NULL);
   ck_assert_ptr_nonnull(e);
   for (int i = 0; i < steps; i++) {
@@ -113,7 +113,7 @@ static void train(int threads, int steps, float *loss, float *w) {
     loss[i] = *(const float *)md_exec_result(e, "loss", NULL);
   }
   ck_assert_int_eq(*(int32_t *)md_exec_state(e, "step", NULL), steps);
-  memcpy(w, md_exec_state(e, "w", NULL), 4 * ELEMENTS);
+  memcpy(w, md_exec_state(e, "w", NULL), sizeof(float) * ELEMENTS);
   md_exec_destroy(e);
   md_program_destroy(p);
 }
@@ -150,7 +150,7 @@ START_TEST(results_are_equal_for_any_number_of_threads) {
 END_TEST
 
 START_TEST(a_step_allocates_nothing) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_trace *t = md_trace_create();
   int before_create = atomic_load(&num_allocations);
   md_exec_options o = {.threads = 2, .check_nan = true, .time = true};
@@ -171,7 +171,7 @@ START_TEST(a_step_allocates_nothing) {
 END_TEST
 
 START_TEST(nan_is_named_with_its_region_and_no_copy_is_applied) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_diags *d = md_diags_create();
   md_exec *e = md_exec_create(p, &(md_exec_options){.threads = 2, .check_nan = true}, d);
   set_input(e, 0);
@@ -194,7 +194,7 @@ START_TEST(nan_is_named_with_its_region_and_no_copy_is_applied) {
 END_TEST
 
 START_TEST(nan_of_an_input_is_not_blamed_on_a_region) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_diags *d = md_diags_create();
   md_exec *e = md_exec_create(p, &(md_exec_options){.check_nan = true}, d);
   set_input(e, 0);
@@ -210,8 +210,11 @@ START_TEST(nan_of_an_input_is_not_blamed_on_a_region) {
 END_TEST
 
 START_TEST(only_real_channels_of_blocks_are_looked_at) {
-  md_arg a = {
-      .dtype = MD_F32, .block = 8, .rank = 3, .dim = {2, 11, 3}, .bytes = 2 * 2 * 3 * 8 * 4};
+  md_arg a = {.dtype = MD_F32,
+              .block = 8,
+              .rank = 3,
+              .dim = {2, 11, 3},
+              .bytes = sizeof(float[2 * 2 * 3 * 8])};
   float x[2 * 2 * 3 * 8];
   char what[160];
   for (int i = 0; i < MD_COUNT(x); i++) {
@@ -259,7 +262,7 @@ static bool count_tap(void *ctx, md_exec *e, int launch, bool before) {
 }
 
 START_TEST(taps_see_every_launch_and_can_stop) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_exec *e = md_exec_create(p, NULL, NULL);
   set_input(e, 0);
   taps t = {.stop_at = -1};
@@ -277,7 +280,7 @@ START_TEST(taps_see_every_launch_and_can_stop) {
 END_TEST
 
 START_TEST(memory_limit_is_refused_with_the_numbers) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_diags *d = md_diags_create();
   md_exec_options o = {.threads = 2, .memory_limit = 60000};
   ck_assert_ptr_null(md_exec_create(p, &o, d));
@@ -292,7 +295,7 @@ START_TEST(memory_limit_is_refused_with_the_numbers) {
   p->arena_bytes = (int64_t)1 << 45;  // more than any machine that runs this test has free
   ck_assert_ptr_null(md_exec_create(p, &o, d));
   ck_assert(strstr(md_diags_text(d), "are free"));
-  p->arena_bytes = Y_AT + 4 * ELEMENTS;
+  p->arena_bytes = Y_AT + 16384;
   o.memory_limit = 68000;
   md_exec *e = md_exec_create(p, &o, d);
   ck_assert_ptr_nonnull(e);
@@ -304,7 +307,7 @@ START_TEST(memory_limit_is_refused_with_the_numbers) {
 END_TEST
 
 START_TEST(a_kernel_that_is_not_there_is_named) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_diags *d = md_diags_create();
   p->phase[1].symbol = "partial_2";
   ck_assert_ptr_null(md_exec_create(p, NULL, d));
@@ -318,7 +321,7 @@ END_TEST
 // --- Initial values
 
 START_TEST(states_start_as_their_rules_say) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_exec *e = md_exec_create(p, &(md_exec_options){.seed = 7}, NULL);
   const md_spec *s;
   const float *w = md_exec_state(e, "w", &s), *ema = md_exec_state(e, "w_ema", NULL);
@@ -326,7 +329,7 @@ START_TEST(states_start_as_their_rules_say) {
   int num_outside = 0;
   for (int i = 0; i < ELEMENTS; i++) num_outside += w[i] < 0.15f || w[i] >= 0.35f;
   ck_assert_int_eq(num_outside, 0);
-  ck_assert_mem_eq(w, ema, 4 * ELEMENTS);
+  ck_assert_mem_eq(w, ema, sizeof(float) * ELEMENTS);
   ck_assert_int_eq(*(int32_t *)md_exec_state(e, "step", NULL), 0);
   ck_assert_ptr_null(md_exec_state(e, "x", NULL));
   ck_assert_ptr_null(md_exec_input(e, "w", NULL));
@@ -360,21 +363,21 @@ END_TEST
 
 START_TEST(unit_rows_have_norm_one_and_do_not_depend_on_the_cut) {
   double all[64 * 128], part[2 * 128];
-  md_init_values(MD_INIT_unit_rows, 0, 0, "bank", 1, 128, 0, 64 * 128, all);
+  md_init_values(MD_INIT_unit_rows, 0, 0, "bank", 1, 128, 0, MD_COUNT(all), all);
   for (int r = 0; r < 64; r++) {
     double sum = 0;
     for (int i = 0; i < 128; i++) sum += all[r * 128 + i] * all[r * 128 + i];
     ck_assert_double_eq_tol(sum, 1, 1e-12);
   }
-  md_init_values(MD_INIT_unit_rows, 0, 0, "bank", 1, 128, 30 * 128, 2 * 128, part);
-  ck_assert_mem_eq(part, all + 30 * 128, sizeof part);
+  md_init_values(MD_INIT_unit_rows, 0, 0, "bank", 1, 128, 3840, MD_COUNT(part), part);
+  ck_assert_mem_eq(part, all + 3840, sizeof part);
   ck_assert(all[0] != all[128]);
 }
 END_TEST
 
 START_TEST(large_states_are_the_same_for_any_number_of_threads) {
-  enum { ROWS = 5000, ROW = 33 };
-  static uint16_t first[ROWS * ROW];
+  enum { ROWS = 5000, ROW = 33, ALL = ROWS * ROW };
+  static uint16_t first[ALL];
   for (int threads = 1; threads <= 3; threads++) {
     md_program *p = md_program_create("states");
     p->target = "cpu:generic";
@@ -383,7 +386,7 @@ START_TEST(large_states_are_the_same_for_any_number_of_threads) {
                             .dtype = MD_BF16,
                             .rank = 2,
                             .dim = {ROWS, ROW},
-                            .bytes = 2 * ROWS * ROW,
+                            .bytes = sizeof first,
                             .init = MD_INIT_unit_rows};
     p->state[1] = (md_spec){
         .name = "mask", .dtype = MD_BOOL, .rank = 1, .dim = {3}, .bytes = 3, .init = MD_INIT_ones};
@@ -406,7 +409,7 @@ START_TEST(large_states_are_the_same_for_any_number_of_threads) {
     md_exec_destroy(e);
     md_program_destroy(p);
   }
-  float last = md_bf16_to_float(first[ROWS * ROW - 1]);
+  float last = md_bf16_to_float(first[ALL - 1]);
   ck_assert(last != 0 && fabsf(last) < 1);
 }
 END_TEST
@@ -425,7 +428,7 @@ SPOIL(arg_at_a_negative_place, p->arg[2].offset = -4)
 SPOIL(arg_of_endless_bytes, p->arg[2].bytes = INT64_MAX)
 SPOIL(arg_of_no_state, p->arg[1].index = 3)
 SPOIL(arg_of_negative_state, p->arg[1].index = -1)
-SPOIL(arg_of_no_space, p->arg[1].space = (md_space)17)
+SPOIL(arg_of_no_space, p->arg[1].space = MD_NUM_SPACES)
 SPOIL(arg_that_writes_input, p->arg[0].write = true)
 SPOIL(arg_too_short_for_its_type, p->arg[3].bytes -= 4)
 SPOIL(arg_of_endless_type, p->arg[3].rank = 3; p->arg[3].dim[1] = p->arg[3].dim[2] = 1ll << 40)
@@ -517,7 +520,7 @@ END_TEST
 // --- Times and traces
 
 START_TEST(times_are_kept_when_wanted) {
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_exec *e = md_exec_create(p, &(md_exec_options){.time = true}, NULL);
   for (int i = 0; i < 5; i++) ck_assert(md_exec_step(e, NULL));
   const md_launch_time *t = md_exec_times(e);
@@ -533,7 +536,7 @@ END_TEST
 START_TEST(trace_is_json_with_a_span_for_each_launch) {
   char path[] = "/tmp/modist-trace-XXXXXX";
   close(mkstemp(path));
-  md_program *p = fixture();
+  md_program *p = fixture(EXEC_KERNELS);
   md_exec *e = md_exec_create(p, &(md_exec_options){.threads = 2}, NULL);
   md_trace *t = md_trace_create();
   md_exec_set_trace(e, t);
