@@ -126,6 +126,7 @@ static unsigned kept_axes(const md_graph *g, const md_node *r, int64_t *groups) 
     *groups = md_type_in(g, r->out)->shape.dim[0];
     return 2;
   }
+  if (r->attr.axes.axes.n == 0) return 0;  // the sum over everything
   unsigned kept = (1u << s->rank) - 1;
   for (int64_t i = 0; i < r->attr.axes.axes.n; i++) kept &= ~(1u << r->attr.axes.axes.d[i]);
   return kept;
