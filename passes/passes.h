@@ -100,9 +100,10 @@ void md_site_kept(md_rewriter *r, const md_node *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 bool md_may_rewrite(const md_rewriter *r);      // the budget is not spent
 md_val md_mapped(const md_rewriter *r, md_val old);   // the new value of an old one
-// The node as it is, operands mapped, into region r->region; first result. md_copy_node maps its
-// results and keeps their names, md_clone_node does neither.
+// The node as it is, operands mapped or given, into region r->region; first result. The copies map
+// their results and keep their names, the clone does neither.
 md_val md_copy_node(md_rewriter *r, const md_node *n);
+md_val md_copy_with(md_rewriter *r, const md_node *n, const md_val *in);
 md_val md_clone_node(md_rewriter *r, const md_node *n, const md_val *in);
 // Old nodes in order: each but leaves goes to the rule of its op, or to `otherwise`; NULL copies.
 bool md_run_rules(md_rewriter *r, const md_rule *rules, md_rule otherwise);

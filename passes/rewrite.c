@@ -84,10 +84,7 @@ md_val md_mapped(const md_rewriter *r, md_val old) {
   return r->map[old];
 }
 
-md_val md_copy_node(md_rewriter *r, const md_node *n) {
-  md_val few[16], *in = few;
-  if (n->num_in > MD_COUNT(few)) in = MD_NEW_ARRAY(r->scratch, md_val, n->num_in);
-  for (int i = 0; i < n->num_in; i++) in[i] = md_mapped(r, n->in[i]);
+md_val md_copy_with(md_rewriter *r, const md_node *n, const md_val *in) {
   md_val v = append(r, n, in);
   if (v == MD_NONE) return v;
   for (int i = 0; i < n->num_out; i++) {
@@ -96,6 +93,13 @@ md_val md_copy_node(md_rewriter *r, const md_node *n) {
     r->b.g->value[to].name = own_text(r->b.g, r->old->value[from].name);
   }
   return v;
+}
+
+md_val md_copy_node(md_rewriter *r, const md_node *n) {
+  md_val few[16], *in = few;
+  if (n->num_in > MD_COUNT(few)) in = MD_NEW_ARRAY(r->scratch, md_val, n->num_in);
+  for (int i = 0; i < n->num_in; i++) in[i] = md_mapped(r, n->in[i]);
+  return md_copy_with(r, n, in);
 }
 
 md_val md_clone_node(md_rewriter *r, const md_node *n, const md_val *in) {

@@ -2,11 +2,13 @@
 // schedule: the order of regions that needs least memory, among a few. Bitwise.
 //
 // List scheduling: a region is ready once all it reads is there and all readers of a state that it
-// overwrites have run (that order stands already, and keeping it keeps updates in place). Of the
-// ready ones the next is
+// can overwrite have run, which lets the update stay in place. Of the ready ones the next is
 //   as is     the earliest in the present order
 //   shrinking the one that frees most, if it frees more than it takes; else the earliest
 //   greedy    the one that adds least
+//   backward  as shrinking, but the earliest in an order built from the end: of the regions whose
+//             readers all have a place, the one that adds least to what is kept for them; it finds
+//             that a network whose activations are not kept should run before one whose are
 // The order with the smallest peak is taken, the earlier of these at a tie, and the same again from
 // there until nothing improves: so a second run changes nothing.
 #include "passes/passes.h"
@@ -15,18 +17,18 @@
 #include <string.h>
 
 enum { MAX_ROUNDS = 8 };
-typedef enum Policy { AS_IS, SHRINKING, GREEDY, NUM_POLICIES } Policy;
+typedef enum Policy { AS_IS, SHRINKING, GREEDY, BACKWARD, NUM_POLICIES } Policy;
 
 // Regions as a graph. Edges: values read, and readers of a state before the region that takes it.
 typedef struct Flow {
   const md_graph *g;
   const md_live *live;
-  int num;                   // regions
-  int *first_in, *in;        // values that a region reads and that die in the arena
-  int *first_out, *out;      // values that it makes in the arena
-  int *first_after, *after;  // regions that wait for it
-  int *waits;                // number of regions that it waits for
-  int64_t *bytes;            // by value
+  int num;                     // regions
+  int *first_in, *in;          // values that a region reads and that die in the arena
+  int *first_out, *out;        // values that it makes in the arena
+  int *first_after, *after;    // regions that wait for it
+  int *first_before, *before;  // regions that it waits for
+  int64_t *bytes;              // by value
 } Flow;
 
 typedef struct Edge {
@@ -54,7 +56,43 @@ static int *targets(const Edge *e, int num, md_arena *a) {
   return to;
 }
 
-static Flow flow_of(const md_graph *g, const md_live *live, int64_t alignment, md_arena *a) {
+// Nobody reads what the region makes within the step.
+static bool *find_sinks(const md_graph *g, md_arena *a) {
+  bool *sink = MD_NEW_ARRAY(a, bool, g->num_regions + 1);
+  for (int i = 1; i <= g->num_regions; i++) sink[i] = true;
+  for (int i = 0; i < g->num_nodes; i++) {
+    for (int j = 0; j < g->node[i]->num_in; j++) {
+      md_val v = g->node[i]->in[j];
+      int from = v ? md_region_of(md_def(g, v)) : 0;
+      if (from != g->node[i]->region) sink[from] = false;
+    }
+  }
+  return sink;
+}
+
+// Values that can take the buffer of the state they update, in the present order or in another: a
+// region that nobody waits for can go after all readers of the state. Among such regions the order
+// stays, so that two of them never wait for each other.
+static md_val *find_in_place(const md_graph *g, md_live *live, md_arena *a) {
+  bool *sink = find_sinks(g, a);
+  md_val *storage = MD_NEW_ARRAY(a, md_val, g->num_values + 1);
+  for (int i = 0; i < g->num_updates; i++) {
+    md_val s = g->update[i].state, v = g->update[i].val;
+    int to = md_region_of(md_def(g, v));
+    storage[v] = storage[v] ? storage[v] : live->storage[v];
+    bool can = to && !storage[v] && sink[to] && !live->readers.kept[s] &&
+               md_type_equal(md_type_in(g, s), md_type_in(g, v));
+    for (int k = live->readers.first[s]; can && k < live->readers.first[s + 1]; k++) {
+      int from = g->node[live->readers.reader[k]]->region;
+      if (from == to) can = md_same_index(g, live, to, s, v);
+      else can = from < to || !sink[from];
+    }
+    if (can) storage[v] = s;
+  }
+  return storage;
+}
+
+static Flow flow_of(const md_graph *g, md_live *live, int64_t alignment, md_arena *a) {
   int num = g->num_regions, num_operands = 0;
   Flow f = {.g = g,
             .live = live,
@@ -62,17 +100,18 @@ static Flow flow_of(const md_graph *g, const md_live *live, int64_t alignment, m
             .first_in = MD_NEW_ARRAY(a, int, num + 2),
             .first_out = MD_NEW_ARRAY(a, int, num + 2),
             .first_after = MD_NEW_ARRAY(a, int, num + 2),
-            .waits = MD_NEW_ARRAY(a, int, num + 1),
+            .first_before = MD_NEW_ARRAY(a, int, num + 2),
             .bytes = MD_NEW_ARRAY(a, int64_t, g->num_values + 1)};
   for (int i = 0; i < g->num_nodes; i++) num_operands += g->node[i]->num_in;
   Edge *in = MD_NEW_ARRAY(a, Edge, num_operands + 1),
        *out = MD_NEW_ARRAY(a, Edge, g->num_values + 1);
   Edge *wait = MD_NEW_ARRAY(a, Edge, 2 * (num_operands + 1));
   int num_in = 0, num_out = 0, num_wait = 0;
+  md_val *storage = find_in_place(g, live, a);
   md_val *taken_by = MD_NEW_ARRAY(a, md_val, g->num_values + 1);  // state -> value in its buffer
   for (md_val v = 1; v <= (md_val)g->num_values; v++) {
-    if (live->storage[v]) taken_by[live->storage[v]] = v;
-    if (!live->stored[v] || live->storage[v]) continue;
+    if (storage[v]) taken_by[storage[v]] = v;
+    if (!live->stored[v] || storage[v]) continue;
     f.bytes[v] = md_place_bytes(g, v, alignment);
     out[num_out++] = (Edge){md_region_of(md_def(g, v)), (int)v};
   }
@@ -85,7 +124,7 @@ static Flow flow_of(const md_graph *g, const md_live *live, int64_t alignment, m
       if (from && from != n->region) wait[num_wait++] = (Edge){from, n->region};
       if (f.bytes[v]) in[num_in++] = (Edge){n->region, (int)v};
       int to = taken_by[v] ? md_region_of(md_def(g, taken_by[v])) : n->region;
-      if (to > n->region) wait[num_wait++] = (Edge){n->region, to};
+      if (to != n->region) wait[num_wait++] = (Edge){n->region, to};
     }
   }
   num_in = index_edges(in, num_in, f.first_in, num);
@@ -94,7 +133,9 @@ static Flow flow_of(const md_graph *g, const md_live *live, int64_t alignment, m
   f.in = targets(in, num_in, a);
   f.out = targets(out, num_out, a);
   f.after = targets(wait, num_wait, a);
-  for (int i = 0; i < num_wait; i++) f.waits[f.after[i]]++;
+  for (int i = 0; i < num_wait; i++) wait[i] = (Edge){wait[i].to, wait[i].from};
+  num_wait = index_edges(wait, num_wait, f.first_before, num);
+  f.before = targets(wait, num_wait, a);
   return f;
 }
 
@@ -137,52 +178,70 @@ static Item heap_pop(Heap *h) {
   }
 }
 
-typedef struct State {
+// One list scheduling in progress.
+typedef struct List {
   const Flow *f;
   const int *rank;
   Policy policy;
-  int *waits;        // regions still to come before it
+  int *waits;  // by region: how many it still waits for
+  bool *done;
   int *left;         // by value: regions that still read it
   int64_t *readers;  // by value: their numbers, xor'ed: with one left, it is that one
-  int64_t *frees;    // by region: bytes of values that it alone still reads
-  int64_t *takes;
-} State;
+  int64_t *frees;    // by region: bytes that its turn frees
+  int64_t *takes;    // by region: bytes that its turn takes
+  Heap ready;
+} List;
 
-static int64_t key_of(const State *s, int region) {
+static int64_t key_of(const List *s, int region) {
   int64_t grows = s->takes[region] - s->frees[region];
   switch (s->policy) {
+  case AS_IS: return 0;
   case SHRINKING: return grows < 0 ? grows : 0;
-  case GREEDY: return grows;
-  default: return 0;
+  default: return grows;
   }
 }
 
-static void push_ready(const State *s, int region, Heap *ready) {
-  heap_push(ready, (Item){key_of(s, region), s->rank[region], region});
+static void push_ready(List *s, int region) {
+  if (s->done[region] || s->waits[region]) return;
+  int rank = s->policy == BACKWARD ? -s->rank[region] : s->rank[region];
+  heap_push(&s->ready, (Item){key_of(s, region), rank, region});
 }
 
-// The last reader of v is known: it will free v.
-static void count_free(State *s, int v, Heap *ready, const bool *done) {
-  int region = (int)s->readers[v];
-  if (done[region]) return;
-  s->frees[region] += s->f->bytes[v];
-  if (!s->waits[region]) push_ready(s, region, ready);
-}
-
-// Fills order[0..num-1]; returns the peak in bytes, reuse of places inside a region left out.
-static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
+static List list_of(const Flow *f, Policy policy, const int *rank, md_arena *a) {
   int num_values = f->g->num_values + 1;
-  State s = {.f = f,
-             .policy = policy,
-             .rank = rank,
-             .waits = MD_NEW_ARRAY(a, int, f->num + 1),
-             .left = MD_NEW_ARRAY(a, int, num_values),
-             .readers = MD_NEW_ARRAY(a, int64_t, num_values),
-             .frees = MD_NEW_ARRAY(a, int64_t, f->num + 1),
-             .takes = MD_NEW_ARRAY(a, int64_t, f->num + 1)};
-  bool *done = MD_NEW_ARRAY(a, bool, f->num + 1);
-  Heap ready = {0};
-  memcpy(s.waits, f->waits, ((size_t)f->num + 1) * sizeof *s.waits);
+  List s = {.f = f, .policy = policy, .rank = rank};
+  s.waits = MD_NEW_ARRAY(a, int, f->num + 1);
+  s.done = MD_NEW_ARRAY(a, bool, f->num + 1);
+  s.left = MD_NEW_ARRAY(a, int, num_values);
+  s.readers = MD_NEW_ARRAY(a, int64_t, num_values);
+  s.frees = MD_NEW_ARRAY(a, int64_t, f->num + 1);
+  s.takes = MD_NEW_ARRAY(a, int64_t, f->num + 1);
+  const int *first = policy == BACKWARD ? f->first_after : f->first_before;
+  for (int r = 1; r <= f->num; r++) s.waits[r] = first[r + 1] - first[r];
+  return s;
+}
+
+// The next region, or 0. Stale entries of the heap are dropped.
+static int next_region(List *s) {
+  while (s->ready.num) {
+    Item item = heap_pop(&s->ready);
+    if (s->done[item.region] || item.key != key_of(s, item.region)) continue;
+    s->done[item.region] = true;
+    return item.region;
+  }
+  return 0;
+}
+
+static void release(List *s, const int *first, const int *waiting, int region) {
+  for (int i = first[region]; i < first[region + 1]; i++) {
+    s->waits[waiting[i]]--;
+    push_ready(s, waiting[i]);
+  }
+}
+
+static void forward(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
+  List s = list_of(f, policy, rank, a);
+  const bool *kept = f->live->readers.kept;
   for (int r = 1; r <= f->num; r++) {
     for (int i = f->first_out[r]; i < f->first_out[r + 1]; i++) s.takes[r] += f->bytes[f->out[i]];
     for (int i = f->first_in[r]; i < f->first_in[r + 1]; i++) {
@@ -190,41 +249,95 @@ static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *or
       s.readers[f->in[i]] ^= r;
     }
   }
-  for (int v = 1; v < num_values; v++)
-    if (s.left[v] == 1 && !f->live->readers.kept[v]) s.frees[s.readers[v]] += f->bytes[v];
-  for (int r = 1; r <= f->num; r++)
-    if (!s.waits[r]) push_ready(&s, r, &ready);
-
-  int64_t now = 0, peak = 0;
-  int num = 0;
-  while (ready.num) {
-    Item item = heap_pop(&ready);
-    int r = item.region;
-    if (done[r] || item.key != key_of(&s, r)) continue;
-    done[r] = true;
+  for (int v = 1; v <= f->g->num_values; v++)
+    if (s.left[v] == 1 && !kept[v]) s.frees[s.readers[v]] += f->bytes[v];
+  for (int r = 1; r <= f->num; r++) push_ready(&s, r);
+  for (int num = 0, r; (r = next_region(&s)) != 0;) {
     order[num++] = r;
-    now += s.takes[r];
-    peak = MD_MAX(peak, now);
     for (int i = f->first_in[r]; i < f->first_in[r + 1]; i++) {
       int v = f->in[i];
       s.readers[v] ^= r;
-      if (f->live->readers.kept[v]) continue;
-      if (--s.left[v] == 0) now -= f->bytes[v];
-      else if (s.left[v] == 1) count_free(&s, v, &ready, done);
+      if (--s.left[v] != 1 || kept[v]) continue;
+      s.frees[s.readers[v]] += f->bytes[v];
+      push_ready(&s, (int)s.readers[v]);
     }
-    // Made and read by nobody else: gone at once.
+    release(&s, f->first_after, f->after, r);
+  }
+  free(s.ready.item);
+}
+
+// What a region makes is kept from here on back to it; what it reads must be kept from now on, if it
+// is not already.
+static void backward(const Flow *f, const int *rank, int *order, md_arena *a) {
+  List s = list_of(f, BACKWARD, rank, a);
+  int num_values = f->g->num_values + 1;
+  int *first_reader = MD_NEW_ARRAY(a, int, num_values + 1);
+  bool *is_kept = MD_NEW_ARRAY(a, bool, num_values);
+  for (int i = 0; i < f->first_in[f->num + 1]; i++) first_reader[f->in[i] + 1]++;
+  for (int v = 0; v < num_values; v++) first_reader[v + 1] += first_reader[v];
+  int *reader = MD_NEW_ARRAY(a, int, first_reader[num_values] + 1);
+  int *next = MD_NEW_ARRAY(a, int, num_values);
+  for (int v = 0; v < num_values; v++) {
+    next[v] = first_reader[v];
+    is_kept[v] = f->live->readers.kept[v];
+  }
+  for (int r = 1; r <= f->num; r++) {
+    for (int i = f->first_in[r]; i < f->first_in[r + 1]; i++) {
+      int v = f->in[i];
+      reader[next[v]++] = r;
+      if (!is_kept[v]) s.takes[r] += f->bytes[v];
+    }
+    for (int i = f->first_out[r]; i < f->first_out[r + 1]; i++) s.frees[r] += f->bytes[f->out[i]];
+  }
+  for (int r = 1; r <= f->num; r++) push_ready(&s, r);
+  for (int num = f->num, r; (r = next_region(&s)) != 0;) {
+    order[--num] = r;
+    for (int i = f->first_in[r]; i < f->first_in[r + 1]; i++) {
+      int v = f->in[i];
+      if (is_kept[v]) continue;
+      is_kept[v] = true;
+      for (int k = first_reader[v]; k < first_reader[v + 1]; k++) {
+        s.takes[reader[k]] -= f->bytes[v];
+        push_ready(&s, reader[k]);
+      }
+    }
+    release(&s, f->first_before, f->before, r);
+  }
+  free(s.ready.item);
+}
+
+// Bytes live at the worst moment, writing over operands left out.
+static int64_t peak_of(const Flow *f, const int *order, md_arena *a) {
+  int *left = MD_NEW_ARRAY(a, int, f->g->num_values + 1);
+  int64_t now = 0, peak = 0;
+  for (int i = 0; i < f->first_in[f->num + 1]; i++) left[f->in[i]]++;
+  for (int k = 0; k < f->num; k++) {
+    int r = order[k];
+    for (int i = f->first_out[r]; i < f->first_out[r + 1]; i++) now += f->bytes[f->out[i]];
+    peak = MD_MAX(peak, now);
+    for (int i = f->first_in[r]; i < f->first_in[r + 1]; i++) {
+      int v = f->in[i];
+      if (--left[v] == 0 && !f->live->readers.kept[v]) now -= f->bytes[v];
+    }
     for (int i = f->first_out[r]; i < f->first_out[r + 1]; i++) {
       int v = f->out[i];
-      if (!s.left[v] && !f->live->readers.kept[v]) now -= f->bytes[v];
-    }
-    for (int i = f->first_after[r]; i < f->first_after[r + 1]; i++) {
-      int to = f->after[i];
-      if (--s.waits[to] == 0) push_ready(&s, to, &ready);
+      if (!left[v] && !f->live->readers.kept[v]) now -= f->bytes[v];
     }
   }
-  free(ready.item);
-  MD_ASSERT(num == f->num, "regions wait for one another");
   return peak;
+}
+
+// Fills order[0..num-1]; returns its peak.
+static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
+  for (int i = 0; i < f->num; i++) order[i] = 0;
+  if (policy == BACKWARD) {
+    int *from_end = MD_NEW_ARRAY(a, int, f->num + 1);
+    backward(f, rank, order, a);
+    for (int i = 0; i < f->num; i++) from_end[order[i]] = i;
+    forward(f, SHRINKING, from_end, order, a);
+  } else forward(f, policy, rank, order, a);
+  MD_ASSERT(!f->num || (order[0] && order[f->num - 1]), "regions wait for one another");
+  return peak_of(f, order, a);
 }
 
 // The old graph's nodes in the order of `order`, leaves first.

@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: Apache-2.0
+// fuse-pointwise: nodes that walk the same elements become one stream region, so that what flows
+// between them stays in registers; every other node becomes a region of its own. Bitwise.
+//
+//   root      the last node of a group: pointwise, or a reduction of the walked elements
+//   joins     a producer of the same shape whose other readers all come after the root, and a
+//             reduction of the same kind that would otherwise keep such a producer out
+//   views     of stored tensors are index maps: every group that reads one gets a copy of its own
+//   small     groups of one small shape whose results nobody reads within the step go together
+//
+// A group is emitted where its root stood. All that it reads stood before the root, and all that
+// reads it from outside stands after, so regions never depend on themselves. Reductions are moved up
+// to their operand first. The result of a reduction is complete only after the walk, so within a
+// group nobody reads it.
+#include "passes/passes.h"
+
+#include <string.h>
+
+enum {
+  MAX_NODES = 48,    // of a group; code grows with them
+  MAX_SMALL = 4096,  // elements of a shape whose groups go together
+  NUM_SHAPES = 256,  // small shapes remembered; a collision only loses a merge
+};
+
+typedef struct Fusion {
+  md_rewriter *r;
+  const md_graph *g;
+  md_readers readers;
+  int *order, *pos;           // node -> place and back, reductions moved up
+  int *root;                  // node: root of its group, -1: in none
+  int *size;                  // root: nodes of the group
+  int *first, *next;          // root: list of members, by place
+  bool *mapped;               // node: a view that its readers copy
+  const md_shape **space;     // root: the shape it walks
+  const md_node **reduction;  // root: a reduction of the group, or NULL
+} Fusion;
+
+static bool is_free(const md_node *n) { return !n->region && md_ops[n->op].role != MD_LEAF; }
+
+static bool walks(const md_node *n) {
+  md_role role = md_ops[n->op].role;
+  return is_free(n) && (role == MD_POINTWISE || role == MD_REDUCE);
+}
+
+// The shape that a node walks.
+static const md_shape *space_of(const md_graph *g, const md_node *n) {
+  return &md_type_in(g, md_ops[n->op].role == MD_REDUCE ? n->in[0] : n->out)->shape;
+}
+
+// Reductions of one kind give results of one index space.
+static bool same_kind(const md_graph *g, const md_node *a, const md_node *b) {
+  const md_operand_spec *x = md_op_in(a->op, 0), *y = md_op_in(b->op, 0);
+  bool channels_a = x->num_axes > 1, channels_b = y->num_axes > 1;  // [n,c,*] -> [g,c]
+  if (channels_a && channels_b)
+    return md_shape_equal(&md_type_in(g, a->out)->shape, &md_type_in(g, b->out)->shape);
+  return channels_a == channels_b && !memcmp(&a->attr.axes, &b->attr.axes, sizeof a->attr.axes);
+}
+
+// Reductions right after their latest operand (or its region), everything else as it was.
+static void order_nodes(Fusion *f) {
+  const md_graph *g = f->g;
+  int num = g->num_nodes, *after = MD_NEW_ARRAY(f->r->scratch, int, num + 1);
+  int *count = MD_NEW_ARRAY(f->r->scratch, int, num + 2);
+  for (int i = 0; i < num; i++) {
+    const md_node *n = g->node[i];
+    after[i] = i;
+    if (is_free(n) && md_ops[n->op].role == MD_REDUCE) {
+      after[i] = 0;
+      for (int j = 0; j < n->num_in; j++) {
+        const md_node *from = md_def(g, n->in[j]);
+        const md_region *in = &g->region[from->region];
+        int end = from->region ? in->first + in->num - 1 : after[from->index];
+        after[i] = MD_MAX(after[i], end);
+      }
+    }
+    count[after[i] + 1]++;
+  }
+  for (int i = 0; i < num; i++) count[i + 1] += count[i];
+  for (int i = 0; i < num; i++) {
+    f->pos[i] = count[after[i]]++;
+    f->order[f->pos[i]] = i;
+  }
+}
+
+// A view that all its readers can copy: they walk, and it is of a tensor in memory.
+static bool can_map(const Fusion *f, const md_node *n) {
+  if (!is_free(n) || md_ops[n->op].role != MD_VIEW || f->readers.kept[n->out]) return false;
+  if (md_ops[md_def(f->g, n->in[0])->op].role == MD_VIEW && !md_def(f->g, n->in[0])->region)
+    return false;
+  for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
+    if (!walks(f->g->node[f->readers.reader[i]])) return false;
+  return true;
+}
+
+// Where a node will be emitted, at the earliest.
+static int place_of(const Fusion *f, int node) {
+  return f->pos[f->root[node] >= 0 ? f->root[node] : node];
+}
+
+// Readers that come before the root and are not in its group; -1 when there are many.
+typedef struct Early {
+  int node[4], num;
+} Early;
+
+static Early early_readers(const Fusion *f, const md_node *n, int root) {
+  Early e = {.num = 0};
+  for (int k = 0; k < n->num_out; k++) {
+    md_val v = n->out + (md_val)k;
+    for (int i = f->readers.first[v]; i < f->readers.first[v + 1]; i++) {
+      int reader = f->readers.reader[i];
+      if (f->root[reader] == root || place_of(f, reader) > f->pos[root]) continue;
+      if (e.num && e.node[e.num - 1] == reader) continue;
+      if (e.num == MD_COUNT(e.node)) return (Early){.num = -1};
+      e.node[e.num++] = reader;
+    }
+  }
+  return e;
+}
+
+static bool fits(const Fusion *f, const md_node *n, int root) {
+  return walks(n) && f->root[n->index] < 0 && f->size[root] < MAX_NODES &&
+         md_shape_equal(space_of(f->g, n), f->space[root]);
+}
+
+// A sibling that reads what a producer makes, and comes before the root.
+static bool can_follow(const Fusion *f, const md_node *n, int root) {
+  if (!fits(f, n, root) || md_ops[n->op].role != MD_REDUCE) return false;
+  if (f->reduction[root] && !same_kind(f->g, f->reduction[root], n)) return false;
+  for (int j = 0; j < n->num_in; j++) {
+    const md_node *from = n->in[j] ? md_def(f->g, n->in[j]) : n;
+    if (f->root[from->index] == root && md_ops[from->op].role == MD_REDUCE) return false;
+  }
+  for (int k = 0; k < n->num_out; k++) {
+    md_val v = n->out + (md_val)k;
+    for (int i = f->readers.first[v]; i < f->readers.first[v + 1]; i++)
+      if (f->root[f->readers.reader[i]] == root) return false;
+  }
+  return early_readers(f, n, root).num == 0;
+}
+
+static void join(Fusion *f, const md_node *n, int root) {
+  f->root[n->index] = root;
+  f->size[root]++;
+  if (md_ops[n->op].role == MD_REDUCE) f->reduction[root] = n;
+}
+
+// Producers still to be asked, latest first.
+typedef struct Queue {
+  int item[MAX_NODES * MD_ROW_IN];
+  int num;
+} Queue;
+
+static void ask_producers(Fusion *f, const md_node *n, Queue *q) {
+  for (int j = 0; j < n->num_in; j++) {
+    if (n->in[j] == MD_NONE) continue;
+    const md_node *from = md_def(f->g, n->in[j]);
+    if (!walks(from) || md_ops[from->op].role == MD_REDUCE || f->root[from->index] >= 0) continue;
+    int i = q->num;
+    while (i > 0 && f->pos[q->item[i - 1]] > f->pos[from->index]) i--;
+    if (i > 0 && q->item[i - 1] == from->index) continue;
+    memmove(&q->item[i + 1], &q->item[i], (size_t)(q->num - i) * sizeof *q->item);
+    q->item[i] = from->index;
+    q->num++;
+  }
+}
+
+static void grow(Fusion *f, int root) {
+  const md_graph *g = f->g;
+  Queue q = {.num = 0};
+  f->space[root] = space_of(g, g->node[root]);
+  join(f, g->node[root], root);
+  ask_producers(f, g->node[root], &q);
+  while (q.num) {
+    const md_node *n = g->node[q.item[--q.num]];
+    if (!fits(f, n, root) || !md_may_rewrite(f->r)) continue;
+    Early e = early_readers(f, n, root);
+    bool later = e.num >= 0 && f->size[root] + e.num < MAX_NODES;
+    for (int i = 0; i < e.num; i++) later = later && can_follow(f, g->node[e.node[i]], root);
+    for (int i = 0; later && i < e.num; i++) {
+      // Asked again: the one before may have brought another kind of reduction.
+      later = can_follow(f, g->node[e.node[i]], root);
+      if (!later) break;
+      join(f, g->node[e.node[i]], root);
+      ask_producers(f, g->node[e.node[i]], &q);
+      f->r->rewrites++;
+    }
+    if (!later) {
+      md_site_kept(f->r, n, "is read before the region of %s",
+                   md_value_text(g, g->node[root]->out, f->r->scratch));
+      continue;
+    }
+    join(f, n, root);
+    f->r->rewrites++;
+    ask_producers(f, n, &q);
+  }
+}
+
+// Small pointwise groups of one shape: the earlier joins the later where nobody reads it in between.
+static void merge_small(Fusion *f) {
+  const md_graph *g = f->g;
+  int last[NUM_SHAPES], *until = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
+  int *into = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
+  for (int i = 0; i < NUM_SHAPES; i++) last[i] = -1;
+  for (int i = 0; i < g->num_nodes; i++) until[i] = g->num_nodes, into[i] = i;
+  for (int i = 0; i < g->num_nodes; i++) {
+    int root = f->root[i];
+    for (int k = 0; root >= 0 && k < g->node[i]->num_out; k++) {
+      md_val v = g->node[i]->out + (md_val)k;
+      for (int j = f->readers.first[v]; j < f->readers.first[v + 1]; j++) {
+        int reader = f->readers.reader[j];
+        if (f->root[reader] != root) until[root] = MD_MIN(until[root], place_of(f, reader));
+      }
+    }
+  }
+  for (int p = 0; p < g->num_nodes; p++) {
+    int root = f->order[p];
+    if (f->root[root] != root || f->reduction[root] || !md_may_rewrite(f->r)) continue;
+    const md_shape *s = f->space[root];
+    if (md_elements(s) > MAX_SMALL) continue;
+    int slot = (int)(md_digest_of(s->dim, (size_t)s->rank * sizeof *s->dim).lo % NUM_SHAPES);
+    int other = last[slot];
+    last[slot] = root;
+    if (other < 0 || !md_shape_equal(f->space[other], s) || until[other] <= p) continue;
+    if (f->size[other] + f->size[root] > MAX_NODES) continue;
+    into[other] = root;
+    f->size[root] += f->size[other];
+    until[root] = MD_MIN(until[root], until[other]);
+    f->r->rewrites++;
+  }
+  // Chains go forward, so the last of a chain is final.
+  for (int p = g->num_nodes - 1; p >= 0; p--) into[f->order[p]] = into[into[f->order[p]]];
+  for (int i = 0; i < g->num_nodes; i++)
+    if (f->root[i] >= 0) f->root[i] = into[f->root[i]];
+}
+
+static void list_members(Fusion *f) {
+  for (int i = 0; i < f->g->num_nodes; i++) f->first[i] = -1;
+  for (int p = f->g->num_nodes - 1; p >= 0; p--) {
+    int i = f->order[p], root = f->root[i];
+    if (root < 0) continue;
+    f->next[i] = f->first[root];
+    f->first[root] = i;
+  }
+}
+
+// The group's own copies of views are kept in `copy` while copied_in says so.
+static void emit_group(Fusion *f, int root, md_val *copy, int *copied_in) {
+  md_rewriter *r = f->r;
+  const md_graph *g = f->g;
+  r->region = md_new_region(r, "%s", md_ops[g->node[root]->op].name);
+  for (int i = f->first[root]; i >= 0; i = f->next[i]) {
+    const md_node *n = g->node[i];
+    md_val in[MD_ROW_IN];
+    for (int j = 0; j < n->num_in; j++) {
+      md_val v = n->in[j];
+      const md_node *view = v && f->mapped[md_def(g, v)->index] ? md_def(g, v) : NULL;
+      if (view && copied_in[v] != r->region) {
+        md_val from = md_mapped(r, view->in[0]);
+        copy[v] = md_clone_node(r, view, &from);
+        copied_in[v] = r->region;
+      }
+      in[j] = view ? copy[v] : md_mapped(r, v);
+    }
+    md_copy_with(r, n, in);
+  }
+}
+
+static bool run(md_rewriter *r) {
+  const md_graph *g = r->old;
+  int num = g->num_nodes + 1;
+  Fusion f = {.r = r, .g = g, .readers = md_readers_of(g, r->scratch)};
+  f.order = MD_NEW_ARRAY(r->scratch, int, num);
+  f.pos = MD_NEW_ARRAY(r->scratch, int, num);
+  f.root = MD_NEW_ARRAY(r->scratch, int, num);
+  f.size = MD_NEW_ARRAY(r->scratch, int, num);
+  f.first = MD_NEW_ARRAY(r->scratch, int, num);
+  f.next = MD_NEW_ARRAY(r->scratch, int, num);
+  f.mapped = MD_NEW_ARRAY(r->scratch, bool, num);
+  f.space = MD_NEW_ARRAY(r->scratch, const md_shape *, num);
+  f.reduction = MD_NEW_ARRAY(r->scratch, const md_node *, num);
+  order_nodes(&f);
+  for (int i = 0; i < g->num_nodes; i++) {
+    f.root[i] = -1;
+    f.mapped[i] = can_map(&f, g->node[i]);
+  }
+  for (int p = g->num_nodes - 1; p >= 0; p--)
+    if (walks(g->node[f.order[p]]) && f.root[f.order[p]] < 0) grow(&f, f.order[p]);
+  merge_small(&f);
+  list_members(&f);
+
+  md_val *copy = MD_NEW_ARRAY(r->scratch, md_val, g->num_values + 1);
+  int *copied_in = MD_NEW_ARRAY(r->scratch, int, g->num_values + 1);
+  md_copy_leaves(r);
+  for (int p = 0; p < g->num_nodes && !r->b.failed; p++) {
+    int i = f.order[p];
+    const md_node *n = g->node[i];
+    if (md_ops[n->op].role == MD_LEAF || f.mapped[i]) continue;
+    if (f.root[i] == i) emit_group(&f, i, copy, copied_in);
+    if (f.root[i] >= 0) continue;
+    r->region = n->region ? n->region : md_new_region(r, "%s", md_ops[n->op].name);
+    md_copy_node(r, n);
+  }
+  return true;
+}
+
+const md_pass md_pass_fuse_pointwise = {
+    .name = "fuse-pointwise",
+    .doc = "joins pointwise nodes and reductions to stream regions",
+    .needs = MD_NEEDS_EXPANDED,
+    .bitwise = true,
+    .run = run,
+};
