@@ -442,5 +442,8 @@ const md_case_kind md_case_kinds[] = {
     {"resize", resize_config, run_resize},
     {"frame_difference", no_config, run_frame_difference},
     {"augment", augment_config, run_augment},
+    {"net", md_net_config, md_run_net},
+    {"classifier", md_classifier_config, md_run_classifier},
+    {"modist_train", md_train_config, md_run_train},
 };
 const int md_num_case_kinds = MD_COUNT(md_case_kinds);

@@ -145,6 +145,7 @@ static void free_case(md_case *c) {
   for (int i = 0; i < c->num_rows; i++) md_tensor_destroy(c->row[i].value);
   for (int i = 0; i < c->num_outputs; i++) md_tensor_destroy(c->output[i].value);
   free(c->output);
+  if (c->run) c->backend->destroy(c->run);
   md_graph_destroy(c->g);
 }
 
@@ -465,7 +466,7 @@ md_val md_case_input(md_case *c, const char *role) {
     c->b.failed = true;
     return MD_NONE;
   }
-  row->used = true;
+  row->used = row->is_node = true;
   return md_input(&c->b, md_case_name(c, role), row->value->type);
 }
 
@@ -484,25 +485,52 @@ md_case_output *md_case_output_of(md_case *c, const char *role) {
   return NULL;
 }
 
-bool md_case_run(md_case *c) {
+bool md_case_start(md_case *c, md_graph *g) {
   if (c->b.failed) return false;
-  md_graph *g = c->g;
-  c->g = NULL;
-  void *run = c->backend->create(c->backend->ctx, g, c->diags);
-  if (!run) return false;
-  bool ok = true;
-  for (int i = 0; ok && i < c->num_rows; i++) {
-    const md_case_row *row = &c->row[i];
-    if (!row->is_input || !row->used || !strcmp(row->role, "one")) continue;
-    ok = c->backend->put(run, md_case_name(c, row->role), row->value) ||
-         md_error(c->diags, E0602, MD_NOWHERE, "%s: input %s does not fit", c->name, row->role);
+  if (!g) {
+    g = c->g;
+    c->g = NULL;
   }
-  ok = ok && c->backend->step(run, c->diags);
-  for (int i = 0; ok && i < c->num_outputs; i++)
-    ok = c->backend->get(run, c->output[i].name, c->output[i].value) ||
-         md_error(c->diags, E0602, MD_NOWHERE, "%s: no result %s", c->name, c->output[i].name);
-  c->backend->destroy(run);
-  return ok;
+  c->state = MD_NEW_ARRAY(c->arena, md_case_state, g->num_nodes);
+  for (int i = 0; i < g->num_nodes; i++) {
+    const md_node *n = g->node[i];
+    if (n->op == MD_OP_state)
+      c->state[c->num_states++] =
+          (md_case_state){md_strdup(c->arena, n->name), *md_type_in(g, n->out)};
+  }
+  c->run = c->backend->create(c->backend->ctx, g, c->diags);
+  for (int i = 0; c->run && i < c->num_rows; i++) {
+    const md_case_row *row = &c->row[i];
+    if (row->is_node && !md_case_put(c, md_case_name(c, row->role), row->value)) return false;
+  }
+  return c->run != NULL;
+}
+
+bool md_case_put(md_case *c, const char *name, const md_tensor *value) {
+  return c->backend->put(c->run, name, value) ||
+         md_error(c->diags, E0602, MD_NOWHERE, "%s: %s does not fit the graph", c->name, name);
+}
+
+bool md_case_step(md_case *c) { return c->backend->step(c->run, c->diags); }
+
+md_case_output *md_case_take(md_case *c, const char *role, const char *name, md_type type) {
+  md_case_output y = {.role = role, .name = name, .value = md_tensor_create(type)};
+  MD_ASSERT(y.value, "out of memory");
+  MD_PUSH(c->output, c->num_outputs, c->cap_outputs, y);
+  if (c->backend->get(c->run, name, y.value)) return &c->output[c->num_outputs - 1];
+  md_error(c->diags, E0602, MD_NOWHERE, "%s: no result %s", c->name, name);
+  return NULL;
+}
+
+bool md_case_fetch(md_case *c) {
+  for (int i = 0; i < c->num_outputs; i++)
+    if (!c->backend->get(c->run, c->output[i].name, c->output[i].value))
+      return md_error(c->diags, E0602, MD_NOWHERE, "%s: no result %s", c->name, c->output[i].name);
+  return true;
+}
+
+bool md_case_run(md_case *c) {
+  return md_case_start(c, NULL) && md_case_step(c) && md_case_fetch(c);
 }
 
 static bool no_attr(md_case *c, const char *key, const char *what) {

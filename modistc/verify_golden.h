@@ -12,7 +12,8 @@
 
 // --- verify_golden.c: the set, the judge, the report ---------------------------------------------
 
-// What runs a graph. Tensors are row-major; `put` and `get` go by the names in the graph.
+// What runs a graph. Tensors are row-major; `put` and `get` go by the names in the graph and convert
+// between float types and between integer types.
 typedef struct md_verify_backend {
   const char *name;
   bool
@@ -37,7 +38,7 @@ typedef struct md_verify_options {
 // MD_OK, MD_ERR_MISMATCH when a case fails, MD_ERR_DATA when the set cannot be read (reported).
 md_status md_verify_golden(const md_verify_options *o, md_diags *d);
 
-// --- verify_cases.c, verify_nets.c: from a case to a graph ---------------------------------------
+// --- verify_cases.c: from a case to a graph ---------------------------------------
 
 // A row of the manifest.
 typedef struct md_case_row {
@@ -46,7 +47,8 @@ typedef struct md_case_row {
   double rtol, atol, l2_tol;
   const md_st_tensor *data;  // inputs and expected outputs; NULL: generated
   md_tensor *value;          // inputs
-  bool used;
+  bool used;                 // somebody understood it
+  bool is_node;              // it is an input of the graph
 } md_case_row;
 
 // What a case gives back, by role.
@@ -54,6 +56,11 @@ typedef struct md_case_output {
   const char *role, *name;  // name in the graph
   md_tensor *value;
 } md_case_output;
+
+typedef struct md_case_state {
+  const char *name;
+  md_type type;
+} md_case_state;
 
 typedef struct md_case {
   const char *name, *op;
@@ -67,6 +74,9 @@ typedef struct md_case {
   const md_verify_backend *backend;
   md_graph *g;
   md_builder b;
+  void *run;             // on the back end, once started
+  md_case_state *state;  // of the started graph
+  int num_states;
 } md_case;
 
 typedef struct md_case_kind {
@@ -86,6 +96,14 @@ void md_case_result(md_case *c, const char *role, md_val v);  // a result node
 md_case_output *md_case_output_of(md_case *c, const char *role);  // NULL: none yet
 // Runs the graph once and fetches every result.
 bool md_case_run(md_case *c);
+// The same in parts, for cases of several steps. Each reports what fails.
+bool md_case_start(md_case *c,
+                   md_graph *take_g);  // NULL: the case's own; puts inputs that are nodes
+bool md_case_put(md_case *c, const char *name, const md_tensor *value);
+bool md_case_step(md_case *c);
+bool md_case_fetch(md_case *c);  // all results
+// A new output: the present value of a result or state of that type.
+md_case_output *md_case_take(md_case *c, const char *role, const char *name, md_type type);
 // Attributes. A missing or ill-typed one is reported and leaves the value alone.
 bool md_case_int(md_case *c, const md_tree *map, const char *key, int64_t *out);
 bool md_case_float(md_case *c, const md_tree *map, const char *key, double *out);
@@ -94,6 +112,9 @@ bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out);
 // Results d<role> for the roles, gradients of sum(y * gy).
 void md_case_gradients(md_case *c, md_val y, int n, const char *const *role, const md_val *val);
 
+// --- verify_nets.c: networks, the classifier, whole training runs --------------------------------
+
+extern const char *const md_net_config[], *const md_classifier_config[], *const md_train_config[];
 bool md_run_net(md_case *c);
 bool md_run_train(md_case *c);
 bool md_run_classifier(md_case *c);
