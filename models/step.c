@@ -204,7 +204,10 @@ static void average(Step *t, const md_param *key, md_val next) {
 
 static void optimise(Step *t, md_val loss) {
   md_builder *b = t->b;
-  bool adam = t->s->opt == MD_OPT_ADAMW;
+  const md_step *s = t->s;
+  bool adam = s->opt == MD_OPT_ADAMW;
+  bool reached[] = {[false] = s->w_m != 0 || s->w_mv != 0,
+                    [true] = s->mode == MD_MODE_SUPERVISED || s->w_v != 0 || s->w_mv != 0};
   md_val lr = scalar_input(t, "lr");
   md_val c1 = adam ? scalar_input(t, "c1") : MD_NONE, c2 = adam ? scalar_input(t, "c2") : MD_NONE;
   int n = t->params.num;
@@ -212,8 +215,10 @@ static void optimise(Step *t, md_val loss) {
   for (int i = 0; i < n; i++) wrt[i] = t->params.item[i].val;
   md_val grads = md_gradient(b, loss, wrt, n);
   for (int i = 0; i < n && !b->failed; i++) {
-    md_val next = update(t, &t->params.item[i], md_result_of(b, grads, i), lr, c1, c2);
     bool visual = i < t->num_visual;
+    const md_param *p = &t->params.item[i];
+    // What no term reaches is not trained: neither weight decay nor momentum moves it.
+    md_val next = reached[visual] ? update(t, p, md_result_of(b, grads, i), lr, c1, c2) : p->val;
     const md_params *keys = visual ? &t->v_keys : &t->m_keys;
     int at = visual ? i : i - t->num_visual;
     if (at < keys->num) average(t, &keys->item[at], next);
