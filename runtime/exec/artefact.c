@@ -50,13 +50,21 @@ static bool write_all(int fd, const char *data, size_t len) {
   return true;
 }
 
+// Where the system makes such files not executable unless asked, it knows the flag; older ones
+// refuse it.
+static int executable_memory_file(void) {
+  const unsigned exec_flag = 0x10;  // MFD_EXEC of Linux 6.3
+  int fd = memfd_create("modist-host-code", MFD_CLOEXEC | exec_flag);
+  return fd < 0 && errno == EINVAL ? memfd_create("modist-host-code", MFD_CLOEXEC) : fd;
+}
+
 static bool load_code(md_program *p, md_diags *d) {
   host_code *c = calloc(1, sizeof *c);
   if (!c) md_out_of_memory(sizeof *c);
   p->code = c;
   p->lookup = lookup_symbol;
   p->code_free = free_code;
-  c->fd = memfd_create("modist-host-code", MFD_CLOEXEC);
+  c->fd = executable_memory_file();
   if (c->fd < 0 || !write_all(c->fd, p->image, p->image_bytes))
     return md_error(d, E0801, MD_IN_FILE(p->path), "cannot hold its code in memory: %s",
                     strerrordesc_np(errno));
