@@ -426,7 +426,8 @@ void md_state_fill(const md_graph *g, md_val state, uint64_t seed, md_tensor *to
   const md_state_attr *a = &n->attr.state;
   double *values = to->f ? to->f : calloc((size_t)num, sizeof *values);
   MD_ASSERT(values, "out of memory");
-  int64_t row = to->type.shape.dim[to->type.shape.rank - 1];
+  int rank = to->type.shape.rank;
+  int64_t row = rank > 0 ? to->type.shape.dim[rank - 1] : 1;
   md_init_values((md_init)a->init, a->a, a->b, n->name, seed, row, 0, num, values);
   if (to->f) {
     md_tensor_round(to);
