@@ -15,18 +15,11 @@
 #include <sys/stat.h>
 
 const md_pass *const md_passes[] = {
-    &md_pass_autodiff,
-    &md_pass_fold,
-    &md_pass_canon,
-    &md_pass_cse,
-    &md_pass_dce,
-    &md_pass_fold_bn,
-    &md_pass_fuse_conv_bn_relu,
-    &md_pass_fuse_pointwise,
-    &md_pass_regions,
-    &md_pass_layout,
-    &md_pass_schedule,
-    &md_pass_memory,
+    &md_pass_fuse_infonce,   &md_pass_autodiff,  &md_pass_fold,
+    &md_pass_canon,          &md_pass_cse,       &md_pass_dce,
+    &md_pass_fold_bn,        &md_pass_precision, &md_pass_fuse_conv_bn_relu,
+    &md_pass_fuse_pointwise, &md_pass_regions,   &md_pass_layout,
+    &md_pass_schedule,       &md_pass_memory,
 };
 const int md_num_passes = MD_COUNT(md_passes);
 enum { MAX_PIPELINE = 256 };
@@ -250,10 +243,10 @@ md_pass_options md_pass_defaults(void) {
 const char *md_pipeline(int level) {
   switch (level) {
   case 0: return "autodiff,dce,regions,schedule,memory";
-  case 1: return "autodiff,fold,canon,cse,dce,regions,layout,schedule,memory";
+  case 1: return "autodiff,fold,canon,cse,dce,precision,regions,layout,schedule,memory";
   default:
-    return "autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,fuse-conv-bn-relu,"
-           "fuse-pointwise,layout,schedule,memory";
+    return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,"
+           "fuse-conv-bn-relu,fuse-pointwise,layout,schedule,memory";
   }
 }
 
