@@ -28,11 +28,13 @@ static const Key keys[] = {
 #undef KEY
 };
 enum { NUM_KEYS = MD_COUNT(keys) };
+static const char *const mode_names[] = {"modist", "rgb", "supervised"};  // by md_mode
 
 typedef struct Value {
   const char *text;
   md_place place;
   bool given;
+  const char *model;  // whose preset it is, where that differs from the schema's
 } Value;
 
 struct md_config {
@@ -121,7 +123,7 @@ static bool set_value(Reader *r, const char *name, const char *text, md_place ke
   int i = key_index(name);
   if (i < 0) return unknown_key(r->d, key_at, name);
   if (!check_value(&keys[i], text, at, r->d)) return false;
-  r->c->value[i] = (Value){md_strdup(r->c->arena, text), at, true};
+  r->c->value[i] = (Value){md_strdup(r->c->arena, text), at, true, NULL};
   return true;
 }
 
@@ -290,11 +292,61 @@ static bool set_nets(const md_config *c, md_step *s, md_diags *d) {
     if (!net) return false;
     s->motion = *net;
   }
-  if (md_config_given(c, "head.hidden"))
+  if (md_config_int(c, "head.hidden"))
     s->visual.hidden = s->motion.hidden = (int)md_config_int(c, "head.hidden");
-  if (md_config_given(c, "head.dim"))
+  if (md_config_int(c, "head.dim"))
     s->visual.embed = s->motion.embed = (int)md_config_int(c, "head.dim");
   return true;
+}
+
+static void preset(md_config *c, const char *key, const char *text) {
+  Value *v = &c->value[key_index(key)];
+  if (v->given) return;
+  *v = (Value){.text = md_strdup(c->arena, text), .model = c->value[key_index("model.name")].text};
+}
+static void preset_int(md_config *c, const char *key, int64_t x) {
+  preset(c, key, md_format(c->arena, "%lld", (long long)x));
+}
+static void preset_float(md_config *c, const char *key, double x) {
+  char text[MD_FLOAT_CHARS];
+  preset(c, key, md_float_text(x, text));
+}
+static void preset_bool(md_config *c, const char *key, bool x) {
+  preset(c, key, x ? "true" : "false");
+}
+
+// What nobody wrote is as the model says, so that the settings that are printed are those that are
+// used. An unknown model is reported when the step is asked for.
+static void take_presets(md_config *c) {
+  const md_model *m = md_model_from(c->value[key_index("model.name")].text);
+  if (!m) return;
+  md_step s = md_step_defaults();
+  m->fill(&s);
+  preset(c, "model.visual", s.visual.name);
+  preset(c, "model.motion", s.motion.name);
+  preset(c, "model.mode", mode_names[s.mode]);
+  if (s.classes) preset_int(c, "model.classes", s.classes);
+  preset_bool(c, "model.zero_init", s.zero_init);
+  preset_float(c, "loss.tau", s.tau);
+  preset_float(c, "loss.w_v", s.w_v);
+  preset_float(c, "loss.w_m", s.w_m);
+  preset_float(c, "loss.w_mv", s.w_mv);
+  preset(c, "loss.cross_neg", s.cross_key ? "key" : "query");
+  preset_int(c, "bank.size", s.bank);
+  preset(c, "bank.init", s.bank_empty ? "empty" : "random");
+  preset(c, "bank.enqueue", s.enqueue_before ? "before" : "after");
+  preset_float(c, "ema", s.ema);
+  preset_int(c, "bn.groups", s.bn_groups);
+  preset_int(c, "clip.frames", s.clip.frames);
+  preset_int(c, "clip.size", s.clip.size);
+  preset_int(c, "mclip.frames", s.mclip.frames);
+  preset_int(c, "mclip.size", s.mclip.size);
+  preset(c, "opt.name", s.opt == MD_OPT_ADAMW ? "adamw" : "sgd");
+  preset_float(c, "opt.mom", s.momentum);
+  preset_bool(c, "opt.nesterov", s.nesterov);
+  preset_float(c, "opt.wd", s.weight_decay);
+  preset_bool(c, "opt.decay_1d", s.decay_1d);
+  preset_int(c, "batch", s.batch);
 }
 
 static void take_int(const md_config *c, const char *key, int64_t *to) {
@@ -338,9 +390,17 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (md_config_given(c, "model.name")) {
     const md_model *m = md_model_from(md_config_text(c, "model.name"));
     if (!m) {
+      const char *names[64], *name = md_config_text(c, "model.name");
+      char clean[120];
+      for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
       md_error(d, E0204, md_config_place(c, "model.name"), "there is no model '%s'",
-               md_config_text(c, "model.name"));
-      md_hint(d, "'modistc models' lists the models");
+               md_clean(name, clean, sizeof clean));
+      const char *near = md_nearest(name, names, md_num_models);
+      if (near) {
+        md_hint(d, "did you mean '%s'?", near);
+      } else {
+        md_hint(d, "'modistc models' lists the models");
+      }
       return false;
     }
     *s = md_step_defaults();
@@ -348,7 +408,9 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   }
   if (!set_nets(c, s, d)) return false;
   if (md_config_given(c, "model.mode"))
-    s->mode = strcmp(md_config_text(c, "model.mode"), "rgb") == 0 ? MD_MODE_RGB : MD_MODE_MODIST;
+    for (int i = 0; i < MD_COUNT(mode_names); i++)
+      if (strcmp(md_config_text(c, "model.mode"), mode_names[i]) == 0) s->mode = (md_mode)i;
+  take_int(c, "model.classes", &s->classes);
   take_bool(c, "model.zero_init", &s->zero_init);
   take_float(c, "loss.tau", &s->tau);
   take_float(c, "loss.w_v", &s->w_v);
@@ -374,7 +436,7 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (s->w_v + s->w_m + s->w_mv <= 0)
     return md_error(d, E0207, md_config_place(c, "loss.w_v"),
                     "all weights of the loss are 0: nothing would be trained");
-  if (s->bank < s->batch)
+  if (s->mode != MD_MODE_SUPERVISED && s->bank < s->batch)
     return md_error(d, E0207, md_config_place(c, "bank.size"),
                     "a bank of %lld rows cannot take the %lld keys of a step", (long long)s->bank,
                     (long long)s->batch);
@@ -382,6 +444,10 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
     return md_error(d, E0207, md_config_place(c, "bn.groups"),
                     "a batch of %lld does not fall into %lld equal groups", (long long)s->batch,
                     (long long)s->bn_groups);
+  if (md_config_float(c, "warmup") > md_config_float(c, "epochs"))
+    return md_error(d, E0207, md_config_place(c, "warmup"),
+                    "the warm-up takes %s epochs, but the run has %s", md_config_text(c, "warmup"),
+                    md_config_text(c, "epochs"));
   return true;
 }
 
@@ -393,7 +459,10 @@ md_config *md_config_load(const char *path, char *const *override, int num_overr
   Reader r = {.c = c, .d = d};
   bool ok = !path || read_file(&r, path);
   for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
-  if (ok) return c;
+  if (ok) {
+    take_presets(c);
+    return c;
+  }
   md_config_destroy(c);
   return NULL;
 }
@@ -424,6 +493,7 @@ void md_config_print(const md_config *c, bool origin, md_text *to) {
       md_put(to, "%s", v->text);
     }
     if (origin && v->given) md_put(to, "  # %s:%d", v->place.file, v->place.line);
+    else if (origin && v->model) md_put(to, "  # model %s", v->model);
     else if (origin) md_put(to, "  # default");
     md_put(to, "\n");
     if (!dot) group[0] = 0;

@@ -4,11 +4,11 @@
 
 #include <math.h>
 
-static double cosine(double base, double epoch, double epochs) {
-  return base * 0.5 * (1 + cos(M_PI * epoch / epochs));
+static double curve(const md_schedule *s, double epoch) {
+  return s->constant ? s->base : s->base * 0.5 * (1 + cos(M_PI * epoch / s->epochs));
 }
 
-double md_lr_at(double base, double epoch, double epochs, double warmup, double warm0) {
-  if (epoch >= warmup) return cosine(base, epoch, epochs);
-  return warm0 + (cosine(base, warmup, epochs) - warm0) * epoch / warmup;
+double md_lr_at(const md_schedule *s, double epoch) {
+  if (epoch >= s->warmup) return curve(s, epoch);
+  return s->warm0 + (curve(s, s->warmup) - s->warm0) * epoch / s->warmup;
 }

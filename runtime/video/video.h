@@ -233,4 +233,19 @@ md_loader_stats md_loader_stats_now(md_loader *l);
 // The i-th video given up, in order of video id; NULL beyond the last.
 const char *md_loader_quarantined(md_loader *l, int i, md_fault *why);
 
+// --- encode.c: RGB frames (packed, w * h) into a file, MPEG-4 in the container of its extension.
+typedef struct md_encoder md_encoder;
+md_encoder *md_encoder_open(const char *path, int w, int h, int fps, md_diags *d);  // NULL: reported
+bool md_encoder_frame(md_encoder *e, const uint8_t *rgb);  // false: reported once
+bool md_encoder_close(md_encoder *e);  // frees e; false: reported, nothing left behind
+
+// --- shapes.c: a set of small videos with eight kinds of motion, and videos.csv with their labels
+typedef struct md_shapes_options {
+  const char *folder;
+  int videos, size;
+  double seconds;
+  uint64_t seed;
+} md_shapes_options;
+bool md_shapes_make(const md_shapes_options *o, md_diags *d);
+
 #endif

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+// train: from a folder of videos to trained weights.
+#include "modistc/modistc.h"
+
+#include "runtime/train/train.h"
+
+#include <string.h>
+
+static const md_option train_options[] = {
+    {"config", 'c', "FILE", "settings; key=value arguments override them"},
+    {"dry-run", 'n', NULL, "show parameters, FLOPs, planned memory and the data found; train nothing"},
+    {"max-steps", 0, "N", "stop after N steps; the learning rate goes as for the whole run"},
+    {"overwrite", 0, NULL, "replace the weights that run.dir may hold"},
+    {"resume", 0, "[=PATH]", "go on from saved weights (comes later)"},
+    {"backend", 0, "NAME", "cpu (default) or interp: the slow, plain meaning of the graph"},
+    {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
+    {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
+    {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
+    MD_PASS_OPTIONS,
+    MD_CPU_OPTIONS,
+    {0}};
+
+static md_status run(md_cli *cli) {
+  static const char *const backends[] = {"cpu", "interp", NULL};
+  md_train_options o = {.dry_run = md_cli_has(cli, "dry-run"),
+                        .quiet = cli->quiet,
+                        .overwrite = md_cli_has(cli, "overwrite"),
+                        .trace = md_cli_get(cli, "trace")};
+  md_engine_options *e = &o.engine;
+  e->cpu = md_cli_get(cli, "cpu");
+  e->asan = md_cli_has(cli, "jit-asan");
+  e->no_cache = md_cli_has(cli, "no-cache");
+  e->check_nan = md_cli_has(cli, "check-nan");
+  int backend = md_cli_choice(cli, "backend", backends, 0);
+  if (backend < 0 || !md_cli_int(cli, "max-steps", 1, INT64_MAX, &o.max_steps) ||
+      !md_cli_int(cli, "memory-limit", 1, INT64_MAX, &e->memory_limit) ||
+      !md_source_passes(cli, &e->passes))
+    return MD_ERR_USAGE;
+  e->backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
+  if (md_cli_has(cli, "resume")) {
+    md_error(cli->diags, E0210, MD_NOWHERE, "--resume: runs cannot be resumed yet; it comes later");
+    md_hint(cli->diags, "without --resume a new run starts; run.dir=DIR names its folder");
+    return MD_ERR_USAGE;
+  }
+  md_config *c = md_config_load(md_cli_get(cli, "config"), cli->arg, cli->num_args, cli->diags);
+  if (!c) return md_diags_status(cli->diags);
+  md_status status = md_train(c, &o, cli->diags);
+  md_config_destroy(c);
+  return status;
+}
+
+static const char *const examples[] = {
+    "modistc train -c configs/modist_tiny.yaml data.train=videos --dry-run",
+    "modistc train -c configs/modist_tiny.yaml data.train=videos run.dir=runs/first",
+    "modistc train -c configs/clips_r3d18_slow_112.yaml data.train=clips epochs=2 opt.lr=0.01", NULL};
+const md_command md_cmd_train = {.name = "train",
+                                 .group = "Train",
+                                 .usage = "[-c CONFIG] [key=value ...] [options]",
+                                 .doc = "train on a folder or list of videos",
+                                 .examples = examples,
+                                 .options = train_options,
+                                 .run = run};

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+// From batches to the inputs of the step. An input that the graph does not have is skipped: rgb-only
+// training has no motion clips, a supervised step only one clip.
+#include "runtime/train/train.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static void fill(md_engine *e, const char *name, const void *from) {
+  md_type type;
+  void *to = md_engine_input(e, name, &type);
+  if (to && from) memcpy(to, from, (size_t)md_type_bytes(&type));
+}
+
+static void fill_scalar(md_engine *e, const char *name, double x) {
+  float value = (float)x;
+  fill(e, name, &value);
+}
+
+// A permutation of the batch for the key networks and its inverse (spec §3.3), from (seed, step).
+static void fill_orders(md_engine *e, const md_step *s, int64_t at, uint64_t seed) {
+  int32_t *perm = md_engine_input(e, "perm", NULL), *unperm = md_engine_input(e, "unperm", NULL);
+  if (!perm || !unperm) return;
+  uint64_t key = md_hash_key("shuffle", seed);
+  for (int64_t i = 0; i < s->batch; i++) perm[i] = (int32_t)i;
+  for (int64_t i = s->batch - 1; i > 0; i--) {
+    uint64_t draw = md_hash_at(key, (uint64_t)(at * s->batch + i));
+    int64_t j = (int64_t)(draw % (uint64_t)(i + 1));
+    int32_t swap = perm[i];
+    perm[i] = perm[j];
+    perm[j] = swap;
+  }
+  for (int64_t i = 0; i < s->batch; i++) unperm[perm[i]] = (int32_t)i;
+}
+
+static bool check_labels(const md_step *s, const md_batch *b, md_diags *d) {
+  for (int i = 0; i < b->size; i++) {
+    if (b->label[i] >= 0 && b->label[i] < s->classes) continue;
+    md_error(d, E0842, MD_NOWHERE, "video %d has label %d, but labels lie in 0 to %lld", b->id[i],
+             b->label[i], (long long)s->classes - 1);
+    md_hint(d, "a list of videos has a line 'path label' for each; model.classes=N says how many");
+    return false;
+  }
+  return true;
+}
+
+md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
+                           md_diags *d) {
+  md_loader_options o = {
+      .data = data,
+      .rule = {.visual = {.frames = (int)s->clip.frames,
+                          .stride = (int)md_config_int(c, "clip.stride"),
+                          .size = (int)s->clip.size},
+               .in_sync = !md_config_bool(c, "clip.jitter"),
+               .crop = {.centered = strcmp(md_config_text(c, "aug.crop"), "center") == 0},
+               .flip = md_config_float(c, "aug.flip")},
+      .batch = (int)s->batch,
+      .workers = (int)md_config_int(c, "data.workers"),
+      .queue = (int)md_config_int(c, "data.queue"),
+      .seed = (uint64_t)md_config_int(c, "run.seed")};
+  if (s->mode == MD_MODE_MODIST)
+    o.rule.motion = (md_clip_shape){.frames = (int)s->mclip.frames,
+                                    .stride = (int)md_config_int(c, "mclip.stride"),
+                                    .size = (int)s->mclip.size};
+  return md_loader_create(&o, d);
+}
+
+bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
+                   double lr, md_diags *d) {
+  static const char *const clips[MD_NUM_SLOTS] = {"vq", "vk", "mq", "mk"};
+  static const char *const flips[2] = {"vq_flip", "vk_flip"};
+  if (s->mode == MD_MODE_SUPERVISED && !check_labels(s, b, d)) return false;
+  for (int i = 0; i < MD_NUM_SLOTS; i++) fill(e, clips[i], b->clip[i]);
+  for (int i = 0; i < 2; i++) fill(e, flips[i], b->flip[i]);
+  fill(e, "ids", b->id);
+  fill(e, "labels", b->label);
+  fill_orders(e, s, at, seed);
+  fill_scalar(e, "lr", lr);
+  fill_scalar(e, "c1", 1 - pow(s->beta1, (double)(at + 1)));
+  fill_scalar(e, "c2", 1 - pow(s->beta2, (double)(at + 1)));
+  return true;
+}
+
+double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch) {
+  double sum = 0;
+  for (int64_t i = 0; i < batch; i++) {
+    int64_t counted = 0;
+    for (int64_t n = 0; n < rows; n++) counted += bank_ids[n] != -2 && bank_ids[n] != ids[i];
+    sum += log1p((double)counted);
+  }
+  return sum / (double)batch;
+}

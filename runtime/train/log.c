@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+// run.dir/log.jsonl: a JSON object a line, a line a step. Fields are only ever added within
+// "modist.step/1". Each line is one write, so that a reader never sees half of one for long, and a
+// line that could not be written is lost, not the training.
+#include "runtime/train/train.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+struct md_train_log {
+  char *path;
+  int fd;
+  int64_t lost;
+  md_json json;
+};
+
+static void warn_once(md_train_log *l, const char *what, int error, md_diags *d) {
+  if (l->lost++ > 0) return;
+  md_warning(d, MD_IN_FILE(l->path), "the log %s (%s); training goes on without it", what,
+             strerror(error));
+}
+
+static void put_float(md_json *j, const char *prefix, const char *name, double x) {
+  char key[32];
+  snprintf(key, sizeof key, "%s%s", prefix, name);
+  md_json_key(j, key);
+  md_json_float(j, x);
+}
+
+static void put_measure(md_json *j, const md_measure *m) {
+  struct timespec now;
+  clock_gettime(CLOCK_REALTIME, &now);
+  md_json_begin(j, '{');
+  md_json_key(j, "schema");
+  md_json_str(j, "modist.step/1");
+  put_float(j, "time", "", (double)now.tv_sec + 1e-9 * (double)now.tv_nsec);
+  md_json_key(j, "step");
+  md_json_int(j, m->step);
+  put_float(j, "epoch", "", m->epoch);
+  put_float(j, "lr", "", m->lr);
+  put_float(j, "loss", "", m->loss);
+  for (int i = 0; i < MD_NUM_TERMS; i++) {
+    if (!m->has_term[i]) continue;
+    put_float(j, "loss_", md_term_names[i], m->term[i]);
+    put_float(j, "top1_", md_term_names[i], m->top1[i]);
+  }
+  if (m->has_chance) put_float(j, "chance", "", m->chance);
+  if (m->has_top1) put_float(j, "top1", "", m->supervised_top1);
+  for (int i = 0; i < MD_NUM_SIDES; i++)
+    if (m->has_side[i]) put_float(j, "std_", md_side_names[i], m->std[i]);
+  put_float(j, "step_s", "", (double)m->step_ns / 1e9);
+  put_float(j, "wait_s", "", (double)m->wait_ns / 1e9);
+  md_json_end(j, '}');
+}
+
+md_train_log *md_train_log_open(const char *path, md_diags *d) {
+  md_train_log *l = calloc(1, sizeof *l);
+  if (!l) return NULL;
+  l->path = strdup(path);
+  l->json.compact = true;
+  l->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+  if (l->fd < 0) warn_once(l, "cannot be opened", errno, d);
+  return l;
+}
+
+void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d) {
+  if (!l || l->fd < 0) return;
+  md_text *line = &l->json.out;
+  l->json = (md_json){.out = *line, .compact = true};
+  line->len = 0;
+  put_measure(&l->json, m);
+  md_put_bytes(line, "\n", 1);
+  ssize_t n = write(l->fd, line->s, line->len);
+  if (n != (ssize_t)line->len) warn_once(l, "cannot be written", n < 0 ? errno : ENOSPC, d);
+}
+
+void md_train_log_close(md_train_log *l, md_diags *d) {
+  if (!l) return;
+  if (l->fd >= 0 && close(l->fd) != 0) warn_once(l, "cannot be closed", errno, d);
+  if (l->lost > 1)
+    md_warning(d, MD_IN_FILE(l->path), "%lld lines of the log are lost", (long long)l->lost);
+  md_text_free(&l->json.out);
+  free(l->path);
+  free(l);
+}

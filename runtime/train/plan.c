@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// --dry-run: how large the run would be. The graph goes through the passes, so memory is the plan's
+// own; no code is made, nothing is written.
+#include "runtime/train/train.h"
+
+#include "codegen/cpu/cpu.h"
+
+#include <math.h>
+#include <string.h>
+
+enum { MAX_PROBED = 1000 };  // videos that are looked into; of more, every n-th
+
+typedef struct Kind {
+  const char *what, *prefix[2];
+} Kind;
+static const Kind kinds[] = {{"weights", {"v.", "m."}},
+                             {"key networks", {"vk.", "mk."}},
+                             {"optimiser", {"sgd.", "adam."}},
+                             {"banks", {"bank.", NULL}}};
+
+static int kind_of(const char *name) {
+  for (int k = 0; k < MD_COUNT(kinds); k++)
+    for (int i = 0; i < 2; i++)
+      if (kinds[k].prefix[i] && strncmp(name, kinds[k].prefix[i], strlen(kinds[k].prefix[i])) == 0)
+        return k;
+  return 0;
+}
+
+static void show_net(const char *what, const md_net *net, FILE *to) {
+  int64_t trunk = md_net_params(net, false), all = md_net_params(net, true);
+  fprintf(to, "%-8s%-16s %12lld parameters", what, net->name, (long long)trunk);
+  if (all > trunk) fprintf(to, " + %lld of its head", (long long)(all - trunk));
+  fputc('\n', to);
+}
+
+static void show_memory(const md_graph *g, const md_step *s, FILE *to) {
+  md_memory_report m;
+  md_memory_of(g, &m);
+  int64_t states[MD_COUNT(kinds)] = {0}, inputs = 0;
+  for (int i = 0; i < g->num_nodes; i++) {
+    const md_node *n = g->node[i];
+    if (n->op != MD_OP_state && n->op != MD_OP_input) continue;
+    int64_t bytes = md_type_bytes(md_type_in(g, n->out));
+    if (n->op == MD_OP_input) inputs += bytes;
+    else states[kind_of(n->name)] += bytes;
+  }
+  char a[MD_FLOAT_CHARS], b[MD_FLOAT_CHARS];
+  fprintf(to, "memory  %-14s %12s planned", "total",
+          md_bytes_text((double)(m.arena + m.states + inputs), a));
+  fprintf(to, ", peak at %s\n", m.peak_region > 0 ? g->region[m.peak_region].name : "-");
+  fprintf(to, "        %-14s %12s (%s without reuse)\n", "activations",
+          md_bytes_text((double)m.arena, a), md_bytes_text((double)m.without_reuse, b));
+  for (int k = 0; k < MD_COUNT(kinds); k++)
+    if (states[k])
+      fprintf(to, "        %-14s %12s\n", kinds[k].what, md_bytes_text((double)states[k], a));
+  fprintf(to, "        %-14s %12s\n", "inputs", md_bytes_text((double)inputs, a));
+  fprintf(to, "        %-14s %12s\n", "for a video",
+          md_bytes_text((double)m.arena / (double)s->batch, a));
+}
+
+static bool show_step(const md_step *s, const md_pass_options *passes, const char *cpu_name,
+                      FILE *to, md_diags *d) {
+  const md_cpu *cpu = md_cpu_find(cpu_name, false, d);
+  if (!cpu) return false;
+  md_graph *g = md_step_graph(s, d);
+  if (!g) return false;
+  md_pass_options o = *passes;
+  o.facts = md_cpu_facts(cpu);
+  g = md_run_passes(g, &o, NULL, d);
+  if (!g) return false;
+  double flops = 0;
+  for (int i = 0; i < g->num_nodes; i++) {
+    md_cost c = {0};
+    md_node_cost(g, g->node[i], &c);
+    flops += c.flops;
+  }
+  fprintf(to, "step    %d nodes in %d regions, %.3f GFLOP\n", g->num_nodes, g->num_regions,
+          flops / 1e9);
+  show_memory(g, s, to);
+  md_graph_destroy(g);
+  return true;
+}
+
+static bool show_data(const md_config *c, const md_step *s, FILE *to, md_diags *d) {
+  const char *path = md_config_text(c, "data.train"), *prefix = md_config_text(c, "data.prefix");
+  if (!*path) {
+    fprintf(to, "data    data.train is not set\n");
+    return true;
+  }
+  md_dataset_options o = {.path = path, .prefix = *prefix ? prefix : NULL};
+  md_dataset *data = md_dataset_open(&o, d);
+  if (!data) return false;
+  int every = (data->num_items + MAX_PROBED - 1) / MAX_PROBED, probed = 0, unreadable = 0;
+  double seconds = 0;
+  for (int i = 0; i < data->num_items; i += every, probed++) {
+    md_fault why;
+    md_timeline *t = md_timeline_read(data->items[i].path, &(md_video_limits){0}, &why);
+    if (t) {
+      seconds += md_timeline_length(t) / 30;
+    } else {
+      unreadable++;
+      md_warning(d, MD_IN_FILE(data->items[i].path), "%s", why.text);
+    }
+    md_timeline_destroy(t);
+  }
+  double epochs = md_config_float(c, "epochs");
+  double steps = (double)data->num_items / (double)s->batch;
+  fprintf(to, "data    %d videos", data->num_items);
+  if (every > 1) fprintf(to, "; of %d that were looked into", probed);
+  fprintf(to, ", %.1f s, %d unreadable\n", seconds, unreadable);
+  fprintf(to, "run     %.2f steps an epoch, %.0f steps in %g epochs\n", steps, ceil(epochs * steps),
+          epochs);
+  bool ok = unreadable < probed;
+  if (!ok)
+    md_error(d, E0505, MD_IN_FILE(path), "none of %d videos can be read", probed);
+  md_dataset_destroy(data);
+  return ok;
+}
+
+md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
+                        const char *cpu, FILE *to, md_diags *d) {
+  show_net("visual", &s->visual, to);
+  if (s->mode == MD_MODE_MODIST) show_net("motion", &s->motion, to);
+  bool ok = show_step(s, passes, cpu, to, d) && show_data(c, s, to, d);
+  return ok ? MD_OK : md_diags_status(d);
+}
