@@ -38,6 +38,10 @@ typedef struct md_verify_options {
 // MD_OK, MD_ERR_MISMATCH when a case fails, MD_ERR_DATA when the set cannot be read (reported).
 md_status md_verify_golden(const md_verify_options *o, md_diags *d);
 
+// --- verify_engine.c: a compiled program in f32; `o` is borrowed for as long as the back end is used
+struct md_engine_options;
+md_verify_backend md_verify_engine(const char *name, struct md_engine_options *o);
+
 // --- verify_cases.c: from a case to a graph ---------------------------------------
 
 // A row of the manifest.
