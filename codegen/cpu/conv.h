@@ -26,6 +26,7 @@ typedef struct md_dense {
   md_taps tap[3];
   bool merged;
   int64_t tile[3];           // of m, divides grid (but for the last tile of a merged problem)
+  int64_t chunk;             // source blocks packed at a time; all of them where they fit
   int64_t lo[3], window[3];  // packed window of a tile: first input offset, extent
 } md_dense;
 
@@ -49,6 +50,7 @@ md_conv md_conv_of(md_kernel *k);
 int md_conv_problems(const md_conv *c, md_dense *problem);
 int64_t md_dense_tiles(const md_dense *d);      // of one sample
 int64_t md_window_elements(const md_dense *d);  // of one channel
+bool md_is_chunked(const md_conv *c, const md_dense *d);
 // Cuts a row of `width` pixels into runs of tiles of at most `most` and, where possible, at least 4.
 typedef struct md_run {
   int64_t start, pixels, count;
@@ -57,10 +59,10 @@ int md_cut_row(int64_t width, int64_t most, md_run run[4]);
 
 // conv_dense.c
 void md_emit_conv_dense(md_kernel *k);
-// Packs src of sample n for the tile whose first m is m0 to `to` (type c->type), channel blocks
-// first_block .. first_block+blocks-1. Prologue values that are outputs of the region are stored.
-void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir n,
-                    const md_ir m0[3], const int64_t tile[3], md_ir to);
+// Packs channel blocks first .. first+blocks-1 of src, sample n, for the tile whose first m is m0, to
+// `to` (type c->type). Prologue values that are outputs of the region are stored.
+void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
+                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to);
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
 
 // conv_wgrad.c

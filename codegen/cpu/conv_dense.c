@@ -14,9 +14,11 @@ typedef struct Dense {
   int64_t first_part;  // of this problem among all parts of a sample
   int64_t weights;     // workspace place
   int64_t tile[3];     // of the version being emitted
+  bool chunked;        // results of all blocks stay in acc while chunks of the source come
   md_ir n, m0[3], part;
-  md_ir window;  // packed source
-  md_ir acc;     // [block of pair][pixel][lane] in scratch; NULL: straight to dst
+  md_ir first, blocks;  // source blocks in the window
+  md_ir window;         // packed source
+  md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
 } Dense;
 
 static int element_bytes(const md_conv *c) { return c->dtype == MD_F64 ? 8 : 4; }
@@ -111,19 +113,20 @@ static void pack_run(const md_conv *c, const md_dense *d, md_val src, md_ir mask
   md_loop_end(e, &x);
 }
 
-void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir n,
-                    const md_ir m0[3], const int64_t tile[3], md_ir to) {
+void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
+                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to) {
   md_emit *e = &c->k->e;
   int64_t window[3];
   for (int i = 0; i < 3; i++) window[i] = d->window[i] - (d->tile[i] - tile[i]) * d->in_step[i];
-  int64_t plane = md_window_elements(d), blocks = md_ceil_div(channels, c->lanes);
-  md_loop sb = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks), 1, "block");
-  md_ir mask = md_channel_mask(e, channels, sb.i, c->lanes);
+  int64_t plane = md_window_elements(d);
+  md_loop sb = md_loop_begin(e, md_i64(e, 0), blocks, 1, "block");
+  md_ir block = md_iadd(e, first, sb.i);
+  md_ir mask = md_channel_mask(e, channels, block, c->lanes);
   md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, window[0]), 1, "t");
   md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, window[1]), 1, "h");
   md_ir row = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, t.i, d->window[1]), h.i), d->window[2]),
                       md_imulc(e, sb.i, plane));
-  md_ir at[5] = {n, md_imulc(e, sb.i, c->lanes)};
+  md_ir at[5] = {n, md_imulc(e, block, c->lanes)};
   md_ir inside = NULL, walk[2] = {t.i, h.i};
   for (int i = 0; i < 2; i++) {
     at[2 + i] = md_iadd(e, md_iaddc(e, md_imulc(e, m0[i], d->in_step[i]), d->lo[i]), walk[i]);
@@ -167,9 +170,9 @@ static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, co
   int64_t plane = md_window_elements(d) * c->lanes, inner = inner_channels(c);
   int64_t row[3] = {d->window[1] * d->window[2] * c->lanes, d->window[2] * c->lanes, c->lanes};
   int64_t kstep[3] = {c->kernel[1] * c->kernel[2], c->kernel[2], 1};
-  md_loop sb = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
+  md_loop sb = md_loop_begin(e, md_i64(e, 0), s->blocks, 1, "i_block");
   md_ir in = md_iadd(e, src, md_imulc(e, sb.i, plane));
-  md_ir wt = md_imulc(e, sb.i, taps_of(c) * inner * c->lanes);
+  md_ir wt = md_imulc(e, md_iadd(e, s->first, sb.i), taps_of(c) * inner * c->lanes);
   md_loop tap[3];
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &d->tap[i];
@@ -220,12 +223,14 @@ static md_point out_point(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w
                     .mask = mask};
 }
 
-// Element offset of a result in scratch.
-static md_ir acc_offset(const Dense *s, int b, md_ir t, md_ir h, md_ir w) {
+// Element offset of a result of block `block`+b in scratch, which holds all blocks or just the group's.
+static md_ir acc_offset(const Dense *s, md_ir block, int b, md_ir t, md_ir h, md_ir w) {
   md_emit *e = &s->c->k->e;
   md_ir pixel = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, t, s->tile[1]), h), s->tile[2]), w);
   int64_t pixels = s->tile[0] * s->tile[1] * s->tile[2];
-  return md_imulc(e, md_iaddc(e, pixel, b * pixels), s->c->lanes);
+  pixel = md_iaddc(e, pixel, b * pixels);
+  if (s->chunked) pixel = md_iadd(e, pixel, md_imulc(e, block, pixels));
+  return md_imulc(e, pixel, s->c->lanes);
 }
 
 static md_ir dst_offset(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w) {
@@ -257,8 +262,16 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
   md_var acc[64];
   for (int64_t i = 0; i < pixels * blocks; i++)
     acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
-  // Variables are set where the tile begins, also when it stands in a loop.
-  for (int64_t i = 0; i < pixels * blocks; i++) md_set(e, acc[i], zero);
+  for (int64_t p = 0; p < pixels; p++) {
+    for (int b = 0; b < blocks; b++) {
+      md_ir start = zero;
+      if (s->chunked) {
+        md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
+        start = md_load(e, scratch_dtype(c), s->acc, off, c->lanes, NULL);
+      }
+      md_set(e, acc[p * blocks + b], start);
+    }
+  }
   if (taps_used(d)) {
     md_ir weights = md_workspace(c->k, s->weights), panel[4];
     for (int b = 0; b < blocks; b++)
@@ -272,7 +285,7 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
     for (int b = 0; b < blocks; b++) {
       md_ir x = md_iaddc(e, w, p), v = md_get(e, acc[p * blocks + b]);
       if (s->acc) {
-        md_store(e, scratch_dtype(c), s->acc, acc_offset(s, b, t, h, x), v, NULL);
+        md_store(e, scratch_dtype(c), s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
       } else {
         md_store(e, c->dtype, md_kernel_arg(c->k, c->dst),
                  dst_offset(s, md_iaddc(e, block, b), t, h, x), v, NULL);
@@ -296,7 +309,8 @@ static void finish(const Dense *s, int blocks, md_ir block) {
     md_point p = out_point(s, ob, t.i, h.i, w.i);
     md_body body;
     md_body_init(&body, k);
-    md_ir v = md_load(e, scratch_dtype(c), s->acc, acc_offset(s, b, t.i, h.i, w.i), c->lanes, NULL);
+    md_ir v = md_load(e, scratch_dtype(c), s->acc, acc_offset(s, block, b, t.i, h.i, w.i), c->lanes,
+                      NULL);
     if (c->bias != MD_NONE) {
       md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
       v = md_fadd(e, v, md_body_value(&body, c->bias, &channel));
@@ -332,13 +346,12 @@ static void block_group(const Dense *s, int blocks, md_ir block) {
   }
   md_loop_end(e, &h);
   md_loop_end(e, &t);
-  if (s->acc) finish(s, blocks, block);
+  if (s->acc && !s->chunked) finish(s, blocks, block);
 }
 
-static void tile_body(const Dense *s) {
+static void all_blocks(const Dense *s) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
-  if (taps_used(s->d)) md_pack_window(c, s->d, c->src, c->src_c, s->n, s->m0, s->tile, s->window);
   int64_t pairs = c->dst_blocks / 2;
   if (pairs) {
     md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, pairs), 1, "o_pair");
@@ -348,8 +361,38 @@ static void tile_body(const Dense *s) {
   if (c->dst_blocks % 2) block_group(s, 1, md_i64(e, c->dst_blocks - 1));
 }
 
+static void tile_body(Dense *s) {
+  const md_conv *c = s->c;
+  const md_dense *d = s->d;
+  md_emit *e = &c->k->e;
+  s->first = md_i64(e, 0);
+  s->blocks = md_i64(e, c->src_blocks);
+  if (!s->chunked) {
+    if (taps_used(d))
+      md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window);
+    all_blocks(s);
+    return;
+  }
+  int64_t results = c->dst_blocks * s->tile[0] * s->tile[1] * s->tile[2];
+  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, results), 1, "clear");
+  md_ir zero = md_const(e, c->type, c->lanes, 0);
+  md_store(e, scratch_dtype(c), s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
+  md_loop_end(e, &z);
+  md_loop chunk = md_loop_begin(e, s->first, s->blocks, d->chunk, "chunk");
+  md_ir left = md_isub(e, s->blocks, chunk.i);
+  s->first = chunk.i;
+  s->blocks =
+      c->src_blocks % d->chunk ? md_imin(e, left, md_i64(e, d->chunk)) : md_i64(e, d->chunk);
+  md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window);
+  all_blocks(s);
+  md_loop_end(e, &chunk);
+  md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks), 1, "o_block");
+  finish(s, 1, o.i);
+  md_loop_end(e, &o);
+}
+
 static int64_t scratch_window_bytes(const md_conv *c, const md_dense *d) {
-  return md_round_up(md_window_elements(d) * c->src_blocks * c->lanes * element_bytes(c), 64);
+  return md_round_up(md_window_elements(d) * d->chunk * c->lanes * element_bytes(c), 64);
 }
 
 // Results go straight to memory when nothing follows the convolution.
@@ -368,7 +411,9 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], tiles[4] = {c->n};
   for (int i = 0; i < 3; i++) tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
   int64_t window = scratch_window_bytes(c, d);
-  int64_t acc = md_round_up(2 * pixels * c->lanes * element_bytes(c), 64);
+  bool chunked = md_is_chunked(c, d) && taps_used(d);
+  int64_t acc =
+      md_round_up((chunked ? c->dst_blocks : 2) * pixels * c->lanes * element_bytes(c), 64);
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
@@ -378,6 +423,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
              .first_part = first_part,
              .weights = weights,
              .n = index[0],
+             .chunked = chunked,
              .window = k->scratch};
   s.part = md_iaddc(
       e,
@@ -388,7 +434,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
     s.tile[i] = d->tile[i];
     s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
   }
-  if (!is_plain(c)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
+  if (chunked || !is_plain(c)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
   int64_t tail = d->grid[2] % d->tile[2];
   if (tail == 0) {
     tile_body(&s);

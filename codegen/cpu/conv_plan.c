@@ -4,8 +4,10 @@
 
 #include <string.h>
 
-// A packed window should leave room in L2 for a weight panel.
+// Of L2: a whole packed window, a chunk of it, the results of a tile that are kept between chunks.
 static int64_t window_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes * 5 / 8; }
+static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4; }
+static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
 enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8 };
 
 md_conv md_conv_of(md_kernel *k) {
@@ -43,6 +45,8 @@ int64_t md_dense_tiles(const md_dense *d) {
 
 int64_t md_window_elements(const md_dense *d) { return d->window[0] * d->window[1] * d->window[2]; }
 
+bool md_is_chunked(const md_conv *c, const md_dense *d) { return d->chunk < c->src_blocks; }
+
 static void set_window(md_dense *d) {
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &d->tap[i];
@@ -56,9 +60,18 @@ static void set_window(md_dense *d) {
 static bool fits(const md_conv *c, md_dense *d) {
   set_window(d);
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
-  int64_t bytes = md_window_elements(d) * c->src_blocks * c->lanes * 4;
-  return pixels <= MAX_TILE_PIXELS && bytes <= window_budget(c) &&
-         c->n * md_dense_tiles(d) >= MIN_ITEMS;
+  int64_t block_bytes = md_window_elements(d) * c->lanes * 4;
+  if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < MIN_ITEMS) return false;
+  if (block_bytes * c->src_blocks <= window_budget(c)) return true;
+  return pixels * c->dst_blocks * c->lanes * 4 <= result_budget(c);
+}
+
+// Where the window of all source channels is too large, results stay and channels come in chunks.
+static void choose_chunk(const md_conv *c, md_dense *d) {
+  int64_t block_bytes = md_window_elements(d) * c->lanes * 4;
+  d->chunk = c->src_blocks;
+  if (block_bytes * c->src_blocks > window_budget(c))
+    d->chunk = MD_MAX(MD_MIN(chunk_budget(c) / block_bytes, c->src_blocks), 1);
 }
 
 // The largest divisor of `size` that keeps the tile within its budget.
@@ -163,6 +176,7 @@ int md_conv_problems(const md_conv *c, md_dense *problem) {
     if (empty) continue;
     if (can_merge(c, d)) merge(d);
     choose_tile(c, d);
+    choose_chunk(c, d);
     num++;
   }
   return num;

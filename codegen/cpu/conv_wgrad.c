@@ -21,6 +21,7 @@ typedef struct Wgrad {
   int64_t partial;         // elements of a split's dw: [o block][i block][tap][inner][lane]
   int64_t place;           // workspace
   md_ir n, m0[3], xw, yw;  // of the tile
+  md_ir first, blocks;     // input blocks in the window of x
 } Wgrad;
 
 static md_dtype scratch_dtype(const md_conv *c) { return c->dtype == MD_F64 ? MD_F64 : MD_F32; }
@@ -74,7 +75,7 @@ static void register_tile(const Wgrad *g, int64_t row0, int64_t rows, int blocks
   for (int64_t r = 0; r < rows; r++) {
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
-      at[i] = partial_offset(g, md_iaddc(e, ob, b), ib, tap, row0 + r);
+      at[i] = partial_offset(g, md_iaddc(e, ob, b), md_iadd(e, g->first, ib), tap, row0 + r);
       acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
       md_set(e, acc[i], md_load(e, dt, sums, at[i], c->lanes, NULL));
     }
@@ -114,7 +115,7 @@ static void block_group(const Wgrad *g, int blocks, md_ir ob, md_ir sums) {
   const md_conv *c = &g->x;
   const md_dense *d = &g->xd;
   md_emit *e = &g->k->e;
-  md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
+  md_loop ib = md_loop_begin(e, md_i64(e, 0), g->blocks, 1, "i_block");
   md_loop tap[3];
   md_ir at[3], index = md_i64(e, 0);
   for (int i = 0; i < 3; i++) {
@@ -141,7 +142,7 @@ static void emit_splits(Wgrad *g) {
   md_emit *e = &k->e;
   const md_conv *c = &g->x;
   int64_t xbytes =
-      md_round_up(md_window_elements(&g->xd) * c->src_blocks * c->lanes * element_bytes(c), 64);
+      md_round_up(md_window_elements(&g->xd) * g->xd.chunk * c->lanes * element_bytes(c), 64);
   int64_t ybytes =
       md_round_up(md_window_elements(&g->yd) * c->dst_blocks * c->lanes * element_bytes(c), 64);
   md_phase_begin(k, "wgrad", g->splits, xbytes + ybytes);
@@ -159,8 +160,16 @@ static void emit_splits(Wgrad *g) {
   md_ir index[4];
   md_split_index(e, tile.i, 4, count, index);
   for (int i = 0; i < 3; i++) g->m0[i] = md_imulc(e, index[1 + i], g->xd.tile[i]);
-  md_pack_window(c, &g->xd, c->src, c->src_c, index[0], g->m0, g->xd.tile, g->xw);
-  md_pack_window(c, &g->yd, g->dy, c->dst_c, index[0], g->m0, g->yd.tile, g->yw);
+  md_pack_window(c, &g->yd, g->dy, c->dst_c, md_i64(e, 0), md_i64(e, c->dst_blocks), index[0],
+                 g->m0, g->yd.tile, g->yw);
+  int64_t step = g->xd.chunk;
+  md_loop chunk = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), step, "chunk");
+  g->first = chunk.i;
+  g->blocks = md_i64(e, step);
+  if (c->src_blocks % step)
+    g->blocks = md_imin(e, md_isub(e, md_i64(e, c->src_blocks), chunk.i), g->blocks);
+  md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, index[0], g->m0, g->xd.tile,
+                 g->xw);
   int64_t pairs = c->dst_blocks / 2;
   if (pairs) {
     md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, pairs), 1, "o_pair");
@@ -168,6 +177,7 @@ static void emit_splits(Wgrad *g) {
     md_loop_end(e, &o);
   }
   if (c->dst_blocks % 2) block_group(g, 1, md_i64(e, c->dst_blocks - 1), sums);
+  md_loop_end(e, &chunk);
   md_loop_end(e, &tile);
   md_phase_end(k);
 }
