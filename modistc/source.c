@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "runtime/train/config.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum { MAX_GRAPH_TEXT = 64 << 20 };

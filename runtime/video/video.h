@@ -102,6 +102,7 @@ typedef struct md_video_md5 md_video_md5;
 md_video_md5 *md_video_md5_create(void);
 void md_video_md5_add(md_video_md5 *m, const md_video *v);
 void md_video_md5_text(md_video_md5 *m, char out[33]);  // frees m
+void md_video_library_version(char *text, int size);  // FFmpeg and its libraries
 
 // --- timeline.c: which frame is shown at which time of a 30 fps base (spec 4.5).
 // Time stamps are used if each frame has one and they strictly increase; otherwise frames are taken
