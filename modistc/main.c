@@ -8,12 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
-extern const md_command md_cmd_compile, md_cmd_run, md_cmd_bench, md_cmd_train,
+extern const md_command md_cmd_compile, md_cmd_run, md_cmd_bench, md_cmd_train, md_cmd_verify,
     md_cmd_dataset, md_cmd_inspect, md_cmd_targets, md_cmd_passes, md_cmd_ops, md_cmd_models,
     md_cmd_config, md_cmd_explain, md_cmd_doctor, md_cmd_cache, md_cmd_completion;
 
 const md_command *const md_commands[] = {
-    &md_cmd_compile, &md_cmd_run,     &md_cmd_bench,
+    &md_cmd_compile, &md_cmd_run,     &md_cmd_bench,   &md_cmd_verify,
     &md_cmd_train,   &md_cmd_dataset, &md_cmd_inspect, &md_cmd_targets,
     &md_cmd_passes,  &md_cmd_ops,     &md_cmd_models,  &md_cmd_config,
     &md_cmd_explain, &md_cmd_doctor,  &md_cmd_cache,   &md_cmd_completion};

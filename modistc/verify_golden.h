@@ -10,6 +10,8 @@
 #include "base/safetensors.h"
 #include "graph/graph.h"
 
+#include <regex.h>
+
 // --- verify_golden.c: the set, the judge, the report ---------------------------------------------
 
 // What runs a graph. Tensors are row-major; `put` and `get` go by the names in the graph and convert
@@ -30,7 +32,7 @@ extern const md_verify_backend md_verify_interp;
 
 typedef struct md_verify_options {
   const char *dir;
-  const char *only;  // cases whose name contains this; NULL: all
+  const regex_t *only;  // cases whose name matches; NULL: all
   bool json, verbose;
   const md_verify_backend *backend;
   FILE *out;
