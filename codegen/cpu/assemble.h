@@ -20,7 +20,8 @@ typedef struct md_job {
   md_object object;
   bool hit;
   md_cpu_report report;            // times only
-  md_diags *diags;
+  md_diags *diags;                 // NULL: of the job's own, dropped
+  bool failed;
 } md_job;
 
 // One launch: the job that computes it and, for a snapshot, its place in the arena.

@@ -107,7 +107,8 @@ static void run_job(void *ctx, int64_t item, int thread) {
   md_job *j = &run->assembly->job[item];
   int64_t start = md_now_ns();
   j->arena = md_arena_create();
-  j->diags = md_diags_create();
+  md_diags *own = md_diags_create();
+  if (!j->diags) j->diags = own;
   md_kernel k = {.e = emit_of(run->assembly->cpu, j->symbol), .r = j->view, .whole = j->view,
                  .arena = j->arena, .symbol = j->symbol, .asan = run->o->asan};
   bool ok = md_module_setup(k.e.mod, run->assembly->cpu, j->diags) && emit_job(j, &k);
@@ -126,7 +127,10 @@ static void run_job(void *ctx, int64_t item, int thread) {
     ok = md_object_compile(k.e.mod, run->assembly->cpu, run->o->asan, &j->object, &j->report, j->diags);
     if (ok && !run->o->no_cache) md_cache_write(key, &j->object);
   }
+  j->failed = !ok;
   emit_dispose(&k.e);
+  md_diags_destroy(own);
+  j->diags = NULL;
 }
 
 // --- all of them
@@ -137,8 +141,12 @@ static bool run_jobs(const Run *run, md_diags *d) {
   md_pool_run(pool, s->num_jobs, run_job, (void *)run);
   md_pool_destroy(pool);
   for (int i = 0; i < s->num_jobs; i++) {
-    if (!md_diags_errors(s->job[i].diags)) continue;
-    return md_error(d, E0830, MD_NOWHERE, "%s", md_diags_text(s->job[i].diags));
+    md_job *j = &s->job[i];
+    if (!j->failed) continue;
+    md_arena_destroy(j->arena);  // once more, to report to the caller
+    j->diags = d;
+    run_job((void *)run, i, 0);
+    return false;
   }
   return true;
 }
@@ -217,7 +225,6 @@ static void free_jobs(md_assembly *s) {
     md_text_free(&j->refusals);
     md_text_free(&j->ir);
     md_text_free(&j->assembly);
-    md_diags_destroy(j->diags);
     if (j->arena) md_arena_destroy(j->arena);
   }
 }

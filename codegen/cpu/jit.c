@@ -9,6 +9,7 @@
 #include <llvm-c/Target.h>
 #include <llvm-c/TargetMachine.h>
 #include <llvm-c/Transforms/PassBuilder.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -31,9 +32,19 @@ static bool failed_error(md_diags *d, const char *doing, LLVMErrorRef error) {
   return false;
 }
 
-static LLVMTargetMachineRef machine_of(const md_cpu *cpu, md_diags *d) {
+// LLVM's list of targets is its own global: two threads that register at once make it ambiguous.
+static void initialize(void) {
   LLVMInitializeNativeTarget();
   LLVMInitializeNativeAsmPrinter();
+}
+
+static void initialize_once(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, initialize);
+}
+
+static LLVMTargetMachineRef machine_of(const md_cpu *cpu, md_diags *d) {
+  initialize_once();
   char *triple = LLVMGetDefaultTargetTriple(), *message = NULL;
   LLVMTargetRef target;
   LLVMTargetMachineRef machine = NULL;
@@ -114,8 +125,7 @@ bool md_assembly_text(LLVMModuleRef mod, const md_cpu *cpu, md_text *to, md_diag
 }
 
 void *md_jit_load(const md_object *objects, int num, md_diags *d) {
-  LLVMInitializeNativeTarget();
-  LLVMInitializeNativeAsmPrinter();
+  initialize_once();
   LLVMOrcLLJITRef jit;
   LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit, NULL);
   if (error) {
