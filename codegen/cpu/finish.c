@@ -71,7 +71,10 @@ void md_finish_store(md_body *b, const md_point *p) {
     if (value[i]) md_body_store(b, r->output[i], p, value[i]);
 }
 
-typedef struct Kept { md_kernel *k; md_val v; } Kept;
+typedef struct Kept {
+  md_kernel *k;
+  md_val v;
+} Kept;
 
 static void keep(void *ctx, const md_point *p) {
   const Kept *c = ctx;

@@ -8,7 +8,13 @@
 #include <math.h>
 
 // What a pass reads: the operand of the anchor, or a row-major buffer in the workspace.
-typedef struct Source { md_kernel *k; md_val val; int64_t place; md_dtype dtype; md_shape shape; } Source;
+typedef struct Source {
+  md_kernel *k;
+  md_val val;
+  int64_t place;
+  md_dtype dtype;
+  md_shape shape;
+} Source;
 
 // Source at p; indices of the lanes may start anywhere.
 static md_ir source_at(const Source *s, const md_point *p) {
@@ -104,10 +110,15 @@ static void emit_pass(Pass *pass, const char *what) {
 // --- resize
 
 // Element o of the result mixes `num` elements from first[o] on; weight[t * size + o].
-typedef struct Taps { int64_t num, size, in; md_ir first, weight; md_dtype dtype; } Taps;
+typedef struct Taps {
+  int64_t num, size, in;
+  md_ir first, weight;
+  md_dtype dtype;
+} Taps;
 
 // As op_image.c has it (spec §14).
-static int64_t linear_taps(int64_t at, int64_t in, int64_t out, bool align_corners, double *weight) {
+static int64_t linear_taps(int64_t at, int64_t in, int64_t out, bool align_corners,
+                           double *weight) {
   double src = ((double)at + 0.5) * (double)in / (double)out - 0.5;
   if (align_corners) src = out > 1 ? (double)at * (double)(in - 1) / (double)(out - 1) : 0;
   src = fmin(fmax(src, 0), (double)(in - 1));
@@ -141,12 +152,13 @@ static md_ir table(md_kernel *k, LLVMTypeRef type, md_ir *value, int64_t num, co
   return g;
 }
 
-static Taps taps_of(md_kernel *k, const md_resize_attr *a, int64_t in, int64_t out, md_dtype dtype) {
+static Taps taps_of(md_kernel *k, const md_resize_attr *a, int64_t in, int64_t out,
+                    md_dtype dtype) {
   md_emit *e = &k->e;
   // A triangle is 2 max(in/out, 1) wide and may touch one element more.
   int64_t room = a->antialias ? 2 * md_ceil_div(MD_MAX(in, out), out) + 2 : 2;
   LLVMTypeRef type = md_compute_type(e, dtype);
-  double *weight = MD_NEW_ARRAY(k->arena, double, out * room);
+  double *weight = MD_NEW_ARRAY(k->arena, double, out *room);
   md_ir *first = MD_NEW_ARRAY(k->arena, md_ir, out);
   int64_t most = a->antialias ? 0 : 2;
   for (int64_t o = 0; o < out; o++) {
@@ -159,8 +171,12 @@ static Taps taps_of(md_kernel *k, const md_resize_attr *a, int64_t in, int64_t o
   md_ir *all = MD_NEW_ARRAY(k->arena, md_ir, out * most);
   for (int64_t t = 0; t < most; t++)
     for (int64_t o = 0; o < out; o++) all[t * out + o] = md_const(e, type, 1, weight[o * room + t]);
-  return (Taps){most, out, in, table(k, e->i32, first, out, "first"),
-                table(k, type, all, out * most, "weight"), dtype};
+  return (Taps){most,
+                out,
+                in,
+                table(k, e->i32, first, out, "first"),
+                table(k, type, all, out * most, "weight"),
+                dtype};
 }
 
 static md_ir mix_taps(const Pass *pass, const md_point *p) {
@@ -213,14 +229,18 @@ static void emit_resize(md_kernel *k) {
 
 // --- blur
 
-typedef struct Blur { int64_t size, place; md_dtype dtype; } Blur;   // weights [sample][size]
+typedef struct Blur {
+  int64_t size, place;
+  md_dtype dtype;
+} Blur;  // weights [sample][size]
 
 static int64_t num_samples(const md_kernel *k) {
   return md_type_in(k->r->g, k->r->anchor->in[0])->shape.dim[0];
 }
 
 static md_ir gauss(md_emit *e, md_ir sigma, md_ir tap, int64_t size) {
-  md_ir away = md_convert(e, md_iaddc(e, tap, -(size / 2)), e->f64), one = md_const_like(e, sigma, 1);
+  md_ir away = md_convert(e, md_iaddc(e, tap, -(size / 2)), e->f64),
+        one = md_const_like(e, sigma, 1);
   md_ir zero = md_const_like(e, sigma, 0);
   md_ir some = md_flt(e, zero, sigma), x = md_fdiv(e, away, md_select(e, some, sigma, one));
   md_ir y = md_exp_of(e, md_fmul(e, md_fmul(e, x, x), md_const_like(e, x, -0.5)));
@@ -247,7 +267,8 @@ static Blur blur_weights(md_kernel *k) {
   md_loop_end(e, &t);
   t = md_loop_begin(e, md_i64(e, 0), md_i64(e, w.size), 1, "tap");
   md_ir y = md_fdiv(e, gauss(e, sigma, t.i, w.size), md_get(e, total));
-  md_store(e, w.dtype, md_workspace(k, w.place), md_iadd(e, md_imulc(e, k->item, w.size), t.i), y, NULL);
+  md_store(e, w.dtype, md_workspace(k, w.place), md_iadd(e, md_imulc(e, k->item, w.size), t.i), y,
+           NULL);
   md_loop_end(e, &t);
   md_phase_end(k);
   return w;
@@ -296,8 +317,8 @@ static md_ir mix_blur(const Pass *pass, const md_point *p) {
   }
   int64_t half = w->size / 2, end = pass->from.shape.dim[pass->axis] - half - p->lanes;
   md_ir at = p->at[pass->axis];
-  md_ir inside = LLVMBuildAnd(e->b, md_ilt(e, md_i64(e, half - 1), at),
-                              md_ilt(e, at, md_i64(e, end + 1)), "");
+  md_ir inside =
+      LLVMBuildAnd(e->b, md_ilt(e, md_i64(e, half - 1), at), md_ilt(e, at, md_i64(e, end + 1)), "");
   md_if f = md_if_begin(e, inside, "inside");
   blur_taps(pass, p, sum, true, true);
   md_if_else(e, &f);

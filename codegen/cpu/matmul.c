@@ -16,9 +16,16 @@ md_product md_product_of(md_kernel *k) {
   const md_node *n = k->r->anchor;
   const md_graph *g = k->r->g;
   const md_type *x = md_type_in(g, n->in[0]), *z = md_type_in(g, n->out);
-  md_product s = {.k = k, .node = n, .x = n->in[0], .y = n->in[1], .z = n->out,
-                  .tx = n->attr.matmul.ta != 0, .ty = n->attr.matmul.tb != 0,
-                  .lanes = k->e.cpu->lanes, .dtype = md_wide_dtype(z->dtype), .splits = 1};
+  md_product s = {.k = k,
+                  .node = n,
+                  .x = n->in[0],
+                  .y = n->in[1],
+                  .z = n->out,
+                  .tx = n->attr.matmul.ta != 0,
+                  .ty = n->attr.matmul.tb != 0,
+                  .lanes = k->e.cpu->lanes,
+                  .dtype = md_wide_dtype(z->dtype),
+                  .splits = 1};
   s.m = z->shape.dim[0];
   s.n = z->shape.dim[1];
   s.depth = x->shape.dim[s.tx ? 0 : 1];
@@ -86,7 +93,8 @@ void md_product_finish(const md_product *s, md_ir c, int64_t ld, md_ir i0, md_ir
   md_ir z = md_load(e, s->dtype, c, md_iadd(e, md_imulc(e, i.i, ld), column), s->lanes, NULL);
   md_ir at[2] = {md_iadd(e, i0, i.i), md_iadd(e, j0, column)};
   if (s->splits > 1) {
-    md_store(e, s->dtype, md_workspace(s->k, s->part), part_offset(s, split, at[0], at[1]), z, NULL);
+    md_store(e, s->dtype, md_workspace(s->k, s->part), part_offset(s, split, at[0], at[1]), z,
+             NULL);
   } else {
     md_point p = md_point_of(2, at, 1, s->lanes, md_lanes_left(s, at[1], s->n));
     finish_at(s, z, &p);
@@ -118,9 +126,10 @@ void md_product_merge(md_product *s) {
 typedef struct Packed {
   md_product p;
   int64_t rows, columns, height;  // of a tile; rows of a register tile
+  int64_t padded_rows;            // whole register tiles
   int64_t tiles_m, tiles_n;
-  md_ir x, y, c;                  // scratch
-  md_ir i0, j0, k0;               // of the tile and the block of the depth
+  md_ir x, y, c;     // scratch
+  md_ir i0, j0, k0;  // of the tile and the block of the depth
   md_ir num_rows, num_vectors, num_k;
 } Packed;
 
@@ -132,8 +141,10 @@ static Packed packed_of(md_kernel *k) {
   Packed s = {.p = md_product_of(k)};
   const md_product *p = &s.p;
   int64_t tallest = MD_MAX((p->registers - 3) / 2, 1), most = MAX_COLUMNS;
-  s.height = even(p->m, tallest, 1);
-  s.rows = even(p->m, MAX_ROWS, s.height);
+  // Lanes run along the rows of X^T, so that tiles begin at a multiple of them.
+  s.rows = p->tx ? even(p->m, MAX_ROWS, p->lanes) : even(p->m, MAX_ROWS, 1);
+  s.height = even(s.rows, tallest, 1);
+  s.padded_rows = md_round_up(s.rows, s.height);
   s.columns = even(p->padded_n, most, 2 * p->lanes);
   s.tiles_m = md_ceil_div(p->m, s.rows);
   while (s.tiles_m * md_ceil_div(p->n, s.columns) < 2 * MIN_ITEMS && most > 64) {
@@ -142,6 +153,11 @@ static Packed packed_of(md_kernel *k) {
   }
   s.tiles_n = md_ceil_div(p->n, s.columns);
   return s;
+}
+
+// Elements of a line of packed X; whole vectors and whole register tiles fit in.
+static int64_t x_line(const Packed *s) {
+  return s->p.tx ? md_round_up(s->padded_rows, s->p.lanes) : DEPTH;
 }
 
 // One block of the depth of X: rows that do not exist are left as they are, nobody reads their results.
@@ -153,8 +169,7 @@ static void pack_x(const Packed *s) {
   md_ir i = md_iadd(e, s->i0, p->tx ? b.i : a.i), kk = md_iadd(e, s->k0, p->tx ? a.i : b.i);
   md_ir mask = p->tx ? md_lanes_left(p, i, p->m) : md_lanes_left(p, kk, p->depth);
   md_ir x = md_product_x(p, i, kk, p->tx ? MD_ALONG_SIDE : MD_ALONG_DEPTH, mask);
-  int64_t ld = p->tx ? md_round_up(s->rows, p->lanes) : DEPTH;
-  md_store(e, p->dtype, s->x, md_iadd(e, md_imulc(e, a.i, ld), b.i), x, NULL);
+  md_store(e, p->dtype, s->x, md_iadd(e, md_imulc(e, a.i, x_line(s)), b.i), x, NULL);
   md_loop_end(e, &b);
   md_loop_end(e, &a);
 }
@@ -211,7 +226,6 @@ static void pack_y(const Packed *s) {
 static void register_tile(const Packed *s, md_ir row, md_ir vector) {
   const md_product *p = &s->p;
   md_emit *e = &p->k->e;
-  int64_t ld = p->tx ? md_round_up(s->rows, p->lanes) : DEPTH;
   md_var acc[64];
   md_ir at[64];
   for (int64_t i = 0; i < 2 * s->height; i++) {
@@ -226,8 +240,8 @@ static void register_tile(const Packed *s, md_ir row, md_ir vector) {
     y[v] = md_load(e, p->dtype, s->y, y_offset(s, md_iaddc(e, vector, v), kk.i), p->lanes, NULL);
   for (int64_t i = 0; i < s->height; i++) {
     md_ir line = md_iaddc(e, row, i);
-    md_ir off = p->tx ? md_iadd(e, md_imulc(e, kk.i, ld), line)
-                      : md_iadd(e, md_imulc(e, line, ld), kk.i);
+    md_ir off = p->tx ? md_iadd(e, md_imulc(e, kk.i, x_line(s)), line)
+                      : md_iadd(e, md_imulc(e, line, x_line(s)), kk.i);
     md_ir x = md_splat(e, md_load(e, p->dtype, s->x, off, 1, NULL), p->lanes);
     for (int v = 0; v < 2; v++) {
       md_var a = acc[2 * i + v];
@@ -242,7 +256,8 @@ static void register_tile(const Packed *s, md_ir row, md_ir vector) {
 static void clear(const Packed *s) {
   const md_product *p = &s->p;
   md_emit *e = &p->k->e;
-  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->rows * s->columns), p->lanes, "clear");
+  md_loop i =
+      md_loop_begin(e, md_i64(e, 0), md_i64(e, s->padded_rows * s->columns), p->lanes, "clear");
   md_store(e, p->dtype, s->c, i.i, md_const(e, p->type, p->lanes, 0), NULL);
   md_loop_end(e, &i);
 }
@@ -254,11 +269,9 @@ static void emit_packed(md_kernel *k) {
   md_product *p = &s.p;
   md_product_split(p, s.tiles_m * s.tiles_n, DEPTH);
   int size = md_dtype_size(p->dtype);
-  // Whole vectors may be written behind the last k or row, whole register tiles read there.
-  int64_t ld = p->tx ? md_round_up(s.rows, p->lanes) : DEPTH;
-  int64_t x_bytes = md_round_up(ld * (p->tx ? DEPTH : s.rows) * size, 64);
+  int64_t x_bytes = md_round_up(x_line(&s) * (p->tx ? DEPTH : s.padded_rows) * size, 64);
   int64_t y_bytes = md_round_up(s.columns * DEPTH * size, 64);
-  int64_t c_bytes = md_round_up(s.rows * s.columns * size, 64);
+  int64_t c_bytes = md_round_up(s.padded_rows * s.columns * size, 64);
   md_phase_begin(k, "product", s.tiles_m * s.tiles_n * p->splits, x_bytes + y_bytes + c_bytes);
   s.x = k->scratch;
   s.y = md_at(e, MD_U8, k->scratch, md_i64(e, x_bytes));

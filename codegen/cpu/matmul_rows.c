@@ -12,10 +12,10 @@ enum { DEPTH = 16, MAX_ITEMS = 64, GROUP = 4 };
 
 typedef struct Few {
   md_product p;
-  int64_t packed;     // workspace: X as [row][padded depth], zeros behind the depth
+  int64_t packed;  // workspace: X as [row][padded depth], zeros behind the depth
   int64_t padded;
-  md_ir x;            // its address in the current phase
-  md_ir k0, k1;       // the depth of this item's split
+  md_ir x;       // its address in the current phase
+  md_ir k0, k1;  // the depth of this item's split
 } Few;
 
 // Phase 0: X row by row, so that the kernels need not know how it lies.
@@ -23,9 +23,10 @@ static void pack_x(Few *s) {
   md_product *p = &s->p;
   md_kernel *k = p->k;
   md_emit *e = &k->e;
-  s->padded = md_round_up(p->depth, p->lanes);
+  // Rows a power of two apart would fall on the same lines of the cache.
+  s->padded = md_round_up(p->depth, p->lanes) + p->lanes;
   s->packed = md_workspace_reserve(k, p->m * s->padded * md_dtype_size(p->dtype));
-  int64_t runs = s->padded / p->lanes, each;
+  int64_t runs = md_ceil_div(p->depth, p->lanes), each;
   int64_t items = md_split_items(runs, 8, &each);
   md_phase_begin(k, "pack_x", items, 0);
   md_ir to = md_workspace(k, s->packed), first = md_imulc(e, k->item, each);
@@ -88,7 +89,8 @@ static void dot_tile(const Few *s, md_ir c, md_ir row, int64_t rows, md_ir j0, i
   }
   for (int64_t i = 0; i < rows * columns; i++) {
     md_ir at = md_imulc(e, md_iaddc(e, row, i / columns), p->lanes);
-    md_store(e, p->dtype, c, md_iaddc(e, at, column + i % columns), md_hsum(e, md_get(e, acc[i])), NULL);
+    md_store(e, p->dtype, c, md_iaddc(e, at, column + i % columns), md_hsum(e, md_get(e, acc[i])),
+             NULL);
   }
 }
 
@@ -178,7 +180,8 @@ static void emit_lines(Few *s) {
   md_kernel *k = p->k;
   md_emit *e = &k->e;
   int64_t vectors = p->padded_n / p->lanes, width = MD_MIN(GROUP, vectors), each;
-  int64_t groups = md_ceil_div(vectors, width), items = md_split_items(groups, MAX_ITEMS / 4, &each);
+  int64_t groups = md_ceil_div(vectors, width),
+          items = md_split_items(groups, MAX_ITEMS / 4, &each);
   int64_t ld = each * width * p->lanes, rest = vectors % width;
   md_product_split(p, items, DEPTH);
   md_phase_begin(k, "lines", items * p->splits, p->m * ld * md_dtype_size(p->dtype));
@@ -207,12 +210,13 @@ static void emit_lines(Few *s) {
     md_ir at = md_i64(e, groups - 1), mask = NULL;
     if (p->n % p->lanes) mask = md_first_lanes(e, md_i64(e, p->n % p->lanes), p->lanes);
     within = md_imulc(e, md_isub(e, at, first), width * p->lanes);
-    line_rows(s, k->scratch, ld, md_imulc(e, at, width * p->lanes), within, rest ? rest : width, mask,
-              block.i, k1);
+    line_rows(s, k->scratch, ld, md_imulc(e, at, width * p->lanes), within, rest ? rest : width,
+              mask, block.i, k1);
     md_if_end(e, &f);
   }
   md_loop_end(e, &block);
-  md_ir v0 = md_imulc(e, first, width), v1 = md_imin(e, md_imulc(e, last, width), md_i64(e, vectors));
+  md_ir v0 = md_imulc(e, first, width),
+        v1 = md_imin(e, md_imulc(e, last, width), md_i64(e, vectors));
   md_product_finish(p, k->scratch, ld, md_i64(e, 0), md_i64(e, p->m), md_imulc(e, v0, p->lanes),
                     md_isub(e, v1, v0), index[0]);
   md_phase_end(k);

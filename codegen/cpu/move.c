@@ -38,7 +38,7 @@ static md_walk walk_rows(const md_kernel *k, const md_type *t) {
 
 typedef struct Piece {
   md_kernel *k;
-  md_val from;    // MD_NONE: zeros
+  md_val from;  // MD_NONE: zeros
   int axis;
   int64_t start;  // on the axis of the result
   bool direct;    // no epilogue, row-major: stored at any offset
@@ -101,7 +101,12 @@ static int pieces_of(md_kernel *k, Piece *piece, md_shape *shape) {
 
 // Channels of a blocked tensor whose pieces begin or end inside a block: each lane looks where it
 // comes from.
-typedef struct Lanes { md_kernel *k; const Piece *piece; const md_shape *shape; int num; } Lanes;
+typedef struct Lanes {
+  md_kernel *k;
+  const Piece *piece;
+  const md_shape *shape;
+  int num;
+} Lanes;
 
 static void put_lanes(void *ctx, const md_point *p) {
   const Lanes *c = ctx;
@@ -180,7 +185,8 @@ static void put_gathered(void *ctx, const md_point *p) {
   md_emit *e = &k->e;
   const md_node *n = k->r->anchor;
   md_point q = *p;
-  q.at[0] = wrapped(e, index_at(k, n->in[1], p->at[0]), md_type_in(k->r->g, n->in[0])->shape.dim[0]);
+  q.at[0] =
+      wrapped(e, index_at(k, n->in[1], p->at[0]), md_type_in(k->r->g, n->in[0])->shape.dim[0]);
   md_body b;
   md_body_init(&b, k);
   finish(k, md_body_value(&b, n->in[0], &q), p);
@@ -192,7 +198,10 @@ static void emit_gather_rows(md_kernel *k) {
   md_walk_phase(k, "gather", &w, put_gathered, k);
 }
 
-typedef struct Scatter { md_kernel *k; int64_t place, rows; } Scatter;
+typedef struct Scatter {
+  md_kernel *k;
+  int64_t place, rows;
+} Scatter;
 
 // Adds the rows that fall on p's row, in order.
 static void put_scattered(void *ctx, const md_point *p) {
@@ -236,7 +245,11 @@ static void emit_scatter_rows(md_kernel *k) {
 
 // --- the ring
 
-typedef struct Push { md_kernel *k; md_val bank, keys, ptr; int64_t size, num, first; } Push;
+typedef struct Push {
+  md_kernel *k;
+  md_val bank, keys, ptr;
+  int64_t size, num, first;
+} Push;
 
 static Push push_of(md_kernel *k) {
   const md_node *n = k->r->anchor;
@@ -325,8 +338,9 @@ static void put_cropped(void *ctx, const md_point *p) {
   q.at[p->rank - 1] = md_iaddc(e, p->at[p->rank - 1], n->attr.crop.left);
   md_body b;
   md_body_init(&b, k);
-  bool shifted = p->lane_axis == p->rank - 1 ? n->attr.crop.left % p->lanes != 0
-                 : p->lane_axis == p->rank - 2 && n->attr.crop.top % p->lanes != 0;
+  bool shifted = p->lane_axis == p->rank - 1
+                     ? n->attr.crop.left % p->lanes != 0
+                     : p->lane_axis == p->rank - 2 && n->attr.crop.top % p->lanes != 0;
   md_ir v = shifted ? md_value_unaligned(&b, n->in[0], &q) : md_body_value(&b, n->in[0], &q);
   finish(k, v, p);
 }

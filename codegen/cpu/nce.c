@@ -14,25 +14,35 @@ enum { TILE = 32, MAX_ITEMS = 64, MIN_ITEMS = 4, PART_BYTES = 1 << 20, EMPTY_ROW
 typedef struct Nce {
   md_kernel *k;
   md_val q, ids, bank, bank_ids;
-  md_dtype dtype;      // of scratch and workspace
+  md_dtype dtype;  // of scratch and workspace
   LLVMTypeRef type;
-  int lanes;           // queries of a vector
+  int lanes;  // queries of a vector
   int64_t queries, dim, rows, vectors, padded_dim;
   int64_t items, tiles_each;
   double tau;
-  int64_t packed;      // workspace: q as [vector][dim][lane]
-  int64_t z_bytes;     // scratch: logits [row][vector][lane], then the tile where it is packed
-  bool direct;         // the bank is read where it lies
+  int64_t packed;   // workspace: q as [vector][dim][lane]
+  int64_t z_bytes;  // scratch: logits [row][vector][lane], then the tile where it is packed
+  bool direct;      // the bank is read where it lies
 } Nce;
 
 // One tile in the making: bank row n of the tile lies at base + (row + n) * stride.
-typedef struct Tile { md_ir first; int64_t rows; md_ir base, offset; int64_t stride; md_ir z; } Tile;
+typedef struct Tile {
+  md_ir first;
+  int64_t rows;
+  md_ir base, offset;
+  int64_t stride;
+  md_ir z;
+} Tile;
 
 static Nce nce_of(md_kernel *k, int first_in) {
   const md_graph *g = k->r->g;
   const md_node *n = k->r->anchor;
-  Nce s = {.k = k, .q = n->in[first_in], .ids = n->in[first_in + 1], .bank = n->in[first_in + 2],
-           .bank_ids = n->in[first_in + 3], .tau = n->attr.f.value};
+  Nce s = {.k = k,
+           .q = n->in[first_in],
+           .ids = n->in[first_in + 1],
+           .bank = n->in[first_in + 2],
+           .bank_ids = n->in[first_in + 3],
+           .tau = n->attr.f.value};
   const md_type *q = md_type_in(g, s.q), *bank = md_type_in(g, s.bank);
   s.dtype = md_wide_dtype(q->dtype);
   s.type = md_compute_type(&k->e, s.dtype);
@@ -164,7 +174,8 @@ static void logits_block(const Nce *s, const Tile *t, md_ir row, int64_t rows, m
   for (int v = 0; v < vectors; v++)
     q[v] = md_load(e, s->dtype, packed, md_iaddc(e, at, v * s->dim * s->lanes), s->lanes, NULL);
   for (int64_t r = 0; r < rows; r++) {
-    md_ir x = md_load(e, s->dtype, t->base, md_iaddc(e, md_iadd(e, bank, d.i), r * t->stride), 1, NULL);
+    md_ir x =
+        md_load(e, s->dtype, t->base, md_iaddc(e, md_iadd(e, bank, d.i), r * t->stride), 1, NULL);
     x = md_splat(e, x, s->lanes);
     for (int v = 0; v < vectors; v++) {
       md_var a = acc[r * vectors + v];
@@ -189,7 +200,8 @@ static void logits(const Nce *s, const Tile *t) {
   for (int part = 0; part < 2; part++) {
     // pairs of vectors, then the last one alone
     int width = part == 0 ? 2 : 1;
-    int64_t count = part == 0 ? s->vectors / 2 : s->vectors % 2, height = e->cpu->registers / (2 * width * words);
+    int64_t count = part == 0 ? s->vectors / 2 : s->vectors % 2,
+            height = e->cpu->registers / (2 * width * words);
     if (!count) continue;
     md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, count), 1, "vector");
     md_ir vector = part == 0 ? md_imulc(e, v.i, 2) : md_i64(e, s->vectors - 1);
@@ -237,14 +249,17 @@ static md_ir finite_top(md_emit *e, md_ir top) {
 
 // --- log-sum-exp
 
-typedef struct Lse { md_ir top, sum; } Lse;  // the item's parts: [vector][lane]
+typedef struct Lse {
+  md_ir top, sum;
+} Lse;  // the item's parts: [vector][lane]
 
 static void join_tile(const Nce *s, const Tile *t, void *ctx) {
   md_emit *e = &s->k->e;
   const Lse *part = ctx;
   md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->vectors), 1, "vector");
   md_ir at = md_imulc(e, v.i, s->lanes), old = md_load(e, s->dtype, part->top, at, s->lanes, NULL);
-  md_var top = md_var_new(e, LLVMTypeOf(old), NULL, "top"), sum = md_var_new(e, LLVMTypeOf(old), NULL, "sum");
+  md_var top = md_var_new(e, LLVMTypeOf(old), NULL, "top"),
+         sum = md_var_new(e, LLVMTypeOf(old), NULL, "sum");
   md_set(e, top, old);
   md_set(e, sum, md_const_like(e, old, 0));
   md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
@@ -325,7 +340,10 @@ static void emit_lse(md_kernel *k) {
 
 // --- gradient
 
-typedef struct Grad { md_val dlse, lse; md_ir dq; } Grad;  // dq: the item's part [query][padded_dim]
+typedef struct Grad {
+  md_val dlse, lse;
+  md_ir dq;
+} Grad;  // dq: the item's part [query][padded_dim]
 
 // z -> dlse/tau e^(z - lse), 0 where lse is -inf
 static void weights(const Nce *s, const Tile *t, const Grad *g) {
@@ -334,7 +352,8 @@ static void weights(const Nce *s, const Tile *t, const Grad *g) {
   md_ir at = md_imulc(e, v.i, s->lanes), mask = query_mask(s, v.i);
   md_ir lse = value_1(s, g->lse, at, s->lanes, mask);
   md_ir none = LLVMBuildFCmp(e->b, LLVMRealOEQ, lse, md_const_like(e, lse, -INFINITY), "");
-  md_ir scale = md_fmul(e, value_1(s, g->dlse, at, s->lanes, mask), md_const_like(e, lse, 1 / s->tau));
+  md_ir scale =
+      md_fmul(e, value_1(s, g->dlse, at, s->lanes, mask), md_const_like(e, lse, 1 / s->tau));
   scale = md_select(e, none, md_const_like(e, scale, 0), scale);
   lse = finite_top(e, lse);
   md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
@@ -380,7 +399,8 @@ static void dq_block(const Nce *s, const Tile *t, md_ir dq, md_ir query, int64_t
 }
 
 // All queries against `vectors` vectors of columns from d.
-static void dq_columns(const Nce *s, const Tile *t, md_ir dq, md_ir d, int64_t vectors, int64_t most) {
+static void dq_columns(const Nce *s, const Tile *t, md_ir dq, md_ir d, int64_t vectors,
+                       int64_t most) {
   md_emit *e = &s->k->e;
   int64_t height = MD_MIN(most, s->queries);
   md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->queries / height), 1, "queries");
@@ -406,7 +426,10 @@ static void join_grad(const Nce *s, const Tile *t, void *ctx) {
   if (rest) dq_columns(s, t, g->dq, md_i64(e, (vectors - rest) * lanes), rest, height);
 }
 
-typedef struct Merge { const Nce *s; int64_t place; } Merge;
+typedef struct Merge {
+  const Nce *s;
+  int64_t place;
+} Merge;
 
 static void merge_dq(void *ctx, const md_point *p) {
   const Merge *m = ctx;

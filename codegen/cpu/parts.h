@@ -11,9 +11,9 @@
 // All points of an index space as vectors along one axis, cut into items.
 typedef struct md_walk {
   md_shape shape;
-  int lane_axis, lanes;     // -1, 1: scalars
+  int lane_axis, lanes;       // -1, 1: scalars
   int64_t grid[MD_MAX_RANK];  // vectors on each axis
-  bool flat;                // few rows: items are runs of vectors, else of rows of the last axis
+  bool flat;                  // few rows: items are runs of vectors, else of rows of the last axis
   int64_t items, per_item;
 } md_walk;
 // Vectors as t lies in memory: along the channels of a blocked tensor, else along the last axis.
@@ -32,7 +32,7 @@ md_ir md_value_unaligned(md_body *b, md_val v, const md_point *p);
 
 // --- finish.c
 
-bool md_is_input(const md_region_view *r, md_val v);   // a region input: it lies in memory
+bool md_is_input(const md_region_view *r, md_val v);  // a region input: it lies in memory
 
 // NULL: blocks are the target's vectors, and what follows the anchor has its shape. `sums`: sums of
 // the kind that md_sums takes may follow too.

@@ -25,8 +25,12 @@ static Pool pool_of(md_kernel *k) {
   const md_graph *g = k->r->g;
   const md_node *n = k->r->anchor;
   const md_type *out = md_type_in(g, n->out);
-  Pool s = {.k = k, .node = n, .a = &n->attr.pool3d, .in = &md_type_in(g, n->in[0])->shape,
-            .out = &out->shape, .type = md_compute_type(&k->e, out->dtype)};
+  Pool s = {.k = k,
+            .node = n,
+            .a = &n->attr.pool3d,
+            .in = &md_type_in(g, n->in[0])->shape,
+            .out = &out->shape,
+            .type = md_compute_type(&k->e, out->dtype)};
   bool across = md_has_sums(k->r);
   for (int i = 0; i < k->r->num_outputs; i++) {
     const md_type *t = md_type_in(g, k->r->output[i]);
@@ -42,7 +46,9 @@ static Pool pool_of(md_kernel *k) {
 }
 
 // Indices first .. last-1 (variables of a loop) on one axis.
-typedef struct Range { md_ir first, last; } Range;
+typedef struct Range {
+  md_ir first, last;
+} Range;
 
 // Elements of x in window `at`.
 static Range window(md_emit *e, const Pool *s, const md_shape *x, int axis, md_ir at) {
@@ -65,7 +71,9 @@ static Range windows_of(md_emit *e, const Pool *s, const md_shape *y, int axis, 
   return (Range){md_idivc(e, first, stride), md_imin(e, last, md_i64(e, y->dim[2 + axis]))};
 }
 
-typedef struct Loops { md_loop axis[3]; } Loops;
+typedef struct Loops {
+  md_loop axis[3];
+} Loops;
 
 static Loops loops_begin(md_emit *e, const Range r[3]) {
   Loops l;
@@ -192,8 +200,8 @@ static void make_mean(const Pool *s, md_body *b, const md_point *p, bool backwar
   const int64_t *kernel = s->a->kernel.d;
   Range r[3];
   for (int i = 0; i < 3; i++) {
-    r[i] = backward ? windows_of(e, s, s->in, i, p->at[2 + i])
-                    : window(e, s, s->in, i, p->at[2 + i]);
+    r[i] =
+        backward ? windows_of(e, s, s->in, i, p->at[2 + i]) : window(e, s, s->in, i, p->at[2 + i]);
   }
   md_var sum = md_var_new(e, md_lanes_type(s->type, s->lanes), NULL, "sum");
   md_set(e, sum, md_zero(sum.type));
@@ -206,7 +214,9 @@ static void make_mean(const Pool *s, md_body *b, const md_point *p, bool backwar
 }
 
 static void make_avg(const Pool *s, md_body *b, const md_point *p) { make_mean(s, b, p, false); }
-static void make_avg_grad(const Pool *s, md_body *b, const md_point *p) { make_mean(s, b, p, true); }
+static void make_avg_grad(const Pool *s, md_body *b, const md_point *p) {
+  make_mean(s, b, p, true);
+}
 
 static void emit_avg(md_kernel *k) {
   Pool s = pool_of(k);

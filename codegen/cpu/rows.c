@@ -17,8 +17,8 @@ typedef struct Row {
   md_dtype dtype;    // of the row kept in scratch
   LLVMTypeRef type;  // compute type of x
   int lanes;
-  bool kept;         // the row is made once and kept in scratch
-  md_ir at;          // row number
+  bool kept;  // the row is made once and kept in scratch
+  md_ir at;   // row number
 } Row;
 
 typedef void Visit(void *ctx, const Row *r, md_ir x, const md_point *p);
@@ -60,8 +60,12 @@ static Row rows_begin(md_kernel *k, md_val x, md_loop *loop) {
   md_emit *e = &k->e;
   const md_graph *g = k->r->g;
   const md_type *t = md_type_in(g, x);
-  Row r = {.k = k, .x = x, .shape = &t->shape, .dtype = md_wide_dtype(t->dtype),
-           .type = md_compute_type(e, t->dtype), .lanes = e->cpu->lanes};
+  Row r = {.k = k,
+           .x = x,
+           .shape = &t->shape,
+           .dtype = md_wide_dtype(t->dtype),
+           .type = md_compute_type(e, t->dtype),
+           .lanes = e->cpu->lanes};
   const md_node *inner = md_inner(k->r, x);
   int64_t len = t->shape.dim[1], per, bytes = (len + r.lanes) * md_dtype_size(r.dtype);
   int64_t most = MD_MIN(MD_MAX(md_elements(&t->shape) / ITEM_ELEMENTS, 1), MAX_ITEMS);
@@ -118,7 +122,10 @@ static md_ir is_infinite(md_emit *e, md_ir x) {
 
 // --- maximum and sum of exponentials
 
-typedef struct Soft { md_var top, sum; md_ir max; } Soft;
+typedef struct Soft {
+  md_var top, sum;
+  md_ir max;
+} Soft;
 
 static void join_top(void *ctx, const Row *r, md_ir x, const md_point *p) {
   md_emit *e = &r->k->e;
@@ -144,8 +151,8 @@ static md_ir soft_of(const Row *r, md_ir *sum) {
   each_column(r, join_top, &s);
   s.max = md_hmax(e, md_get(e, s.top));
   each_column(r, join_exp, &s);
-  *sum = md_select(e, is_infinite(e, s.max), md_const(e, e->f64, 1, 1),
-                   md_hsum(e, md_get(e, s.sum)));
+  *sum =
+      md_select(e, is_infinite(e, s.max), md_const(e, e->f64, 1, 1), md_hsum(e, md_get(e, s.sum)));
   return s.max;
 }
 
@@ -165,7 +172,9 @@ static void emit_logsumexp(md_kernel *k) {
 }
 
 // scale * (e^(x - top) / s - [column = label])
-typedef struct Scaled { md_ir top, inverse, scale, label; } Scaled;
+typedef struct Scaled {
+  md_ir top, inverse, scale, label;
+} Scaled;
 
 static void put_softmax(void *ctx, const Row *r, md_ir x, const md_point *p) {
   md_emit *e = &r->k->e;
@@ -240,7 +249,11 @@ static void emit_cross_entropy_grad(md_kernel *k) {
 
 // --- l2 norm
 
-typedef struct Norm { md_var sum; md_val dy; md_ir along, divisor; } Norm;
+typedef struct Norm {
+  md_var sum;
+  md_val dy;
+  md_ir along, divisor;
+} Norm;
 
 static void join_product(Norm *s, const Row *r, md_ir x, md_ir y, const md_point *p) {
   md_emit *e = &r->k->e;
@@ -319,7 +332,9 @@ static void emit_l2_normalize_grad(md_kernel *k) {
 
 // --- ranks
 
-typedef struct Best { md_var x, column; } Best;
+typedef struct Best {
+  md_var x, column;
+} Best;
 
 static md_ir columns(const Row *r, LLVMTypeRef type, const md_point *p) {
   md_emit *e = &r->k->e;
@@ -360,7 +375,10 @@ static void emit_argmax(md_kernel *k) {
   rows_end(k, &loop);
 }
 
-typedef struct Beaten { md_var num; md_ir by, label; } Beaten;
+typedef struct Beaten {
+  md_var num;
+  md_ir by, label;
+} Beaten;
 
 static void join_beaten(void *ctx, const Row *r, md_ir x, const md_point *p) {
   md_emit *e = &r->k->e;
@@ -379,7 +397,8 @@ static void emit_topk_hit(md_kernel *k) {
   Row r = rows_begin(k, k->r->anchor->in[0], &loop);
   md_ir valid, label = label_of(&r, k->r->anchor->in[1], &valid);
   Beaten s = {.num = md_var_new(e, md_lanes_type(e->i64, r.lanes), NULL, "better"),
-              .by = labelled(&r, label, valid), .label = label};
+              .by = labelled(&r, label, valid),
+              .label = label};
   md_set(e, s.num, md_zero(s.num.type));
   each_column(&r, join_beaten, &s);
   md_ir few = md_ilt(e, md_hsum(e, md_get(e, s.num)), md_i64(e, k->r->anchor->attr.i.value));

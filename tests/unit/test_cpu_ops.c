@@ -1,0 +1,539 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernels of the CPU back end against the interpreter: shapes that leave rests in every vector, tile
+// and split, prologues and epilogues around each anchor, all element types, every target that runs
+// here. One thread and two give the same bits.
+#include "codegen/cpu/cpu.h"
+#include "tests/tolerance.h"
+#include "tests/unit/suite.h"
+
+#include <math.h>
+#include <string.h>
+
+typedef struct Setup {
+  int level;           // of the pipeline
+  const char *passes;  // instead of it
+  const char *cpu;
+  int steps;
+  int64_t length;  // of the longest sum
+} Setup;
+
+static md_graph *parse(const char *text) {
+  md_diags *d = md_diags_create();
+  md_graph *g = md_parse_graph("test.mdg", text, strlen(text), d);
+  ck_assert_msg(g != NULL, "%s\n%s", md_diags_text(d), text);
+  md_diags_destroy(d);
+  return g;
+}
+
+static md_program *compiled(const char *text, const Setup *s) {
+  md_diags *d = md_diags_create();
+  const md_cpu *cpu = md_cpu_find(s->cpu, true, d);
+  ck_assert_msg(cpu != NULL, "%s", md_diags_text(d));
+  md_pass_options o = md_pass_defaults();
+  o.level = s->level;
+  o.passes = s->passes;
+  o.verify_each = true;
+  o.facts = md_cpu_facts(cpu);
+  md_graph *g = md_run_passes(parse(text), &o, NULL, d);
+  ck_assert_msg(g != NULL, "%s\n%s", md_diags_text(d), text);
+  md_program *p = md_cpu_compile(g, &(md_cpu_options){.cpu = s->cpu, .no_cache = true}, NULL, d);
+  ck_assert_msg(p != NULL && md_program_check(p, d), "%s\n%s", md_diags_text(d), text);
+  md_graph_destroy(g);
+  md_diags_destroy(d);
+  return p;
+}
+
+// Multiples of 1/64 of size 1/4 .. 7/4: exact in every float type. Integers are -3 .. 7: rows outside
+// of tables, labels outside of classes, the empty id -2 among them.
+static void fill(md_tensor *t, const char *name, int seed) {
+  uint64_t key = md_hash_key(name, (uint64_t)seed);
+  int64_t n = md_elements(&t->type.shape);
+  bool is_signed = t->type.dtype == MD_I32 || t->type.dtype == MD_I64;
+  for (int64_t i = 0; i < n; i++) {
+    uint64_t h = md_hash_at(key, (uint64_t)i);
+    if (t->f) t->f[i] = (double)(16 + h % 97) / 64 * (h >> 40 & 1 ? -1 : 1);
+    else t->i[i] = is_signed ? (int64_t)(h % 11) - 3 : (int64_t)(h & 1);
+  }
+}
+
+static double root_mean_square(const md_tensor *t) {
+  int64_t n = md_elements(&t->type.shape), num = 0;
+  double sum = 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (!isfinite(t->f[i])) continue;
+    sum += t->f[i] * t->f[i];
+    num++;
+  }
+  return num ? sqrt(sum / (double)num) : 0;
+}
+
+static void compare(const char *what, const md_tensor *want, const void *memory, const Setup *s,
+                    const char *text) {
+  md_tensor *got = md_tensor_create(want->type);
+  md_tensor_read(got, memory);
+  int64_t n = md_elements(&want->type.shape);
+  double rms = want->f ? root_mean_square(want) : 0;
+  for (int64_t i = 0; i < n; i++) {
+    if (want->i) {
+      ck_assert_msg(got->i[i] == want->i[i], "%s[%lld]: %lld, not %lld (%s, level %d)\n%s", what,
+                    (long long)i, (long long)got->i[i], (long long)want->i[i],
+                    s->cpu ? s->cpu : "native", s->level, text);
+      continue;
+    }
+    double a = got->f[i], b = want->f[i];
+    double allowed = md_tolerance(want->type.dtype, MD_MAX(s->length, 4), fabs(b) + rms + 0.25);
+    bool ok = isnan(b) ? isnan(a) : a == b || fabs(a - b) <= allowed;
+    ck_assert_msg(ok, "%s[%lld]: %.9g, not %.9g (allowed %.2g; %s, level %d)\n%s", what,
+                  (long long)i, a, b, allowed, s->cpu ? s->cpu : "native", s->level, text);
+  }
+  md_tensor_destroy(got);
+}
+
+static md_exec *executor(const md_program *p, int threads) {
+  md_diags *d = md_diags_create();
+  md_exec *e = md_exec_create(p, &(md_exec_options){.threads = threads, .seed = 7}, d);
+  ck_assert_msg(e != NULL, "%s", md_diags_text(d));
+  md_diags_destroy(d);
+  return e;
+}
+
+static void step(md_exec *const e[2], md_diags *d) {
+  for (int i = 0; i < 2; i++) ck_assert_msg(md_exec_step(e[i], d), "%s", md_diags_text(d));
+}
+
+// Inputs, and states before the first step.
+static void feed(const md_program *p, md_interp *in, md_exec *const e[2], int at) {
+  for (int i = 0; i < p->num_inputs; i++) {
+    md_tensor *t = md_interp_input(in, p->input[i].name);
+    fill(t, p->input[i].name, at);
+    for (int k = 0; k < 2; k++) md_tensor_write(t, md_exec_input(e[k], p->input[i].name, NULL));
+  }
+  for (int i = 0; at == 0 && i < p->num_states; i++) {
+    md_tensor *t = md_interp_state(in, p->state[i].name);
+    fill(t, p->state[i].name, 99);
+    for (int k = 0; k < 2; k++) md_tensor_write(t, md_exec_state(e[k], p->state[i].name, NULL));
+  }
+}
+
+// Compiles, runs with one thread and with two, compares results and states after each step.
+static void check_text(const char *text, const Setup *s) {
+  md_graph *plain = parse(text);
+  md_program *p = compiled(text, s);
+  md_diags *d = md_diags_create();
+  md_exec *const e[2] = {executor(p, 1), executor(p, 2)};
+  md_interp *in = md_interp_create(plain, false);
+  for (int at = 0; at < MD_MAX(s->steps, 1); at++) {
+    feed(p, in, e, at);
+    ck_assert_msg(md_interp_step(in, d), "%s", md_diags_text(d));
+    step(e, d);
+    for (int i = 0; i < plain->num_results; i++) {
+      const char *name = p->result[i].name;
+      const void *one = md_exec_result(e[0], name, NULL), *two = md_exec_result(e[1], name, NULL);
+      ck_assert_msg(!memcmp(one, two, (size_t)p->result[i].bytes),
+                    "%s depends on the number of threads\n%s", name, text);
+      compare(name, md_interp_value(in, plain->result[i].val), one, s, text);
+    }
+    for (int i = 0; i < p->num_states; i++) {
+      const char *name = p->state[i].name;
+      const void *one = md_exec_state(e[0], name, NULL), *two = md_exec_state(e[1], name, NULL);
+      ck_assert_msg(!memcmp(one, two, (size_t)p->state[i].bytes),
+                    "%s depends on the number of threads\n%s", name, text);
+      compare(name, md_interp_state(in, name), one, s, text);
+    }
+  }
+  md_interp_destroy(in);
+  md_exec_destroy(e[0]);
+  md_exec_destroy(e[1]);
+  md_program_destroy(p);
+  md_graph_destroy(plain);
+  md_diags_destroy(d);
+}
+
+static bool runs_here(const md_cpu *cpu) { return cpu->level <= md_cpu_native()->level; }
+
+// On every target that runs here; the best one also at every level.
+static void check_everywhere(const char *text, int64_t length, int steps) {
+  for (int i = 0; i < md_cpu_count(); i++) {
+    if (!runs_here(md_cpu_at(i))) continue;
+    check_text(text, &(Setup){2, NULL, md_cpu_at(i)->name, steps, length});
+  }
+  for (int level = 0; level < 2; level++)
+    check_text(text, &(Setup){level, NULL, NULL, steps, length});
+}
+
+// One op: "f32[3,5], f32[5,4] {tx=true}" as in the samples of the op table.
+static void op_text(const char *op, const char *sample, int num_out, md_text *to) {
+  size_t types = strcspn(sample, "{");
+  int num_in = 0;
+  md_put(to, "graph @g(");
+  for (const char *t = sample; t < sample + types && *t; num_in++) {
+    size_t len = strcspn(t, "]") + 1;
+    md_put(to, "%s%%a%d: %.*s", num_in ? ", " : "", num_in, (int)len, t);
+    t += len;
+    while (*t == ',' || *t == ' ') t++;
+  }
+  md_put(to, ") {\n  %%r0%s = %s ", num_out > 1 ? ", %r1" : "", op);
+  for (int k = 0; k < num_in; k++) md_put(to, "%s%%a%d", k ? ", " : "", k);
+  md_put(to, " %s\n  return %%r0%s\n}\n", sample + types, num_out > 1 ? ", %r1" : "");
+}
+
+static void check_op(const char *op, const char *sample, int num_out, int64_t length) {
+  md_text t = {0};
+  op_text(op, sample, num_out, &t);
+  check_everywhere(t.s, length, 1);
+  md_text_free(&t);
+}
+
+// --- matrices
+
+static void check_product(const char *type, int64_t m, int64_t n, int64_t k) {
+  for (int i = 0; i < 4; i++) {
+    bool tx = i & 1, ty = i & 2;
+    md_text t = {0};
+    md_put(&t, "%s[%lld,%lld], %s[%lld,%lld] {tx=%s, ty=%s}", type, (long long)(tx ? k : m),
+           (long long)(tx ? m : k), type, (long long)(ty ? n : k), (long long)(ty ? k : n),
+           tx ? "true" : "false", ty ? "true" : "false");
+    check_op("matmul", t.s, 1, k);
+    md_text_free(&t);
+  }
+}
+
+START_TEST(products_of_any_size_are_right) {
+  const int64_t size[][3] = {{1, 1, 1},     {1, 17, 33},   {2, 128, 300},  {7, 5, 4099},
+                             {13, 65, 64},  {33, 31, 17},  {40, 300, 130}, {115, 33, 257},
+                             {64, 3, 3000}, {250, 270, 5}, {32, 100, 31}};
+  for (int i = 0; i < MD_COUNT(size); i++) check_product("f32", size[i][0], size[i][1], size[i][2]);
+}
+END_TEST
+
+START_TEST(products_of_other_types_are_right) {
+  const char *type[] = {"f64", "bf16"};
+  for (int i = 0; i < 2; i++) {
+    check_product(type[i], 3, 37, 70);
+    check_product(type[i], 45, 50, 140);
+  }
+}
+END_TEST
+
+// Bias and ReLU around a linear layer, forward and backward, few rows and many.
+START_TEST(products_take_what_surrounds_them) {
+  const int rows[] = {2, 5, 50};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    for (int ty = 0; ty < 2; ty++) {
+      md_text t = {0};
+      int m = rows[i];
+      const char *w = ty ? "37,70" : "70,37";
+      md_put(&t,
+             "graph @g(%%x: f32[%d,70], %%w: f32[%s], %%b: f32[37], %%dy: f32[%d,37]) {\n"
+             "  %%r = relu %%x\n  %%z = matmul %%r, %%w {ty=%s}\n"
+             "  %%bb = broadcast %%b {shape=[%d,37], axes=[1]}\n  %%a = add %%z, %%bb\n"
+             "  %%y = relu %%a\n  %%g = relu_grad %%dy, %%y\n"
+             "  %%dx = matmul %%g, %%w {ty=%s}\n  %%dr = relu_grad %%dx, %%x\n"
+             "  %%dw = matmul %%g, %%r {tx=true}\n  %%dw2 = affine %%dw {scale=0.5}\n"
+             "  return %%y, %%dr, %%dw2, %%r\n}\n",
+             m, w, m, ty ? "true" : "false", m, ty ? "false" : "true");
+      check_everywhere(t.s, 70, 1);
+      md_text_free(&t);
+    }
+  }
+}
+END_TEST
+
+// --- InfoNCE
+
+static void check_nce(const char *type, const char *ids, int64_t b, int64_t d, int64_t k) {
+  md_text t = {0};
+  md_put(&t,
+         "graph @g(%%q: %s[%lld,%lld], %%ids: %s[%lld], %%bank: %s[%lld,%lld], %%bids: i32[%lld],"
+         " %%dl: %s[%lld]) {\n"
+         "  %%qs = affine %%q {scale=0.125}\n"
+         "  %%lse, %%top = nce_lse %%qs, %%ids, %%bank, %%bids {tau=0.5}\n"
+         "  %%dq = nce_lse_grad %%dl, %%lse, %%qs, %%ids, %%bank, %%bids {tau=0.5}\n"
+         "  return %%lse, %%top, %%dq\n}\n",
+         type, (long long)b, (long long)d, ids, (long long)b, type, (long long)k, (long long)d,
+         (long long)k, type, (long long)b);
+  check_everywhere(t.s, k + d, 1);
+  md_text_free(&t);
+}
+
+START_TEST(infonce_streams_banks_of_any_size) {
+  const int64_t size[][3] = {{1, 1, 1},    {2, 128, 1000}, {3, 17, 31},   {5, 40, 33},
+                             {16, 64, 96}, {20, 33, 200},  {33, 7, 2500}, {70, 20, 65}};
+  for (int i = 0; i < MD_COUNT(size); i++)
+    check_nce("f32", i % 2 ? "i32" : "i64", size[i][0], size[i][1], size[i][2]);
+  check_nce("f64", "i32", 9, 21, 130);
+  check_nce("bf16", "i64", 9, 21, 130);
+}
+END_TEST
+
+// Every row is of the query's own video or empty: nothing to sum, nothing to learn.
+START_TEST(a_bank_without_negatives_gives_minus_infinity) {
+  const char *text =
+      "graph @g(%q: f32[3,8], %bank: f32[70,8], %dl: f32[3]) {\n"
+      "  %ids = constant {value=5} : i32[3]\n  %own = constant {value=5} : i32[35]\n"
+      "  %empty = constant {value=-2} : i32[35]\n  %bids = concat %own, %empty {axis=0}\n"
+      "  %lse, %top = nce_lse %q, %ids, %bank, %bids\n"
+      "  %dq = nce_lse_grad %dl, %lse, %q, %ids, %bank, %bids\n  return %lse, %top, %dq\n}\n";
+  check_everywhere(text, 70, 1);
+  Setup s = {.level = 2};
+  md_program *p = compiled(text, &s);
+  md_exec *e = executor(p, 1);
+  ck_assert(md_exec_step(e, NULL));
+  const float *lse = md_exec_result(e, "lse", NULL), *top = md_exec_result(e, "top", NULL);
+  for (int i = 0; i < 3; i++) ck_assert(lse[i] == -INFINITY && top[i] == -INFINITY);
+  md_exec_destroy(e);
+  md_program_destroy(p);
+}
+END_TEST
+
+// A query whose lse is -inf learns nothing, whatever the bank holds.
+START_TEST(no_gradient_flows_from_minus_infinity) {
+  check_everywhere(
+      "graph @g(%q: f32[3,8], %ids: i32[3], %bank: f32[40,8], %bids: i32[40], %dl: f32[3]) {\n"
+      "  %inf = constant {value=inf} : f32[3]\n  %lse = neg %inf\n"
+      "  %dq = nce_lse_grad %dl, %lse, %q, %ids, %bank, %bids\n  return %dq\n}\n",
+      40, 1);
+}
+END_TEST
+
+// --- pooling
+
+START_TEST(pools_of_any_window_are_right) {
+  const char *window[] = {"kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]",
+                          "kernel=[2,2,2], stride=[2,2,2]",
+                          "kernel=[3,1,2], stride=[1,3,1], pad=[1,0,1]", "kernel=[3,9,8]"};
+  for (int i = 0; i < MD_COUNT(window); i++) {
+    for (int c = 3; c <= 19; c += 16) {
+      md_text t = {0};
+      // The convolution on either side makes the layout pass block what lies between.
+      md_put(&t,
+             "graph @g(%%x: f32[2,%d,3,9,8], %%gamma: f32[%d], %%beta: f32[%d]) {\n"
+             "  %%m, %%v = moments %%x\n  %%n = batch_norm %%x, %%gamma, %%beta, %%m, %%v\n"
+             "  %%r = relu %%n\n  %%y, %%i = max_pool3d %%r {%s}\n  %%z = avg_pool3d %%r {%s}\n"
+             "  %%s = affine %%y {scale=2}\n"
+             "  %%dy = max_pool3d_grad %%s, %%i {%s, shape=[2,%d,3,9,8]}\n"
+             "  %%dz = avg_pool3d_grad %%z {%s, shape=[2,%d,3,9,8]}\n"
+             "  %%g = relu_grad %%dy, %%r\n  %%a, %%b = batch_norm_sums %%g, %%x, %%m, %%v\n"
+             "  %%d = add %%g, %%dz\n"
+             "  return %%y, %%i, %%z, %%dy, %%dz, %%a, %%b, %%d\n}\n",
+             c, c, c, window[i], window[i], window[i], c, window[i], c);
+      check_everywhere(t.s, 216, 1);
+      md_text_free(&t);
+    }
+  }
+}
+END_TEST
+
+START_TEST(pools_of_other_types_are_right) {
+  const char *sample = "[2,18,2,7,6] {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}";
+  const char *type[] = {"f64", "bf16"};
+  for (int i = 0; i < 2; i++) {
+    md_text t = {0};
+    md_put(&t, "%s%s", type[i], sample);
+    check_op("max_pool3d", t.s, 2, 9);
+    check_op("avg_pool3d", t.s, 1, 9);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+// --- rows
+
+static void check_rows(const char *type, int64_t b, int64_t k) {
+  md_text t = {0};
+  long long m = (long long)b, n = (long long)k;
+  md_put(
+      &t,
+      "graph @g(%%x: %s[%lld,%lld], %%dy: %s[%lld,%lld], %%dl: %s[%lld], %%l: i64[%lld]) {\n"
+      "  %%z = affine %%x {scale=2}\n"
+      "  %%a = logsumexp %%z\n  %%b = softmax %%z\n  %%c = cross_entropy %%z, %%l\n"
+      "  %%d = cross_entropy_grad %%dl, %%z, %%l\n  %%e = l2_normalize %%z\n"
+      "  %%f = l2_normalize_grad %%dy, %%z\n  %%g = argmax %%x\n  %%h = topk_hit %%x, %%l {k=2}\n"
+      "  return %%a, %%b, %%c, %%d, %%e, %%f, %%g, %%h\n}\n",
+      type, m, n, type, m, n, type, m, m);
+  check_everywhere(t.s, k, 1);
+  md_text_free(&t);
+}
+
+START_TEST(rows_of_any_length_are_right) {
+  const int64_t size[][2] = {{1, 1}, {3, 7}, {5, 16}, {70, 33}, {2, 4099}, {600, 10}};
+  for (int i = 0; i < MD_COUNT(size); i++) check_rows("f32", size[i][0], size[i][1]);
+  check_rows("f64", 4, 37);
+  check_rows("bf16", 4, 37);
+}
+END_TEST
+
+// A region of its own for each row op with what surrounds it.
+START_TEST(rows_take_what_surrounds_them) {
+  const char *head =
+      "graph @g(%x: f32[9,37], %y: f32[9,37], %l: i32[9], %v: f32[9]) {\n  region @r {\n"
+      "    %a = mul %x, %y\n";
+  const char *op[] = {"logsumexp %a",          "softmax %a",
+                      "cross_entropy %a, %l",  "argmax %a",
+                      "l2_normalize %a",       "cross_entropy_grad %v, %a, %l",
+                      "topk_hit %a, %l {k=3}", "l2_normalize_grad %a, %y"};
+  const char *tail[] = {"%z = add %o, %v", "%z = add %o, %x", "%z = add %o, %v", "",
+                        "%z = add %o, %x", "%z = add %o, %x", "%z = add %o, %v", "%z = add %o, %x"};
+  for (int i = 0; i < MD_COUNT(op); i++) {
+    md_text t = {0};
+    md_put(&t, "%s    %%o = %s\n    %s\n  }\n  return %%o, %%a%s\n}\n", head, op[i], tail[i],
+           *tail[i] ? ", %z" : "");
+    check_text(t.s, &(Setup){.passes = "memory", .length = 37});
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+START_TEST(rows_of_infinities_have_their_limits) {
+  check_everywhere("graph @g(%x: f32[4,21]) {\n  %i = constant {value=inf} : f32[4,21]\n"
+                   "  %n = neg %i\n  %a = logsumexp %n\n  %b = logsumexp %i\n"
+                   "  %c = concat %x, %n {axis=1}\n  %d = logsumexp %c\n  %e = softmax %c\n"
+                   "  %f = argmax %n\n  %z = constant {value=0} : f32[4,21]\n"
+                   "  %y = l2_normalize %z\n  %w = l2_normalize_grad %x, %z\n"
+                   "  return %a, %b, %d, %e, %f, %y, %w\n}\n",
+                   42, 1);
+}
+END_TEST
+
+// --- movement
+
+START_TEST(pieces_begin_anywhere) {
+  for (int axis = 0; axis < 3; axis++) {
+    const char *shape[][3] = {{"2,19,5", "1,19,5", "4,19,5"},
+                              {"3,7,37", "3,16,37", "3,1,37"},
+                              {"5,3,7", "5,3,33", "5,3,16"}};
+    const char *type[] = {"f32", "i64", "u8"};
+    for (int i = 0; i < 3; i++) {
+      md_text t = {0};
+      md_put(&t, "%s[%s], %s[%s], %s[%s] {axis=%d}", type[i], shape[axis][0], type[i],
+             shape[axis][1], type[i], shape[axis][2], axis);
+      check_op("concat", t.s, 1, 1);
+      md_text_free(&t);
+    }
+    md_text t = {0};
+    md_put(&t, "f32[%s] {axis=%d, before=3, after=2}", shape[axis][0], axis);
+    check_op("pad", t.s, 1, 1);
+    md_text_free(&t);
+  }
+  check_op("pad", "f32[40,70] {axis=1, after=5}", 1, 1);
+}
+END_TEST
+
+// Between convolutions everything is blocked, whatever the number of channels.
+START_TEST(pieces_of_blocked_channels_are_right) {
+  const char *text =
+      "graph @g(%%x: f32[2,%d,2,5,4], %%w: f32[%d,%d,1,1,1], %%u: f32[3,%d,1,3,3]) {\n"
+      "  %%a = conv3d %%x, %%w\n  %%b = relu %%a\n  %%c = concat %%b, %%a, %%b {axis=1}\n"
+      "  %%p = pad %%c {axis=1, before=%d, after=1}\n  %%q = pad %%p {axis=3, before=1, after=2}\n"
+      "  %%i = crop %%q {top=1, left=1, h=6, w=2}\n  %%y = conv3d %%i, %%u {pad=[0,1,1]}\n"
+      "  return %%y\n}\n";
+  const int channels[] = {16, 19, 32, 5};
+  for (int i = 0; i < MD_COUNT(channels); i++) {
+    md_text t = {0};
+    int c = channels[i], before = c % 16 ? 3 : 16;
+    md_put(&t, text, c, c, c, 3 * c + before + 1, before);
+    check_everywhere(t.s, c * 9, 1);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+START_TEST(rows_move_by_index) {
+  check_op("gather_rows", "f32[5,37], i32[40]", 1, 1);
+  check_op("gather_rows", "i64[5], i64[9]", 1, 1);
+  check_op("gather_rows", "f32[4,3,5,2], i32[3]", 1, 1);
+  check_op("scatter_rows", "f32[40,37], i32[40] {rows=5}", 1, 40);
+  check_op("scatter_rows", "f64[7], i64[7] {rows=9}", 1, 7);
+  check_op("scatter_rows", "f32[3,4,7], i32[3] {rows=100}", 1, 3);
+}
+END_TEST
+
+START_TEST(the_ring_is_pushed_in_place_and_elsewhere) {
+  const char *text =
+      "graph @g(%%k: f32[%d,21], %%i: i64[%d]) {\n"
+      "  %%bank = state @bank : f32[11,21]\n  %%ids = state @ids : i64[11]\n"
+      "  %%other = state @other : f32[11,21]\n  %%ptr = state @ptr : i32[1]\n"
+      "  %%kn = neg %%k\n"
+      "  %%b = bank_push %%bank, %%kn, %%ptr\n  %%j = bank_push %%ids, %%i, %%ptr\n"
+      "  %%o = bank_push %%other, %%k, %%ptr\n  %%late = neg %%other\n"
+      "  %%p = ring_next %%ptr {push=%d, size=11}\n"
+      "  update @bank = %%b\n  update @ids = %%j\n  update @other = %%o\n  update @ptr = %%p\n"
+      "  return %%late, old=%%other\n}\n";
+  const int num[] = {1, 4, 11, 25};
+  for (int i = 0; i < MD_COUNT(num); i++) {
+    md_text t = {0};
+    md_put(&t, text, num[i], num[i], num[i]);
+    check_everywhere(t.s, 1, 4);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+START_TEST(views_of_their_own_are_copies) {
+  check_op("transpose", "f32[37,50] {axes=[1,0]}", 1, 1);
+  check_op("transpose", "bf16[3,17,5,33] {axes=[0,3,1,2]}", 1, 1);
+  check_op("flip", "i32[5,37] {axis=1}", 1, 1);
+  check_op("slice", "u8[5,37] {axis=1, start=3, size=29}", 1, 1);
+  check_op("reshape", "f64[6,35] {shape=[5,7,6]}", 1, 1);
+  check_op("broadcast", "f32[7,1] {shape=[3,7,19], axes=[1,2]}", 1, 1);
+}
+END_TEST
+
+// --- pictures
+
+START_TEST(pictures_are_filtered_as_the_interpreter_says) {
+  check_op("resize", "f32[2,3,37,50] {size=[21,33]}", 1, 4);
+  check_op("resize", "f32[1,2,5,4] {size=[7,39]}", 1, 4);
+  check_op("resize", "f32[2,1,9] {size=[40]}", 1, 4);
+  check_op("resize", "f32[1,2,5,20,18] {size=[8,11,35]}", 1, 4);
+  check_op("resize", "f32[1,1,1,5] {size=[3,33], align_corners=true}", 1, 4);
+  check_op("resize", "f32[1,3,50,41] {size=[7,18], antialias=true}", 1, 64);
+  check_op("resize", "f32[1,3,7,9] {size=[50,41], antialias=true}", 1, 64);
+  check_op("resize", "bf16[1,3,20,41] {size=[7,18]}", 1, 4);
+  check_op("crop", "u8[2,3,9,50] {top=2, left=5, h=6, w=37}", 1, 1);
+  check_op("crop", "f32[9,50] {top=2, left=16, h=6, w=17}", 1, 1);
+  check_op("grayscale", "f32[2,3,2,5,19]", 1, 3);
+  check_op("grayscale", "f64[2,3]", 1, 3);
+  check_op("gaussian_blur", "f32[2,3,20,66], f32[2] {size=7}", 1, 49);
+  check_op("gaussian_blur", "f32[3,5,6], f32[3] {size=3}", 1, 9);
+  check_op("frame_difference", "f32[1,3,4,5,37]", 1, 1);
+  check_op("frame_difference", "f64[2,1,2,3,5] {signed=true}", 1, 1);
+}
+END_TEST
+
+START_TEST(pictures_and_movement_take_what_surrounds_them) {
+  const char *op[] = {"resize %a {size=[9,33]}",
+                      "resize %a {size=[9,33], antialias=true}",
+                      "crop %a {top=3, left=5, h=9, w=33}",
+                      "gaussian_blur %a, %s {size=5}",
+                      "grayscale %a",
+                      "concat %a, %x {axis=3}",
+                      "pad %a {axis=3, before=3, after=1}",
+                      "gather_rows %a, %i",
+                      "scatter_rows %a, %i {rows=4}"};
+  const char *shape[] = {"2,3,9,33",  "2,3,9,33",  "2,3,9,33",  "2,3,20,40", "2,3,20,40",
+                         "2,3,20,80", "2,3,20,44", "2,3,20,40", "4,3,20,40"};
+  for (int i = 0; i < MD_COUNT(op); i++) {
+    md_text t = {0};
+    md_put(&t,
+           "graph @g(%%x: f32[2,3,20,40], %%s: f32[2], %%i: i32[2], %%r: f32[%s], %%c: f32[3]) {\n"
+           "  region @r {\n    %%b = broadcast %%c {shape=[2,3,20,40], axes=[1]}\n"
+           "    %%a = mul %%x, %%b\n    %%o = %s\n    %%y = sub %%o, %%r\n  }\n"
+           "  return %%y, %%o, %%a\n}\n",
+           shape[i], op[i]);
+    check_text(t.s, &(Setup){.passes = "memory", .length = 64});
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+SUITE_MAIN("cpu_ops", products_of_any_size_are_right, products_of_other_types_are_right,
+           products_take_what_surrounds_them, infonce_streams_banks_of_any_size,
+           a_bank_without_negatives_gives_minus_infinity, no_gradient_flows_from_minus_infinity,
+           pools_of_any_window_are_right, pools_of_other_types_are_right,
+           rows_of_any_length_are_right, rows_take_what_surrounds_them,
+           rows_of_infinities_have_their_limits, pieces_begin_anywhere,
+           pieces_of_blocked_channels_are_right, rows_move_by_index,
+           the_ring_is_pushed_in_place_and_elsewhere, views_of_their_own_are_copies,
+           pictures_are_filtered_as_the_interpreter_says,
+           pictures_and_movement_take_what_surrounds_them)
