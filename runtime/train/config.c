@@ -137,7 +137,8 @@ static md_place place_of(const char *file, struct fy_node *n) {
       .file = file, .line = m->line + 1, .col = m->column + 1, .len = (int)MD_MIN(len, 1000)};
 }
 
-static bool read_file(Reader *r, const char *path);
+// `at` is where the file is named, nowhere for the first one.
+static bool read_file(Reader *r, const char *path, md_place at);
 
 // `_base_: a.yaml` or `_base_: [a.yaml, b.yaml]`, relative to the file that says so.
 static bool read_base(Reader *r, const char *file, struct fy_node *n) {
@@ -152,7 +153,7 @@ static bool read_base(Reader *r, const char *file, struct fy_node *n) {
     const char *path = name[0] == '/' || !slash
                            ? md_strdup(r->c->arena, name)
                            : md_format(r->c->arena, "%.*s/%s", (int)(slash - file), file, name);
-    ok = read_file(r, path);
+    ok = read_file(r, path, place_of(file, item));
   }
   return ok;
 }
@@ -171,9 +172,8 @@ static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const
     if (!*prefix && strcmp(word, "_base_") == 0) continue;
     const char *name =
         *prefix ? md_format(r->c->arena, "%s.%s", prefix, word) : md_strdup(r->c->arena, word);
-    if (v && fy_node_is_mapping(v)) {
-      // Two levels are all that the schema has.
-      ok = (*prefix ? unknown_key(r->d, key_at, name) : read_mapping(r, file, v, name)) && ok;
+    if (v && fy_node_is_mapping(v) && !*prefix && key_index(name) < 0) {
+      ok = read_mapping(r, file, v, name) && ok;
       continue;
     }
     const char *text = v && fy_node_is_scalar(v) ? fy_node_get_scalar0(v) : NULL;
@@ -182,7 +182,8 @@ static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const
                                : md_error(r->d, E0204, key_at, "%s needs a single value", name);
       continue;
     }
-    ok = set_value(r, name, text, key_at, place_of(file, v)) && ok;
+    md_place at_value = place_of(file, v);
+    ok = set_value(r, name, text, key_at, *text && at_value.line ? at_value : key_at) && ok;
   }
   return ok;
 }
@@ -199,42 +200,71 @@ static bool report_yaml(Reader *r, const char *file, struct fy_diag *diag) {
   return md_error(r->d, E0201, p, "%s", md_clean(text, clean, sizeof clean));
 }
 
+static bool check_utf8(Reader *r, const char *path, const char *text, size_t len) {
+  int line = 1;
+  for (size_t i = 0; i < len;) {
+    uint32_t code;
+    int n = md_utf8(text + i, &code);
+    if (n == 0 || code == 0)
+      return md_error(r->d, E0201, (md_place){path, line, 0, 0}, "this is not UTF-8 text");
+    line += code == '\n';
+    i += (size_t)n;
+  }
+  return true;
+}
+
+static bool read_root(Reader *r, const char *path, struct fy_node *root) {
+  // An empty file changes nothing.
+  if (!root || (fy_node_is_scalar(root) && !*fy_node_get_scalar0(root))) return true;
+  if (!fy_node_is_mapping(root))
+    return md_error(r->d, E0202, MD_IN_FILE(path), "settings must be a mapping of keys to values");
+  struct fy_node *base = fy_node_mapping_lookup_by_string(root, "_base_", (size_t)-1);
+  bool ok = !base || read_base(r, path, base);
+  return read_mapping(r, path, root, "") && ok;
+}
+
 static bool read_text(Reader *r, const char *path, const char *text, size_t len) {
+  if (!check_utf8(r, path, text, len)) return false;
   struct fy_diag_cfg dc;
   fy_diag_cfg_default(&dc);
   dc.fp = NULL;
   struct fy_diag *diag = fy_diag_create(&dc);
   if (diag) fy_diag_set_collect_errors(diag, true);
   struct fy_parse_cfg pc = {.flags = FYPCF_QUIET, .diag = diag};
-  struct fy_document *doc = fy_document_build_from_string(&pc, text, len);
-  struct fy_node *root = doc ? fy_document_root(doc) : NULL;
-  bool ok;
-  if (!doc) {
-    ok = report_yaml(r, path, diag);
-  } else if (!root || (fy_node_is_scalar(root) && !*fy_node_get_scalar0(root))) {
-    ok = true;  // an empty file changes nothing
-  } else if (!fy_node_is_mapping(root)) {
-    ok = md_error(r->d, E0202, MD_IN_FILE(path), "settings must be a mapping of keys to values");
-  } else {
-    struct fy_node *base = fy_node_mapping_lookup_by_string(root, "_base_", (size_t)-1);
-    ok = !base || read_base(r, path, base);
-    ok = read_mapping(r, path, root, "") && ok;
+  struct fy_parser *parser = fy_parser_create(&pc);
+  struct fy_document *doc = NULL, *second = NULL;
+  if (parser && fy_parser_set_string(parser, text, len) == 0) {
+    doc = fy_parse_load_document(parser);
+    if (doc) second = fy_parse_load_document(parser);
   }
-  fy_document_destroy(doc);
+  void *at = NULL;
+  bool ok;
+  if (!parser || (diag && fy_diag_errors_iterate(diag, &at))) {
+    ok = report_yaml(r, path, diag);
+  } else if (second) {
+    ok = md_error(r->d, E0202, MD_IN_FILE(path), "settings are one document, not several");
+  } else {
+    ok = !doc || read_root(r, path, fy_document_root(doc));
+  }
+  if (second) fy_parse_document_destroy(parser, second);
+  if (doc) fy_parse_document_destroy(parser, doc);
+  if (parser) fy_parser_destroy(parser);
   if (diag) fy_diag_destroy(diag);
   return ok;
 }
 
-static bool read_file(Reader *r, const char *path) {
+static bool read_file(Reader *r, const char *path, md_place at) {
   for (int i = 0; i < r->depth; i++)
     if (strcmp(r->stack[i], path) == 0)
-      return md_error(r->d, E0205, MD_IN_FILE(path), "this file is its own _base_");
+      return md_error(r->d, E0205, at, "'%s' is its own _base_", path);
   if (r->depth == MAX_DEPTH)
-    return md_error(r->d, E0205, MD_IN_FILE(path), "_base_ files are nested more than %d deep",
-                    MAX_DEPTH);
+    return md_error(r->d, E0205, at, "_base_ files are nested more than %d deep", MAX_DEPTH);
   char *text;
   size_t len;
-  if (!md_file_read(path, MAX_CONFIG_BYTES, E0206, r->d, &text, &len)) return false;
+  if (!md_file_read(path, MAX_CONFIG_BYTES, E0206, r->d, &text, &len)) {
+    if (at.file) md_note(r->d, at, "it is named here");
+    return false;
+  }
   const char *name = md_strdup(r->c->arena, path);
   md_diags_source(r->d, name, text, len);
   r->stack[r->depth++] = name;
@@ -410,7 +440,8 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (md_config_given(c, "model.mode"))
     for (int i = 0; i < MD_COUNT(mode_names); i++)
       if (strcmp(md_config_text(c, "model.mode"), mode_names[i]) == 0) s->mode = (md_mode)i;
-  take_int(c, "model.classes", &s->classes);
+  if (!s->classes || md_config_given(c, "model.classes"))
+    s->classes = md_config_int(c, "model.classes");
   take_bool(c, "model.zero_init", &s->zero_init);
   take_float(c, "loss.tau", &s->tau);
   take_float(c, "loss.w_v", &s->w_v);
@@ -457,7 +488,7 @@ md_config *md_config_load(const char *path, char *const *override, int num_overr
   c->arena = md_arena_create();
   for (int i = 0; i < NUM_KEYS; i++) c->value[i] = (Value){.text = keys[i].preset};
   Reader r = {.c = c, .d = d};
-  bool ok = !path || read_file(&r, path);
+  bool ok = !path || read_file(&r, path, MD_NOWHERE);
   for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
   if (ok) {
     take_presets(c);

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+// Training from files to files, on videos that are made here.
+#include "runtime/train/train.h"
+
+#include "base/file.h"
+#include "base/safetensors.h"
+#include "tests/unit/suite.h"
+
+#include <math.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { VIDEOS = 4, MAX_OVERRIDES = 16 };
+static char folder[32], data[64], run_dir[64];
+
+static void make_folder(void) {
+  strcpy(folder, "/tmp/modist_train_XXXXXX");
+  ck_assert_ptr_nonnull(mkdtemp(folder));
+  snprintf(data, sizeof data, "%s/videos", folder);
+  snprintf(run_dir, sizeof run_dir, "%s/runs/a", folder);
+  md_diags *d = md_diags_create();
+  md_shapes_options o = {.folder = data, .videos = VIDEOS, .size = 48, .seconds = 2};
+  ck_assert_msg(md_shapes_make(&o, d), "%s", md_diags_text(d));
+  md_diags_destroy(d);
+}
+
+static void remove_folder(void) {
+  char command[64];
+  snprintf(command, sizeof command, "rm -rf '%s'", folder);
+  ck_assert_int_eq(system(command), 0);
+}
+
+static const char *in_run(const char *name) {
+  static char path[4][128];
+  static int at;
+  char *p = path[at++ % 4];
+  snprintf(p, sizeof path[0], "%s/%s", run_dir, name);
+  return p;
+}
+
+// Trains the tiny model on the made videos; `extra` ends with NULL.
+static md_status train(const md_train_options *o, char *const *extra, md_diags *d) {
+  char train_data[96], dir[96];
+  snprintf(train_data, sizeof train_data, "data.train=%s", data);
+  snprintf(dir, sizeof dir, "run.dir=%s", run_dir);
+  char *override[MAX_OVERRIDES] = {train_data, dir, "batch=2", "bank.size=4", "bank.init=empty",
+                                   "clip.frames=2", "mclip.frames=2"};
+  int num = 7;
+  for (; extra && *extra; extra++) override[num++] = *extra;
+  md_config *c = md_config_load(NULL, override, num, d);
+  ck_assert_msg(c != NULL, "%s", md_diags_text(d));
+  md_train_options quiet = *o;
+  quiet.quiet = true;
+  quiet.engine.passes = md_pass_defaults();
+  quiet.engine.no_cache = true;
+  md_status status = md_train(c, &quiet, d);
+  md_config_destroy(c);
+  return status;
+}
+
+static int count_lines(const char *path) {
+  FILE *f = fopen(path, "r");
+  int lines = 0;
+  for (int c; f && (c = fgetc(f)) != EOF;) lines += c == '\n';
+  if (f) fclose(f);
+  return lines;
+}
+
+// The number after `"key":` in line `line` (from 0) of the log.
+static double logged(const char *key, int line) {
+  FILE *f = fopen(in_run("log.jsonl"), "r");
+  ck_assert_ptr_nonnull(f);
+  char text[2048], quoted[32];
+  for (int i = 0; i <= line; i++) ck_assert_ptr_nonnull(fgets(text, sizeof text, f));
+  fclose(f);
+  snprintf(quoted, sizeof quoted, "\"%s\":", key);
+  const char *at = strstr(text, quoted);
+  ck_assert_msg(at != NULL, "%s has no %s", text, key);
+  return strtod(at + strlen(quoted), NULL);
+}
+
+static double element(const md_st_tensor *t, int64_t i) {
+  float x;
+  memcpy(&x, (const char *)t->data + 4 * i, 4);
+  return x;
+}
+
+// Every state of the step is there, finite, and the banks hold what was pushed.
+static void check_weights(int steps) {
+  md_diags *d = md_diags_create();
+  md_safetensors *s = md_safetensors_read(in_run("weights.safetensors"), d);
+  ck_assert_msg(s != NULL, "%s", md_diags_text(d));
+  md_step step = md_step_defaults();
+  md_model_from("modist-tiny")->fill(&step);
+  step.batch = 2;
+  md_graph *g = md_step_graph(&step, d);
+  int states = 0;
+  for (int i = 0; i < g->num_nodes; i++) {
+    if (g->node[i]->op != MD_OP_state) continue;
+    states++;
+    const md_st_tensor *t = md_safetensors_find(s, g->node[i]->name);
+    ck_assert_msg(t != NULL, "%s is not saved", g->node[i]->name);
+    for (size_t j = 0; t->dtype == MD_F32 && j < t->bytes / 4; j++)
+      ck_assert_msg(isfinite(element(t, (int64_t)j)), "%s", t->name);
+  }
+  ck_assert_int_eq(states, s->num);
+  const md_st_tensor *ids = md_safetensors_find(s, "bank.ids");
+  const md_st_tensor *ptr = md_safetensors_find(s, "bank.ptr");
+  int32_t id[4], at;
+  memcpy(id, ids->data, sizeof id);
+  memcpy(&at, ptr->data, 4);
+  ck_assert_int_eq(at, 2 * steps % 4);
+  for (int i = 0; i < MD_MIN(4, 2 * steps); i++) ck_assert(id[i] >= 0 && id[i] < VIDEOS);
+  bool has_format = false, has_step = false, has_config = false;
+  char number[16];
+  snprintf(number, sizeof number, "%d", steps);
+  for (int i = 0; i < s->num_meta; i++) {
+    const md_st_meta *m = &s->meta[i];
+    has_format |= !strcmp(m->key, "format") && !strcmp(m->value, MD_WEIGHTS_FORMAT);
+    has_step |= !strcmp(m->key, "step") && (steps == 0 || !strcmp(m->value, number));
+    has_config |= !strcmp(m->key, "config") && strstr(m->value, "name: 'modist-tiny'");
+  }
+  ck_assert(has_format && has_step && has_config);
+  md_graph_destroy(g);
+  md_safetensors_destroy(s);
+  md_diags_destroy(d);
+}
+
+static void train_three_steps(md_backend backend) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  md_train_options o = {.engine.backend = backend, .max_steps = 3};
+  md_status status = train(&o, (char *[]){"epochs=10", NULL}, d);
+  ck_assert_msg(status == MD_OK, "%d: %s", (int)status, md_diags_text(d));
+  ck_assert_int_eq(count_lines(in_run("log.jsonl")), 3);
+  static const char *const terms[] = {"loss_v", "loss_m", "loss_vm", "loss_mv"};
+  for (int i = 0; i < 3; i++) {
+    double sum = 0;
+    for (int t = 0; t < 4; t++) {
+      double x = logged(terms[t], i);
+      ck_assert(isfinite(x) && x >= 0);
+      sum += x;
+    }
+    ck_assert_double_eq_tol(logged("loss", i), sum, 1e-4);
+    ck_assert(logged("std_v", i) > 0);
+  }
+  // An empty bank offers nothing to confuse the positive with; then two rows, then four.
+  ck_assert_double_eq(logged("chance", 0), 0);
+  ck_assert_double_eq_tol(logged("loss", 0), 0, 1e-6);
+  ck_assert_double_eq_tol(logged("chance", 1), log(3), 1e-9);
+  ck_assert(logged("loss", 1) > 0);
+  check_weights(3);
+  md_diags_destroy(d);
+  remove_folder();
+}
+
+START_TEST(three_steps_compiled) { train_three_steps(MD_BACKEND_CPU); }
+END_TEST
+START_TEST(three_steps_interpreted) { train_three_steps(MD_BACKEND_INTERP); }
+END_TEST
+
+START_TEST(both_back_ends_agree) {
+  double loss[2][3];
+  for (int b = 0; b < 2; b++) {
+    make_folder();
+    md_diags *d = md_diags_create();
+    md_train_options o = {.engine.backend = b ? MD_BACKEND_INTERP : MD_BACKEND_CPU, .max_steps = 3};
+    ck_assert_int_eq(
+        train(&o, (char *[]){"epochs=10", "opt.lr=0.001", "bank.init=random", NULL}, d), MD_OK);
+    for (int i = 0; i < 3; i++) loss[b][i] = logged("loss", i);
+    md_diags_destroy(d);
+    remove_folder();
+  }
+  // Later steps of a trajectory drift apart in f32 by nature.
+  ck_assert_double_eq_tol(loss[0][0], loss[1][0], 1e-4);
+  ck_assert_double_eq_tol(loss[0][1], loss[1][1], 1e-2);
+}
+END_TEST
+
+START_TEST(other_modes_and_optimisers_train) {
+  char list[96];
+  make_folder();
+  snprintf(list, sizeof list, "data.train=%s/videos.csv", data);
+  char *const rgb[] = {"model.mode=rgb", NULL};
+  char *const ghost[] = {"bn.groups=2", "opt.name=adamw", "opt.lr=0.001", "bank.enqueue=before",
+                         "loss.cross_neg=key", NULL};
+  char *const labels[] = {"model.mode=supervised", "model.classes=8", list, NULL};
+  char *const *cases[] = {rgb, ghost, labels};
+  for (int i = 0; i < MD_COUNT(cases); i++) {
+    md_diags *d = md_diags_create();
+    md_train_options o = {.engine.backend = MD_BACKEND_INTERP, .overwrite = true};
+    md_status status = train(&o, cases[i], d);
+    ck_assert_msg(status == MD_OK, "case %d: %s", i, md_diags_text(d));
+    ck_assert(isfinite(logged("loss", 1)));
+    md_diags_destroy(d);
+  }
+  remove_folder();
+}
+END_TEST
+
+START_TEST(supervised_training_wants_labels) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  md_train_options o = {.engine.backend = MD_BACKEND_INTERP};
+  ck_assert_int_eq(train(&o, (char *[]){"model.mode=supervised", NULL}, d), MD_ERR_DATA);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "E0842"));
+  ck_assert_int_ne(access(in_run("weights.safetensors"), F_OK), 0);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+// The shuffle of ghost batch norm is undone: unperm[perm[i]] = i, and it changes with the step.
+START_TEST(orders_are_permutations_and_their_inverses) {
+  md_step s = md_step_defaults();
+  md_model_from("modist-tiny")->fill(&s);
+  s.batch = 8;
+  s.bn_groups = 2;
+  md_diags *d = md_diags_create();
+  md_engine_options eo = {.backend = MD_BACKEND_INTERP, .passes = md_pass_defaults()};
+  md_engine *e = md_engine_create(md_step_graph(&s, d), &eo, d);
+  ck_assert_msg(e != NULL, "%s", md_diags_text(d));
+  int32_t ids[8] = {0}, before[8] = {0};
+  md_batch b = {.size = 8, .id = ids};
+  bool differs = false;
+  for (int step = 0; step < 4; step++) {
+    ck_assert(md_train_feed(e, &s, &b, step, 7, 0.1, d));
+    const int32_t *perm = md_engine_input(e, "perm", NULL);
+    const int32_t *unperm = md_engine_input(e, "unperm", NULL);
+    for (int i = 0; i < 8; i++) {
+      ck_assert(perm[i] >= 0 && perm[i] < 8);
+      ck_assert_int_eq(unperm[perm[i]], i);
+    }
+    differs |= step > 0 && memcmp(before, perm, sizeof before) != 0;
+    memcpy(before, perm, sizeof before);
+  }
+  ck_assert(differs);
+  md_engine_destroy(e);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(weights_are_not_overwritten_silently) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  md_train_options o = {.engine.backend = MD_BACKEND_INTERP, .max_steps = 1};
+  ck_assert_int_eq(train(&o, NULL, d), MD_OK);
+  struct stat before, after;
+  ck_assert_int_eq(stat(in_run("weights.safetensors"), &before), 0);
+  ck_assert_int_eq(train(&o, NULL, d), MD_ERR_USAGE);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "E0208"));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "--overwrite"));
+  ck_assert_int_eq(stat(in_run("weights.safetensors"), &after), 0);
+  ck_assert(before.st_ino == after.st_ino && before.st_mtim.tv_nsec == after.st_mtim.tv_nsec);
+  md_diags_clear(d);
+  o.overwrite = true;
+  ck_assert_int_eq(train(&o, NULL, d), MD_OK);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+// A full disk behind the log is told once; training and weights go on.
+START_TEST(a_log_on_a_full_disk_stops_nothing) {
+  make_folder();
+  char command[160];
+  snprintf(command, sizeof command, "mkdir -p '%s' && ln -s /dev/full '%s'", run_dir,
+           in_run("log.jsonl"));
+  ck_assert_int_eq(system(command), 0);
+  md_diags *d = md_diags_create();
+  md_train_options o = {.engine.backend = MD_BACKEND_INTERP};
+  ck_assert_int_eq(train(&o, (char *[]){"epochs=2", NULL}, d), MD_OK);
+  ck_assert_msg(strstr(md_diags_text(d), "training goes on without it") != NULL, "%s",
+                md_diags_text(d));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "4 lines of the log are lost"));
+  ck_assert_int_eq(md_diags_warnings(d), 2);
+  check_weights(4);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+// A child trains without end; after two steps it is asked to stop.
+static void stop_by(int signal_number) {
+  make_folder();
+  pid_t child = fork();
+  ck_assert_int_ge(child, 0);
+  if (child == 0) {
+    md_diags *d = md_diags_create();
+    md_train_options o = {.engine.backend = MD_BACKEND_INTERP};
+    _exit((int)train(&o, (char *[]){"epochs=100000", "opt.lr=0.0001", NULL}, d));
+  }
+  for (int i = 0; i < 3000 && count_lines(in_run("log.jsonl")) < 2; i++) usleep(10000);
+  ck_assert_int_eq(kill(child, signal_number), 0);
+  int status;
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) == MD_STOPPED, "status %x", status);
+  int steps = count_lines(in_run("log.jsonl"));
+  ck_assert_int_ge(steps, 2);
+  check_weights(steps);
+  remove_folder();
+}
+
+START_TEST(sigterm_saves_and_exits_with_75) { stop_by(SIGTERM); }
+END_TEST
+START_TEST(sigint_saves_and_exits_with_75) { stop_by(SIGINT); }
+END_TEST
+START_TEST(sigusr1_saves_and_exits_with_75) { stop_by(SIGUSR1); }
+END_TEST
+
+// An absurd learning rate ends in a NaN: told, with the next step to take, and nothing is saved.
+START_TEST(a_loss_that_is_not_finite_ends_the_run) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  md_train_options o = {.engine.backend = MD_BACKEND_INTERP};
+  md_status status = train(&o,
+                           (char *[]){"epochs=20", "opt.lr=1000", "opt.wd=10", "sched=constant",
+                                      "bank.init=random", "loss.tau=0.0001", NULL},
+                           d);
+  ck_assert_msg(status == MD_ERR_NUMERIC, "%d: %s", (int)status, md_diags_text(d));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "E0841"));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "--check-nan"));
+  ck_assert_int_ne(access(in_run("weights.safetensors"), F_OK), 0);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+START_TEST(a_dry_run_writes_nothing) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  fflush(stdout);
+  int kept = dup(STDOUT_FILENO);
+  char path[64];
+  snprintf(path, sizeof path, "%s/shown", folder);
+  ck_assert_ptr_nonnull(freopen(path, "w", stdout));
+  md_status status = train(&(md_train_options){.dry_run = true}, NULL, d);
+  fflush(stdout);
+  dup2(kept, STDOUT_FILENO);
+  close(kept);
+  ck_assert_int_eq(status, MD_OK);
+  char *text;
+  size_t len;
+  ck_assert(md_file_read(path, 1 << 16, E0206, d, &text, &len));
+  static const char *const shown[] = {"19496 parameters", "GFLOP", "activations", "banks",
+                                      "4 videos, 8.0 s, 0 unreadable", "2.00 steps an epoch"};
+  for (int i = 0; i < MD_COUNT(shown); i++)
+    ck_assert_msg(strstr(text, shown[i]) != NULL, "no '%s' in\n%s", shown[i], text);
+  free(text);
+  ck_assert_int_ne(access(run_dir, F_OK), 0);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+START_TEST(made_videos_are_the_same_each_time) {
+  make_folder();
+  char again[80], command[200];
+  snprintf(again, sizeof again, "%s/again", folder);
+  md_diags *d = md_diags_create();
+  md_shapes_options o = {.folder = again, .videos = VIDEOS, .size = 48, .seconds = 2};
+  ck_assert(md_shapes_make(&o, d));
+  snprintf(command, sizeof command, "diff -r '%s' '%s'", data, again);
+  ck_assert_int_eq(system(command), 0);
+  ck_assert(!md_shapes_make(&o, d));  // never into a set that is there
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "E0211"));
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+SUITE_MAIN("train", three_steps_compiled, three_steps_interpreted, both_back_ends_agree,
+           other_modes_and_optimisers_train, supervised_training_wants_labels,
+           orders_are_permutations_and_their_inverses, weights_are_not_overwritten_silently,
+           a_log_on_a_full_disk_stops_nothing, sigterm_saves_and_exits_with_75,
+           sigint_saves_and_exits_with_75, sigusr1_saves_and_exits_with_75,
+           a_loss_that_is_not_finite_ends_the_run, a_dry_run_writes_nothing,
+           made_videos_are_the_same_each_time)
