@@ -8,7 +8,10 @@
 #include "passes/passes.h"
 
 // --- target.c
-typedef struct md_cuda_arch { int sm; char suffix; } md_cuda_arch;   // 90, 'a'
+typedef struct md_cuda_arch {
+  int sm;
+  char suffix;
+} md_cuda_arch;  // 90, 'a'
 // "cuda:sm_90a"; false: reported (E0441) with the nearest names.
 bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d);
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
@@ -16,36 +19,58 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 // --- nvrtc.c: the only file that speaks to NVRTC, opened at run time (MODIST_NVRTC overrides).
 // False: reported (E0442, exit 4) when the library is not there.
 bool md_nvrtc_version(int *major, int *minor, md_diags *d);
-int md_nvrtc_archs(int *sm, int max, md_diags *d);   // compute capabilities it compiles for; 0: reported
-typedef struct md_cubin { char *data; size_t bytes; char *log; } md_cubin;   // malloc'ed
-bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx, md_cubin *out,
-                      md_diags *d);
+int md_nvrtc_archs(int *sm, int max,
+                   md_diags *d);  // compute capabilities it compiles for; 0: reported
+typedef struct md_cubin {
+  char *data;
+  size_t bytes;
+  char *log;
+} md_cubin;  // malloc'ed
+bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
+                      md_cubin *out, md_diags *d);
 
 // --- text.c, stream.c, nce.c: regions to text
 typedef enum md_cuda_emit { MD_CUDA_TEXT, MD_CUDA_PTX, MD_CUDA_CUBIN } md_cuda_emit;
-// How a kernel is to be launched, for the driver and for the host harness alike.
+// What a kernel takes, in order: a value of the graph, or a place in the workspace.
+typedef struct md_cuda_arg {
+  md_val val;         // MD_NONE: the workspace
+  int64_t workspace;  // its first byte there
+  int64_t bytes;
+  bool write;  // the kernel writes it (and may read it when `read`)
+  bool read;
+} md_cuda_arg;
+// How a kernel is to be launched, for the driver and for the host harness alike: a grid of one axis.
 typedef struct md_cuda_launch {
-  char kernel[32];            // "t12"; never a user's name
+  char kernel[32];  // "k12"; never a user's name. Equal regions share a kernel.
   int64_t blocks;
   int threads, shared_bytes;
   int region;
   int num_args;
-  struct { md_val val; int64_t workspace; int64_t bytes; bool write; } arg[24];  // val MD_NONE: workspace place
+  md_cuda_arg *arg;  // in the module's arena
 } md_cuda_launch;
+// A region that has no CUDA kernel yet, and why.
+typedef struct md_cuda_refusal {
+  int region;
+  const char *name, *why;
+} md_cuda_refusal;
 typedef struct md_cuda_module {
-  md_text text;               // prelude-free: names md_* come from the device or the host prelude
-  md_cuda_launch *launch; int num_launches;
-  int64_t workspace_bytes;
-  int num_refused; char (*refused)[160];   // regions that have no CUDA kernel yet, and why
+  md_text text;  // prelude-free: names md_* come from the device or the host prelude
+  md_cuda_launch *launch;
+  int num_launches, cap_launches;  // in the order in which they run
+  int num_kernels;
+  int64_t workspace_bytes;  // regions run one after another and share it
+  md_cuda_refusal *refused;
+  int num_refused, cap_refused;
   md_arena *arena;
 } md_cuda_module;
 // NULL only for an internal reason; regions that are not supported yet are listed, not errors.
 md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d);
 void md_cuda_module_free(md_cuda_module *m);
-const char *md_cuda_prelude(void);   // device prelude, given to NVRTC as a named header
+const char *md_cuda_prelude(void);  // device prelude, given to NVRTC as a named header
 
 // All of it: text, PTX or cubin into `out` (binary for cubin). Regions without a kernel: E0440, all
 // named, unless some regions have one and the text is wanted: then comments say what is missing.
-bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, md_text *out, md_diags *d);
+bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, md_text *out,
+                     md_diags *d);
 
 #endif

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a value is at a place: loads of what lies in memory, formulas of pointwise nodes, index maps
+// of views. A value of the region is never read from memory here unless an earlier kernel made it.
+#include "codegen/cuda/gen.h"
+
+#include <string.h>
+
+struct md_cu_memo {
+  md_val val;
+  md_cu_spot at;
+  const char *text;
+};
+
+static void remember(md_cu_kernel *k, md_val v, const md_cu_spot *s, const char *text) {
+  if (k->num_memo == k->cap_memo) {
+    int cap = MD_MAX(32, 2 * k->cap_memo);
+    struct md_cu_memo *memo = MD_NEW_ARRAY(k->w->arena, struct md_cu_memo, cap);
+    if (k->num_memo) memcpy(memo, k->memo, sizeof *memo * (size_t)k->num_memo);
+    k->memo = memo;
+    k->cap_memo = cap;
+  }
+  k->memo[k->num_memo++] = (struct md_cu_memo){v, *s, text};
+}
+
+static const char *recalled(const md_cu_kernel *k, md_val v, const md_cu_spot *s) {
+  for (int i = k->num_memo - 1; i >= 0; i--)
+    if (k->memo[i].val == v && md_cu_spot_equal(&k->memo[i].at, s)) return k->memo[i].text;
+  return NULL;
+}
+
+// "(a + b)" -> "a + b"
+static const char *bare(md_arena *a, const char *text) {
+  size_t len = strlen(text);
+  if (len < 2 || text[0] != '(' || text[len - 1] != ')') return text;
+  int depth = 0;
+  for (size_t i = 0; i + 1 < len; i++) {
+    depth += (text[i] == '(') - (text[i] == ')');
+    if (!depth) return text;
+  }
+  return md_strndup(a, text + 1, len - 2);
+}
+
+static bool is_name(const char *text) {
+  return text[0] == 't' && text[1] && strspn(text + 1, "0123456789") == strlen(text + 1);
+}
+
+static const char *named(md_cu_kernel *k, md_val v, const char *text) {
+  if (is_name(text)) return text;  // a cast that changes nothing
+  const char *name = md_format(k->w->arena, "t%d", k->num_value++);
+  md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, v)->dtype);
+  md_cu_line(k, md_cu_comment(k, v), "const %s %s = %s;", md_cu_type_name(type), name,
+             bare(k->w->arena, text));
+  return name;
+}
+
+static const char *load(md_cu_kernel *k, md_val v, md_cu_spot *s) {
+  const md_type *t = md_type_in(k->w->r->g, v);
+  md_cu_ix at = md_cu_offset(k, t, s);
+  const char *ptr = md_cu_pointer(k, v, false);
+  return named(k, v,
+               md_format(k->w->arena, t->dtype == MD_BF16 ? "md_bf2f(%s[%s])" : "%s[%s]", ptr, at));
+}
+
+// All results of a pointwise node; they go to the memo.
+static void make_pointwise(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
+  md_cu_term arg[MD_ROW_IN] = {{0}};
+  const char *result[MD_COUNT(((md_expr *)0)->out)];
+  for (int i = 0; i < n->num_in; i++) {
+    md_cu_spot in = md_cu_spot_operand(k, n, i, s);
+    arg[i] = md_cu_value(k, n->in[i], &in);
+  }
+  md_cu_formula(k, n, arg, s, result);
+  for (int i = 0; i < n->num_out; i++) {
+    md_val v = n->out + (md_val)i;
+    if (k->w->r->g->value[v].uses > 0) remember(k, v, s, named(k, v, result[i]));
+  }
+}
+
+md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
+  const md_graph *g = k->w->r->g;
+  const md_node *n = md_def(g, v);
+  md_dtype dtype = md_type_in(g, v)->dtype;
+  md_cu_term r = {.type = md_cu_compute_type(dtype)};
+  if (n->op == MD_OP_constant) {
+    r.known = true;
+    r.number = n->attr.value.value;
+    r.text = md_cu_literal(k->w->arena, r.type, r.number);
+    return r;
+  }
+  r.text = recalled(k, v, s);
+  if (r.text) return r;
+  if (!md_cu_inner(k->w->r, v) || md_cu_is_ready(k->w, v)) {
+    r.text = load(k, v, s);
+    remember(k, v, s, r.text);
+  } else if (md_ops[n->op].role == MD_POINTWISE) {
+    make_pointwise(k, n, s);
+    r.text = recalled(k, v, s);
+  } else {
+    MD_ASSERT(md_ops[n->op].role == MD_VIEW, "%s has no value before it ran", md_ops[n->op].name);
+    md_cu_spot in = md_cu_spot_view(k, n, s);
+    r = md_cu_value(k, n->in[0], &in);
+    if (!r.known) remember(k, v, s, r.text);
+  }
+  return r;
+}
+
+void md_cu_give(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text) {
+  remember(k, v, s, text);
+}
+
+void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text) {
+  const md_type *t = md_type_in(k->w->r->g, v);
+  md_cu_ix at = md_cu_offset(k, t, s);
+  const char *ptr = md_cu_pointer(k, v, true), *form = "%s[%s] = %s;";
+  if (t->dtype == MD_BF16) form = "%s[%s] = md_f2bf(%s);";
+  if (t->dtype == MD_U8 || t->dtype == MD_BOOL) form = "%s[%s] = (md_u8)%s;";
+  md_cu_line(k, md_cu_comment(k, v), "%s", md_format(k->w->arena, form, ptr, at, text));
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+// Formulas of pointwise ops as C text. Steps that are used once stand inside their user; what is used
+// twice gets a name. Integer arithmetic wraps: it is written in unsigned types.
+#include "codegen/cuda/gen.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct formula {
+  md_cu_kernel *k;
+  md_arena *a;
+  const md_node *node;
+  md_cu_type type;  // in which the arithmetic is done
+  const md_cu_term *arg;
+  md_cu_ix index;  // row-major, for random
+} formula;
+
+md_cu_type md_cu_compute_type(md_dtype d) {
+  return d == MD_F32 || d == MD_BF16 ? MD_CU_FLOAT : d == MD_I64 ? MD_CU_LONG : MD_CU_INT;
+}
+
+const char *md_cu_type_name(md_cu_type t) {
+  static const char *const names[] = {"float", "int", "md_i64", "int"};
+  return names[t];
+}
+
+const char *md_cu_memory_type(md_dtype d) {
+  static const char *const names[MD_NUM_DTYPES] = {
+      [MD_F32] = "float",  [MD_BF16] = "md_bf16", [MD_F64] = "double", [MD_I32] = "int",
+      [MD_I64] = "md_i64", [MD_U8] = "md_u8",     [MD_BOOL] = "md_u8",
+  };
+  return names[d];
+}
+
+// Toward zero; what does not fit becomes the nearest that does, NaN becomes 0.
+static long long integer_of(md_cu_type t, double x) {
+  if (isnan(x)) return 0;
+  if (t == MD_CU_LONG) return x >= 0x1p63 ? INT64_MAX : x <= -0x1p63 ? INT64_MIN : (long long)x;
+  return (long long)fmin(fmax(x, INT32_MIN), INT32_MAX);
+}
+
+const char *md_cu_literal(md_arena *a, md_cu_type t, double x) {
+  if (t == MD_CU_COND) return x != 0 ? "1" : "0";
+  if (t != MD_CU_FLOAT) {
+    long long i = integer_of(t, x);
+    if (t == MD_CU_INT && i == INT32_MIN) return "(-2147483647 - 1)";
+    if (i == INT64_MIN) return "(-9223372036854775807ll - 1)";
+    return md_format(a, i < 0 ? "(%lld%s)" : "%lld%s", i, t == MD_CU_LONG ? "ll" : "");
+  }
+  float f = (float)x;
+  if (isnan(f)) return "MD_NAN";
+  if (isinf(f)) return f < 0 ? "(-MD_INF)" : "MD_INF";
+  char s[MD_FLOAT_CHARS];  // as short as it reads back
+  for (int digits = 6; digits <= 9; digits++) {
+    snprintf(s, sizeof s, "%.*g", digits, (double)f);
+    if (strtof(s, NULL) == f) break;
+  }
+  bool plain = true;
+  for (const char *p = s; *p; p++) plain = plain && *p != '.' && *p != 'e';
+  return md_format(a, f < 0 || signbit(f) ? "(%s%sf)" : "%s%sf", s, plain ? ".0" : "");
+}
+
+const char *md_cu_as(md_arena *a, const md_cu_term *t, md_cu_type to) {
+  if (t->known) return md_cu_literal(a, to, t->number);
+  if (t->type == to) return t->text;
+  if (to == MD_CU_COND) return md_format(a, "(%s != 0)", t->text);
+  if (t->type == MD_CU_COND && to == MD_CU_FLOAT)
+    return md_format(a, "(%s ? 1.0f : 0.0f)", t->text);
+  if (t->type == MD_CU_FLOAT)
+    return md_format(a, to == MD_CU_INT ? "md_f2i(%s)" : "md_f2l(%s)", t->text);
+  return md_format(a, "(%s)%s", md_cu_type_name(to), t->text);
+}
+
+// In which a and b compare without loss: integers as i64, so that large ids differ.
+static md_cu_type common(const md_cu_term *a, const md_cu_term *b) {
+  const md_cu_term *both[] = {a, b};
+  bool real = false, all_int = true;
+  for (int i = 0; i < 2; i++) {
+    if (both[i]->known) real |= both[i]->number != floor(both[i]->number) || isinf(both[i]->number);
+    else if (both[i]->type == MD_CU_FLOAT) real = true;
+    else all_int &= both[i]->type != MD_CU_LONG;
+  }
+  return real ? MD_CU_FLOAT : all_int ? MD_CU_INT : MD_CU_LONG;
+}
+
+static md_cu_term term(md_cu_type type, const char *text) {
+  return (md_cu_term){.text = text, .type = type};
+}
+
+static md_cu_term compare(const formula *f, const char *op, const md_cu_term *a,
+                          const md_cu_term *b) {
+  md_cu_type t = common(a, b);
+  return term(MD_CU_COND,
+              md_format(f->a, "(%s %s %s)", md_cu_as(f->a, a, t), op, md_cu_as(f->a, b, t)));
+}
+
+static const char *arithmetic(const formula *f, char op, const char *a, const char *b) {
+  if (f->type == MD_CU_FLOAT) return md_format(f->a, "(%s %c %s)", a, op, b);
+  const char *bits = f->type == MD_CU_LONG ? "md_u64" : "md_u32", *type = md_cu_type_name(f->type);
+  MD_ASSERT(op != '/', "%s has no integer form", md_ops[f->node->op].name);
+  return md_format(f->a, "(%s)((%s)%s %c (%s)%s)", type, bits, a, op, bits, b);
+}
+
+static const char *call(const formula *f, const char *name, const char *a, const char *b) {
+  MD_ASSERT(f->type == MD_CU_FLOAT, "%s has no integer form", md_ops[f->node->op].name);
+  return b ? md_format(f->a, "%s(%s, %s)", name, a, b) : md_format(f->a, "%s(%s)", name, a);
+}
+
+static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_term *s) {
+  static const char *const functions[MD_NUM_EX] = {
+      [MD_EX_MIN] = "md_min",     [MD_EX_MAX] = "md_max",     [MD_EX_EXP] = "md_exp",
+      [MD_EX_LOG] = "md_log",     [MD_EX_LOG1P] = "md_log1p", [MD_EX_SQRT] = "md_sqrt",
+      [MD_EX_RSQRT] = "md_rsqrt", [MD_EX_ABS] = "md_abs",     [MD_EX_TANH] = "md_tanh",
+      [MD_EX_FLOOR] = "md_floor",
+  };
+  const md_cu_term *a = &s[x->a], *b = &s[x->b], *c = &s[x->c];
+  switch (x->kind) {
+  case MD_EX_CONST: return (md_cu_term){.known = true, .number = x->value};
+  case MD_EX_ATTR: return (md_cu_term){.known = true, .number = md_attr_value(&f->node->attr, x)};
+  case MD_EX_ARG: return f->arg[x->a];
+  case MD_EX_RANDOM:
+    return term(MD_CU_FLOAT,
+                md_format(f->a, "md_random(%s, %s)", md_cu_as(f->a, a, MD_CU_LONG), f->index));
+  default: break;
+  }
+  int arity = md_expr_arity(x->kind);
+  if (a->known && (arity < 2 || b->known) && (arity < 3 || c->known))
+    return (md_cu_term){.known = true,
+                        .number = md_expr_apply(x->kind, a->number, arity > 1 ? b->number : 0,
+                                                arity > 2 ? c->number : 0)};
+  switch (x->kind) {
+  case MD_EX_LT: return compare(f, "<", a, b);
+  case MD_EX_LE: return compare(f, "<=", a, b);
+  case MD_EX_EQ: return compare(f, "==", a, b);
+  case MD_EX_NE: return compare(f, "!=", a, b);
+  case MD_EX_AND:
+  case MD_EX_OR:
+    return term(MD_CU_COND,
+                md_format(f->a, "(%s %s %s)", md_cu_as(f->a, a, MD_CU_COND),
+                          x->kind == MD_EX_AND ? "&&" : "||", md_cu_as(f->a, b, MD_CU_COND)));
+  case MD_EX_SELECT:
+    if (a->known) return a->number != 0 ? *b : *c;
+    return term(f->type, md_format(f->a, "(%s ? %s : %s)", md_cu_as(f->a, a, MD_CU_COND),
+                                   md_cu_as(f->a, b, f->type), md_cu_as(f->a, c, f->type)));
+  default: break;
+  }
+  const char *ta = md_cu_as(f->a, a, f->type), *tb = arity > 1 ? md_cu_as(f->a, b, f->type) : NULL;
+  switch (x->kind) {
+  case MD_EX_ADD: return term(f->type, arithmetic(f, '+', ta, tb));
+  case MD_EX_SUB: return term(f->type, arithmetic(f, '-', ta, tb));
+  case MD_EX_MUL: return term(f->type, arithmetic(f, '*', ta, tb));
+  case MD_EX_DIV: return term(f->type, arithmetic(f, '/', ta, tb));
+  case MD_EX_NEG:
+    return term(f->type, f->type == MD_CU_FLOAT ? md_format(f->a, "(-%s)", ta)
+                                                : arithmetic(f, '-', "0", ta));
+  default: return term(f->type, call(f, functions[x->kind], ta, tb));
+  }
+}
+
+// The value as its element type holds it: u8 and bool are computed as int; casts to bf16 round.
+static const char *settle(const formula *f, md_dtype d, const md_cu_term *t) {
+  md_cu_type type = md_cu_compute_type(d);
+  if (d == MD_BOOL) return md_format(f->a, "(%s ? 1 : 0)", md_cu_as(f->a, t, MD_CU_COND));
+  if (d == MD_U8) {
+    if (t->known || t->type == MD_CU_FLOAT)
+      return md_format(f->a, "md_f2u8(%s)", md_cu_as(f->a, t, MD_CU_FLOAT));
+    return md_format(f->a, "(%s & 255)", md_cu_as(f->a, t, MD_CU_INT));
+  }
+  const char *text = md_cu_as(f->a, t, type);
+  if (d == MD_BF16 && f->node->op == MD_OP_cast && !t->known)
+    return md_format(f->a, "md_bf2f(md_f2bf(%s))", text);
+  return text;
+}
+
+static void count_uses(const md_expr *e, int *uses) {
+  for (int i = 0; i < e->num; i++) {
+    const int from[] = {e->node[i].a, e->node[i].b, e->node[i].c};
+    for (int j = 0; j < md_expr_arity(e->node[i].kind); j++) uses[from[j]]++;
+  }
+}
+
+void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_cu_spot *spot,
+                   const char **result) {
+  const md_expr *e = md_op_expr(&md_ops[n->op]);
+  const md_graph *g = k->w->r->g;
+  formula f = {.k = k,
+               .a = k->w->arena,
+               .node = n,
+               .arg = arg,
+               .type = md_cu_compute_type(md_type_in(g, n->out)->dtype)};
+  md_cu_term s[MD_MAX_EXPR];
+  int uses[MD_MAX_EXPR] = {0};
+  count_uses(e, uses);
+  for (int i = 0; i < e->num; i++) {
+    const md_expr_node *x = &e->node[i];
+    if (x->kind == MD_EX_RANDOM && !f.index) f.index = md_cu_flat(k, spot);
+    s[i] = apply(&f, x, s);
+    bool leaf = x->kind == MD_EX_CONST || x->kind == MD_EX_ATTR || x->kind == MD_EX_ARG;
+    if (uses[i] < 2 || leaf || s[i].known) continue;
+    const char *name = md_format(f.a, "t%d", k->num_value++);
+    md_cu_line(k, NULL, "const %s %s = %s;", md_cu_type_name(s[i].type), name, s[i].text);
+    s[i].text = name;
+  }
+  for (int i = 0; i < e->num_out; i++)
+    result[i] = settle(&f, md_type_in(g, n->out + (md_val)i)->dtype, &s[e->out[i]]);
+}

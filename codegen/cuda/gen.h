@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside the CUDA back end: how a region becomes text. The map of this folder's generator, a section
+// for each file.
+//
+// A region becomes one or more kernels. A kernel is a function whose arguments are pointers; shapes
+// are numbers in its text. Kernel text keeps to the common subset of C11 and CUDA C++, and everything
+// that only a GPU has is a name of the prelude, so that the same text also runs on the host (tests).
+#ifndef CODEGEN_CUDA_GEN_H
+#define CODEGEN_CUDA_GEN_H
+
+#include "codegen/cuda/cuda.h"
+
+enum {
+  MD_CU_THREADS = 256,  // of every block
+  MD_CU_WARPS = MD_CU_THREADS / 32,
+  MD_CU_BLOCKS = 2048,   // of a kernel that strides over its elements: several waves on any device
+  MD_CU_MAX_ARGS = 500,  // 4 KiB of pointers are what a launch takes
+};
+
+// --- region.c: a region as the generator sees it --------------------------------------------------
+
+typedef struct md_cu_region {
+  const md_graph *g;
+  int index;  // region number; 0: one node without a region
+  const md_node **node;
+  int num_nodes;  // without leaves
+  md_val *input;
+  int num_inputs;
+  md_val *output;
+  int num_outputs;
+  bool wide;  // an index may not fit into an int
+} md_cu_region;
+md_cu_region *md_cu_region_of(const md_graph *g, int region, const md_node *n, md_arena *a);
+// The node of this region that makes v; NULL: v comes from outside or is a constant.
+const md_node *md_cu_inner(const md_cu_region *r, md_val v);
+bool md_cu_is_output(const md_cu_region *r, md_val v);
+// Do a and b lie in overlapping memory?
+bool md_cu_shares_memory(const md_graph *g, md_val a, md_val b);
+// What of a region has no kernel yet; NULL: everything has one. In `a`.
+const char *md_cu_refuse(const md_cu_region *r, md_arena *a);
+
+// --- kernel.c: kernels in the making ---------------------------------------------------------------
+
+// A value of the region that is made in memory: an output, or a place in the workspace.
+typedef struct md_cu_made {
+  md_val val;
+  int64_t place;
+  bool ready;
+} md_cu_made;  // place -1: output
+
+// All kernels of one region.
+typedef struct md_cu_work {
+  const md_cu_region *r;
+  md_arena *arena;
+  md_cuda_module *module;
+  struct md_cu_names *names;  // texts of kernels so far, so that equal ones are one
+  int64_t workspace_bytes;    // reserved by this region
+  md_cu_made *made;
+  int num_made, cap_made;
+} md_cu_work;
+int64_t md_cu_reserve(md_cu_work *w, int64_t bytes);  // a place in the workspace
+void md_cu_place(md_cu_work *w, md_val v);            // memory for v: output or workspace
+void md_cu_ready(md_cu_work *w, md_val v);            // v is in memory: later kernels load it
+bool md_cu_is_ready(const md_cu_work *w, md_val v);
+
+// One kernel. Lines go into two texts: as printed, and without comments (what equal kernels share).
+typedef struct md_cu_kernel {
+  md_cu_work *w;
+  const char *what;  // a word for the reader: "walk", "merge"
+  md_text text, code;
+  int indent, num_index, num_value;
+  struct md_cu_named *named;
+  int num_named, cap_named;  // index texts that have a name
+  struct md_cu_memo *memo;
+  int num_memo, cap_memo;  // values at places
+  md_cuda_arg *arg;
+  const char **arg_type;
+  int num_args, cap_args;
+  int shared_bytes;
+} md_cu_kernel;
+void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what);
+void md_cu_end(md_cu_kernel *k, int64_t blocks);  // writes it, or finds its equal; launches it
+// One line at the current depth; `comment` may be NULL.
+void md_cu_line(md_cu_kernel *k, const char *comment, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+// "for (...) {": what is named inside is forgotten at the end.
+typedef struct md_cu_mark {
+  int named, memo;
+} md_cu_mark;
+md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void md_cu_close(md_cu_kernel *k, md_cu_mark mark);
+// Name of the pointer to v's memory / to a place of the workspace with elements of C type `type`.
+const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write);
+const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const char *type,
+                            bool write);
+const char *md_cu_index_type(const md_cu_kernel *k);         // "int" or "md_i64"
+const char *md_cu_comment(const md_cu_kernel *k, md_val v);  // "%name", safe in a comment
+
+// --- place.c: indices and places -------------------------------------------------------------------
+
+// Text of an index: a number or a name. Sums and products fold numbers and get names of their own.
+typedef const char *md_cu_ix;
+md_cu_ix md_cu_number(md_cu_kernel *k, int64_t x);
+md_cu_ix md_cu_name(md_cu_kernel *k, const char *text);  // names a text once; text in the arena
+// plus + sum of ix[i] * by[i]
+md_cu_ix md_cu_linear(md_cu_kernel *k, int n, const md_cu_ix *ix, const int64_t *by, int64_t plus);
+md_cu_ix md_cu_digit(md_cu_kernel *k, md_cu_ix x, int64_t div,
+                     int64_t mod);  // x / div % mod; mod 0: none
+
+// A place in the index space `shape`: the row-major index, the index on each axis, or both; what is
+// missing (NULL) is made when somebody asks.
+typedef struct md_cu_spot {
+  const md_shape *shape;
+  md_cu_ix flat, at[MD_MAX_RANK];
+} md_cu_spot;
+md_cu_spot md_cu_spot_flat(const md_shape *s, md_cu_ix flat);
+md_cu_ix md_cu_axis(md_cu_kernel *k, md_cu_spot *s, int axis);
+md_cu_ix md_cu_flat(md_cu_kernel *k, md_cu_spot *s);
+bool md_cu_spot_equal(const md_cu_spot *a, const md_cu_spot *b);
+// Operand i of a pointwise node / the operand of a view, for the result at s.
+md_cu_spot md_cu_spot_operand(md_cu_kernel *k, const md_node *n, int i, md_cu_spot *s);
+md_cu_spot md_cu_spot_view(md_cu_kernel *k, const md_node *n, md_cu_spot *s);
+md_cu_ix md_cu_offset(md_cu_kernel *k, const md_type *t, md_cu_spot *s);  // in memory, elements
+
+// --- formula.c: scalar formulas as text ------------------------------------------------------------
+
+// Compute types: f32, bf16 -> float; i32, u8, bool -> int; i64 -> md_i64; comparisons -> a condition.
+typedef enum md_cu_type { MD_CU_FLOAT, MD_CU_INT, MD_CU_LONG, MD_CU_COND } md_cu_type;
+typedef struct md_cu_term {
+  const char *text;
+  md_cu_type type;
+  bool known;
+  double number;
+} md_cu_term;
+md_cu_type md_cu_compute_type(md_dtype d);
+const char *md_cu_type_name(md_cu_type t);  // "float"
+const char *md_cu_memory_type(md_dtype d);  // "md_bf16"
+const char *md_cu_literal(md_arena *a, md_cu_type t, double x);
+const char *md_cu_as(md_arena *a, const md_cu_term *t, md_cu_type to);
+// Steps of n's formula; arg[i]: operand i. Texts of the results, in the compute type of each. `index`
+// is asked for the row-major index where the formula draws random numbers.
+void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_cu_spot *s,
+                   const char **result);
+
+// --- body.c: what a value is at a place ------------------------------------------------------------
+
+md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s);
+void md_cu_give(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text);  // v at s is this
+void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s,
+                 const char *text);  // in v's compute type
+
+// --- reduce.c: reductions over a walk --------------------------------------------------------------
+
+// A walk over all places of `shape`: values stored there, reductions over the axes not in `kept`
+// (bit i: axis i; with `channels`: group and channel are kept, a group being samples in a row).
+typedef struct md_cu_nest {
+  const md_shape *shape;
+  unsigned kept;
+  bool channels;
+  int64_t groups;
+  md_val *store;
+  int num_stores;
+  const md_node **reduce;
+  int num_reduces;
+} md_cu_nest;
+void md_cu_walk(md_cu_work *w, const md_cu_nest *n);    // stores only
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);  // both
+
+// --- nce.c: InfoNCE over a bank --------------------------------------------------------------------
+enum { MD_CU_NCE_TILE = 64, MD_CU_NCE_BLOCKS = 256 };  // queries of a block; blocks, about
+void md_cu_nce(md_cu_work *w, const md_node *n);
+
+// --- stream.c: the order of a region's kernels -----------------------------------------------------
+void md_cu_region_kernels(md_cu_work *w);
+
+#endif

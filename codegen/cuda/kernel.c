@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel in the making: lines, arguments, names; and at its end the launch. Kernels that are equal
+// but for comments are one, so identical layers of a network are compiled once.
+#include "codegen/cuda/gen.h"
+
+#include "codegen/cuda/names.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+// --- memory of the region
+
+int64_t md_cu_reserve(md_cu_work *w, int64_t bytes) {
+  int64_t place = w->workspace_bytes;
+  w->workspace_bytes = md_round_up(place + bytes, 256);
+  return place;
+}
+
+static md_cu_made *made_of(const md_cu_work *w, md_val v) {
+  for (int i = 0; i < w->num_made; i++)
+    if (w->made[i].val == v) return &w->made[i];
+  return NULL;
+}
+
+void md_cu_place(md_cu_work *w, md_val v) {
+  if (made_of(w, v)) return;
+  if (w->num_made == w->cap_made) {
+    int cap = MD_MAX(16, 2 * w->cap_made);
+    md_cu_made *made = MD_NEW_ARRAY(w->arena, md_cu_made, cap);
+    if (w->num_made) memcpy(made, w->made, sizeof *made * (size_t)w->num_made);
+    w->made = made;
+    w->cap_made = cap;
+  }
+  int64_t place = -1;
+  if (!md_cu_is_output(w->r, v)) place = md_cu_reserve(w, md_type_bytes(md_type_in(w->r->g, v)));
+  w->made[w->num_made++] = (md_cu_made){.val = v, .place = place};
+}
+
+void md_cu_ready(md_cu_work *w, md_val v) { made_of(w, v)->ready = true; }
+
+bool md_cu_is_ready(const md_cu_work *w, md_val v) {
+  const md_cu_made *m = made_of(w, v);
+  return m && m->ready;
+}
+
+// --- comments
+
+// Only what cannot end a comment or continue it on the next line.
+static char *clean(md_arena *a, const char *s) {
+  char *t = md_strdup(a, s);
+  for (char *p = t; *p; p++) {
+    bool ok = (*p >= '0' && *p <= '9') || (*p >= 'A' && *p <= 'Z') || (*p >= 'a' && *p <= 'z') ||
+              strchr(" _.,:;=+-@$%&()[]{}<>", *p);
+    if (!ok) *p = '_';
+  }
+  return t;
+}
+
+const char *md_cu_comment(const md_cu_kernel *k, md_val v) {
+  const md_graph *g = k->w->r->g;
+  const md_node *n = md_def(g, v);
+  const char *name = g->value[v].name ? g->value[v].name : n->name;
+  if (!name) return md_format(k->w->arena, "%s %%%u", md_ops[n->op].name, (unsigned)v);
+  return clean(k->w->arena, md_format(k->w->arena, "%%%s", name));
+}
+
+// --- lines
+
+static void put_line(md_cu_kernel *k, const char *comment, const char *code) {
+  md_put(&k->code, "%s\n", code);
+  md_put(&k->text, "%*s%s", 2 * k->indent, "", code);
+  if (comment) md_put(&k->text, "  // %s", comment);
+  md_put(&k->text, "\n");
+}
+
+void md_cu_line(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
+  char buf[512];
+  va_list args;
+  va_start(args, fmt);
+  int len = vsnprintf(buf, sizeof buf, fmt, args);
+  va_end(args);
+  if (len < (int)sizeof buf) {
+    put_line(k, comment, buf);
+    return;
+  }
+  char *code = md_alloc(k->w->arena, (size_t)len + 1);
+  va_start(args, fmt);
+  vsnprintf(code, (size_t)len + 1, fmt, args);
+  va_end(args);
+  put_line(k, comment, code);
+}
+
+md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
+  md_cu_mark mark = {k->num_named, k->num_memo};
+  char code[512];
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(code, sizeof code, fmt, args);
+  va_end(args);
+  put_line(k, comment, code);
+  k->indent++;
+  return mark;
+}
+
+void md_cu_close(md_cu_kernel *k, md_cu_mark mark) {
+  k->indent--;
+  put_line(k, NULL, "}");
+  k->num_named = mark.named;
+  k->num_memo = mark.memo;
+}
+
+const char *md_cu_index_type(const md_cu_kernel *k) { return k->w->r->wide ? "md_i64" : "int"; }
+
+// --- arguments
+
+static const char *argument(md_cu_kernel *k, md_cuda_arg arg, const char *type) {
+  int i = 0;
+  while (i < k->num_args && (k->arg[i].val != arg.val || k->arg[i].workspace != arg.workspace)) i++;
+  if (i == k->num_args) {
+    if (k->num_args == k->cap_args) {
+      int cap = MD_MAX(16, 2 * k->cap_args);
+      md_cuda_arg *args = MD_NEW_ARRAY(k->w->module->arena, md_cuda_arg, cap);
+      const char **types = MD_NEW_ARRAY(k->w->arena, const char *, cap);
+      if (i) memcpy(args, k->arg, sizeof *args * (size_t)i);
+      if (i) memcpy(types, k->arg_type, sizeof *types * (size_t)i);
+      k->arg = args;
+      k->arg_type = types;
+      k->cap_args = cap;
+    }
+    k->arg[i] = arg;
+    k->arg_type[i] = type;
+    k->num_args++;
+  }
+  k->arg[i].write |= arg.write;
+  k->arg[i].read |= arg.read;
+  return md_format(k->w->arena, "a%d", i);
+}
+
+const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write) {
+  const md_type *t = md_type_in(k->w->r->g, v);
+  const md_cu_made *m = made_of(k->w, v);
+  if (m && m->place >= 0)
+    return md_cu_workspace(k, m->place, md_type_bytes(t), md_cu_memory_type(t->dtype), write);
+  md_cuda_arg arg = {.val = v, .bytes = md_type_bytes(t), .write = write, .read = !write};
+  return argument(k, arg, md_cu_memory_type(t->dtype));
+}
+
+const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const char *type,
+                            bool write) {
+  md_cuda_arg arg = {.workspace = place, .bytes = bytes, .write = write, .read = !write};
+  return argument(k, arg, type);
+}
+
+// Nobody else writes what this pointer reads: the loads may go through the read-only cache.
+static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
+  const md_cu_region *r = k->w->r;
+  if (arg->write) return false;
+  for (int i = 0; arg->val != MD_NONE && i < r->num_outputs; i++)
+    if (md_cu_shares_memory(r->g, arg->val, r->output[i])) return false;
+  return true;
+}
+
+// --- the whole kernel
+
+void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what) {
+  *k = (md_cu_kernel){.w = w, .what = what, .indent = 1};
+}
+
+static void put_params(const md_cu_kernel *k, md_text *to, const char *name) {
+  md_put(to, "MD_KERNEL(%d) %s(", MD_CU_THREADS, name);
+  int column = 20;
+  for (int i = 0; i < k->num_args; i++) {
+    char arg[80];
+    int len = snprintf(arg, sizeof arg, "%s%s *%sa%d%s", k->arg[i].write ? "" : "const ",
+                       k->arg_type[i], is_restricted(k, &k->arg[i]) ? "MD_RESTRICT " : "", i,
+                       i + 1 < k->num_args ? "," : "");
+    if (column + len > 96) {
+      md_put(to, "\n   ");
+      column = 4;
+    }
+    md_put(to, "%s%s", i ? " " : "", arg);
+    column += len + 1;
+  }
+  md_put(to, ") {\n");
+}
+
+static void put_head(const md_cu_kernel *k, md_text *to, const char *name) {
+  const md_cu_region *r = k->w->r;
+  const char *region =
+      r->index > 0 && r->g->region[r->index].name ? r->g->region[r->index].name : "";
+  md_put(to, "\n// %s: %s of region %d %s\n", name, k->what, r->index, clean(k->w->arena, region));
+  for (int i = 0; i < r->num_nodes; i++) {
+    md_text line = {0};
+    md_node_print(r->g, r->node[i], &line);
+    md_put(to, "//   %s\n", clean(k->w->arena, line.s));
+    md_text_free(&line);
+  }
+}
+
+void md_cu_end(md_cu_kernel *k, int64_t blocks) {
+  md_cuda_module *m = k->w->module;
+  md_text code = {0};
+  put_params(k, &code, "");
+  md_put(&code, "%s", k->code.s);
+  int number = md_cu_names_find(k->w->names, md_digest_of(code.s, code.len));
+  md_text_free(&code);
+  md_cuda_launch l = {.blocks = blocks,
+                      .threads = MD_CU_THREADS,
+                      .shared_bytes = k->shared_bytes,
+                      .region = k->w->r->index,
+                      .num_args = k->num_args,
+                      .arg = k->arg};
+  snprintf(l.kernel, sizeof l.kernel, "k%d", number);
+  if (number == m->num_kernels) {
+    m->num_kernels++;
+    put_head(k, &m->text, l.kernel);
+    put_params(k, &m->text, l.kernel);
+    md_put(&m->text, "%s}\n", k->text.s);
+  }
+  MD_PUSH(m->launch, m->num_launches, m->cap_launches, l);
+  md_text_free(&k->text);
+  md_text_free(&k->code);
+}

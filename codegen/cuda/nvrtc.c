@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+// The only file that speaks to NVRTC. It is opened when it is first asked for, from MODIST_NVRTC or
+// the usual places, and its functions are declared here: building modist needs no CUDA.
+#include "codegen/cuda/cuda.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct program *Program;  // nvrtcProgram
+
+static struct Nvrtc {
+  pthread_once_t once;
+  void *lib;
+  char why[256];  // it is not there
+  int (*version)(int *, int *);
+  int (*num_archs)(int *);
+  int (*archs)(int *);
+  int (*create)(Program *, const char *, const char *, int, const char *const *,
+                const char *const *);
+  int (*compile)(Program, int, const char *const *);
+  int (*destroy)(Program *);
+  int (*log_size)(Program, size_t *);
+  int (*log)(Program, char *);
+  int (*ptx_size)(Program, size_t *);
+  int (*ptx)(Program, char *);
+  int (*cubin_size)(Program, size_t *);
+  int (*cubin)(Program, char *);
+  const char *(*error_text)(int);
+} nvrtc = {.once = PTHREAD_ONCE_INIT};
+
+static void *open_any(void) {
+  static const char *const names[] = {"libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"};
+  static const char *const folders[] = {"lib64", "lib", "targets/x86_64-linux/lib"};
+  const char *roots[] = {getenv("CUDA_HOME"), getenv("CUDA_PATH"), "/usr/local/cuda", "/opt/cuda"};
+  const char *own = getenv("MODIST_NVRTC");
+  if (own && *own) return dlopen(own, RTLD_NOW | RTLD_LOCAL);
+  for (int i = 0; i < MD_COUNT(names); i++) {
+    void *lib = dlopen(names[i], RTLD_NOW | RTLD_LOCAL);
+    if (lib) return lib;
+  }
+  for (int r = 0; r < MD_COUNT(roots); r++) {
+    for (int f = 0; roots[r] && *roots[r] && f < MD_COUNT(folders); f++) {
+      for (int i = 0; i < MD_COUNT(names); i++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%s/%s", roots[r], folders[f], names[i]);
+        void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+        if (lib) return lib;
+      }
+    }
+  }
+  return NULL;
+}
+
+static void open_once(void) {
+  nvrtc.lib = open_any();
+  if (!nvrtc.lib) {
+    const char *why = dlerror();
+    snprintf(nvrtc.why, sizeof nvrtc.why, "%s", why ? why : "not found");
+    return;
+  }
+  struct {
+    const char *name;
+    void *to;
+  } symbols[] = {
+      {"nvrtcVersion", &nvrtc.version},
+      {"nvrtcGetNumSupportedArchs", &nvrtc.num_archs},
+      {"nvrtcGetSupportedArchs", &nvrtc.archs},
+      {"nvrtcCreateProgram", &nvrtc.create},
+      {"nvrtcCompileProgram", &nvrtc.compile},
+      {"nvrtcDestroyProgram", &nvrtc.destroy},
+      {"nvrtcGetProgramLogSize", &nvrtc.log_size},
+      {"nvrtcGetProgramLog", &nvrtc.log},
+      {"nvrtcGetPTXSize", &nvrtc.ptx_size},
+      {"nvrtcGetPTX", &nvrtc.ptx},
+      {"nvrtcGetCUBINSize", &nvrtc.cubin_size},
+      {"nvrtcGetCUBIN", &nvrtc.cubin},
+      {"nvrtcGetErrorString", &nvrtc.error_text},
+  };
+  for (int i = 0; i < MD_COUNT(symbols); i++) {
+    void *symbol = dlsym(nvrtc.lib, symbols[i].name);
+    memcpy(symbols[i].to, &symbol, sizeof symbol);
+    if (symbol) continue;
+    snprintf(nvrtc.why, sizeof nvrtc.why, "%s is not in it", symbols[i].name);
+    dlclose(nvrtc.lib);
+    nvrtc.lib = NULL;
+    return;
+  }
+}
+
+static bool is_there(md_diags *d) {
+  pthread_once(&nvrtc.once, open_once);
+  if (nvrtc.lib) return true;
+  char clean[256];
+  md_error(d, E0442, MD_NOWHERE, "NVRTC cannot be opened: %s",
+           md_clean(nvrtc.why, clean, sizeof clean));
+  md_hint(d, "install CUDA 12 or 13, or set MODIST_NVRTC=/path/to/libnvrtc.so");
+  return false;
+}
+
+bool md_nvrtc_version(int *major, int *minor, md_diags *d) {
+  return is_there(d) && nvrtc.version(major, minor) == 0;
+}
+
+int md_nvrtc_archs(int *sm, int max, md_diags *d) {
+  int num = 0, kept = 0;
+  if (!is_there(d) || nvrtc.num_archs(&num) != 0 || num <= 0) return 0;
+  int *all = calloc((size_t)num, sizeof *all);
+  if (!all) md_out_of_memory((size_t)num * sizeof *all);
+  bool ok = nvrtc.archs(all) == 0;
+  md_diags *quiet = md_diags_create();
+  for (int i = 0; ok && i < num && kept < max; i++) {
+    char name[32];
+    md_cuda_arch arch;
+    snprintf(name, sizeof name, "cuda:sm_%d", all[i]);
+    if (md_cuda_parse(name, &arch, quiet)) sm[kept++] = all[i];  // ours begin with bf16
+  }
+  md_diags_destroy(quiet);
+  free(all);
+  return kept;
+}
+
+// The log has NUL bytes in the middle.
+static char *read_log(Program p) {
+  size_t size = 0;
+  nvrtc.log_size(p, &size);
+  char *log = calloc(size + 1, 1);
+  if (!log) md_out_of_memory(size);
+  if (size) nvrtc.log(p, log);
+  for (size_t i = 0; i + 1 < size; i++)
+    if (!log[i]) log[i] = '\n';
+  return log;
+}
+
+// "ptxas info : Compiling entry function 'k3' for 'sm_80'", then a line "0 bytes stack frame, 0 bytes
+// spill stores, 0 bytes spill loads". A kernel that spills has a wrong tile: that is ours to mend.
+static bool check_spills(const char *log, const char *name, md_diags *d) {
+  char kernel[64] = "?";
+  for (const char *s = log; *s;) {
+    size_t len = strcspn(s, "\n");
+    const char *entry = strstr(s, "Compiling entry function '");
+    if (entry && entry < s + len) sscanf(entry, "Compiling entry function '%63[^']", kernel);
+    long long frame, stores, loads;
+    const char *at = s + strspn(s, " \t");
+    const char *info = strstr(s, ": ");
+    if (sscanf(at, "%lld bytes stack frame, %lld bytes spill stores, %lld bytes spill loads",
+               &frame, &stores, &loads) == 3 ||
+        (info && info < s + len &&
+         sscanf(info, ": %lld bytes stack frame, %lld bytes spill stores, %lld bytes spill loads",
+                &frame, &stores, &loads) == 3)) {
+      if (frame || stores || loads)
+        return md_error(
+            d, E0444, MD_NOWHERE,
+            "%s: kernel %s spills registers (%lld bytes of stack, %lld stored, %lld loaded)", name,
+            kernel, frame, stores, loads);
+    }
+    s += len + (s[len] == '\n');
+  }
+  return true;
+}
+
+static bool refused(const char *name, const char *what, int error, const char *log, md_diags *d) {
+  md_error(d, E0443, MD_NOWHERE, "%s: NVRTC refuses the kernels (%s: %s)", name, what,
+           nvrtc.error_text(error));
+  for (int lines = 0; log && *log && lines < 8;) {
+    size_t len = strcspn(log, "\n");
+    char line[400], clean[400];
+    snprintf(line, sizeof line, "%.*s", (int)MD_MIN(len, sizeof line - 1), log);
+    if (len) md_note(d, MD_NOWHERE, "%s", md_clean(line, clean, sizeof clean));
+    lines += len > 0;
+    log += len + (log[len] == '\n');
+  }
+  return false;
+}
+
+bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
+                      md_cubin *out, md_diags *d) {
+  *out = (md_cubin){0};
+  if (!is_there(d)) return false;
+  md_text all = {0};
+  md_put(&all, "#include \"md_prelude.h\"\n#line 1 \"%s\"\n", name);
+  md_put_bytes(&all, text, strlen(text));
+  const char *headers[] = {md_cuda_prelude()}, *header_names[] = {"md_prelude.h"};
+  char target[40], suffix[2] = {arch.suffix, 0};
+  snprintf(target, sizeof target, "--gpu-architecture=%s_%d%s", ptx ? "compute" : "sm", arch.sm,
+           suffix);
+  // -v reports registers and spills; PTX alone never meets ptxas.
+  const char *options[] = {target, "--std=c++17", "-default-device", "--ptxas-options=-v"};
+  Program p = NULL;
+  char *log = NULL;
+  bool ok = false;
+  int error = nvrtc.create(&p, all.s, name, 1, headers, header_names);
+  if (error) {
+    refused(name, "nvrtcCreateProgram", error, NULL, d);
+    goto out;
+  }
+  error = nvrtc.compile(p, ptx ? 3 : 4, options);
+  log = read_log(p);
+  if (error) {
+    refused(name, target, error, log, d);
+    goto out;
+  }
+  if (!ptx && !check_spills(log, name, d)) goto out;
+  error = ptx ? nvrtc.ptx_size(p, &out->bytes) : nvrtc.cubin_size(p, &out->bytes);
+  out->data = malloc(out->bytes + 1);
+  if (!out->data) md_out_of_memory(out->bytes);
+  if (!error) error = ptx ? nvrtc.ptx(p, out->data) : nvrtc.cubin(p, out->data);
+  out->data[out->bytes] = '\0';
+  if (ptx && out->bytes && !out->data[out->bytes - 1]) out->bytes--;  // PTX counts its final NUL
+  ok = !error || refused(name, "nvrtcGetCUBIN", error, NULL, d);
+  if (ok) {
+    out->log = log;
+    log = NULL;
+  }
+out:
+  if (!ok) {
+    free(out->data);
+    *out = (md_cubin){0};
+  }
+  free(log);
+  md_text_free(&all);
+  if (p) nvrtc.destroy(&p);
+  return ok;
+}

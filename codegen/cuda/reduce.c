@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+// Walks over an index space: values stored element by element, and reductions that ride along. Sums
+// are gathered in double: variance as E[x^2] - E[x]^2 needs the digits. Orders are fixed, so results
+// are the same in every run:
+//   few terms or many results   a thread adds up a result, one term after another
+//   else                        a block adds up a part of a result: its threads stride over the terms,
+//                               then a tree over lanes and a row over warps; parts lie in the
+//                               workspace, and a second kernel joins them in order
+#include "codegen/cuda/gen.h"
+
+enum {
+  FEW_TERMS = 32,  // of a result: a thread of its own
+  MANY_RESULTS = 1 << 14,
+  PART_TERMS = 4096,  // of a block, at least
+  WANTED_BLOCKS = 512,
+  MAX_QUANTITIES = 2,  // that a reduction adds up
+};
+
+typedef struct Reduction {
+  md_cu_work *w;
+  md_cu_kernel k;
+  const md_cu_nest *n;
+  int64_t results, terms, parts, part_terms;
+  int num_sums;   // of all reductions
+  int64_t place;  // of the parts in the workspace: [result][part][sum] of double
+} Reduction;
+
+static int quantities(const md_node *n) {
+  return n->op == MD_OP_moments || n->op == MD_OP_batch_norm_sums ? 2 : 1;
+}
+
+static const char *neutral(const md_node *n) {
+  return n->op == MD_OP_max ? "-(double)MD_INF" : "0.0";
+}
+
+static void join(md_cu_kernel *k, const md_node *n, const char *to, const char *term) {
+  if (n->op == MD_OP_max) md_cu_line(k, NULL, "%s = md_maxd(%s, %s);", to, to, term);
+  else md_cu_line(k, NULL, "%s += %s;", to, term);
+}
+
+// --- elements
+
+// All loads come before the first store: a result may lie over an operand, index by index.
+static void store_values(md_cu_kernel *k, const md_cu_nest *n, md_cu_spot *s) {
+  const char **text = MD_NEW_ARRAY(k->w->arena, const char *, n->num_stores + 1);
+  for (int i = 0; i < n->num_stores; i++) {
+    md_cu_term t = md_cu_value(k, n->store[i], s);
+    text[i] = md_cu_as(k->w->arena, &t, t.type);
+  }
+  for (int i = 0; i < n->num_stores; i++) md_cu_store(k, n->store[i], s, text[i]);
+}
+
+void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
+  md_cu_kernel k;
+  md_cu_begin(&k, w, "walk");
+  int64_t num = md_elements(n->shape);
+  int64_t blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
+  const char *type = md_cu_index_type(&k), *id = w->r->wide ? "(md_i64)md_block()" : "md_block()";
+  md_cu_mark m;
+  if (blocks * MD_CU_THREADS >= num) {
+    md_cu_line(&k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
+    m = md_cu_open(&k, NULL, "if (e < %s) {", md_cu_number(&k, num));
+  } else {
+    m = md_cu_open(&k, NULL, "for (%s e = %s * %d + md_thread(); e < %s; e += %lld) {", type, id,
+                   MD_CU_THREADS, md_cu_number(&k, num), (long long)(blocks * MD_CU_THREADS));
+  }
+  md_cu_spot s = md_cu_spot_flat(n->shape, "e");
+  store_values(&k, n, &s);
+  md_cu_close(&k, m);
+  md_cu_end(&k, blocks);
+}
+
+// --- where term j of result r lies
+
+typedef struct Run {
+  int first, last;
+  bool kept;
+  int64_t size;
+} Run;  // axes first..last of the walk
+
+static bool is_kept(const md_cu_nest *n, int axis) {
+  return n->channels ? axis == 1 : (n->kept >> axis & 1) != 0;
+}
+
+// Neighbouring axes of one kind, so that an index is cut where it must be. Samples stand alone where
+// they form groups.
+static int find_runs(const md_cu_nest *n, Run run[MD_MAX_RANK]) {
+  int num = 0;
+  for (int i = 0; i < n->shape->rank; i++) {
+    bool alone = n->channels && i == 1;
+    if (num && run[num - 1].kept == is_kept(n, i) && !alone && !(n->groups > 1 && i == 1)) {
+      run[num - 1].last = i;
+      run[num - 1].size *= n->shape->dim[i];
+    } else {
+      run[num++] = (Run){i, i, is_kept(n, i), n->shape->dim[i]};
+    }
+  }
+  if (n->groups > 1) run[0].size /= n->groups;
+  return num;
+}
+
+// Indices of the kept runs are digits of `result`, those of the others digits of `term`.
+static md_cu_spot spot_of(md_cu_kernel *k, const md_cu_nest *n, md_cu_ix result, md_cu_ix term) {
+  Run run[MD_MAX_RANK] = {{0}};
+  md_cu_ix ix[MD_MAX_RANK];
+  int64_t by[MD_MAX_RANK], of_kept = 1, of_term = 1, stride = 1, left[2] = {1, 1};
+  int num = find_runs(n, run);
+  md_cu_spot s = {.shape = n->shape};
+  for (int i = 0; i < num; i++) left[run[i].kept] *= run[i].size;
+  for (int i = num - 1; i >= 0; i--) {
+    int64_t *of = run[i].kept ? &of_kept : &of_term;
+    bool top = *of * run[i].size == left[run[i].kept] && !(run[i].kept && n->groups > 1);
+    ix[i] = md_cu_digit(k, run[i].kept ? result : term, *of,
+                        run[i].size == 1 ? 1
+                        : top            ? 0
+                                         : run[i].size);
+    *of *= run[i].size;
+    by[i] = stride;
+    for (int a = run[i].first; a <= run[i].last; a++) stride *= n->shape->dim[a];
+  }
+  if (n->groups > 1) {  // sample = group * samples of a group + its number there
+    md_cu_ix both[] = {md_cu_digit(k, result, n->shape->dim[1], 0), ix[0]};
+    ix[0] = md_cu_linear(k, 2, both, (int64_t[]){run[0].size, 1}, 0);
+  }
+  for (int i = 0; i < num; i++)
+    if (run[i].first == run[i].last) s.at[run[i].first] = ix[i];
+  s.flat = md_cu_linear(k, num, ix, by, 0);
+  return s;
+}
+
+// --- sums of one result
+
+static md_cu_spot result_spot(const md_cu_kernel *k, const md_node *n, md_cu_ix result) {
+  return md_cu_spot_flat(&md_type_in(k->w->r->g, n->out)->shape, result);
+}
+
+static void declare_sums(Reduction *r) {
+  for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
+    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+      md_cu_line(&r->k, NULL, "double s%d = %s;", sum, neutral(r->n->reduce[i]));
+}
+
+// What batch_norm_sums needs of the result's own place stands before the loop over terms.
+static void prefetch(Reduction *r, md_cu_ix result) {
+  for (int i = 0; i < r->n->num_reduces; i++) {
+    const md_node *n = r->n->reduce[i];
+    if (n->op != MD_OP_batch_norm_sums) continue;
+    md_cu_spot s = result_spot(&r->k, n, result);
+    md_cu_value(&r->k, n->in[2], &s);
+  }
+}
+
+static void add_terms(Reduction *r, md_cu_spot *s, md_cu_ix result) {
+  md_cu_kernel *k = &r->k;
+  md_arena *a = r->w->arena;
+  for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
+    const md_node *n = r->n->reduce[i];
+    md_cu_term x = md_cu_value(k, n->in[0], s);
+    const char *first = md_format(a, "(double)%s", md_cu_as(a, &x, MD_CU_FLOAT)), *second = NULL;
+    if (n->op == MD_OP_moments) {
+      second = md_format(a, "%s * %s", first, first);
+    } else if (n->op == MD_OP_batch_norm_sums) {
+      md_cu_spot at = result_spot(k, n, result), full = *s;
+      md_cu_term mean = md_cu_value(k, n->in[2], &at), y = md_cu_value(k, n->in[1], &full);
+      second = md_format(a, "%s * (double)(%s - %s)", first, md_cu_as(a, &y, MD_CU_FLOAT),
+                         md_cu_as(a, &mean, MD_CU_FLOAT));
+    }
+    join(k, n, md_format(a, "s%d", sum++), first);
+    if (second) join(k, n, md_format(a, "s%d", sum++), second);
+  }
+}
+
+static void store_double(md_cu_kernel *k, md_val v, md_cu_ix result, const char *text) {
+  const md_type *t = md_type_in(k->w->r->g, v);
+  md_cu_spot s = md_cu_spot_flat(&t->shape, result);
+  md_cu_store(k, v, &s, md_format(k->w->arena, "(float)(%s)", text));
+}
+
+// Totals s0, s1, ... -> results. Factors are exact to the last digit of a double.
+static void finish(Reduction *r, md_cu_ix result) {
+  md_cu_kernel *k = &r->k;
+  md_arena *a = r->w->arena;
+  for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
+    const md_node *n = r->n->reduce[i];
+    const char *x = md_format(a, "s%d", sum), *y = md_format(a, "s%d", sum + 1);
+    sum += quantities(n);
+    const char *per = md_format(a, "%lld.0", (long long)r->terms);
+    if (n->op == MD_OP_moments) {
+      const char *mean = md_format(a, "%s / %s", x, per);
+      store_double(k, n->out, result, mean);
+      store_double(k, n->out + 1, result,
+                   md_format(a, "md_maxd(%s / %s - %s * (%s), 0.0)", y, per, mean, mean));
+    } else if (n->op == MD_OP_batch_norm_sums) {
+      md_cu_spot s = result_spot(k, n, result);
+      md_cu_term var = md_cu_value(k, n->in[3], &s);
+      char eps[MD_FLOAT_CHARS];
+      md_float_text(n->attr.f.value, eps);
+      store_double(k, n->out, result, md_format(a, "%s / %s", x, per));
+      store_double(k, n->out + 1, result,
+                   md_format(a, "%s / %s / md_sqrtd((double)%s + (double)%s)", y, per,
+                             md_cu_as(a, &var, MD_CU_FLOAT), eps));
+    } else {
+      store_double(k, n->out, result, x);
+    }
+  }
+}
+
+// --- a thread for a result
+
+static void by_thread(Reduction *r) {
+  md_cu_kernel *k = &r->k;
+  md_cu_begin(k, r->w, "a thread for each result");
+  const char *type = md_cu_index_type(k), *id = r->w->r->wide ? "(md_i64)md_block()" : "md_block()";
+  md_cu_line(k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
+  md_cu_mark m = md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, r->results));
+  declare_sums(r);
+  prefetch(r, "e");
+  md_cu_mark loop =
+      md_cu_open(k, NULL, "for (%s j = 0; j < %s; j++) {", type, md_cu_number(k, r->terms));
+  md_cu_spot s = spot_of(k, r->n, "e", "j");
+  store_values(k, r->n, &s);
+  add_terms(r, &s, "e");
+  md_cu_close(k, loop);
+  finish(r, "e");
+  md_cu_close(k, m);
+  md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
+}
+
+// --- a block for a part of a result
+
+// s0, s1, ... of the threads -> those of thread 0.
+static md_cu_mark join_threads(Reduction *r) {
+  md_cu_kernel *k = &r->k;
+  int sum = 0;
+  md_cu_mark m = md_cu_open(k, "over lanes", "for (int o = 16; o > 0; o >>= 1) {");
+  for (int i = 0; i < r->n->num_reduces; i++)
+    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++) {
+      md_cu_line(k, NULL, "const double u%d = md_shfl_xor_d(s%d, o);", sum, sum);
+      join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
+           md_format(r->w->arena, "u%d", sum));
+    }
+  md_cu_close(k, m);
+  k->shared_bytes = MD_CU_WARPS * r->num_sums * 8;
+  md_cu_line(k, "[warp][sum]", "double *const sums = (double *)shared;");
+  m = md_cu_open(k, NULL, "if (md_thread() %% 32 == 0) {");
+  for (int i = 0; i < r->num_sums; i++)
+    md_cu_line(k, NULL, "sums[md_thread() / 32 * %d + %d] = s%d;", r->num_sums, i, i);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "md_sync();");
+  m = md_cu_open(k, "over warps", "if (md_thread() == 0) {");
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 1; j < %d; j++) {", MD_CU_WARPS);
+  sum = 0;
+  for (int i = 0; i < r->n->num_reduces; i++)
+    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+      join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
+           md_format(r->w->arena, "sums[j * %d + %d]", r->num_sums, sum));
+  md_cu_close(k, loop);
+  return m;
+}
+
+static int64_t parts_bytes(const Reduction *r) { return r->results * r->parts * r->num_sums * 8; }
+
+static void by_block(Reduction *r) {
+  md_cu_kernel *k = &r->k;
+  md_cu_begin(k, r->w,
+              r->parts > 1 ? "a block for each part of a result" : "a block for each result");
+  const char *type = md_cu_index_type(k);
+  md_cu_line(k, NULL, "MD_SHARED(shared);");
+  bool split = r->parts > 1;
+  md_cu_line(k, "result", "const int r = md_block()%s;",
+             split ? md_format(r->w->arena, " / %lld", (long long)r->parts) : "");
+  if (split) md_cu_line(k, NULL, "const int part = md_block() %% %lld;", (long long)r->parts);
+  declare_sums(r);
+  prefetch(r, "r");
+  md_cu_mark loop;
+  if (split) {
+    md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type,
+               md_cu_number(k, r->part_terms));
+    md_cu_line(k, NULL, "const %s end = begin + %s < %s ? begin + %s : %s;", type,
+               md_cu_number(k, r->part_terms), md_cu_number(k, r->terms),
+               md_cu_number(k, r->part_terms), md_cu_number(k, r->terms));
+    loop = md_cu_open(k, NULL, "for (%s j = begin + md_thread(); j < end; j += %d) {", type,
+                      MD_CU_THREADS);
+  } else {
+    loop = md_cu_open(k, NULL, "for (%s j = md_thread(); j < %s; j += %d) {", type,
+                      md_cu_number(k, r->terms), MD_CU_THREADS);
+  }
+  md_cu_spot s = spot_of(k, r->n, "r", "j");
+  store_values(k, r->n, &s);
+  add_terms(r, &s, "r");
+  md_cu_close(k, loop);
+  md_cu_mark first = join_threads(r);
+  if (split) {
+    const char *to = md_cu_workspace(k, r->place, parts_bytes(r), "double", true);
+    for (int i = 0; i < r->num_sums; i++)
+      md_cu_line(k, NULL, "%s[md_block() * %d + %d] = s%d;", to, r->num_sums, i, i);
+  } else {
+    finish(r, "r");
+  }
+  md_cu_close(k, first);
+  md_cu_end(k, r->results * r->parts);
+}
+
+// A thread for a result: its parts in order.
+static void merge(Reduction *r) {
+  md_cu_kernel *k = &r->k;
+  md_cu_begin(k, r->w, "merge of the parts");
+  md_cu_line(k, "result", "const int r = md_block() * %d + md_thread();", MD_CU_THREADS);
+  md_cu_mark m = md_cu_open(k, NULL, "if (r < %lld) {", (long long)r->results);
+  declare_sums(r);
+  const char *from = md_cu_workspace(k, r->place, parts_bytes(r), "double", false);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", (long long)r->parts);
+  for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
+    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+      join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
+           md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from, (long long)r->parts,
+                     r->num_sums, sum));
+  md_cu_close(k, loop);
+  finish(r, "r");
+  md_cu_close(k, m);
+  md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
+}
+
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
+  Reduction r = {.w = w, .n = n, .parts = 1};
+  r.results = md_elements(&md_type_in(w->r->g, n->reduce[0]->out)->shape);
+  r.terms = md_elements(n->shape) / r.results;
+  for (int i = 0; i < n->num_reduces; i++) r.num_sums += quantities(n->reduce[i]);
+  // Neighbouring results are neighbours in memory: then threads of their own read well.
+  bool last_kept = is_kept(n, n->shape->rank - 1);
+  if (r.terms <= FEW_TERMS || (last_kept && r.results >= MANY_RESULTS)) {
+    by_thread(&r);
+    return;
+  }
+  int64_t wanted = md_ceil_div(WANTED_BLOCKS, r.results);
+  r.parts = MD_MAX(MD_MIN(wanted, r.terms / PART_TERMS), 1);
+  r.part_terms = md_ceil_div(r.terms, r.parts);
+  r.parts = md_ceil_div(r.terms, r.part_terms);
+  if (r.parts > 1) r.place = md_cu_reserve(w, parts_bytes(&r));
+  by_block(&r);
+  if (r.parts > 1) merge(&r);
+}
