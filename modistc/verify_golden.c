@@ -220,6 +220,16 @@ static void judge_elements(const md_case_row *row, const double *got, const md_t
   }
 }
 
+// In f32 the sign of some ReLU of a full-size network in training falls by rounding, and moves gradients
+// by percents: correct implementations differ there. Such rows are judged by their L2 tolerance, as
+// the set's own text says; in f64 they are judged element by element.
+static bool falls_by_rounding(const md_case *c, const md_case_row *row) {
+  if (c->backend->in_f64 || strcmp(c->op, "net") != 0 || strncmp(row->role, "grad/", 5) != 0)
+    return false;
+  const md_tree *sampled = md_tree_get(c->config, "sampled");
+  return sampled && md_tree_true(sampled) && row->l2_tol > 0;
+}
+
 static verdict judge(md_case *c, const md_case_row *row) {
   verdict v = {0};
   md_type type;
@@ -236,7 +246,7 @@ static verdict judge(md_case *c, const md_case_row *row) {
   md_tensor *want = md_tensor_create(type);
   MD_ASSERT(want, "out of memory");
   md_tensor_read(want, row->data->data);
-  if (row->by_l2) judge_l2(row, got, want, n, &v);
+  if (row->by_l2 || falls_by_rounding(c, row)) judge_l2(row, got, want, n, &v);
   else judge_elements(row, got, want, n, &v);
   md_tensor_destroy(want);
   free(got);
