@@ -3,6 +3,7 @@
 // maps of views. A value of the region is never read from memory here, so fusion costs nothing.
 #include "codegen/cpu/place.h"
 
+#include <math.h>
 #include <string.h>
 
 struct md_memo { md_val val; md_spot at; md_ir ir; };
@@ -43,7 +44,8 @@ static LLVMTypeRef common(const formula *f, const step *a, const step *b) {
   LLVMTypeRef t = e->i64;
   for (int i = 0; i < 2; i++) {
     if (both[i]->known) {
-      if (both[i]->number != (double)(int64_t)both[i]->number && is_int(t)) t = e->f64;
+      bool whole = floor(both[i]->number) == both[i]->number && fabs(both[i]->number) < 0x1p63;
+      if (!whole && is_int(t)) t = e->f64;
       continue;
     }
     LLVMTypeRef own = md_scalar_type(both[i]->ir);

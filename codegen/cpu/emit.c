@@ -58,10 +58,17 @@ static md_ir splat_const(md_ir scalar, int lanes) {
   return LLVMConstVector(lane, (unsigned)lanes);
 }
 
+// Toward zero, saturating; NaN gives 0: as llvm.fptosi.sat does.
+static int64_t whole_of(double x) {
+  if (isnan(x)) return 0;
+  if (x >= 0x1p63) return INT64_MAX;
+  return x < -0x1p63 ? INT64_MIN : (int64_t)x;
+}
+
 md_ir md_const(const md_emit *e, LLVMTypeRef scalar, int lanes, double x) {
   (void)e;
   md_ir c = is_float(scalar) ? LLVMConstReal(scalar, x)
-                             : LLVMConstInt(scalar, (uint64_t)(int64_t)x, true);
+                             : LLVMConstInt(scalar, (uint64_t)whole_of(x), true);
   return splat_const(c, lanes);
 }
 

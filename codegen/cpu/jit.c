@@ -133,8 +133,10 @@ void *md_jit_load(const md_object *objects, int num, md_diags *d) {
     return NULL;
   }
   for (int i = 0; i < num && !error; i++) {
+    char name[24];  // distinct: the JIT derives symbols from it
+    snprintf(name, sizeof name, "kernel%d", i);
     LLVMMemoryBufferRef buffer =
-        LLVMCreateMemoryBufferWithMemoryRangeCopy(objects[i].data, objects[i].bytes, "kernel");
+        LLVMCreateMemoryBufferWithMemoryRangeCopy(objects[i].data, objects[i].bytes, name);
     error = LLVMOrcLLJITAddObjectFile(jit, LLVMOrcLLJITGetMainJITDylib(jit), buffer);
   }
   if (error) {

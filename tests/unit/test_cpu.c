@@ -10,7 +10,7 @@
 #include <float.h>
 #include <math.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 typedef struct setup { int level; const char *cpu; int steps; } setup;
@@ -432,6 +432,71 @@ START_TEST(an_image_is_a_shared_object) {
 }
 END_TEST
 
+// Results of one step on inputs drawn by name.
+static void run_small(const md_program *p, float *e_out, float *t_out) {
+  md_exec *e = md_exec_create(p, &(md_exec_options){.threads = 1}, NULL);
+  ck_assert_ptr_nonnull(e);
+  for (int i = 0; i < p->num_inputs; i++) {
+    float *x = md_exec_input(e, p->input[i].name, NULL);
+    for (int k = 0; k < 2100; k++) x[k] = (float)md_hash_unit((uint64_t)i, (uint64_t)k);
+  }
+  ck_assert(md_exec_step(e, NULL));
+  memcpy(e_out, md_exec_result(e, p->result[0].name, NULL), 2100 * sizeof *e_out);
+  memcpy(t_out, md_exec_result(e, p->result[1].name, NULL), sizeof *t_out);
+  md_exec_destroy(e);
+}
+
+START_TEST(an_artefact_computes_the_same_bits) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  md_diags *d = md_diags_create();
+  md_cpu_options o = {.no_cache = true, .want_image = true, .want_graph_text = true};
+  md_program *here = md_cpu_compile(g, &o, NULL, d);
+  ck_assert_msg(here != NULL, "%s", md_diags_text(d));
+  char path[] = "/tmp/modist-test-XXXXXX";
+  int fd = mkstemp(path);
+  ck_assert_int_ge(fd, 0);
+  close(fd);
+  ck_assert_msg(md_program_save(here, path, d), "%s", md_diags_text(d));
+  md_program *there = md_program_load(path, d);
+  ck_assert_msg(there != NULL, "%s", md_diags_text(d));
+  float e[2][2100], t[2];
+  run_small(here, e[0], &t[0]);
+  run_small(there, e[1], &t[1]);
+  ck_assert_int_eq(memcmp(e[0], e[1], sizeof e[0]), 0);
+  ck_assert_int_eq(memcmp(&t[0], &t[1], sizeof t[0]), 0);
+  md_program_destroy(there);
+  md_program_destroy(here);
+  unlink(path);
+  md_diags_destroy(d);
+  md_graph_destroy(g);
+}
+END_TEST
+
+// A kernel is called with an input that is one element short; only instrumented code can notice.
+START_TEST(instrumented_kernels_notice_an_overrun) {
+  if (!ASAN) return;
+  setup s = {.level = 2};
+  md_graph *g = prepared("graph @g(%x: f32[64]) {\n  %y = neg %x\n  return %y\n}\n", &s);
+  md_program *p = compiled(g, &s, NULL);
+  void (*kernel)(void *const *, int64_t, void *);
+  void *address = p->lookup(p->code, p->phase[0].symbol);
+  memcpy(&kernel, &address, sizeof kernel);
+  pid_t child = fork();
+  if (child == 0) {
+    if (!freopen("/dev/null", "w", stderr)) _exit(0);
+    float *x = calloc(63, sizeof *x), *y = calloc(64, sizeof *y);
+    kernel((void *[]){x, y}, 0, NULL);
+    _exit(0);
+  }
+  int status;
+  ck_assert_int_eq(waitpid(child, &status, 0), child);
+  ck_assert(!(WIFEXITED(status) && WEXITSTATUS(status) == 0));
+  md_program_destroy(p);
+  md_graph_destroy(g);
+}
+END_TEST
+
 START_TEST(an_unknown_cpu_brings_a_hint) {
   md_diags *d = md_diags_create();
   ck_assert_ptr_null(md_cpu_find("avx-2", true, d));
@@ -469,4 +534,5 @@ SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            elementary_functions_are_within_two_ulp, equal_regions_compile_once,
            no_memory_is_writable_and_executable,
            objects_come_from_the_cache_and_damage_is_only_a_miss, an_image_is_a_shared_object,
+           an_artefact_computes_the_same_bits, instrumented_kernels_notice_an_overrun,
            an_unknown_cpu_brings_a_hint, text_forms_are_given_when_wanted)
