@@ -68,9 +68,20 @@ static bool unknown_key(md_diags *d, md_place at, const char *name) {
   }
   if (near) {
     md_hint(d, "did you mean '%s' (%s)?", near, keys[key_index(near)].doc);
+    return false;
+  }
+  // A group that exists tells what it holds.
+  md_text list = {0};
+  const char *dot = strchr(name, '.');
+  size_t group = dot ? (size_t)(dot - name) + 1 : 0;
+  for (int i = 0; i < NUM_KEYS && group; i++)
+    if (strncmp(names[i], name, group) == 0) md_put(&list, "%s%s", list.len ? ", " : "", names[i]);
+  if (list.len) {
+    md_hint(d, "there are %s", list.s);
   } else {
     md_hint(d, "'modistc config schema' lists the keys");
   }
+  md_text_free(&list);
   return false;
 }
 

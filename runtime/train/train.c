@@ -56,7 +56,7 @@ static bool protect(Run *r) {
   struct stat info;
   if (r->o->overwrite || lstat(r->weights, &info) != 0) return true;
   md_error(r->d, E0208, MD_IN_FILE(r->weights), "run.dir already holds the weights of a run");
-  md_hint(r->d, "run.dir=%s-2 keeps both; --overwrite replaces the old one", r->dir);
+  md_hint(r->d, "run.dir=ANOTHER keeps both; --overwrite replaces the old one");
   return false;
 }
 
