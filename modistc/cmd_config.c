@@ -35,7 +35,8 @@ static md_status run(md_cli *cli) {
     md_step s;
     bool ok = c && md_train_step(c, &s, cli->diags);
     if (ok && verb == 0) md_config_print(c, md_cli_has(cli, "origin"), &text);
-    if (ok && verb == 1) md_put(&text, "settings of %s are fine\n", md_config_text(c, "model.name"));
+    if (ok && verb == 1)
+      md_put(&text, "settings of %s are fine\n", md_config_text(c, "model.name"));
     md_config_destroy(c);
   }
   if (text.s) fputs(text.s, stdout);
@@ -43,9 +44,9 @@ static md_status run(md_cli *cli) {
   return md_diags_status(cli->diags);
 }
 
-static const char *const examples[] = {
-    "modistc config schema", "modistc config show -c configs/modist_tiny.yaml --origin",
-    "modistc config check -c my.yaml opt.lr=0.03", NULL};
+static const char *const examples[] = {"modistc config schema",
+                                       "modistc config show -c configs/modist_tiny.yaml --origin",
+                                       "modistc config check -c my.yaml opt.lr=0.03", NULL};
 const md_command md_cmd_config = {.name = "config",
                                   .group = "Train",
                                   .usage = "show|check|schema [-c FILE] [key=value ...] [--origin]",

@@ -123,8 +123,8 @@ static md_status shapes(md_cli *cli) {
   o.seed = (uint64_t)seed;
   if (!md_shapes_make(&o, cli->diags)) return md_diags_status(cli->diags);
   if (!cli->quiet)
-    printf("wrote %d videos of %dx%d, %g s each, and videos.csv with their motions to %s\n", o.videos,
-           o.size, o.size, o.seconds, o.folder);
+    printf("wrote %d videos of %dx%d, %g s each, and videos.csv with their motions to %s\n",
+           o.videos, o.size, o.size, o.seconds, o.folder);
   return MD_OK;
 }
 
@@ -145,7 +145,8 @@ static const char *const examples[] = {
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
-    .usage = "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]",
+    .usage =
+        "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]",
     .doc = "check the videos of a data set, or make a small one",
     .examples = examples,
     .options = dataset_options,

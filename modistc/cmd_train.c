@@ -8,7 +8,8 @@
 
 static const md_option train_options[] = {
     {"config", 'c', "FILE", "settings; key=value arguments override them"},
-    {"dry-run", 'n', NULL, "show parameters, FLOPs, planned memory and the data found; train nothing"},
+    {"dry-run", 'n', NULL,
+     "show parameters, FLOPs, planned memory and the data found; train nothing"},
     {"max-steps", 0, "N", "stop after N steps; the learning rate goes as for the whole run"},
     {"overwrite", 0, NULL, "replace the weights that run.dir may hold"},
     {"resume", 0, "[=PATH]", "go on from saved weights (comes later)"},
@@ -52,7 +53,8 @@ static md_status run(md_cli *cli) {
 static const char *const examples[] = {
     "modistc train -c configs/modist_tiny.yaml data.train=videos --dry-run",
     "modistc train -c configs/modist_tiny.yaml data.train=videos run.dir=runs/first",
-    "modistc train -c configs/clips_r3d18_slow_112.yaml data.train=clips epochs=2 opt.lr=0.01", NULL};
+    "modistc train -c configs/clips_r3d18_slow_112.yaml data.train=clips epochs=2 opt.lr=0.01",
+    NULL};
 const md_command md_cmd_train = {.name = "train",
                                  .group = "Train",
                                  .usage = "[-c CONFIG] [key=value ...] [options]",

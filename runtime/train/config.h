@@ -27,6 +27,6 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d);
 
 // The resolved settings as YAML; `origin` adds where each value came from as a comment.
 void md_config_print(const md_config *c, bool origin, md_text *to);
-void md_config_schema(md_text *to);   // every key, its type, default and meaning
+void md_config_schema(md_text *to);  // every key, its type, default and meaning
 
 #endif

@@ -111,8 +111,7 @@ static bool show_data(const md_config *c, const md_step *s, FILE *to, md_diags *
   fprintf(to, "run     %.2f steps an epoch, %.0f steps in %g epochs\n", steps, ceil(epochs * steps),
           epochs);
   bool ok = unreadable < probed;
-  if (!ok)
-    md_error(d, E0505, MD_IN_FILE(path), "none of %d videos can be read", probed);
+  if (!ok) md_error(d, E0505, MD_IN_FILE(path), "none of %d videos can be read", probed);
   md_dataset_destroy(data);
   return ok;
 }

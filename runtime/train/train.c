@@ -68,8 +68,8 @@ static bool open_data(Run *r) {
     return false;
   }
   const char *prefix = md_config_text(r->config, "data.prefix");
-  r->data = md_dataset_open(
-      &(md_dataset_options){.path = path, .prefix = *prefix ? prefix : NULL}, r->d);
+  r->data =
+      md_dataset_open(&(md_dataset_options){.path = path, .prefix = *prefix ? prefix : NULL}, r->d);
   if (!r->data) return false;
   if (r->data->num_items < r->step.batch)
     md_warning(r->d, md_config_place(r->config, "batch"),
@@ -218,8 +218,7 @@ bool md_train_step(const md_config *c, md_step *s, md_diags *d) {
 md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
   Run r = {.config = c, .o = o, .d = d};
   if (!md_train_step(c, &r.step, d)) return md_diags_status(d);
-  if (o->dry_run)
-    return md_train_plan(c, &r.step, &o->engine.passes, o->engine.cpu, stdout, d);
+  if (o->dry_run) return md_train_plan(c, &r.step, &o->engine.passes, o->engine.cpu, stdout, d);
   r.arena = md_arena_create();
   r.dir = o->out_dir ? o->out_dir : md_config_text(c, "run.dir");
   r.weights = path_in(&r, "weights.safetensors");

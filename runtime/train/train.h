@@ -16,11 +16,11 @@ typedef enum md_backend { MD_BACKEND_CPU, MD_BACKEND_INTERP } md_backend;
 typedef struct md_engine_options {
   md_backend backend;
   md_pass_options passes;
-  const char *cpu;              // cap of the instructions
+  const char *cpu;  // cap of the instructions
   bool asan, no_cache, check_nan;
   int threads;
   uint64_t seed;
-  int64_t memory_limit;         // bytes; 0: none
+  int64_t memory_limit;  // bytes; 0: none
 } md_engine_options;
 typedef struct md_engine md_engine;
 // Takes g. Compiles it (or makes an interpreter). NULL: reported.
@@ -37,12 +37,17 @@ const char *md_engine_state_name(const md_engine *e, int i);
 // Copies a float result (any float dtype) to out[n]; false: no such result.
 bool md_engine_result(md_engine *e, const char *name, double *out, int64_t n);
 bool md_engine_step(md_engine *e, md_diags *d);
-const md_graph *md_engine_graph(const md_engine *e);          // as compiled
-md_exec *md_engine_exec(md_engine *e);                        // NULL with the interpreter
+const md_graph *md_engine_graph(const md_engine *e);  // as compiled
+md_exec *md_engine_exec(md_engine *e);                // NULL with the interpreter
 
 // --- verify.c: taps. Before each launch its inputs are copied; after it the region's nodes run on
 // the interpreter and every output is compared. Fusion stays as it is.
-typedef struct md_verify_stats { int regions, values; int64_t elements; double worst; char at[128]; } md_verify_stats;
+typedef struct md_verify_stats {
+  int regions, values;
+  int64_t elements;
+  double worst;
+  char at[128];
+} md_verify_stats;
 // Steps the engine once under taps. False: reported (E0702 and the first region that disagrees).
 bool md_engine_verify_step(md_engine *e, md_verify_stats *stats, md_diags *d);
 
@@ -109,7 +114,7 @@ void md_progress_table(const md_progress *p, FILE *to);
 // --- stop.c: SIGINT, SIGTERM, SIGUSR1 ask for a stop; a second one of a kind ends at once.
 typedef struct md_stop md_stop;
 md_stop *md_stop_create(void);
-void md_stop_destroy(md_stop *s);  // signals are as before
+void md_stop_destroy(md_stop *s);     // signals are as before
 int md_stop_asked(const md_stop *s);  // the signal, or 0
 
 // --- save.c: all states and what is needed to make sense of them

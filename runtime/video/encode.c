@@ -139,7 +139,8 @@ bool md_encoder_close(md_encoder *e) {
   int error = ok ? av_write_trailer(e->mux) : 0;
   if (error >= 0 && ok) error = avio_closep(&e->mux->pb);
   if (error < 0) ok = fail(e, "the file cannot be written", error);
-  if (ok && rename(e->part, e->path) != 0) ok = fail(e, "the file cannot be renamed", AVERROR(errno));
+  if (ok && rename(e->part, e->path) != 0)
+    ok = fail(e, "the file cannot be renamed", AVERROR(errno));
   destroy(e);
   return ok;
 }

@@ -118,9 +118,7 @@ static Pose pose_at(const Scene *s, int t) {
     break;
   case 5: p.scale *= 1 + 0.45 * sin(a); break;
   case 6: p.angle += s->turn * a; break;
-  default:
-    p.cx += 0.8 * A * sin(0.9 * a);
-    p.cy += 0.6 * A * triangle(1.8 * a / two_pi);
+  default: p.cx += 0.8 * A * sin(0.9 * a); p.cy += 0.6 * A * triangle(1.8 * a / two_pi);
   }
   return p;
 }
@@ -193,7 +191,8 @@ bool md_shapes_make(const md_shapes_options *o, md_diags *d) {
   md_text list = {0};
   bool ok = s && rgb;
   if (ok && mkdir(o->folder, 0777) != 0 && errno != EEXIST)
-    ok = md_error(d, E0843, MD_IN_FILE(o->folder), "the folder cannot be made: %s", strerror(errno));
+    ok =
+        md_error(d, E0843, MD_IN_FILE(o->folder), "the folder cannot be made: %s", strerror(errno));
   if (ok && access(list_path, F_OK) == 0) {
     ok = md_error(d, E0211, MD_IN_FILE(list_path), "the folder already holds a set of videos");
     md_hint(d, "name another folder, or remove this one");

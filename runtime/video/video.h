@@ -102,7 +102,7 @@ typedef struct md_video_md5 md_video_md5;
 md_video_md5 *md_video_md5_create(void);
 void md_video_md5_add(md_video_md5 *m, const md_video *v);
 void md_video_md5_text(md_video_md5 *m, char out[33]);  // frees m
-void md_video_library_version(char *text, int size);  // FFmpeg and its libraries
+void md_video_library_version(char *text, int size);    // FFmpeg and its libraries
 
 // --- timeline.c: which frame is shown at which time of a 30 fps base (spec 4.5).
 // Time stamps are used if each frame has one and they strictly increase; otherwise frames are taken
@@ -236,7 +236,8 @@ const char *md_loader_quarantined(md_loader *l, int i, md_fault *why);
 
 // --- encode.c: RGB frames (packed, w * h) into a file, MPEG-4 in the container of its extension.
 typedef struct md_encoder md_encoder;
-md_encoder *md_encoder_open(const char *path, int w, int h, int fps, md_diags *d);  // NULL: reported
+md_encoder *md_encoder_open(const char *path, int w, int h, int fps,
+                            md_diags *d);                  // NULL: reported
 bool md_encoder_frame(md_encoder *e, const uint8_t *rgb);  // false: reported once
 bool md_encoder_close(md_encoder *e);  // frees e; false: reported, nothing left behind
 

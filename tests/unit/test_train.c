@@ -46,8 +46,9 @@ static md_status train(const md_train_options *o, char *const *extra, md_diags *
   char train_data[96], dir[96];
   snprintf(train_data, sizeof train_data, "data.train=%s", data);
   snprintf(dir, sizeof dir, "run.dir=%s", run_dir);
-  char *override[MAX_OVERRIDES] = {train_data, dir, "batch=2", "bank.size=4", "bank.init=empty",
-                                   "clip.frames=2", "mclip.frames=2"};
+  char *override[MAX_OVERRIDES] = {
+      train_data,      dir, "batch=2", "bank.size=4", "bank.init=empty", "clip.frames=2",
+      "mclip.frames=2"};
   int num = 7;
   for (; extra && *extra; extra++) override[num++] = *extra;
   md_config *c = md_config_load(NULL, override, num, d);
@@ -185,8 +186,8 @@ START_TEST(other_modes_and_optimisers_train) {
   make_folder();
   snprintf(list, sizeof list, "data.train=%s/videos.csv", data);
   char *const rgb[] = {"model.mode=rgb", NULL};
-  char *const ghost[] = {"bn.groups=2", "opt.name=adamw", "opt.lr=0.001", "bank.enqueue=before",
-                         "loss.cross_neg=key", NULL};
+  char *const ghost[] = {"bn.groups=2",         "opt.name=adamw",     "opt.lr=0.001",
+                         "bank.enqueue=before", "loss.cross_neg=key", NULL};
   char *const labels[] = {"model.mode=supervised", "model.classes=8", list, NULL};
   char *const *cases[] = {rgb, ghost, labels};
   for (int i = 0; i < MD_COUNT(cases); i++) {
@@ -345,8 +346,9 @@ START_TEST(a_dry_run_writes_nothing) {
   char *text;
   size_t len;
   ck_assert(md_file_read(path, 1 << 16, E0206, d, &text, &len));
-  static const char *const shown[] = {"19496 parameters", "GFLOP", "activations", "banks",
-                                      "4 videos, 8.0 s, 0 unreadable", "2.00 steps an epoch"};
+  static const char *const shown[] = {
+      "19496 parameters",   "GFLOP", "activations", "banks", "4 videos, 8.0 s, 0 unreadable",
+      "2.00 steps an epoch"};
   for (int i = 0; i < MD_COUNT(shown); i++)
     ck_assert_msg(strstr(text, shown[i]) != NULL, "no '%s' in\n%s", shown[i], text);
   free(text);
