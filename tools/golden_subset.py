@@ -7,9 +7,9 @@
 import json, os, struct, sys
 
 LIMIT = 3 * 1024 * 1024  # bytes of the copy
-PER_OP = {"conv3d": 10, "batch_norm": 4, "conv_bn_relu": 4, "max_pool3d": 3, "info_nce": 7,
+PER_OP = {"conv3d": 8, "batch_norm": 4, "conv_bn_relu": 4, "max_pool3d": 3, "info_nce": 7,
           "augment": 7, "net": 1, "modist_train": 1}
-FIRST = ("modist_train", "net", "classifier", "frame_difference", "augment")  # large, and not to be crowded out
+FIRST = ("modist_train", "net", "classifier", "frame_difference", "conv_bn_relu", "conv2d")
 
 
 def read(path):
