@@ -2,12 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Includes point one way, foreign headers have one door each, every header compiles alone.
 #   base < graph < {models, passes};  base < runtime/exec < codegen (which may use graph and passes);
-#   all of these < runtime/{video,train} < modistc
+#   all of these < runtime/{video,train} < api < modistc
 set -eu
 cd "$(dirname "$0")/.."
 CC=${CC:-cc}
 folders=""
-for f in base graph passes codegen runtime models modistc include examples tests; do
+for f in base graph passes codegen runtime models api modistc include examples tests; do
   [ -d "$f" ] && folders="$folders $f"
 done
 files=$(find $folders -name '*.[ch]' | sort)
@@ -28,7 +28,8 @@ awk '
     may["codegen/cpu"] = may["codegen/cuda"] = may["codegen"] " codegen"
     may["runtime/video"] = may["codegen/cpu"] " codegen/cpu codegen/cuda models"
     may["runtime/train"] = may["runtime/video"] " runtime/video"
-    may["modistc"] = may["runtime/train"] " runtime/train"
+    may["api"] = may["runtime/train"] " runtime/train"
+    may["modistc"] = may["api"] " api"
     # Foreign headers: a pattern, and a folder where any file may include it ("" = one file).
     door["^llvm-c/"] = "codegen/cpu"
     door["^check\\.h$"] = "tests/unit"

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 format=${CLANG_FORMAT:-clang-format-19}
-files=$(find base graph passes codegen runtime models modistc include tests examples tools \
+files=$(find base graph passes codegen runtime models api modistc include tests examples tools \
   -name '*.[ch]' 2>/dev/null | sort)
 if [ "${1:-}" != --check ]; then
   # shellcheck disable=SC2086
