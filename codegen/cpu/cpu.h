@@ -28,6 +28,7 @@ int md_cpu_count(void);
 const md_cpu *md_cpu_at(int i);         // best last
 const md_cpu *md_cpu_native(void);
 md_target_facts md_cpu_facts(const md_cpu *cpu);
+void md_cpu_llvm_version(char *text, int size);  // "19.1.7"
 
 // --- compile.c -----------------------------------------------------------------------------------
 

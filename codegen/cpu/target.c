@@ -76,3 +76,9 @@ const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
 md_target_facts md_cpu_facts(const md_cpu *cpu) {
   return (md_target_facts){.channel_block = cpu->lanes, .max_prologue = 3, .alignment = 64};
 }
+
+void md_cpu_llvm_version(char *text, int size) {
+  unsigned major, minor, patch;
+  LLVMGetVersion(&major, &minor, &patch);
+  snprintf(text, (size_t)size, "%u.%u.%u", major, minor, patch);
+}
