@@ -169,6 +169,32 @@ END_TEST
 START_TEST(every_op_agrees_with_the_interpreter_avx512) { check_ops(MD_CPU_AVX512); }
 END_TEST
 
+// ld.lld refuses undefined symbols: code for any target stands alone.
+static void link_ops(const char *cpu) {
+  md_diags *d = md_diags_create();
+  for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
+    if (md_ops[op].role == MD_META) continue;
+    md_text t = {0};
+    bool two = op == MD_OP_moments || op == MD_OP_max_pool3d;
+    int num_out = two ? 2 : MD_MAX(md_op_num_out((md_op)op), 1);
+    if (sample_text((md_op)op, 0, num_out, &t)) {
+      md_graph *g = prepared(t.s, &(setup){.level = 1});
+      md_cpu_options o = {.cpu = cpu, .no_cache = true, .no_code = true, .want_image = true};
+      md_program *p = md_cpu_compile(g, &o, NULL, d);
+      if (!p) ck_abort_msg("%s\n%s", md_diags_text(d), t.s);
+      md_program_destroy(p);
+      md_graph_destroy(g);
+    }
+    md_text_free(&t);
+  }
+  md_diags_destroy(d);
+}
+
+START_TEST(host_code_stands_alone_generic) { link_ops("generic"); }
+END_TEST
+START_TEST(host_code_stands_alone_avx512) { link_ops("avx512"); }
+END_TEST
+
 START_TEST(the_gradient_of_a_maximum_goes_to_its_place) {
   check_levels("graph @g(%x: f32[2,9,2,7,6], %dy: f32[2,9,2,4,3]) {\n"
                "  %y, %i = max_pool3d %x {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}\n"
@@ -220,6 +246,36 @@ START_TEST(reductions_over_any_axes_are_right) {
     check_levels(t.s, 1);
     md_text_free(&t);
   }
+}
+END_TEST
+
+START_TEST(results_do_not_depend_on_the_number_of_threads) {
+  const char *text =
+      "graph @g(%x: f32[5,9,3,40,41], %y: f32[300000]) {\n"
+      "  %a = affine %x {scale=1.5}\n  %m, %v = moments %a\n  %s = sum %y {axes=[0]}\n"
+      "  %t = sum %a {axes=[1,2,3,4]}\n  %e = exp %y\n  return %m, %v, %s, %t, %e\n}\n";
+  setup s = {.level = 2};
+  md_graph *g = prepared(text, &s);
+  md_program *p = compiled(g, &s, NULL);
+  md_digest first[8] = {0};
+  for (int threads = 1; threads <= 5; threads += 2) {
+    md_exec *e = md_exec_create(p, &(md_exec_options){.threads = threads}, NULL);
+    for (int i = 0; i < p->num_inputs; i++) {
+      float *x = md_exec_input(e, p->input[i].name, NULL);
+      for (int64_t k = 0; k < p->input[i].bytes / 4; k++) x[k] = (float)md_hash_unit(7, (uint64_t)k);
+    }
+    ck_assert(md_exec_step(e, NULL));
+    for (int i = 0; i < p->num_results; i++) {
+      const md_spec *spec;
+      const void *at = md_exec_result(e, p->result[i].name, &spec);
+      md_digest d = md_digest_of(at, (size_t)spec->bytes);
+      if (threads == 1) first[i] = d;
+      ck_assert_msg(d.lo == first[i].lo && d.hi == first[i].hi, "result %d, %d threads", i, threads);
+    }
+    md_exec_destroy(e);
+  }
+  md_program_destroy(p);
+  md_graph_destroy(g);
 }
 END_TEST
 
@@ -527,9 +583,11 @@ END_TEST
 
 SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            every_op_agrees_with_the_interpreter_sse42, every_op_agrees_with_the_interpreter_avx2,
-           every_op_agrees_with_the_interpreter_avx512, the_gradient_of_a_maximum_goes_to_its_place,
+           every_op_agrees_with_the_interpreter_avx512,
+           host_code_stands_alone_generic, host_code_stands_alone_avx512,
+           the_gradient_of_a_maximum_goes_to_its_place,
            channel_blocks_with_a_rest_are_right, views_inside_a_region_are_index_maps, reductions_over_any_axes_are_right,
-           variance_survives_a_large_offset, states_are_updated_in_place_and_by_copy,
+           results_do_not_depend_on_the_number_of_threads, variance_survives_a_large_offset, states_are_updated_in_place_and_by_copy,
            types_convert_as_the_interpreter_says, dropout_draws_the_documented_numbers,
            elementary_functions_are_within_two_ulp, equal_regions_compile_once,
            no_memory_is_writable_and_executable,
