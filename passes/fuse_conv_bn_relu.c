@@ -306,20 +306,22 @@ static const char *grow_epilogue(Fusion *f, const md_node *a) {
   return why;
 }
 
-// Operands whose virtual producers are computed as they are loaded.
+// Operands whose virtual producers are computed as they are loaded. What is stored is read anyway.
 static const char *choose_prologue(Fusion *f, const md_node *a) {
   const char *why = NULL;
   Leaves reads = {.num = 0};
+  unsigned candidates = 0;
   for (int j = 0; j < a->num_in; j++) {
     if (!(anchors[a->op].activations >> j & 1) || a->in[j] == MD_NONE) continue;
+    if (is_inlined(f, a->in[j], shape_of(f, a->in[j]))) candidates |= 1u << j;
+    else add_leaf(&reads, a->in[j]);
+  }
+  for (int j = 0; j < a->num_in; j++) {
+    if (!(candidates >> j & 1)) continue;
     const md_node *from = maker(f, a->in[j]);
     Leaves more = reads;
     if (is_repeat(f, from)) add_leaf(&more, from->in[0]);
-    else if (f->info[from->index].is_virtual) add_leaves(&more, &f->info[from->index].leaves);
-    else {
-      add_leaf(&reads, a->in[j]);
-      continue;
-    }
+    else add_leaves(&more, &f->info[from->index].leaves);
     if (more.num > f->max_leaves) {
       why = "its prologue would read too many tensors";
       add_leaf(&reads, a->in[j]);

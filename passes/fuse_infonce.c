@@ -199,8 +199,9 @@ static void build(Fusion *f, Group *g) {
     ids[num++] = md_mapped(f->r, m->ids);
   }
   g->built = true;
-  md_val lse = num > 1 ? stream(f, g, md_concat(b, q, num, 0), md_concat(b, ids, num, 0))
-                       : stream(f, g, q[0], ids[0]);
+  md_val all_q = num > 1 ? md_concat(b, q, num, 0) : q[0];
+  md_val all_ids = num > 1 ? md_concat(b, ids, num, 0) : ids[0];
+  md_val lse = stream(f, g, all_q, all_ids);
   md_val top = md_result_of(b, lse, 1);
   int64_t start = 0;
   for (int i = 0; i < g->num; i++) {

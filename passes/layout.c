@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// layout: float activations of rank 5 are stored with their channels in blocks of the target's
-// vector width, `.c8`, so that one load takes neighbouring channels. The index of an element means
-// the same in every layout, so nodes stay as they are, and results stay bitwise equal; conversions
-// happen where a region reads one layout and writes another. What the outside sees (inputs, states
-// and their updates, results), weights and tensors of few channels stay row-major; with a block of 0
-// in the target's facts all do.
+// layout: activations of rank 5 (floats, and the places that max_pool3d remembers) are stored with
+// their channels in blocks of the target's vector width, `.c8`, so that one load takes neighbouring
+// channels. The index of an element means the same in every layout, so nodes stay as they are, and
+// results stay bitwise equal; conversions happen where a region reads one layout and writes another.
+// What the outside sees (inputs, states and their updates, results), weights and tensors of few
+// channels stay row-major; with a block of 0 in the target's facts all do.
 #include "passes/passes.h"
 
 // Weights and their gradients have no channels of an image on axis 1, nor has what is computed from
@@ -43,8 +43,8 @@ static bool run(md_rewriter *r) {
       md_val v = n->out + (md_val)j;
       const md_type *t = md_type_in(g, v);
       // Few channels would be mostly padding.
-      bool image =
-          t->shape.rank == 5 && md_dtype_is_float(t->dtype) && 2 * t->shape.dim[1] >= block;
+      bool image = t->shape.rank == 5 && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32) &&
+                   2 * t->shape.dim[1] >= block;
       if (!image || plain[v] || block <= 0 || t->block || md_ops[n->op].role == MD_LEAF) continue;
       r->b.g->value[md_mapped(r, v)].type.block = block;
       r->rewrites++;

@@ -71,11 +71,13 @@ static bool *find_sinks(const md_graph *g, md_arena *a) {
 }
 
 // Values that can take the buffer of the state they update, in the present order or in another: a
-// region that nobody waits for can go after all readers of the state. Among such regions the order
-// stays, so that two of them never wait for each other.
+// region that nobody waits for can go after all readers of the state. Among such regions that update
+// the order stays, so that two of them do not wait for each other.
 static md_val *find_in_place(const md_graph *g, md_live *live, md_arena *a) {
-  bool *sink = find_sinks(g, a);
+  bool *sink = find_sinks(g, a), *updates = MD_NEW_ARRAY(a, bool, g->num_regions + 1);
   md_val *storage = MD_NEW_ARRAY(a, md_val, g->num_values + 1);
+  for (int i = 0; i < g->num_updates; i++)
+    updates[md_region_of(md_def(g, g->update[i].val))] = true;
   for (int i = 0; i < g->num_updates; i++) {
     md_val s = g->update[i].state, v = g->update[i].val;
     int to = md_region_of(md_def(g, v));
@@ -85,14 +87,15 @@ static md_val *find_in_place(const md_graph *g, md_live *live, md_arena *a) {
     for (int k = live->readers.first[s]; can && k < live->readers.first[s + 1]; k++) {
       int from = g->node[live->readers.reader[k]]->region;
       if (from == to) can = md_same_index(g, live, to, s, v);
-      else can = from < to || !sink[from];
+      else can = from < to || !sink[from] || !updates[from];
     }
     if (can) storage[v] = s;
   }
   return storage;
 }
 
-static Flow flow_of(const md_graph *g, md_live *live, int64_t alignment, md_arena *a) {
+static Flow flow_of(const md_graph *g, const md_live *live, const md_val *storage,
+                    int64_t alignment, md_arena *a) {
   int num = g->num_regions, num_operands = 0;
   Flow f = {.g = g,
             .live = live,
@@ -107,7 +110,6 @@ static Flow flow_of(const md_graph *g, md_live *live, int64_t alignment, md_aren
        *out = MD_NEW_ARRAY(a, Edge, g->num_values + 1);
   Edge *wait = MD_NEW_ARRAY(a, Edge, 2 * (num_operands + 1));
   int num_in = 0, num_out = 0, num_wait = 0;
-  md_val *storage = find_in_place(g, live, a);
   md_val *taken_by = MD_NEW_ARRAY(a, md_val, g->num_values + 1);  // state -> value in its buffer
   for (md_val v = 1; v <= (md_val)g->num_values; v++) {
     if (storage[v]) taken_by[storage[v]] = v;
@@ -327,6 +329,12 @@ static int64_t peak_of(const Flow *f, const int *order, md_arena *a) {
   return peak;
 }
 
+static bool has_order(const Flow *f, md_arena *a) {
+  int *order = MD_NEW_ARRAY(a, int, f->num + 1), *rank = MD_NEW_ARRAY(a, int, f->num + 1);
+  forward(f, AS_IS, rank, order, a);
+  return !f->num || order[f->num - 1];
+}
+
 // Fills order[0..num-1]; returns its peak.
 static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
   for (int i = 0; i < f->num; i++) order[i] = 0;
@@ -358,7 +366,9 @@ static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
   int64_t alignment = MD_MAX(r->options->facts.alignment, 1);
   md_live live = md_live_of(g, r->scratch);
-  Flow f = flow_of(g, &live, alignment, r->scratch);
+  Flow f = flow_of(g, &live, find_in_place(g, &live, r->scratch), alignment, r->scratch);
+  // Waiting for readers can close a circle through other states; then only what holds already.
+  if (!has_order(&f, r->scratch)) f = flow_of(g, &live, live.storage, alignment, r->scratch);
   int *best = MD_NEW_ARRAY(r->scratch, int, f.num + 1);
   int *order = MD_NEW_ARRAY(r->scratch, int, f.num + 1);
   int *rank = MD_NEW_ARRAY(r->scratch, int, f.num + 1);
