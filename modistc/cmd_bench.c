@@ -249,8 +249,7 @@ static md_graph *make_conv(void *ctx, md_diags *d) {
   md_val xv = MD_NONE, yv = MD_NONE, result;
   md_state_attr init = {.init = MD_INIT_normal, .b = 0.05};
   md_val wv = md_state(&b, "w", md_type_of(MD_F32, 5, w.dim), &init);
-  if (job->op != MD_OP_conv3d_dgrad)
-    xv = inside(&b, "x", &x);
+  if (job->op != MD_OP_conv3d_dgrad) xv = inside(&b, "x", &x);
   if (job->op != MD_OP_conv3d) yv = inside(&b, "dy", &y);
   if (job->op == MD_OP_conv3d) result = md_conv3d(&b, xv, wv, MD_NONE, &a);
   else if (job->op == MD_OP_conv3d_dgrad) result = md_conv3d_dgrad(&b, yv, wv, x, &a);

@@ -93,14 +93,22 @@ static bool check_parts(Job *j, const char *list) {
   return true;
 }
 
+// A line for each pass that saw places where it could apply, then every place.
 static void report_fusion(const md_pass_report *r, FILE *to) {
-  int done = 0;
-  for (int i = 0; i < r->num_sites; i++) done += r->site[i].done;
-  fprintf(to, "fusion  %d of %d sites\n", done, r->num_sites);
+  fprintf(to, "fusion  %-20s %6s %6s\n", "pass", "done", "kept");
+  for (int p = 0; p < md_num_passes; p++) {
+    int done = 0, kept = 0;
+    for (int i = 0; i < r->num_sites; i++) {
+      if (strcmp(r->site[i].pass, md_passes[p]->name) != 0) continue;
+      done += r->site[i].done;
+      kept += !r->site[i].done;
+    }
+    if (done + kept) fprintf(to, "        %-20s %6d %6d\n", md_passes[p]->name, done, kept);
+  }
   for (int i = 0; i < r->num_sites; i++) {
     const md_site *s = &r->site[i];
-    fprintf(to, "  %-20s %-36s %s%s\n", s->pass, s->node,
-            s->done ? "fused" : "kept: ", s->why ? s->why : "");
+    fprintf(to, "  %-20s %-32s %s%s%s\n", s->pass, s->node, s->done ? "done" : "kept",
+            s->why && s->why[0] ? ": " : "", s->why ? s->why : "");
   }
 }
 
@@ -175,6 +183,8 @@ static bool compile_cpu(Job *j, const md_graph *g, int declared) {
     if (ok && !cli->quiet)
       fprintf(stderr, "wrote %s in %.1f s\n", j->output, (double)(md_now_ns() - start) / 1e9);
   }
+  if (ok && j->emit == EMIT_ARTEFACT && !j->output && !cli->quiet)
+    fputs("nothing was written; -o FILE.mdx keeps the program\n", stderr);
   md_text_free(&text);
   md_program_destroy(p);
   return ok;

@@ -3,6 +3,7 @@
 #include "modistc/modistc.h"
 
 #include "base/file.h"
+#include "base/json_tree.h"
 #include "base/safetensors.h"
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
@@ -30,35 +31,88 @@ static bool inspect_safetensors(md_cli *cli, const char *path) {
   return true;
 }
 
+static double number(const md_tree *map, const char *key) {
+  double x = 0;
+  md_tree_float(md_tree_get(map, key), &x);
+  return x;
+}
+
+static void put_bytes(const char *what, const md_tree *map, const char *key) {
+  char text[MD_FLOAT_CHARS];
+  printf("%s %s", what, md_bytes_text(number(map, key), text));
+}
+
+static void put_tensors(const md_tree *artefact, const char *kind) {
+  const md_tree *list = md_tree_get(artefact, kind);
+  for (int i = 0; list && i < list->num; i++)
+    printf("%-8s %-40s %s\n", i ? "" : kind, md_tree_str(md_tree_get(&list->item[i], "name")),
+           md_tree_str(md_tree_get(&list->item[i], "type")));
+}
+
+// What the JSON says, for people: without the launches one by one.
+static void artefact_table(const md_tree *t) {
+  printf("target   %s%s\n", md_tree_str(md_tree_get(t, "target")),
+         md_tree_true(md_tree_get(t, "runs_here")) ? "" : " (does not run here)");
+  const md_tree *members = md_tree_get(t, "members"), *memory = md_tree_get(t, "memory");
+  for (int i = 0; members && i < members->num; i++) {
+    printf("%-8s %-16s", i ? "" : "members", md_tree_str(md_tree_get(&members->item[i], "name")));
+    put_bytes("", &members->item[i], "bytes");
+    puts("");
+  }
+  put_bytes("memory   arena", memory, "arena");
+  put_bytes(", states", memory, "states");
+  put_bytes(", inputs", memory, "inputs");
+  put_bytes(", workspace", memory, "workspace");
+  const md_tree *launches = md_tree_get(t, "launches");
+  double flops = 0;
+  for (int i = 0; launches && i < launches->num; i++) flops += number(&launches->item[i], "flops");
+  printf("\nlaunches %d a step, %.3f GFLOP\n", launches ? launches->num : 0, flops / 1e9);
+  put_tensors(t, "inputs");
+  put_tensors(t, "results");
+  put_tensors(t, "states");
+}
+
+static bool inspect_artefact(md_cli *cli, const char *path, bool json) {
+  md_json j = {0};
+  bool ok = md_artefact_inspect(path, &j, cli->diags);
+  if (ok && json) puts(j.out.s);
+  const md_tree *t = NULL;
+  if (ok && !json) t = md_json_read(path, j.out.s, j.out.len, E0632, cli->arena, cli->diags);
+  if (t) artefact_table(t);
+  md_text_free(&j.out);
+  return ok && (json || t);
+}
+
 static md_status run_inspect(md_cli *cli) {
+  static const char *const formats[] = {"table", "json", NULL};
   if (!md_cli_args(cli, 1, 1, "takes an artefact (.mdx) or a safetensors file"))
     return MD_ERR_USAGE;
+  int format = md_cli_choice(cli, "format", formats, 0);
+  if (format < 0) return MD_ERR_USAGE;
   const char *path = cli->arg[0];
   size_t len = strlen(path);
-  if (len > 4 && strcmp(path + len - 4, ".mdx") == 0) {
-    md_json j = {0};
-    bool ok = md_artefact_inspect(path, &j, cli->diags);
-    if (ok) puts(j.out.s);
-    md_text_free(&j.out);
-    return ok ? MD_OK : md_diags_status(cli->diags);
-  }
-  return inspect_safetensors(cli, path) ? MD_OK : md_diags_status(cli->diags);
+  bool is_artefact = len > 4 && strcmp(path + len - 4, ".mdx") == 0;
+  bool ok = is_artefact ? inspect_artefact(cli, path, format == 1) : inspect_safetensors(cli, path);
+  return ok ? MD_OK : md_diags_status(cli->diags);
 }
+static const md_option inspect_options[] = {
+    {"format", 0, "FORM", "of artefacts: table (default) or json, which has every launch"}, {0}};
 const md_command md_cmd_inspect = {.name = "inspect",
                                    .group = "Compile and run",
-                                   .usage = "FILE",
+                                   .usage = "FILE [options]",
                                    .doc = "what an artefact or a safetensors file holds",
+                                   .options = inspect_options,
                                    .run = run_inspect};
 
 static md_status run_targets(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
-  printf("%-20s %-28s %s\n", "target", "code", "here");
+  printf("%-24s %-26s %s\n", "paste this", "code", "runs here");
   const md_cpu *native = md_cpu_native();
   for (int i = md_cpu_count() - 1; i >= 0; i--) {
     const md_cpu *c = md_cpu_at(i);
     char code[64];
     snprintf(code, sizeof code, "LLVM %s, %d lanes", c->llvm_cpu, c->lanes);
-    printf("cpu --cpu=%-10s %-28s %s\n", c->name, code,
+    printf("--cpu=%-18s %-26s %s\n", c->name, code,
            c == native                 ? "yes (default)"
            : c->level <= native->level ? "yes"
                                        : "no");
@@ -68,9 +122,11 @@ static md_status run_targets(md_cli *cli) {
   if (md_nvrtc_version(&major, &minor, quiet)) {
     int num = md_nvrtc_archs(sm, MD_COUNT(sm), quiet);
     for (int i = 0; i < num; i++)
-      printf("cuda:sm_%-12d NVRTC %d.%d%20s compile only\n", sm[i], major, minor, "");
+      printf("--target=cuda:sm_%-7d NVRTC %d.%-17d %s\n", sm[i], major, minor,
+             "no: compile only, so far");
   } else {
-    puts("cuda                 no NVRTC found (MODIST_NVRTC=/path/to/libnvrtc.so)");
+    printf("%-24s %-26s %s\n", "--target=cuda:...", "no NVRTC was found",
+           "MODIST_NVRTC=FILE names it");
   }
   md_diags_destroy(quiet);
   return MD_OK;
@@ -122,8 +178,10 @@ static md_status run_cache(md_cli *cli) {
   if (!md_cli_args(cli, 1, 1, "takes ls or prune")) return MD_ERR_USAGE;
   bool prune = strcmp(cli->arg[0], verbs[1]) == 0;
   if (!prune && strcmp(cli->arg[0], verbs[0]) != 0) {
+    char clean[80];
     md_error(cli->diags, E0401, MD_NOWHERE, "modistc cache: '%s' is neither ls nor prune",
-             cli->arg[0]);
+             md_clean(cli->arg[0], clean, sizeof clean));
+    md_hint(cli->diags, "usage: modistc cache ls|prune");
     return MD_ERR_USAGE;
   }
   const char *dir = md_cache_dir(cli->arena);

@@ -56,6 +56,7 @@ static const char *split(md_cli *cli, const char *text, const char *option, cons
     return md_strndup(cli->arena, text, (size_t)(eq - text));
   }
   md_error(cli->diags, E0401, MD_NOWHERE, "--%s is '%s', but takes NAME=FILE.npy", option, text);
+  md_hint(cli->diags, "for example: --%s x=x.npy", option);
   return NULL;
 }
 
@@ -68,7 +69,11 @@ static bool unknown(md_cli *cli, md_engine *e, const char *what, const char *nam
   for (int i = 0; result && i < g->num_results; i++) names[num++] = g->result[i].name;
   md_error(cli->diags, E0401, MD_NOWHERE, "the graph has no %s '%s'", what, name);
   const char *near = md_nearest(name, names, num);
+  md_text list = {0};
+  for (int i = 0; i < num; i++) md_put(&list, "%s%s", i ? ", " : "", names[i]);
   if (near) md_hint(cli->diags, "did you mean '%s'?", near);
+  else if (num) md_hint(cli->diags, "it has: %s", list.s);
+  md_text_free(&list);
   return false;
 }
 
@@ -226,7 +231,7 @@ static md_status run(md_cli *cli) {
   size_t len = strlen(what);
   md_engine *e = NULL;
   if (len > 4 && strcmp(what + len - 4, ".mdx") == 0) {
-    e = md_engine_load(what, &o, cli->diags);
+    if (md_source_takes_no_settings(cli, what)) e = md_engine_load(what, &o, cli->diags);
   } else {
     md_graph *g = md_source_graph(cli, what);
     if (g) e = md_engine_create(g, &o, cli->diags);

@@ -30,19 +30,22 @@ void md_help_overview(FILE *to) {
         "  modistc compile modist-r3d50 -o step.mdx\n"
         "  modistc bench step modist-tiny --baseline=unfused\n",
         to);
-  const char *group = "";
-  for (int i = 0; i < md_num_commands; i++) {
-    if (strcmp(group, md_commands[i]->group) != 0) {
-      group = md_commands[i]->group;
-      fprintf(to, "%s:\n", group);
-    }
-    fprintf(to, "  %-12s %s\n", md_commands[i]->name, md_commands[i]->doc);
+  // Groups in the order in which they first stand in the table.
+  for (int first = 0; first < md_num_commands; first++) {
+    const char *group = md_commands[first]->group;
+    bool seen = false;
+    for (int i = 0; i < first; i++) seen |= strcmp(md_commands[i]->group, group) == 0;
+    if (seen) continue;
+    fprintf(to, "%s:\n", group);
+    for (int i = first; i < md_num_commands; i++)
+      if (strcmp(md_commands[i]->group, group) == 0)
+        fprintf(to, "  %-12s %s\n", md_commands[i]->name, md_commands[i]->doc);
   }
   fputs("Run 'modistc <command> -h' for its options.\n", to);
 }
 
 void md_help_command(const md_command *c, FILE *to, bool full) {
-  fprintf(to, "%s\nUsage: modistc %s %s\n", c->doc, c->name, c->usage);
+  fprintf(to, "%s\nUsage: modistc %s%s%s\n", c->doc, c->name, c->usage[0] ? " " : "", c->usage);
   if (c->examples) {
     fputs("Examples:\n", to);
     for (int i = 0; c->examples[i]; i++) fprintf(to, "  %s\n", c->examples[i]);

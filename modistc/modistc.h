@@ -68,6 +68,8 @@ bool md_help_completion(const char *shell, FILE *to);
 // --- source.c: what a user names on the command line becomes a graph -----------------------------
 // A model's name, a graph text (.mdg), or a plug-in (.so); settings as `key=value`. NULL: reported.
 md_graph *md_source_graph(md_cli *cli, const char *what);
+// False: there are some, reported.
+bool md_source_takes_no_settings(md_cli *cli, const char *what);
 // Reads the pass options of the command line.
 bool md_source_passes(md_cli *cli, md_pass_options *o);
 #define MD_PASS_OPTIONS                                                                         \

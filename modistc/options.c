@@ -57,6 +57,23 @@ static bool unknown_option(md_cli *cli, const char *text, const md_option **row,
   return false;
 }
 
+// `text` is the option as it was written: "-o" or "--output".
+static bool needs_value(md_cli *cli, const char *text, const md_option **row, int num) {
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: option '%s' needs a value",
+           cli->command->name, text);
+  for (int i = 0; i < num; i++)
+    if (row[i]->letter == optopt || (optopt >= FIRST_LONG && i == optopt - FIRST_LONG))
+      md_hint(cli->diags, "--%s=%s: %s", row[i]->name, row[i]->arg, row[i]->doc);
+  return false;
+}
+
+static bool unknown_letter(md_cli *cli, int letter) {
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: unknown option '-%c'", cli->command->name,
+           letter > ' ' && letter < 127 ? letter : '?');
+  md_hint(cli->diags, "'modistc %s -h' lists the options", cli->command->name);
+  return false;
+}
+
 bool md_cli_parse(md_cli *cli, int argc, char **argv) {
   struct option longs[MAX_OPTIONS + 1] = {0};
   const md_option *row[MAX_OPTIONS];
@@ -71,13 +88,9 @@ bool md_cli_parse(md_cli *cli, int argc, char **argv) {
     if (found >= FIRST_LONG) o = row[found - FIRST_LONG];
     for (int i = 0; i < num && !o; i++)
       if (row[i]->letter && row[i]->letter == found) o = row[i];
-    if (found == ':')
-      return md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: option '%s' needs a value",
-                      cli->command->name, argv[optind - 1]);
+    if (found == ':') return needs_value(cli, argv[optind - 1], row, num);
     if (!o) {
-      if (optopt && optopt < FIRST_LONG)
-        return md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: unknown option '-%c'",
-                        cli->command->name, optopt);
+      if (optopt && optopt < FIRST_LONG) return unknown_letter(cli, optopt);
       const char *text = argv[optind - 1];
       if (optopt >= FIRST_LONG)
         return md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: option '%s' takes no value",
@@ -160,6 +173,7 @@ bool md_cli_args(md_cli *cli, int least, int most, const char *what) {
   if (cli->num_args >= least && cli->num_args <= most) return true;
   md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: %s, but %d argument%s given",
            cli->command->name, what, cli->num_args, cli->num_args == 1 ? " was" : "s were");
-  md_hint(cli->diags, "usage: modistc %s %s", cli->command->name, cli->command->usage);
+  md_hint(cli->diags, "usage: modistc %s%s%s", cli->command->name,
+          cli->command->usage[0] ? " " : "", cli->command->usage);
   return false;
 }

@@ -31,7 +31,8 @@ static md_graph *from_model(md_cli *cli, const char *name) {
     const char *names[64];
     for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
     char clean[200];
-    md_error(cli->diags, E0402, MD_NOWHERE, "'%s' is neither a model nor a graph text (.mdg) nor a plug-in (.so)",
+    md_error(cli->diags, E0402, MD_NOWHERE,
+             "'%s' is neither a model nor a graph text (.mdg) nor a plug-in (.so)",
              md_clean(name, clean, sizeof clean));
     const char *near = md_nearest(name, names, md_num_models);
     if (near) {
@@ -43,17 +44,29 @@ static md_graph *from_model(md_cli *cli, const char *name) {
   }
   md_step s = md_step_defaults();
   m->fill(&s);
-  md_config *config = md_config_load(md_cli_get(cli, "config"), cli->arg + 1, cli->num_args - 1, cli->diags);
+  md_config *config =
+      md_config_load(md_cli_get(cli, "config"), cli->arg + 1, cli->num_args - 1, cli->diags);
   if (!config) return NULL;
   bool ok = md_config_step(config, &s, cli->diags);
   md_config_destroy(config);
   return ok ? md_step_graph(&s, cli->diags) : NULL;
 }
 
+// Only models have settings; ignoring what a user asks for would be a lie.
+bool md_source_takes_no_settings(md_cli *cli, const char *what) {
+  if (cli->num_args <= 1 && !md_cli_get(cli, "config")) return true;
+  char clean[200];
+  md_error(cli->diags, E0401, MD_NOWHERE, "settings are for models; '%s' has none",
+           md_clean(what, clean, sizeof clean));
+  md_hint(cli->diags, "'modistc models' lists the models");
+  return false;
+}
+
 md_graph *md_source_graph(md_cli *cli, const char *what) {
-  if (has_suffix(what, ".mdg") || strcmp(what, "-") == 0) return from_text(cli, what);
-  if (has_suffix(what, ".so")) return md_plugin_graph(what, cli->diags);
-  return from_model(cli, what);
+  bool is_text = has_suffix(what, ".mdg") || strcmp(what, "-") == 0;
+  if (!is_text && !has_suffix(what, ".so")) return from_model(cli, what);
+  if (!md_source_takes_no_settings(cli, what)) return NULL;
+  return is_text ? from_text(cli, what) : md_plugin_graph(what, cli->diags);
 }
 
 bool md_source_passes(md_cli *cli, md_pass_options *o) {

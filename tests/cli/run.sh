@@ -1,0 +1,91 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Wrong command lines: exit code and everything on stderr, as cases.txt says, and no file left behind.
+#   run.sh BIN_FOLDER PLUGIN_FOLDER             judges
+#   run.sh BIN_FOLDER PLUGIN_FOLDER --update    writes what happens into cases.txt, to be read
+# A block of cases.txt is `$ command`, `exit N`, the lines of stderr; blocks are separated by a blank
+# line. Commands run in a folder of their own with the files that `prepare` makes.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+bin=$(cd "$1" && pwd) plugins=$(cd "$2" && pwd) mode=${3:-judge}
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+PATH=$bin:$PATH
+export PATH LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
+unset MODIST_LOG MODIST_LLD MODIST_NVRTC XDG_CACHE_HOME CLICOLOR_FORCE || true
+mkdir "$work/box" "$work/cache"
+chmod 700 "$work/cache"
+
+prepare() {
+  printf 'graph @g(%%x: f32[4,8]) {\n  %%y = relu %%x\n  return %%y\n}\n' >good.mdg
+  printf 'graph @g(%%x: f32[4,8]) {\n  %%y = rellu %%x\n  return %%y\n}\n' >op.mdg
+  printf 'graph @g(%%x: f32[4,8]) {\n  %%y = log %%x\n  return %%y\n}\n' >log.mdg
+  printf 'graph @g(%%x: f32[4,8]) {\n  %%y = affine %%x {scale=0.5}\n  return %%y\n}\n' >half.mdg
+  : >empty.mdg
+  printf '\177ELF\002\001\001\000\033[31m' >binary.mdg
+  : >empty.mdx
+  echo hello >text.mdx
+  echo hello >text.so
+  echo hello >file
+  echo hello >weights.safetensors
+  printf 'batch: 4\nbatch: 8\n' >twice.yaml
+  printf 'batsh: 4\n' >unknown.yaml
+  printf 'batch: four\n' >word.yaml
+  printf 'a: [\n' >broken.yaml
+  printf 'not a number\n' >x.npy
+  mkdir folder empty_videos
+  modistc compile good.mdg -q -o good.mdx
+  head -c 2000 good.mdx >cut.mdx
+  { head -c 1000 good.mdx; printf '\377'; tail -c +1002 good.mdx; } >changed.mdx
+  cp "$plugins"/*.so .
+}
+
+cd "$work/box"
+prepare
+files=$(find . | sort)
+total=0 failed=0 command=
+: >"$work/expected"
+: >"$work/new"
+
+finish_case() {
+  [ -n "$command" ] || return 0
+  total=$((total + 1))
+  code=0
+  sh -c "$command" >"$work/stdout" 2>"$work/stderr" </dev/null || code=$?
+  { echo "\$ $command"; echo "exit $code"; cat "$work/stderr"; } >"$work/actual"
+  { cat "$work/actual"; echo; } >>"$work/new"
+  if [ "$(find . | sort)" != "$files" ]; then
+    echo "$command: left files behind:"
+    find . | sort | { echo "$files" | diff - /dev/fd/3 || true; } 3<&0
+    failed=$((failed + 1))
+  elif [ "$mode" = judge ] && ! diff "$work/expected" "$work/actual" >"$work/diff"; then
+    echo "$command:"
+    cat "$work/diff"
+    failed=$((failed + 1))
+  fi
+  command=
+  : >"$work/expected"
+}
+
+while IFS= read -r line; do
+  case $line in
+    '#'*) [ "$mode" = judge ] || echo "$line" >>"$work/new" ;;
+    '$ '*) finish_case; command=${line#??}; echo "$line" >"$work/expected" ;;
+    '') finish_case ;;
+    *) echo "$line" >>"$work/expected" ;;
+  esac
+done <"$here/cases.txt"
+finish_case
+if [ "$mode" = --update ]; then cp "$work/new" "$here/cases.txt"; fi
+
+# Numbers are written and read the same way whatever the locale.
+if locale -a 2>/dev/null | grep -qi '^de_DE\.utf-\?8$'; then
+  total=$((total + 1))
+  modistc compile half.mdg --emit=graph >"$work/c"
+  LC_ALL=de_DE.UTF-8 modistc compile half.mdg --emit=graph >"$work/de"
+  cmp "$work/c" "$work/de" || failed=$((failed + 1))
+else
+  echo "no locale de_DE.UTF-8 here: not tried"
+fi
+echo "$total command lines, $failed wrong"
+[ "$failed" = 0 ] && [ "$total" -gt 40 ]
