@@ -35,7 +35,7 @@ typedef struct md_conv {
   md_kernel *k;
   const md_node *node;
   md_val src, w, bias, dst;
-  md_dtype dtype;    // of dst
+  md_dtype dtype;    // of the result
   LLVMTypeRef type;  // compute type, scalar
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
@@ -45,7 +45,8 @@ typedef struct md_conv {
 
 // conv_plan.c
 enum { MD_MAX_DENSE = 64 };
-md_conv md_conv_of(md_kernel *k);
+// The region's anchor, seen as a convolution (or its transpose) from src to dst.
+md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
 // Splits the node into dense problems with tiles; returns how many.
 int md_conv_problems(const md_conv *c, md_dense *problem);
 int64_t md_dense_tiles(const md_dense *d);      // of one sample

@@ -451,7 +451,8 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
 }
 
 void md_emit_conv_dense(md_kernel *k) {
-  md_conv c = md_conv_of(k);
+  const md_node *node = k->r->anchor;
+  md_conv c = md_conv_of(k, node->in[0], node->in[1], node->out);
   md_dense problem[MD_MAX_DENSE];
   int num = md_conv_problems(&c, problem);
   int64_t parts = 0;

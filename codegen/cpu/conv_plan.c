@@ -10,29 +10,24 @@ static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4
 static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
 enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8 };
 
-md_conv md_conv_of(md_kernel *k) {
+md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   const md_node *node = k->r->anchor;
   const md_graph *g = k->r->g;
-  md_conv c = {.k = k,
-               .node = node,
-               .src = node->in[0],
-               .w = node->in[1],
-               .dst = node->out,
-               .lanes = k->e.cpu->lanes};
+  md_conv c = {.k = k, .node = node, .src = src, .w = w, .dst = dst, .lanes = k->e.cpu->lanes};
   if (node->op == MD_OP_conv3d && node->num_in == 3) c.bias = node->in[2];
   c.flipped = node->op == MD_OP_conv3d_dgrad;
-  const md_type *src = md_type_in(g, c.src), *w = md_type_in(g, c.w), *dst = md_type_in(g, c.dst);
-  c.dtype = dst->dtype;
+  const md_shape *x = &md_type_in(g, src)->shape, *y = &md_type_in(g, dst)->shape;
+  c.dtype = md_type_in(g, node->out)->dtype;
   c.type = md_compute_type(&k->e, c.dtype);
-  c.n = src->shape.dim[0];
-  c.src_c = src->shape.dim[1];
-  c.dst_c = dst->shape.dim[1];
+  c.n = x->dim[0];
+  c.src_c = x->dim[1];
+  c.dst_c = y->dim[1];
   c.src_blocks = md_ceil_div(c.src_c, c.lanes);
   c.dst_blocks = md_ceil_div(c.dst_c, c.lanes);
   for (int i = 0; i < 3; i++) {
-    c.src_size[i] = src->shape.dim[2 + i];
-    c.dst_size[i] = dst->shape.dim[2 + i];
-    c.kernel[i] = w->shape.dim[2 + i];
+    c.src_size[i] = x->dim[2 + i];
+    c.dst_size[i] = y->dim[2 + i];
+    c.kernel[i] = md_type_in(g, w)->shape.dim[2 + i];
   }
   return c;
 }

@@ -28,33 +28,6 @@ static md_dtype scratch_dtype(const md_conv *c) { return c->dtype == MD_F64 ? MD
 static int64_t element_bytes(const md_conv *c) { return c->dtype == MD_F64 ? 8 : 4; }
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
 
-// The node as a forward convolution: its windows of x and pixels of dy.
-static md_conv forward_of(md_kernel *k) {
-  const md_node *node = k->r->anchor;
-  const md_graph *g = k->r->g;
-  const md_type *dy = md_type_in(g, node->in[0]), *x = md_type_in(g, node->in[1]);
-  const md_type *dw = md_type_in(g, node->out);
-  md_conv c = {.k = k,
-               .node = node,
-               .src = node->in[1],
-               .w = node->out,
-               .dst = node->in[0],
-               .dtype = dw->dtype,
-               .lanes = k->e.cpu->lanes};
-  c.type = md_compute_type(&k->e, c.dtype);
-  c.n = x->shape.dim[0];
-  c.src_c = x->shape.dim[1];
-  c.dst_c = dy->shape.dim[1];
-  c.src_blocks = md_ceil_div(c.src_c, c.lanes);
-  c.dst_blocks = md_ceil_div(c.dst_c, c.lanes);
-  for (int i = 0; i < 3; i++) {
-    c.src_size[i] = x->shape.dim[2 + i];
-    c.dst_size[i] = dy->shape.dim[2 + i];
-    c.kernel[i] = dw->shape.dim[2 + i];
-  }
-  return c;
-}
-
 // Offset in a split's dw of channel block (ob, ib), tap, row.
 static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64_t row) {
   md_emit *e = &g->k->e;
@@ -226,9 +199,10 @@ static void shrink_row(md_dense *d, int64_t rows) {
 }
 
 void md_emit_conv_wgrad(md_kernel *k) {
-  Wgrad g = {.k = k, .x = forward_of(k)};
+  const md_node *node = k->r->anchor;
+  // Seen as the forward convolution x -> dy: its windows of x, its pixels of dy.
+  Wgrad g = {.k = k, .dy = node->in[0], .x = md_conv_of(k, node->in[1], node->out, node->in[0])};
   md_conv *c = &g.x;
-  g.dy = c->dst;
   md_dense problem[MD_MAX_DENSE];
   md_conv_problems(c, problem);
   g.xd = problem[0];
