@@ -3,6 +3,7 @@
 // for each pass alone and for the pipelines; plans are carried out on real bytes.
 #include "models/models.h"
 #include "passes/passes.h"
+#include "tests/tolerance.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
@@ -568,6 +569,42 @@ START_TEST(no_gradient_is_made_for_inputs_and_key_networks) {
 }
 END_TEST
 
+// --- gradients of a whole graph
+
+static double loss_with(const md_graph *g, const char *state, int64_t at, double by) {
+  md_interp *in = start(g, false);
+  md_interp_state(in, state)->f[at] += by;
+  step(in);
+  double loss = md_interp_value(in, md_find_result(g, "loss"))->f[0];
+  md_interp_destroy(in);
+  return loss;
+}
+
+// Through convolutions, norms of two groupings, pooling, residuals and a matrix product.
+START_TEST(gradients_agree_with_differences) {
+  static const char *const pairs[][2] = {
+      {"w1", "dw1"}, {"g1", "dg1"}, {"b1", "db1"}, {"wf", "dwf"}, {"bf", "dbf"}};
+  md_graph *g = apply(parse(texts[0]), "autodiff,dce");
+  md_interp *in = start(g, false);
+  step(in);
+  for (int i = 0; i < MD_COUNT(pairs); i++) {
+    const md_tensor *grad = md_interp_value(in, md_find_result(g, pairs[i][1]));
+    int64_t n = md_elements(&grad->type.shape), stride = MD_MAX(n / 5, 1);
+    for (int64_t at = 0; at < n; at += stride) {
+      double h = MD_DIFFERENCE_STEP;
+      double slope =
+          (loss_with(g, pairs[i][0], at, h) - loss_with(g, pairs[i][0], at, -h)) / (2 * h);
+      double size = fabs(loss_with(g, pairs[i][0], at, 0));
+      ck_assert_msg(fabs(slope - grad->f[at]) <= md_difference_tolerance(size),
+                    "%s[%lld]: gradient %.12g, difference quotient %.12g", pairs[i][1],
+                    (long long)at, grad->f[at], slope);
+    }
+  }
+  md_interp_destroy(in);
+  md_graph_destroy(g);
+}
+END_TEST
+
 // --- the driver
 
 static void expect_error(const char *passes, const char *disable, const char *after,
@@ -628,5 +665,5 @@ SUITE_MAIN("passes", every_pass_keeps_the_meaning, every_level_keeps_the_meaning
            every_pass_is_idempotent_and_deterministic, any_number_of_rewrites_keeps_the_meaning,
            a_plan_computes_the_same_on_its_bytes, the_training_step_means_the_same_at_every_level,
            each_bank_is_read_once_forward_and_once_backward, normalised_copies_are_not_stored,
-           no_gradient_is_made_for_inputs_and_key_networks, wrong_pass_lists_are_told,
-           a_disabled_pass_does_not_run, an_op_without_gradient_is_named)
+           no_gradient_is_made_for_inputs_and_key_networks, gradients_agree_with_differences,
+           wrong_pass_lists_are_told, a_disabled_pass_does_not_run, an_op_without_gradient_is_named)
