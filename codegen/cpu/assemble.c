@@ -47,7 +47,8 @@ static void add_snapshot(md_assembly *s, md_val v, const char *options) {
   view->num_inputs = !is_leaf(s->g, v, MD_OP_constant);
   s->snapshot[v] = md_round_up(s->arena_bytes, 64);
   s->arena_bytes = s->snapshot[v] + md_type_bytes(md_type_in(s->g, v));
-  s->step[s->num_steps++] = (md_step){view, find_job(s, view, true, options), s->snapshot[v], "snapshot"};
+  s->step[s->num_steps++] =
+      (md_step){view, find_job(s, view, true, options), s->snapshot[v], "snapshot"};
 }
 
 void md_assembly_plan(md_assembly *s, const char *options) {
@@ -73,12 +74,19 @@ void md_assembly_plan(md_assembly *s, const char *options) {
 
 // --- the program
 
-typedef struct Names { int *input, *state; } Names;   // number of an input or state, by value
+typedef struct Names {
+  int *input, *state;
+} Names;  // number of an input or state, by value
 
 static md_arg arg_of(const md_assembly *s, const Names *names, md_val v, bool write) {
   const md_value *x = &s->g->value[v];
-  md_arg a = {.space = MD_IN_ARENA, .offset = x->offset, .bytes = md_type_bytes(&x->type),
-              .write = write, .name = x->name, .dtype = x->type.dtype, .block = x->type.block,
+  md_arg a = {.space = MD_IN_ARENA,
+              .offset = x->offset,
+              .bytes = md_type_bytes(&x->type),
+              .write = write,
+              .name = x->name,
+              .dtype = x->type.dtype,
+              .block = x->type.block,
               .rank = x->type.shape.rank};
   memcpy(a.dim, x->type.shape.dim, sizeof a.dim);
   md_val state = x->node->op == MD_OP_state ? v : x->storage;
@@ -110,8 +118,10 @@ static const char *name_of(const md_graph *g, md_val v, md_arena *a) {
 
 static md_spec spec_of(const md_graph *g, md_val v, const char *name, md_arena *a) {
   const md_type *t = md_type_in(g, v);
-  md_spec s = {.name = name ? md_strdup(a, name) : name_of(g, v, a), .dtype = t->dtype,
-               .rank = t->shape.rank, .bytes = md_elements(&t->shape) * md_dtype_size(t->dtype)};
+  md_spec s = {.name = name ? md_strdup(a, name) : name_of(g, v, a),
+               .dtype = t->dtype,
+               .rank = t->shape.rank,
+               .bytes = md_elements(&t->shape) * md_dtype_size(t->dtype)};
   memcpy(s.dim, t->shape.dim, sizeof s.dim);
   return s;
 }
@@ -152,16 +162,20 @@ static void add_cost(const md_region_view *r, md_launch *l) {
     md_node_cost(r->g, r->node[i], &cost);
     l->flops += cost.flops;
   }
-  for (int i = 0; i < r->num_inputs; i++) l->bytes += (double)md_type_bytes(md_type_in(r->g, r->input[i]));
-  for (int i = 0; i < r->num_outputs; i++) l->bytes += (double)md_type_bytes(md_type_in(r->g, r->output[i]));
+  for (int i = 0; i < r->num_inputs; i++)
+    l->bytes += (double)md_type_bytes(md_type_in(r->g, r->input[i]));
+  for (int i = 0; i < r->num_outputs; i++)
+    l->bytes += (double)md_type_bytes(md_type_in(r->g, r->output[i]));
 }
 
-static void add_launch(const md_assembly *s, const Names *names, md_program *p, const md_step *step) {
+static void add_launch(const md_assembly *s, const Names *names, md_program *p,
+                       const md_step *step) {
   const md_job *job = &s->job[step->job];
   const md_region_view *r = step->view;
   md_launch *l = &p->launch[p->num_launches++];
   *l = (md_launch){.name = md_strdup(p->arena, step->name ? step->name : "region"),
-                   .first_phase = p->num_phases, .num_phases = job->num_phases,
+                   .first_phase = p->num_phases,
+                   .num_phases = job->num_phases,
                    .first_arg = p->num_args};
   add_cost(r, l);
   for (int i = 0; i < job->num_phases; i++) {
@@ -169,7 +183,8 @@ static void add_launch(const md_assembly *s, const Names *names, md_program *p, 
     p->phase[p->num_phases].symbol = md_strdup(p->arena, job->phase[i].symbol);
     p->num_phases++;
   }
-  for (int i = 0; i < r->num_inputs; i++) add_arg(p, s->g, r->input[i], arg_of(s, names, r->input[i], false));
+  for (int i = 0; i < r->num_inputs; i++)
+    add_arg(p, s->g, r->input[i], arg_of(s, names, r->input[i], false));
   for (int i = 0; i < r->num_outputs; i++) {
     md_arg a = job->is_snapshot ? snapshot_of(s, names, r->output[i], true)
                                 : arg_of(s, names, r->output[i], true);
@@ -177,8 +192,10 @@ static void add_launch(const md_assembly *s, const Names *names, md_program *p, 
   }
   if (job->workspace_bytes > 0) {
     p->workspace_bytes = MD_MAX(p->workspace_bytes, job->workspace_bytes);
-    p->arg[p->num_args++] = (md_arg){.space = MD_IN_WORKSPACE, .bytes = job->workspace_bytes,
-                                     .write = true, .name = "workspace"};
+    p->arg[p->num_args++] = (md_arg){.space = MD_IN_WORKSPACE,
+                                     .bytes = job->workspace_bytes,
+                                     .write = true,
+                                     .name = "workspace"};
   }
   l->num_args = p->num_args - l->first_arg;
 }

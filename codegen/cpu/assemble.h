@@ -8,32 +8,40 @@
 // A kernel that is compiled once, however many launches use it.
 typedef struct md_job {
   const md_region_view *view;
-  bool is_snapshot;                // copies the one input (or makes the constant) into memory
+  bool is_snapshot;  // copies the one input (or makes the constant) into memory
   md_digest structure;
   const char *symbol;
-  md_arena *arena;                 // of the emission; phases live in it
+  md_arena *arena;  // of the emission; phases live in it
   // Filled by the job:
-  md_phase *phase; int num_phases;
+  md_phase *phase;
+  int num_phases;
   int64_t workspace_bytes;
   const char *lowering;
   md_text refusals, ir, assembly;
   md_object object;
   bool hit;
-  md_cpu_report report;            // times only
-  md_diags *diags;                 // NULL: of the job's own, dropped
+  md_cpu_report report;  // times only
+  md_diags *diags;       // NULL: of the job's own, dropped
   bool failed;
 } md_job;
 
 // One launch: the job that computes it and, for a snapshot, its place in the arena.
-typedef struct md_step { const md_region_view *view; int job; int64_t place; const char *name; } md_step;
+typedef struct md_step {
+  const md_region_view *view;
+  int job;
+  int64_t place;
+  const char *name;
+} md_step;
 
 typedef struct md_assembly {
   const md_graph *g;
   const md_cpu *cpu;
   md_arena *arena;
-  md_job *job; int num_jobs;
-  md_step *step; int num_steps;
-  int64_t *snapshot;               // by value: its place in the arena, or -1
+  md_job *job;
+  int num_jobs;
+  md_step *step;
+  int num_steps;
+  int64_t *snapshot;  // by value: its place in the arena, or -1
   int64_t arena_bytes;
 } md_assembly;
 

@@ -6,12 +6,20 @@
 #include <math.h>
 #include <string.h>
 
-struct md_memo { md_val val; md_spot at; md_ir ir; };
+struct md_memo {
+  md_val val;
+  md_spot at;
+  md_ir ir;
+};
 
 // --- formulas
 
 // A step of a formula: a number known now, or code.
-typedef struct step { bool known; double number; md_ir ir; } step;
+typedef struct step {
+  bool known;
+  double number;
+  md_ir ir;
+} step;
 
 typedef struct formula {
   md_emit *e;
@@ -19,7 +27,7 @@ typedef struct formula {
   int lanes;
   const md_node *node;
   md_ir *arg;
-  md_ir index;       // row-major, for random
+  md_ir index;  // row-major, for random
 } formula;
 
 static bool is_int(LLVMTypeRef t) { return LLVMGetTypeKind(t) == LLVMIntegerTypeKind; }
@@ -37,7 +45,8 @@ static md_ir truth(const formula *f, const step *s) {
                    : LLVMBuildFCmp(f->e->b, LLVMRealUNE, s->ir, zero, "");
 }
 
-// The type in which a and b can be compared without loss: integers as i64, so that large ids differ.
+// The type in which a and b can be compared without loss: integers as i64, so that large ids
+// differ.
 static LLVMTypeRef common(const formula *f, const step *a, const step *b) {
   md_emit *e = f->e;
   const step *both[] = {a, b};
@@ -66,7 +75,8 @@ static md_ir compare(const formula *f, md_expr_kind kind, const step *a, const s
                             : kind == MD_EX_LE ? LLVMRealOLE
                             : kind == MD_EX_EQ ? LLVMRealOEQ
                                                : LLVMRealUNE;
-  return is_int(t) ? LLVMBuildICmp(f->e->b, ints, x, y, "") : LLVMBuildFCmp(f->e->b, reals, x, y, "");
+  return is_int(t) ? LLVMBuildICmp(f->e->b, ints, x, y, "")
+                   : LLVMBuildFCmp(f->e->b, reals, x, y, "");
 }
 
 static md_ir integer(const formula *f, md_expr_kind kind, md_ir a, md_ir b) {
@@ -122,9 +132,7 @@ static step apply(const formula *f, const md_expr_node *x, const step *s) {
     if (a->known) return a->number != 0 ? *b : *c;
     r.ir = md_select(f->e, truth(f, a), as(f, b, f->type), as(f, c, f->type));
     return r;
-  case MD_EX_RANDOM:
-    r.ir = md_random_of(f->e, as(f, a, f->e->i64), f->index, f->type);
-    return r;
+  case MD_EX_RANDOM: r.ir = md_random_of(f->e, as(f, a, f->e->i64), f->index, f->type); return r;
   default: break;
   }
   bool two = x->kind <= MD_EX_DIV || x->kind == MD_EX_MIN || x->kind == MD_EX_MAX;
@@ -257,8 +265,11 @@ static md_ir value_at(md_body *b, md_val v, const md_spot *at) {
 }
 
 md_point md_point_of(int rank, md_ir *at, int lane_axis, int lanes, md_ir mask) {
-  md_point p = {.rank = rank, .tail = rank, .lane_axis = lanes > 1 ? lane_axis : -1,
-                .lanes = lanes, .mask = mask};
+  md_point p = {.rank = rank,
+                .tail = rank,
+                .lane_axis = lanes > 1 ? lane_axis : -1,
+                .lanes = lanes,
+                .mask = mask};
   memcpy(p.at, at, sizeof *at * (size_t)rank);
   return p;
 }

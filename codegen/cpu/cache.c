@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 enum { HEADER = 24 };
-static const char magic[] = "modist.o";
+static const char magic[8] = {'m', 'o', 'd', 'i', 's', 't', '.', 'o'};
 #define MAX_OBJECT ((int64_t)64 << 20)
 
 // NULL: no cache. In `a`.
@@ -53,13 +53,13 @@ static bool read_object(int fd, md_object *out) {
   if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid()) return false;
   if (st.st_size <= HEADER || st.st_size > MAX_OBJECT) return false;
   char header[HEADER];
-  if (!read_all(fd, header, sizeof header) || memcmp(header, magic, 8) != 0) return false;
+  if (!read_all(fd, header, sizeof header) || memcmp(header, magic, sizeof magic) != 0) return false;
   size_t bytes = (size_t)st.st_size - HEADER;
   char *data = malloc(bytes);
   if (!data) md_out_of_memory(bytes);
   if (read_all(fd, data, bytes)) {
     md_digest found = md_digest_of(data, bytes);
-    if (!memcmp(header + 8, &found, sizeof found)) {
+    if (!memcmp(header + sizeof magic, &found, sizeof found)) {
       *out = (md_object){.data = data, .bytes = bytes};
       return true;
     }
@@ -74,7 +74,8 @@ bool md_cache_read(md_digest key, md_object *out) {
   int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
   bool ok = fd >= 0 && read_object(fd, out);
   if (fd >= 0) close(fd);
-  if (fd >= 0 && !ok) md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "damaged cache file %s is made anew", path);
+  if (fd >= 0 && !ok)
+    md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "damaged cache file %s is made anew", path);
   md_arena_destroy(a);
   return ok;
 }
@@ -87,8 +88,8 @@ void md_cache_write(md_digest key, const md_object *o) {
   if (fd >= 0) {
     char header[HEADER];
     md_digest digest = md_digest_of(o->data, o->bytes);
-    memcpy(header, magic, 8);
-    memcpy(header + 8, &digest, sizeof digest);
+    memcpy(header, magic, sizeof magic);
+    memcpy(header + sizeof magic, &digest, sizeof digest);
     bool ok = write_all(fd, header, sizeof header) && write_all(fd, o->data, o->bytes);
     ok = close(fd) == 0 && ok && rename(temp, path) == 0;
     if (!ok) {

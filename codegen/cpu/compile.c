@@ -8,7 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct Run { md_assembly *assembly; const md_cpu_options *o; const char *options; } Run;
+typedef struct Run {
+  md_assembly *assembly;
+  const md_cpu_options *o;
+  const char *options;
+} Run;
 
 // --- one job
 
@@ -35,8 +39,8 @@ static void emit_dispose(md_emit *e) {
   LLVMContextDispose(e->ctx);
 }
 
-// Element by element, whatever the layout: both sides have the same. The input and the output are the
-// same value, so they are told apart by number.
+// Element by element, whatever the layout: both sides have the same. The input and the output are
+// the same value, so they are told apart by number.
 static void emit_snapshot(md_kernel *k) {
   md_emit *e = &k->e;
   md_val v = k->r->output[0];
@@ -109,8 +113,12 @@ static void run_job(void *ctx, int64_t item, int thread) {
   j->arena = md_arena_create();
   md_diags *own = md_diags_create();
   if (!j->diags) j->diags = own;
-  md_kernel k = {.e = emit_of(run->assembly->cpu, j->symbol), .r = j->view, .whole = j->view,
-                 .arena = j->arena, .symbol = j->symbol, .asan = run->o->asan};
+  md_kernel k = {.e = emit_of(run->assembly->cpu, j->symbol),
+                 .r = j->view,
+                 .whole = j->view,
+                 .arena = j->arena,
+                 .symbol = j->symbol,
+                 .asan = run->o->asan};
   bool ok = md_module_setup(k.e.mod, run->assembly->cpu, j->diags) && emit_job(j, &k);
   if (ok && run->o->llvm_ir) {
     char *text = LLVMPrintModuleToString(k.e.mod);
@@ -124,7 +132,8 @@ static void run_job(void *ctx, int64_t item, int thread) {
   j->report.emit_ms = (double)(md_now_ns() - start) * 1e-6;
   j->hit = ok && !run->o->no_cache && md_cache_read(key, &j->object);
   if (ok && !j->hit) {
-    ok = md_object_compile(k.e.mod, run->assembly->cpu, run->o->asan, &j->object, &j->report, j->diags);
+    ok = md_object_compile(k.e.mod, run->assembly->cpu, run->o->asan, &j->object, &j->report,
+                           j->diags);
     if (ok && !run->o->no_cache) md_cache_write(key, &j->object);
   }
   j->failed = !ok;
@@ -176,10 +185,12 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
   for (int i = 0; i < s->num_steps; i++) {
     const md_job *j = &s->job[s->step[i].job];
     md_cpu_kernel_report *k = &r->kernel[i];
-    *k = (md_cpu_kernel_report){.region = md_strdup(r->arena, s->step[i].name),
-                                .lowering = md_strdup(r->arena, j->lowering),
-                                .why_not = md_strdup(r->arena, j->refusals.len ? j->refusals.s : ""),
-                                .phases = j->num_phases, .shared_with = -1};
+    *k =
+        (md_cpu_kernel_report){.region = md_strdup(r->arena, s->step[i].name),
+                               .lowering = md_strdup(r->arena, j->lowering),
+                               .why_not = md_strdup(r->arena, j->refusals.len ? j->refusals.s : ""),
+                               .phases = j->num_phases,
+                               .shared_with = -1};
     for (int e = 0; e < i && k->shared_with < 0; e++) {
       if (s->step[e].job == s->step[i].job) k->shared_with = e;
     }
@@ -201,7 +212,8 @@ static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program 
   p->code_free = md_jit_free;
   for (int i = 0; i < p->num_phases; i++) {
     if (md_jit_lookup(p->code, p->phase[i].symbol)) continue;
-    return md_error(d, E0830, MD_NOWHERE, "LLVM could not place kernel %s in memory", p->phase[i].symbol);
+    return md_error(d, E0830, MD_NOWHERE, "LLVM could not place kernel %s in memory",
+                    p->phase[i].symbol);
   }
   return true;
 }
@@ -236,8 +248,9 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
   md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
   unsigned major, minor, patch;
   LLVMGetVersion(&major, &minor, &patch);
-  const char *options = md_format(s.arena, "modist %s llvm %u.%u.%u %s %s%s", MODIST_VERSION, major,
-                                  minor, patch, cpu->llvm_cpu, cpu->features, o->asan ? " asan" : "");
+  const char *options =
+      md_format(s.arena, "modist %s llvm %u.%u.%u %s %s%s", MODIST_VERSION, major, minor, patch,
+                cpu->llvm_cpu, cpu->features, o->asan ? " asan" : "");
   Run run = {&s, o, options};
   md_assembly_plan(&s, options);
   bool ok = run_jobs(&run, d);

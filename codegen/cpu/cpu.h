@@ -13,11 +13,11 @@
 typedef enum md_cpu_level { MD_CPU_GENERIC, MD_CPU_SSE42, MD_CPU_AVX2, MD_CPU_AVX512 } md_cpu_level;
 typedef struct md_cpu {
   md_cpu_level level;
-  const char *name;       // "avx2": what --cpu= takes
-  const char *llvm_cpu;   // "x86-64-v3"
-  const char *features;   // LLVM's spelling, on top of llvm_cpu
-  int lanes;              // f32 elements of a vector register = channel block
-  int registers;          // vector registers
+  const char *name;      // "avx2": what --cpu= takes
+  const char *llvm_cpu;  // "x86-64-v3"
+  const char *features;  // LLVM's spelling, on top of llvm_cpu
+  int lanes;             // f32 elements of a vector register = channel block
+  int registers;         // vector registers
   bool fma;
   int64_t l1_bytes, l2_bytes;
 } md_cpu;
@@ -25,7 +25,7 @@ typedef struct md_cpu {
 // unknown name, E0421 this machine lacks it and the code must run here).
 const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d);
 int md_cpu_count(void);
-const md_cpu *md_cpu_at(int i);         // best last
+const md_cpu *md_cpu_at(int i);  // best last
 const md_cpu *md_cpu_native(void);
 md_target_facts md_cpu_facts(const md_cpu *cpu);
 void md_cpu_llvm_version(char *text, int size);  // "19.1.7"
@@ -33,33 +33,34 @@ void md_cpu_llvm_version(char *text, int size);  // "19.1.7"
 // --- compile.c -----------------------------------------------------------------------------------
 
 typedef struct md_cpu_options {
-  const char *cpu;        // cap; NULL: native
-  bool asan;              // instrument the generated code
-  bool no_cache;          // neither read nor write the object cache
-  bool want_image;        // link p->image for an artefact (ld.lld)
-  bool no_code;           // compile only: the machine need not have the target's instructions
-  bool want_graph_text;   // keep the graph's text in the program
-  md_text *llvm_ir;       // gets the IR of all kernels, as emitted; NULL: not wanted
-  md_text *assembly;      // gets the assembly of all kernels; NULL: not wanted
-} md_cpu_options;           // zero is the default
+  const char *cpu;       // cap; NULL: native
+  bool asan;             // instrument the generated code
+  bool no_cache;         // neither read nor write the object cache
+  bool want_image;       // link p->image for an artefact (ld.lld)
+  bool no_code;          // compile only: the machine need not have the target's instructions
+  bool want_graph_text;  // keep the graph's text in the program
+  md_text *llvm_ir;      // gets the IR of all kernels, as emitted; NULL: not wanted
+  md_text *assembly;     // gets the assembly of all kernels; NULL: not wanted
+} md_cpu_options;        // zero is the default
 
 typedef struct md_cpu_kernel_report {
-  const char *region;     // name
-  const char *lowering;   // row that took it: "conv3d direct", "stream", "plain loops"
-  const char *why_not;    // refusals of the rows before it that name its anchor; may be empty
+  const char *region;    // name
+  const char *lowering;  // row that took it: "conv3d direct", "stream", "plain loops"
+  const char *why_not;   // refusals of the rows before it that name its anchor; may be empty
   int phases;
-  int shared_with;        // index of an identical launch compiled before, or -1
+  int shared_with;  // index of an identical launch compiled before, or -1
 } md_cpu_kernel_report;
 typedef struct md_cpu_report {
   double emit_ms, optimise_ms, codegen_ms, link_ms;
   int launches, distinct, cache_hits;
   int64_t object_bytes;
-  md_cpu_kernel_report *kernel; int num_kernels;   // in `arena`
-  md_arena *arena;        // set by the caller; may be NULL: then no kernel rows
+  md_cpu_kernel_report *kernel;
+  int num_kernels;  // in `arena`
+  md_arena *arena;  // set by the caller; may be NULL: then no kernel rows
 } md_cpu_report;
 
-// `g` must have been through the passes (regions, memory plan). NULL: reported. The program owns its
-// code. `report` may be NULL.
+// `g` must have been through the passes (regions, memory plan). NULL: reported. The program owns
+// its code. `report` may be NULL.
 md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
                            md_diags *d);
 

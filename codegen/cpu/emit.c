@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Arithmetic on scalars and vectors alike. The builder folds constants; what it does not fold (x + 0,
-// x * 1) is folded here, so that the shapes of a region disappear from its code.
+// Arithmetic on scalars and vectors alike. The builder folds constants; what it does not fold (x +
+// 0, x * 1) is folded here, so that the shapes of a region disappear from its code.
 #include "codegen/cpu/emit.h"
 
 #include <math.h>
@@ -30,9 +30,7 @@ LLVMTypeRef md_lanes_type(LLVMTypeRef scalar, int lanes) {
   return lanes == 1 ? scalar : LLVMVectorType(scalar, (unsigned)lanes);
 }
 
-static bool is_vector(md_ir v) {
-  return LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind;
-}
+static bool is_vector(md_ir v) { return LLVMGetTypeKind(LLVMTypeOf(v)) == LLVMVectorTypeKind; }
 
 int md_lanes_of(md_ir v) { return is_vector(v) ? (int)LLVMGetVectorSize(LLVMTypeOf(v)) : 1; }
 
@@ -247,8 +245,8 @@ md_ir md_round_bf16(md_emit *e, md_ir v) {
   int lanes = md_lanes_of(v);
   LLVMTypeRef ints = md_lanes_type(e->i32, lanes), floats = md_lanes_type(e->f32, lanes);
   md_ir bits = LLVMBuildBitCast(e->b, v, ints, "");
-  md_ir odd = LLVMBuildAnd(e->b, LLVMBuildLShr(e->b, bits, int_like(bits, 16), ""),
-                           int_like(bits, 1), "");
+  md_ir odd =
+      LLVMBuildAnd(e->b, LLVMBuildLShr(e->b, bits, int_like(bits, 16), ""), int_like(bits, 1), "");
   md_ir up = LLVMBuildAdd(e->b, LLVMBuildAdd(e->b, bits, int_like(bits, 0x7fff), ""), odd, "");
   md_ir nan = LLVMBuildFCmp(e->b, LLVMRealUNO, v, v, "");
   md_ir quiet = LLVMBuildOr(e->b, bits, int_like(bits, 0x400000), "");

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Loops, conditions, and variables. A loop is rotated (test at the end), so that what does not change
-// in it can move before it; one that runs once is no loop at all.
+// Loops, conditions, and variables. A loop is rotated (test at the end), so that what does not
+// change in it can move before it; one that runs once is no loop at all.
 #include "codegen/cpu/emit.h"
 
 static LLVMBasicBlockRef new_block(md_emit *e, const char *name) {

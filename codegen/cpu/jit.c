@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Modules -> objects -> code in this process. Objects are made by a target machine, so that they can
-// be cached and linked into artefacts; LLJIT only places them (W^X: never writable and executable).
+// Modules -> objects -> code in this process. Objects are made by a target machine, so that they
+// can be cached and linked into artefacts; LLJIT only places them (W^X: never writable and
+// executable).
 #include "codegen/cpu/emit.h"
 
 #include <llvm-c/Error.h>
@@ -52,8 +53,7 @@ static LLVMTargetMachineRef machine_of(const md_cpu *cpu, md_diags *d) {
     failed(d, "find the target of this machine", message);
   } else {
     machine = LLVMCreateTargetMachine(target, triple, cpu->llvm_cpu, cpu->features,
-                                      LLVMCodeGenLevelDefault, LLVMRelocPIC,
-                                      LLVMCodeModelDefault);
+                                      LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelDefault);
   }
   LLVMDisposeMessage(triple);
   return machine;
@@ -112,7 +112,8 @@ bool md_assembly_text(LLVMModuleRef mod, const md_cpu *cpu, md_text *to, md_diag
   LLVMMemoryBufferRef buffer = NULL;
   char *message = NULL;
   bool ok = run_passes(copy, pipeline, machine, d);
-  if (ok && LLVMTargetMachineEmitToMemoryBuffer(machine, copy, LLVMAssemblyFile, &message, &buffer)) {
+  if (ok &&
+      LLVMTargetMachineEmitToMemoryBuffer(machine, copy, LLVMAssemblyFile, &message, &buffer)) {
     ok = failed(d, "print the assembly of a kernel", message);
   }
   if (ok) {

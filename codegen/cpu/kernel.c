@@ -21,7 +21,9 @@ static bool listed(const md_val *vals, int num, md_val v) {
   return false;
 }
 
-bool md_is_output(const md_region_view *r, md_val v) { return listed(r->output, r->num_outputs, v); }
+bool md_is_output(const md_region_view *r, md_val v) {
+  return listed(r->output, r->num_outputs, v);
+}
 
 // Inputs in the order of their first use, so that equal regions have equal lists.
 static void find_inputs(md_region_view *r, md_arena *a) {
@@ -99,7 +101,10 @@ bool md_in_epilogue(const md_region_view *r, const md_node *n) {
 // --- memory
 
 // Where a value lies: in a state or input (its value number), or in the arena (0).
-typedef struct home { md_val owner; int64_t offset, bytes; } home;
+typedef struct home {
+  md_val owner;
+  int64_t offset, bytes;
+} home;
 
 static home home_of(const md_graph *g, md_val v) {
   const md_value *x = &g->value[v];
@@ -157,10 +162,12 @@ void md_phase_begin(md_kernel *k, const char *what, int64_t items, int64_t scrat
   e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->void_, params, 3, false));
   add_enum_attribute(e, e->fn, (unsigned)LLVMAttributeFunctionIndex, "nounwind");
   add_attribute(e, e->fn, "no-builtins", "true");
-  if (k->asan) add_enum_attribute(e, e->fn, (unsigned)LLVMAttributeFunctionIndex, "sanitize_address");
+  if (k->asan)
+    add_enum_attribute(e, e->fn, (unsigned)LLVMAttributeFunctionIndex, "sanitize_address");
   if (e->cpu->lanes == 16) add_attribute(e, e->fn, "min-legal-vector-width", "512");
   const char *names[] = {"arg", "item", "scratch"};
-  for (unsigned i = 0; i < 3; i++) LLVMSetValueName2(LLVMGetParam(e->fn, i), names[i], strlen(names[i]));
+  for (unsigned i = 0; i < 3; i++)
+    LLVMSetValueName2(LLVMGetParam(e->fn, i), names[i], strlen(names[i]));
   add_enum_attribute(e, e->fn, 1, "noalias");
   add_enum_attribute(e, e->fn, 3, "noalias");
   e->entry = LLVMAppendBasicBlockInContext(e->ctx, e->fn, "entry");

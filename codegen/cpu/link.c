@@ -20,8 +20,6 @@
 #endif
 #define MAX_IMAGE ((int64_t)1 << 30)
 
-extern char **environ;
-
 static bool save(const char *path, const char *data, size_t len, md_diags *d) {
   FILE *f = fopen(path, "wxe");
   bool ok = f && fwrite(data, 1, len, f) == len;
@@ -49,7 +47,8 @@ static bool run(char *const *argv, const char *log, md_diags *d) {
     return false;
   }
   int status;
-  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {}
+  while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
+  }
   if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return true;
   if (WIFEXITED(status) && WEXITSTATUS(status) == 127) {
     md_error(d, E0430, MD_NOWHERE, "%s cannot be started", argv[0]);
@@ -68,7 +67,8 @@ bool md_link_image(const md_object *objects, int num, md_arena *a, const void **
                    size_t *bytes, md_diags *d) {
   const char *tmp = getenv("TMPDIR");
   char *dir = md_format(a, "%s/modist-XXXXXX", tmp && *tmp ? tmp : "/tmp");
-  if (!mkdtemp(dir)) return md_error(d, E0831, MD_IN_FILE(dir), "cannot be made: %s", strerror(errno));
+  if (!mkdtemp(dir))
+    return md_error(d, E0831, MD_IN_FILE(dir), "cannot be made: %s", strerror(errno));
   char *out = md_format(a, "%s/host.so", dir), *log = md_format(a, "%s/log", dir);
   char *response = md_format(a, "%s/objects", dir);
   md_text list = {0};
@@ -79,9 +79,25 @@ bool md_link_image(const md_object *objects, int num, md_arena *a, const void **
     md_put(&list, "\"%s\"\n", path);
   }
   ok = ok && save(response, list.s ? list.s : "", list.len, d);
-  char *argv[] = {md_strdup(a, program()), "-shared", "-nostdlib", "-z", "defs", "-z", "text",
-                  "-z", "noexecstack", "-z", "relro", "-z", "now", "--build-id=none",
-                  "--hash-style=gnu", "-o", out, md_format(a, "@%s", response), NULL};
+  char *argv[] = {md_strdup(a, program()),
+                  "-shared",
+                  "-nostdlib",
+                  "-z",
+                  "defs",
+                  "-z",
+                  "text",
+                  "-z",
+                  "noexecstack",
+                  "-z",
+                  "relro",
+                  "-z",
+                  "now",
+                  "--build-id=none",
+                  "--hash-style=gnu",
+                  "-o",
+                  out,
+                  md_format(a, "@%s", response),
+                  NULL};
   ok = ok && run(argv, log, d);
   char *data = NULL;
   ok = ok && md_file_read(out, MAX_IMAGE, E0831, d, &data, bytes);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Choosing a kernel: an ordered list of rows, the first without an objection takes the region. The
-// last takes any: it runs the anchor alone, with what surrounds it as stream phases before and after.
+// last takes any: it runs the anchor alone, with what surrounds it as stream phases before and
+// after.
 #include "codegen/cpu/emit.h"
 
 #include <string.h>
@@ -10,7 +11,8 @@ static const char *refuse_none(const md_region_view *r, const md_cpu *cpu) {
   return r->anchor && r->num_nodes > 1 ? NULL : "";
 }
 
-// Brings the anchor's operands into memory, lowers the anchor as a region of its own, then the rest.
+// Brings the anchor's operands into memory, lowers the anchor as a region of its own, then the
+// rest.
 static void emit_apart(md_kernel *k) {
   const md_region_view *r = k->r;
   const md_node *anchor = r->anchor;
@@ -34,7 +36,7 @@ static const md_lowering apart_rows[] = {{"anchor apart", refuse_none, emit_apar
 
 const md_lowering *md_lower(const md_region_view *r, const md_cpu *cpu, md_text *refusals) {
   const md_lowering *const tables[] = {
-      md_stream_rows, md_conv_rows, md_matmul_rows, md_nce_rows,  md_pool_rows,
+      md_stream_rows, md_conv_rows, md_matmul_rows, md_nce_rows, md_pool_rows,
       md_row_rows,    md_move_rows, md_image_rows,  apart_rows,
   };
   for (int i = 0; i < MD_COUNT(tables); i++) {

@@ -56,8 +56,8 @@ static md_ir is_equal(md_emit *e, md_ir a, md_ir b) {
   return LLVMBuildFCmp(e->b, LLVMRealOEQ, a, b, "");
 }
 
-// e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2; e^r by its Taylor series. ln 2 in two parts, the
-// first with so few bits that n * ln2_hi is exact. 2^n in two factors reaches the subnormals.
+// e^x = 2^n e^r, n = round(x / ln 2), |r| <= ln 2 / 2; e^r by its Taylor series. ln 2 in two parts,
+// the first with so few bits that n * ln2_hi is exact. 2^n in two factors reaches the subnormals.
 md_ir md_exp_of(md_emit *e, md_ir x) {
   format f = format_of(e, x);
   bool is_double = f.scalar == e->f64;
@@ -66,7 +66,8 @@ md_ir md_exp_of(md_emit *e, md_ir x) {
   md_ir in = md_fmin(e, md_fmax(e, x, constant(e, &f, f.exp_lo)), constant(e, &f, f.exp_hi));
   md_ir scaled = md_fmul(e, in, constant(e, &f, 1 / M_LN2));
   md_ir shifted = md_fadd(e, scaled, constant(e, &f, f.magic));
-  md_ir n = LLVMBuildSub(e->b, to_bits(e, &f, shifted), to_bits(e, &f, constant(e, &f, f.magic)), "");
+  md_ir n =
+      LLVMBuildSub(e->b, to_bits(e, &f, shifted), to_bits(e, &f, constant(e, &f, f.magic)), "");
   md_ir whole = md_fsub(e, shifted, constant(e, &f, f.magic));
   md_ir r = md_fsub(e, in, md_fmul(e, whole, constant(e, &f, ln2_hi)));
   r = md_fsub(e, r, md_fmul(e, whole, constant(e, &f, ln2_lo)));
@@ -102,16 +103,18 @@ md_ir md_log_of(md_emit *e, md_ir x) {
   md_ir s = md_fdiv(e, g, md_fadd(e, g, constant(e, &f, 2)));
   md_ir z = md_fmul(e, s, s);
   md_ir sum = constant(e, &f, 2.0 / (2 * f.log_terms + 1));
-  for (int i = f.log_terms - 1; i >= 1; i--) sum = md_fma(e, sum, z, constant(e, &f, 2.0 / (2 * i + 1)));
+  for (int i = f.log_terms - 1; i >= 1; i--)
+    sum = md_fma(e, sum, z, constant(e, &f, 2.0 / (2 * i + 1)));
   sum = md_fmul(e, sum, z);
   md_ir half_square = md_fmul(e, md_fmul(e, g, constant(e, &f, 0.5)), g);
   md_ir small_k = LLVMBuildIntCast2(e->b, k, md_lanes_type(e->i32, f.lanes), true, "");
   md_ir exponent = md_convert(e, small_k, f.scalar);
-  exponent = md_fsub(e, exponent, md_select(e, tiny, constant(e, &f, log2(lift)), constant(e, &f, 0)));
+  exponent =
+      md_fsub(e, exponent, md_select(e, tiny, constant(e, &f, log2(lift)), constant(e, &f, 0)));
   double ln2_hi = is_double ? 0x1.62e42fee00000p-1 : 0x1.62e4p-1;
   double ln2_lo = is_double ? 0x1.a39ef35793c76p-33 : 0x1.7f7d1cf79abcap-20;
-  md_ir low = md_fma(e, exponent, constant(e, &f, ln2_lo),
-                     md_fmul(e, s, md_fadd(e, half_square, sum)));
+  md_ir low =
+      md_fma(e, exponent, constant(e, &f, ln2_lo), md_fmul(e, s, md_fadd(e, half_square, sum)));
   md_ir r = md_fadd(e, md_fmul(e, exponent, constant(e, &f, ln2_hi)),
                     md_fsub(e, g, md_fsub(e, half_square, low)));
   md_ir zero = constant(e, &f, 0), inf = constant(e, &f, INFINITY);
@@ -151,12 +154,10 @@ md_ir md_tanh_of(md_emit *e, md_ir x) {
   return md_select(e, md_flt(e, size, constant(e, &f, 0.625)), near, far);
 }
 
-md_ir md_sqrt_of(md_emit *e, md_ir x) {
-  return md_intrinsic(e, "llvm.sqrt", &x, 1, LLVMTypeOf(x));
-}
+md_ir md_sqrt_of(md_emit *e, md_ir x) { return md_intrinsic(e, "llvm.sqrt", &x, 1, LLVMTypeOf(x)); }
 
-// Adding 2^mantissa rounds to a whole number; targets without a rounding instruction would call libm.
-// From there on every number is whole.
+// Adding 2^mantissa rounds to a whole number; targets without a rounding instruction would call
+// libm. From there on every number is whole.
 md_ir md_floor_of(md_emit *e, md_ir x) {
   if (e->cpu->level >= MD_CPU_SSE42) return md_intrinsic(e, "llvm.floor", &x, 1, LLVMTypeOf(x));
   format f = format_of(e, x);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The loops of a stream region. An axis is kept (it is in the reductions' results) or folded. Kept
-// axes make cells; a cell's places are walked by the folded axes, the innermost of them a plain loop:
+// axes make cells; a cell's places are walked by the folded axes, the innermost of them a plain
+// loop:
 //
 //   item -> cells x part:    for cell:  acc = 0
 //                                       for outer in part:  for inner:  store values, acc += terms
@@ -15,30 +16,34 @@
 
 enum {
   MAX_ITEMS = 64,
-  ITEM_WORK = 1 << 14,   // elements that are worth an item
-  CHUNK = 1 << 12,       // elements of the flat axis that one inner loop walks
+  ITEM_WORK = 1 << 14,  // elements that are worth an item
+  CHUNK = 1 << 12,      // elements of the flat axis that one inner loop walks
 };
 
 // index of axis += i * scale, i < count
-typedef struct Axis { int axis; int64_t count, scale; bool kept; } Axis;
+typedef struct Axis {
+  int axis;
+  int64_t count, scale;
+  bool kept;
+} Axis;
 
 typedef struct Walk {
   md_nest *n;
   md_kernel *k;
   md_emit *e;
   int lanes, lane_axis, tail;
-  int64_t flat;                       // length of the merged axes
+  int64_t flat;  // length of the merged axes
   int64_t flat_step;
   bool flat_kept, lanes_kept;
-  int num_kept, num_folded;           // folded: all but the inner loop
+  int num_kept, num_folded;  // folded: all but the inner loop
   Axis kept[MD_MAX_RANK + 2], folded[MD_MAX_RANK + 2];
   bool inner_is_flat;
-  int64_t chunk;                      // inner_is_flat: elements of the flat axis
-  Axis inner;                         // else
+  int64_t chunk;  // inner_is_flat: elements of the flat axis
+  Axis inner;     // else
   int64_t cells, domain, parts;
   int num_acc;
   md_var acc[MD_NEST_VALUES * MD_MAX_QUANTITIES];
-  int64_t partials;                   // in the workspace
+  int64_t partials;  // in the workspace
 } Walk;
 
 static int64_t product(const Axis *a, int num) {
@@ -47,7 +52,7 @@ static int64_t product(const Axis *a, int num) {
   return p;
 }
 
-static bool is_kept(const md_nest *n, int axis) { return n->kept >> axis & 1; }
+static bool is_kept(const md_nest *n, int axis) { return n->kept >> (unsigned)axis & 1; }
 
 static void add_axis(Walk *w, Axis a) {
   if (a.count == 1) return;
@@ -132,8 +137,11 @@ static md_ir lane_mask(Walk *w, const md_ir *index) {
 }
 
 static md_point point_at(const Walk *w, const md_ir *index, md_ir mask) {
-  md_point p = {.rank = w->n->shape->rank, .tail = w->tail, .lanes = w->lanes,
-                .lane_axis = w->lanes > 1 ? w->lane_axis : -1, .mask = mask};
+  md_point p = {.rank = w->n->shape->rank,
+                .tail = w->tail,
+                .lanes = w->lanes,
+                .lane_axis = w->lanes > 1 ? w->lane_axis : -1,
+                .mask = mask};
   for (int i = 0; i < p.rank && i <= p.tail; i++) p.at[i] = index[i];
   return p;
 }
@@ -143,7 +151,8 @@ static md_point result_at(const Walk *w, const md_node *r, const md_ir *index, m
   md_emit *e = w->e;
   const md_nest *n = w->n;
   bool has_lanes = w->lanes > 1 && w->lanes_kept;
-  md_point p = {.lanes = has_lanes ? w->lanes : 1, .lane_axis = -1, .mask = has_lanes ? mask : NULL};
+  md_point p = {
+      .lanes = has_lanes ? w->lanes : 1, .lane_axis = -1, .mask = has_lanes ? mask : NULL};
   if (r->op == MD_OP_moments || r->op == MD_OP_batch_norm_sums) {
     int64_t per_group = n->shape->dim[0] / n->groups;
     md_ir at[] = {n->groups > 1 ? md_idivc(e, index[0], per_group) : md_i64(e, 0), index[1]};
@@ -204,7 +213,8 @@ static void visit_flat(Walk *w, md_body *b, md_ir *index) {
   }
   bool exact = w->flat % w->lanes == 0;
   md_ir length = md_isub(e, end, begin);
-  md_ir whole = exact ? end : md_iadd(e, begin, md_imulc(e, md_idivc(e, length, w->lanes), w->lanes));
+  md_ir whole =
+      exact ? end : md_iadd(e, begin, md_imulc(e, md_idivc(e, length, w->lanes), w->lanes));
   md_loop l = md_loop_begin(e, begin, whole, w->lanes, "p");
   at[w->tail] = l.i;
   visit(w, b, at, NULL);
@@ -238,7 +248,8 @@ static void store_results(Walk *w, const md_ir *index, const md_ir *total) {
   for (int i = 0, acc = 0; i < w->n->num_reduces; i++) {
     const md_node *r = w->n->reduce[i];
     int64_t results = w->n->groups;
-    for (int a = 0; a < w->n->shape->rank; a++) results *= is_kept(w->n, a) ? w->n->shape->dim[a] : 1;
+    for (int a = 0; a < w->n->shape->rank; a++)
+      results *= is_kept(w->n, a) ? w->n->shape->dim[a] : 1;
     md_point p = result_at(w, r, index, mask);
     md_reduce_store(&b, r, count / results, &p, &total[acc]);
     acc += md_reduce_quantities(r);
@@ -339,7 +350,8 @@ static void emit_merge(Walk *w) {
   md_phase_begin(w->k, "merge", w->cells, 0);
   new_accumulators(w, lanes);
   clear_accumulators(w, lanes);
-  md_ir from = md_workspace(w->k, w->partials), total[MD_COUNT(w->acc)], index[MD_MAX_RANK];
+  md_ir from = md_workspace(w->k, w->partials), index[MD_MAX_RANK];
+  md_ir total[MD_COUNT(w->acc)] = {0};
   md_loop l = md_loop_begin(e, md_i64(e, 0), md_i64(e, w->parts), 1, "part");
   for (int i = 0, acc = 0; i < w->n->num_reduces; i++) {
     const md_node *r = w->n->reduce[i];

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Where an element of a result comes from: index maps of views and of lettered axes, and the address
-// of an element in memory. An index is affine in the lane (base + lane * step) as long as it can be,
-// else a vector of its own; axes stay merged as long as no map takes them apart.
+// Where an element of a result comes from: index maps of views and of lettered axes, and the
+// address of an element in memory. An index is affine in the lane (base + lane * step) as long as
+// it can be, else a vector of its own; axes stay merged as long as no map takes them apart.
 #include "codegen/cpu/place.h"
 
 #include <string.h>
@@ -31,11 +31,13 @@ static md_index index_scale(md_emit *e, md_index x, int64_t by, int lanes) {
 
 static md_index index_add(md_emit *e, md_index a, md_index b, int lanes) {
   if (a.vec || b.vec) {
-    return (md_index){.vec = md_iadd(e, md_index_vector(e, &a, lanes), md_index_vector(e, &b, lanes))};
+    return (md_index){.vec =
+                          md_iadd(e, md_index_vector(e, &a, lanes), md_index_vector(e, &b, lanes))};
   }
   bool a_aligned = a.aligned || const_or(a.base, 1) % lanes == 0;
   bool b_aligned = b.aligned || const_or(b.base, 1) % lanes == 0;
-  return (md_index){.base = md_iadd(e, a.base, b.base), .step = a.step + b.step,
+  return (md_index){.base = md_iadd(e, a.base, b.base),
+                    .step = a.step + b.step,
                     .aligned = a_aligned && b_aligned};
 }
 
@@ -113,8 +115,9 @@ md_index md_flat_index(md_emit *e, const md_spot *s, const md_shape *shape) {
   return index_add(e, flat, s->at[last], s->lanes);
 }
 
-// Merged axes tail.. of a result: may they stay so in an operand whose axis j is result axis from[j]?
-// *start: the operand's first merged axis. *touched: does the operand depend on them at all?
+// Merged axes tail.. of a result: may they stay so in an operand whose axis j is result axis
+// from[j]? *start: the operand's first merged axis. *touched: does the operand depend on them at
+// all?
 static bool keeps_tail(const md_shape *shape, const md_shape *in, const int *from, int tail,
                        int *start, bool *touched) {
   int merged = shape->rank - tail;
@@ -135,7 +138,8 @@ static md_spot pick_axes(md_emit *e, const md_spot *s, const md_shape *shape, co
   int start;
   bool touched, keep = keeps_tail(shape, in, from, s->tail, &start, &touched);
   md_spot full = keep || !touched ? *s : unmerged(e, s, shape);
-  md_spot r = {.rank = in->rank, .tail = keep ? start : in->rank, .lanes = s->lanes, .mask = s->mask};
+  md_spot r = {
+      .rank = in->rank, .tail = keep ? start : in->rank, .lanes = s->lanes, .mask = s->mask};
   for (int j = 0; j < in->rank && j <= r.tail; j++) {
     bool zero = from[j] < 0 || (in->dim[j] == 1 && !(keep && j == start));
     r.at[j] = zero ? scalar_index(md_i64(e, 0)) : full.at[from[j]];
@@ -221,8 +225,8 @@ static md_spot of_flip(md_emit *e, const md_node *n, const md_spot *s, const md_
   return r;
 }
 
-// Both shapes are cut into the smallest groups of axes with equal products; what is not in a changed
-// group keeps its index. A changed last group stays merged in the operand.
+// Both shapes are cut into the smallest groups of axes with equal products; what is not in a
+// changed group keeps its index. A changed last group stays merged in the operand.
 static md_spot of_reshape(md_emit *e, const md_spot *s, const md_shape *out, const md_shape *in) {
   md_spot r = {.rank = in->rank, .tail = in->rank, .lanes = s->lanes, .mask = s->mask};
   md_spot full = *s;
@@ -234,7 +238,8 @@ static md_spot of_reshape(md_emit *e, const md_spot *s, const md_shape *out, con
       if (pi < pj) pi *= out->dim[i++];
       else pj *= in->dim[j++];
     }
-    if (i0 == full.tail && full.tail < full.rank) {  // the groups from here on are merged as they are
+    if (i0 == full.tail &&
+        full.tail < full.rank) {  // the groups from here on are merged as they are
       r.tail = j0;
       r.at[j0] = full.at[i0];
       return r;

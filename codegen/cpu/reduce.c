@@ -33,8 +33,8 @@ void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, md_ir *ter
     if (p->lane_axis != 1) {  // one channel for all lanes
       statistics = md_point_of(2, at, -1, 1, NULL);
     }
-    md_ir mean = md_splat(e, md_body_value(b, n->in[2], &statistics),
-                          p->lane_axis == 1 ? 1 : p->lanes);
+    md_ir mean =
+        md_splat(e, md_body_value(b, n->in[2], &statistics), p->lane_axis == 1 ? 1 : p->lanes);
     md_ir away = md_fsub(e, md_body_value(b, n->in[1], p), mean);
     term[1] = md_fmul(e, term[0], md_convert(e, away, e->f64));
   }

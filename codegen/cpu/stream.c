@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stream regions: pointwise, view and reduce nodes without an anchor. Values are made in stages: what
-// needs no reduction first, then what needs one, and so on. In a stage, values of one shape and the
-// reductions over it share a walk; what lies over one of its operands comes last.
+// Stream regions: pointwise, view and reduce nodes without an anchor. Values are made in stages:
+// what needs no reduction first, then what needs one, and so on. In a stage, values of one shape
+// and the reductions over it share a walk; what lies over one of its operands comes last.
 #include "codegen/cpu/nest.h"
 #include "codegen/cpu/place.h"
 
@@ -10,9 +10,9 @@
 typedef struct Plan {
   md_kernel *k;
   const md_region_view *r;
-  bool *needed;           // by node of the view
-  int *stage;             // of a node's value
-  bool *seen;             // [node][tail]: scratch of merges()
+  bool *needed;  // by node of the view
+  int *stage;    // of a node's value
+  bool *seen;    // [node][tail]: scratch of merges()
 } Plan;
 
 static int number_of(const Plan *p, const md_node *n) {
@@ -57,12 +57,13 @@ static bool merges(const Plan *p, md_val v, int tail) {
   if (at < 0) return true;
   const md_node *n = p->r->node[at];
   if (is_reduce(n)) return true;
-  bool *seen = &p->seen[at * (MD_MAX_RANK + 1) + tail];
+  bool *seen = &p->seen[(size_t)at * (MD_MAX_RANK + 1) + (size_t)tail];
   if (*seen) return true;
   *seen = true;
   for (int k = 0; k < n->num_in; k++) {
     int in_tail;
-    if (!md_keeps_merged(p->r->g, n, k, tail, &in_tail) || !merges(p, n->in[k], in_tail)) return false;
+    if (!md_keeps_merged(p->r->g, n, k, tail, &in_tail) || !merges(p, n->in[k], in_tail))
+      return false;
   }
   return true;
 }
@@ -92,7 +93,7 @@ static int block_of(const Plan *p, const md_shape *shape, md_val v) {
     bool full = md_shape_equal(&t->shape, shape) && md_def(p->r->g, v)->op != MD_OP_constant;
     return full ? t->block : 0;
   }
-  bool *seen = &p->seen[at * (MD_MAX_RANK + 1)];
+  bool *seen = &p->seen[(size_t)at * (MD_MAX_RANK + 1)];
   if (*seen) return 0;
   *seen = true;
   const md_node *n = p->r->node[at];
@@ -136,7 +137,8 @@ static void emit(const Plan *p, md_nest *n) {
   n->block = find_block(p, n);
   n->min_tail = merge_tail(p, n);
   for (int i = 0; i < n->num_reduces; i++) {
-    for (int q = 0; q < n->reduce[i]->num_out; q++) md_kernel_place(p->k, n->reduce[i]->out + (md_val)q);
+    for (int q = 0; q < n->reduce[i]->num_out; q++)
+      md_kernel_place(p->k, n->reduce[i]->out + (md_val)q);
   }
   for (int i = 0; i < n->num_stores; i++) md_kernel_place(p->k, n->store[i]);
   md_nest_emit(n);
@@ -144,7 +146,8 @@ static void emit(const Plan *p, md_nest *n) {
 
 static void finish(const Plan *p, const md_nest *n) {
   for (int i = 0; i < n->num_reduces; i++) {
-    for (int q = 0; q < n->reduce[i]->num_out; q++) md_kernel_ready(p->k, n->reduce[i]->out + (md_val)q);
+    for (int q = 0; q < n->reduce[i]->num_out; q++)
+      md_kernel_ready(p->k, n->reduce[i]->out + (md_val)q);
   }
   for (int i = 0; i < n->num_stores; i++) md_kernel_ready(p->k, n->store[i]);
 }
@@ -212,10 +215,11 @@ static void emit_stage(const Plan *p, const md_val *vals, int num, bool *done, i
 
 void md_materialise(md_kernel *k, const md_val *vals, int num) {
   int nodes = k->r->num_nodes;
-  Plan p = {.k = k, .r = k->r,
+  Plan p = {.k = k,
+            .r = k->r,
             .needed = MD_NEW_ARRAY(k->arena, bool, nodes),
             .stage = MD_NEW_ARRAY(k->arena, int, nodes),
-            .seen = MD_NEW_ARRAY(k->arena, bool, nodes * (MD_MAX_RANK + 1))};
+            .seen = MD_NEW_ARRAY(k->arena, bool, nodes *(MD_MAX_RANK + 1))};
   bool *done = MD_NEW_ARRAY(k->arena, bool, num + 1);
   find_needed(&p, vals, num);
   int last = 0;

@@ -43,7 +43,8 @@ md_digest md_structure_digest(const md_region_view *r, bool is_snapshot, const c
   for (int i = 0; i < r->num_nodes; i++) {
     const md_node *n = r->node[i];
     md_put(&t, "%d", (int)n->op);
-    for (int w = 0; w < MD_ATTR_WORDS; w++) md_put(&t, ",%llx", (unsigned long long)n->attr.word[w]);
+    for (int w = 0; w < MD_ATTR_WORDS; w++)
+      md_put(&t, ",%llx", (unsigned long long)n->attr.word[w]);
     for (int k = 0; k < n->num_in; k++) put_operand(&t, r, n->in[k]);
     for (int k = 0; k < n->num_out; k++) {
       md_put(&t, " -> ");

@@ -1,17 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
-// Per-channel reductions that ride in the epilogue of a convolution: the kernel adds up what it has in
-// registers, stores partials for each (channel block, sample, part), and a last phase joins them in
-// that order.
+// Per-channel reductions that ride in the epilogue of a convolution: the kernel adds up what it has
+// in registers, stores partials for each (channel block, sample, part), and a last phase joins them
+// in that order.
 #include "codegen/cpu/emit.h"
 
 struct md_sums {
   md_kernel *k;
   int num, max_blocks, lanes, num_acc;
   const md_node **node;
-  int64_t samples, channels, blocks, parts, count;   // count: elements of a sample and channel
-  md_var *acc;        // [block][quantity], of the function that is being built
+  int64_t samples, channels, blocks, parts, count;  // count: elements of a sample and channel
+  md_var *acc;  // [block][quantity], of the function that is being built
   md_ir fn;
-  int64_t partials;   // double [channel block][sample][part][quantity][lane]
+  int64_t partials;  // double [channel block][sample][part][quantity][lane]
 };
 
 static const md_shape *source(const md_region_view *r, const md_node *n) {
@@ -145,7 +145,8 @@ static void merge_node(md_sums *s, int i, int first_acc) {
   md_ir first = md_imulc(e, g.i, rows);
   md_loop l = md_loop_begin(e, first, md_iaddc(e, first, rows), 1, "row");
   for (int q = 0; q < num; q++) {
-    md_ir x = md_load(e, MD_F64, from, partial_at(s, s->k->item, l.i, first_acc + q), s->lanes, NULL);
+    md_ir x =
+        md_load(e, MD_F64, from, partial_at(s, s->k->item, l.i, first_acc + q), s->lanes, NULL);
     md_set(e, acc[q], md_reduce_join(e, n, md_get(e, acc[q]), x));
   }
   md_loop_end(e, &l);
@@ -162,7 +163,8 @@ static void merge_node(md_sums *s, int i, int first_acc) {
 void md_sums_finish(md_sums *s) {
   if (!s) return;
   for (int i = 0; i < s->num; i++) {
-    for (int q = 0; q < s->node[i]->num_out; q++) md_kernel_place(s->k, s->node[i]->out + (md_val)q);
+    for (int q = 0; q < s->node[i]->num_out; q++)
+      md_kernel_place(s->k, s->node[i]->out + (md_val)q);
   }
   md_phase_begin(s->k, "merge", s->blocks, 0);
   for (int i = 0, acc = 0; i < s->num; i++) {

@@ -13,7 +13,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-typedef struct setup { int level; const char *cpu; int steps; } setup;
+typedef struct setup {
+  int level;
+  const char *cpu;
+  int steps;
+} setup;
 
 static md_graph *parse(const char *text) {
   md_diags *d = md_diags_create();
@@ -135,7 +139,8 @@ static void check_text(const char *text, const setup *s) {
 }
 
 static void check_levels(const char *text, int steps) {
-  for (int level = 0; level <= 2; level++) check_text(text, &(setup){.level = level, .steps = steps});
+  for (int level = 0; level <= 2; level++)
+    check_text(text, &(setup){.level = level, .steps = steps});
 }
 
 static bool runs_here(const md_cpu *cpu) { return cpu->level <= md_cpu_native()->level; }
@@ -156,7 +161,8 @@ static void check_ops(md_cpu_level level) {
   const md_cpu *cpu = md_cpu_at((int)level);
   if (!runs_here(cpu)) return;
   for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
-    if (md_ops[op].role != MD_META && op != MD_OP_max_pool3d_grad) check_samples((md_op)op, cpu->name);
+    if (md_ops[op].role != MD_META && op != MD_OP_max_pool3d_grad)
+      check_samples((md_op)op, cpu->name);
   }
 }
 
@@ -199,7 +205,8 @@ START_TEST(the_gradient_of_a_maximum_goes_to_its_place) {
   check_levels("graph @g(%x: f32[2,9,2,7,6], %dy: f32[2,9,2,4,3]) {\n"
                "  %y, %i = max_pool3d %x {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}\n"
                "  %dx = max_pool3d_grad %dy, %i {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1], "
-               "shape=[2,9,2,7,6]}\n  return %y, %dx\n}\n", 1);
+               "shape=[2,9,2,7,6]}\n  return %y, %dx\n}\n",
+               1);
 }
 END_TEST
 
@@ -217,7 +224,8 @@ START_TEST(channel_blocks_with_a_rest_are_right) {
                "  %t = sum %r {axes=[2,3,4]}\n"
                "  %u = sum %r {axes=[1]}\n"
                "  %w = max %r {axes=[0,1,2,3,4]}\n"
-               "  return %d, %m, %v, %s, %t, %u, %w\n}\n", 1);
+               "  return %d, %m, %v, %s, %t, %u, %w\n}\n",
+               1);
 }
 END_TEST
 
@@ -232,7 +240,8 @@ START_TEST(views_inside_a_region_are_index_maps) {
                "  %s = slice %t {axis=0, start=3, size=30}\n"
                "  %n = neg %s\n"
                "  %q = reshape %n {shape=[2,15,4,6]}\n  %q2 = affine %q {scale=2}\n"
-               "  return %n, %z, %q2\n}\n", 1);
+               "  return %n, %z, %q2\n}\n",
+               1);
 }
 END_TEST
 
@@ -240,9 +249,11 @@ START_TEST(reductions_over_any_axes_are_right) {
   const char *axes[] = {"0", "1", "2", "0,1", "1,2", "0,2", "0,1,2"};
   for (int i = 0; i < MD_COUNT(axes); i++) {
     md_text t = {0};
-    md_put(&t, "graph @g(%%x: f32[37,19,530]) {\n  %%y = affine %%x {scale=0.5}\n"
-               "  %%s = sum %%y {axes=[%s]}\n  %%m = max %%x {axes=[%s]}\n"
-               "  %%z = affine %%s {scale=0.125}\n  return %%z, %%m, %%y\n}\n", axes[i], axes[i]);
+    md_put(&t,
+           "graph @g(%%x: f32[37,19,530]) {\n  %%y = affine %%x {scale=0.5}\n"
+           "  %%s = sum %%y {axes=[%s]}\n  %%m = max %%x {axes=[%s]}\n"
+           "  %%z = affine %%s {scale=0.125}\n  return %%z, %%m, %%y\n}\n",
+           axes[i], axes[i]);
     check_levels(t.s, 1);
     md_text_free(&t);
   }
@@ -262,7 +273,8 @@ START_TEST(results_do_not_depend_on_the_number_of_threads) {
     md_exec *e = md_exec_create(p, &(md_exec_options){.threads = threads}, NULL);
     for (int i = 0; i < p->num_inputs; i++) {
       float *x = md_exec_input(e, p->input[i].name, NULL);
-      for (int64_t k = 0; k < p->input[i].bytes / 4; k++) x[k] = (float)md_hash_unit(7, (uint64_t)k);
+      for (int64_t k = 0; k < p->input[i].bytes / 4; k++)
+        x[k] = (float)md_hash_unit(7, (uint64_t)k);
     }
     ck_assert(md_exec_step(e, NULL));
     for (int i = 0; i < p->num_results; i++) {
@@ -270,7 +282,8 @@ START_TEST(results_do_not_depend_on_the_number_of_threads) {
       const void *at = md_exec_result(e, p->result[i].name, &spec);
       md_digest d = md_digest_of(at, (size_t)spec->bytes);
       if (threads == 1) first[i] = d;
-      ck_assert_msg(d.lo == first[i].lo && d.hi == first[i].hi, "result %d, %d threads", i, threads);
+      ck_assert_msg(d.lo == first[i].lo && d.hi == first[i].hi, "result %d, %d threads", i,
+                    threads);
     }
     md_exec_destroy(e);
   }
@@ -283,7 +296,8 @@ START_TEST(variance_survives_a_large_offset) {
   check_levels("graph @g(%x: f32[4,5,300]) {\n  %y = affine %x {scale=0.015625, shift=100}\n"
                "  %z = affine %y {scale=1, shift=-100}\n"
                "  %m, %v = moments %y {groups=2}\n  %m1, %v1 = moments %z {groups=2}\n"
-               "  %d = sub %v, %v1\n  return %d, %m\n}\n", 1);
+               "  %d = sub %v, %v1\n  return %d, %m\n}\n",
+               1);
 }
 END_TEST
 
@@ -295,7 +309,8 @@ START_TEST(states_are_updated_in_place_and_by_copy) {
                "  %p2, %b2 = sgd %p, %g, %b, %l {momentum=0.9, weight_decay=0.01}\n"
                "  %c = constant {value=2} : f32[3]\n"
                "  update @p = %p2\n  update @b = %b2\n  update @old = %p\n  update @one = %c\n"
-               "  return old=%p, new=%p2\n}\n", 3);
+               "  return old=%p, new=%p2\n}\n",
+               3);
 }
 END_TEST
 
@@ -305,14 +320,16 @@ START_TEST(types_convert_as_the_interpreter_says) {
                "  %e = cast %b {to=f32}\n  %h = cast %f {to=i32}\n  %k = cast %f {to=i64}\n"
                "  %m = cast %f {to=bf16}\n  %n = cast %m {to=f32}\n  %o = add %n, %f\n"
                "  %q = add %a, %d\n  %r = mul %q, %e\n"
-               "  return %a, %c, %d, %e, %h, %k, %m, %o, %r\n}\n", 1);
+               "  return %a, %c, %d, %e, %h, %k, %m, %o, %r\n}\n",
+               1);
 }
 END_TEST
 
 START_TEST(dropout_draws_the_documented_numbers) {
   check_levels("graph @g(%x: f32[5,131], %k: i64[1]) {\n"
                "  %key = broadcast %k {shape=[5,131], axes=[1]}\n"
-               "  %y = dropout %x, %key {p=0.4}\n  return %y\n}\n", 2);
+               "  %y = dropout %x, %key {p=0.4}\n  return %y\n}\n",
+               2);
 }
 END_TEST
 
@@ -320,24 +337,31 @@ END_TEST
 
 static double ulps(md_dtype d, double got, double want) {
   if (got == want || (isnan(got) && isnan(want))) return 0;
-  double unit = d == MD_F64 ? nextafter(fabs(want), INFINITY) - fabs(want)
-                            : (double)(nextafterf(fabsf((float)want), INFINITY) - fabsf((float)want));
+  double unit = d == MD_F64
+                    ? nextafter(fabs(want), INFINITY) - fabs(want)
+                    : (double)(nextafterf(fabsf((float)want), INFINITY) - fabsf((float)want));
   return fabs(got - want) / unit;
 }
 
-typedef struct function { const char *op; double (*f)(double); double lo, hi; } function;
+typedef struct function {
+  const char *op;
+  double (*f)(double);
+  double lo, hi;
+} function;
 
 static double sigmoid(double x) { return 1 / (1 + exp(-x)); }
 
 static void check_function(const function *f, md_dtype d, const char *cpu) {
   enum { N = 4099 };
   md_text t = {0};
-  md_put(&t, "graph @g(%%x: %s[%d]) {\n  %%y = %s %%x\n  return y=%%y\n}\n", md_dtype_name(d), N, f->op);
+  md_put(&t, "graph @g(%%x: %s[%d]) {\n  %%y = %s %%x\n  return y=%%y\n}\n", md_dtype_name(d), N,
+         f->op);
   setup s = {.level = 2, .cpu = cpu};
   md_graph *g = prepared(t.s, &s);
   md_program *p = compiled(g, &s, NULL);
   md_exec *e = md_exec_create(p, &(md_exec_options){.threads = 1}, NULL);
-  const double special[] = {0, -0.0, INFINITY, -INFINITY, NAN, 1e-40, 1, -1, 88.7, -87.5, -100, 1e30};
+  const double special[] = {0, -0.0, INFINITY, -INFINITY, NAN,  1e-40,
+                            1, -1,   88.7,     -87.5,     -100, 1e30};
   void *x = md_exec_input(e, "x", NULL);
   double in[N];
   for (int i = 0; i < N; i++) {
@@ -366,9 +390,9 @@ static void check_function(const function *f, md_dtype d, const char *cpu) {
 
 START_TEST(elementary_functions_are_within_two_ulp) {
   const function functions[] = {
-      {"exp", exp, -110, 90},   {"exp", exp, -1, 1},         {"log", log, 0, 1000},
-      {"log", log, 0.9, 1.1},   {"tanh", tanh, -10, 10},     {"tanh", tanh, -0.7, 0.7},
-      {"sqrt", sqrt, 0, 100},   {"sigmoid", sigmoid, -30, 30},
+      {"exp", exp, -110, 90}, {"exp", exp, -1, 1},           {"log", log, 0, 1000},
+      {"log", log, 0.9, 1.1}, {"tanh", tanh, -10, 10},       {"tanh", tanh, -0.7, 0.7},
+      {"sqrt", sqrt, 0, 100}, {"sigmoid", sigmoid, -30, 30},
   };
   for (int c = 0; c < md_cpu_count(); c++) {
     if (!runs_here(md_cpu_at(c))) continue;
@@ -382,9 +406,8 @@ END_TEST
 
 // --- programs
 
-static const char small[] =
-    "graph @g(%x: f32[3,700], %y: f32[3,700]) {\n  %s = add %x, %y\n"
-    "  %e = exp %s\n  %t = sum %e {axes=[0,1]}\n  return %e, %t\n}\n";
+static const char small[] = "graph @g(%x: f32[3,700], %y: f32[3,700]) {\n  %s = add %x, %y\n"
+                            "  %e = exp %s\n  %t = sum %e {axes=[0,1]}\n  return %e, %t\n}\n";
 
 START_TEST(equal_regions_compile_once) {
   md_text t = {0};
@@ -454,7 +477,9 @@ START_TEST(objects_come_from_the_cache_and_damage_is_only_a_miss) {
   ck_assert_int_eq(hits, 0);
   md_program_destroy(with_cache(g, &hits));
   ck_assert_int_ge(hits, 1);
-  snprintf(command, sizeof command, "for f in %s/*.o; do printf x | dd of=$f bs=1 seek=100 conv=notrunc 2>/dev/null; done", dir);
+  snprintf(command, sizeof command,
+           "for f in %s/*.o; do printf x | dd of=$f bs=1 seek=100 conv=notrunc 2>/dev/null; done",
+           dir);
   ck_assert_int_eq(system(command), 0);
   md_program_destroy(with_cache(g, &hits));
   ck_assert_int_eq(hits, 0);
@@ -567,7 +592,8 @@ START_TEST(text_forms_are_given_when_wanted) {
   md_graph *g = prepared(small, &s);
   md_text ir = {0}, assembly = {0};
   md_diags *d = md_diags_create();
-  md_cpu_options o = {.no_cache = true, .llvm_ir = &ir, .assembly = &assembly, .want_graph_text = true};
+  md_cpu_options o = {
+      .no_cache = true, .llvm_ir = &ir, .assembly = &assembly, .want_graph_text = true};
   md_program *p = md_cpu_compile(g, &o, NULL, d);
   ck_assert_msg(p != NULL, "%s", md_diags_text(d));
   ck_assert_ptr_nonnull(strstr(ir.s, "define void @k"));
@@ -583,11 +609,11 @@ END_TEST
 
 SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            every_op_agrees_with_the_interpreter_sse42, every_op_agrees_with_the_interpreter_avx2,
-           every_op_agrees_with_the_interpreter_avx512,
-           host_code_stands_alone_generic, host_code_stands_alone_avx512,
-           the_gradient_of_a_maximum_goes_to_its_place,
-           channel_blocks_with_a_rest_are_right, views_inside_a_region_are_index_maps, reductions_over_any_axes_are_right,
-           results_do_not_depend_on_the_number_of_threads, variance_survives_a_large_offset, states_are_updated_in_place_and_by_copy,
+           every_op_agrees_with_the_interpreter_avx512, host_code_stands_alone_generic,
+           host_code_stands_alone_avx512, the_gradient_of_a_maximum_goes_to_its_place,
+           channel_blocks_with_a_rest_are_right, views_inside_a_region_are_index_maps,
+           reductions_over_any_axes_are_right, results_do_not_depend_on_the_number_of_threads,
+           variance_survives_a_large_offset, states_are_updated_in_place_and_by_copy,
            types_convert_as_the_interpreter_says, dropout_draws_the_documented_numbers,
            elementary_functions_are_within_two_ulp, equal_regions_compile_once,
            no_memory_is_writable_and_executable,
