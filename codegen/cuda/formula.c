@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef struct formula {
   md_cu_kernel *k;
@@ -50,14 +51,22 @@ const char *md_cu_literal(md_arena *a, md_cu_type t, double x) {
   float f = (float)x;
   if (isnan(f)) return "MD_NAN";
   if (isinf(f)) return f < 0 ? "(-MD_INF)" : "MD_INF";
-  char s[MD_FLOAT_CHARS];  // as short as it reads back
+  char text[MD_FLOAT_CHARS];  // as short as it reads back
   for (int digits = 6; digits <= 9; digits++) {
-    snprintf(s, sizeof s, "%.*g", digits, (double)f);
-    if (strtof(s, NULL) == f) break;
+    snprintf(text, sizeof text, "%.*g", digits, (double)f);
+    if (strtof(text, NULL) == f) break;
   }
+  // The process may use a locale with another decimal point, of any number of bytes.
+  char s[MD_FLOAT_CHARS];
+  int len = 0;
   bool plain = true;
-  for (const char *p = s; *p; p++) plain = plain && *p != '.' && *p != 'e';
-  return md_format(a, f < 0 || signbit(f) ? "(%s%sf)" : "%s%sf", s, plain ? ".0" : "");
+  for (const char *p = text; *p; p++) {
+    bool other = !strchr("0123456789+-e", *p);
+    if (!other || !len || s[len - 1] != '.') s[len++] = (char)(other ? '.' : *p);
+    plain = plain && !other && *p != 'e';
+  }
+  s[len] = '\0';
+  return md_format(a, signbit(f) ? "(%s%sf)" : "%s%sf", s, plain ? ".0" : "");
 }
 
 const char *md_cu_as(md_arena *a, const md_cu_term *t, md_cu_type to) {

@@ -142,14 +142,12 @@ static bool check_spills(const char *log, const char *name, md_diags *d) {
     const char *entry = strstr(s, "Compiling entry function '");
     if (entry && entry < s + len) sscanf(entry, "Compiling entry function '%63[^']", kernel);
     long long frame, stores, loads;
-    const char *at = s + strspn(s, " \t");
-    const char *info = strstr(s, ": ");
-    if (sscanf(at, "%lld bytes stack frame, %lld bytes spill stores, %lld bytes spill loads",
-               &frame, &stores, &loads) == 3 ||
-        (info && info < s + len &&
-         sscanf(info, ": %lld bytes stack frame, %lld bytes spill stores, %lld bytes spill loads",
-                &frame, &stores, &loads) == 3)) {
-      if (frame || stores || loads)
+    const char *at = strstr(s, " bytes stack frame");
+    if (at && at < s + len) {
+      while (at > s && at[-1] >= '0' && at[-1] <= '9') at--;
+      if (sscanf(at, "%lld bytes stack frame, %lld bytes spill stores, %lld bytes spill loads",
+                 &frame, &stores, &loads) == 3 &&
+          (frame || stores || loads))
         return md_error(
             d, E0444, MD_NOWHERE,
             "%s: kernel %s spills registers (%lld bytes of stack, %lld stored, %lld loaded)", name,

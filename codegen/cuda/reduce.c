@@ -267,11 +267,16 @@ static void by_block(Reduction *r) {
   const char *type = md_cu_index_type(k);
   md_cu_line(k, NULL, "MD_SHARED(shared);");
   bool split = r->parts > 1;
-  md_cu_line(k, "result", "const int r = md_block()%s;",
-             split ? md_format(r->w->arena, " / %lld", (long long)r->parts) : "");
-  if (split) md_cu_line(k, NULL, "const int part = md_block() %% %lld;", (long long)r->parts);
+  const char *result = "0", *part = "md_block()";
+  if (r->results > 1) {
+    result = "r";
+    part = md_format(r->w->arena, "md_block() %% %lld", (long long)r->parts);
+    md_cu_line(k, "result", "const int r = md_block()%s;",
+               split ? md_format(r->w->arena, " / %lld", (long long)r->parts) : "");
+  }
+  if (split) md_cu_line(k, NULL, "const int part = %s;", part);
   declare_sums(r);
-  prefetch(r, "r");
+  prefetch(r, result);
   md_cu_mark loop;
   if (split) {
     md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type,
@@ -285,9 +290,9 @@ static void by_block(Reduction *r) {
     loop = md_cu_open(k, NULL, "for (%s j = md_thread(); j < %s; j += %d) {", type,
                       md_cu_number(k, r->terms), MD_CU_THREADS);
   }
-  md_cu_spot s = spot_of(k, r->n, "r", "j");
+  md_cu_spot s = spot_of(k, r->n, result, "j");
   store_values(k, r->n, &s);
-  add_terms(r, &s, "r");
+  add_terms(r, &s, result);
   md_cu_close(k, loop);
   md_cu_mark first = join_threads(r);
   if (split) {
@@ -295,7 +300,7 @@ static void by_block(Reduction *r) {
     for (int i = 0; i < r->num_sums; i++)
       md_cu_line(k, NULL, "%s[md_block() * %d + %d] = s%d;", to, r->num_sums, i, i);
   } else {
-    finish(r, "r");
+    finish(r, result);
   }
   md_cu_close(k, first);
   md_cu_end(k, r->results * r->parts);

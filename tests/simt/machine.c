@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: Apache-2.0
+// The fiber machine. A thread runs until it waits; then another that is ready runs, and when none is,
+// the block has ended or is stuck, and who waits where is the message.
+#include "tests/simt/simt.h"
+
+#include <dlfcn.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "base/base.h"
+
+#if !defined(__x86_64__) || defined(SIMT_UCONTEXT)
+#include <ucontext.h>
+#define SIMT_PORTABLE 1
+#else
+#define SIMT_PORTABLE 0
+#endif
+
+enum {
+  MAX_THREADS = 1024,
+  LANES = 32,
+  STACK = 64 << 10,
+  GUARD = 4096,
+  SHARED_ALIGN = 1024,
+  MAX_ERRORS = 1000
+};
+
+typedef struct Fiber {
+  void *sp;
+#if SIMT_PORTABLE
+  ucontext_t context;
+#endif
+  int thread;
+  bool done, ready;
+  const char *what;  // it waits for
+  int line;
+} Fiber;
+
+typedef struct Warp {
+  int arrived, line;
+  double x[LANES];
+  int lanes[LANES];
+} Warp;
+
+// The one machine of this process: kernels reach it without an argument.
+static struct Machine {
+  Fiber fiber[MAX_THREADS], main;
+  Warp warp[MAX_THREADS / LANES];
+  Fiber *now;
+  char *stacks;
+  const simt_launch *launch;
+  simt_options options;
+  simt_report report;
+  uint64_t draws;
+  int64_t block;
+  int live, at_barrier, barrier_line;
+  bool stop;
+  const void *pc;  // of the first error
+  unsigned char *shared;
+} M;
+
+// --- switching
+
+#if SIMT_PORTABLE
+static void switch_to(Fiber *to) {
+  Fiber *from = M.now;
+  if (from == to) return;
+  M.now = to;
+  M.report.switches++;
+  swapcontext(&from->context, &to->context);
+}
+#else
+void simt_switch(void **save, void *load);
+__asm__(".text\n"
+        ".globl simt_switch\n"
+        ".hidden simt_switch\n"
+        ".type simt_switch, @function\n"
+        "simt_switch:\n"
+        "  push %rbp\n  push %rbx\n  push %r12\n  push %r13\n  push %r14\n  push %r15\n"
+        "  mov %rsp, (%rdi)\n"
+        "  mov %rsi, %rsp\n"
+        "  pop %r15\n  pop %r14\n  pop %r13\n  pop %r12\n  pop %rbx\n  pop %rbp\n"
+        "  ret\n"
+        ".size simt_switch, .-simt_switch\n");
+
+static void switch_to(Fiber *to) {
+  Fiber *from = M.now;
+  if (from == to) return;
+  M.now = to;
+  M.report.switches++;
+  simt_switch(&from->sp, to->sp);
+}
+#endif
+
+// Forward and reverse go on from the thread that stops; random may take any.
+static void run_another(void) {
+  int num = M.launch->threads, from = M.now->thread,
+      step = M.options.order == SIMT_REVERSE ? -1 : 1;
+  if (M.options.order == SIMT_RANDOM)
+    from = (int)(md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++) % (uint64_t)num);
+  for (int i = 0; i < num; i++) {
+    int t = ((from + step * (i + 1)) % num + num) % num;
+    if (M.fiber[t].ready) {
+      switch_to(&M.fiber[t]);
+      return;
+    }
+  }
+  switch_to(&M.main);
+}
+
+static void enter(void) {
+  M.launch->kernel(M.launch->arg);
+  M.now->done = true;
+  M.now->ready = false;
+  M.live--;
+  run_another();
+  abort();  // nobody comes back to a thread that is done
+}
+
+static void wait_for(const char *what, int line) {
+  M.now->what = what;
+  M.now->line = line;
+  M.now->ready = false;
+  run_another();
+}
+
+// --- errors
+
+// The source line of the first error, by the system's own tool; kernels are built with -g.
+static void add_line(char *to, size_t size, const void *pc) {
+  Dl_info info;
+  if (!pc || !dladdr(pc, &info) || !info.dli_fname) return;
+  char command[600], line[300] = "";
+  snprintf(command, sizeof command, "addr2line -f -s -e '%s' 0x%llx 2>/dev/null", info.dli_fname,
+           (unsigned long long)((const char *)pc - (const char *)info.dli_fbase - 1));
+  FILE *p = popen(command, "r");
+  char function[100] = "?";
+  if (p && fgets(function, sizeof function, p) && fgets(line, sizeof line, p)) {
+    function[strcspn(function, "\n")] = line[strcspn(line, "\n")] = '\0';
+    size_t len = strlen(to);
+    snprintf(to + len, size - len, " (%s, %s)", function, line);
+  }
+  if (p) pclose(p);
+}
+
+void simt_error(bool fatal, const void *pc, const char *fmt, ...) {
+  if (!M.report.errors++) {
+    va_list args;
+    va_start(args, fmt);
+    int len = snprintf(M.report.first, sizeof M.report.first,
+                       "block %lld thread %d: ", (long long)M.block, simt_current());
+    vsnprintf(M.report.first + len, sizeof M.report.first - (size_t)len, fmt, args);
+    va_end(args);
+    M.pc = pc;
+  }
+  if (!fatal && M.report.errors < MAX_ERRORS) return;
+  M.stop = true;
+  if (M.now != &M.main) switch_to(&M.main);
+}
+
+int simt_current(void) { return M.now && M.now != &M.main ? M.now->thread : -1; }
+
+static void report_stuck(void) {
+  const Fiber *first = NULL, *other = NULL;
+  for (int t = 0; t < M.launch->threads; t++) {
+    const Fiber *f = &M.fiber[t];
+    if (f->done) continue;
+    if (!first) first = f;
+    else if (!other && (f->line != first->line || strcmp(f->what, first->what) != 0)) other = f;
+  }
+  if (other)
+    simt_error(true, NULL,
+               "deadlock: thread %d waits at the %s of line %d, thread %d at the %s of line %d",
+               first->thread, first->what, first->line, other->thread, other->what, other->line);
+  else
+    simt_error(true, NULL, "deadlock: %d threads wait at the %s of line %d, %d have ended", M.live,
+               first->what, first->line, M.launch->threads - M.live);
+}
+
+// --- what kernels call (md_host.h)
+
+unsigned char *simt_shared_(void) { return M.shared; }
+int simt_thread_(void) { return M.now->thread; }
+int simt_block_(void) { return (int)M.block; }
+
+void simt_sync_(int line) {
+  if (!M.at_barrier) M.barrier_line = line;
+  else if (M.barrier_line != line)
+    simt_error(true, NULL, "divergent barrier: line %d, but others wait at line %d", line,
+               M.barrier_line);
+  if (++M.at_barrier < M.launch->threads) {
+    wait_for("barrier", line);
+    return;
+  }
+  M.at_barrier = 0;
+  M.report.barriers++;
+  simt_checker_barrier();
+  for (int t = 0; t < M.launch->threads; t++) M.fiber[t].ready = true;
+}
+
+// All lanes leave their value; the last one wakes the others.
+double simt_shfl_xor_(double x, int lanes, int line) {
+  Warp *w = &M.warp[M.now->thread / LANES];
+  int lane = M.now->thread % LANES, first = M.now->thread - lane;
+  if (!w->arrived) w->line = line;
+  else if (w->line != line)
+    simt_error(true, NULL, "divergent shuffle: line %d, but others of the warp wait at line %d",
+               line, w->line);
+  w->x[lane] = x;
+  w->lanes[lane] = lanes;
+  if (++w->arrived < LANES) {
+    wait_for("shuffle", line);
+  } else {
+    double out[LANES];
+    for (int i = 0; i < LANES; i++) out[i] = w->x[(i ^ w->lanes[i]) % LANES];
+    memcpy(w->x, out, sizeof out);
+    w->arrived = 0;
+    for (int i = 0; i < LANES; i++) M.fiber[first + i].ready = true;
+  }
+  return w->x[lane];
+}
+
+// --- launches
+
+static char *stack_of(int thread) { return M.stacks + (size_t)thread * (STACK + GUARD) + GUARD; }
+
+static void make_stacks(void) {
+  size_t bytes = (size_t)MAX_THREADS * (STACK + GUARD);
+  M.stacks =
+      mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  MD_ASSERT(M.stacks != MAP_FAILED, "no memory for the stacks of the threads");
+  for (int t = 0; t < MAX_THREADS; t++)
+    MD_ASSERT(mprotect(stack_of(t) - GUARD, GUARD, PROT_NONE) == 0, "no guard page");
+}
+
+static void start_fiber(Fiber *f, int thread) {
+  *f = (Fiber){.thread = thread, .ready = true, .what = "start"};
+#if SIMT_PORTABLE
+  getcontext(&f->context);
+  f->context.uc_stack.ss_sp = stack_of(thread);
+  f->context.uc_stack.ss_size = STACK;
+  makecontext(&f->context, enter, 0);
+#else
+  // As if `enter` had been about to be called: return address, then six saved registers.
+  void **sp = (void **)(void *)(stack_of(thread) + STACK);
+  void (*entry)(void) = enter;
+  *--sp = NULL;
+  --sp;
+  memcpy(sp, &entry, sizeof entry);
+  sp -= 6;
+  memset(sp, 0, 6 * sizeof *sp);
+  f->sp = sp;
+#endif
+}
+
+static void run_block(void) {
+  int num = M.launch->threads;
+  memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
+  simt_checker_block();
+  M.live = num;
+  M.at_barrier = 0;
+  for (int i = 0; i < num / LANES; i++) M.warp[i].arrived = 0;
+  for (int t = 0; t < num; t++) start_fiber(&M.fiber[t], t);
+  M.main.thread = M.options.order == SIMT_REVERSE ? num : -1;
+  run_another();
+  if (M.live && !M.stop) report_stuck();
+}
+
+simt_report simt_run(const simt_launch *l, simt_options o) {
+  MD_ASSERT(l->threads > 0 && l->threads <= MAX_THREADS && l->threads % LANES == 0, "%d threads",
+            l->threads);
+  if (!M.stacks) make_stacks();
+  M.launch = l;
+  M.options = o;
+  M.report = (simt_report){0};
+  M.now = &M.main;
+  M.stop = false;
+  M.pc = NULL;
+  M.draws = 0;
+  // Overruns meet the checker first: the bytes behind are ours.
+  unsigned char *block = aligned_alloc(
+      SHARED_ALIGN, (size_t)md_round_up(l->shared_bytes + 2 * SHARED_ALIGN, SHARED_ALIGN));
+  MD_ASSERT(block, "out of memory");
+  M.shared = block + SHARED_ALIGN;
+  simt_checker_launch(M.shared, l->shared_bytes, M.stacks, (int64_t)MAX_THREADS * (STACK + GUARD));
+  for (int64_t b = 0; b < l->blocks && !M.stop; b++) {
+    M.block = o.order == SIMT_FORWARD ? b : l->blocks - 1 - b;
+    run_block();
+  }
+  free(block);
+  if (M.pc) add_line(M.report.first, sizeof M.report.first, M.pc);
+  return M.report;
+}

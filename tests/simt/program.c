@@ -1,0 +1,212 @@
+// SPDX-License-Identifier: Apache-2.0
+// A graph ready to run as CUDA kernels.
+#include "tests/simt/program.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/tolerance.h"
+
+// --- inputs
+
+static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
+  double x = md_hash_normal(key, (uint64_t)i);
+  if (kind == 'p') return fabs(x) + 0.1;
+  return kind == 'n' ? x / sqrt((double)row) : x;
+}
+
+static int64_t int_of(char kind, md_dtype d, uint64_t key, int64_t i) {
+  int64_t x = (int64_t)(md_hash_at(key, (uint64_t)i) % 41);
+  if (kind == 'm') return 7;
+  if (kind == 'e') return x % 5 == 0 ? -2 : x;
+  if (d == MD_U8 || d == MD_BOOL) return x % 2;
+  return kind == 'k' ? x : x - 20;
+}
+
+static void fill(md_tensor *t, const char *name, uint64_t seed) {
+  int64_t num = md_elements(&t->type.shape), row = t->type.shape.dim[t->type.shape.rank - 1];
+  uint64_t key = md_hash_key(name, seed);
+  for (int64_t i = 0; i < num; i++) {
+    if (t->f) t->f[i] = float_of(name[0], key, i, row);
+    else t->i[i] = int_of(name[0], t->type.dtype, key, i);
+  }
+  md_tensor_round(t);
+}
+
+static bool is_leaf(const md_node *n) { return n->op == MD_OP_input || n->op == MD_OP_state; }
+
+// --- images
+
+static int new_image(Program *p, const char *name, int64_t bytes, bool is_set) {
+  Image *i = &p->image[p->num_images];
+  snprintf(i->name, sizeof i->name, "%s", name);
+  i->bytes = bytes;
+  i->is_set = is_set;
+  i->data = calloc((size_t)MD_MAX(bytes, 1), 1);
+  MD_ASSERT(i->data, "out of memory");
+  return p->num_images++;
+}
+
+static bool same_memory(const md_graph *g, md_val a, md_val b) {
+  const md_value *x = &g->value[a], *y = &g->value[b];
+  if (is_leaf(x->node) || is_leaf(y->node)) return false;
+  return x->storage == MD_NONE && y->storage == MD_NONE && x->offset >= 0 && x->offset == y->offset;
+}
+
+// A value over a state has the state's image; one over an operand of its region has the operand's.
+static int image_for(Program *p, md_val v) {
+  const md_value *x = &p->g->value[v];
+  if (x->storage != MD_NONE) return p->image_of[x->storage];
+  md_val *in;
+  md_arena *a = md_arena_create();
+  int found = -1, num = x->node->region ? md_region_inputs(p->g, x->node->region, a, &in) : 0;
+  for (int i = 0; i < num; i++)
+    if (found < 0 && same_memory(p->g, in[i], v)) found = p->image_of[in[i]];
+  md_arena_destroy(a);
+  if (found >= 0) return found;
+  char name[40];
+  snprintf(name, sizeof name, "v%u", (unsigned)v);
+  return new_image(p, x->name ? x->name : name, md_type_bytes(&x->type), false);
+}
+
+static void make_images(Program *p) {
+  p->image = calloc((size_t)p->g->num_values + 2, sizeof *p->image);
+  p->image_of = malloc(sizeof *p->image_of * (size_t)(p->g->num_values + 1));
+  MD_ASSERT(p->image && p->image_of, "out of memory");
+  for (int v = 0; v <= p->g->num_values; v++) p->image_of[v] = -1;
+  for (int i = 0; i < p->g->num_nodes; i++) {
+    const md_node *n = p->g->node[i];
+    if (!is_leaf(n)) continue;
+    int at = new_image(p, n->name, md_type_bytes(md_type_in(p->g, n->out)), true);
+    const md_tensor *t = md_interp_value(p->ref, n->out);
+    md_tensor_write(t, p->image[at].data);
+    p->image_of[n->out] = at;
+  }
+  for (int l = 0; l < p->m->num_launches; l++) {
+    for (int i = 0; i < p->m->launch[l].num_args; i++) {
+      md_val v = p->m->launch[l].arg[i].val;
+      if (v != MD_NONE && p->image_of[v] < 0) p->image_of[v] = image_for(p, v);
+    }
+  }
+  p->image_of[MD_NONE] = new_image(p, "workspace", p->m->workspace_bytes, false);
+}
+
+// --- what errors grow with
+
+static void measure(Program *p) {
+  double gain = 1;
+  p->length = p->g->num_nodes;
+  for (int i = 0; i < p->g->num_nodes; i++) {
+    const md_node *n = p->g->node[i];
+    for (int k = 0; k < n->num_out; k++) {
+      const md_tensor *t = md_interp_value(p->ref, n->out + (md_val)k);
+      for (int64_t j = 0; t && t->f && j < md_elements(&t->type.shape); j++)
+        if (isfinite(t->f[j])) p->size = fmax(p->size, fabs(t->f[j]));
+    }
+    if (n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad) {
+      gain = fmax(gain, 1 / n->attr.f.value);
+      const md_shape *bank = &md_type_in(p->g, n->in[n->num_in - 2])->shape;
+      p->length = MD_MAX(p->length, bank->dim[0] * bank->dim[1]);
+    } else if (md_ops[n->op].role == MD_REDUCE) {
+      p->length = MD_MAX(p->length, md_elements(&md_type_in(p->g, n->in[0])->shape));
+    }
+  }
+  p->size = fmax(p->size, 1) * gain;
+}
+
+static md_dtype coarsest(const md_graph *g) {
+  for (int v = 1; v <= g->num_values; v++)
+    if (g->value[v].type.dtype == MD_BF16) return MD_BF16;
+  return MD_F32;
+}
+
+static bool check_value(const Program *p, const char *name, md_val v, const md_tensor *want,
+                        char *const *data, md_text *why) {
+  const md_type *t = md_type_in(p->g, v);
+  md_tensor *got = md_tensor_create(*t);
+  MD_ASSERT(got, "out of memory");
+  md_tensor_read(got, data[p->image_of[v]]);
+  // A sum in a narrow type is a sum in float, stored once.
+  double tolerance = md_tolerance(MD_F32, p->length, p->size);
+  if (coarsest(p->g) == MD_BF16) tolerance = md_tolerance(MD_BF16, 1, p->size);
+  bool good = true;
+  for (int64_t i = 0; good && i < md_elements(&t->shape); i++) {
+    if (want->i) good = got->i[i] == want->i[i];
+    else if (isfinite(want->f[i])) good = fabs(got->f[i] - want->f[i]) <= tolerance;
+    else good = isnan(want->f[i]) ? isnan(got->f[i]) != 0 : got->f[i] == want->f[i];
+    if (!good)
+      md_put(why, "%s[%lld] is %.9g, but %.9g by the interpreter (tolerance %.2g)", name,
+             (long long)i, got->f ? got->f[i] : (double)got->i[i],
+             want->f ? want->f[i] : (double)want->i[i], tolerance);
+  }
+  md_tensor_destroy(got);
+  return good;
+}
+
+bool program_check(const Program *p, char *const *data, md_text *why) {
+  bool good = true;
+  for (int i = 0; good && i < p->g->num_results; i++) {
+    md_val v = p->g->result[i].val;
+    if (p->image_of[v] < 0) continue;  // a leaf nobody reads
+    good = check_value(p, p->g->result[i].name, v, md_interp_value(p->ref, v), data, why);
+  }
+  for (int i = 0; good && i < p->g->num_updates; i++) {
+    md_val s = p->g->update[i].state, v = p->g->update[i].val;
+    if (p->image_of[v] >= 0)
+      good = check_value(p, md_def(p->g, s)->name, v, md_interp_value(p->ref, v), data, why);
+  }
+  return good;
+}
+
+int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
+  *offset = a->val == MD_NONE ? a->workspace : 0;
+  return p->image_of[a->val];
+}
+
+Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  md_pass_options o = md_pass_defaults();
+  o.level = level;
+  o.verify_each = true;
+  md_pass_report report = {0};
+  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
+  g = md_run_passes(g, &o, &report, d);
+  md_pass_report_free(&report);
+  if (!g) return NULL;
+  Program *p = calloc(1, sizeof *p);
+  MD_ASSERT(p, "out of memory");
+  p->g = g;
+  p->diags = d;
+  p->m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
+  p->ref = md_interp_create(g, false);
+  MD_ASSERT(p->m && p->ref, "out of memory");
+  for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
+  for (int i = 0; i < g->num_nodes; i++) {
+    const md_node *n = g->node[i];
+    if (n->op == MD_OP_input) fill(md_interp_input(p->ref, n->name), n->name, seed);
+    if (n->op == MD_OP_state) fill(md_interp_state(p->ref, n->name), n->name, seed);
+  }
+  make_images(p);
+  if (!md_interp_step(p->ref, d)) {
+    program_destroy(p);
+    return NULL;
+  }
+  measure(p);
+  return p;
+}
+
+Program *program_create(const char *text, int level, uint64_t seed, md_diags *d) {
+  md_graph *g = md_parse_graph("sample", text, strlen(text), d);
+  return g ? program_of(g, level, seed, d) : NULL;
+}
+
+void program_destroy(Program *p) {
+  if (!p) return;
+  for (int i = 0; i < p->num_images; i++) free(p->image[i].data);
+  free(p->image);
+  free(p->image_of);
+  md_interp_destroy(p->ref);
+  md_cuda_module_free(p->m);
+  md_graph_destroy(p->g);
+  free(p);
+}

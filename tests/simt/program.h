@@ -1,0 +1,40 @@
+// SPDX-License-Identifier: Apache-2.0
+// A graph ready to run as CUDA kernels: after its passes, with its module, its inputs, what the
+// interpreter says, and an image of every buffer. Who runs the launches (the fiber machine here, a
+// driver in tests/device) copies the images and hands back what became of them.
+#ifndef TESTS_SIMT_PROGRAM_H
+#define TESTS_SIMT_PROGRAM_H
+
+#include "codegen/cuda/cuda.h"
+
+typedef struct Image {
+  char name[40];
+  char *data;  // before the step
+  int64_t bytes;
+  bool is_set;  // an input or a state
+} Image;
+
+typedef struct Program {
+  md_graph *g;
+  md_cuda_module *m;
+  md_interp *ref;  // after its step
+  md_diags *diags;
+  Image *image;
+  int num_images;  // the last is the workspace
+  int *image_of;   // by md_val; values that lie at one place share an image
+  double size;     // largest value in the step, times what exponentials magnify
+  int64_t length;  // of the longest sum, at least the number of nodes
+} Program;
+
+// From a text, through the passes of `level`. How inputs are filled says the first letter of their
+// name: p positive, n rows of length about 1, k ids of few videos, e the same with empty rows, m all
+// one id, others normal. NULL: reported.
+Program *program_create(const char *text, int level, uint64_t seed, md_diags *d);
+Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d);  // takes g
+void program_destroy(Program *p);
+// Where argument a of a launch lies: an image and a place in it.
+int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset);
+// Results and updates, as `data` (by image) holds them, against the interpreter. False: told in `why`.
+bool program_check(const Program *p, char *const *data, md_text *why);
+
+#endif

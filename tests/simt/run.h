@@ -1,0 +1,16 @@
+// SPDX-License-Identifier: Apache-2.0
+// A program on the fiber machine.
+#ifndef TESTS_SIMT_RUN_H
+#define TESTS_SIMT_RUN_H
+
+#include "tests/simt/program.h"
+#include "tests/simt/simt.h"
+
+// The module's text with an entry for each kernel: void k3_call(void *const *arg).
+char *run_text(const Program *p);
+simt_code *run_build(const Program *p);
+// All launches in order. *data: by image, owned by the checker until simt_free_buffers. False: told.
+bool run_program(const Program *p, const simt_code *code, simt_options o, char ***data,
+                 md_text *why);
+
+#endif

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+// CUDA kernels on the host: a fiber for each CUDA thread of a block, blocks one after another, one
+// thread of the system. Barriers and shuffles are rendezvous; between them a fiber runs alone, in an
+// order that the test chooses. The kernel text is compiled with -fsanitize=thread, and the functions
+// that it calls for each access are ours (checker.c).
+#ifndef TESTS_SIMT_SIMT_H
+#define TESTS_SIMT_SIMT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+// --- machine.c
+
+typedef enum simt_order { SIMT_FORWARD, SIMT_REVERSE, SIMT_RANDOM } simt_order;
+typedef struct simt_options {
+  simt_order order;
+  uint64_t seed;
+} simt_options;
+typedef struct simt_launch {
+  void (*kernel)(void *const *arg);
+  void *const *arg;
+  int64_t blocks;
+  int threads, shared_bytes;  // threads: whole warps
+} simt_launch;
+typedef struct simt_report {
+  int errors;       // 0: the kernel did nothing wrong
+  char first[512];  // the first of them
+  int64_t switches, barriers;
+} simt_report;
+simt_report simt_run(const simt_launch *l, simt_options o);
+
+// --- build.c: a kernel text to code
+typedef struct simt_code simt_code;
+// NULL with the compiler's words on stderr. `name` of each entry: a function void name(void *const *).
+simt_code *simt_build(const char *text);
+void (*simt_entry(const simt_code *c, const char *name))(void *const *arg);
+void simt_code_free(simt_code *c);
+
+// --- checker.c: what kernels may touch. Buffers are kept between launches, with what is written.
+// Memory is of the checker's own making: unused bytes around it make overruns visible.
+void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it may be read at once
+void simt_writable(const void *buffer, bool writable);
+void simt_free_buffers(void);
+
+// Between machine and checker.
+void simt_checker_launch(unsigned char *shared, int shared_bytes, const char *stacks,
+                         int64_t stack_bytes);
+void simt_checker_block(void);    // a new block, fresh shared memory
+void simt_checker_barrier(void);  // all threads met
+int simt_current(void);           // thread that runs now; -1: none
+// Notes an error of the current thread; `fatal` leaves the launch and does not return.
+void simt_error(bool fatal, const void *pc, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// CUDA text on the fiber machine against the interpreter: every sample at two pass levels and random
+// graphs, in three schedules that must agree bit by bit.
+//   test_simt [--random=N] [--seed=S] [--only=TEXT]
+#include "tests/simt/run.h"
+#include "tests/simt/samples.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct Tally {
+  int passed, failed;
+} Tally;
+
+static bool same_images(const Program *p, char *const *a, char *const *b) {
+  for (int i = 0; i + 1 < p->num_images; i++)
+    if (memcmp(a[i], b[i], (size_t)p->image[i].bytes) != 0) return false;
+  return true;
+}
+
+static char **copy_of(const Program *p, char *const *data) {
+  char **c = calloc((size_t)p->num_images, sizeof *c);
+  for (int i = 0; c && i < p->num_images; i++) {
+    c[i] = malloc((size_t)MD_MAX(p->image[i].bytes, 1));
+    if (c[i]) memcpy(c[i], data[i], (size_t)p->image[i].bytes);
+  }
+  return c;
+}
+
+static bool run_orders(const Program *p, const simt_code *code, uint64_t seed, md_text *why) {
+  static const simt_order orders[] = {SIMT_FORWARD, SIMT_REVERSE, SIMT_RANDOM};
+  static const char *const names[] = {"forward", "reverse", "random"};
+  char **first = NULL;
+  bool ok = true;
+  for (int i = 0; ok && i < MD_COUNT(orders); i++) {
+    char **data = NULL;
+    ok = run_program(p, code, (simt_options){orders[i], seed}, &data, why) &&
+         program_check(p, data, why);
+    if (ok && first && !same_images(p, first, data)) {
+      md_put(why, "results differ from those of the forward schedule");
+      ok = false;
+    }
+    if (!ok) md_put(why, "; schedule %s", names[i]);
+    if (ok && !first) first = copy_of(p, data);
+    free(data);
+    simt_free_buffers();
+  }
+  for (int i = 0; first && i < p->num_images; i++) free(first[i]);
+  free(first);
+  return ok;
+}
+
+static void try(Program *p, const char *name, uint64_t seed, md_diags *d, Tally *t) {
+  md_text why = {0};
+  bool ok = false;
+  simt_code *code = NULL;
+  if (!p) md_put(&why, "%s", md_diags_text(d));
+  else if (p->m->num_refused) md_put(&why, "refused: %s", p->m->refused[0].why);
+  else if (!(code = run_build(p))) md_put(&why, "the host's compiler refuses the text");
+  else ok = run_orders(p, code, seed, &why);
+  if (!ok) printf("FAILED %s: %s\n", name, why.s ? why.s : "");
+  if (!ok && p) printf("%s\n", p->m->text.s);
+  t->passed += ok;
+  t->failed += !ok;
+  simt_code_free(code);
+  program_destroy(p);
+  md_text_free(&why);
+}
+
+static bool option(const char *arg, const char *name, const char **value) {
+  size_t len = strlen(name);
+  if (strncmp(arg, name, len) != 0) return false;
+  *value = arg + len;
+  return true;
+}
+
+int main(int argc, char **argv) {
+  int64_t num_random = 40, first = 1;
+  const char *only = NULL, *value;
+  for (int i = 1; i < argc; i++) {
+    if (option(argv[i], "--only=", &only)) continue;
+    if (option(argv[i], "--random=", &value) && md_parse_int(value, &num_random)) continue;
+    if (option(argv[i], "--seed=", &value) && md_parse_int(value, &first)) continue;
+    fprintf(stderr, "usage: test_simt [--random=N] [--seed=S] [--only=TEXT]\n");
+    return 2;
+  }
+  Tally t = {0};
+  md_text text = {0};
+  char name[64], full[96];
+  for (int i = 0; simt_sample(i, &text, name); i++) {
+    for (int level = 0; level <= 2; level += 2) {
+      if (only && !strstr(name, only)) continue;
+      md_diags *d = md_diags_create();
+      snprintf(full, sizeof full, "%s, level %d", name, level);
+      try(program_create(text.s, level, 1, d), full, 1, d, &t);
+      md_diags_destroy(d);
+    }
+    md_text_free(&text);
+    text = (md_text){0};
+  }
+  printf("random graphs: seeds %lld .. %lld\n", (long long)first,
+         (long long)(first + num_random - 1));
+  for (int64_t seed = first; seed < first + num_random; seed++) {
+    snprintf(name, sizeof name, "random graph (repeat: --random=1 --seed=%lld)", (long long)seed);
+    if (only && !strstr(name, only)) continue;
+    md_diags *d = md_diags_create();
+    md_graph *g = simt_random_graph((uint64_t)seed, d);
+    try(g ? program_of(g, seed % 3 == 0 ? 0 : 2, (uint64_t)seed, d) : NULL, name, (uint64_t)seed, d,
+        &t);
+    md_diags_destroy(d);
+  }
+  printf("%d passed, %d failed\n", t.passed, t.failed);
+  return t.failed || !t.passed;
+}
