@@ -23,7 +23,7 @@ static void operand_list(md_text *t, const char *const *pattern, int num) {
 }
 
 static void op_signature(const md_op_row *row, md_text *t) {
-  md_put(t, "%s ", row->name);
+  md_put(t, "%s%s", row->name, md_op_num_in(row->op) ? " " : "");
   operand_list(t, row->in, md_op_num_in(row->op));
   if (row->flags & MD_VARIADIC) md_put(t, "...");
   if (md_op_num_attr(row->op)) {
