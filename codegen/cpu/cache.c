@@ -53,7 +53,8 @@ static bool read_object(int fd, md_object *out) {
   if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid()) return false;
   if (st.st_size <= HEADER || st.st_size > MAX_OBJECT) return false;
   char header[HEADER];
-  if (!read_all(fd, header, sizeof header) || memcmp(header, magic, sizeof magic) != 0) return false;
+  if (!read_all(fd, header, sizeof header) || memcmp(header, magic, sizeof magic) != 0)
+    return false;
   size_t bytes = (size_t)st.st_size - HEADER;
   char *data = malloc(bytes);
   if (!data) md_out_of_memory(bytes);

@@ -325,7 +325,8 @@ static void emit_walk(Walk *w) {
   bool single = per_item == 1;
   md_loop cells = {0};
   if (!single) cells = md_loop_begin(e, first, last, 1, "cell");
-  md_ir cell = single ? first : cells.i, index[MD_MAX_RANK], total[MD_COUNT(w->acc)];
+  md_ir cell = single ? first : cells.i, index[MD_MAX_RANK];
+  md_ir total[MD_COUNT(w->acc)] = {0};
   zero_index(w, index);
   set_index(w, w->kept, w->num_kept, cell, index);
   clear_accumulators(w, w->lanes);
