@@ -6,7 +6,7 @@
 #include "graph/graph.h"
 
 // Loads the plug-in at `path`, checks its ABI version, lets it declare its graph, unloads it.
-// NULL: reported (E0403).
+// NULL: reported (E0403 to E0406).
 md_graph *md_plugin_graph(const char *path, md_diags *d);
 
 #endif

@@ -46,6 +46,7 @@ typedef struct modist_graph modist_graph;
 typedef uint32_t modist_val;
 #define MODIST_NONE ((modist_val)0)
 
+// All handles: set to NULL on failure; whoever creates one destroys it; destroying NULL is fine.
 MODIST_API md_status modist_graph_create(const char *name, modist_graph **graph);
 // Reads the text form (docs/graph.md); exactly one graph.
 MODIST_API md_status modist_graph_parse(const char *text, size_t len, modist_graph **graph);
@@ -91,7 +92,9 @@ typedef struct modist_compile_options {
 // The graph stays as it was. Errors of compiling are on the graph's handle.
 MODIST_API md_status modist_compile(modist_graph *g, const modist_compile_options *o,
                                     modist_program **program);
+// Writes an artefact (.mdx), whole or not at all. Needs ld.lld for programs that were compiled here.
 MODIST_API md_status modist_program_save(modist_program *p, const char *path);
+// An artefact holds machine code: load only those you trust.
 MODIST_API md_status modist_program_load(const char *path, modist_program **program);
 MODIST_API void modist_program_destroy(modist_program *p);
 MODIST_API const char *modist_program_error(const modist_program *p);
@@ -108,7 +111,7 @@ typedef struct modist_run_options {
   uint64_t seed;            // of the initial states
   int check_nan;
 } modist_run_options;
-// `p` must outlive the run.
+// `p` must outlive the run. Several runs may share a program, each with a thread of its own.
 MODIST_API md_status modist_run_create(const modist_program *p, const modist_run_options *o,
                                        modist_run **run);
 MODIST_API void modist_run_destroy(modist_run *r);
@@ -116,7 +119,9 @@ MODIST_API void modist_run_destroy(modist_run *r);
 MODIST_API void *modist_run_input(modist_run *r, const char *name, size_t *bytes);
 MODIST_API void *modist_run_state(modist_run *r, const char *name, size_t *bytes);
 MODIST_API const void *modist_run_result(modist_run *r, const char *name, size_t *bytes);
-MODIST_API md_status modist_run_step(modist_run *r);   // on failure the states are as before
+// On failure no update is applied, but states that a kernel writes in place may have changed, so the
+// run is of no more use.
+MODIST_API md_status modist_run_step(modist_run *r);
 MODIST_API const char *modist_run_error(const modist_run *r);
 
 // --- Plug-ins: `modistc compile PLUGIN.so`. A plug-in exports both of these.
@@ -124,6 +129,7 @@ MODIST_API const char *modist_run_error(const modist_run *r);
 #define MODIST_PLUGIN_ENTRY_SYMBOL "modist_plugin_declare"
 //   const int modist_plugin_abi = MODIST_ABI_VERSION;
 //   void modist_plugin_declare(modist_graph *g);      // builds into g by the functions above
+// docs/plugins.md has the rules.
 typedef void (*modist_plugin_entry)(modist_graph *g);
 
 #ifdef __cplusplus
