@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { MOST_MACS = 400000 };
+enum { MOST_MACS = 60000, MACS_IN_LARGE = 600000 };
 
 static md_type typed(md_gen *g, int rank, const int64_t *dim) {
   return md_type_of(g->dtype, rank, dim);
@@ -16,7 +16,8 @@ static md_val row_leaf(md_gen *g, const char *kind, int64_t c) {
 }
 
 // A window that fits: kernel, stride, padding, dilation of one axis of size x.
-static void draw_window(md_gen *g, int64_t x, int64_t *k, int64_t *stride, int64_t *pad, int64_t *dil) {
+static void draw_window(md_gen *g, int64_t x, int64_t *k, int64_t *stride, int64_t *pad,
+                        int64_t *dil) {
   static const int64_t kernel[] = {1, 3, 2, 1, 3, 5, 7};
   *k = kernel[md_roll(g->dice, MD_COUNT(kernel))];
   *stride = 1 + md_roll(g->dice, md_gen_one_in(g, 2) ? 3 : 1);
@@ -35,14 +36,17 @@ static bool draw_conv(md_gen *g, md_val x, md_conv3d_attr *a, int64_t w[5]) {
   double macs = (double)(w[0] * w[1] * s.dim[0]);
   for (int i = 0; i < 3; i++) {
     draw_window(g, s.dim[2 + i], &w[2 + i], &a->stride.d[i], &a->pad.d[i], &a->dilation.d[i]);
-    int64_t y = (s.dim[2 + i] + 2 * a->pad.d[i] - (w[2 + i] - 1) * a->dilation.d[i] - 1) / a->stride.d[i] + 1;
+    int64_t y =
+        (s.dim[2 + i] + 2 * a->pad.d[i] - (w[2 + i] - 1) * a->dilation.d[i] - 1) / a->stride.d[i] +
+        1;
     macs *= (double)(w[2 + i] * y);
   }
-  while (macs > MOST_MACS && w[0] > 1) {
+  double most = g->large ? MACS_IN_LARGE : MOST_MACS;
+  while (macs > most && w[0] > 1) {
     macs /= 2;
     w[0] /= 2;
   }
-  return macs < 4 * MOST_MACS;
+  return macs < 4 * most;
 }
 
 // Batch norm with statistics of x, of groups of x, or given ones.
@@ -67,7 +71,7 @@ static md_val batch_norm(md_gen *g, md_val x) {
 
 static md_val activate(md_gen *g, md_val x) {
   double size = md_gen_size(g, x);
-  if (g->smooth) return md_gen_node(g, MD_OP_tanh, &x, 1, NULL, 1);
+  if (g->smooth && md_gen_one_in(g, 2)) return md_gen_node(g, MD_OP_tanh, &x, 1, NULL, 1);
   return md_gen_keep(g, md_relu(&g->b, x), size);
 }
 
@@ -98,7 +102,8 @@ void md_random_conv(md_gen *g) {
     y = md_gen_keep(g, md_add(&g->b, y, shortcut), size);
   }
   if (!md_gen_one_in(g, 4)) y = activate(g, y);
-  if (md_gen_one_in(g, 4)) md_gen_keep(g, md_mean(&g->b, y, (md_dims){3, {2, 3, 4}}), md_gen_size(g, y));
+  if (md_gen_one_in(g, 4))
+    md_gen_keep(g, md_mean(&g->b, y, (md_dims){3, {2, 3, 4}}), md_gen_size(g, y));
 }
 
 void md_random_matmul(md_gen *g) {
@@ -136,7 +141,7 @@ void md_random_pool(md_gen *g) {
   md_val x = md_gen_pick(g, 5);
   md_attr a = {0};
   if (!draw_pool(g, x, &a.pool3d)) return;
-  bool average = g->smooth || md_gen_one_in(g, 2);
+  bool average = md_gen_one_in(g, 2);
   md_gen_node(g, average ? MD_OP_avg_pool3d : MD_OP_max_pool3d, &x, 1, &a, md_gen_size(g, x));
 }
 
@@ -158,8 +163,9 @@ void md_random_nce(md_gen *g) {
       lse = md_add_node(b, MD_OP_nce_lse, (md_val[]){q, ids, bank, bank_ids}, 4, &tau);
       if (!g->smooth) top = md_result_of(b, lse, 1);
     } else {
-      md_val z = md_add_node(b, MD_OP_nce_mask,
-                             (md_val[]){md_matmul(b, q, bank, false, true), ids, bank_ids}, 3, &tau);
+      md_val z =
+          md_add_node(b, MD_OP_nce_mask,
+                      (md_val[]){md_matmul(b, q, bank, false, true), ids, bank_ids}, 3, &tau);
       lse = md_add_node(b, MD_OP_logsumexp, &z, 1, NULL);
       md_attr row = {.axes = {.axes = {1, {1}}}};
       if (!g->smooth) top = md_add_node(b, MD_OP_max, &z, 1, &row);
@@ -188,7 +194,8 @@ void md_random_picture(md_gen *g) {
   switch (md_roll(g->dice, 5)) {
   case 0:
     a.resize.size = (md_dims){2, {1 + md_roll(g->dice, 17), 1 + md_roll(g->dice, 17)}};
-    if (s.rank == 5) a.resize.size = (md_dims){3, {s.dim[2], a.resize.size.d[0], a.resize.size.d[1]}};
+    if (s.rank == 5)
+      a.resize.size = (md_dims){3, {s.dim[2], a.resize.size.d[0], a.resize.size.d[1]}};
     a.resize.align_corners = md_gen_one_in(g, 3);
     a.resize.antialias = !a.resize.align_corners && md_gen_one_in(g, 2);
     md_gen_node(g, MD_OP_resize, &x, 1, &a, 3);
@@ -208,7 +215,8 @@ void md_random_picture(md_gen *g) {
     return;
   default:
     if (s.rank != 5 || s.dim[2] < 2) break;
-    md_gen_node(g, MD_OP_frame_difference, &x, 1, &(md_attr){.i = {.value = md_roll(g->dice, 2)}}, 6);
+    md_gen_node(g, MD_OP_frame_difference, &x, 1, &(md_attr){.i = {.value = md_roll(g->dice, 2)}},
+                6);
     return;
   }
   md_gen_keep(g, x, 3);
@@ -234,7 +242,9 @@ void md_random_backward(md_gen *g) {
     md_type y = {.dtype = g->dtype, .shape = {.rank = 5, .dim = {s.dim[0], w[0]}}};
     for (int i = 0; i < 3; i++)
       y.shape.dim[2 + i] =
-          (s.dim[2 + i] + 2 * a->pad.d[i] - (w[2 + i] - 1) * a->dilation.d[i] - 1) / a->stride.d[i] + 1;
+          (s.dim[2 + i] + 2 * a->pad.d[i] - (w[2 + i] - 1) * a->dilation.d[i] - 1) /
+              a->stride.d[i] +
+          1;
     md_val dy = md_gen_leaf(g, "x", y);
     double n = (double)md_elements(&y.shape), size = md_gen_size(g, x);
     md_shape ws = {.rank = 5, .dim = {w[0], w[1], w[2], w[3], w[4]}};
@@ -250,8 +260,9 @@ void md_random_backward(md_gen *g) {
   case 2: {
     if (!draw_pool(g, x, &pool_attr.pool3d)) return;
     md_val y = md_add_node(b, MD_OP_max_pool3d, &x, 1, &pool_attr);
-    md_attr a = {.pool3d_grad = {pool_attr.pool3d.kernel, pool_attr.pool3d.stride,
-                                 pool_attr.pool3d.pad, {5, {0}}}};
+    md_attr a = {
+        .pool3d_grad = {
+            pool_attr.pool3d.kernel, pool_attr.pool3d.stride, pool_attr.pool3d.pad, {5, {0}}}};
     for (int i = 0; i < 5; i++) a.pool3d_grad.shape.d[i] = s.dim[i];
     md_val index = md_result_of(b, y, 1), dy = md_gen_like(g, y);
     md_gen_node(g, MD_OP_max_pool3d_grad, (md_val[]){dy, index}, 2, &a, 8);
@@ -261,8 +272,7 @@ void md_random_backward(md_gen *g) {
     md_val mean = md_moments(b, x, 1), var = md_result_of(b, mean, 1), dy = md_gen_like(g, x);
     md_attr eps = {.f = {.value = 0.01}};
     md_val sums = md_gen_node(g, MD_OP_batch_norm_sums, (md_val[]){dy, x, mean, var}, 4, &eps, 4);
-    md_val in[] = {dy,   x,    row_leaf(g, "x", s.dim[1]), mean, var,
-                   sums, md_result_of(b, sums, 1)};
+    md_val in[] = {dy, x, row_leaf(g, "x", s.dim[1]), mean, var, sums, md_result_of(b, sums, 1)};
     md_gen_node(g, MD_OP_batch_norm_dx, in, 7, &eps, 16);
   }
   }

@@ -7,7 +7,8 @@
 #include <math.h>
 #include <string.h>
 
-enum { MOST_ELEMENTS = 4000 };
+// Small graphs find most mistakes; the few large ones are for loops with several rounds.
+enum { MOST_ELEMENTS = 600, MOST_IN_LARGE = 6000, LARGE_ONE_IN = 8 };
 
 typedef void (*move)(md_gen *g);
 typedef struct choice {
@@ -20,9 +21,9 @@ static const choice choices[] = {
     {md_random_pointwise, 9, 1, true}, {md_random_view, 5, 1, true},
     {md_random_reduce, 3, 2, true},    {md_random_rows, 3, 1, true},
     {md_random_data, 3, 1, true},      {md_random_integer, 2, 2, false},
-    {md_random_conv, 6, 4, true},     {md_random_matmul, 3, 2, true},
-    {md_random_pool, 2, 1, true},     {md_random_nce, 2, 6, true},
-    {md_random_picture, 1, 2, false}, {md_random_backward, 2, 1, false},
+    {md_random_conv, 6, 4, true},      {md_random_matmul, 3, 2, true},
+    {md_random_pool, 2, 1, true},      {md_random_nce, 2, 6, true},
+    {md_random_picture, 1, 2, false},  {md_random_backward, 2, 1, false},
 };
 
 static void add_move(md_gen *g, int *left) {
@@ -42,8 +43,15 @@ static void add_move(md_gen *g, int *left) {
 
 // --- loss, gradients, updates
 
-// Leaves from which a gradient can come: their every path to the loss has one. `from` gets them.
-static int differentiable(const md_graph *g, md_val loss, md_val *from, int most) {
+// Operands that a gradient takes for constants: the bank, frozen statistics.
+static bool is_constant(const md_node *n, int operand) {
+  if (n->op == MD_OP_nce_lse) return operand == 2;
+  return n->op == MD_OP_batch_norm && !n->attr.batch_norm.batch_stats && operand >= 3;
+}
+
+// Leaves from which a gradient can come: their every path to the loss has one, and with `exact` the
+// whole derivative goes through them. `from` gets them.
+static int differentiable(const md_graph *g, md_val loss, bool exact, md_val *from, int most) {
   bool *reached = md_alloc(g->arena, (size_t)g->num_values + 1);
   bool *blocked = md_alloc(g->arena, (size_t)g->num_values + 1);
   int num = 0;
@@ -63,7 +71,7 @@ static int differentiable(const md_graph *g, md_val loss, md_val *from, int most
       from[num++] = n->out;
     for (int k = 0; k < n->num_in; k++) {
       reached[n->in[k]] = true;
-      blocked[n->in[k]] |= block || !md_ops[n->op].grad;
+      blocked[n->in[k]] |= block || !md_ops[n->op].grad || (exact && is_constant(n, k));
     }
   }
   return num;
@@ -77,7 +85,8 @@ static bool has_update(const md_graph *g, md_val state) {
 
 static md_val rate(md_gen *g, md_val like) {
   md_type one = md_type_of(md_dtype_of(&g->b, like), 1, (int64_t[]){1});
-  return md_broadcast(&g->b, md_input(&g->b, md_format(g->b.g->arena, "pos_rate%d", g->num_leaves++), one),
+  return md_broadcast(&g->b,
+                      md_input(&g->b, md_format(g->b.g->arena, "pos_rate%d", g->num_leaves++), one),
                       md_shape_of(&g->b, like), (md_dims){1, {0}});
 }
 
@@ -91,8 +100,8 @@ static void use_gradient(md_gen *g, md_val p, md_val grad) {
   if (md_gen_one_in(g, 3)) {
     md_val m = md_gen_state(g, "x", t), v = md_gen_state(g, "pos", t);
     md_attr a = {.adamw = {.beta1 = 0.9, .beta2 = 0.99, .eps = 1e-3, .weight_decay = 0.01}};
-    md_val next = md_add_node(b, MD_OP_adamw, (md_val[]){p, grad, m, v, lr, rate(g, p), rate(g, p)},
-                              7, &a);
+    md_val next =
+        md_add_node(b, MD_OP_adamw, (md_val[]){p, grad, m, v, lr, rate(g, p), rate(g, p)}, 7, &a);
     md_update_state(b, m, md_result_of(b, next, 1));
     md_update_state(b, v, md_result_of(b, next, 2));
     md_update_state(b, p, next);
@@ -106,8 +115,9 @@ static void use_gradient(md_gen *g, md_val p, md_val grad) {
   md_update_state(b, p, next);
   if (!md_gen_one_in(g, 3)) return;
   md_val average = md_gen_state(g, "x", t);
-  md_update_state(b, average, md_add_node(b, MD_OP_lerp, (md_val[]){average, next}, 2,
-                                          &(md_attr){.f = {.value = 0.25}}));
+  md_update_state(
+      b, average,
+      md_add_node(b, MD_OP_lerp, (md_val[]){average, next}, 2, &(md_attr){.f = {.value = 0.25}}));
 }
 
 // Mean of all elements of some values.
@@ -124,7 +134,7 @@ static void add_gradients(md_gen *g) {
   md_builder *b = &g->b;
   md_val wrt[16], loss = loss_of(g);
   if (b->failed) return;
-  int num = differentiable(b->g, loss, wrt, MD_COUNT(wrt));
+  int num = differentiable(b->g, loss, g->smooth, wrt, MD_COUNT(wrt));
   int kept = 0;
   for (int i = 0; i < num; i++)
     if (g->smooth || !md_gen_one_in(g, 4)) wrt[kept++] = wrt[i];
@@ -181,9 +191,10 @@ md_graph *md_random_graph(md_dice *dice, bool smooth, md_diags *d) {
   if (smooth) g->dtype = MD_F64;
   else if (md_gen_one_in(g, 12)) g->dtype = MD_BF16;
   else if (md_gen_one_in(g, 16)) g->dtype = MD_F64;
-  int left = 5 + (int)md_roll(dice, smooth ? 12 : 36);
+  g->large = md_gen_one_in(g, LARGE_ONE_IN);
+  int left = 5 + (int)md_roll(dice, 1 + md_roll(dice, smooth ? 12 : 30));
   while (left > 0 && !g->b.failed && g->num < MD_GEN_VALUES - 64) add_move(g, &left);
-  if (smooth || (g->dtype != MD_BF16 && md_gen_one_in(g, 2))) add_gradients(g);
+  if (smooth || (g->dtype != MD_BF16 && md_gen_one_in(g, 3))) add_gradients(g);
   if (!smooth) {
     update_states(g);
     return_sinks(g);
@@ -230,11 +241,13 @@ int64_t md_gen_channels(md_gen *g) {
 
 md_type md_gen_type(md_gen *g, int rank) {
   md_type t = {.dtype = g->dtype, .shape = {.rank = rank}};
-  int64_t num = 1;
+  int64_t num = 1, most = g->large ? MOST_IN_LARGE : MOST_ELEMENTS;
   for (int i = 0; i < rank; i++) {
-    int64_t dim = i == 1 ? md_gen_channels(g) : i == 0 && rank > 3 ? 1 + md_roll(g->dice, 4) : md_gen_dim(g);
-    while (num * dim > MOST_ELEMENTS) dim = (dim + 1) / 2;
-    if (num * dim > MOST_ELEMENTS) dim = 1;
+    int64_t dim = i == 1               ? md_gen_channels(g)
+                  : i == 0 && rank > 3 ? 1 + md_roll(g->dice, 4)
+                                       : md_gen_dim(g);
+    while (num * dim > most) dim = (dim + 1) / 2;
+    if (num * dim > most) dim = 1;
     t.shape.dim[i] = dim;
     num *= dim;
   }

@@ -135,9 +135,7 @@ static bool node_near(const md_graph *g, const md_node *n, md_tensor *const *val
   if (bound && is_continuous) return false;
   switch (n->op) {
   case MD_OP_relu: return any_near(&x, 0);
-  case MD_OP_relu_grad:
-    x = operand(n, 1, value, bound);
-    return any_near(&x, 0);
+  case MD_OP_relu_grad: x = operand(n, 1, value, bound); return any_near(&x, 0);
   case MD_OP_clamp: return any_near(&x, n->attr.real[0]) || any_near(&x, n->attr.real[1]);
   case MD_OP_max: return reduced_near(g, n, &x);
   case MD_OP_argmax:

@@ -24,7 +24,7 @@ static void one_operand(md_gen *g, md_val x) {
   static const md_op smooth[] = {MD_OP_neg, MD_OP_tanh, MD_OP_sigmoid, MD_OP_softplus};
   double size = md_gen_size(g, x);
   md_attr a = {0};
-  switch (md_roll(g->dice, g->smooth ? 7 : 13)) {
+  switch (md_roll(g->dice, 13)) {
   case 0:
   case 1:
     a.affine.scale = (double)(1 + md_roll(g->dice, 24)) / 8 * (md_gen_one_in(g, 2) ? -1 : 1);
@@ -38,9 +38,12 @@ static void one_operand(md_gen *g, md_val x) {
   case 4:
   case 5:
   case 6: unary(g, smooth[md_roll(g->dice, MD_COUNT(smooth))], x, size); return;
-  case 7: unary(g, MD_OP_abs, x, size); return;
+  case 7:
+    if (g->smooth) break;
+    unary(g, MD_OP_abs, x, size);
+    return;
   case 8:
-    a.word[0] = 0;
+    if (g->smooth) break;
     a.real[0] = -0.5;
     a.real[1] = (double)md_roll(g->dice, 5) / 2;
     md_gen_node(g, MD_OP_clamp, &x, 1, &a, 2);
@@ -56,8 +59,9 @@ static void one_operand(md_gen *g, md_val x) {
                 2 * size);
     return;
   }
-  default: unary(g, MD_OP_relu, x, size);
+  default: break;
   }
+  unary(g, MD_OP_relu, x, size);
 }
 
 static void two_operands(md_gen *g, md_val x) {
@@ -176,9 +180,11 @@ void md_random_view(md_gen *g) {
   default: {  // a new axis, or axes of size 1 repeated
     md_shape to = {0};
     for (int i = 0; i < s.rank; i++) {
-      if (i == axis && s.rank < 5 && md_elements(&s) < 400) to.dim[to.rank++] = 1 + md_roll(g->dice, 5);
+      if (i == axis && s.rank < 5 && md_elements(&s) < 400)
+        to.dim[to.rank++] = 1 + md_roll(g->dice, 5);
       a.shape.axes.d[a.shape.axes.n++] = to.rank;
-      to.dim[to.rank++] = s.dim[i] == 1 && md_elements(&s) < 400 ? 1 + md_roll(g->dice, 5) : s.dim[i];
+      to.dim[to.rank++] =
+          s.dim[i] == 1 && md_elements(&s) < 400 ? 1 + md_roll(g->dice, 5) : s.dim[i];
     }
     a.shape.shape = dims_of(&to);
     md_gen_node(g, MD_OP_broadcast, &x, 1, &a, size);
@@ -224,7 +230,8 @@ void md_random_reduce(md_gen *g) {
   md_attr a = {.axes = {.axes = some_axes(g, s.rank)}};
   double size = md_gen_size(g, x);
   if (!g->smooth && md_gen_one_in(g, 4)) md_gen_node(g, MD_OP_max, &x, 1, &a, size);
-  else if (md_gen_one_in(g, 2)) md_gen_node(g, MD_OP_sum, &x, 1, &a, size * sqrt((double)md_elements(&s)));
+  else if (md_gen_one_in(g, 2))
+    md_gen_node(g, MD_OP_sum, &x, 1, &a, size * sqrt((double)md_elements(&s)));
   else md_gen_keep(g, md_mean(&g->b, x, a.axes.axes), size);
 }
 

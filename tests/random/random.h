@@ -31,14 +31,15 @@ typedef struct md_gen {
   md_builder b;
   md_dice *dice;
   md_dtype dtype;  // of most floats
-  bool smooth;     // nothing that jumps, and only what has a gradient
+  bool smooth;     // in f64 and only what has a gradient, for finite differences
+  bool large;      // tensors of some thousand elements
   int num, num_leaves;
   md_val value[MD_GEN_VALUES];  // what later nodes may read
   double size[MD_GEN_VALUES];   // about the largest element
 } md_gen;
 
-// A graph of some 5 to 40 nodes. `smooth`: every float result is a smooth function of every float
-// leaf. NULL: the builder refused a node, which is a mistake of this generator; reported.
+// A graph of some 5 to 40 nodes. `smooth`: for finite differences; its results are a `loss` and the
+// gradients d_<leaf>. NULL: the builder refused a node, which is a mistake of this generator; reported.
 md_graph *md_random_graph(md_dice *dice, bool smooth, md_diags *d);
 
 // For moves. Results of the node can be read by later ones; the first is returned. `size`: about its
@@ -83,8 +84,8 @@ typedef struct md_reference {
   const md_graph *g;  // without `gradient`
   int num_steps;
   uint64_t seed;
-  int draws;           // how many sets of inputs were looked at
-  const char *refused; // why the last one was not good
+  int draws;                           // how many sets of inputs were looked at
+  const char *refused;                 // why the last one was not good
   md_tensor **value[MD_RANDOM_STEPS];  // by md_val; leaves: what the step reads
   md_tensor **bound[MD_RANDOM_STEPS];  // by md_val: by how much an element may be off
 } md_reference;
@@ -112,7 +113,7 @@ typedef struct md_variant {
   bool jit;  // false: passes only
 } md_variant;
 extern const md_variant md_variants[];
-extern const int md_num_variants;  // the first is the full level
+extern const int md_num_variants;       // the first is the full level
 int md_variant_from(const char *name);  // -1: unknown
 
 enum { MD_FINDING_TEXT = 1000 };
@@ -122,6 +123,8 @@ typedef struct md_finding {
 } md_finding;
 typedef struct md_check_stats {
   int draws, steps, gave_up;
+  char why[24];  // it gave up
+  int64_t draw_ns, pass_ns, compile_ns, run_ns;
   int64_t elements;
   double worst;  // largest part of its bound that an element was off
 } md_check_stats;

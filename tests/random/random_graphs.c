@@ -35,13 +35,14 @@ typedef struct Verdict {
 
 typedef struct Totals {
   int64_t graphs, refused, gave_up, draws, steps, elements, nodes, failures;
-  double worst;
+  double worst, draw_s, pass_s, compile_s, run_s;
 } Totals;
 
 static unsigned variants_of(const Options *o, uint64_t seed) {
   if (o->variant == -2) return (1u << md_num_variants) - 1;
   if (o->variant >= 0) return 1u << o->variant;
-  uint64_t other = 1 + md_hash_at(md_hash_key("variant", seed), 0) % (uint64_t)(md_num_variants - 1);
+  uint64_t other =
+      1 + md_hash_at(md_hash_key("variant", seed), 0) % (uint64_t)(md_num_variants - 1);
   return 1u | 1u << other;
 }
 
@@ -139,8 +140,9 @@ static void report_failure(const Options *o, const md_graph *from, const Verdict
     fwrite(text.s, 1, text.len, f);
     fclose(f);
   }
-  printf("  shrunk to %d nodes in %s: %s\n  again: random_graphs --seed=%llu%s%s %s\n%s", g->num_nodes,
-         path.s, last.text, (unsigned long long)v->seed, one.variant >= 0 ? " --variant=" : "",
+  printf("  shrunk to %d nodes in %s: %s\n  again: random_graphs --seed=%llu%s%s %s\n%s",
+         g->num_nodes, path.s, last.text, (unsigned long long)v->seed,
+         one.variant >= 0 ? " --variant=" : "",
          one.variant >= 0 ? md_variants[one.variant].name : "", path.s, text.s);
   fflush(stdout);
   md_graph_destroy(g);
@@ -160,6 +162,12 @@ static void count(Totals *t, const Verdict *v) {
   t->nodes += v->nodes;
   t->worst = v->stats.worst > t->worst ? v->stats.worst : t->worst;
   t->failures += *v->kind != 0;
+  t->draw_s += (double)v->stats.draw_ns * 1e-9;
+  t->pass_s += (double)v->stats.pass_ns * 1e-9;
+  t->compile_s += (double)v->stats.compile_ns * 1e-9;
+  t->run_s += (double)v->stats.run_ns * 1e-9;
+  if (v->stats.gave_up)
+    printf("seed %llu: no inputs: %s\n", (unsigned long long)v->seed, v->stats.why);
 }
 
 // Judges seeds from `first` in a child; returns the first seed that is not judged yet.
@@ -214,7 +222,10 @@ static int run_file(const Options *o) {
   if (g) judge(o, g, v.seed, &v);
   else snprintf(v.kind, sizeof v.kind, "parser");
   printf("%s", md_diags_text(d));
-  printf("%s: %s%s%s\n", o->path, *v.kind ? v.kind : v.stats.gave_up ? "no inputs found" : "ok",
+  printf("%s: %s%s%s\n", o->path,
+         *v.kind           ? v.kind
+         : v.stats.gave_up ? "no inputs found"
+                           : "ok",
          *v.kind ? ": " : "", v.text);
   if (g) md_graph_destroy(g);
   free(text);
@@ -261,7 +272,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "\n");
     return MD_ERR_USAGE;
   }
-  printf("seed %lld\n", (long long)o.seed);
+  printf("// seed %lld\n", (long long)o.seed);
   fflush(stdout);
   if (o.path) return run_file(&o);
   if (o.print) {
@@ -274,11 +285,14 @@ int main(int argc, char **argv) {
   Totals t = {0};
   uint64_t end = (uint64_t)(o.seed + o.count);
   for (uint64_t at = (uint64_t)o.seed; at < end;) at = run_child(&o, at, end, &t);
-  printf("%lld graphs, %.1f nodes each; %lld refused by the builder, %lld without good inputs, %.2f "
-         "draws a graph, %.2f steps; %lld elements compared, worst %.2f of its bound; %lld failed\n",
-         (long long)t.graphs, (double)t.nodes / (double)MD_MAX(t.graphs, 1), (long long)t.refused,
-         (long long)t.gave_up, (double)t.draws / (double)MD_MAX(t.graphs, 1),
-         (double)t.steps / (double)MD_MAX(t.graphs, 1), (long long)t.elements, t.worst,
-         (long long)t.failures);
+  printf(
+      "%lld graphs, %.1f nodes each; %lld refused by the builder, %lld without good inputs, %.2f "
+      "draws a graph, %.2f steps; %lld elements compared, worst %.2f of its bound; %lld failed\n",
+      (long long)t.graphs, (double)t.nodes / (double)MD_MAX(t.graphs, 1), (long long)t.refused,
+      (long long)t.gave_up, (double)t.draws / (double)MD_MAX(t.graphs, 1),
+      (double)t.steps / (double)MD_MAX(t.graphs, 1), (long long)t.elements, t.worst,
+      (long long)t.failures);
+  printf("seconds: inputs and reference %.1f, passes %.1f, compiler %.1f, execution %.1f\n",
+         t.draw_s, t.pass_s, t.compile_s, t.run_s);
   return t.failures || t.refused ? EXIT_FAILURE : EXIT_SUCCESS;
 }

@@ -76,7 +76,7 @@ static bool is_exact(const md_graph *g, const md_node *n) {
 static void disturb(Evaluation *e, md_tensor *t, double eps) {
   int64_t n = md_elements(&t->type.shape);
   for (int64_t i = 0; t->f && i < n; i++)
-    t->f[i] += t->f[i] * eps * md_hash_unit(e->key, e->counter++);
+    if (isfinite(t->f[i])) t->f[i] += t->f[i] * eps * md_hash_unit(e->key, e->counter++);
 }
 
 // Terms of the sums of a node, by its cost.
@@ -87,8 +87,8 @@ static double sum_length(const md_graph *g, const md_node *n) {
   double most = cost.flops / (double)md_elements(y);
   for (int i = 0; i < n->num_in; i++)
     if (n->in[i] != MD_NONE)
-      most = fmax(most, (double)md_elements(&md_type_in(g, n->in[i])->shape) /
-                            (double)md_elements(y));
+      most =
+          fmax(most, (double)md_elements(&md_type_in(g, n->in[i])->shape) / (double)md_elements(y));
   return fmax(most, 1);
 }
 
@@ -189,9 +189,11 @@ static void finish_bound(md_tensor *bound, const md_tensor *value) {
   double dev = rms(bound->f, n), eps = md_epsilon(value->type.dtype);
   if (dev == 0 || !value->f) return;
   double all = dev + eps * rms(value->f, n);
+  // In f64 the reference is one more rounded version.
+  double safety = MD_TOLERANCE_SAFETY * (value->type.dtype == MD_F64 ? 2 : 1);
   for (int64_t i = 0; i < n; i++) {
     bool same = bound->f[i] == 0 && (value->f[i] == 0 || !isfinite(value->f[i]));
-    if (!same) bound->f[i] = MD_TOLERANCE_SAFETY * (bound->f[i] + all);
+    if (!same) bound->f[i] = safety * (bound->f[i] + all);
   }
 }
 
@@ -302,7 +304,8 @@ void md_reference_destroy(md_reference *r) {
   }
 }
 
-const md_tensor *md_state_after(const md_reference *r, int step, md_val s, const md_tensor **bound) {
+const md_tensor *md_state_after(const md_reference *r, int step, md_val s,
+                                const md_tensor **bound) {
   md_val v = update_of(r->g, s);
   if (bound) *bound = r->bound[step][v];
   return r->value[step][v];
