@@ -3,6 +3,7 @@
 // and split, prologues and epilogues around each anchor, all element types, every target that runs
 // here. One thread and two give the same bits.
 #include "codegen/cpu/cpu.h"
+#include "tests/samples.h"
 #include "tests/tolerance.h"
 #include "tests/unit/suite.h"
 
@@ -184,6 +185,47 @@ static void check_op(const char *op, const char *sample, int num_out, int64_t le
   md_text_free(&t);
 }
 
+// --- every row of the op table
+
+static int64_t largest_sample(const char *text) {
+  md_graph *g = parse(text);
+  int64_t most = 1;
+  for (md_val v = 1; v <= (md_val)g->num_values; v++)
+    most = MD_MAX(most, md_elements(&md_type_in(g, v)->shape));
+  md_graph_destroy(g);
+  return most;
+}
+
+// Operands that only another op can make: places inside of their windows, an lse that is no smaller
+// than the logits (a smaller one asks for e^(z - lse) beyond the range of f32). Both gradients run
+// behind those ops, in pools_of_any_window_are_right and infonce_streams_banks_of_any_size.
+static bool needs_its_forward(int op) {
+  return op == MD_OP_max_pool3d_grad || op == MD_OP_nce_lse_grad;
+}
+
+// No sum is longer than the largest tensor.
+START_TEST(samples_of_every_op_agree_with_one_thread_and_two) {
+  int rows = 0;
+  for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
+    md_role role = md_ops[op].role;
+    if (role == MD_META || role == MD_LEAF || needs_its_forward(op)) continue;
+    int num_out = MD_MAX(md_op_num_out((md_op)op), 1), i = 0;
+    if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
+    for (;; i++) {
+      md_text t = {0};
+      if (!sample_text((md_op)op, i, num_out, &t)) break;
+      int64_t length = largest_sample(t.s);
+      for (int level = 0; level <= 2; level += 2)
+        check_text(t.s, &(Setup){.level = level, .length = length});
+      md_text_free(&t);
+    }
+    ck_assert_msg(i > 0, "%s has no sample", md_ops[op].name);
+    rows++;
+  }
+  ck_assert_int_gt(rows, 60);
+}
+END_TEST
+
 // --- matrices
 
 static void check_product(const char *type, int64_t m, int64_t n, int64_t k) {
@@ -257,8 +299,8 @@ static void check_nce(const char *type, const char *ids, int64_t b, int64_t d, i
 }
 
 START_TEST(infonce_streams_banks_of_any_size) {
-  const int64_t size[][3] = {{1, 1, 1},    {2, 128, 1000}, {3, 17, 31},   {5, 40, 33},
-                             {16, 64, 96}, {20, 33, 200},  {33, 7, 2500}, {70, 20, 65}};
+  const int64_t size[][3] = {{3, 8, 11},   {1, 1, 1},     {2, 128, 1000}, {3, 17, 31}, {5, 40, 33},
+                             {16, 64, 96}, {20, 33, 200}, {33, 7, 2500},  {70, 20, 65}};
   for (int i = 0; i < MD_COUNT(size); i++)
     check_nce("f32", i % 2 ? "i32" : "i64", size[i][0], size[i][1], size[i][2]);
   check_nce("f64", "i32", 9, 21, 130);
@@ -527,7 +569,8 @@ START_TEST(pictures_and_movement_take_what_surrounds_them) {
 }
 END_TEST
 
-SUITE_MAIN("cpu_ops", products_of_any_size_are_right, products_of_other_types_are_right,
+SUITE_MAIN("cpu_ops", samples_of_every_op_agree_with_one_thread_and_two,
+           products_of_any_size_are_right, products_of_other_types_are_right,
            products_take_what_surrounds_them, infonce_streams_banks_of_any_size,
            a_bank_without_negatives_gives_minus_infinity, no_gradient_flows_from_minus_infinity,
            pools_of_any_window_are_right, pools_of_other_types_are_right,
