@@ -33,13 +33,16 @@ simt_code *simt_build(const char *text) {
   FILE *f = fopen(path, "w");
   bool ok = f && fputs(text, f) >= 0;
   if (f) ok = fclose(f) == 0 && ok;
+  const char *cc = getenv("CC"), *source = getenv("MODIST_SOURCE");
+  if (!cc || !*cc) cc = access(SIMT_CC, X_OK) == 0 ? SIMT_CC : "cc";
+  if (!source || !*source) source = SIMT_SOURCE;
   // The text is to be clean in both languages; no contraction, as everywhere.
   snprintf(command, sizeof command,
            "cd %s && '%s' -std=c11 -O1 -g -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-ffp-contract=off "
            "-fsanitize=thread "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared k.o -lm -o k.so",
-           dir, SIMT_CC, SIMT_SOURCE, SIMT_CC);
+           dir, cc, source, cc);
   ok = ok && system(command) == 0;
   void *lib = NULL;
   if (ok) {

@@ -92,33 +92,47 @@ static void make_images(Program *p) {
   p->image_of[MD_NONE] = new_image(p, "workspace", p->m->workspace_bytes, false);
 }
 
-// --- what errors grow with
+// --- tolerance
 
-static void measure(Program *p) {
-  double gain = 1;
-  p->length = p->g->num_nodes;
-  for (int i = 0; i < p->g->num_nodes; i++) {
-    const md_node *n = p->g->node[i];
-    for (int k = 0; k < n->num_out; k++) {
-      const md_tensor *t = md_interp_value(p->ref, n->out + (md_val)k);
-      for (int64_t j = 0; t && t->f && j < md_elements(&t->type.shape); j++)
-        if (isfinite(t->f[j])) p->size = fmax(p->size, fabs(t->f[j]));
-    }
-    if (n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad) {
-      gain = fmax(gain, 1 / n->attr.f.value);
-      const md_shape *bank = &md_type_in(p->g, n->in[n->num_in - 2])->shape;
-      p->length = MD_MAX(p->length, bank->dim[0] * bank->dim[1]);
-    } else if (md_ops[n->op].role == MD_REDUCE) {
-      p->length = MD_MAX(p->length, md_elements(&md_type_in(p->g, n->in[0])->shape));
-    }
+static double largest(const Program *p, const md_node *n) {
+  double size = 0;
+  for (int k = 0; k < n->num_out; k++) {
+    const md_tensor *t = md_interp_value(p->ref, n->out + (md_val)k);
+    for (int64_t j = 0; t && t->f && j < md_elements(&t->type.shape); j++)
+      if (isfinite(t->f[j])) size = fmax(size, fabs(t->f[j]));
   }
-  p->size = fmax(p->size, 1) * gain;
+  return size;
 }
 
-static md_dtype coarsest(const md_graph *g) {
-  for (int v = 1; v <= g->num_values; v++)
-    if (g->value[v].type.dtype == MD_BF16) return MD_BF16;
-  return MD_F32;
+// Roundings of one node after another add up like a random walk, and so do those of the terms of a
+// sum. Sums themselves are made in double and rounded once. An exponential turns the error of its
+// operand, which the temperature has magnified, into a relative one.
+static void measure(Program *p) {
+  const md_graph *g = p->g;
+  double gain = 1, term = 1, total = 0;
+  int64_t length = 1;
+  bool narrow = false;
+  for (int i = 0; i < g->num_nodes; i++) {
+    const md_node *n = g->node[i];
+    bool is_nce = n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad;
+    double size = largest(p, n);
+    for (int k = 0; k < n->num_in; k++)
+      narrow |= md_type_in(g, n->in[k])->dtype == MD_BF16 && !is_leaf(md_def(g, n->in[k]));
+    if (is_nce) {
+      gain = fmax(gain, 1 / n->attr.f.value);
+      length = MD_MAX(length, md_type_in(g, n->in[n->num_in - 2])->shape.dim[1]);
+    }
+    if (md_ops[n->op].role == MD_REDUCE) {
+      length = MD_MAX(length, md_elements(&md_type_in(g, n->in[0])->shape) /
+                                  md_elements(&md_type_in(g, n->out)->shape));
+      total = fmax(total, size);
+    } else {
+      term = fmax(term, size);
+    }
+  }
+  p->tolerance = md_tolerance(MD_F32, g->num_nodes, total) +
+                 md_tolerance(MD_F32, g->num_nodes * length, term * gain);
+  if (narrow) p->tolerance += md_tolerance(MD_BF16, 1, fmax(term, total));
 }
 
 static bool check_value(const Program *p, const char *name, md_val v, const md_tensor *want,
@@ -127,9 +141,10 @@ static bool check_value(const Program *p, const char *name, md_val v, const md_t
   md_tensor *got = md_tensor_create(*t);
   MD_ASSERT(got, "out of memory");
   md_tensor_read(got, data[p->image_of[v]]);
-  // A sum in a narrow type is a sum in float, stored once.
-  double tolerance = md_tolerance(MD_F32, p->length, p->size);
-  if (coarsest(p->g) == MD_BF16) tolerance = md_tolerance(MD_BF16, 1, p->size);
+  double tolerance = p->tolerance, most = 0;
+  for (int64_t i = 0; t->dtype == MD_BF16 && i < md_elements(&t->shape); i++)
+    if (isfinite(want->f[i])) most = fmax(most, fabs(want->f[i]));
+  tolerance += md_tolerance(MD_BF16, 1, most);  // 0 but for bf16
   bool good = true;
   for (int64_t i = 0; good && i < md_elements(&t->shape); i++) {
     if (want->i) good = got->i[i] == want->i[i];

@@ -20,10 +20,9 @@ typedef struct Program {
   md_interp *ref;  // after its step
   md_diags *diags;
   Image *image;
-  int num_images;  // the last is the workspace
-  int *image_of;   // by md_val; values that lie at one place share an image
-  double size;     // largest value in the step, times what exponentials magnify
-  int64_t length;  // of the longest sum, at least the number of nodes
+  int num_images;    // the last is the workspace
+  int *image_of;     // by md_val; values that lie at one place share an image
+  double tolerance;  // of every float of the step
 } Program;
 
 // From a text, through the passes of `level`. How inputs are filled says the first letter of their

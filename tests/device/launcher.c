@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+// The slice's kernels on a GPU: each sample is compiled by NVRTC for the device that is there, run
+// through the driver, and compared with the interpreter and with the same text on the fiber machine.
+// The driver is opened at run time, its functions are declared here. Only for tests: a later runtime
+// takes its place.
+//   device_launcher            all samples, then random graphs; exit 4 without a GPU
+//   device_launcher --name     the device's name as a folder name
+//   device_launcher --random=N how many random graphs
+#include "tests/simt/run.h"
+#include "tests/simt/samples.h"
+
+#include <dlfcn.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { NO_DEVICE = 4, MAJOR = 75, MINOR = 76 };  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+
+typedef unsigned long long Address;  // CUdeviceptr
+typedef struct Driver {
+  int (*init)(unsigned);
+  int (*count)(int *);
+  int (*get)(int *, int);
+  int (*name)(char *, int, int);
+  int (*attribute)(int *, int, int);
+  int (*version)(int *);
+  int (*retain)(void **, int);
+  int (*release)(int);
+  int (*current)(void *);
+  int (*synchronize)(void);
+  int (*load)(void **, const void *);
+  int (*unload)(void *);
+  int (*function)(void **, void *, const char *);
+  int (*alloc)(Address *, size_t);
+  int (*free)(Address);
+  int (*set)(Address, unsigned char, size_t);
+  int (*to_device)(Address, const void *, size_t);
+  int (*to_host)(void *, Address, size_t);
+  int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
+                void *, void **, void **);
+  int (*error)(int, const char **);
+  int device;
+  md_cuda_arch arch;
+  char label[128];
+} Driver;
+
+static bool open_driver(Driver *d) {
+  void *lib = dlopen("libcuda.so.1", RTLD_NOW);
+  if (!lib) {
+    printf("no GPU here: %s\n", dlerror());
+    return false;
+  }
+  struct {
+    const char *name;
+    void *to;
+  } symbols[] = {
+      {"cuInit", &d->init},
+      {"cuDeviceGetCount", &d->count},
+      {"cuDeviceGet", &d->get},
+      {"cuDeviceGetName", &d->name},
+      {"cuDeviceGetAttribute", &d->attribute},
+      {"cuDriverGetVersion", &d->version},
+      {"cuDevicePrimaryCtxRetain", &d->retain},
+      {"cuDevicePrimaryCtxRelease_v2", &d->release},
+      {"cuCtxSetCurrent", &d->current},
+      {"cuCtxSynchronize", &d->synchronize},
+      {"cuModuleLoadData", &d->load},
+      {"cuModuleUnload", &d->unload},
+      {"cuModuleGetFunction", &d->function},
+      {"cuMemAlloc_v2", &d->alloc},
+      {"cuMemFree_v2", &d->free},
+      {"cuMemsetD8_v2", &d->set},
+      {"cuMemcpyHtoD_v2", &d->to_device},
+      {"cuMemcpyDtoH_v2", &d->to_host},
+      {"cuLaunchKernel", &d->launch},
+      {"cuGetErrorString", &d->error},
+  };
+  for (int i = 0; i < MD_COUNT(symbols); i++) {
+    void *symbol = dlsym(lib, symbols[i].name);
+    memcpy(symbols[i].to, &symbol, sizeof symbol);
+    if (symbol) continue;
+    printf("no GPU here: the driver has no %s\n", symbols[i].name);
+    return false;
+  }
+  int count = 0, major = 0, minor = 0;
+  int error = d->init(0);
+  if (!error) error = d->count(&count);
+  if (error || !count) {
+    const char *text = NULL;
+    if (error) d->error(error, &text);
+    printf("no GPU here: %s\n", text ? text : "the driver sees none");
+    return false;
+  }
+  void *context;
+  error = d->get(&d->device, 0) || d->name(d->label, sizeof d->label, d->device) ||
+          d->attribute(&major, MAJOR, d->device) || d->attribute(&minor, MINOR, d->device) ||
+          d->retain(&context, d->device) || d->current(context);
+  if (error) {
+    printf("no GPU here: the device cannot be used\n");
+    return false;
+  }
+  d->arch = (md_cuda_arch){.sm = major * 10 + minor};
+  return true;
+}
+
+static bool good(const Driver *d, int error, const char *what, md_text *why) {
+  if (!error) return true;
+  const char *text = NULL;
+  d->error(error, &text);
+  md_put(why, "%s: %s", what, text ? text : "?");
+  return false;
+}
+
+// --- a program on the device
+
+static bool launch_all(const Driver *d, const Program *p, void *module, const Address *at,
+                       md_text *why) {
+  for (int i = 0; i < p->m->num_launches; i++) {
+    const md_cuda_launch *l = &p->m->launch[i];
+    Address pointer[512];
+    void *arg[512], *function;
+    for (int k = 0; k < l->num_args; k++) {
+      int64_t offset;
+      int image = program_place(p, &l->arg[k], &offset);
+      pointer[k] = at[image] + (Address)offset;
+      arg[k] = &pointer[k];
+    }
+    if (!good(d, d->function(&function, module, l->kernel), l->kernel, why)) return false;
+    if (!good(d,
+              d->launch(function, (unsigned)l->blocks, 1, 1, (unsigned)l->threads, 1, 1,
+                        (unsigned)l->shared_bytes, NULL, arg, NULL),
+              l->kernel, why) ||
+        !good(d, d->synchronize(), l->kernel, why))
+      return false;
+  }
+  return true;
+}
+
+// *data: images as the device left them, malloc'ed.
+static bool run_on_device(const Driver *d, const Program *p, char **data, md_text *why) {
+  void *module = NULL;
+  md_cubin cubin;
+  if (!md_nvrtc_compile(p->m->text.s, "sample.cu", d->arch, false, &cubin, p->diags)) {
+    md_put(why, "%s", md_diags_text(p->diags));
+    return false;
+  }
+  Address *at = calloc((size_t)p->num_images, sizeof *at);
+  MD_ASSERT(at, "out of memory");
+  bool ok = good(d, d->load(&module, cubin.data), "cuModuleLoadData", why);
+  for (int i = 0; ok && i < p->num_images; i++) {
+    size_t bytes = (size_t)p->image[i].bytes;
+    if (!bytes) continue;
+    ok = good(d, d->alloc(&at[i], bytes), "cuMemAlloc", why) &&
+         good(d, d->set(at[i], 0xff, bytes), "cuMemset", why) &&
+         (!p->image[i].is_set ||
+          good(d, d->to_device(at[i], p->image[i].data, bytes), "cuMemcpy", why));
+  }
+  ok = ok && launch_all(d, p, module, at, why);
+  for (int i = 0; i < p->num_images; i++) {
+    data[i] = malloc((size_t)MD_MAX(p->image[i].bytes, 1));
+    MD_ASSERT(data[i], "out of memory");
+    if (ok && p->image[i].bytes)
+      ok = good(d, d->to_host(data[i], at[i], (size_t)p->image[i].bytes), "cuMemcpy", why);
+    if (at[i]) d->free(at[i]);
+  }
+  if (module) d->unload(module);
+  free(at);
+  free(cubin.data);
+  free(cubin.log);
+  return ok;
+}
+
+// Largest difference between device and fiber machine over the results, of their size; -1: no host.
+static double against_host(const Program *p, char *const *device) {
+  simt_code *code = run_build(p);
+  char **host = NULL;
+  md_text why = {0};
+  double worst = -1;
+  if (code && run_program(p, code, (simt_options){SIMT_FORWARD, 0}, &host, &why)) {
+    worst = 0;
+    for (int i = 0; i < p->g->num_results; i++) {
+      md_val v = p->g->result[i].val;
+      md_type t = *md_type_in(p->g, v);
+      if (p->image_of[v] < 0) continue;
+      md_tensor *a = md_tensor_create(t), *b = md_tensor_create(t);
+      MD_ASSERT(a && b, "out of memory");
+      md_tensor_read(a, device[p->image_of[v]]);
+      md_tensor_read(b, host[p->image_of[v]]);
+      for (int64_t k = 0; k < md_elements(&t.shape); k++) {
+        double x = a->f ? a->f[k] : (double)a->i[k], y = b->f ? b->f[k] : (double)b->i[k];
+        if (isfinite(x) && isfinite(y)) worst = fmax(worst, fabs(x - y) / fmax(fabs(y), 1));
+      }
+      md_tensor_destroy(a);
+      md_tensor_destroy(b);
+    }
+  }
+  free(host);
+  simt_free_buffers();
+  simt_code_free(code);
+  md_text_free(&why);
+  return worst;
+}
+
+static bool try(const Driver *d, Program *p, const char *name) {
+  md_text why = {0};
+  if (!p) {
+    printf("FAILED %s: no program\n", name);
+    return false;
+  }
+  char **data = calloc((size_t)p->num_images, sizeof *data);
+  MD_ASSERT(data, "out of memory");
+  bool ok = run_on_device(d, p, data, &why) && program_check(p, data, &why);
+  if (ok) {
+    double worst = against_host(p, data);
+    if (worst < 0) printf("passed %-48s (no host compiler to compare with)\n", name);
+    else printf("passed %-48s device against host %.1e\n", name, worst);
+  } else {
+    printf("FAILED %s: %s\n", name, why.s);
+  }
+  for (int i = 0; i < p->num_images; i++) free(data[i]);
+  free(data);
+  program_destroy(p);
+  md_text_free(&why);
+  return ok;
+}
+
+static void print_name(const char *label) {
+  for (const char *s = label; *s; s++) putchar(strchr(" /\\()", *s) ? '-' : *s);
+  putchar('\n');
+}
+
+int main(int argc, char **argv) {
+  Driver d = {0};
+  int64_t num_random = 20;
+  bool name_only = argc > 1 && !strcmp(argv[1], "--name");
+  if (argc > 1 && !name_only &&
+      (strncmp(argv[1], "--random=", 9) != 0 || !md_parse_int(argv[1] + 9, &num_random))) {
+    fprintf(stderr, "usage: device_launcher [--name | --random=N]\n");
+    return 2;
+  }
+  if (!open_driver(&d)) return NO_DEVICE;
+  if (name_only) {
+    print_name(d.label);
+    d.release(d.device);
+    return 0;
+  }
+  int version = 0, major, minor, passed = 0, failed = 0;
+  d.version(&version);
+  md_diags *diags = md_diags_create();
+  if (!md_nvrtc_version(&major, &minor, diags)) {
+    md_diags_print(diags, stdout, false);
+    return NO_DEVICE;
+  }
+  printf("%s, sm_%d, driver %d.%d, NVRTC %d.%d\n", d.label, d.arch.sm, version / 1000,
+         version % 1000 / 10, major, minor);
+  md_text text = {0};
+  char name[64];
+  for (int i = 0; simt_sample(i, &text, name); i++) {
+    md_diags_clear(diags);
+    bool ok = try(&d, program_create(text.s, 2, 1, diags), name);
+    passed += ok;
+    failed += !ok;
+    md_text_free(&text);
+    text = (md_text){0};
+  }
+  for (int64_t seed = 1; seed <= num_random; seed++) {
+    md_diags_clear(diags);
+    snprintf(name, sizeof name, "random graph %lld", (long long)seed);
+    md_graph *g = simt_random_graph((uint64_t)seed, diags);
+    bool ok = try(&d, g ? program_of(g, 2, (uint64_t)seed, diags) : NULL, name);
+    passed += ok;
+    failed += !ok;
+  }
+  md_diags_destroy(diags);
+  d.release(d.device);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed != 0;
+}

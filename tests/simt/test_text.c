@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+// What the CUDA text is, whatever it computes: the same each time, free of what a user wrote but for
+// comments, one kernel for equal regions; and what is said where there is no kernel.
+#include "codegen/cuda/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int failed;
+
+static void check(bool ok, const char *claim, const char *seen) {
+  if (!ok) printf("FAILED %s\n%s\n", claim, seen ? seen : "");
+  failed += !ok;
+}
+
+static md_graph *graph_of(const char *text, int level, md_diags *d) {
+  md_pass_options o = md_pass_defaults();
+  o.level = level;
+  md_graph *g = md_parse_graph("text", text, strlen(text), d);
+  return g && md_cuda_facts("cuda:sm_80", &o.facts, d) ? md_run_passes(g, &o, NULL, d) : NULL;
+}
+
+static char *text_of(const char *text, int level, int *num_kernels) {
+  md_diags *d = md_diags_create();
+  md_graph *g = graph_of(text, level, d);
+  md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, d) : NULL;
+  char *s = m ? strdup(m->text.s) : strdup(md_diags_text(d));
+  *num_kernels = m ? m->num_kernels : -1;
+  md_cuda_module_free(m);
+  if (g) md_graph_destroy(g);
+  md_diags_destroy(d);
+  return s;
+}
+
+static void without_comments(char *s) {
+  char *to = s;
+  for (; *s; s++) {
+    if (s[0] == '/' && s[1] == '/') s += strcspn(s, "\n");
+    *to++ = *s;
+    if (!*s) return;
+  }
+  *to = '\0';
+}
+
+static void names_stay_in_comments(void) {
+  static const char text[] =
+      "graph @evil(%asm: f32[7], %__global__: f32[7]) {\n  %return.x = add %asm, %__global__\n"
+      "  %while$-2 = relu %return.x\n  return %while$-2\n}\n";
+  int num;
+  char *s = text_of(text, 2, &num), *again = text_of(text, 2, &num);
+  check(num == 1 && !strcmp(s, again), "the text is the same each time", s);
+  check(strstr(s, "%while$-2") != NULL, "comments name the nodes", s);
+  without_comments(s);
+  check(!strstr(s, "asm") && !strstr(s, "__global__") && !strstr(s, "while") &&
+            !strstr(s, "%return"),
+        "what a user named stays in comments", s);
+  check(!strchr(s, '#') && !strstr(s, "include"), "the text needs no header", s);
+  free(s);
+  free(again);
+}
+
+static void equal_regions_share(void) {
+  int num;
+  char *s = text_of("graph @s(%x: f32[9], %y: f32[9], %z: f32[8]) {\n  %a = exp %x\n  %b = exp %y\n"
+                    "  %c = exp %z\n  return %a, %b, %c\n}\n",
+                    0, &num);
+  check(num == 2, "equal regions share a kernel, others do not", s);
+  free(s);
+}
+
+static void missing_kernels_are_named(void) {
+  static const char mixed[] =
+      "graph @s(%x: f32[4,4], %y: f32[4,4]) {\n  %a = exp %x\n  %b = matmul %a, %y\n"
+      "  return %a, %b\n}\n";
+  static const char all[] =
+      "graph @s(%x: f32[4,4], %y: f32[4,4]) {\n  %b = matmul %x, %y\n  return %b\n}\n";
+  for (int i = 0; i < 3; i++) {
+    md_diags *d = md_diags_create();
+    md_graph *g = graph_of(i == 2 ? all : mixed, 2, d);
+    md_text out = {0};
+    bool ok = md_cuda_compile(g, "cuda:sm_80", i == 1 ? MD_CUDA_PTX : MD_CUDA_TEXT, &out, d);
+    if (i == 0) {
+      check(ok && strstr(out.s, "// MISSING region") && strstr(out.s, "matmul is not there yet") &&
+                strstr(out.s, "md_exp("),
+            "text shows what is there and names what is missing", out.s);
+    } else {
+      check(!ok && strstr(md_diags_text(d), "E0440") &&
+                strstr(md_diags_text(d), "matmul is not there yet"),
+            "an artefact that would be incomplete is refused by name", md_diags_text(d));
+    }
+    md_text_free(&out);
+    md_graph_destroy(g);
+    md_diags_destroy(d);
+  }
+}
+
+static void targets_have_neighbours(void) {
+  static const struct {
+    const char *target, *hint;
+  } rows[] = {
+      {"cuda:sm_9O", "cuda:sm_90"},    {"cuda:sm90", "cuda:sm_90"},
+      {"cuda:sm_80a", "cuda:sm_80"},   {"cuda:", "sm_80"},
+      {"cuda:sm_", "sm_80"},           {"cuda:sm_70", "cuda:sm_"},
+      {"cuda:sm_90aa", "cuda:sm_90a"},
+  };
+  md_cuda_arch arch;
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_diags *d = md_diags_create();
+    bool ok = md_cuda_parse(rows[i].target, &arch, d);
+    check(!ok && strstr(md_diags_text(d), "E0441") && strstr(md_diags_text(d), rows[i].hint),
+          "a target that is not there brings the nearest", md_diags_text(d));
+    md_diags_destroy(d);
+  }
+  check(md_cuda_parse("cuda:sm_90a", &arch, NULL) && arch.sm == 90 && arch.suffix == 'a', "sm_90a",
+        NULL);
+  check(md_cuda_parse("cuda:sm_120", &arch, NULL) && arch.sm == 120 && !arch.suffix, "sm_120",
+        NULL);
+}
+
+static void absent_nvrtc_is_said(void) {
+  setenv("MODIST_NVRTC", "/nowhere/libnvrtc.so", 1);
+  md_diags *d = md_diags_create();
+  int major, minor;
+  bool ok = md_nvrtc_version(&major, &minor, d);
+  check(!ok && md_diags_status(d) == MD_ERR_MISSING && strstr(md_diags_text(d), "E0442") &&
+            strstr(md_diags_text(d), "MODIST_NVRTC=/path/to/libnvrtc.so"),
+        "without NVRTC the message says how to name it", md_diags_text(d));
+  md_diags_destroy(d);
+}
+
+int main(void) {
+  names_stay_in_comments();
+  equal_regions_share();
+  missing_kernels_are_named();
+  targets_have_neighbours();
+  absent_nvrtc_is_said();
+  printf("%d failed\n", failed);
+  return failed != 0;
+}
