@@ -30,6 +30,7 @@ const md_variant md_variants[] = {
   {.name = "full-sse4.2", .level = 2, .cpu = "sse4.2", .jit = true},
   {.name = "full-generic", .level = 2, .cpu = "generic", .jit = true},
   {.name = "level1-generic", .level = 1, .cpu = "generic", .jit = true},
+{.name = "full-bf16", .level = 2, .jit = true, .bf16 = true},
   {.name = "layout", .passes = "autodiff,dce,regions,layout,schedule,memory", .jit = true},
   {.name = "fuse-pointwise", .passes = "autodiff,dce,fuse-pointwise,schedule,memory", .jit = true},
   {.name = "fuse-conv-bn-relu", .passes = "autodiff,dce,fuse-conv-bn-relu,fuse-pointwise,schedule,memory", .jit = true},
@@ -41,6 +42,8 @@ const md_variant md_variants[] = {
   {.name = "no-dce", .passes = "autodiff,fold,canon,cse,fuse-conv-bn-relu,fuse-pointwise,layout,schedule,memory"},
 };
 // clang-format on
+static const char narrowing[] =
+    "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision";
 const int md_num_variants = MD_COUNT(md_variants);
 
 typedef struct Check {
@@ -105,6 +108,7 @@ static md_graph *run_passes(Check *c, const char *passes, int level, const md_ta
   o.passes = passes;
   o.level = level;
   o.verify_each = true;
+  if (c->variant && c->variant->bf16) o.precision = MD_BF16;
   if (facts) o.facts = *facts;
   g = md_run_passes(g, &o, NULL, c->d);
   if (!g) refused(c, "passes");
@@ -316,6 +320,22 @@ static bool run_compiled(Check *c, const md_graph *g) {
   return ok;
 }
 
+// With activations in bf16 a graph means something else: the reference is what the passes up to
+// `precision` make of it, casts and all.
+static bool run_narrow(Check *c, const md_graph *g) {
+  md_graph *narrow = run_passes(c, narrowing, 2, NULL);
+  md_reference ref, *plain = c->ref;
+  bool ok = narrow != NULL;
+  if (ok && md_reference_create(&ref, narrow, c->seed, MOST_DRAWS)) {
+    c->ref = &ref;
+    ok = run_compiled(c, g);
+    c->ref = plain;
+  }
+  if (narrow) md_reference_destroy(&ref);
+  if (narrow) md_graph_destroy(narrow);
+  return ok;
+}
+
 static bool check_variant(Check *c) {
   const md_cpu *cpu = md_cpu_find(c->variant->cpu, false, c->d);
   if (!cpu) return refused(c, "target");
@@ -327,8 +347,9 @@ static bool check_variant(Check *c) {
   md_graph *copy = g ? copied(c, g) : NULL;  // regions, layouts and places in the text
   const char *passes = c->variant->passes;
   bool folds = passes ? strstr(passes, ",fold,") != NULL : c->variant->level > 0;
-  bool ok = copy && interpret(c, g, folds ? folded_part : pass_part);
-  if (ok && c->variant->jit) ok = run_compiled(c, g);
+  bool ok = copy && (c->variant->bf16 ? run_narrow(c, g)
+                                      : interpret(c, g, folds ? folded_part : pass_part));
+  if (ok && c->variant->jit && !c->variant->bf16) ok = run_compiled(c, g);
   if (g) md_graph_destroy(g);
   if (copy) md_graph_destroy(copy);
   return ok;

@@ -110,7 +110,8 @@ typedef struct md_variant {
   const char *name, *passes;
   int level;
   const char *cpu;
-  bool jit;  // false: passes only
+  bool jit;   // false: passes only
+  bool bf16;  // storage of activations
 } md_variant;
 extern const md_variant md_variants[];
 extern const int md_num_variants;       // the first is the full level

@@ -35,6 +35,7 @@ typedef struct Verdict {
 
 typedef struct Totals {
   int64_t graphs, refused, gave_up, draws, steps, elements, nodes, failures;
+  uint64_t worst_seed;
   double worst, draw_s, pass_s, compile_s, run_s;
 } Totals;
 
@@ -160,7 +161,10 @@ static void count(Totals *t, const Verdict *v) {
   t->steps += v->stats.steps;
   t->elements += v->stats.elements;
   t->nodes += v->nodes;
-  t->worst = v->stats.worst > t->worst ? v->stats.worst : t->worst;
+  if (v->stats.worst > t->worst) {
+    t->worst = v->stats.worst;
+    t->worst_seed = v->seed;
+  }
   t->failures += *v->kind != 0;
   t->draw_s += (double)v->stats.draw_ns * 1e-9;
   t->pass_s += (double)v->stats.pass_ns * 1e-9;
@@ -287,11 +291,12 @@ int main(int argc, char **argv) {
   for (uint64_t at = (uint64_t)o.seed; at < end;) at = run_child(&o, at, end, &t);
   printf(
       "%lld graphs, %.1f nodes each; %lld refused by the builder, %lld without good inputs, %.2f "
-      "draws a graph, %.2f steps; %lld elements compared, worst %.2f of its bound; %lld failed\n",
+      "draws a graph, %.2f steps; %lld elements compared, worst %.2f of its bound (seed %llu); "
+      "%lld failed\n",
       (long long)t.graphs, (double)t.nodes / (double)MD_MAX(t.graphs, 1), (long long)t.refused,
       (long long)t.gave_up, (double)t.draws / (double)MD_MAX(t.graphs, 1),
       (double)t.steps / (double)MD_MAX(t.graphs, 1), (long long)t.elements, t.worst,
-      (long long)t.failures);
+      (unsigned long long)t.worst_seed, (long long)t.failures);
   printf("seconds: inputs and reference %.1f, passes %.1f, compiler %.1f, execution %.1f\n",
          t.draw_s, t.pass_s, t.compile_s, t.run_s);
   return t.failures || t.refused ? EXIT_FAILURE : EXIT_SUCCESS;

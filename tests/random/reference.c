@@ -189,8 +189,8 @@ static void finish_bound(md_tensor *bound, const md_tensor *value) {
   double dev = rms(bound->f, n), eps = md_epsilon(value->type.dtype);
   if (dev == 0 || !value->f) return;
   double all = dev + eps * rms(value->f, n);
-  // In f64 the reference is one more rounded version.
-  double safety = MD_TOLERANCE_SAFETY * (value->type.dtype == MD_F64 ? 2 : 1);
+  // In f64 the reference is a rounded version too, summed term by term: the least exact one.
+  double safety = MD_TOLERANCE_SAFETY * (value->type.dtype == MD_F64 ? 4 : 1);
   for (int64_t i = 0; i < n; i++) {
     bool same = bound->f[i] == 0 && (value->f[i] == 0 || !isfinite(value->f[i]));
     if (!same) bound->f[i] = safety * (bound->f[i] + all);
