@@ -57,6 +57,12 @@ void *simt_buffer(const char *name, int64_t bytes, bool is_set) {
   return b->at;
 }
 
+void simt_set(const void *buffer) {
+  for (int i = 0; i < C.num; i++)
+    for (int64_t j = 0; C.buffer[i].at == buffer && j < C.buffer[i].bytes; j++)
+      C.buffer[i].cell[j].is_set = true;
+}
+
 void simt_writable(const void *buffer, bool writable) {
   for (int i = 0; i < C.num; i++)
     if (C.buffer[i].at == buffer) C.buffer[i].writable = writable;

@@ -104,44 +104,61 @@ static double largest(const Program *p, const md_node *n) {
   return size;
 }
 
+// Batch norm divides by a deviation: differences of its operands grow as that shrinks.
+static double divided(const Program *p, const md_node *n) {
+  if (n->op != MD_OP_batch_norm && n->op != MD_OP_batch_norm_dx) return 0;
+  const md_val var = n->in[4];
+  const md_tensor *t = md_interp_value(p->ref, var);
+  double least = INFINITY, eps = n->attr.f.value, size = 0;
+  for (int64_t j = 0; t && j < md_elements(&t->type.shape); j++) least = fmin(least, t->f[j]);
+  for (int k = 0; k < n->num_in; k++) size = fmax(size, largest(p, md_def(p->g, n->in[k])));
+  return size / sqrt(fmax(least, 0) + eps);
+}
+
 // Roundings of one node after another add up like a random walk, and so do those of the terms of a
 // sum. Sums themselves are made in double and rounded once. An exponential turns the error of its
 // operand, which the temperature has magnified, into a relative one.
-static void measure(Program *p) {
+double program_tolerance(const Program *p, int region) {
   const md_graph *g = p->g;
   double gain = 1, term = 1, total = 0;
-  int64_t length = 1;
+  int64_t length = 1, nodes = 0;
   bool narrow = false;
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
-    bool is_nce = n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad;
-    double size = largest(p, n);
-    for (int k = 0; k < n->num_in; k++)
-      narrow |= md_type_in(g, n->in[k])->dtype == MD_BF16 && !is_leaf(md_def(g, n->in[k]));
-    if (is_nce) {
+    if (region && n->region != region) continue;
+    nodes++;
+    for (int k = 0; k < n->num_in; k++) {
+      if (n->in[k] == MD_NONE) continue;
+      const md_node *from = md_def(g, n->in[k]);
+      narrow |= md_type_in(g, n->in[k])->dtype == MD_BF16 && !is_leaf(from);
+      term = fmax(term, largest(p, from));
+    }
+    term = fmax(term, divided(p, n));
+    if (n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad) {
       gain = fmax(gain, 1 / n->attr.f.value);
       length = MD_MAX(length, md_type_in(g, n->in[n->num_in - 2])->shape.dim[1]);
     }
     if (md_ops[n->op].role == MD_REDUCE) {
       length = MD_MAX(length, md_elements(&md_type_in(g, n->in[0])->shape) /
                                   md_elements(&md_type_in(g, n->out)->shape));
-      total = fmax(total, size);
+      total = fmax(total, largest(p, n));
     } else {
-      term = fmax(term, size);
+      term = fmax(term, largest(p, n));
     }
   }
-  p->tolerance = md_tolerance(MD_F32, g->num_nodes, total) +
-                 md_tolerance(MD_F32, g->num_nodes * length, term * gain);
-  if (narrow) p->tolerance += md_tolerance(MD_BF16, 1, fmax(term, total));
+  double f32 =
+      md_tolerance(MD_F32, nodes, total) + md_tolerance(MD_F32, nodes * length, term * gain);
+  return narrow ? f32 + md_tolerance(MD_BF16, 1, fmax(term, total)) : f32;
 }
 
-static bool check_value(const Program *p, const char *name, md_val v, const md_tensor *want,
-                        char *const *data, md_text *why) {
+bool program_check_value(const Program *p, const char *name, md_val v, const void *data,
+                         double tolerance, md_text *why) {
   const md_type *t = md_type_in(p->g, v);
+  const md_tensor *want = md_interp_value(p->ref, v);
   md_tensor *got = md_tensor_create(*t);
   MD_ASSERT(got, "out of memory");
-  md_tensor_read(got, data[p->image_of[v]]);
-  double tolerance = p->tolerance, most = 0;
+  md_tensor_read(got, data);
+  double most = 0;
   for (int64_t i = 0; t->dtype == MD_BF16 && i < md_elements(&t->shape); i++)
     if (isfinite(want->f[i])) most = fmax(most, fabs(want->f[i]));
   tolerance += md_tolerance(MD_BF16, 1, most);  // 0 but for bf16
@@ -161,15 +178,17 @@ static bool check_value(const Program *p, const char *name, md_val v, const md_t
 
 bool program_check(const Program *p, char *const *data, md_text *why) {
   bool good = true;
+  double tolerance = program_tolerance(p, 0);
   for (int i = 0; good && i < p->g->num_results; i++) {
     md_val v = p->g->result[i].val;
     if (p->image_of[v] < 0) continue;  // a leaf nobody reads
-    good = check_value(p, p->g->result[i].name, v, md_interp_value(p->ref, v), data, why);
+    good = program_check_value(p, p->g->result[i].name, v, data[p->image_of[v]], tolerance, why);
   }
   for (int i = 0; good && i < p->g->num_updates; i++) {
-    md_val s = p->g->update[i].state, v = p->g->update[i].val;
+    md_val v = p->g->update[i].val;
+    const char *name = md_def(p->g, p->g->update[i].state)->name;
     if (p->image_of[v] >= 0)
-      good = check_value(p, md_def(p->g, s)->name, v, md_interp_value(p->ref, v), data, why);
+      good = program_check_value(p, name, v, data[p->image_of[v]], tolerance, why);
   }
   return good;
 }
@@ -199,14 +218,12 @@ Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
     if (n->op == MD_OP_input) fill(md_interp_input(p->ref, n->name), n->name, seed);
-    if (n->op == MD_OP_state) fill(md_interp_state(p->ref, n->name), n->name, seed);
   }
   make_images(p);
   if (!md_interp_step(p->ref, d)) {
     program_destroy(p);
     return NULL;
   }
-  measure(p);
   return p;
 }
 

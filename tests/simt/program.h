@@ -20,19 +20,22 @@ typedef struct Program {
   md_interp *ref;  // after its step
   md_diags *diags;
   Image *image;
-  int num_images;    // the last is the workspace
-  int *image_of;     // by md_val; values that lie at one place share an image
-  double tolerance;  // of every float of the step
+  int num_images;  // the last is the workspace
+  int *image_of;   // by md_val; values that lie at one place share an image
 } Program;
 
 // From a text, through the passes of `level`. How inputs are filled says the first letter of their
 // name: p positive, n rows of length about 1, k ids of few videos, e the same with empty rows, m all
-// one id, others normal. NULL: reported.
+// one id, others normal. States begin as they say. NULL: reported.
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d);
 Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d);  // takes g
 void program_destroy(Program *p);
 // Where argument a of a launch lies: an image and a place in it.
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset);
+// What a float may be off after the nodes of a region, or of the whole graph (region 0).
+double program_tolerance(const Program *p, int region);
+bool program_check_value(const Program *p, const char *name, md_val v, const void *data,
+                         double tolerance, md_text *why);
 // Results and updates, as `data` (by image) holds them, against the interpreter. False: told in `why`.
 bool program_check(const Program *p, char *const *data, md_text *why);
 

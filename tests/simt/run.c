@@ -36,11 +36,12 @@ simt_code *run_build(const Program *p) {
   return code;
 }
 
-static bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code,
-                       simt_options o, char **data, md_text *why) {
+bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code, simt_options o,
+                char *const *data, md_text *why) {
   void *arg[512];
   char name[48];
-  for (int i = 0; i < p->num_images; i++) simt_writable(data[i], false);
+  for (int i = 0; i < p->num_images; i++)
+    if (data[i]) simt_writable(data[i], false);
   for (int i = 0; i < l->num_args; i++) {
     int64_t offset;
     int at = program_place(p, &l->arg[i], &offset);

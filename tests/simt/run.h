@@ -9,6 +9,9 @@
 // The module's text with an entry for each kernel: void k3_call(void *const *arg).
 char *run_text(const Program *p);
 simt_code *run_build(const Program *p);
+// One launch on buffers of the checker, by image. False: told.
+bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code, simt_options o,
+                char *const *data, md_text *why);
 // All launches in order. *data: by image, owned by the checker until simt_free_buffers. False: told.
 bool run_program(const Program *p, const simt_code *code, simt_options o, char ***data,
                  md_text *why);

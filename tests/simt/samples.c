@@ -53,8 +53,8 @@ static const struct {
     {"random numbers",
      "graph @s(%x: f32[3,50], %k: i64[3,50]) {\n  %y = dropout %x, %k {p=0.5}\n  return %y\n}\n"},
     {"states updated in place",
-     "graph @s(%g: f32[37], %lr: f32[1]) {\n  %p = state @p : f32[37]\n"
-     "  %v = state @v : f32[37]\n  %l = broadcast %lr {shape=[37], axes=[0]}\n"
+     "graph @s(%g: f32[37], %lr: f32[1]) {\n  %p = state @p {init=normal, b=1} : f32[37]\n"
+     "  %v = state @v {init=uniform, b=1} : f32[37]\n  %l = broadcast %lr {shape=[37], axes=[0]}\n"
      "  %p2, %v2 = sgd %p, %g, %v, %l {momentum=0.9, weight_decay=0.0001, nesterov=true}\n"
      "  update @p = %p2\n  update @v = %v2\n  return %g\n}\n"},
     {"bf16 throughout",

@@ -39,6 +39,7 @@ void simt_code_free(simt_code *c);
 // --- checker.c: what kernels may touch. Buffers are kept between launches, with what is written.
 // Memory is of the checker's own making: unused bytes around it make overruns visible.
 void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it may be read at once
+void simt_set(const void *buffer);                                // all of it may be read
 void simt_writable(const void *buffer, bool writable);
 void simt_free_buffers(void);
 
