@@ -85,8 +85,8 @@ static void draw_scene(Scene *s, Draw *d, int motion, int frames) {
   s->idle_start = integer(d, 0, frames - s->idle_len);
   s->amplitude = uniform(d, 6, 9);
   s->scale = uniform(d, 4.5, 7);
-  s->cx = CANVAS / 2.0 + uniform(d, -4, 4);
-  s->cy = CANVAS / 2.0 + uniform(d, -4, 4);
+  s->cx = 0.5 * (double)CANVAS + uniform(d, -4, 4);
+  s->cy = 0.5 * (double)CANVAS + uniform(d, -4, 4);
   s->angle = uniform(d, 0, two_pi);
   s->turn = integer(d, 0, 2) ? 1 : -1;
   // The ground is 96 wide: a long video pans more slowly, so that it never leaves it.
@@ -134,8 +134,8 @@ static double distance(int shape, double u, double v) {
 }
 
 static void ground_at(const Scene *s, double x, double y, double rgb[3]) {
-  x = fmin(fmax(x, 0), GROUND - 1.001);
-  y = fmin(fmax(y, 0), GROUND - 1.001);
+  x = fmin(fmax(x, 0), (double)GROUND - 1.001);
+  y = fmin(fmax(y, 0), (double)GROUND - 1.001);
   int ix = (int)x, iy = (int)y;
   double fx = x - ix, fy = y - iy;
   for (int c = 0; c < 3; c++)
@@ -171,7 +171,7 @@ static bool make_one(const md_shapes_options *o, int i, const char *path, uint8_
   char name[32];
   snprintf(name, sizeof name, "shapes.%d", i);
   Draw draw = {.key = md_hash_key(name, o->seed)};
-  draw_scene(s, &draw, i % CLASSES, (int)lround(o->seconds * FPS));
+  draw_scene(s, &draw, i % CLASSES, (int)lround(o->seconds * (double)FPS));
   md_encoder *e = md_encoder_open(path, o->size, o->size, FPS, d);
   if (!e) return false;
   uint64_t noise = md_hash_key("noise", draw.key);
