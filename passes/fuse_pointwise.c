@@ -6,7 +6,7 @@
 //   joins     a producer of the same shape whose other readers all come after the root, and a
 //             reduction of the same kind that would otherwise keep such a producer out
 //   views     of stored tensors are index maps: every group that reads one gets a copy of its own
-//   small     groups of one small shape whose results nobody reads within the step go together
+//   small     groups of one small shape that only updates and results read go together
 //
 // A group is emitted where its root stood. All that it reads stood before the root, and all that
 // reads it from outside stands after, so regions never depend on themselves. Reductions are moved up
@@ -195,44 +195,6 @@ static void grow(Fusion *f, int root) {
   }
 }
 
-// Small pointwise groups of one shape: the earlier joins the later where nobody reads it in between.
-static void merge_small(Fusion *f) {
-  const md_graph *g = f->g;
-  int last[NUM_SHAPES], *until = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
-  int *into = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
-  for (int i = 0; i < NUM_SHAPES; i++) last[i] = -1;
-  for (int i = 0; i < g->num_nodes; i++) until[i] = g->num_nodes, into[i] = i;
-  for (int i = 0; i < g->num_nodes; i++) {
-    int root = f->root[i];
-    for (int k = 0; root >= 0 && k < g->node[i]->num_out; k++) {
-      md_val v = g->node[i]->out + (md_val)k;
-      for (int j = f->readers.first[v]; j < f->readers.first[v + 1]; j++) {
-        int reader = f->readers.reader[j];
-        if (f->root[reader] != root) until[root] = MD_MIN(until[root], place_of(f, reader));
-      }
-    }
-  }
-  for (int p = 0; p < g->num_nodes; p++) {
-    int root = f->order[p];
-    if (f->root[root] != root || f->reduction[root] || !md_may_rewrite(f->r)) continue;
-    const md_shape *s = f->space[root];
-    if (md_elements(s) > MAX_SMALL) continue;
-    int slot = (int)(md_digest_of(s->dim, (size_t)s->rank * sizeof *s->dim).lo % NUM_SHAPES);
-    int other = last[slot];
-    last[slot] = root;
-    if (other < 0 || !md_shape_equal(f->space[other], s) || until[other] <= p) continue;
-    if (f->size[other] + f->size[root] > MAX_NODES) continue;
-    into[other] = root;
-    f->size[root] += f->size[other];
-    until[root] = MD_MIN(until[root], until[other]);
-    f->r->rewrites++;
-  }
-  // Chains go forward, so the last of a chain is final.
-  for (int p = g->num_nodes - 1; p >= 0; p--) into[f->order[p]] = into[into[f->order[p]]];
-  for (int i = 0; i < g->num_nodes; i++)
-    if (f->root[i] >= 0) f->root[i] = into[f->root[i]];
-}
-
 static void list_members(Fusion *f) {
   for (int i = 0; i < f->g->num_nodes; i++) f->first[i] = -1;
   for (int p = f->g->num_nodes - 1; p >= 0; p--) {
@@ -241,6 +203,46 @@ static void list_members(Fusion *f) {
     f->next[i] = f->first[root];
     f->first[root] = i;
   }
+}
+
+// Results of the group are read by updates and results of the graph alone.
+static bool is_final(const Fusion *f, int root) {
+  for (int i = f->first[root]; i >= 0; i = f->next[i]) {
+    const md_node *n = f->g->node[i];
+    for (int k = 0; k < n->num_out; k++) {
+      md_val v = n->out + (md_val)k;
+      for (int j = f->readers.first[v]; j < f->readers.first[v + 1]; j++)
+        if (f->root[f->readers.reader[j]] != root) return false;
+    }
+  }
+  return true;
+}
+
+// Small pointwise groups of one shape join the next such group. Nothing waits for them, so nothing
+// is held up that could run before.
+static void merge_small(Fusion *f) {
+  const md_graph *g = f->g;
+  int last[NUM_SHAPES], *into = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
+  for (int i = 0; i < NUM_SHAPES; i++) last[i] = -1;
+  for (int i = 0; i < g->num_nodes; i++) into[i] = i;
+  for (int p = 0; p < g->num_nodes; p++) {
+    int root = f->order[p];
+    if (f->root[root] != root || f->reduction[root] || !md_may_rewrite(f->r)) continue;
+    const md_shape *s = f->space[root];
+    if (md_elements(s) > MAX_SMALL || !is_final(f, root)) continue;
+    int slot = (int)(md_digest_of(s->dim, (size_t)s->rank * sizeof *s->dim).lo % NUM_SHAPES);
+    int other = last[slot];
+    last[slot] = root;
+    if (other < 0 || !md_shape_equal(f->space[other], s)) continue;
+    if (f->size[other] + f->size[root] > MAX_NODES) continue;
+    into[other] = root;
+    f->size[root] += f->size[other];
+    f->r->rewrites++;
+  }
+  // Chains go forward, so the last of a chain is final.
+  for (int p = g->num_nodes - 1; p >= 0; p--) into[f->order[p]] = into[into[f->order[p]]];
+  for (int i = 0; i < g->num_nodes; i++)
+    if (f->root[i] >= 0) f->root[i] = into[f->root[i]];
 }
 
 // The group's own copies of views are kept in `copy` while copied_in says so.
@@ -285,6 +287,7 @@ static bool run(md_rewriter *r) {
   }
   for (int p = g->num_nodes - 1; p >= 0; p--)
     if (walks(g->node[f.order[p]]) && f.root[f.order[p]] < 0) grow(&f, f.order[p]);
+  list_members(&f);
   merge_small(&f);
   list_members(&f);
 

@@ -6,9 +6,11 @@
 //   as is     the earliest in the present order
 //   shrinking the one that frees most, if it frees more than it takes; else the earliest
 //   greedy    the one that adds least
-//   backward  as shrinking, but the earliest in an order built from the end: of the regions whose
-//             readers all have a place, the one that adds least to what is kept for them; it finds
-//             that a network whose activations are not kept should run before one whose are
+//   depth     as shrinking, but else the one that became ready last: it finishes what it began,
+//             such as the backward pass of one network before the forward pass of another
+//   backward  shrinking and depth again, but "earliest" in an order built from the end: of the
+//             regions whose readers all have a place, the one that adds least to what is kept for
+//             them; it finds that networks whose activations are not kept should run first
 // The order with the smallest peak is taken, the earlier of these at a tie, and the same again from
 // there until nothing improves: so a second run changes nothing.
 #include "passes/passes.h"
@@ -17,7 +19,15 @@
 #include <string.h>
 
 enum { MAX_ROUNDS = 8 };
-typedef enum Policy { AS_IS, SHRINKING, GREEDY, BACKWARD, NUM_POLICIES } Policy;
+typedef enum Policy {
+  AS_IS,
+  SHRINKING,
+  GREEDY,
+  DEPTH,
+  BACKWARD,
+  BACKWARD_DEPTH,
+  NUM_POLICIES
+} Policy;
 
 // Regions as a graph. Edges: values read, and readers of a state before the region that takes it.
 typedef struct Flow {
@@ -144,8 +154,8 @@ static Flow flow_of(const md_graph *g, const md_live *live, const md_val *storag
 // A binary heap of (key, rank), smallest first; the rank is the place in the present order. An entry
 // whose key is no longer its region's is stale and skipped.
 typedef struct Item {
-  int64_t key;
-  int rank, region;
+  int64_t key, rank;
+  int region;
 } Item;
 typedef struct Heap {
   Item *item;
@@ -185,7 +195,9 @@ typedef struct List {
   const Flow *f;
   const int *rank;
   Policy policy;
-  int *waits;  // by region: how many it still waits for
+  int *waits;      // by region: how many it still waits for
+  int64_t *since;  // by region: turn in which it became ready
+  int64_t turn;
   bool *done;
   int *left;         // by value: regions that still read it
   int64_t *readers;  // by value: their numbers, xor'ed: with one left, it is that one
@@ -198,14 +210,16 @@ static int64_t key_of(const List *s, int region) {
   int64_t grows = s->takes[region] - s->frees[region];
   switch (s->policy) {
   case AS_IS: return 0;
-  case SHRINKING: return grows < 0 ? grows : 0;
+  case SHRINKING:
+  case DEPTH: return grows < 0 ? grows : 0;
   default: return grows;
   }
 }
 
 static void push_ready(List *s, int region) {
   if (s->done[region] || s->waits[region]) return;
-  int rank = s->policy == BACKWARD ? -s->rank[region] : s->rank[region];
+  int64_t rank = s->policy == BACKWARD ? -s->rank[region] : s->rank[region];
+  if (s->policy == DEPTH) rank -= s->since[region] * ((int64_t)s->f->num + 1);
   heap_push(&s->ready, (Item){key_of(s, region), rank, region});
 }
 
@@ -213,6 +227,7 @@ static List list_of(const Flow *f, Policy policy, const int *rank, md_arena *a) 
   int num_values = f->g->num_values + 1;
   List s = {.f = f, .policy = policy, .rank = rank};
   s.waits = MD_NEW_ARRAY(a, int, f->num + 1);
+  s.since = MD_NEW_ARRAY(a, int64_t, f->num + 1);
   s.done = MD_NEW_ARRAY(a, bool, f->num + 1);
   s.left = MD_NEW_ARRAY(a, int, num_values);
   s.readers = MD_NEW_ARRAY(a, int64_t, num_values);
@@ -229,6 +244,7 @@ static int next_region(List *s) {
     Item item = heap_pop(&s->ready);
     if (s->done[item.region] || item.key != key_of(s, item.region)) continue;
     s->done[item.region] = true;
+    s->turn++;
     return item.region;
   }
   return 0;
@@ -237,6 +253,7 @@ static int next_region(List *s) {
 static void release(List *s, const int *first, const int *waiting, int region) {
   for (int i = first[region]; i < first[region + 1]; i++) {
     s->waits[waiting[i]]--;
+    s->since[waiting[i]] = s->turn;
     push_ready(s, waiting[i]);
   }
 }
@@ -338,11 +355,11 @@ static bool has_order(const Flow *f, md_arena *a) {
 // Fills order[0..num-1]; returns its peak.
 static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
   for (int i = 0; i < f->num; i++) order[i] = 0;
-  if (policy == BACKWARD) {
+  if (policy >= BACKWARD) {
     int *from_end = MD_NEW_ARRAY(a, int, f->num + 1);
     backward(f, rank, order, a);
     for (int i = 0; i < f->num; i++) from_end[order[i]] = i;
-    forward(f, SHRINKING, from_end, order, a);
+    forward(f, policy == BACKWARD ? SHRINKING : DEPTH, from_end, order, a);
   } else forward(f, policy, rank, order, a);
   MD_ASSERT(!f->num || (order[0] && order[f->num - 1]), "regions wait for one another");
   return peak_of(f, order, a);
