@@ -247,7 +247,10 @@ static bool run_job(Job *j) {
     ok = write_graph(j, g, false);
   } else {
     g = md_run_passes(g, &j->passes, &j->report, cli->diags);
-    if (!g) return false;
+    if (!g) {
+      md_pass_report_free(&j->report);
+      return false;
+    }
     if (j->emit == EMIT_GRAPH || j->emit == EMIT_FUSED || j->emit == EMIT_DOT)
       ok = write_graph(j, g, j->emit == EMIT_DOT);
     else if (over_limit(j, g)) ok = false;

@@ -84,7 +84,9 @@ if localedef --no-archive -i de_DE -f UTF-8 "$work/locales/de_DE.UTF-8" 2>/dev/n
   total=$((total + 1))
   modistc compile half.mdg --emit=graph >"$work/c"
   grep -q 'scale=0.5' "$work/c" || failed=$((failed + 1))
-  LOCPATH=$work/locales LC_ALL=de_DE.UTF-8 modistc compile half.mdg --emit=graph >"$work/de" || true
+  # glibc itself loses a few bytes when it reads LOCPATH.
+  ASAN_OPTIONS=detect_leaks=0 LOCPATH=$work/locales LC_ALL=de_DE.UTF-8 \
+    modistc compile half.mdg --emit=graph >"$work/de" || true
   cmp "$work/c" "$work/de" || failed=$((failed + 1))
 else
   echo "no sources of locale de_DE (apt-get install locales): not tried"
