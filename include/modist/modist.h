@@ -35,7 +35,7 @@ extern "C" {
 #endif
 
 MODIST_API int modist_abi_version(void);
-MODIST_API const char *modist_version(void);   // "0.1.0"
+MODIST_API const char *modist_version(void);  // "0.1.0"
 // Text of the last failure in this thread for which no handle could be made; "" without one.
 MODIST_API const char *modist_last_error(void);
 
@@ -67,27 +67,29 @@ MODIST_API modist_val modist_result(modist_graph *g, modist_val first, int i);
 MODIST_API void modist_update(modist_graph *g, modist_val state, modist_val value);
 MODIST_API void modist_return(modist_graph *g, const char *name, modist_val value);
 MODIST_API int modist_rank(const modist_graph *g, modist_val v);
-MODIST_API int64_t modist_dim(const modist_graph *g, modist_val v, int axis);   // 0 where there is none
+MODIST_API int64_t modist_dim(const modist_graph *g, modist_val v,
+                              int axis);  // 0 where there is none
 
 MODIST_API md_status modist_graph_status(const modist_graph *g);
-MODIST_API const char *modist_graph_error(const modist_graph *g);   // all diagnostics, "" without one
+MODIST_API const char *
+modist_graph_error(const modist_graph *g);  // all diagnostics, "" without one
 // Text form; malloc'ed, to be freed by modist_free. NULL: no memory.
 MODIST_API char *modist_graph_text(const modist_graph *g);
 MODIST_API void modist_free(void *memory);
 
 // --- Named training steps, such as "modist-tiny", with settings such as "batch=4".
-MODIST_API md_status modist_step_graph(const char *model, const char *const *settings, int num_settings,
-                                       modist_graph **graph);
+MODIST_API md_status modist_step_graph(const char *model, const char *const *settings,
+                                       int num_settings, modist_graph **graph);
 
 // --- Compiling
 
 typedef struct modist_program modist_program;
 typedef struct modist_compile_options {
   size_t struct_size;
-  int opt_level_plus1;      // 1: only what is needed, 2: no fusion, 3: everything; 0: everything
-  md_dtype precision;       // MD_F32 or MD_BF16; 0: MD_F32
-  const char *cpu;          // cap of the instructions; NULL: what this machine has
-  int no_cache;             // neither read nor write the kernel cache
+  int opt_level_plus1;  // 1: only what is needed, 2: no fusion, 3: everything; 0: everything
+  md_dtype precision;   // MD_F32 or MD_BF16; 0: MD_F32
+  const char *cpu;      // cap of the instructions; NULL: what this machine has
+  int no_cache;         // neither read nor write the kernel cache
 } modist_compile_options;
 // The graph stays as it was. Errors of compiling are on the graph's handle.
 MODIST_API md_status modist_compile(modist_graph *g, const modist_compile_options *o,
@@ -98,7 +100,7 @@ MODIST_API md_status modist_program_save(modist_program *p, const char *path);
 MODIST_API md_status modist_program_load(const char *path, modist_program **program);
 MODIST_API void modist_program_destroy(modist_program *p);
 MODIST_API const char *modist_program_error(const modist_program *p);
-MODIST_API int64_t modist_program_arena_bytes(const modist_program *p);   // planned activations
+MODIST_API int64_t modist_program_arena_bytes(const modist_program *p);  // planned activations
 MODIST_API int modist_program_launches(const modist_program *p);
 MODIST_API const char *modist_program_launch_name(const modist_program *p, int i);
 
@@ -107,8 +109,8 @@ MODIST_API const char *modist_program_launch_name(const modist_program *p, int i
 typedef struct modist_run modist_run;
 typedef struct modist_run_options {
   size_t struct_size;
-  int threads;              // 0: all cores
-  uint64_t seed;            // of the initial states
+  int threads;    // 0: all cores
+  uint64_t seed;  // of the initial states
   int check_nan;
 } modist_run_options;
 // `p` must outlive the run. Several runs may share a program, each with a thread of its own.

@@ -600,8 +600,7 @@ void md_video_md5_text(md_video_md5 *m, char out[33]) {
 
 void md_video_library_version(char *text, int size) {
   unsigned format = avformat_version(), codec = avcodec_version();
-  snprintf(text, (size_t)size, "%s (libavformat %u.%u.%u, libavcodec %u.%u.%u)",
-           av_version_info(), AV_VERSION_MAJOR(format), AV_VERSION_MINOR(format),
-           AV_VERSION_MICRO(format), AV_VERSION_MAJOR(codec), AV_VERSION_MINOR(codec),
-           AV_VERSION_MICRO(codec));
+  snprintf(text, (size_t)size, "%s (libavformat %u.%u.%u, libavcodec %u.%u.%u)", av_version_info(),
+           AV_VERSION_MAJOR(format), AV_VERSION_MINOR(format), AV_VERSION_MICRO(format),
+           AV_VERSION_MAJOR(codec), AV_VERSION_MINOR(codec), AV_VERSION_MICRO(codec));
 }
