@@ -13,10 +13,11 @@ target_compile_definitions(modist_flags INTERFACE
   _GNU_SOURCE
   MODIST_VERSION="${PROJECT_VERSION}"
   $<$<BOOL:${MODIST_HOSTILE_ARENA}>:MODIST_HOSTILE_ARENA>)
-# No contraction: results must not depend on which compiler saw a chance for an FMA. Named constants are enums here, also where they meet floating-point numbers.
+# No contraction: results must not depend on which compiler saw a chance for an FMA. Named constants
+# are enums here, also where they meet floating-point numbers.
 target_compile_options(modist_flags INTERFACE
-  $<$<C_COMPILER_ID:Clang>:-Wno-enum-float-conversion>
   -Wall -Wextra -Wpedantic -Wconversion -Wshadow -ffp-contract=off
+  $<$<C_COMPILER_ID:Clang>:-Wno-enum-float-conversion>
   $<$<BOOL:${MODIST_WERROR}>:-Werror>)
 target_link_options(modist_flags INTERFACE -Wl,--as-needed)
 

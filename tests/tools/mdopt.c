@@ -89,7 +89,7 @@ int main(int argc, char **argv) {
     else md_graph_destroy(g[i]);
   }
   md_diags_print(d, stderr, false);
-  int status = md_diags_status(d);
+  int status = (int)md_diags_status(d);
   md_diags_destroy(d);
   md_arena_destroy(a);
   free(text);
