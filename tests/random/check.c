@@ -31,6 +31,8 @@ const md_variant md_variants[] = {
   {.name = "full-generic", .level = 2, .cpu = "generic", .jit = true},
   {.name = "level1-generic", .level = 1, .cpu = "generic", .jit = true},
 {.name = "full-bf16", .level = 2, .jit = true, .bf16 = true},
+  {.name = "shuffled", .jit = true, .shuffled = true},
+  {.name = "limited", .level = 2, .jit = true, .limited = true},
   {.name = "layout", .passes = "autodiff,dce,regions,layout,schedule,memory", .jit = true},
   {.name = "fuse-pointwise", .passes = "autodiff,dce,fuse-pointwise,schedule,memory", .jit = true},
   {.name = "fuse-conv-bn-relu", .passes = "autodiff,dce,fuse-conv-bn-relu,fuse-pointwise,schedule,memory", .jit = true},
@@ -101,6 +103,25 @@ static md_graph *copied(Check *c, const md_graph *g) {
 
 // --- passes
 
+static uint64_t chosen(const Check *c, uint64_t i) {
+  return md_hash_at(md_hash_key("pass", c->seed), i);
+}
+
+// Three to ten rewriting passes between those that must be there.
+static void put_shuffled(const Check *c, md_text *list) {
+  static const char *const pass[] = {"fold", "canon", "cse", "dce", "fold-bn"};
+  uint64_t at = 0, num = 3 + chosen(c, at++) % 8;
+  md_put(list, chosen(c, at++) % 2 ? "fuse-infonce,autodiff" : "autodiff");
+  for (uint64_t i = 0; i < num; i++)
+    md_put(list, ",%s", pass[chosen(c, at++) % (uint64_t)MD_COUNT(pass)]);
+  switch (chosen(c, at) % 3) {
+  case 0: md_put(list, ",regions"); break;
+  case 1: md_put(list, ",fuse-pointwise"); break;
+  default: md_put(list, ",fuse-conv-bn-relu,fuse-pointwise");
+  }
+  md_put(list, chosen(c, at) % 2 ? ",layout,schedule,memory" : ",schedule,memory");
+}
+
 static md_graph *run_passes(Check *c, const char *passes, int level, const md_target_facts *facts) {
   md_graph *g = copied(c, c->plain);
   if (!g) return NULL;
@@ -109,6 +130,7 @@ static md_graph *run_passes(Check *c, const char *passes, int level, const md_ta
   o.level = level;
   o.verify_each = true;
   if (c->variant && c->variant->bf16) o.precision = MD_BF16;
+  if (c->variant && c->variant->limited) o.max_rewrites = (int64_t)(chosen(c, 0) % 30);
   if (facts) o.facts = *facts;
   g = md_run_passes(g, &o, NULL, c->d);
   if (!g) refused(c, "passes");
@@ -341,17 +363,20 @@ static bool check_variant(Check *c) {
   if (!cpu) return refused(c, "target");
   if (cpu->level > md_cpu_native()->level) return true;  // does not run here
   md_target_facts facts = md_cpu_facts(cpu);
+  md_text shuffled = {0};
+  if (c->variant->shuffled) put_shuffled(c, &shuffled);
+  const char *passes = shuffled.s ? shuffled.s : c->variant->passes;
   int64_t start = md_now_ns();
-  md_graph *g = run_passes(c, c->variant->passes, c->variant->level, &facts);
+  md_graph *g = run_passes(c, passes, c->variant->level, &facts);
   c->stats->pass_ns += md_now_ns() - start;
   md_graph *copy = g ? copied(c, g) : NULL;  // regions, layouts and places in the text
-  const char *passes = c->variant->passes;
   bool folds = passes ? strstr(passes, ",fold,") != NULL : c->variant->level > 0;
   bool ok = copy && (c->variant->bf16 ? run_narrow(c, g)
                                       : interpret(c, g, folds ? folded_part : pass_part));
   if (ok && c->variant->jit && !c->variant->bf16) ok = run_compiled(c, g);
   if (g) md_graph_destroy(g);
   if (copy) md_graph_destroy(copy);
+  md_text_free(&shuffled);
   return ok;
 }
 

@@ -110,8 +110,10 @@ typedef struct md_variant {
   const char *name, *passes;
   int level;
   const char *cpu;
-  bool jit;   // false: passes only
-  bool bf16;  // storage of activations
+  bool jit;       // false: passes only
+  bool bf16;      // storage of activations
+  bool shuffled;  // rewriting passes in an order that the seed chooses
+  bool limited;   // only as many rewrites as the seed says
 } md_variant;
 extern const md_variant md_variants[];
 extern const int md_num_variants;       // the first is the full level
