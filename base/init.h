@@ -7,7 +7,12 @@
 
 // In the order of the enum attribute `init` of op `state`.
 typedef enum md_init {
-  MD_INIT_zeros, MD_INIT_ones, MD_INIT_fill, MD_INIT_normal, MD_INIT_uniform, MD_INIT_unit_rows,
+  MD_INIT_zeros,
+  MD_INIT_ones,
+  MD_INIT_fill,
+  MD_INIT_normal,
+  MD_INIT_uniform,
+  MD_INIT_unit_rows,
   MD_INIT_copy
 } md_init;
 

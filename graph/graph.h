@@ -21,30 +21,41 @@ enum {
 #define MD_MAX_DIM ((int64_t)1 << 31)       // exclusive bound of one dimension
 #define MD_MAX_ELEMENTS ((int64_t)1 << 40)  // exclusive bound of a tensor's elements
 
-typedef struct md_dim3 { int64_t d[3]; } md_dim3;  // t, h, w
+typedef struct md_dim3 {
+  int64_t d[3];
+} md_dim3;  // t, h, w
 #define D3(t, h, w) ((md_dim3){{(t), (h), (w)}})
 // A short list of sizes or axes. n = 0 is "not given".
-typedef struct md_dims { int64_t n, d[MD_MAX_RANK]; } md_dims;
+typedef struct md_dims {
+  int64_t n, d[MD_MAX_RANK];
+} md_dims;
 
-typedef struct md_shape { int rank; int64_t dim[MD_MAX_RANK]; } md_shape;
+typedef struct md_shape {
+  int rank;
+  int64_t dim[MD_MAX_RANK];
+} md_shape;
 // `block`: channels (axis 1) stored in blocks of that many, innermost, the last block padded with
 // unspecified values: [n][ceil(c/block)]...[block]. 0: row-major.
-typedef struct md_type { md_dtype dtype; int block; md_shape shape; } md_type;
+typedef struct md_type {
+  md_dtype dtype;
+  int block;
+  md_shape shape;
+} md_type;
 
-const char *md_dtype_name(md_dtype d);         // "f32"
-md_dtype md_dtype_from(const char *name);      // MD_NO_DTYPE when unknown
-int md_dtype_size(md_dtype d);                 // bytes of an element
+const char *md_dtype_name(md_dtype d);     // "f32"
+md_dtype md_dtype_from(const char *name);  // MD_NO_DTYPE when unknown
+int md_dtype_size(md_dtype d);             // bytes of an element
 bool md_dtype_is_float(md_dtype d);
 md_type md_type_of(md_dtype d, int rank, const int64_t *dim);
-bool md_type_equal(const md_type *a, const md_type *b);   // layout included
+bool md_type_equal(const md_type *a, const md_type *b);  // layout included
 bool md_shape_equal(const md_shape *a, const md_shape *b);
-int64_t md_elements(const md_shape *s);        // of a verified shape
-int64_t md_type_bytes(const md_type *t);       // in memory, padding of blocks included
+int64_t md_elements(const md_shape *s);   // of a verified shape
+int64_t md_type_bytes(const md_type *t);  // in memory, padding of blocks included
 // Offset in elements of index idx[rank], layout respected.
 int64_t md_type_offset(const md_type *t, const int64_t *idx);
-char *md_type_text(const md_type *t, md_arena *a);  // "f32[2,64,8,56,56].c8"
-bool md_shape_check(const md_shape *s, const char **why);   // limits; false with a reason
-bool md_type_check(const md_type *t, const char **why);     // the same, with dtype and layout
+char *md_type_text(const md_type *t, md_arena *a);         // "f32[2,64,8,56,56].c8"
+bool md_shape_check(const md_shape *s, const char **why);  // limits; false with a reason
+bool md_type_check(const md_type *t, const char **why);    // the same, with dtype and layout
 
 // --- expr.c: scalar formulas of pointwise ops ----------------------------------------------------
 // Grammar: `y = max(x, 0)` or, for several results, `a = ...; b = ...`. Names are operands,
@@ -53,9 +64,30 @@ bool md_type_check(const md_type *t, const char **why);     // the same, with dt
 // min max exp log log1p sqrt rsqrt abs tanh floor select(cond, a, b) random(key), `inf`.
 
 typedef enum md_expr_kind {
-  MD_EX_CONST, MD_EX_ARG, MD_EX_ATTR, MD_EX_ADD, MD_EX_SUB, MD_EX_MUL, MD_EX_DIV, MD_EX_NEG,
-  MD_EX_MIN, MD_EX_MAX, MD_EX_LT, MD_EX_LE, MD_EX_EQ, MD_EX_NE, MD_EX_AND, MD_EX_OR, MD_EX_EXP,
-  MD_EX_LOG, MD_EX_LOG1P, MD_EX_SQRT, MD_EX_RSQRT, MD_EX_ABS, MD_EX_TANH, MD_EX_FLOOR,
+  MD_EX_CONST,
+  MD_EX_ARG,
+  MD_EX_ATTR,
+  MD_EX_ADD,
+  MD_EX_SUB,
+  MD_EX_MUL,
+  MD_EX_DIV,
+  MD_EX_NEG,
+  MD_EX_MIN,
+  MD_EX_MAX,
+  MD_EX_LT,
+  MD_EX_LE,
+  MD_EX_EQ,
+  MD_EX_NE,
+  MD_EX_AND,
+  MD_EX_OR,
+  MD_EX_EXP,
+  MD_EX_LOG,
+  MD_EX_LOG1P,
+  MD_EX_SQRT,
+  MD_EX_RSQRT,
+  MD_EX_ABS,
+  MD_EX_TANH,
+  MD_EX_FLOOR,
   MD_EX_SELECT,  // select(a, b, c)
   MD_EX_RANDOM,  // a is an ARG; in [0, 1): md_hash_01(a as integer key, row-major index of the element)
   MD_NUM_EX
@@ -63,9 +95,9 @@ typedef enum md_expr_kind {
 enum { MD_MAX_EXPR = 64 };
 typedef struct md_expr_node {
   md_expr_kind kind;
-  int a, b, c;    // operands: indices of earlier nodes; ARG: operand number; ATTR: word of md_attr
-  bool is_int;    // ATTR: the word is an integer (or bool), else a double
-  double value;   // CONST
+  int a, b, c;   // operands: indices of earlier nodes; ARG: operand number; ATTR: word of md_attr
+  bool is_int;   // ATTR: the word is an integer (or bool), else a double
+  double value;  // CONST
 } md_expr_node;
 typedef struct md_expr {
   int num, num_out;
@@ -118,30 +150,74 @@ enum {
 
 // Attributes. Each struct is a run of 8-byte words in the order of the row's `.attr`; zero words
 // take the default that the row states (`name:type>=bound` or `name:type=default`).
-typedef struct md_conv3d_attr { md_dim3 stride, pad, dilation; } md_conv3d_attr;
-typedef struct md_conv3d_grad_attr { md_dim3 stride, pad, dilation; md_dims shape; } md_conv3d_grad_attr;
-typedef struct md_pool3d_attr { md_dim3 kernel, stride, pad; } md_pool3d_attr;
-typedef struct md_pool3d_grad_attr { md_dim3 kernel, stride, pad; md_dims shape; } md_pool3d_grad_attr;
-typedef struct md_batch_norm_attr { double eps; int64_t batch_stats; } md_batch_norm_attr;
-typedef struct md_matmul_attr { int64_t ta, tb; } md_matmul_attr;
-typedef struct md_axes_attr { md_dims axes; } md_axes_attr;
-typedef struct md_shape_attr { md_dims shape, axes; } md_shape_attr;
-typedef struct md_slice_attr { int64_t axis, start, size; } md_slice_attr;
+typedef struct md_conv3d_attr {
+  md_dim3 stride, pad, dilation;
+} md_conv3d_attr;
+typedef struct md_conv3d_grad_attr {
+  md_dim3 stride, pad, dilation;
+  md_dims shape;
+} md_conv3d_grad_attr;
+typedef struct md_pool3d_attr {
+  md_dim3 kernel, stride, pad;
+} md_pool3d_attr;
+typedef struct md_pool3d_grad_attr {
+  md_dim3 kernel, stride, pad;
+  md_dims shape;
+} md_pool3d_grad_attr;
+typedef struct md_batch_norm_attr {
+  double eps;
+  int64_t batch_stats;
+} md_batch_norm_attr;
+typedef struct md_matmul_attr {
+  int64_t ta, tb;
+} md_matmul_attr;
+typedef struct md_axes_attr {
+  md_dims axes;
+} md_axes_attr;
+typedef struct md_shape_attr {
+  md_dims shape, axes;
+} md_shape_attr;
+typedef struct md_slice_attr {
+  int64_t axis, start, size;
+} md_slice_attr;
 typedef struct md_state_attr {
   int64_t init;      // md_init of base/init.h
   double a, b;       // fill: a; normal: mean a, std b; uniform: [a-b, a+b)
   const char *from;  // copy: name of the state whose initial value this one takes
 } md_state_attr;
-typedef struct md_sgd_attr { double momentum, weight_decay; int64_t nesterov; } md_sgd_attr;
-typedef struct md_adamw_attr { double beta1, beta2, eps, weight_decay; } md_adamw_attr;
-typedef struct md_resize_attr { md_dims size; int64_t align_corners, antialias; } md_resize_attr;
-typedef struct md_crop_attr { int64_t top, left, h, w; } md_crop_attr;
-typedef struct md_value_attr { double value; } md_value_attr;
-typedef struct md_affine_attr { double scale, shift; } md_affine_attr;  // scale 0 means 1
-typedef struct md_blur_attr { int64_t size; double sigma; } md_blur_attr;
-typedef struct md_dtype_attr { int64_t dtype; } md_dtype_attr;
-typedef struct md_int_attr { int64_t value; } md_int_attr;
-typedef struct md_float_attr { double value; } md_float_attr;
+typedef struct md_sgd_attr {
+  double momentum, weight_decay;
+  int64_t nesterov;
+} md_sgd_attr;
+typedef struct md_adamw_attr {
+  double beta1, beta2, eps, weight_decay;
+} md_adamw_attr;
+typedef struct md_resize_attr {
+  md_dims size;
+  int64_t align_corners, antialias;
+} md_resize_attr;
+typedef struct md_crop_attr {
+  int64_t top, left, h, w;
+} md_crop_attr;
+typedef struct md_value_attr {
+  double value;
+} md_value_attr;
+typedef struct md_affine_attr {
+  double scale, shift;
+} md_affine_attr;  // scale 0 means 1
+typedef struct md_blur_attr {
+  int64_t size;
+  double sigma;
+} md_blur_attr;
+typedef struct md_dtype_attr {
+  int64_t dtype;
+} md_dtype_attr;
+typedef struct md_int_attr {
+  int64_t value;
+} md_int_attr;
+typedef struct md_float_attr {
+  double value;
+} md_float_attr;
 
 enum { MD_ATTR_WORDS = 20 };
 typedef union md_attr {
@@ -169,16 +245,26 @@ typedef union md_attr {
   md_float_attr f;
 } md_attr;
 
-typedef enum md_attr_type { MD_AT_INT, MD_AT_FLOAT, MD_AT_BOOL, MD_AT_DIM3, MD_AT_DIMS,
-                            MD_AT_ENUM, MD_AT_DTYPE, MD_AT_NAME } md_attr_type;
+typedef enum md_attr_type {
+  MD_AT_INT,
+  MD_AT_FLOAT,
+  MD_AT_BOOL,
+  MD_AT_DIM3,
+  MD_AT_DIMS,
+  MD_AT_ENUM,
+  MD_AT_DTYPE,
+  MD_AT_NAME
+} md_attr_type;
 // One attribute pattern, parsed: "stride:dim3>=1", "eps:float=1e-05", "init:enum(zeros,ones)=zeros".
 typedef struct md_attr_spec {
   char name[24];
   md_attr_type type;
-  int word, num_words;       // place in md_attr
-  double preset;             // default of a zero word
-  bool has_min; double min;  // lower bound of every word
-  char choice[8][16]; int num_choices;
+  int word, num_words;  // place in md_attr
+  double preset;        // default of a zero word
+  bool has_min;
+  double min;  // lower bound of every word
+  char choice[8][16];
+  int num_choices;
 } md_attr_spec;
 
 // One operand or result pattern, parsed: "x[n,c,*]", "i32 ids[b]", "bias[o]?".
@@ -187,7 +273,8 @@ typedef struct md_attr_spec {
 typedef struct md_operand_spec {
   char name[16];
   char dtype[8];
-  char axis[MD_MAX_RANK][8]; int num_axes;  // letters; "*" last
+  char axis[MD_MAX_RANK][8];
+  int num_axes;  // letters; "*" last
   bool optional;
 } md_operand_spec;
 
@@ -195,7 +282,9 @@ struct md_node;
 struct md_builder;
 struct md_infer;
 struct md_eval;
-typedef struct md_cost { double flops, bytes; } md_cost;
+typedef struct md_cost {
+  double flops, bytes;
+} md_cost;
 
 enum { MD_ROW_IN = 10, MD_ROW_OUT = 6, MD_ROW_ATTR = 6, MD_ROW_SAMPLES = 6 };
 typedef struct md_op_row {
@@ -210,9 +299,10 @@ typedef struct md_op_row {
   // dy[i]: gradient of result i or MD_NONE; sets d[j] of operand j, MD_NONE where there is none.
   void (*grad)(struct md_builder *b, const struct md_node *y, const md_val *dy, md_val *d);
   const char *no_grad;  // why there is no gradient
-  void (*cost)(const struct md_infer *f, md_cost *c);  // NULL: one FLOP a formula step, bytes of operands
-  void (*eval)(struct md_eval *e);                     // NULL for pointwise: the formula
-  const char *doc;  // one sentence of meaning
+  void (*cost)(const struct md_infer *f,
+               md_cost *c);         // NULL: one FLOP a formula step, bytes of operands
+  void (*eval)(struct md_eval *e);  // NULL for pointwise: the formula
+  const char *doc;                  // one sentence of meaning
   // Operand types and attributes for the generic tests: "f32[2,3,4,5,5], f32[4,3,1,3,3] {pad=[0,1,1]}"
   const char *samples[MD_ROW_SAMPLES];
 } md_op_row;
@@ -221,7 +311,7 @@ extern const md_op_row md_ops[MD_NUM_OPS];
 int md_op_num_in(md_op op);   // patterns, optional ones included
 int md_op_num_out(md_op op);  // patterns
 int md_op_num_attr(md_op op);
-const md_operand_spec *md_op_in(md_op op, int i);   // parsed once
+const md_operand_spec *md_op_in(md_op op, int i);  // parsed once
 const md_operand_spec *md_op_out(md_op op, int i);
 const md_attr_spec *md_op_attr(md_op op, int i);
 md_op md_op_from(const char *name);  // MD_OP_none when unknown
@@ -233,40 +323,48 @@ bool md_ops_check(char *why, int why_size);
 
 typedef struct md_node {
   md_op op;
-  int index;           // position in the graph; operands come earlier
+  int index;  // position in the graph; operands come earlier
   int num_in, num_out;
-  const md_val *in;    // MD_NONE for an absent optional operand
-  md_val out;          // results are out, out + 1, ...
-  int region;          // 1..num_regions; 0 while unfused
-  const char *name;    // input and state: its name. Others: NULL
-  md_place place;      // where the user wrote it
+  const md_val *in;  // MD_NONE for an absent optional operand
+  md_val out;        // results are out, out + 1, ...
+  int region;        // 1..num_regions; 0 while unfused
+  const char *name;  // input and state: its name. Others: NULL
+  md_place place;    // where the user wrote it
   md_attr attr;
 } md_node;
 
 typedef struct md_value {
   md_type type;
   const md_node *node;
-  int uses;            // readers: operands, updates and graph results
-  const char *name;    // without '%'; NULL: numbered
-  int64_t offset;      // bytes in the arena; -1: no place (not planned, region-internal, or state)
-  md_val storage;      // state whose buffer holds this value (in-place update), or MD_NONE
+  int uses;          // readers: operands, updates and graph results
+  const char *name;  // without '%'; NULL: numbered
+  int64_t offset;    // bytes in the arena; -1: no place (not planned, region-internal, or state)
+  md_val storage;    // state whose buffer holds this value (in-place update), or MD_NONE
 } md_value;
 
-typedef struct md_result { const char *name; md_val val; } md_result;
-typedef struct md_update { md_val state, val; } md_update;
+typedef struct md_result {
+  const char *name;
+  md_val val;
+} md_result;
+typedef struct md_update {
+  md_val state, val;
+} md_update;
 // A region: nodes first .. first+num-1. Only values read outside of it exist in memory.
-typedef struct md_region { const char *name; int first, num; } md_region;
+typedef struct md_region {
+  const char *name;
+  int first, num;
+} md_region;
 
 typedef struct md_graph {
   md_arena *arena;
   const char *name;
   int num_nodes, num_values, num_results, num_updates, num_regions;  // values: 1..num_values
-  md_node **node;          // topological
-  md_value *value;         // by md_val; [0] unused
+  md_node **node;                                                    // topological
+  md_value *value;                                                   // by md_val; [0] unused
   md_result *result;
   md_update *update;
-  md_region *region;       // [1..num_regions]
-  int64_t arena_bytes;     // planned peak; -1 before planning
+  md_region *region;    // [1..num_regions]
+  int64_t arena_bytes;  // planned peak; -1 before planning
   int cap_nodes, cap_values, cap_results, cap_updates, cap_regions;
   struct md_names *names;  // index of the names below
 } md_graph;
@@ -275,7 +373,7 @@ md_graph *md_graph_create(const char *name);
 void md_graph_destroy(md_graph *g);
 const md_type *md_type_in(const md_graph *g, md_val v);
 const md_node *md_def(const md_graph *g, md_val v);
-md_val md_find_state(const md_graph *g, const char *name);   // MD_NONE when there is none
+md_val md_find_state(const md_graph *g, const char *name);  // MD_NONE when there is none
 md_val md_find_input(const md_graph *g, const char *name);
 md_val md_find_result(const md_graph *g, const char *name);
 // A letter or `_`, then letters, digits and _ . $ -; at most MD_MAX_NAME characters.
@@ -283,7 +381,10 @@ bool md_name_valid(const char *name);
 // Names are unique within a kind; adding one a second time returns false (build.c).
 // MD_NAME_UPDATE: names of the states that have an update.
 typedef enum md_name_kind {
-  MD_NAME_INPUT = 1, MD_NAME_STATE, MD_NAME_RESULT, MD_NAME_UPDATE
+  MD_NAME_INPUT = 1,
+  MD_NAME_STATE,
+  MD_NAME_RESULT,
+  MD_NAME_UPDATE
 } md_name_kind;
 bool md_name_add(md_graph *g, md_name_kind kind, const char *name, md_val v);
 // Values that a region reads from outside / makes visible outside. Arrays in `a`; returns the count.
@@ -297,9 +398,9 @@ md_digest md_graph_digest(const md_graph *g);  // of the text form without names
 typedef struct md_builder {
   md_graph *g;
   md_diags *diags;
-  md_place place;        // given to new nodes
+  md_place place;  // given to new nodes
   bool failed;
-  int region;            // given to new nodes
+  int region;  // given to new nodes
   char scope[MD_MAX_NAME + 1];
 } md_builder;
 
@@ -313,10 +414,10 @@ void md_scope_pop(md_builder *b, int mark);
 md_val md_add_node(md_builder *b, md_op op, const md_val *in, int num_in, const md_attr *attr);
 md_val md_input(md_builder *b, const char *name, md_type type);
 md_val md_state(md_builder *b, const char *name, md_type type, const md_state_attr *init);
-void md_update_state(md_builder *b, md_val state, md_val val);   // once for each state
-void md_return(md_builder *b, const char *name, md_val val);     // name NULL: the value's own
-void md_set_name(md_builder *b, md_val v, const char *name);     // scope is put in front
-md_shape md_shape_of(const md_builder *b, md_val v);  // rank 0 of MD_NONE
+void md_update_state(md_builder *b, md_val state, md_val val);  // once for each state
+void md_return(md_builder *b, const char *name, md_val val);    // name NULL: the value's own
+void md_set_name(md_builder *b, md_val v, const char *name);    // scope is put in front
+md_shape md_shape_of(const md_builder *b, md_val v);            // rank 0 of MD_NONE
 md_dtype md_dtype_of(const md_builder *b, md_val v);
 // Result i of the node that made v (its first result).
 md_val md_result_of(const md_builder *b, md_val v, int i);
@@ -331,18 +432,19 @@ md_val md_affine(md_builder *b, md_val x, double scale, double shift);  // x*sca
 md_val md_relu(md_builder *b, md_val x);
 md_val md_relu_grad(md_builder *b, md_val dy, md_val y);
 md_val md_cast(md_builder *b, md_val x, md_dtype to);
-md_val md_broadcast(md_builder *b, md_val x, md_shape to, md_dims axes);  // axes[i]: where axis i goes
+md_val md_broadcast(md_builder *b, md_val x, md_shape to,
+                    md_dims axes);  // axes[i]: where axis i goes
 md_val md_reshape(md_builder *b, md_val x, md_shape to);
 md_val md_transpose(md_builder *b, md_val x, md_dims perm);
 md_val md_slice(md_builder *b, md_val x, int axis, int64_t start, int64_t size);
 md_val md_concat(md_builder *b, const md_val *x, int n, int axis);
-md_val md_sum(md_builder *b, md_val x, md_dims axes);   // summed axes disappear
+md_val md_sum(md_builder *b, md_val x, md_dims axes);  // summed axes disappear
 md_val md_mean(md_builder *b, md_val x, md_dims axes);
 md_val md_matmul(md_builder *b, md_val x, md_val y, bool tx, bool ty);
 md_val md_conv3d(md_builder *b, md_val x, md_val w, md_val bias, const md_conv3d_attr *a);
 md_val md_conv3d_dgrad(md_builder *b, md_val dy, md_val w, md_shape x, const md_conv3d_attr *a);
 md_val md_conv3d_wgrad(md_builder *b, md_val dy, md_val x, md_shape w, const md_conv3d_attr *a);
-md_val md_moments(md_builder *b, md_val x, int64_t groups);   // mean, var (biased), [g,c] each
+md_val md_moments(md_builder *b, md_val x, int64_t groups);  // mean, var (biased), [g,c] each
 md_val md_batch_norm(md_builder *b, md_val x, md_val gamma, md_val beta, md_val mean, md_val var,
                      double eps, bool batch_stats);
 md_val md_max_pool3d(md_builder *b, md_val x, const md_pool3d_attr *a);
@@ -359,9 +461,9 @@ void md_region_end(md_builder *b);
 
 typedef struct md_infer {
   const md_graph *g;
-  const md_node *node;    // op, num_in, in, attr
+  const md_node *node;  // op, num_in, in, attr
   md_type out[MD_MAX_OUT];
-  int num_out;            // shape functions of ops with a variable number of results set it
+  int num_out;  // shape functions of ops with a variable number of results set it
   md_diags *diags;
   md_place place;
 } md_infer;
@@ -369,7 +471,7 @@ const md_shape *md_in(const md_infer *f, int i);  // shape of operand i; NULL wh
 md_dtype md_in_dtype(const md_infer *f, int i);
 // "$0" in the text becomes the name of operand 0. Returns false.
 bool md_reject(md_infer *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-bool md_infer_node(md_infer *f);     // checks operands and attributes, sets out[]
+bool md_infer_node(md_infer *f);  // checks operands and attributes, sets out[]
 void md_node_cost(const md_graph *g, const md_node *n, md_cost *c);
 
 // --- verify.c ------------------------------------------------------------------------------------
@@ -381,8 +483,9 @@ bool md_plan_verify(const md_graph *g, md_arena *scratch, md_diags *d);
 
 // --- parse.c, print.c, dot.c ---------------------------------------------------------------------
 md_graph **md_parse_graphs(const char *file, const char *text, size_t len, md_arena *a, int *num,
-                           md_diags *d);   // several graphs in a text; NULL: reported
-md_graph *md_parse_graph(const char *file, const char *text, size_t len, md_diags *d);  // exactly one
+                           md_diags *d);  // several graphs in a text; NULL: reported
+md_graph *md_parse_graph(const char *file, const char *text, size_t len,
+                         md_diags *d);  // exactly one
 // Parses "{stride=[1,2,2]}" (braces included) of `op` into attr.
 bool md_parse_attrs(const char *text, md_op op, md_arena *a, md_attr *attr, md_diags *d);
 void md_graph_print(const md_graph *g, md_text *to);
@@ -393,7 +496,11 @@ void md_graph_dot(const md_graph *g, md_text *to);
 // --- interp.c: the meaning -----------------------------------------------------------------------
 
 // Row-major whatever the type's layout. Floats as double, integers and bools as int64_t.
-typedef struct md_tensor { md_type type; double *f; int64_t *i; } md_tensor;
+typedef struct md_tensor {
+  md_type type;
+  double *f;
+  int64_t *i;
+} md_tensor;
 typedef struct md_eval {
   const md_graph *g;
   const md_node *node;
@@ -402,8 +509,8 @@ typedef struct md_eval {
 } md_eval;
 md_tensor *md_tensor_create(md_type type);  // zeroed; NULL: no memory
 void md_tensor_destroy(md_tensor *t);
-void md_tensor_read(md_tensor *t, const void *src);         // from memory of t->type's dtype and layout
-void md_tensor_write(const md_tensor *t, void *dst);        // to memory of t->type's dtype and layout
+void md_tensor_read(md_tensor *t, const void *src);   // from memory of t->type's dtype and layout
+void md_tensor_write(const md_tensor *t, void *dst);  // to memory of t->type's dtype and layout
 // Rounds the elements to the type's precision (f32, bf16).
 void md_tensor_round(md_tensor *t);
 void md_eval_node(const md_graph *g, const md_node *n, const md_tensor **in, md_tensor **out);
@@ -414,8 +521,8 @@ md_interp *md_interp_create(const md_graph *g, bool round);  // round: every val
 void md_interp_destroy(md_interp *in);
 md_tensor *md_interp_input(md_interp *in, const char *name);  // to be filled; NULL: no such input
 md_tensor *md_interp_state(md_interp *in, const char *name);
-void md_interp_keep(md_interp *in, md_val v);                 // keep this value for inspection
-bool md_interp_step(md_interp *in, md_diags *d);              // runs and applies the updates
+void md_interp_keep(md_interp *in, md_val v);                     // keep this value for inspection
+bool md_interp_step(md_interp *in, md_diags *d);                  // runs and applies the updates
 const md_tensor *md_interp_value(const md_interp *in, md_val v);  // result or kept value
 // Initial value of a state as its attributes say, from the counter-based hash of name and seed.
 void md_state_fill(const md_graph *g, md_val state, uint64_t seed, md_tensor *to);

@@ -8,22 +8,31 @@
 
 // --- symbols.c: names to values, in the order they came. The characters are borrowed.
 
-typedef struct md_symbol { const char *s; int len; md_val val; } md_symbol;
+typedef struct md_symbol {
+  const char *s;
+  int len;
+  md_val val;
+} md_symbol;
 typedef struct md_symbols {
   md_symbol *item;
   int num, cap;
   int *slot, num_slots;  // open addressing; 1 + index of an item, 0: free
 } md_symbols;
 md_symbol *md_symbols_find(const md_symbols *n, const char *s, int len);  // NULL: not there
-void md_symbols_add(md_symbols *n, const char *s, int len, md_val val);  // not there yet
+void md_symbols_add(md_symbols *n, const char *s, int len, md_val val);   // not there yet
 const char *md_symbols_nearest(const md_symbols *n, const char *s, int len, md_arena *a);
 void md_symbols_free(md_symbols *n);
 
 // --- lex.c: text to tokens
 
 typedef enum md_tok_kind {
-  MD_TOK_END, MD_TOK_WORD, MD_TOK_NUMBER, MD_TOK_VALUE /* %name */, MD_TOK_AT /* @name */,
-  MD_TOK_PUNCT, MD_TOK_BAD
+  MD_TOK_END,
+  MD_TOK_WORD,
+  MD_TOK_NUMBER,
+  MD_TOK_VALUE /* %name */,
+  MD_TOK_AT /* @name */,
+  MD_TOK_PUNCT,
+  MD_TOK_BAD
 } md_tok_kind;
 typedef struct md_token {
   md_tok_kind kind;

@@ -12,22 +12,27 @@ typedef struct md_rewriter md_rewriter;
 typedef struct md_pass md_pass;
 typedef struct md_pass_options md_pass_options;
 // A place where a pass could apply: done, or kept for a reason. `--report=fusion` prints them.
-typedef struct md_site { const char *pass, *node, *why; bool done; } md_site;
+typedef struct md_site {
+  const char *pass, *node, *why;
+  bool done;
+} md_site;
 // What a pass sees: the old graph, a builder into the new one, the map between them.
 struct md_rewriter {
   const md_graph *old;
-  md_builder b;              // writes the new graph
-  md_val *map;               // old value -> new value (MD_NONE while not yet built)
-  md_arena *scratch;         // emptied after the pass
+  md_builder b;       // writes the new graph
+  md_val *map;        // old value -> new value (MD_NONE while not yet built)
+  md_arena *scratch;  // emptied after the pass
   const md_pass_options *options;
   const md_pass *pass;
-  const md_node *at;         // node being rewritten
-  int rewrites;              // counted by the driver for rules, by `run` for itself
-  int64_t budget;            // rewrites left in the whole pipeline; < 0: no limit
-  int region;                // of copied nodes, as numbered by the pass; 0: none
-  const char **region_name; int num_region_names, cap_region_names;  // [id - 1]
-  md_site *site; int num_sites, cap_sites;
-  md_arena *report;          // texts of sites
+  const md_node *at;  // node being rewritten
+  int rewrites;       // counted by the driver for rules, by `run` for itself
+  int64_t budget;     // rewrites left in the whole pipeline; < 0: no limit
+  int region;         // of copied nodes, as numbered by the pass; 0: none
+  const char **region_name;
+  int num_region_names, cap_region_names;  // [id - 1]
+  md_site *site;
+  int num_sites, cap_sites;
+  md_arena *report;  // texts of sites
 };
 
 // A rule: returns the new value that replaces the first result (several results: it sets r->map
@@ -42,9 +47,9 @@ enum {
 struct md_pass {
   const char *name, *doc;
   unsigned needs;
-  bool bitwise;              // results stay bitwise equal
-  bool required;             // not counted against --max-rewrites
-  md_rule at[MD_NUM_OPS];    // per-op rules, or
+  bool bitwise;                 // results stay bitwise equal
+  bool required;                // not counted against --max-rewrites
+  md_rule at[MD_NUM_OPS];       // per-op rules, or
   bool (*run)(md_rewriter *r);  // the whole graph at once (copies what it keeps)
 };
 extern const md_pass *const md_passes[];
@@ -53,42 +58,48 @@ const md_pass *md_pass_from(const char *name);
 
 // Facts of a target that passes use; back ends fill it.
 typedef struct md_target_facts {
-  int channel_block;      // layout: 0 keeps row-major
-  int max_prologue;       // full-size tensors that a prologue may read
-  int64_t alignment;      // of arena offsets, bytes
+  int channel_block;  // layout: 0 keeps row-major
+  int max_prologue;   // full-size tensors that a prologue may read
+  int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;
 
 struct md_pass_options {
-  const char *passes;        // "canon,cse,..." or NULL: the standard pipeline of `level`
-  const char *disable;       // comma list
-  int level;                 // 0: only what is needed to run; 1: no fusion; 2: all (default 2 when < 0)
-  const char *print_after;   // pass name or "all"
+  const char *passes;   // "canon,cse,..." or NULL: the standard pipeline of `level`
+  const char *disable;  // comma list
+  int level;            // 0: only what is needed to run; 1: no fusion; 2: all (default 2 when < 0)
+  const char *print_after;  // pass name or "all"
   bool print_changed, time;
   const char *dump_dir;
-  int64_t max_rewrites;      // < 0: no limit
+  int64_t max_rewrites;  // < 0: no limit
   bool verify_each;
-  md_dtype precision;        // MD_F32 or MD_BF16 storage of activations
+  md_dtype precision;  // MD_F32 or MD_BF16 storage of activations
   md_target_facts facts;
-  FILE *print_to;            // where --print-* goes; NULL: stderr
+  FILE *print_to;  // where --print-* goes; NULL: stderr
 };
-typedef struct md_pass_stat { const char *name; double ms; int before, after, rewrites; } md_pass_stat;
+typedef struct md_pass_stat {
+  const char *name;
+  double ms;
+  int before, after, rewrites;
+} md_pass_stat;
 typedef struct md_pass_report {
-  md_pass_stat *stat; int num_stats, cap_stats;
-  md_site *site; int num_sites, cap_sites;
+  md_pass_stat *stat;
+  int num_stats, cap_stats;
+  md_site *site;
+  int num_sites, cap_sites;
   md_arena *arena;
 } md_pass_report;
 
 md_pass_options md_pass_defaults(void);
-const char *md_pipeline(int level);   // comma list of the standard pipeline
+const char *md_pipeline(int level);  // comma list of the standard pipeline
 // Takes g (frees it) and returns the new graph; NULL: reported.
 md_graph *md_run_passes(md_graph *g, const md_pass_options *o, md_pass_report *report, md_diags *d);
 void md_pass_report_free(md_pass_report *r);
 
 // The passes, one file each, in pipeline order. `regions` (fuse_pointwise.c) gives every node a
 // region of its own: what runs without fusion.
-extern const md_pass md_pass_fuse_infonce, md_pass_autodiff, md_pass_fold, md_pass_canon, md_pass_cse,
-    md_pass_dce, md_pass_fold_bn, md_pass_precision, md_pass_fuse_conv_bn_relu, md_pass_fuse_pointwise,
-    md_pass_regions, md_pass_layout, md_pass_schedule, md_pass_memory;
+extern const md_pass md_pass_fuse_infonce, md_pass_autodiff, md_pass_fold, md_pass_canon,
+    md_pass_cse, md_pass_dce, md_pass_fold_bn, md_pass_precision, md_pass_fuse_conv_bn_relu,
+    md_pass_fuse_pointwise, md_pass_regions, md_pass_layout, md_pass_schedule, md_pass_memory;
 
 // --- rewrite.c: the hands of a pass
 
@@ -98,8 +109,8 @@ void md_site_done(md_rewriter *r, const md_node *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void md_site_kept(md_rewriter *r, const md_node *n, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
-bool md_may_rewrite(const md_rewriter *r);      // the budget is not spent
-md_val md_mapped(const md_rewriter *r, md_val old);   // the new value of an old one
+bool md_may_rewrite(const md_rewriter *r);           // the budget is not spent
+md_val md_mapped(const md_rewriter *r, md_val old);  // the new value of an old one
 // The node as it is, operands mapped or given, into region r->region; first result. The copies map
 // their results and keep their names, the clone does neither.
 md_val md_copy_node(md_rewriter *r, const md_node *n);
@@ -115,7 +126,10 @@ void md_copy_leaves(md_rewriter *r);
 int md_new_region(md_rewriter *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 // Nodes that read value v: reader[first[v]] .. reader[first[v + 1] - 1], ascending, an entry for
 // each operand. `kept[v]`: an update or a result reads it.
-typedef struct md_readers { int *first, *reader; bool *kept; } md_readers;
+typedef struct md_readers {
+  int *first, *reader;
+  bool *kept;
+} md_readers;
 md_readers md_readers_of(const md_graph *g, md_arena *a);
 const char *md_value_text(const md_graph *g, md_val v, md_arena *a);  // "%name" or "%17"
 
@@ -125,11 +139,11 @@ const char *md_value_text(const md_graph *g, md_val v, md_arena *a);  // "%name"
 // says which of them lie over a state.
 typedef struct md_live {
   md_readers readers;
-  int *last;             // by value: last region that reads it; num_regions + 1: an update or result
-  bool *stored;          // by value
-  md_val *storage;       // by value: the state whose buffer it takes, or MD_NONE
-  bool *tainted;         // by value: scratch, false between calls
-  char *own_index;       // by value, asked about its last region: 0 not yet, 1 yes, 2 no
+  int *last;        // by value: last region that reads it; num_regions + 1: an update or result
+  bool *stored;     // by value
+  md_val *storage;  // by value: the state whose buffer it takes, or MD_NONE
+  bool *tainted;    // by value: scratch, false between calls
+  char *own_index;  // by value, asked about its last region: 0 not yet, 1 yes, 2 no
 } md_live;
 md_live md_live_of(const md_graph *g, md_arena *a);
 // Region `region` reads x and writes y only at equal indices, so that y may lie over x.
@@ -140,7 +154,7 @@ int64_t md_place_bytes(const md_graph *g, md_val v, int64_t alignment);
 // --- memory.c: what the plan says
 typedef struct md_memory_report {
   int64_t arena, states, without_reuse;
-  int peak_region;           // region at which most bytes are live
+  int peak_region;  // region at which most bytes are live
 } md_memory_report;
 void md_memory_of(const md_graph *g, md_memory_report *r);
 

@@ -101,7 +101,8 @@ static bool compare(Tap *t, int region, md_val v, const md_tensor *want, const m
   double size = 0, worst = 0;
   for (int64_t i = 0; want->f && i < n; i++)
     if (isfinite(want->f[i])) size = fmax(size, fabs(want->f[i]));
-  double tolerance = (double)SAFETY * epsilon(want->type.dtype) * sqrt(reduction_length(g, r)) * size;
+  double tolerance =
+      (double)SAFETY * epsilon(want->type.dtype) * sqrt(reduction_length(g, r)) * size;
   for (int64_t i = 0; i < n; i++) {
     double a = want->f ? want->f[i] : (double)want->i[i],
            b = got->f ? got->f[i] : (double)got->i[i];
