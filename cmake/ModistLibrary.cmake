@@ -1,23 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-# A listed file that is not there is a warning here and an error when its symbols are linked, so
-# that the other folders can be built meanwhile.
-function(modist_keep_existing list)
-  foreach(file IN LISTS ${list})
-    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
-      message(WARNING "${file} is listed, but is not there")
-      list(REMOVE_ITEM ${list} ${file})
-    endif()
-  endforeach()
-  set(${list} "${${list}}" PARENT_SCOPE)
-endfunction()
-
 # modist_library(<target> SOURCES <file>... LINKS <our library>... USES <foreign library>...)
 #
 # The library of one folder. LINKS are its left neighbours, whose headers its own headers may
 # include; USES are foreign libraries, which stay private. Without sources only LINKS are passed on.
 function(modist_library target)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINKS;USES" ${ARGN})
-  modist_keep_existing(ARG_SOURCES)
   if(NOT ARG_SOURCES)
     add_library(${target} INTERFACE)
     target_link_libraries(${target} INTERFACE modist_flags ${ARG_LINKS})
@@ -32,7 +19,6 @@ endfunction()
 # modist_program(<target> SOURCES <file>... LINKS <library>...)
 function(modist_program target)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINKS" ${ARGN})
-  modist_keep_existing(ARG_SOURCES)
   if(NOT ARG_SOURCES)
     return()
   endif()
