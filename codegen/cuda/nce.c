@@ -17,6 +17,7 @@ enum {
   WEIGHTS = TILE + 1,
   COLUMNS = 128,  // of dq that a block makes
   WANTED_BLOCKS = MD_CU_NCE_BLOCKS,
+  MIN_TILES = 4,  // of a part: parts cost memory
   EMPTY_ROW = -2,
 };
 
@@ -47,7 +48,8 @@ static Nce nce_of(md_cu_work *w, const md_node *n, int first, bool grad) {
   s.groups = md_ceil_div(s.queries, TILE);
   s.slabs = grad ? md_ceil_div(s.dim, COLUMNS) : 1;
   s.tiles = md_ceil_div(s.rows, TILE);
-  int64_t parts = MD_MIN(md_ceil_div(WANTED_BLOCKS, s.groups * s.slabs), s.tiles);
+  int64_t wanted = md_ceil_div(WANTED_BLOCKS, s.groups * s.slabs);
+  int64_t parts = MD_MIN(wanted, md_ceil_div(s.tiles, MIN_TILES));
   s.part_tiles = md_ceil_div(s.tiles, parts);
   s.parts = md_ceil_div(s.tiles, s.part_tiles);  // none is empty
   return s;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // The order of a region's kernels. Values are made in stages: what needs neither a reduction nor an
 // InfoNCE pass first, then what needs one, and so on. In a stage, values of one shape and the
-// reductions over it share a walk; what lies over one of its operands comes last.
+// reductions over it share a walk. A result may lie over an operand only where all that reads the
+// operand does so at the result's own index (passes/live.c), and then one walk makes both.
 #include "codegen/cuda/gen.h"
 
 typedef struct Plan {
@@ -74,20 +75,13 @@ static md_cu_nest nest_of(const Plan *p, const md_node *reduce, const md_shape *
   return n;
 }
 
-static bool lies_over_operand(const Plan *p, md_val v) {
-  for (int i = 0; i < p->r->num_inputs; i++)
-    if (md_cu_shares_memory(p->r->g, v, p->r->input[i])) return true;
-  return false;
-}
-
-// Outputs of one shape that are still missing in this stage, `late` ones or the others.
-static void take_stores(const Plan *p, md_cu_nest *n, int stage, bool late) {
+// Outputs of one shape that are still missing in this stage.
+static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
   for (int i = 0; i < p->r->num_outputs; i++) {
     md_val v = p->r->output[i];
     int at = maker(p, v);
     if (p->done[i] || at < 0 || p->stage[at] != stage) continue;
-    if (is_reduce(p->r->node[at]) || is_anchor(p->r->node[at]) || lies_over_operand(p, v) != late)
-      continue;
+    if (is_reduce(p->r->node[at]) || is_anchor(p->r->node[at])) continue;
     const md_shape *s = &md_type_in(p->r->g, v)->shape;
     if (!n->shape) n->shape = s;
     if (!md_shape_equal(s, n->shape)) continue;
@@ -115,7 +109,7 @@ static void emit_reductions(const Plan *p, int stage) {
       n.reduce[n.num_reduces++] = other;
       place_results(p, other);
     }
-    take_stores(p, &n, stage, false);
+    take_stores(p, &n, stage);
     md_cu_reduce(p->w, &n);
   }
 }
@@ -129,15 +123,11 @@ static void emit_stage(const Plan *p, int stage) {
     place_results(p, n);
     md_cu_nce(p->w, n);
   }
-  for (int late = 0; late < 2; late++) {
-    for (;;) {
-      md_cu_nest n = nest_of(p, NULL, NULL);
-      take_stores(p, &n, stage, late != 0);
-      if (!n.num_stores) break;
-      md_cu_walk(p->w, &n);
-      // What was written over an operand is read from there by the walks that follow.
-      for (int i = 0; late && i < n.num_stores; i++) md_cu_ready(p->w, n.store[i]);
-    }
+  for (;;) {
+    md_cu_nest n = nest_of(p, NULL, NULL);
+    take_stores(p, &n, stage);
+    if (!n.num_stores) break;
+    md_cu_walk(p->w, &n);
   }
   for (int i = 0; i < num; i++) {
     const md_node *n = p->r->node[i];

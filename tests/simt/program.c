@@ -131,7 +131,7 @@ double program_tolerance(const Program *p, int region) {
       if (n->in[k] == MD_NONE) continue;
       const md_node *from = md_def(g, n->in[k]);
       narrow |= md_type_in(g, n->in[k])->dtype == MD_BF16 && !is_leaf(from);
-      term = fmax(term, largest(p, from));
+      if (region && from->region != region) term = fmax(term, largest(p, from));
     }
     term = fmax(term, divided(p, n));
     if (n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad) {
