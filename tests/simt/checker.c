@@ -207,11 +207,31 @@ void __tsan_func_entry(void *pc);
 void __tsan_func_exit(void);
 void __tsan_read_range(void *p, long bytes);
 void __tsan_write_range(void *p, long bytes);
+void *__tsan_memset(void *p, int value, size_t bytes);
+void *__tsan_memcpy(void *dst, const void *src, size_t bytes);
+void *__tsan_memmove(void *dst, const void *src, size_t bytes);
 void __tsan_init(void) {}
 void __tsan_func_entry(void *pc) { (void)pc; }
 void __tsan_func_exit(void) {}
-void __tsan_read_range(void *p, long bytes) { access_at(p, bytes, false, PC); }
-void __tsan_write_range(void *p, long bytes) { access_at(p, bytes, true, PC); }
+static void range(const void *p, long bytes, bool write, const void *pc) {
+  for (long i = 0; i < bytes; i++) access_at((const char *)p + i, 1, write, pc);
+}
+void __tsan_read_range(void *p, long bytes) { range(p, bytes, false, PC); }
+void __tsan_write_range(void *p, long bytes) { range(p, bytes, true, PC); }
+void *__tsan_memset(void *p, int value, size_t bytes) {
+  range(p, (long)bytes, true, PC);
+  return memset(p, value, bytes);
+}
+void *__tsan_memcpy(void *dst, const void *src, size_t bytes) {
+  range(src, (long)bytes, false, PC);
+  range(dst, (long)bytes, true, PC);
+  return memcpy(dst, src, bytes);
+}
+void *__tsan_memmove(void *dst, const void *src, size_t bytes) {
+  range(src, (long)bytes, false, PC);
+  range(dst, (long)bytes, true, PC);
+  return memmove(dst, src, bytes);
+}
 #define HOOK(name, bytes, write) \
   void name(void *p);            \
   void name(void *p) { access_at(p, bytes, write, PC); }
