@@ -6,6 +6,7 @@
 //
 // The epilogue works on the tile's result while it is in cache.
 #include "codegen/cpu/conv.h"
+#include "codegen/cpu/parts.h"
 
 typedef struct Dense {
   const md_conv *c;
@@ -298,7 +299,6 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
 static void finish(const Dense *s, int blocks, md_ir block) {
   const md_conv *c = s->c;
   md_kernel *k = c->k;
-  const md_region_view *r = k->r;
   md_emit *e = &k->e;
   for (int b = 0; b < blocks; b++) {
     md_ir ob = md_iaddc(e, block, b);
@@ -317,12 +317,9 @@ static void finish(const Dense *s, int blocks, md_ir block) {
     }
     if (c->dtype == MD_BF16) v = md_round_bf16(e, v);
     md_body_set(&body, c->dst, v);
-    for (int i = 0; i < r->num_outputs; i++) {
-      const md_node *n = md_inner(r, r->output[i]);
-      if (md_ops[n->op].role == MD_REDUCE || (n != r->anchor && !md_in_epilogue(r, n))) continue;
-      md_body_store(&body, r->output[i], &p, md_body_value(&body, r->output[i], &p));
-    }
+    // A result may lie over a tensor that the others read: all is read before anything is stored.
     md_sums_add(s->sums, 0, &body, &p);
+    md_finish_store(&body, &p);
     md_loop_end(e, &w);
     md_loop_end(e, &h);
     md_loop_end(e, &t);

@@ -8,6 +8,7 @@
 //
 //     acc[i][block] += splat(x[pixel + tap][i]) * dy[pixel][block]
 #include "codegen/cpu/conv.h"
+#include "codegen/cpu/parts.h"
 
 enum { ROWS = 4, MAX_SPLITS = 4, MAX_PARTIAL_MB = 128 };
 
@@ -179,12 +180,7 @@ static void emit_merge(const Wgrad *g) {
   md_body_init(&body, k);
   md_point p = md_point_of(5, at, 0, c->lanes, mask);
   md_body_set(&body, c->w, sum);
-  const md_region_view *r = k->r;
-  for (int j = 0; j < r->num_outputs; j++) {
-    const md_node *n = md_inner(r, r->output[j]);
-    if (n != r->anchor && !md_in_epilogue(r, n)) continue;
-    md_body_store(&body, r->output[j], &p, md_body_value(&body, r->output[j], &p));
-  }
+  md_finish_store(&body, &p);
   md_loop_end(e, &tap);
   md_loop_end(e, &i);
   md_phase_end(k);
