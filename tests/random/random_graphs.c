@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Random graphs, interpreter against compiled code.
-//   random_graphs [--count=N] [--seed=S] [--variant=NAME|all] [--no-shrink] [--print] [FILE.mdg]
+//   random_graphs [--count=N] [--seed=S] [--variant=NAME|all] [--no-shrink] [--print] [FILE.mdg...]
 // Every graph is compiled at the full level and in one other variant that its seed chooses. Work is
 // done in a child, so that a crash is a finding too. A failure is shrunk; the smallest graph is
-// written to random-<seed>.mdg, with the command that repeats it. FILE: checks that graph instead.
+// written to random-<seed>.mdg, with the command that repeats it. FILEs: checks these graphs instead.
 #include "tests/random/random.h"
 
 #include "base/file.h"
@@ -20,7 +20,8 @@ typedef struct Options {
   int64_t count, seed;
   int variant;  // -1: full and another; -2: all
   bool shrink, print;
-  const char *path;
+  char **path;  // into argv
+  int num_paths;
 } Options;
 
 // What a child says of one graph.
@@ -215,18 +216,18 @@ static uint64_t run_child(const Options *o, uint64_t first, uint64_t end, Totals
   return next + 1;
 }
 
-static int run_file(const Options *o) {
+static bool run_file(const Options *o, const char *path) {
   md_diags *d = md_diags_create();
   char *text = NULL;
   size_t len = 0;
-  md_graph *g = md_file_read(o->path, 64 << 20, E0101, d, &text, &len)
-                    ? md_parse_graph(o->path, text, len, d)
+  md_graph *g = md_file_read(path, 64 << 20, E0101, d, &text, &len)
+                    ? md_parse_graph(path, text, len, d)
                     : NULL;
   Verdict v = {.seed = (uint64_t)o->seed, .built = true};
   if (g) judge(o, g, v.seed, &v);
   else snprintf(v.kind, sizeof v.kind, "parser");
   printf("%s", md_diags_text(d));
-  printf("%s: %s%s%s\n", o->path,
+  printf("%s: %s%s%s\n", path,
          *v.kind           ? v.kind
          : v.stats.gave_up ? "no inputs found"
                            : "ok",
@@ -234,7 +235,7 @@ static int run_file(const Options *o) {
   if (g) md_graph_destroy(g);
   free(text);
   md_diags_destroy(d);
-  return *v.kind || v.stats.gave_up ? EXIT_FAILURE : EXIT_SUCCESS;
+  return !*v.kind && !v.stats.gave_up;
 }
 
 static bool take(const char *arg, const char *option, const char **value) {
@@ -259,7 +260,8 @@ static bool read_options(int argc, char **argv, Options *o) {
     } else if (!strcmp(argv[i], "--print")) {
       o->print = true;
     } else if (argv[i][0] != '-') {
-      o->path = argv[i];
+      argv[o->num_paths++] = argv[i];
+      o->path = argv;
     } else {
       return false;
     }
@@ -278,7 +280,9 @@ int main(int argc, char **argv) {
   }
   printf("// seed %lld\n", (long long)o.seed);
   fflush(stdout);
-  if (o.path) return run_file(&o);
+  bool ok = true;
+  for (int i = 0; i < o.num_paths; i++) ok &= run_file(&o, o.path[i]);
+  if (o.num_paths) return ok ? EXIT_SUCCESS : EXIT_FAILURE;
   if (o.print) {
     md_graph *g = graph_of((uint64_t)o.seed);
     md_text t = {0};
