@@ -197,6 +197,28 @@ static void finish_bound(md_tensor *bound, const md_tensor *value) {
   }
 }
 
+// Zeros of a relu whose operand may be positive after rounding.
+static bool any_undecided(const md_reference *r, int step) {
+  for (int i = 0; i < r->g->num_nodes; i++) {
+    const md_node *n = r->g->node[i];
+    if (n->op != MD_OP_relu) continue;
+    const md_tensor *x = r->value[step][n->in[0]], *bound = r->bound[step][n->in[0]];
+    int64_t num = md_elements(&x->type.shape);
+    for (int64_t k = 0; k < num; k++)
+      if (x->f[k] <= 0 && x->f[k] + bound->f[k] > 0) return true;
+  }
+  return false;
+}
+
+// Then no zero is certain where its neighbours are not.
+static void loosen_zeros(md_tensor *bound) {
+  int64_t n = md_elements(&bound->type.shape);
+  double least = INFINITY;
+  for (int64_t i = 0; i < n; i++)
+    if (bound->f[i] > 0) least = fmin(least, bound->f[i]);
+  for (int64_t i = 0; i < n && isfinite(least); i++) bound->f[i] = fmax(bound->f[i], least);
+}
+
 static void bound_values(md_reference *r) {
   const md_graph *g = r->g;
   for (int s = 0; s < r->num_steps; s++) {
@@ -229,8 +251,12 @@ static void bound_values(md_reference *r) {
     clear(g, before);
     free(before);
   }
-  for (int s = 0; s < r->num_steps; s++)
+  for (int s = 0; s < r->num_steps; s++) {
     for (int v = 1; v <= g->num_values; v++) finish_bound(r->bound[s][v], r->value[s][v]);
+    bool loose = any_undecided(r, s);
+    for (int v = 1; loose && v <= g->num_values; v++)
+      if (r->value[s][v]->f) loosen_zeros(r->bound[s][v]);
+  }
 }
 
 static void forget_bounds(md_reference *r) {
