@@ -173,7 +173,7 @@ void md_random_nce(md_gen *g) {
     }
     // The positive beside the bank: its logit keeps everything finite.
     md_val a = md_sum(b, md_mul(b, q, md_gen_like(g, q)), (md_dims){1, {1}});
-    if (top != MD_NONE && md_gen_one_in(g, 2))
+    if (top != MD_NONE && md_gen_may_jump(g) && md_gen_one_in(g, 2))
       md_gen_node(g, MD_OP_less, (md_val[]){top, a}, 2, NULL, 1);
     md_val gap = md_sub(b, lse, a);
     md_gen_node(g, MD_OP_softplus, &gap, 1, NULL, 8);

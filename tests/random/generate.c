@@ -206,6 +206,8 @@ md_graph *md_random_graph(md_dice *dice, bool smooth, md_diags *d) {
 
 // --- for moves
 
+bool md_gen_may_jump(const md_gen *g) { return !g->smooth && g->dtype != MD_BF16; }
+
 bool md_gen_one_in(md_gen *g, int64_t n) { return md_roll(g->dice, n) == n - 1; }
 
 md_val md_gen_keep(md_gen *g, md_val v, double size) {

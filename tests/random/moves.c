@@ -68,7 +68,7 @@ static void two_operands(md_gen *g, md_val x) {
   md_val y = md_gen_one_in(g, 12) ? x : md_gen_like(g, x), in[] = {x, y};
   if (md_gen_one_in(g, 2)) in[0] = y, in[1] = x;
   double sx = md_gen_size(g, x), sy = md_gen_size(g, y);
-  switch (md_roll(g->dice, g->smooth ? 8 : 11)) {
+  switch (md_roll(g->dice, g->smooth ? 8 : md_gen_may_jump(g) ? 11 : 9)) {
   case 0:
   case 1:
   case 2: md_gen_node(g, MD_OP_add, in, 2, NULL, sx + sy); return;
@@ -246,7 +246,7 @@ static md_val labels(md_gen *g, md_val x) {
 void md_random_rows(md_gen *g) {
   md_val x = md_gen_pick(g, 2);
   double size = md_gen_size(g, x);
-  switch (md_roll(g->dice, g->smooth ? 4 : 6)) {
+  switch (md_roll(g->dice, md_gen_may_jump(g) ? 6 : 4)) {
   case 0: unary(g, MD_OP_logsumexp, x, size + 3); return;
   case 1: unary(g, MD_OP_softmax, x, 1); return;
   case 2:
@@ -329,7 +329,7 @@ void md_random_data(md_gen *g) {
 void md_random_integer(md_gen *g) {
   md_type t = md_gen_type(g, 1 + (int)md_roll(g->dice, 4));
   static const md_dtype dtype[] = {MD_I32, MD_I64, MD_U8};
-  switch (md_roll(g->dice, 4)) {
+  switch (md_roll(g->dice, md_gen_may_jump(g) ? 4 : 3)) {
   case 0: {
     t.dtype = dtype[md_roll(g->dice, MD_COUNT(dtype))];
     static const md_op op[] = {MD_OP_add, MD_OP_sub, MD_OP_mul};
@@ -347,19 +347,19 @@ void md_random_integer(md_gen *g) {
     return;
   }
   case 2: {
-    md_val x = md_gen_pick(g, 0);
-    md_val y = md_cast(&g->b, md_affine(&g->b, x, 16, 0), MD_I32);
-    md_gen_keep(g, y, 1);
-    md_gen_keep(g, md_cast(&g->b, y, g->dtype), 16 * md_gen_size(g, x));
-    return;
-  }
-  default: {
     md_val x = md_gen_pick(g, 0), y = md_gen_like(g, x);
     md_shape s = md_shape_of(&g->b, x);
     md_val flag = md_gen_leaf(g, "flag", md_type_of(MD_U8, 1, s.dim));
     if (s.rank > 0)
       md_gen_node(g, MD_OP_flip_select, (md_val[]){x, y, flag}, 3, NULL,
                   fmax(md_gen_size(g, x), md_gen_size(g, y)));
+    return;
+  }
+  default: {
+    md_val x = md_gen_pick(g, 0);
+    md_val y = md_cast(&g->b, md_affine(&g->b, x, 11.7, 0), MD_I32);
+    md_gen_keep(g, y, 1);
+    md_gen_keep(g, md_cast(&g->b, y, g->dtype), 12 * md_gen_size(g, x));
   }
   }
 }

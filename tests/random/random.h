@@ -48,6 +48,7 @@ md_val md_gen_node(md_gen *g, md_op op, const md_val *in, int num_in, const md_a
                    double size);
 md_val md_gen_keep(md_gen *g, md_val v, double size);  // what another builder made
 double md_gen_size(const md_gen *g, md_val v);
+bool md_gen_may_jump(const md_gen *g);  // bf16 is too coarse to stay away from jumps
 bool md_gen_one_in(md_gen *g, int64_t n);
 int64_t md_gen_dim(md_gen *g);
 int64_t md_gen_channels(md_gen *g);

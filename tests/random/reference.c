@@ -6,7 +6,8 @@
 //   - one rounds every value to its own type (the interpreter's `round`),
 //   - the others disturb each node as backward error analysis says a rounded op is disturbed: the
 //     operands by eps * sqrt(length of its sums), relatively, each element by itself, then the result
-//     by eps. Ops that only move or choose elements are exact.
+//     by as much (partial sums of one sign are as large as the result) and by the eps of its type.
+//     Ops that only move or choose elements are exact.
 // What a sample is off by includes all that the graph makes of earlier errors: cancellation, depth,
 // small divisors, the state of the step before. Element i of a value may be off by
 //   SAFETY * (dev_i + rms(dev) + eps * rms(value)),   dev_i = largest deviation of a sample,
@@ -89,28 +90,54 @@ static double sum_length(const md_graph *g, const md_node *n) {
     if (n->in[i] != MD_NONE)
       most =
           fmax(most, (double)md_elements(&md_type_in(g, n->in[i])->shape) / (double)md_elements(y));
+  if (n->op == MD_OP_max_pool3d_grad) {  // every window around an element may have chosen it
+    const md_dim3 *k = &n->attr.pool3d_grad.kernel;
+    most = fmax(most, (double)k->d[0] * (double)k->d[1] * (double)k->d[2]);
+  }
   return fmax(most, 1);
+}
+
+// What a sum of so many terms is off by, relatively. Sums of bf16 are formed in f32.
+static double sum_eps(double length, md_dtype d) {
+  return sqrt(length) * fmin(md_epsilon(d), md_epsilon(MD_F32));
+}
+
+// dx = (dy - (dy.y) y) / |x|: the terms may cancel to nothing, their roundings do not.
+static void disturb_difference(Evaluation *e, const md_node *n, md_tensor *const *in, md_tensor *dx) {
+  const md_shape *s = &dx->type.shape;
+  int64_t len = s->dim[s->rank - 1];
+  double eps = md_epsilon(dx->type.dtype);
+  for (int64_t i = 0; i < md_elements(s); i += len) {
+    double dy = 0, x = 0;
+    for (int64_t j = i; j < i + len; j++) {
+      dy += in[0]->f[j] * in[0]->f[j];
+      x += in[1]->f[j] * in[1]->f[j];
+    }
+    double term = sqrt(dy) / fmax(sqrt(x), n->attr.f.value);
+    for (int64_t j = i; j < i + len; j++)
+      dx->f[j] += term * eps * md_hash_unit(e->key, e->counter++);
+  }
 }
 
 static void evaluate_node(Evaluation *e, const md_node *n, md_tensor **value) {
   md_tensor *in[MD_MAX_IN];
   bool noisy = e->mode == DISTURB && !is_exact(e->g, n);
-  // Sums of bf16 are formed in f32.
-  double length = noisy ? sqrt(sum_length(e->g, n)) : 0;
+  double length = noisy ? sum_length(e->g, n) : 0;
   for (int i = 0; i < n->num_in; i++) {
     in[i] = n->in[i] == MD_NONE ? NULL : value[n->in[i]];
     if (!noisy || !in[i]) continue;
     in[i] = copy_of(in[i]);
-    disturb(e, in[i], length * fmin(md_epsilon(in[i]->type.dtype), md_epsilon(MD_F32)));
+    disturb(e, in[i], sum_eps(length, in[i]->type.dtype));
   }
   for (int i = 0; i < n->num_out; i++) {
     md_val v = n->out + (md_val)i;
     value[v] = md_tensor_create(e->g->value[v].type);
   }
   md_eval_node(e->g, n, (const md_tensor **)in, &value[n->out]);
+  if (noisy && n->op == MD_OP_l2_normalize_grad) disturb_difference(e, n, in, value[n->out]);
   for (int i = 0; i < n->num_out; i++) {
     md_tensor *y = value[n->out + (md_val)i];
-    if (noisy) disturb(e, y, md_epsilon(y->type.dtype));
+    if (noisy) disturb(e, y, md_epsilon(y->type.dtype) + sum_eps(length, y->type.dtype));
     if (e->mode == ROUND) md_tensor_round(y);
   }
   for (int i = 0; i < n->num_in && noisy; i++) md_tensor_destroy(in[i]);
