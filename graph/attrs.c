@@ -186,7 +186,7 @@ bool md_read_type(md_reader *r, md_type *t) {
   return md_read_error(r, E0113, &first, "type is not possible: %s", why);
 }
 
-bool md_read_attrs(md_reader *r, md_op op, md_arena *keep, md_attr *attr) {
+bool md_read_attrs(md_reader *r, md_op op, md_arena *keep, md_attr *attr, md_place *place) {
   unsigned given = 0;
   *attr = (md_attr){0};
   if (!md_expect(r, '{')) return false;
@@ -199,8 +199,9 @@ bool md_read_attrs(md_reader *r, md_op op, md_arena *keep, md_attr *attr) {
     if (given & 1u << index)
       return md_read_error(r, E0108, &r->tok, "attribute %s stands twice", spec->name);
     given |= 1u << index;
-    md_take(r);
+    md_token word = md_take(r);
     if (!md_expect(r, '=') || !read_value(r, spec, keep, attr)) return false;
+    if (place) place[index] = md_span(r, &word, &r->last);
   }
   md_take(r);
   return true;
@@ -210,7 +211,7 @@ bool md_parse_attrs(const char *text, md_op op, md_arena *a, md_attr *attr, md_d
   md_reader r;
   md_arena *scratch = md_arena_create();
   bool ok = md_reader_init(&r, "attributes", text, strlen(text), scratch, d) &&
-            md_read_attrs(&r, op, a, attr);
+            md_read_attrs(&r, op, a, attr, NULL);
   if (ok && r.tok.kind != MD_TOK_END) ok = md_unexpected(&r, "the end of the text");
   md_arena_destroy(scratch);
   return ok;

@@ -132,6 +132,7 @@ static md_val add_leaf(md_builder *b, md_op op, const char *name, md_type type,
   f.num_out = 1;
   f.diags = b->diags;
   f.place = b->place;
+  f.parts = b->parts;
   if (!md_infer_node(&f)) return give_up(b);
   md_name_kind kind = op == MD_OP_input ? MD_NAME_INPUT : MD_NAME_STATE;
   if (n.name && !claim_name(b, kind, md_ops[op].name, n.name, (md_val)b->g->num_values + 1))
@@ -186,6 +187,7 @@ md_val md_add_node(md_builder *b, md_op op, const md_val *in, int num_in, const 
   f.node = &n;
   f.diags = b->diags;
   f.place = b->place;
+  f.parts = b->parts;
   return md_infer_node(&f) ? append(b, &n, &f) : give_up(b);
 }
 

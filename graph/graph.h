@@ -395,10 +395,16 @@ md_digest md_graph_digest(const md_graph *g);  // of the text form without names
 // --- build.c: the builder ------------------------------------------------------------------------
 // Sticky: after an error every builder returns MD_NONE, which every builder accepts.
 
+// Where the parts of a node stand in a text, for carets. line 0: it is not written there.
+typedef struct md_parts {
+  md_place in[MD_MAX_IN], attr[MD_ROW_ATTR];
+} md_parts;
+
 typedef struct md_builder {
   md_graph *g;
   md_diags *diags;
-  md_place place;  // given to new nodes
+  md_place place;         // given to new nodes
+  const md_parts *parts;  // of the node that is being added; NULL: not known
   bool failed;
   int region;  // given to new nodes
   char scope[MD_MAX_NAME + 1];
@@ -466,6 +472,7 @@ typedef struct md_infer {
   int num_out;  // shape functions of ops with a variable number of results set it
   md_diags *diags;
   md_place place;
+  const md_parts *parts;  // NULL: messages point at the whole node
 } md_infer;
 const md_shape *md_in(const md_infer *f, int i);  // shape of operand i; NULL when absent
 md_dtype md_in_dtype(const md_infer *f, int i);

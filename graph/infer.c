@@ -50,6 +50,17 @@ static const char *type_text(const md_infer *f, int i) {
   return md_type_text(&f->g->value[f->node->in[i]].type, f->g->arena);
 }
 
+static md_place operand_place(const md_infer *f, int i) {
+  return f->parts && i >= 0 ? f->parts->in[i] : f->place;
+}
+
+// A value that is left to its default stands nowhere.
+static md_place attr_place(const md_infer *f, const md_attr_spec *a) {
+  for (int i = 0; f->parts && i < md_op_num_attr(f->node->op); i++)
+    if (md_op_attr(f->node->op, i) == a && f->parts->attr[i].line > 0) return f->parts->attr[i];
+  return f->place;
+}
+
 // "conv3d takes x[n,i,t,h,w], ...; %w is f32[64,4,1,7,7], declared at 2:12". blamed < 0: nobody.
 static bool note_signature(const md_infer *f, int blamed) {
   if (!f->diags) return false;
@@ -75,13 +86,13 @@ static bool check_count(const md_infer *f) {
   for (int i = 0; i < md_op_num_in(op); i++) least += !md_op_in(op, i)->optional;
   int n = f->node->num_in;
   if (n < least || n > most) {
-    const char *plural = most == 1 ? "" : "s";
+    md_place at = n > most ? operand_place(f, most) : f->place;
     if (least == most)
-      md_error(f->diags, E0302, f->place, "%s: takes %d operand%s, not %d", op_name(f), most,
-               plural, n);
+      md_error(f->diags, E0302, at, "%s: takes %d operand%s, not %d", op_name(f), most,
+               most == 1 ? "" : "s", n);
     else
-      md_error(f->diags, E0302, f->place, "%s: takes %d to %d operands, not %d", op_name(f), least,
-               most, n);
+      md_error(f->diags, E0302, at, "%s: takes %d to %d operands, not %d", op_name(f), least, most,
+               n);
     return note_signature(f, -1);
   }
   for (int i = 0; i < n; i++) {
@@ -112,15 +123,15 @@ static bool check_dtype(matcher *m, int i) {
   else if (!strcmp(o->dtype, "i")) need = d == MD_I32 || d == MD_I64 ? NULL : "i32 or i64";
   else if (!first) need = d == md_dtype_from(o->dtype) ? NULL : o->dtype;
   if (need) {
-    md_error(f->diags, E0303, f->place, "%s: %s must be %s, but %s is %s", op_name(f), o->name,
-             need, value_text(f, i), md_dtype_name(d));
+    md_error(f->diags, E0303, operand_place(f, i), "%s: %s must be %s, but %s is %s", op_name(f),
+             o->name, need, value_text(f, i), md_dtype_name(d));
     return note_signature(f, i);
   }
   if (!first) return true;
   if (*first < 0) *first = i;
   md_dtype other = f->g->value[f->node->in[*first]].type.dtype;
   if (other == d) return true;
-  md_error(f->diags, E0303, f->place, "%s: element types differ: %s is %s, but %s is %s",
+  md_error(f->diags, E0303, operand_place(f, i), "%s: element types differ: %s is %s, but %s is %s",
            op_name(f), value_text(f, *first), md_dtype_name(other), value_text(f, i),
            md_dtype_name(d));
   note_signature(f, i);
@@ -155,8 +166,9 @@ static bool match_axis(matcher *m, int i, int k) {
   int64_t size = md_in(f, i)->dim[k];
   if (!strcmp(letter, "one")) {
     if (size == 1) return true;
-    md_error(f->diags, E0304, f->place, "%s: %s has one element along axis %d, but %s has %lld",
-             op_name(f), pattern(f, i)->name, k, value_text(f, i), (long long)size);
+    md_error(f->diags, E0304, operand_place(f, i),
+             "%s: %s has one element along axis %d, but %s has %lld", op_name(f),
+             pattern(f, i)->name, k, value_text(f, i), (long long)size);
     return note_signature(f, i);
   }
   const binding *b = find_letter(m, letter);
@@ -165,8 +177,8 @@ static bool match_axis(matcher *m, int i, int k) {
     return true;
   }
   if (b->size == size) return true;
-  md_error(f->diags, E0304, f->place, "%s: axis %s is %lld in %s, but %lld in %s", op_name(f),
-           letter, (long long)b->size, value_text(f, b->operand), (long long)size,
+  md_error(f->diags, E0304, operand_place(f, i), "%s: axis %s is %lld in %s, but %lld in %s",
+           op_name(f), letter, (long long)b->size, value_text(f, b->operand), (long long)size,
            value_text(f, i));
   note_signature(f, i);
   return hint_type(m, i, b->operand);
@@ -184,9 +196,9 @@ static bool match_star(matcher *m, int i, int from) {
     return true;
   }
   if (md_shape_equal(&rest, &m->star)) return true;
-  md_error(f->diags, E0304, f->place, "%s: %s is %s, but %s is %s; %s must be equal", op_name(f),
-           value_text(f, m->star_operand), type_text(f, m->star_operand), value_text(f, i),
-           type_text(f, i), from ? "their trailing axes" : "their sizes");
+  md_error(f->diags, E0304, operand_place(f, i), "%s: %s is %s, but %s is %s; %s must be equal",
+           op_name(f), value_text(f, m->star_operand), type_text(f, m->star_operand),
+           value_text(f, i), type_text(f, i), from ? "their trailing axes" : "their sizes");
   return note_signature(f, i);
 }
 
@@ -197,8 +209,8 @@ static bool match_operand(matcher *m, int i) {
   bool has_star = !strcmp(o->axis[o->num_axes - 1], "*");
   int fixed = o->num_axes - has_star;
   if (has_star ? s->rank < fixed : s->rank != fixed) {
-    md_error(f->diags, E0304, f->place, "%s: %s has %d %s, but %s is %s", op_name(f), o->name,
-             fixed,
+    md_error(f->diags, E0304, operand_place(f, i), "%s: %s has %d %s, but %s is %s", op_name(f),
+             o->name, fixed,
              has_star     ? "or more axes"
              : fixed == 1 ? "axis"
                           : "axes",
@@ -215,9 +227,9 @@ static bool check_groups(const matcher *m) {
   const md_infer *f = m->f;
   const binding *g = find_letter(m, "g"), *n = find_letter(m, "n");
   if (!g || !n || n->size % g->size == 0) return true;
-  md_error(f->diags, E0304, f->place, "%s: %lld groups of %s do not divide axis n of %s, %lld",
-           op_name(f), (long long)g->size, value_text(f, g->operand), value_text(f, n->operand),
-           (long long)n->size);
+  md_error(f->diags, E0304, operand_place(f, g->operand),
+           "%s: %lld groups of %s do not divide axis n of %s, %lld", op_name(f), (long long)g->size,
+           value_text(f, g->operand), value_text(f, n->operand), (long long)n->size);
   return note_signature(f, g->operand);
 }
 
@@ -226,8 +238,8 @@ static bool reject_attr(const md_infer *f, const md_attr_spec *a, int k, const c
   char at[16] = "";
   bool is_list = a->type == MD_AT_DIM3 || a->type == MD_AT_DIMS;
   if (is_list) snprintf(at, sizeof at, "[%d]", k);
-  return md_error(f->diags, E0305, f->place, "%s: attribute %s%s is %s, but must be %s", op_name(f),
-                  a->name, at, found, need);
+  return md_error(f->diags, E0305, attr_place(f, a), "%s: attribute %s%s is %s, but must be %s",
+                  op_name(f), a->name, at, found, need);
 }
 
 static bool check_int(const md_infer *f, const md_attr_spec *a, int k, int64_t x, int64_t min,
@@ -252,7 +264,7 @@ static bool check_attr(const md_infer *f, const md_attr_spec *a) {
     return true;
   case MD_AT_DIMS:
     if (w[0] < 0 || w[0] > MD_MAX_RANK)
-      return md_error(f->diags, E0305, f->place,
+      return md_error(f->diags, E0305, attr_place(f, a),
                       "%s: attribute %s has %lld numbers; at most %d fit", op_name(f), a->name,
                       (long long)w[0], MD_MAX_RANK);
     for (int k = 0; k < (int)w[0]; k++)
@@ -349,7 +361,7 @@ bool md_reject(md_infer *f, const char *fmt, ...) {
     if (blamed < 0) blamed = i;
     s = end;
   }
-  md_error(f->diags, E0306, f->place, "%s", t.s);
+  md_error(f->diags, E0306, operand_place(f, blamed), "%s", t.s);
   md_text_free(&t);
   return note_signature(f, blamed);
 }

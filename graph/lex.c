@@ -87,6 +87,12 @@ md_place md_token_place(const md_reader *r, const md_token *t) {
   return (md_place){r->file, t->line, t->col, MD_MAX(t->len, 1)};
 }
 
+md_place md_span(const md_reader *r, const md_token *first, const md_token *last) {
+  md_place at = md_token_place(r, first);
+  if (last->line == first->line) at.len = last->col + last->len - first->col;
+  return at;
+}
+
 char *md_token_text(const md_reader *r, const md_token *t) {
   int mark = t->kind == MD_TOK_VALUE || t->kind == MD_TOK_AT;
   return md_strndup(r->scratch, t->s + mark, (size_t)(t->len - mark));

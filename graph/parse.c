@@ -41,6 +41,7 @@ typedef struct parser {
   md_token result[MD_MAX_OUT];
   placed type[MD_MAX_OUT];
   md_val in[MD_MAX_IN];
+  md_parts parts;
   int num_results, num_types, num_in;
   bool has_bad_in;  // an operand that an earlier mistake left without a value
 } parser;
@@ -62,8 +63,7 @@ static bool is_number(const md_token *value) { return value->s[1] >= '0' && valu
 
 // What the builder reports from here on belongs to the text from `first` to `last`.
 static void set_place(parser *p, const md_token *first, const md_token *last) {
-  md_place at = md_token_place(&p->r, first);
-  if (last->line == first->line) at.len = last->col + last->len - first->col;
+  md_place at = md_span(&p->r, first, last);
   at.file = p->b.place.file;  // the graph's own copy
   p->b.place = at;
   p->b.failed = false;
@@ -186,6 +186,7 @@ static bool read_operands(parser *p) {
       v = find_value(p, &t);
       p->has_bad_in |= v == MD_NONE;
     }
+    p->parts.in[p->num_in] = md_token_place(r, &t);
     p->in[p->num_in++] = v;
   } while (md_accept(r, ','));
   return true;
@@ -240,11 +241,13 @@ static bool read_types(parser *p) {
 static bool read_node(parser *p) {
   md_reader *r = &p->r;
   p->attr = (md_attr){0};
+  memset(p->parts.attr, 0, sizeof p->parts.attr);
   if (!read_results(p) || !md_expect(r, '=') || !read_op(p)) return false;
   if (p->op == MD_OP_state && !read_name(p, MD_TOK_AT, "the name of the state, @name", &p->state))
     return false;
   if (!read_operands(p)) return false;
-  if (md_is_punct(r, '{') && !md_read_attrs(r, p->op, p->g->arena, &p->attr)) return false;
+  if (md_is_punct(r, '{') && !md_read_attrs(r, p->op, p->g->arena, &p->attr, p->parts.attr))
+    return false;
   p->last = r->last;
   return read_types(p) && end_line(p);
 }
@@ -269,7 +272,9 @@ static void make_node(parser *p) {
   }
   if (p->has_bad_in) return;
   set_place(p, &p->op_word, &p->last);
+  p->b.parts = &p->parts;
   md_val v = build(p);
+  p->b.parts = NULL;
   if (!builder_ok(p)) return;
   int made = md_def(p->g, v)->num_out;
   if (p->num_results != made || (p->num_types && p->num_types != made)) {

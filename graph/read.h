@@ -58,6 +58,8 @@ bool md_reader_init(md_reader *r, const char *file, const char *text, size_t len
                     md_diags *d);
 md_token md_take(md_reader *r);
 md_place md_token_place(const md_reader *r, const md_token *t);
+// From `first` to `last`; `first` alone where they are on different lines.
+md_place md_span(const md_reader *r, const md_token *first, const md_token *last);
 char *md_token_text(const md_reader *r, const md_token *t);  // without % or @
 bool md_is_punct(const md_reader *r, char c);
 bool md_is_word(const md_reader *r, const char *word);
@@ -74,7 +76,7 @@ bool md_read_error(md_reader *r, md_code code, const md_token *at, const char *f
 
 bool md_read_int(md_reader *r, const char *what, int64_t *out);
 bool md_read_type(md_reader *r, md_type *t);  // f32[2,3].c8
-// "{...}" of `op`; names go to `keep`.
-bool md_read_attrs(md_reader *r, md_op op, md_arena *keep, md_attr *attr);
+// "{...}" of `op`; names go to `keep`. place[i]: where attribute i of the row stands; may be NULL.
+bool md_read_attrs(md_reader *r, md_op op, md_arena *keep, md_attr *attr, md_place *place);
 
 #endif

@@ -63,6 +63,7 @@ static bool check_node(const md_graph *g, const md_node *n, md_diags *d) {
   f.node = n;
   f.diags = d;
   f.place = n->place;
+  f.parts = NULL;
   f.num_out = 1;
   f.out[0] = g->value[n->out].type;
   if (!md_infer_node(&f)) return false;

@@ -103,7 +103,8 @@ static double sum_eps(double length, md_dtype d) {
 }
 
 // dx = (dy - (dy.y) y) / |x|: the terms may cancel to nothing, their roundings do not.
-static void disturb_difference(Evaluation *e, const md_node *n, md_tensor *const *in, md_tensor *dx) {
+static void disturb_difference(Evaluation *e, const md_node *n, md_tensor *const *in,
+                               md_tensor *dx) {
   const md_shape *s = &dx->type.shape;
   int64_t len = s->dim[s->rank - 1];
   double eps = md_epsilon(dx->type.dtype);
