@@ -18,6 +18,8 @@ static const md_option run_options[] = {
     {"seed", 0, "N", "of initial states and random inputs (0)"},
     {"backend", 0, "NAME", "cpu (default) or interp: the slow, plain meaning of the graph"},
     {"verify", 0, NULL, "check every kernel against the interpreter, fusion left on"},
+    {"verify-work", 0, "GFLOP",
+     "above it only some channels of a convolution are checked (0.2); 0: never"},
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of the kernels"},
     {"times", 0, NULL, "list the kernels by time"},
@@ -178,15 +180,20 @@ static void show_times(md_cli *cli, md_engine *e) {
 }
 
 static bool step(md_cli *cli, md_engine *e, int64_t steps) {
+  double gflop = 0.2;
+  if (!md_cli_float(cli, "verify-work", 0, 1e9, &gflop)) return false;
   for (int64_t i = 0; i < steps; i++) {
     if (!md_cli_has(cli, "verify")) {
       if (!md_engine_step(e, cli->diags)) return false;
       continue;
     }
     md_verify_stats s = {0};
-    if (!md_engine_verify_step(e, &s, cli->diags)) return false;
+    if (!md_engine_verify_step(e, gflop * 1e9, &s, cli->diags)) return false;
     printf("verified %d regions, %d values, %lld elements; worst %.3g of its tolerance at %s\n",
            s.regions, s.values, (long long)s.elements, s.worst, s.at);
+    if (s.sampled)
+      printf("of %d regions with a convolution of more than %g GFLOP some channels were checked\n",
+             s.sampled, gflop);
   }
   return true;
 }

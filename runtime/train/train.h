@@ -44,12 +44,22 @@ md_exec *md_engine_exec(md_engine *e);                // NULL with the interpret
 // the interpreter and every output is compared. Fusion stays as it is.
 typedef struct md_verify_stats {
   int regions, values;
+  int sampled;  // regions of which only some channels were computed
   int64_t elements;
   double worst;
   char at[128];
 } md_verify_stats;
-// Steps the engine once under taps. False: reported (E0702 and the first region that disagrees).
-bool md_engine_verify_step(md_engine *e, md_verify_stats *stats, md_diags *d);
+// Steps the engine once under taps. Convolutions of more than `most_flops` are checked on some of
+// their channels only (0: no limit). False: reported (E0702 and the first region that disagrees).
+bool md_engine_verify_step(md_engine *e, double most_flops, md_verify_stats *stats, md_diags *d);
+
+// --- partial.c: some channels of a convolution on the interpreter
+// How many channels to compute, so that the work is at most `most_flops`; 0: all of them.
+int64_t md_partial_channels(const md_graph *g, const md_node *n, double most_flops);
+// Computes `num` channels of node n's result, the first and the last among them; all others become
+// huge numbers of this sign. False: no memory.
+bool md_partial_eval(const md_graph *g, const md_node *n, const md_tensor *const *in,
+                     md_tensor *out, int64_t num, double sign);
 
 // --- schedule.c
 // Linear warm-up from `warm0` at epoch 0 to the curve's value at `warmup`; then the curve: half a
