@@ -180,6 +180,7 @@ void *md_exec_arg(md_exec *e, const md_arg *a);  // address of an argument
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
 const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch
+int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
 int64_t md_exec_bytes(const md_exec *e);  // arena + states + inputs + results + workspace + scratch
 const md_program *md_exec_program(const md_exec *e);
 
@@ -192,6 +193,7 @@ typedef struct md_block {
 // Zeroed (in the hostile build: NaN everywhere), aligned to 64 bytes, huge pages where it is large.
 bool md_block_create(md_block *b, int64_t bytes);  // false: the system has no memory
 void md_block_destroy(md_block *b);
+int64_t md_memory_resident(void);  // of this process; 0: unknown
 int64_t
 md_memory_free(void);  // what the machine and the control group have left; INT64_MAX: unknown
 

@@ -27,7 +27,7 @@ struct md_exec {
   kernel *kernel;                    // by phase
   void **arg;                        // addresses, by argument
   md_launch_time *time;
-  int64_t bytes, num_steps;
+  int64_t bytes, num_steps, resident_before;
   md_exec_tap tap;
   void *tap_ctx;
   md_trace *trace;
@@ -227,6 +227,7 @@ md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags 
   if (!md_program_check(p, d)) return NULL;
   md_exec *e = zeroed(1, sizeof *e);
   e->p = p;
+  e->resident_before = md_memory_resident();
   if (o) e->options = *o;
   e->pool = md_pool_create(e->options.threads);
   e->input = zeroed(p->num_inputs, sizeof *e->input);
@@ -311,6 +312,7 @@ void md_exec_set_trace(md_exec *e, md_trace *t) { e->trace = t; }
 
 const md_launch_time *md_exec_times(const md_exec *e) { return e->time; }
 
+int64_t md_exec_grown(const md_exec *e) { return md_memory_resident() - e->resident_before; }
 int64_t md_exec_bytes(const md_exec *e) { return e->bytes; }
 
 const md_program *md_exec_program(const md_exec *e) { return e->p; }

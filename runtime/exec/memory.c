@@ -69,6 +69,11 @@ void md_block_destroy(md_block *b) {
   *b = (md_block){0};
 }
 
+int64_t md_memory_resident(void) {
+  int64_t kib = number_in("/proc/self/status", "VmRSS:");
+  return MD_MAX(kib, 0) * 1024;
+}
+
 int64_t md_memory_free(void) {
   int64_t bytes = INT64_MAX;
   int64_t kib = number_in("/proc/meminfo", "MemAvailable:");

@@ -243,6 +243,13 @@ static void print_steps(int64_t *ns, int64_t n) {
          (double)ns[0] / 1e6, (double)ns[n - 1] / 1e6);
 }
 
+static void print_memory(const md_exec *e) {
+  char plan[MD_FLOAT_CHARS], grown[MD_FLOAT_CHARS];
+  printf("memory %s planned, %s more resident than before\n",
+         md_bytes_text((double)md_exec_bytes(e), plan),
+         md_bytes_text((double)md_exec_grown(e), grown));
+}
+
 static void print_times(md_exec *e) {
   const md_program *p = md_exec_program(e);
   const md_launch_time *t = md_exec_times(e);
@@ -271,6 +278,7 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
   if (ok) {
     print_results(e);
     print_steps(ns, r->steps);
+    print_memory(e);
     if (r->wants_times) print_times(e);
   }
   free(ns);

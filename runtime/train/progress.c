@@ -76,15 +76,6 @@ static void duration_text(double seconds, char *to, size_t size) {
   }
 }
 
-static double resident_bytes(void) {
-  FILE *f = fopen("/proc/self/statm", "re");
-  char line[128] = "";
-  if (f && !fgets(line, sizeof line, f)) line[0] = 0;
-  if (f) fclose(f);
-  const char *second = strchr(line, ' ');
-  return second ? (double)strtoll(second, NULL, 10) * (double)sysconf(_SC_PAGESIZE) : 0;
-}
-
 static double mean_top1(const md_measure *m) {
   if (m->has_top1) return m->supervised_top1;
   double sum = 0;
@@ -132,7 +123,7 @@ static void draw(md_progress *p, const md_measure *m, double eta_s) {
   md_put(&t,
          "       top1 %.0f%%  lr %.4g  %.2f step/s  %.1f clip/s  data-wait %.0f%%  mem %s  ETA %s",
          100 * mean_top1(m), m->lr, 1 / step_s, (double)p->o.clips / step_s,
-         100 * p->wait_s / step_s, md_bytes_text(resident_bytes(), mem), eta);
+         100 * p->wait_s / step_s, md_bytes_text((double)md_memory_resident(), mem), eta);
   put_line(t.s);
   fflush(stderr);
   md_text_free(&t);
@@ -155,7 +146,7 @@ static void beat(const md_progress *p, const md_measure *m, double eta_s) {
          " top1=%.2f lr=%.4g step_per_s=%.3g clip_per_s=%.3g data_wait=%.2f mem_mib=%.0f "
          "eta_s=%.0f\n",
          mean_top1(m), m->lr, 1 / step_s, (double)p->o.clips / step_s, p->wait_s / step_s,
-         resident_bytes() / 0x1p20, eta_s);
+         (double)md_memory_resident() / 0x1p20, eta_s);
   fputs(t.s, stderr);
   md_text_free(&t);
 }

@@ -306,6 +306,26 @@ START_TEST(memory_limit_is_refused_with_the_numbers) {
 }
 END_TEST
 
+// Growth of the process from before the arena is made to the end of a step, against the plan.
+START_TEST(memory_grows_by_what_was_planned) {
+#ifdef MODIST_HOSTILE_ARENA
+  return;  // the sanitizer's own memory grows with it
+#endif
+  md_program *p = fixture(EXEC_KERNELS);
+  p->arena_bytes = (int64_t)200 << 20;
+  md_diags *d = md_diags_create();
+  md_exec *e = md_exec_create(p, &(md_exec_options){.threads = 1}, d);
+  ck_assert_msg(e != NULL, "%s", md_diags_text(d));
+  md_arg arena = {.space = MD_IN_ARENA, .bytes = p->arena_bytes};
+  memset(md_exec_arg(e, &arena), 1, (size_t)arena.bytes);
+  double planned = (double)md_exec_bytes(e), grown = (double)md_exec_grown(e);
+  ck_assert_msg(fabs(grown - planned) <= 0.05 * planned, "planned %g, grown by %g", planned, grown);
+  md_exec_destroy(e);
+  md_program_destroy(p);
+  md_diags_destroy(d);
+}
+END_TEST
+
 START_TEST(a_kernel_that_is_not_there_is_named) {
   md_program *p = fixture(EXEC_KERNELS);
   md_diags *d = md_diags_create();
@@ -571,8 +591,9 @@ SUITE_MAIN("exec", pool_runs_every_item_once, pool_uses_its_threads_also_after_s
            a_step_allocates_nothing, nan_is_named_with_its_region_and_no_copy_is_applied,
            nan_of_an_input_is_not_blamed_on_a_region, only_real_channels_of_blocks_are_looked_at,
            every_float_type_is_searched_for_nan, taps_see_every_launch_and_can_stop,
-           memory_limit_is_refused_with_the_numbers, a_kernel_that_is_not_there_is_named,
-           states_start_as_their_rules_say, uniform_states_have_the_bits_of_the_golden_sets,
+           memory_limit_is_refused_with_the_numbers, memory_grows_by_what_was_planned,
+           a_kernel_that_is_not_there_is_named, states_start_as_their_rules_say,
+           uniform_states_have_the_bits_of_the_golden_sets,
            unit_rows_have_norm_one_and_do_not_depend_on_the_cut,
            large_states_are_the_same_for_any_number_of_threads,
            a_program_that_contradicts_itself_is_refused, times_are_kept_when_wanted,
