@@ -12,6 +12,7 @@
 #define CODEGEN_CPU_EMIT_H
 
 #include "codegen/cpu/cpu.h"
+#include "codegen/region.h"
 
 #include <llvm-c/Core.h>
 
@@ -126,32 +127,6 @@ md_ir md_floor_of(md_emit *e, md_ir x);
 md_ir md_random_of(md_emit *e, md_ir key, md_ir index, LLVMTypeRef scalar);  // md_hash_01; i64 in
 
 // --- kernel.c: the compile context of one region -------------------------------------------------
-
-// A region as the lowerings see it. Nodes in order; at most one of them is the anchor (role
-// MD_ANCHOR or MD_GATHER), what it needs is prologue, what needs it is epilogue. No anchor: a
-// stream region.
-typedef struct md_region_view {
-  const md_graph *g;
-  int index;  // region number, 0: a node without region
-  const md_node **node;
-  int num_nodes;
-  const md_node *anchor;
-  md_val *input;
-  int num_inputs;  // constants are not among them: they are immediate
-  md_val *output;
-  int num_outputs;
-} md_region_view;
-bool md_in_prologue(const md_region_view *r, const md_node *n);  // anchor depends on n
-bool md_in_epilogue(const md_region_view *r, const md_node *n);  // n depends on the anchor
-bool md_is_output(const md_region_view *r, md_val v);
-// The node of this region that makes v, or NULL: v comes from outside (or is a constant).
-const md_node *md_inner(const md_region_view *r, md_val v);
-
-// Do a and b (region inputs or outputs) lie in overlapping memory? Equal: at the very same place.
-bool md_shares_memory(const md_graph *g, md_val a, md_val b);
-bool md_same_memory(const md_graph *g, md_val a, md_val b);
-// The view of a region, or of the single node n where index is 0. In `a`.
-md_region_view *md_region_view_of(const md_graph *g, int region, const md_node *n, md_arena *a);
 
 typedef struct md_kernel {
   md_emit e;

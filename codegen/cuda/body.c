@@ -89,7 +89,7 @@ md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
   }
   r.text = recalled(k, v, s);
   if (r.text) return r;
-  if (!md_cu_inner(k->w->r, v) || md_cu_is_ready(k->w, v)) {
+  if (!md_inner(k->w->r, v) || md_cu_is_ready(k->w, v)) {
     r.text = load(k, v, s);
     remember(k, v, s, r.text);
   } else if (md_ops[n->op].role == MD_POINTWISE) {

@@ -9,6 +9,7 @@
 #define CODEGEN_CUDA_GEN_H
 
 #include "codegen/cuda/cuda.h"
+#include "codegen/region.h"
 
 enum {
   MD_CU_THREADS = 256,  // of every block
@@ -17,27 +18,11 @@ enum {
   MD_CU_MAX_ARGS = 500,  // 4 KiB of pointers are what a launch takes
 };
 
-// --- region.c: a region as the generator sees it --------------------------------------------------
+// --- region.c: what the generator asks of a region ------------------------------------------------
 
-typedef struct md_cu_region {
-  const md_graph *g;
-  int index;  // region number; 0: one node without a region
-  const md_node **node;
-  int num_nodes;  // without leaves
-  md_val *input;
-  int num_inputs;
-  md_val *output;
-  int num_outputs;
-  bool wide;  // an index may not fit into an int
-} md_cu_region;
-md_cu_region *md_cu_region_of(const md_graph *g, int region, const md_node *n, md_arena *a);
-// The node of this region that makes v; NULL: v comes from outside or is a constant.
-const md_node *md_cu_inner(const md_cu_region *r, md_val v);
-bool md_cu_is_output(const md_cu_region *r, md_val v);
-// Do a and b lie in overlapping memory?
-bool md_cu_shares_memory(const md_graph *g, md_val a, md_val b);
+bool md_cu_is_wide(const md_region_view *r);  // an index may not fit into an int
 // What of a region has no kernel yet; NULL: everything has one. In `a`.
-const char *md_cu_refuse(const md_cu_region *r, md_arena *a);
+const char *md_cu_refuse(const md_region_view *r, md_arena *a);
 
 // --- kernel.c: kernels in the making ---------------------------------------------------------------
 
@@ -50,7 +35,8 @@ typedef struct md_cu_made {
 
 // All kernels of one region.
 typedef struct md_cu_work {
-  const md_cu_region *r;
+  const md_region_view *r;
+  bool wide;  // its indices need 64 bits
   md_arena *arena;
   md_cuda_module *module;
   struct md_cu_names *names;  // texts of kernels so far, so that equal ones are one

@@ -32,7 +32,7 @@ void md_cu_place(md_cu_work *w, md_val v) {
     w->cap_made = cap;
   }
   int64_t place = -1;
-  if (!md_cu_is_output(w->r, v)) place = md_cu_reserve(w, md_type_bytes(md_type_in(w->r->g, v)));
+  if (!md_is_output(w->r, v)) place = md_cu_reserve(w, md_type_bytes(md_type_in(w->r->g, v)));
   w->made[w->num_made++] = (md_cu_made){.val = v, .place = place};
 }
 
@@ -109,7 +109,7 @@ void md_cu_close(md_cu_kernel *k, md_cu_mark mark) {
   k->num_memo = mark.memo;
 }
 
-const char *md_cu_index_type(const md_cu_kernel *k) { return k->w->r->wide ? "md_i64" : "int"; }
+const char *md_cu_index_type(const md_cu_kernel *k) { return k->w->wide ? "md_i64" : "int"; }
 
 // --- arguments
 
@@ -153,10 +153,10 @@ const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const
 
 // Nobody else writes what this pointer reads: the loads may go through the read-only cache.
 static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
-  const md_cu_region *r = k->w->r;
+  const md_region_view *r = k->w->r;
   if (arg->write) return false;
   for (int i = 0; arg->val != MD_NONE && i < r->num_outputs; i++)
-    if (md_cu_shares_memory(r->g, arg->val, r->output[i])) return false;
+    if (md_shares_memory(r->g, arg->val, r->output[i])) return false;
   return true;
 }
 
@@ -185,7 +185,7 @@ static void put_params(const md_cu_kernel *k, md_text *to, const char *name) {
 }
 
 static void put_head(const md_cu_kernel *k, md_text *to, const char *name) {
-  const md_cu_region *r = k->w->r;
+  const md_region_view *r = k->w->r;
   const char *region =
       r->index > 0 && r->g->region[r->index].name ? r->g->region[r->index].name : "";
   md_put(to, "\n// %s: %s of region %d %s\n", name, k->what, r->index, clean(k->w->arena, region));

@@ -309,7 +309,7 @@ static void grad_merge(Nce *s, int64_t place) {
   md_cu_kernel *k = &s->k;
   md_cu_begin(k, s->w, "merge of the parts");
   int64_t num = s->queries * s->dim;
-  const char *type = md_cu_index_type(k), *id = s->w->r->wide ? "(md_i64)md_block()" : "md_block()";
+  const char *type = md_cu_index_type(k), *id = s->w->wide ? "(md_i64)md_block()" : "md_block()";
   md_cu_line(k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
   md_cu_mark in = md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, num));
   const char *from = md_cu_workspace(k, place, s->parts * num * 4, "float", false);

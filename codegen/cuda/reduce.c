@@ -55,7 +55,7 @@ void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
   md_cu_begin(&k, w, "walk");
   int64_t num = md_elements(n->shape);
   int64_t blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
-  const char *type = md_cu_index_type(&k), *id = w->r->wide ? "(md_i64)md_block()" : "md_block()";
+  const char *type = md_cu_index_type(&k), *id = w->wide ? "(md_i64)md_block()" : "md_block()";
   md_cu_mark m;
   if (blocks * MD_CU_THREADS >= num) {
     md_cu_line(&k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
@@ -210,7 +210,7 @@ static void finish(Reduction *r, md_cu_ix result) {
 static void by_thread(Reduction *r) {
   md_cu_kernel *k = &r->k;
   md_cu_begin(k, r->w, "a thread for each result");
-  const char *type = md_cu_index_type(k), *id = r->w->r->wide ? "(md_i64)md_block()" : "md_block()";
+  const char *type = md_cu_index_type(k), *id = r->w->wide ? "(md_i64)md_block()" : "md_block()";
   md_cu_line(k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
   md_cu_mark m = md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, r->results));
   declare_sums(r);

@@ -7,7 +7,7 @@
 
 typedef struct Plan {
   md_cu_work *w;
-  const md_cu_region *r;
+  const md_region_view *r;
   bool *needed;  // by node of the region
   int *stage;    // of a node's value
   bool *done;    // by output
@@ -21,7 +21,7 @@ static int number_of(const Plan *p, const md_node *n) {
 
 // The node that makes v in this region and is not in memory yet, or -1.
 static int maker(const Plan *p, md_val v) {
-  const md_node *n = v == MD_NONE ? NULL : md_cu_inner(p->r, v);
+  const md_node *n = v == MD_NONE ? NULL : md_inner(p->r, v);
   return n && !md_cu_is_ready(p->w, v) ? number_of(p, n) : -1;
 }
 

@@ -9,7 +9,8 @@
 static void add_region(md_cuda_module *m, md_cu_names *names, const md_graph *g, int region,
                        const md_node *n, md_arena *scratch) {
   md_cu_work w = {.arena = scratch, .module = m, .names = names};
-  w.r = md_cu_region_of(g, region, n, scratch);
+  w.r = md_region_view_of(g, region, n, scratch);
+  w.wide = md_cu_is_wide(w.r);
   if (!w.r->num_nodes) return;
   const char *why = md_cu_refuse(w.r, m->arena);
   if (why) {

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+// A region as back ends see it: what goes in and comes out, what stands before and behind its anchor,
+// and which of its values lie in the same memory.
+#include "codegen/region.h"
+
+const md_node *md_inner(const md_region_view *r, md_val v) {
+  const md_node *n = md_def(r->g, v);
+  if (md_ops[n->op].role == MD_LEAF) return NULL;
+  if (r->index > 0) return n->region == r->index ? n : NULL;
+  return n == r->node[0] ? n : NULL;
+}
+
+static bool listed(const md_val *vals, int num, md_val v) {
+  for (int i = 0; i < num; i++) {
+    if (vals[i] == v) return true;
+  }
+  return false;
+}
+
+bool md_is_output(const md_region_view *r, md_val v) {
+  return listed(r->output, r->num_outputs, v);
+}
+
+// Inputs in the order of their first use, so that equal regions have equal lists.
+static void find_inputs(md_region_view *r, md_arena *a) {
+  int max = 0;
+  for (int i = 0; i < r->num_nodes; i++) max += r->node[i]->num_in;
+  r->input = MD_NEW_ARRAY(a, md_val, max + 1);
+  for (int i = 0; i < r->num_nodes; i++) {
+    for (int k = 0; k < r->node[i]->num_in; k++) {
+      md_val v = r->node[i]->in[k];
+      if (v == MD_NONE || md_inner(r, v) || md_def(r->g, v)->op == MD_OP_constant) continue;
+      if (!listed(r->input, r->num_inputs, v)) r->input[r->num_inputs++] = v;
+    }
+  }
+}
+
+// A value is visible outside when it has more readers than the region itself.
+static void find_outputs(md_region_view *r, md_arena *a) {
+  int max = 0;
+  for (int i = 0; i < r->num_nodes; i++) max += r->node[i]->num_out;
+  md_val *val = MD_NEW_ARRAY(a, md_val, max);
+  int *uses = MD_NEW_ARRAY(a, int, max), num = 0;
+  for (int i = 0; i < r->num_nodes; i++) {
+    const md_node *n = r->node[i];
+    for (int k = 0; k < n->num_in; k++) {
+      for (int j = 0; j < num; j++) uses[j] -= val[j] == n->in[k];
+    }
+    for (int k = 0; k < n->num_out; k++) {
+      val[num] = n->out + (md_val)k;
+      uses[num] = r->g->value[val[num]].uses;
+      num++;
+    }
+  }
+  r->output = MD_NEW_ARRAY(a, md_val, max);
+  for (int i = 0; i < num; i++) {
+    if (uses[i] > 0) r->output[r->num_outputs++] = val[i];
+  }
+}
+
+md_region_view *md_region_view_of(const md_graph *g, int region, const md_node *n, md_arena *a) {
+  md_region_view *r = MD_NEW(a, md_region_view);
+  r->g = g;
+  r->index = region;
+  int first = region > 0 ? g->region[region].first : n->index;
+  int num = region > 0 ? g->region[region].num : 1;
+  r->node = MD_NEW_ARRAY(a, const md_node *, num);
+  for (int i = 0; i < num; i++) {
+    const md_node *at = g->node[first + i];
+    md_role role = md_ops[at->op].role;
+    if (role == MD_LEAF) continue;
+    r->node[r->num_nodes++] = at;
+    if (role == MD_ANCHOR || role == MD_GATHER) r->anchor = at;
+  }
+  find_inputs(r, a);
+  find_outputs(r, a);
+  return r;
+}
+
+static bool depends(const md_region_view *r, const md_node *n, const md_node *on) {
+  if (n == on) return true;
+  for (int k = 0; k < n->num_in; k++) {
+    const md_node *from = n->in[k] == MD_NONE ? NULL : md_inner(r, n->in[k]);
+    if (from && from->index >= on->index && depends(r, from, on)) return true;
+  }
+  return false;
+}
+
+bool md_in_prologue(const md_region_view *r, const md_node *n) {
+  return r->anchor && n != r->anchor && depends(r, r->anchor, n);
+}
+
+bool md_in_epilogue(const md_region_view *r, const md_node *n) {
+  return r->anchor && n != r->anchor && depends(r, n, r->anchor);
+}
+
+// --- memory
+
+// Where a value lies: in a state or input (its value number), or in the arena (0).
+typedef struct home {
+  md_val owner;
+  int64_t offset, bytes;
+} home;
+
+static home home_of(const md_graph *g, md_val v) {
+  const md_value *x = &g->value[v];
+  home h = {.bytes = md_type_bytes(&x->type)};
+  if (x->node->op == MD_OP_state || x->node->op == MD_OP_input) h.owner = v;
+  else if (x->storage != MD_NONE) h.owner = x->storage;
+  else h.offset = x->offset;
+  return h;
+}
+
+bool md_shares_memory(const md_graph *g, md_val a, md_val b) {
+  home x = home_of(g, a), y = home_of(g, b);
+  if (x.offset < 0 || y.offset < 0) return a == b;
+  return x.owner == y.owner && x.offset < y.offset + y.bytes && y.offset < x.offset + x.bytes;
+}
+
+bool md_same_memory(const md_graph *g, md_val a, md_val b) {
+  home x = home_of(g, a), y = home_of(g, b);
+  return x.owner == y.owner && x.offset == y.offset && x.offset >= 0;
+}
