@@ -103,8 +103,7 @@ static double sum_eps(double length, md_dtype d) {
 }
 
 // dx = (dy - (dy.y) y) / |x|: the terms may cancel to nothing, their roundings do not.
-static void disturb_difference(Evaluation *e, const md_node *n, md_tensor *const *in,
-                               md_tensor *dx) {
+static void disturb_l2_grad(Evaluation *e, const md_node *n, md_tensor *const *in, md_tensor *dx) {
   const md_shape *s = &dx->type.shape;
   int64_t len = s->dim[s->rank - 1];
   double eps = md_epsilon(dx->type.dtype);
@@ -117,6 +116,15 @@ static void disturb_difference(Evaluation *e, const md_node *n, md_tensor *const
     double term = sqrt(dy) / fmax(sqrt(x), n->attr.f.value);
     for (int64_t j = i; j < i + len; j++)
       dx->f[j] += term * eps * md_hash_unit(e->key, e->counter++);
+  }
+}
+
+// var = mean(x^2) - mean(x)^2 in one pass, whose sums are formed in double: the same.
+static void disturb_variance(Evaluation *e, const md_tensor *mean, double length, md_tensor *var) {
+  double eps = sqrt(length) * md_epsilon(MD_F64);
+  for (int64_t i = 0; i < md_elements(&var->type.shape); i++) {
+    double square = mean->f[i] * mean->f[i] + var->f[i];
+    var->f[i] = fmax(var->f[i] + square * eps * md_hash_unit(e->key, e->counter++), 0);
   }
 }
 
@@ -135,7 +143,9 @@ static void evaluate_node(Evaluation *e, const md_node *n, md_tensor **value) {
     value[v] = md_tensor_create(e->g->value[v].type);
   }
   md_eval_node(e->g, n, (const md_tensor **)in, &value[n->out]);
-  if (noisy && n->op == MD_OP_l2_normalize_grad) disturb_difference(e, n, in, value[n->out]);
+  if (noisy && n->op == MD_OP_l2_normalize_grad) disturb_l2_grad(e, n, in, value[n->out]);
+  if (noisy && n->op == MD_OP_moments)
+    disturb_variance(e, value[n->out], length, value[n->out + 1]);
   for (int i = 0; i < n->num_out; i++) {
     md_tensor *y = value[n->out + (md_val)i];
     if (noisy) disturb(e, y, md_epsilon(y->type.dtype) + sum_eps(length, y->type.dtype));
