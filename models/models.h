@@ -24,6 +24,7 @@ typedef struct md_net {
   bool both_temporal;            // basic blocks: conv b has it too
   int stride_s[4], stride_t[4];  // of the first block of a stage; 0 means 1
   int res5_dilation;             // 0 means 1; 2 with stride_s[3] = 1: the detector variant
+  int frames, size;              // of the clip that it is usually given
   md_head head;
   int hidden, embed;  // hidden 0: as wide as the features
 } md_net;
@@ -31,8 +32,12 @@ extern const md_net md_nets[];
 extern const int md_num_nets;
 const md_net *md_net_from(const char *name);
 int md_net_features(const md_net *net);  // channels after global pooling
-// Parameters (learnable elements) with and without head; filled by building once.
-int64_t md_net_params(const md_net *net, bool with_head);
+// Size of a network, by building it once for a clip [1,c,frames,size,size]; 0: its usual clip.
+// Multiply-accumulates are those of convolutions and matrix products, padding counted.
+typedef struct md_net_size {
+  int64_t params, macs;
+} md_net_size;
+md_net_size md_net_measure(const md_net *net, int64_t frames, int64_t size, bool with_head);
 
 // --- net.c: how a network becomes a graph --------------------------------------------------------
 

@@ -198,20 +198,27 @@ md_val md_net_head(md_builder *b, const md_net *net, const char *prefix, const m
   return x;
 }
 
-int64_t md_net_params(const md_net *net, bool with_head) {
+md_net_size md_net_measure(const md_net *net, int64_t frames, int64_t size, bool with_head) {
+  if (!frames) frames = net->frames;
+  if (!size) size = net->size;
   md_graph *g = md_graph_create(net->name);
   md_builder b;
   md_builder_init(&b, g, NULL);
   md_params params = {0};
   md_net_options o = {.params = &params};
-  int64_t frames = net->stacked ? 16 : 8;
-  md_val x = md_input(&b, "x", type_of(5, (int64_t[]){1, net->in_channels, frames, 64, 64}));
-  md_val f = md_net_trunk(&b, net, "v", &o, x);
+  int64_t dim[5] = {1, net->in_channels, frames, size, size};
+  md_val f = md_net_trunk(&b, net, "v", &o, md_input(&b, "x", type_of(5, dim)));
   if (with_head) md_net_head(&b, net, "v", &o, f);
-  int64_t total = 0;
+  md_net_size total = {0};
   for (int i = 0; i < params.num; i++) {
     md_shape s = md_shape_of(&b, params.item[i].val);
-    total += md_elements(&s);
+    total.params += md_elements(&s);
+  }
+  for (int i = 0; i < g->num_nodes; i++) {
+    md_cost c;
+    if (g->node[i]->op != MD_OP_conv3d && g->node[i]->op != MD_OP_matmul) continue;
+    md_node_cost(g, g->node[i], &c);
+    total.macs += (int64_t)(c.flops / 2);
   }
   free(params.item);
   md_graph_destroy(g);

@@ -95,9 +95,12 @@ static md_status run_models(md_cli *cli) {
   for (int i = 0; i < md_num_models; i++)
     printf("  %-20s %s\n", md_models[i].name, md_models[i].doc);
   puts("networks, for `model.visual` and `model.motion`:");
-  for (int i = 0; i < md_num_nets; i++)
-    printf("  %-20s %10lld parameters  %s\n", md_nets[i].name,
-           (long long)md_net_params(&md_nets[i], false), md_nets[i].doc);
+  for (int i = 0; i < md_num_nets; i++) {
+    const md_net *n = &md_nets[i];
+    md_net_size size = md_net_measure(n, 0, 0, false);
+    printf("  %-16s %10lld parameters %9.4f GMAC a clip of %2d x %-3d  %s\n", n->name,
+           (long long)size.params, (double)size.macs / 1e9, n->frames, n->size, n->doc);
+  }
   return MD_OK;
 }
 const md_command md_cmd_models = {.name = "models",

@@ -27,7 +27,8 @@ static int kind_of(const char *name) {
 }
 
 static void show_net(const char *what, const md_net *net, FILE *to) {
-  int64_t trunk = md_net_params(net, false), all = md_net_params(net, true);
+  int64_t trunk = md_net_measure(net, 0, 0, false).params;
+  int64_t all = md_net_measure(net, 0, 0, true).params;
   fprintf(to, "%-8s%-16s %12lld parameters", what, net->name, (long long)trunk);
   if (all > trunk) fprintf(to, " + %lld of its head", (long long)(all - trunk));
   fputc('\n', to);
