@@ -122,6 +122,16 @@ static bool read_video(md_loader *l, md_gather *g, int video, uint64_t key, md_s
   return ok;
 }
 
+static void draw_looks(const md_sample_rule *r, uint64_t key, md_batch *b, int place) {
+  for (int i = 0; i < 2; i++) {
+    md_look look = md_look_draw(&r->augment, key, (md_slot)i);
+    b->flip[i][place] = md_sample_flip(r, key, (md_slot)i);
+    memcpy(b->color[i] + place * MD_COUNT(look.color) * 3, look.color, sizeof look.color);
+    b->gray[i][place] = look.gray;
+    b->sigma[i][place] = look.sigma;
+  }
+}
+
 // Fills one place of a batch. False: stopped.
 static bool make_sample(md_loader *l, md_gather *g, slab *to, int place, int64_t n,
                         int first_video) {
@@ -143,8 +153,7 @@ static bool make_sample(md_loader *l, md_gather *g, slab *to, int place, int64_t
       rec->video = video;
       to->batch.id[place] = video;
       to->batch.label[place] = o->data->items[video].label;
-      to->batch.flip[0][place] = md_sample_flip(&o->rule, key, MD_VQ);
-      to->batch.flip[1][place] = md_sample_flip(&o->rule, key, MD_VK);
+      draw_looks(&o->rule, key, &to->batch, place);
       return true;
     }
     if (atomic_load(&l->must_stop)) return false;
@@ -261,7 +270,12 @@ static bool make_slab(md_loader *l, slab *s) {
     int64_t bytes = clip_bytes(&l->options.rule, (md_slot)c);
     if (bytes) ok = (s->batch.clip[c] = calloc(num, (size_t)bytes)) && ok;
   }
-  for (int i = 0; i < 2; i++) ok = (s->batch.flip[i] = calloc(num, 1)) && ok;
+  for (int i = 0; i < 2; i++) {
+    ok = (s->batch.flip[i] = calloc(num, 1)) && ok;
+    ok = (s->batch.color[i] = calloc(num, sizeof((md_look){0}.color))) && ok;
+    ok = (s->batch.gray[i] = calloc(num, 1)) && ok;
+    ok = (s->batch.sigma[i] = calloc(num, sizeof(float))) && ok;
+  }
   ok = (s->batch.id = calloc(num, sizeof *s->batch.id)) && ok;
   ok = (s->batch.label = calloc(num, sizeof *s->batch.label)) && ok;
   ok = (s->records = calloc(num, sizeof *s->records)) && ok;
@@ -316,7 +330,12 @@ void md_loader_destroy(md_loader *l) {
   for (int i = 0; l->slabs && i < l->num_slabs; i++) {
     slab *s = &l->slabs[i];
     for (int c = 0; c < MD_NUM_SLOTS; c++) free(s->batch.clip[c]);
-    for (int k = 0; k < 2; k++) free(s->batch.flip[k]);
+    for (int k = 0; k < 2; k++) {
+      free(s->batch.flip[k]);
+      free(s->batch.color[k]);
+      free(s->batch.gray[k]);
+      free(s->batch.sigma[k]);
+    }
     free(s->batch.id);
     free(s->batch.label);
     free(s->records);

@@ -128,16 +128,38 @@ int64_t md_timeline_index(const md_timeline *t, double frame30);  // nearest fra
 int64_t md_timeline_find(const md_timeline *t, int64_t pts);      // frame with this time, or -1
 int64_t md_timeline_motion_lag(const md_timeline *t);             // native frames in 1/30 s, >= 1
 
+// --- augment.c: what is drawn for the look of one visual clip (spec 5.1).
+typedef enum md_slot { MD_VQ, MD_VK, MD_MQ, MD_MK, MD_NUM_SLOTS } md_slot;
+typedef enum md_color_kind {
+  MD_BRIGHTNESS,
+  MD_CONTRAST,
+  MD_SATURATION,
+  MD_COLOR_KINDS
+} md_color_kind;
+// Probabilities, and ranges of what is drawn then. Zero: nothing is ever done.
+typedef struct md_augment_rule {
+  double color, strength[MD_COLOR_KINDS];  // factors from max(0, 1 - strength) to 1 + strength
+  double gray;
+  double blur, sigma_min, sigma_max;  // pixels
+} md_augment_rule;
+// Numbers for the compiled step (models/augment.c).
+typedef struct md_look {
+  float color[MD_COLOR_KINDS][3];  // x' = clamp(a x + m mean + g gray): (a, m, g), in random order
+  uint8_t gray;                    // 0 or 1
+  float sigma;                     // 0: not blurred
+} md_look;
+md_look md_look_draw(const md_augment_rule *r, uint64_t sample_key, md_slot slot);
+
 // --- sample.c: what is drawn for one sample. Pure functions of (seed, epoch, video id, try).
 typedef struct md_clip_shape {
   int frames, stride, size;
 } md_clip_shape;
-typedef enum md_slot { MD_VQ, MD_VK, MD_MQ, MD_MK, MD_NUM_SLOTS } md_slot;
 typedef struct md_sample_rule {
   md_clip_shape visual, motion;  // motion.frames 0: no motion clips
   bool in_sync;                  // temporal_jitter = 0: mk starts with vq, mq with vk
   md_crop_rule crop;
-  double flip;     // probability
+  double flip;  // probability
+  md_augment_rule augment;
   int short_side;  // of decoded visual frames; 0: size * 10/7, so 320 for 224
 } md_sample_rule;
 uint64_t md_sample_key(uint64_t seed, int64_t epoch, int64_t video, int attempt);
@@ -212,8 +234,12 @@ typedef struct md_batch {
   int64_t first_sample;
   int size;
   uint8_t *clip[MD_NUM_SLOTS];  // [B,3,T,H,W] visual, [B,1,T,S,S] motion (NULL without motion)
-  uint8_t *flip[2];             // [B] for vq, vk: 0 or 1, applied in the compiled step
-  int32_t *id, *label;          // [B]
+  // For vq, vk, applied in the compiled step:
+  uint8_t *flip[2];     // [B] 0 or 1
+  float *color[2];      // [B,3,3] md_look's
+  uint8_t *gray[2];     // [B]
+  float *sigma[2];      // [B]
+  int32_t *id, *label;  // [B]
 } md_batch;
 
 typedef struct md_loader_stats {

@@ -596,7 +596,10 @@ static void make_loader_videos(const char *broken) {
 
 static md_loader_options loader_options(const md_dataset *s, int workers) {
   return (md_loader_options){.data = s,
-                             .rule = {.visual = {8, 8, 32}, .motion = {16, 4, 24}, .flip = 0.5},
+                             .rule = {.visual = {8, 8, 32},
+                                      .motion = {16, 4, 24},
+                                      .flip = 0.5,
+                                      .augment = {0.8, {0.4, 0.4, 0.4}, 0.2, 0.5, 0.1, 2}},
                              .batch = 4,
                              .workers = workers,
                              .seed = 11};
@@ -618,7 +621,12 @@ static uint64_t batches_digest(const md_dataset *s, int workers, int queue, md_d
       size_t bytes = c < 2 ? (size_t)4 * 3 * 8 * 32 * 32 : (size_t)4 * 16 * 24 * 24;
       sum = md_hash_at(sum, md_digest_of(batch.clip[c], bytes).lo);
     }
-    for (int i = 0; i < 2; i++) sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+    for (int i = 0; i < 2; i++) {
+      sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.color[i], sizeof(float[4][3][3])).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.gray[i], 4).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.sigma[i], sizeof(float[4])).lo);
+    }
     sum = md_hash_at(sum, md_digest_of(batch.id, 16).lo);
   }
   md_loader_stats st = md_loader_stats_now(l);
