@@ -61,7 +61,7 @@ struct md_video {
   int rgb_stride[4];
   md_video_limits limits;
   int64_t deadline_ns, packets, frames, damaged;
-  int64_t start_pts;
+  int64_t start_pts, seek_ns;
   bool is_one_to_one, is_skipping, is_flushed, is_over, was_stopped;
   int rotation;
   int header_w, header_h;  // the largest video that the header promises; it may lie
@@ -343,26 +343,33 @@ static md_video_step read_packet(md_video *v, md_fault *f) {
   }
 }
 
-// Gives the decoder one packet, or its end. Packets before the wanted key frame are passed over.
+// Packets before the wanted key frame are passed over.
+static md_video_step next_packet(md_video *v, md_fault *f) {
+  if (!v->is_skipping) return read_packet(v, f);
+  int64_t begin = md_thread_cpu_ns();
+  md_video_step step;
+  do step = read_packet(v, f);
+  while (step == MD_VIDEO_FRAME &&
+         (!(v->packet->flags & AV_PKT_FLAG_KEY) || v->packet->pts != v->start_pts));
+  v->is_skipping = step != MD_VIDEO_FRAME;
+  v->seek_ns += md_thread_cpu_ns() - begin;
+  return step;
+}
+
+// Gives the decoder one packet, or its end.
 static md_video_step feed(md_video *v, md_fault *f) {
-  for (;;) {
-    md_video_step step = read_packet(v, f);
-    if (step == MD_VIDEO_FAILED) return step;
-    if (step == MD_VIDEO_END) {
-      v->is_flushed = true;
-      avcodec_send_packet(v->decoder, NULL);
-      return MD_VIDEO_FRAME;
-    }
-    if (v->is_skipping) {
-      if (!(v->packet->flags & AV_PKT_FLAG_KEY) || v->packet->pts != v->start_pts) continue;
-      v->is_skipping = false;
-    }
-    int error = avcodec_send_packet(v->decoder, v->packet);
-    if (error == AVERROR(ENOMEM))
-      return fail(f, E0501, NULL, "out of memory while a frame was decoded"), MD_VIDEO_FAILED;
-    if (error < 0) v->damaged++;
+  md_video_step step = next_packet(v, f);
+  if (step == MD_VIDEO_FAILED) return step;
+  if (step == MD_VIDEO_END) {
+    v->is_flushed = true;
+    avcodec_send_packet(v->decoder, NULL);
     return MD_VIDEO_FRAME;
   }
+  int error = avcodec_send_packet(v->decoder, v->packet);
+  if (error == AVERROR(ENOMEM))
+    return fail(f, E0501, NULL, "out of memory while a frame was decoded"), MD_VIDEO_FAILED;
+  if (error < 0) v->damaged++;
+  return MD_VIDEO_FRAME;
 }
 
 // Whether the new frame can be used; *f says why not. The first one fixes the geometry.
@@ -551,6 +558,8 @@ void md_video_start_at(md_video *v, int64_t pts) {
 int64_t md_video_damaged(const md_video *v) { return v->damaged; }
 
 int64_t md_video_packets(const md_video *v) { return v->packets; }
+
+int64_t md_video_seek_ns(const md_video *v) { return v->seek_ns; }
 
 bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f) {
   MD_ASSERT(v->grid_w > 0, "no frame has been decoded yet");

@@ -31,7 +31,18 @@ struct md_gather {
   uint16_t *diff;
   int64_t diff_pixels;
   int64_t diff_frame, diff_base;  // what diff holds; -1: nothing
+  int64_t lap_ns;                 // when the work at hand began
 };
+
+const char *const md_work_names[MD_NUM_WORKS] = {"times",   "open", "seek",  "decode",
+                                                 "convert", "crop", "motion"};
+
+// What was done since the last lap was `work`.
+static void lap(md_gather *g, md_sample_out *out, md_work work) {
+  int64_t now = md_thread_cpu_ns();
+  out->work_ns[work] += now - g->lap_ns;
+  g->lap_ns = now;
+}
 
 static bool is_motion(md_slot s) { return s == MD_MQ || s == MD_MK; }
 
@@ -121,8 +132,10 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
     const want *w = &g->wants[i];
     if (w->is_done || !is_motion(w->slot) || w->base > now || find_base(g, w->base)) continue;
     if (!has_native && !md_video_rgb(v, 0, &g->native, f)) return false;
+    lap(g, out, MD_WORK_CONVERT);
     has_native = true;
     if (!keep_base(g, w->base, f)) return false;
+    lap(g, out, MD_WORK_MOTION);
     if (w->base < now) out->missing++;
   }
   for (int i = 0; i < g->num_wants; i++) {
@@ -133,6 +146,7 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
     has_native = has_native || motion;
     if (!motion && !has_small && !md_video_rgb(v, short_side, &g->small, f)) return false;
     has_small = has_small || !motion;
+    lap(g, out, MD_WORK_CONVERT);
     if (motion) {
       if (!write_motion(g, w, r, out->clip[w->slot], f)) return false;
     } else {
@@ -140,6 +154,7 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
       md_image_crop(&g->small, box, r->visual.size, out->clip[w->slot] + w->j * pixels,
                     r->visual.frames * pixels);
     }
+    lap(g, out, motion ? MD_WORK_MOTION : MD_WORK_CROP);
     w->is_done = true;
     if (w->frame < now) out->missing++;
   }
@@ -183,8 +198,11 @@ void md_gather_destroy(md_gather *g) {
 static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t start,
                  const md_sample_rule *r, uint64_t key, const md_video_limits *limits,
                  md_sample_out *out, md_fault *f) {
+  g->lap_ns = md_thread_cpu_ns();
   md_video *v = md_video_open(path, limits, f);
   if (!v) return false;
+  memcpy(out->codec, md_video_about(v).codec, sizeof out->codec);
+  lap(g, out, MD_WORK_OPEN);
   for (int i = 0; i < g->num_bases; i++) g->bases[i].is_used = false;
   for (int i = 0; i < g->num_wants; i++) g->wants[i].is_done = false;
   g->diff_frame = g->diff_base = -1;
@@ -196,6 +214,7 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
   while (ok && !all_done(g)) {
     md_frame_info info;
     step = md_video_next(v, &info, f);
+    lap(g, out, MD_WORK_DECODE);
     if (step != MD_VIDEO_FRAME) break;
     out->decoded++;
     counted++;
@@ -209,7 +228,10 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
   // What is still open lies beyond the last frame that decodes.
   if (ok && step == MD_VIDEO_END) ok = serve(g, v, INT64_MAX, r, key, out, f);
   out->damaged = md_video_damaged(v);
+  out->work_ns[MD_WORK_SEEK] += md_video_seek_ns(v);
+  out->work_ns[MD_WORK_DECODE] -= md_video_seek_ns(v);
   md_video_close(v);
+  lap(g, out, MD_WORK_OPEN);
   return ok && step != MD_VIDEO_FAILED;
 }
 

@@ -94,6 +94,7 @@ md_video_step md_video_packet(md_video *v, md_frame_info *info, md_fault *f);
 void md_video_start_at(md_video *v, int64_t pts);
 int64_t md_video_damaged(const md_video *v);  // frames and packets with errors so far
 int64_t md_video_packets(const md_video *v);
+int64_t md_video_seek_ns(const md_video *v);  // processor time of packets passed over so far
 // The current frame, upright. short_side 0: the coder's grid; otherwise square pixels, short side at
 // most this (never enlarged).
 bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f);
@@ -186,10 +187,25 @@ void md_motion_plane(const uint16_t *diff, const md_image *geometry, int size, u
 typedef struct md_gather md_gather;  // buffers of one thread
 md_gather *md_gather_create(void);
 void md_gather_destroy(md_gather *g);
+// Where the time of a sample goes: reading the times of a video's frames (once a video), opening,
+// passing over packets, decoding, conversion to RGB, crop and resize, differences of frames.
+typedef enum md_work {
+  MD_WORK_TIMES,
+  MD_WORK_OPEN,
+  MD_WORK_SEEK,
+  MD_WORK_DECODE,
+  MD_WORK_CONVERT,
+  MD_WORK_CROP,
+  MD_WORK_MOTION,
+  MD_NUM_WORKS
+} md_work;
+extern const char *const md_work_names[MD_NUM_WORKS];
 typedef struct md_sample_out {
   uint8_t *clip[MD_NUM_SLOTS];  // [3,T,H,W] for visual, [1,T,S,S] for motion slots
   int64_t decoded, damaged;     // frames
   int64_t missing;              // places in clips that a neighbour had to fill
+  char codec[32];
+  int64_t work_ns[MD_NUM_WORKS];  // of this thread's processor time; added to
 } md_sample_out;
 // A frame that is promised but does not decode is replaced by the next one that does, and counted.
 bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
@@ -257,6 +273,13 @@ void md_loader_destroy(md_loader *l);
 // Pointers in *out are valid until the next call. MD_ERR_DATA: reported; no batch, now and later.
 md_status md_loader_next(md_loader *l, md_batch *out);
 md_loader_stats md_loader_stats_now(md_loader *l);
+// The same by codec, in order of appearance. False: there is no i-th one.
+typedef struct md_loader_work {
+  char codec[32];
+  int64_t samples, frames;
+  int64_t work_ns[MD_NUM_WORKS];
+} md_loader_work;
+bool md_loader_work_of(md_loader *l, int i, md_loader_work *work);
 // The i-th video given up, in order of video id; NULL beyond the last.
 const char *md_loader_quarantined(md_loader *l, int i, md_fault *why);
 
