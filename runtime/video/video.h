@@ -90,8 +90,11 @@ md_video_info md_video_about(const md_video *v);
 md_video_step md_video_next(md_video *v, md_frame_info *info, md_fault *f);
 // Packets only, without decoding; not to be mixed with md_video_next on one handle.
 md_video_step md_video_packet(md_video *v, md_frame_info *info, md_fault *f);
-// Before the first md_video_next: packets before the key frame with this time are not decoded.
+// Packets before the key frame with this time are not decoded; no effect when it was read already.
 void md_video_start_at(md_video *v, int64_t pts);
+// From now on frames that are not wanted need not come, where no other frame depends on them. Wanted
+// frames are the same bit for bit. For files whose packets are frames; no effect on others.
+void md_video_want(md_video *v, bool (*is_wanted)(const void *ctx, int64_t pts), const void *ctx);
 int64_t md_video_damaged(const md_video *v);  // frames and packets with errors so far
 int64_t md_video_packets(const md_video *v);
 int64_t md_video_seek_ns(const md_video *v);  // processor time of packets passed over so far
