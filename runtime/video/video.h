@@ -225,7 +225,7 @@ typedef struct md_dataset {
   md_arena *arena;
 } md_dataset;
 typedef struct md_dataset_options {
-  const char *path;        // a folder, or a list with a line `path[<sep>label]` for each video
+  const char *path;        // a folder, an index, or a list with a line `path[<sep>label]` each
   const char *prefix;      // of relative paths in a list; NULL: the folder of the list
   char separator;          // of a list: ' ' or ','; 0: comma in lines that have one, else space
   const char *extensions;  // of a folder, "mp4,webm"; NULL: all that we can read
@@ -234,6 +234,55 @@ typedef struct md_dataset_options {
 // that start with a dot are not videos. Sorted by bytes of the path. NULL: reported.
 md_dataset *md_dataset_open(const md_dataset_options *o, md_diags *d);
 void md_dataset_destroy(md_dataset *s);
+
+// --- survey.c: every video of a set looked at, by several threads.
+typedef enum md_verdict { MD_GOOD, MD_DAMAGED, MD_BROKEN, MD_NUM_VERDICTS } md_verdict;
+extern const char *const md_verdict_names[MD_NUM_VERDICTS];
+typedef struct md_survey_row {
+  const char *path;
+  int32_t label;
+  md_verdict verdict;  // damaged: usable, but frames are damaged or missing
+  char codec[32];
+  int w, h, rotation;  // upright pixels; clockwise turn that makes them so
+  int64_t frames, damaged, missing, bytes;
+  double fps, seconds;
+  bool has_hash;
+  md_digest hash;  // XXH3-128 of the file
+  md_fault *why;   // of a broken one, else NULL
+} md_survey_row;
+typedef struct md_survey_options {
+  const md_dataset *data;
+  int workers;  // 0: one
+  bool full_decode, hash;
+  // Whether a row is known already and need not be made; called from several threads. NULL: none is.
+  bool (*known)(void *ctx, md_survey_row *row);
+  // Takes each row, in the order of the set. False: stop.
+  bool (*each)(void *ctx, const md_survey_row *row);
+  void *ctx;
+} md_survey_options;
+bool md_survey(const md_survey_options *o, md_diags *d);  // false: stopped, or reported
+
+// --- catalog.c: an index, what a survey found as a csv with a header. It is also a list of videos.
+extern const char md_catalog_header[];
+// One field from *p on; false: a quote is not closed. *p is then at the comma or at `end`.
+bool md_csv_field(const char **p, const char *end, md_text *field);
+void md_csv_put(md_text *to, const char *field);
+// Whether a text begins as an index does: path, label, and more columns.
+bool md_catalog_begins(const char *text, size_t len);
+typedef struct md_catalog {
+  md_survey_row *row;
+  int num, cap;
+  int *slot;  // hash table over paths, -1: empty
+  int num_slots;
+  md_arena *arena;
+} md_catalog;
+md_catalog *md_catalog_create(void);
+void md_catalog_destroy(md_catalog *c);
+// Adds the rows of a file; `partial`: its last line may be cut off. False: reported.
+bool md_catalog_read(md_catalog *c, const char *path, bool partial, md_diags *d);
+const md_survey_row *md_catalog_find(const md_catalog *c, const char *path);
+// A line for a file at `csv`, whose folder paths are relative to. False: reported (E0872).
+bool md_catalog_put(md_text *to, const char *csv, const md_survey_row *row, md_diags *d);
 
 // --- loader.c: batches in a fixed order, made by worker threads.
 typedef struct md_loader_options {
