@@ -158,7 +158,8 @@ static bool read_row(md_catalog *c, const char *file, const char *folder, const 
   char *field[NUM_FIELDS];
   md_text text = {0};
   int num = 0;
-  for (bool more = true; more && num < NUM_FIELDS; num++) {
+  bool more = true;
+  for (; more && num < NUM_FIELDS; num++) {
     if (!md_csv_field(&p, end, &text)) {
       md_text_free(&text);
       return md_error(d, E0871, at, "quote is not closed");
@@ -168,7 +169,7 @@ static bool read_row(md_catalog *c, const char *file, const char *folder, const 
     p += more;
   }
   md_text_free(&text);
-  if (num != NUM_FIELDS || p != end)
+  if (num < NUM_FIELDS || more || p < end)
     return md_error(d, E0871, at, "row has %s than the %d fields of the header",
                     num < NUM_FIELDS ? "fewer" : "more", NUM_FIELDS);
   md_survey_row r = {0};
