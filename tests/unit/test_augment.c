@@ -76,7 +76,8 @@ static double luma_of(const double *x, int at) {
 static void jitter(double *x, md_color_kind kind, double f) {
   for (int t = 0; t < T; t++) {
     double mean = 0;
-    for (int i = 0; i < FRAME; i++) mean += luma_of(x, t * FRAME + i) / FRAME;
+    for (int i = 0; i < FRAME; i++) mean += luma_of(x, t * FRAME + i);
+    mean /= (double)FRAME;
     for (int i = t * FRAME; i < (t + 1) * FRAME; i++) {
       double toward = kind == MD_BRIGHTNESS ? 0 : kind == MD_CONTRAST ? mean : luma_of(x, i);
       for (int c = 0; c < 3; c++) {
