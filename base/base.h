@@ -51,8 +51,10 @@ double md_hash_normal(uint64_t key, uint64_t i);  // N(0, 1), Box-Muller on two 
 typedef struct md_digest {
   uint64_t lo, hi;
 } md_digest;
-md_digest md_digest_of(const void *data, size_t bytes);  // XXH3-128
-char *md_digest_text(md_digest d, char buf[33]);         // 32 hex digits; returns buf
+md_digest md_digest_of(const void *data, size_t bytes);    // XXH3-128
+bool md_digest_of_file(const char *path, md_digest *out);  // false: errno says why
+char *md_digest_text(md_digest d, char buf[33]);           // 32 hex digits; returns buf
+bool md_digest_parse(const char *text, md_digest *out);
 
 // --- vec.c: a growable array: `T *v; int num_v, cap_v;`. MD_PUSH grows it (malloc family).
 #define MD_PUSH(v, num, cap, item)                                             \
@@ -90,6 +92,7 @@ void md_json_float(md_json *j, double x);  // NaN and infinities become null
 void md_json_bool(md_json *j, bool x);
 
 // --- clock.c
-int64_t md_now_ns(void);  // monotonic
+int64_t md_now_ns(void);         // monotonic
+int64_t md_thread_cpu_ns(void);  // processor time of this thread
 
 #endif

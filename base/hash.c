@@ -6,7 +6,10 @@
 // depend on workers, ranks or order; the golden sets are made with the same function.
 #include "base/base.h"
 
+#include <errno.h>
 #include <math.h>
+#include <stdlib.h>
+#include <string.h>
 #include <xxhash.h>
 
 uint64_t md_hash_key(const char *name, uint64_t seed) {
@@ -38,7 +41,43 @@ md_digest md_digest_of(const void *data, size_t bytes) {
   return (md_digest){.lo = h.low64, .hi = h.high64};
 }
 
+bool md_digest_of_file(const char *path, md_digest *out) {
+  enum { CHUNK = 1 << 16 };
+  FILE *f = fopen(path, "rb");
+  XXH3_state_t *state = XXH3_createState();
+  char *chunk = malloc(CHUNK);
+  bool ok = f && state && chunk;
+  if (f && !ok) errno = ENOMEM;
+  if (ok) XXH3_128bits_reset(state);
+  for (size_t len; ok && (len = fread(chunk, 1, CHUNK, f)) > 0;)
+    XXH3_128bits_update(state, chunk, len);
+  ok = ok && !ferror(f);
+  if (ok) {
+    XXH128_hash_t h = XXH3_128bits_digest(state);
+    *out = (md_digest){.lo = h.low64, .hi = h.high64};
+  }
+  int error = errno;
+  if (f) fclose(f);
+  XXH3_freeState(state);
+  free(chunk);
+  errno = error;
+  return ok;
+}
+
 char *md_digest_text(md_digest d, char buf[33]) {
   snprintf(buf, 33, "%016llx%016llx", (unsigned long long)d.hi, (unsigned long long)d.lo);
   return buf;
+}
+
+bool md_digest_parse(const char *text, md_digest *out) {
+  static const char digits[] = "0123456789abcdef";
+  uint64_t half[2] = {0};
+  if (strlen(text) != 32) return false;
+  for (int i = 0; i < 32; i++) {
+    const char *digit = strchr(digits, text[i]);
+    if (!digit) return false;
+    half[i / 16] = half[i / 16] << 4 | (uint64_t)(digit - digits);
+  }
+  *out = (md_digest){.hi = half[0], .lo = half[1]};
+  return true;
 }

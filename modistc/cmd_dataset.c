@@ -8,97 +8,18 @@
 
 static const md_option dataset_options[] = {
     {"full-decode", 0, NULL, "check: decode every frame, not only the first"},
-    {"prefix", 0, "DIR", "check: folder in front of a list's paths"},
-    {"output", 'o', "DIR", "shapes: where the videos are written"},
+    {"quarantine", 0, "FILE", "check: write a csv of broken videos and the reasons"},
+    {"no-hash", 0, NULL, "index: leave the digests of the files out"},
+    {"span", 0, "N", "stat: length of a clip in frames of 1/30 s (64)"},
+    {"workers", 'j', "N", "videos looked at in parallel (all cores)"},
+    {"format", 0, "FORM", "check, stat: table (default), json or csv"},
+    {"prefix", 0, "DIR", "folder in front of a list's paths"},
+    {"output", 'o', "PATH", "index: the csv; shapes: the folder for the videos"},
     {"videos", 0, "N", "shapes: how many (12)"},
     {"size", 0, "N", "shapes: width and height in pixels, even (96)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},
     {"seed", 0, "K", "shapes: of what is drawn (0)"},
     {0}};
-
-typedef enum Verdict { GOOD, DAMAGED, BROKEN, NUM_VERDICTS } Verdict;
-static const char *const verdicts[NUM_VERDICTS] = {"good", "damaged", "broken"};
-
-typedef struct Look {
-  Verdict verdict;
-  md_video_info about;
-  int64_t frames, damaged, missing;
-  double seconds;
-  int w, h;
-  md_fault why;
-} Look;
-
-// Decodes the first frame, or all; then the times of all frames.
-static void look(const char *path, bool full, Look *k) {
-  *k = (Look){.verdict = BROKEN};
-  md_video_limits limits = {0};
-  md_video *v = md_video_open(path, &limits, &k->why);
-  if (!v) return;
-  k->about = md_video_about(v);
-  md_frame_info info;
-  md_video_step step = md_video_next(v, &info, &k->why);
-  md_image im = {0};
-  bool ok = step == MD_VIDEO_FRAME && md_video_rgb(v, 0, &im, &k->why);
-  k->w = im.w;
-  k->h = im.h;
-  md_image_free(&im);
-  while (ok && full && step == MD_VIDEO_FRAME) step = md_video_next(v, &info, &k->why);
-  ok = ok && step != MD_VIDEO_FAILED;
-  k->damaged = md_video_damaged(v);
-  md_video_close(v);
-  md_timeline *t = ok ? md_timeline_read(path, &limits, &k->why) : NULL;
-  if (!t) return;
-  k->frames = t->num_frames;
-  k->missing = t->missing;
-  k->damaged = MD_MAX(k->damaged, t->damaged);
-  k->seconds = md_timeline_length(t) / 30;
-  k->verdict = k->damaged || k->missing ? DAMAGED : GOOD;
-  md_timeline_destroy(t);
-}
-
-static void show(const char *path, const Look *k) {
-  char shown[200];
-  md_clean(path, shown, sizeof shown);
-  if (k->verdict == BROKEN) {
-    char why[256];
-    printf("broken   %-10s %9s %7s %8s  %s: %s\n", "", "", "", "", shown,
-           md_clean(k->why.text, why, sizeof why));
-    return;
-  }
-  char size[32];
-  snprintf(size, sizeof size, "%dx%d", k->w, k->h);
-  printf("%-8s %-10s %9s %7lld %7.1fs  %s", verdicts[k->verdict], k->about.codec, size,
-         (long long)k->frames, k->seconds, shown);
-  if (k->damaged) printf(" (%lld frames damaged)", (long long)k->damaged);
-  if (k->missing) printf(" (%lld frames missing)", (long long)k->missing);
-  putchar('\n');
-}
-
-static md_status check(md_cli *cli) {
-  if (!md_cli_args(cli, 2, 2, "check takes a folder of videos or a list of them"))
-    return MD_ERR_USAGE;
-  md_dataset_options o = {.path = cli->arg[1], .prefix = md_cli_get(cli, "prefix")};
-  md_dataset *data = md_dataset_open(&o, cli->diags);
-  if (!data) return md_diags_status(cli->diags);
-  int num[NUM_VERDICTS] = {0};
-  double seconds = 0;
-  if (!cli->quiet)
-    printf("%-8s %-10s %9s %7s %8s  %s\n", "verdict", "codec", "size", "frames", "length", "file");
-  for (int i = 0; i < data->num_items; i++) {
-    Look k;
-    look(data->items[i].path, md_cli_has(cli, "full-decode"), &k);
-    num[k.verdict]++;
-    seconds += k.seconds;
-    if (!cli->quiet) show(data->items[i].path, &k);
-  }
-  printf("%d videos, %.1f s: %d good, %d damaged, %d broken\n", data->num_items, seconds, num[GOOD],
-         num[DAMAGED], num[BROKEN]);
-  if (num[BROKEN])
-    md_error(cli->diags, E0840, MD_IN_FILE(o.path), "%d of %d videos cannot be used", num[BROKEN],
-             data->num_items);
-  md_dataset_destroy(data);
-  return md_diags_status(cli->diags);
-}
 
 static md_status shapes(md_cli *cli) {
   md_shapes_options o = {.folder = md_cli_get(cli, "output")};
@@ -130,24 +51,31 @@ static md_status shapes(md_cli *cli) {
 
 static md_status run(md_cli *cli) {
   const char *verb = cli->num_args > 0 ? cli->arg[0] : "";
-  if (strcmp(verb, "check") == 0) return check(cli);
+  if (strcmp(verb, "check") == 0) return md_dataset_check(cli);
+  if (strcmp(verb, "index") == 0) return md_dataset_index(cli);
+  if (strcmp(verb, "stat") == 0) return md_dataset_stat(cli);
   if (strcmp(verb, "shapes") == 0) return shapes(cli);
   char clean[80];
-  md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset: takes check or shapes, not '%s'",
+  md_error(cli->diags, E0401, MD_NOWHERE,
+           "modistc dataset: takes check, index, stat or shapes, not '%s'",
            md_clean(verb, clean, sizeof clean));
   md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
   return MD_ERR_USAGE;
 }
 
 static const char *const examples[] = {
-    "modistc dataset check videos", "modistc dataset check train.csv --full-decode",
-    "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4", NULL};
+    "modistc dataset check videos",
+    "modistc dataset check train.csv --full-decode",
+    "modistc dataset index videos -o videos.csv",
+    "modistc dataset stat videos.csv",
+    "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4",
+    NULL};
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
-    .usage =
-        "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]",
-    .doc = "check the videos of a data set, or make a small one",
+    .usage = "check PATH [--full-decode] | index PATH -o FILE.csv | stat PATH | shapes -o DIR "
+             "[--videos=N --size=N --seconds=T --seed=K]",
+    .doc = "check, list and sum up the videos of a data set, or make a small one",
     .examples = examples,
     .options = dataset_options,
     .run = run};

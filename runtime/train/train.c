@@ -26,9 +26,10 @@ typedef struct Run {
   md_train_log *log;
   md_trace *trace;
   md_stop *stop;
-  const char *dir, *weights, *config_text;
+  const char *dir, *weights, *quarantine, *config_text;
   md_schedule schedule;
   int64_t steps, done;
+  int quarantined;
   bool is_spoilt;  // the last step may have left states that nobody should keep
 } Run;
 
@@ -117,6 +118,7 @@ static bool open_outputs(Run *r) {
   if (!make_folders(r) ||
       !md_file_save(path_in(r, "config.yaml"), r->config_text, strlen(r->config_text), r->d))
     return false;
+  unlink(r->quarantine);  // of an earlier run
   r->log = md_train_log_open(path_in(r, "log.jsonl"), r->d);
   r->progress = md_progress_create(
       &(md_progress_options){.steps = r->steps,
@@ -151,7 +153,9 @@ static bool one_step(Run *r) {
   m.lr = md_lr_at(&r->schedule, m.epoch);
   int64_t start = md_now_ns();
   md_batch batch;
-  if (md_loader_next(r->loader, &batch) != MD_OK) return false;
+  md_status got = md_loader_next(r->loader, &batch);
+  md_train_quarantine(r->loader, r->quarantine, &r->quarantined, r->d);
+  if (got != MD_OK) return false;
   uint64_t seed = (uint64_t)md_config_int(r->config, "run.seed");
   if (!md_train_feed(r->engine, &r->step, &batch, r->done, seed, m.lr, r->d)) return false;
   read_chance(r, &batch, &m, false);
@@ -222,6 +226,7 @@ md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
   r.arena = md_arena_create();
   r.dir = o->out_dir ? o->out_dir : md_config_text(c, "run.dir");
   r.weights = path_in(&r, "weights.safetensors");
+  r.quarantine = path_in(&r, "quarantine.txt");
   md_status status = run(&r);
   md_stop_destroy(r.stop);
   md_loader_destroy(r.loader);

@@ -104,6 +104,9 @@ md_train_log *md_train_log_open(const char *path, md_diags *d);
 void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d);
 void md_train_log_close(md_train_log *l, md_diags *d);
 
+// --- quarantine.c: run.dir/quarantine.txt. *known: how many it holds; start with 0. A failure warns.
+void md_train_quarantine(md_loader *l, const char *path, int *known, md_diags *d);
+
 // --- progress.c: what a person sees meanwhile, on stderr, and the table of losses at the end
 typedef struct md_progress md_progress;
 typedef struct md_progress_options {

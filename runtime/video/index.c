@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A data set: the paths of its videos, from a folder or from a list. The position in the sorted
+// A data set: the paths of its videos, from a folder, a list, or an index (catalog.c). The position in the sorted
 // folder, or the line order of the list, is the video's id.
 #include "runtime/video/video.h"
 
@@ -172,6 +172,33 @@ static bool read_line(md_dataset *s, const md_dataset_options *o, const char *pr
   return true;
 }
 
+// One line of an index (catalog.c): path and label are its first fields.
+static bool read_index_line(md_dataset *s, const md_dataset_options *o, const char *prefix,
+                            const char *p, const char *end, int line, md_diags *d) {
+  if (end > p && end[-1] == '\r') end--;
+  if (p == end) return true;
+  md_place at = {o->path, line, 1, (int)(end - p)};
+  md_text path = {0}, label = {0};
+  int64_t value = -1;
+  bool ok =
+      md_csv_field(&p, end, &path) && (p == end || *p++ == ',') && md_csv_field(&p, end, &label);
+  if (!ok) md_error(d, E0504, at, "quote is not closed");
+  else if (!path.len) ok = md_error(d, E0504, at, "row has no path");
+  else if (label.len && (!md_parse_int(label.s, &value) || value < -1 || value > INT32_MAX)) {
+    char shown[64];
+    ok = md_error(d, E0504, at, "label '%s' is not an integer from -1 to 2147483647",
+                  md_clean(label.s, shown, sizeof shown));
+  }
+  if (ok)
+    add(s,
+        *path.s == '/' || !*prefix ? md_strdup(s->arena, path.s)
+                                   : md_format(s->arena, "%s/%s", prefix, path.s),
+        (int32_t)value);
+  md_text_free(&path);
+  md_text_free(&label);
+  return ok;
+}
+
 static bool read_list(md_dataset *s, const md_dataset_options *o, md_diags *d) {
   char *text = NULL;
   size_t len = 0;
@@ -187,10 +214,12 @@ static bool read_list(md_dataset *s, const md_dataset_options *o, md_diags *d) {
   int before = md_diags_errors(d);
   const char *p = text, *end = text + len;
   if (len >= 3 && !memcmp(p, "\xEF\xBB\xBF", 3)) p += 3;  // byte order mark
+  bool is_index = md_catalog_begins(p, (size_t)(end - p));
   for (int line = 1; p < end && md_diags_errors(d) < before + MD_MAX_ERRORS; line++) {
     const char *stop = memchr(p, '\n', (size_t)(end - p));
     if (!stop) stop = end;
-    read_line(s, o, prefix, p, stop, line, d);
+    if (!is_index) read_line(s, o, prefix, p, stop, line, d);
+    else if (line > 1) read_index_line(s, o, prefix, p, stop, line, d);
     p = stop + (stop < end);
   }
   free(text);

@@ -214,6 +214,44 @@ START_TEST(supervised_training_wants_labels) {
 }
 END_TEST
 
+// Broken videos are named with the reason, and another video takes the place: the same in each run.
+START_TEST(broken_videos_are_replaced_and_listed) {
+  char broken[96], line[512] = "", once[4096] = "", again[4096] = "";
+  make_folder();
+  snprintf(broken, sizeof broken, "%s/a, broken.mp4", data);
+  FILE *f = fopen(broken, "w");
+  ck_assert_ptr_nonnull(f);
+  fputs("this is no video", f);
+  fclose(f);
+  for (int i = 0; i < 2; i++) {
+    md_diags *d = md_diags_create();
+    md_train_options o = {.engine.backend = MD_BACKEND_INTERP, .overwrite = true};
+    char *const extra[] = {"epochs=2", i ? "data.workers=3" : "data.workers=0", NULL};
+    ck_assert_msg(train(&o, extra, d) == MD_OK, "%s", md_diags_text(d));
+    f = fopen(in_run("quarantine.txt"), "r");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_ptr_nonnull(fgets(line, sizeof line, f));
+    ck_assert_ptr_null(fgets(i ? again : once, 2, f));  // one line
+    fclose(f);
+    ck_assert_msg(strstr(line, "a, broken.mp4\",") && line[0] == '"', "%s", line);
+    ck_assert_ptr_nonnull(strstr(line, "is not a video"));
+    char *to = i ? again : once;
+    for (int k = 0; k < 5; k++)
+      snprintf(to + strlen(to), sizeof once - strlen(to), "%.17g ", logged("loss", k));
+    md_diags_destroy(d);
+  }
+  ck_assert_str_eq(once, again);
+  // A run without broken videos says so by not leaving the list.
+  ck_assert_int_eq(unlink(broken), 0);
+  md_diags *d = md_diags_create();
+  md_train_options o = {.engine.backend = MD_BACKEND_INTERP, .overwrite = true, .max_steps = 1};
+  ck_assert_int_eq(train(&o, NULL, d), MD_OK);
+  ck_assert_int_ne(access(in_run("quarantine.txt"), F_OK), 0);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
 // The shuffle of ghost batch norm is undone: unperm[perm[i]] = i, and it changes with the step.
 START_TEST(orders_are_permutations_and_their_inverses) {
   md_step s = md_step_defaults();
@@ -376,8 +414,8 @@ END_TEST
 
 SUITE_MAIN("train", three_steps_compiled, three_steps_interpreted, both_back_ends_agree,
            other_modes_and_optimisers_train, supervised_training_wants_labels,
-           orders_are_permutations_and_their_inverses, weights_are_not_overwritten_silently,
-           a_log_on_a_full_disk_stops_nothing, sigterm_saves_and_exits_with_75,
-           sigint_saves_and_exits_with_75, sigusr1_saves_and_exits_with_75,
-           a_loss_that_is_not_finite_ends_the_run, a_dry_run_writes_nothing,
-           made_videos_are_the_same_each_time)
+           broken_videos_are_replaced_and_listed, orders_are_permutations_and_their_inverses,
+           weights_are_not_overwritten_silently, a_log_on_a_full_disk_stops_nothing,
+           sigterm_saves_and_exits_with_75, sigint_saves_and_exits_with_75,
+           sigusr1_saves_and_exits_with_75, a_loss_that_is_not_finite_ends_the_run,
+           a_dry_run_writes_nothing, made_videos_are_the_same_each_time)

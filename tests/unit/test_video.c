@@ -214,6 +214,125 @@ START_TEST(clips_hold_the_frames_that_the_table_names) {
 }
 END_TEST
 
+// Every frame of the file is a key frame: no other one than those of the clips is decoded.
+START_TEST(frames_that_nobody_wants_are_not_decoded) {
+  enum { T = 4, SIZE = 16 };
+  make_counter(in_folder("a.mkv"), 200, 30, 1);
+  md_sample_rule rule = {.visual = {T, 7, SIZE}};
+  static uint8_t clip[2][3 * T * SIZE * SIZE];
+  for (uint64_t key = 0; key < 4; key++) {
+    md_timeline *t;
+    uint64_t decoded =
+        sample_of(in_folder("a.mkv"), &rule, key, (uint8_t *[4]){clip[0], clip[1]}, &t);
+    double starts[MD_NUM_SLOTS];
+    md_sample_starts(&rule, key, t, starts);
+    bool is_wanted[200] = {false};
+    uint64_t wanted = 0;
+    for (int s = 0; s < 2; s++)
+      for (int j = 0; j < T; j++) {
+        int64_t frame = md_clip_frame(t, rule.visual, starts[s], j);
+        wanted += !is_wanted[frame];
+        is_wanted[frame] = true;
+        ck_assert_int_eq(clip[s][j * SIZE * SIZE], frame + 1);
+      }
+    ck_assert_uint_eq(decoded, wanted);
+    md_timeline_destroy(t);
+  }
+}
+END_TEST
+
+// Between key frames, and across frames that nobody needs: wanted frames are the same bit for bit as
+// when every frame is decoded, and fewer are.
+START_TEST(clips_do_not_depend_on_what_is_left_out) {
+  enum { T = 4, SIZE = 24 };
+  static const struct {
+    const char *name;
+    int key_every, b_frames, rotation;
+  } cases[] = {{"b.mp4", 12, 2, 0}, {"b.mkv", 200, 3, 0}, {"b.mov", 30, 0, 90}};
+  static uint8_t clip[2][MD_NUM_SLOTS][3 * T * SIZE * SIZE];
+  for (int i = 0; i < MD_COUNT(cases); i++) {
+    make_video(&(made_video){.path = in_folder(cases[i].name),
+                             .w = 64,
+                             .h = 48,
+                             .frames = 160,
+                             .fps_num = 30,
+                             .fps_den = 1,
+                             .key_every = cases[i].key_every,
+                             .b_frames = cases[i].b_frames,
+                             .rotation = cases[i].rotation,
+                             .pixel = made_square});
+    md_fault f;
+    md_timeline *t = md_timeline_read(in_folder(cases[i].name), NULL, &f);
+    ck_assert_msg(t && t->num_keys > 0, "%s", f.text);
+    md_timeline plain = *t;
+    plain.num_keys = 0;  // nothing is known of packets: every frame is decoded
+    int64_t decoded[2] = {0};
+    for (uint64_t key = 0; key < 8; key++) {
+      md_sample_rule rule = {.visual = {T, 8, SIZE}};
+      if (key % 2) rule.motion = (md_clip_shape){T, 4, SIZE};
+      for (int k = 0; k < 2; k++) {
+        md_sample_out out = {0};
+        for (int s = 0; s < MD_NUM_SLOTS; s++) out.clip[s] = clip[k][s];
+        md_gather *g = md_gather_create();
+        ck_assert_msg(md_gather_sample(g, in_folder(cases[i].name), k ? &plain : t, &rule, key,
+                                       NULL, &out, &f),
+                      "%s", f.text);
+        md_gather_destroy(g);
+        ck_assert_int_eq(out.missing, 0);
+        decoded[k] += out.decoded;
+      }
+      ck_assert_mem_eq(clip[0], clip[1], sizeof clip[0]);
+    }
+    ck_assert_msg(decoded[0] < decoded[1], "%s: %lld frames, %lld in all", cases[i].name,
+                  (long long)decoded[0], (long long)decoded[1]);
+    md_timeline_destroy(t);
+  }
+}
+END_TEST
+
+// From file to clip: a gap in the times, and videos that end before the clip does.
+START_TEST(irregular_and_short_videos_fill_their_clips) {
+  enum { T = 6, SIZE = 16 };
+  int64_t ms[40];
+  for (int i = 0; i < 40; i++) ms[i] = i * 50 + (i >= 20 ? 1500 : 0) + i % 3 * 7;
+  static uint8_t clip[2][3 * T * SIZE * SIZE];
+  static const int lengths[] = {40, 1, 2, 5};
+  for (int i = 0; i < MD_COUNT(lengths); i++) {
+    make_video(&(made_video){.path = in_folder("i.mkv"),
+                             .is_lossless = true,
+                             .w = 32,
+                             .h = 24,
+                             .frames = lengths[i],
+                             .fps_num = 20,
+                             .fps_den = 1,
+                             .times = ms,
+                             .key_every = 4,
+                             .pixel = made_counter});
+    md_sample_rule rule = {.visual = {T, 8, SIZE}};
+    for (uint64_t key = 0; key < 4; key++) {
+      md_timeline *t;
+      sample_of(in_folder("i.mkv"), &rule, key, (uint8_t *[4]){clip[0], clip[1]}, &t);
+      ck_assert_int_eq(t->num_frames, lengths[i]);
+      double starts[MD_NUM_SLOTS];
+      md_sample_starts(&rule, key, t, starts);
+      for (int s = 0; s < 2; s++)
+        for (int j = 0; j < T; j++) {
+          // The frame that is nearest in time, the later one of two.
+          double want = (starts[s] + 8 * j) / 30 * 1000;
+          int nearest = 0;
+          for (int n = 1; n < lengths[i]; n++)
+            if (fabs((double)(ms[n] - ms[0]) - want) <= fabs((double)(ms[nearest] - ms[0]) - want))
+              nearest = n;
+          if (!t->constant) ck_assert_int_eq(clip[s][j * SIZE * SIZE], nearest + 1);
+          else ck_assert_int_le(clip[s][j * SIZE * SIZE], lengths[i]);
+          if (lengths[i] == 1) ck_assert_int_eq(clip[s][j * SIZE * SIZE], 1);
+        }
+      md_timeline_destroy(t);
+    }
+  }
+}
+END_TEST
+
 START_TEST(starts_are_independent_or_in_sync) {
   md_timeline *t = at_rate(300, 30);
   md_sample_rule rule = {.visual = {8, 8, 8}, .motion = {16, 4, 8}};
@@ -596,7 +715,10 @@ static void make_loader_videos(const char *broken) {
 
 static md_loader_options loader_options(const md_dataset *s, int workers) {
   return (md_loader_options){.data = s,
-                             .rule = {.visual = {8, 8, 32}, .motion = {16, 4, 24}, .flip = 0.5},
+                             .rule = {.visual = {8, 8, 32},
+                                      .motion = {16, 4, 24},
+                                      .flip = 0.5,
+                                      .augment = {0.8, {0.4, 0.4, 0.4}, 0.2, 0.5, 0.1, 2}},
                              .batch = 4,
                              .workers = workers,
                              .seed = 11};
@@ -618,7 +740,12 @@ static uint64_t batches_digest(const md_dataset *s, int workers, int queue, md_d
       size_t bytes = c < 2 ? (size_t)4 * 3 * 8 * 32 * 32 : (size_t)4 * 16 * 24 * 24;
       sum = md_hash_at(sum, md_digest_of(batch.clip[c], bytes).lo);
     }
-    for (int i = 0; i < 2; i++) sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+    for (int i = 0; i < 2; i++) {
+      sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.color[i], sizeof(float[4][3][3])).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.gray[i], 4).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.sigma[i], sizeof(float[4])).lo);
+    }
     sum = md_hash_at(sum, md_digest_of(batch.id, 16).lo);
   }
   md_loader_stats st = md_loader_stats_now(l);
@@ -750,6 +877,9 @@ int main(void) {
   tcase_add_test(c, absurd_rates_are_taken_as_30);
   tcase_add_test(c, files_give_their_frames_and_rate);
   tcase_add_test(c, clips_hold_the_frames_that_the_table_names);
+  tcase_add_test(c, frames_that_nobody_wants_are_not_decoded);
+  tcase_add_test(c, clips_do_not_depend_on_what_is_left_out);
+  tcase_add_test(c, irregular_and_short_videos_fill_their_clips);
   tcase_add_test(c, starts_are_independent_or_in_sync);
   tcase_add_test(c, order_is_a_permutation_of_each_epoch);
   tcase_add_test(c, crops_stay_inside_and_have_the_drawn_area);

@@ -48,6 +48,7 @@ void make_video(const made_video *m) {
   enc->global_quality = 2 * FF_QP2LAMBDA;
   enc->flags |= AV_CODEC_FLAG_QSCALE;
   if (m->key_every) enc->gop_size = m->key_every;
+  enc->max_b_frames = m->b_frames;
   if (m->aspect_num) enc->sample_aspect_ratio = (AVRational){m->aspect_num, m->aspect_den};
   if (mux->oformat->flags & AVFMT_GLOBALHEADER) enc->flags |= AV_CODEC_FLAG_GLOBAL_HEADER;
   need(avcodec_open2(enc, codec, NULL) >= 0, "encoder does not open", m->path);

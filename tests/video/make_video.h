@@ -18,6 +18,7 @@ typedef struct made_video {
   int rotation;                // display matrix, clockwise degrees; 0: none
   int aspect_num, aspect_den;  // of a pixel; 0: none
   int key_every;               // 0: the encoder's default
+  int b_frames;                // mpeg4: at most so many in a row, on which no other depends
   made_pixel *pixel;
 } made_video;
 
