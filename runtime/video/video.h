@@ -181,6 +181,7 @@ typedef struct md_data_item {
 typedef struct md_dataset {
   md_data_item *items;
   int num_items, cap_items;
+  const char *root;  // folder that relative paths of the set start from; "": none
   md_arena *arena;
 } md_dataset;
 typedef struct md_dataset_options {
