@@ -8,8 +8,12 @@
 
 static const md_option dataset_options[] = {
     {"full-decode", 0, NULL, "check: decode every frame, not only the first"},
-    {"prefix", 0, "DIR", "check: folder in front of a list's paths"},
-    {"output", 'o', "DIR", "shapes: where the videos are written"},
+    {"prefix", 0, "DIR", "folder in front of a list's paths"},
+    {"output", 'o', "DIR", "flow, shapes: where maps or videos are written"},
+    {"kind", 0, "KIND", "flow: edge (default; edges of optical flow), flow, or diff (of frames)"},
+    {"lag", 0, "N", "flow: compared frames lie N/30 s apart (5; diff: 1)"},
+    {"short-side", 0, "N", "flow: size of the maps; smaller videos stay as they are (128)"},
+    {"jobs", 'j', "N", "flow: videos at a time (all cores)"},
     {"videos", 0, "N", "shapes: how many (12)"},
     {"size", 0, "N", "shapes: width and height in pixels, even (96)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},
@@ -131,9 +135,10 @@ static md_status shapes(md_cli *cli) {
 static md_status run(md_cli *cli) {
   const char *verb = cli->num_args > 0 ? cli->arg[0] : "";
   if (strcmp(verb, "check") == 0) return check(cli);
+  if (strcmp(verb, "flow") == 0) return md_cmd_dataset_flow(cli);
   if (strcmp(verb, "shapes") == 0) return shapes(cli);
   char clean[80];
-  md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset: takes check or shapes, not '%s'",
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset: takes check, flow or shapes, not '%s'",
            md_clean(verb, clean, sizeof clean));
   md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
   return MD_ERR_USAGE;
@@ -141,12 +146,13 @@ static md_status run(md_cli *cli) {
 
 static const char *const examples[] = {
     "modistc dataset check videos", "modistc dataset check train.csv --full-decode",
+    "modistc dataset flow videos -o maps --kind=edge -j 2",
     "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4", NULL};
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
-    .usage =
-        "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]",
+    .usage = "check PATH [--full-decode] | flow PATH -o DIR [--kind=K --lag=N --short-side=N -j N] "
+             "| shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]",
     .doc = "check the videos of a data set, or make a small one",
     .examples = examples,
     .options = dataset_options,

@@ -65,6 +65,9 @@ void md_help_command(const md_command *c, FILE *to, bool full);
 void md_help_manual(const md_command *c, FILE *to);  // roff
 bool md_help_completion(const char *shell, FILE *to);
 
+// --- cmd_flow.c: a verb of `dataset` with a file of its own
+md_status md_cmd_dataset_flow(md_cli *cli);
+
 // --- source.c: what a user names on the command line becomes a graph -----------------------------
 // A model's name, a graph text (.mdg), or a plug-in (.so); settings as `key=value`. NULL: reported.
 md_graph *md_source_graph(md_cli *cli, const char *what);
