@@ -468,6 +468,7 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   take_int(c, "clip.size", &s->clip.size);
   take_int(c, "mclip.frames", &s->mclip.frames);
   take_int(c, "mclip.size", &s->mclip.size);
+  s->motion_planes = strcmp(md_config_text(c, "mclip.input"), "flow") == 0 ? 3 : 1;
   if (md_config_given(c, "opt.name"))
     s->opt = strcmp(md_config_text(c, "opt.name"), "adamw") == 0 ? MD_OPT_ADAMW : MD_OPT_SGD;
   take_float(c, "opt.mom", &s->momentum);

@@ -28,7 +28,6 @@ void md_flow_run(md_flow *f, const float *from, const float *to, float *u, float
 int64_t md_flow_work(const md_flow *f);  // pixels times iterations of the last run
 
 // --- edges.c: a flow as bytes, one value a pixel and plane
-typedef enum md_map_kind { MD_MAP_DIFF, MD_MAP_EDGE, MD_MAP_FLOW, MD_NUM_MAP_KINDS } md_map_kind;
 extern const char *const md_map_kind_names[MD_NUM_MAP_KINDS + 1];  // NULL-terminated
 int md_map_planes(md_map_kind k);                                  // 1, or 3 for flow
 // E = sqrt(gx^2 + gy^2 + 1e-12), gx and gy the Sobel sums of the magnitude m[w*h] times `scale`,
@@ -104,11 +103,16 @@ typedef struct md_maps_options {
 bool md_maps_make(const md_maps_options *o, md_maps_progress *out, md_diags *d);
 
 // --- gamma.c: starts of clips in which something moves (spec 4.5)
-typedef enum md_gamma_rule { MD_GAMMA_MEAN, MD_GAMMA_ALL, MD_GAMMA_FIRST } md_gamma_rule;
 // Of the starts 0, 1, 2, ... (frames of 1/30 s) whose clip lies in the video, one whose scores are
 // above gamma, all equally likely by unit in [0, 1); if there is none, the first with the largest mean
 // (rule first: the largest first score). score: one for each frame of t.
 double md_gamma_start(const md_timeline *t, const float *score, md_clip_shape clip, double gamma,
                       md_gamma_rule rule, double unit);
+
+// --- mapclip.c: motion clips of a sample from the file of its video
+// Fills out->clip[MD_MQ] and [MD_MK], [P,T,S,S]. False: the file is missing, damaged, of another kind,
+// or not of this video; *f says which.
+bool md_map_clips(const char *path, const md_timeline *t, const md_sample_rule *r, uint64_t key,
+                  md_sample_out *out, md_fault *f);
 
 #endif
