@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <zlib.h>
 
 enum { HEADER = 80, AT_SUM = 72, MAGIC = 6 };
 static const char magic[MAGIC] = "MMAP1";
@@ -77,7 +76,7 @@ struct md_map_writer {
   md_file_writer *file;
   md_map_info info;
   uint8_t *tables, *packed;  // header and tables; one compressed frame
-  uLong packed_room;
+  int64_t packed_room;
   int num;
   int64_t at;
   float *score;
@@ -97,9 +96,9 @@ md_map_writer *md_map_create(const char *path, const md_map_info *info, md_diags
   w->info = *info;
   size_t frames = (size_t)info->frames;
   w->at = HEADER + table_bytes(info->frames);
-  w->packed_room = compressBound((uLong)plane_bytes(info));
+  w->packed_room = md_deflate_bound(plane_bytes(info));
   w->tables = calloc(1, (size_t)w->at);
-  w->packed = malloc(w->packed_room);
+  w->packed = malloc((size_t)w->packed_room);
   w->score = calloc(frames, sizeof *w->score);
   w->offset = calloc(frames + 1, sizeof *w->offset);
   w->sum = calloc(frames, sizeof *w->sum);
@@ -112,14 +111,13 @@ md_map_writer *md_map_create(const char *path, const md_map_info *info, md_diags
 
 bool md_map_add(md_map_writer *w, const uint8_t *planes, float score) {
   MD_ASSERT(w->num < w->info.frames, "more than %d frames", w->info.frames);
-  uLong len = w->packed_room, bytes = (uLong)plane_bytes(&w->info);
-  int rc = compress2(w->packed, &len, planes, bytes, Z_DEFAULT_COMPRESSION);
-  if (rc != Z_OK) md_out_of_memory(bytes);  // the only reason, as the room is enough
+  int64_t bytes = plane_bytes(&w->info);
+  int64_t len = md_deflate(planes, bytes, w->packed, w->packed_room);
   w->score[w->num] = score;
-  w->sum[w->num] = checksum(planes, plane_bytes(&w->info));
-  w->at += (int64_t)len;
+  w->sum[w->num] = checksum(planes, bytes);
+  w->at += len;
   w->offset[++w->num] = w->at;
-  return md_file_write(w->file, w->packed, len);
+  return md_file_write(w->file, w->packed, (size_t)len);
 }
 
 static void free_writer(md_map_writer *w) {
@@ -229,7 +227,7 @@ static bool parse_tables(md_map *m, uint8_t *all, int64_t bytes, int64_t file_by
     m->score[i] = get_float(&p);
     if (!(m->score[i] >= 0 && m->score[i] <= 1)) return damaged(f, "a score is out of range");
   }
-  m->packed_room = (int64_t)compressBound((uLong)plane_bytes(&m->info));
+  m->packed_room = md_deflate_bound(plane_bytes(&m->info));
   for (int i = 0; i <= frames; i++) {
     uint64_t at = get(&p, 8);
     if (at > (uint64_t)file_bytes) return damaged(f, "it is cut off");
@@ -305,10 +303,9 @@ const uint8_t *md_map_frame(md_map *m, int t, md_fault *f) {
     m->packed = malloc((size_t)m->packed_room);
     if (!m->planes || !m->packed) md_out_of_memory((size_t)bytes);
   }
-  uLongf got = (uLongf)bytes;
   bool ok = read_at(m->fd, m->packed, packed, m->offset[t]) &&
-            uncompress(m->planes, &got, m->packed, (uLong)packed) == Z_OK &&
-            (int64_t)got == bytes && checksum(m->planes, bytes) == m->sum[t];
+            md_inflate(m->packed, packed, m->planes, bytes) &&
+            checksum(m->planes, bytes) == m->sum[t];
   if (ok) return m->planes;
   char what[64];
   snprintf(what, sizeof what, "frame %d is damaged", t);
