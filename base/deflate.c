@@ -4,9 +4,7 @@
 
 #include <zlib.h>
 
-uint32_t md_crc32(const void *data, size_t bytes) {
-  return (uint32_t)crc32_z(0, data, bytes);
-}
+uint32_t md_crc32(const void *data, size_t bytes) { return (uint32_t)crc32_z(0, data, bytes); }
 
 int64_t md_deflate_bound(int64_t bytes) { return (int64_t)compressBound((uLong)bytes); }
 

@@ -235,8 +235,8 @@ static bool make_folders_of(const char *path, md_diags *d) {
     struct stat st;
     bool is_there = mkdir(copy, 0777) == 0 || errno == EEXIST;
     if (!is_there)
-      ok = md_error(d, E0801, MD_IN_FILE(copy), "folder cannot be made: %s",
-                    strerrordesc_np(errno));
+      ok =
+          md_error(d, E0801, MD_IN_FILE(copy), "folder cannot be made: %s", strerrordesc_np(errno));
     else if (stat(copy, &st) != 0 || !S_ISDIR(st.st_mode))
       ok = md_error(d, E0801, MD_IN_FILE(copy), "a folder is needed here, but this is none");
     *p = '/';
