@@ -56,6 +56,13 @@ bool md_digest_of_file(const char *path, md_digest *out);  // false: errno says 
 char *md_digest_text(md_digest d, char buf[33]);           // 32 hex digits; returns buf
 bool md_digest_parse(const char *text, md_digest *out);
 
+// --- deflate.c
+uint32_t md_crc32(const void *data, size_t bytes);
+int64_t md_deflate_bound(int64_t bytes);
+// Bytes of the zlib stream; room is at least md_deflate_bound(bytes).
+int64_t md_deflate(const void *data, int64_t bytes, void *to, int64_t room);
+bool md_inflate(const void *data, int64_t bytes, void *to, int64_t want);  // exactly `want` bytes
+
 // --- vec.c: a growable array: `T *v; int num_v, cap_v;`. MD_PUSH grows it (malloc family).
 #define MD_PUSH(v, num, cap, item)                                             \
   ((num) == (cap) ? (void)((v) = md_grow((v), &(cap), sizeof *(v))) : (void)0, \

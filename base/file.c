@@ -197,6 +197,19 @@ bool md_file_write(md_file_writer *w, const void *data, size_t len) {
   return true;
 }
 
+bool md_file_rewrite(md_file_writer *w, int64_t at, const void *data, size_t len) {
+  if (w->has_failed) return false;
+  for (const char *p = data; len > 0;) {
+    ssize_t n = pwrite(w->fd, p, len, (off_t)at);
+    if (n < 0 && errno == EINTR) continue;
+    if (n < 0) return fail(w, "cannot write");
+    p += n;
+    at += n;
+    len -= (size_t)n;
+  }
+  return true;
+}
+
 bool md_file_commit(md_file_writer *w) {
   if (w->has_failed) {
     md_file_abort(w);

@@ -15,6 +15,8 @@ bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, ch
 typedef struct md_file_writer md_file_writer;
 md_file_writer *md_file_create(const char *path, md_diags *d);        // NULL: reported
 bool md_file_write(md_file_writer *w, const void *data, size_t len);  // sticky failure
+// Over what was written already, from byte `at` on: a header that is known last.
+bool md_file_rewrite(md_file_writer *w, int64_t at, const void *data, size_t len);
 bool md_file_commit(md_file_writer *w);  // frees w; false: reported, nothing left behind
 void md_file_abort(md_file_writer *w);   // frees w and removes the temporary file; NULL is fine
 bool md_file_save(const char *path, const void *data, size_t len, md_diags *d);  // all in one

@@ -96,7 +96,8 @@ typedef struct md_step {
   md_mode mode;
   int64_t batch;
   md_augment augment;          // of visual clips; motion clips are taken as they are
-  md_clip clip, mclip;         // visual and motion input, [3,T,S,S] and one plane [1,T,S,S]
+  md_clip clip, mclip;         // visual and motion input, [3,T,S,S] and [P,T,S,S]
+  int motion_planes;           // P: 1 (also for 0), or 3: u, v, |f| of optical flow (spec 4.2)
   double tau, w_v, w_m, w_mv;  // spec §2; a weight of 0 removes the term
   bool cross_key;              // cross_neg = key: negatives from the key's modality
   double ema;                  // lambda
@@ -112,7 +113,7 @@ typedef struct md_step {
 } md_step;
 
 md_step md_step_defaults(void);
-// Inputs: vq, vk u8 [b,3,t,s,s]; with their draws (augment.c); mq, mk u8 [b,1,t,s,s]; ids i32 [b];
+// Inputs: vq, vk u8 [b,3,t,s,s]; with their draws (augment.c); mq, mk u8 [b,P,t,s,s]; ids i32 [b];
 // lr f32 [1]; adamw: c1, c2 f32 [1]; bn_groups > 1: perm, unperm i32 [b]; supervised: labels i32 [b].
 // Results: loss, and by mode loss_v, loss_m, loss_vm, loss_mv, top1_v, ..., std_v, std_m.
 // States: v.* m.* (online), vk.* mk.* (momentum), sgd.* or adam.*, bank.v, bank.m, bank.ids, bank.ptr.

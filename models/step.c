@@ -43,14 +43,17 @@ static md_val visual_clip(Step *t, const char *name) {
   return md_augment_clip(t->b, &s->augment, name, md_input(t->b, name, type_of(MD_U8, 5, dim)));
 }
 
-// One u8 plane -> three equal f32 channels in [0,1] (spec §4.3.6).
+// One u8 plane -> three equal f32 channels in [0,1] (spec §4.3.6); planes of a flow, stored around
+// 128, -> [-1,1] (spec §4.2).
 static md_val motion_clip(Step *t, const char *name) {
   const md_step *s = t->s;
   md_builder *b = t->b;
-  int64_t dim[5] = {s->batch, 1, s->mclip.frames, s->mclip.size, s->mclip.size};
+  int planes = MD_MAX(s->motion_planes, 1);
+  int64_t dim[5] = {s->batch, planes, s->mclip.frames, s->mclip.size, s->mclip.size};
   md_shape full = {.rank = 5, .dim = {dim[0], s->motion.in_channels, dim[2], dim[3], dim[4]}};
   if (s->raw_inputs) return md_input(b, name, type_of(MD_F32, 5, full.dim));
   md_val x = md_input(b, name, type_of(MD_U8, 5, dim));
+  if (planes > 1) return md_affine(b, md_cast(b, x, MD_F32), 1.0 / 127, -128.0 / 127);
   x = md_affine(b, md_cast(b, x, MD_F32), 1.0 / 255, 0);
   return md_broadcast(b, x, full, (md_dims){.n = 5, .d = {0, 1, 2, 3, 4}});
 }

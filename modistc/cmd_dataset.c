@@ -7,14 +7,17 @@
 #include <string.h>
 
 static const md_option dataset_options[] = {
+    {"prefix", 0, "DIR", "folder in front of a list's paths"},
+    {"output", 'o', "PATH", "index: the csv; flow: folder of the maps; shapes: of the videos"},
+    {"workers", 'j', "N", "videos looked at in parallel (all cores)"},
+    {"format", 0, "FORM", "check, stat: table (default), json or csv"},
     {"full-decode", 0, NULL, "check: decode every frame, not only the first"},
     {"quarantine", 0, "FILE", "check: write a csv of broken videos and the reasons"},
     {"no-hash", 0, NULL, "index: leave the digests of the files out"},
     {"span", 0, "N", "stat: length of a clip in frames of 1/30 s (64)"},
-    {"workers", 'j', "N", "videos looked at in parallel (all cores)"},
-    {"format", 0, "FORM", "check, stat: table (default), json or csv"},
-    {"prefix", 0, "DIR", "folder in front of a list's paths"},
-    {"output", 'o', "PATH", "index: the csv; shapes: the folder for the videos"},
+    {"kind", 0, "KIND", "flow: edge (default; edges of optical flow), flow, or diff (of frames)"},
+    {"lag", 0, "N", "flow: compared frames lie N/30 s apart (5; diff: 1)"},
+    {"short-side", 0, "N", "flow: size of the maps; smaller videos stay as they are (128)"},
     {"videos", 0, "N", "shapes: how many (12)"},
     {"size", 0, "N", "shapes: width and height in pixels, even (96)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},
@@ -49,17 +52,31 @@ static md_status shapes(md_cli *cli) {
   return MD_OK;
 }
 
+static const struct {
+  const char *name;
+  md_status (*run)(md_cli *cli);
+} verbs[] = {{"check", md_dataset_check},
+             {"index", md_dataset_index},
+             {"stat", md_dataset_stat},
+             {"flow", md_dataset_flow},
+             {"shapes", shapes}};
+
 static md_status run(md_cli *cli) {
-  const char *verb = cli->num_args > 0 ? cli->arg[0] : "";
-  if (strcmp(verb, "check") == 0) return md_dataset_check(cli);
-  if (strcmp(verb, "index") == 0) return md_dataset_index(cli);
-  if (strcmp(verb, "stat") == 0) return md_dataset_stat(cli);
-  if (strcmp(verb, "shapes") == 0) return shapes(cli);
+  const char *verb = cli->num_args > 0 ? cli->arg[0] : "", *names[MD_COUNT(verbs)];
+  for (int i = 0; i < MD_COUNT(verbs); i++) {
+    if (strcmp(verb, verbs[i].name) == 0) return verbs[i].run(cli);
+    names[i] = verbs[i].name;
+  }
+  md_text all = {0};
+  for (int i = 0; i < MD_COUNT(verbs); i++)
+    md_put(&all, "%s%s", i == 0 ? "" : i < MD_COUNT(verbs) - 1 ? ", " : " or ", verbs[i].name);
   char clean[80];
-  md_error(cli->diags, E0401, MD_NOWHERE,
-           "modistc dataset: takes check, index, stat or shapes, not '%s'",
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset: takes %s, not '%s'", all.s,
            md_clean(verb, clean, sizeof clean));
-  md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
+  md_text_free(&all);
+  const char *near = md_nearest(verb, names, MD_COUNT(verbs));
+  if (near) md_hint(cli->diags, "did you mean 'modistc dataset %s'?", near);
+  else md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
   return MD_ERR_USAGE;
 }
 
@@ -68,14 +85,14 @@ static const char *const examples[] = {
     "modistc dataset check train.csv --full-decode",
     "modistc dataset index videos -o videos.csv",
     "modistc dataset stat videos.csv",
+    "modistc dataset flow videos -o maps --kind=edge -j 2",
     "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4",
     NULL};
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
-    .usage = "check PATH [--full-decode] | index PATH -o FILE.csv | stat PATH | shapes -o DIR "
-             "[--videos=N --size=N --seconds=T --seed=K]",
-    .doc = "check, list and sum up the videos of a data set, or make a small one",
+    .usage = "check|index|stat|flow VIDEOS [options] | shapes -o DIR [options]",
+    .doc = "check, list and sum up videos, compute their motion maps, or make a few",
     .examples = examples,
     .options = dataset_options,
     .run = run};

@@ -69,10 +69,11 @@ bool md_help_completion(const char *shell, FILE *to);
 // Adds a row to *report, or prints a table when it is NULL. False: reported.
 bool md_bench_loader(md_cli *cli, int64_t rounds, int64_t warmup, md_json *report);
 
-// --- dataset_tools.c: verbs of `modistc dataset`
+// --- dataset_tools.c, dataset_flow.c: verbs of `modistc dataset`
 md_status md_dataset_check(md_cli *cli);
 md_status md_dataset_index(md_cli *cli);
 md_status md_dataset_stat(md_cli *cli);
+md_status md_dataset_flow(md_cli *cli);
 
 // --- source.c: what a user names on the command line becomes a graph -----------------------------
 // A model's name, a graph text (.mdg), or a plug-in (.so); settings as `key=value`. NULL: reported.

@@ -31,4 +31,8 @@ static inline double md_tolerance(md_dtype d, int64_t length, double size) {
 #define MD_DIFFERENCE_STEP 1e-5
 static inline double md_difference_tolerance(double size) { return 1e-7 * (1 + size); }
 
+// Mean error of optical flow over a frame, in pixels: what the motion maps promise for translations of
+// up to four pixels, borders included.
+#define MD_FLOW_PIXELS 0.3
+
 #endif

@@ -11,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-#include <zlib.h>
 
 enum {
   CENTRAL = 46,  // bytes of a central header without its name
@@ -175,7 +174,7 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
         e.bytes > central - MD_MIN(central, data + want.len))
       return damaged(r, "a member is not where its directory says");
     data += want.len;
-    if (crc32_z(0, r->file + data, e.bytes) != e.crc)
+    if (md_crc32(r->file + data, e.bytes) != e.crc)
       return damaged(r, "the checksum of a member differs");
     members[i] = (md_member){md_strdup(a, e.name), r->file + data, e.bytes};
     data += e.bytes;
@@ -195,7 +194,7 @@ void md_zip_write(const md_member *m, int num, md_text *to) {
     MD_ASSERT(m[i].bytes < MAX_BYTES / 2 - to->len, "zip of %zu bytes", to->len + m[i].bytes);
     e[i] = (entry){.stamp = stamp, .bytes = (uint32_t)m[i].bytes, .offset = (uint32_t)to->len};
     memcpy(e[i].name, m[i].name, strlen(m[i].name));
-    e[i].crc = (uint32_t)crc32_z(0, m[i].data, m[i].bytes);
+    e[i].crc = md_crc32(m[i].data, m[i].bytes);
     record r = local_header(&e[i]);
     md_put_bytes(to, (const char *)r.at, r.len);
     md_put_bytes(to, m[i].data, m[i].bytes);

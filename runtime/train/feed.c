@@ -95,6 +95,7 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
     o.rule.motion = (md_clip_shape){.frames = (int)s->mclip.frames,
                                     .stride = (int)md_config_int(c, "mclip.stride"),
                                     .size = (int)s->mclip.size};
+  if (o.rule.motion.frames && !md_train_maps(c, data, &o.rule.from, d)) return NULL;
   return md_loader_create(&o, d);
 }
 

@@ -81,6 +81,12 @@ bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at
 // ln(1 + counted), mean over the batch. A bank row counts unless it is empty (-2) or of video i.
 double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch);
 
+// --- maps.c: where motion clips come from
+// What the settings alone tell: optical flow and its edges need maps. False: reported.
+bool md_train_check_maps(const md_config *c, const md_step *s, md_diags *d);
+// The rule for the loader. False: reported; no video of the set has a map of the kind asked for.
+bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r, md_diags *d);
+
 // --- measure.c: what one step says
 enum { MD_NUM_TERMS = 4, MD_NUM_SIDES = 2 };
 extern const char *const md_term_names[MD_NUM_TERMS];  // v m vm mv

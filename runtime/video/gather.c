@@ -58,6 +58,7 @@ static void plan(md_gather *g, const md_timeline *t, const md_sample_rule *r, ui
   int64_t lag = md_timeline_motion_lag(t);
   g->num_wants = 0;
   for (int s = 0; s < MD_NUM_SLOTS; s++) {
+    if (is_motion((md_slot)s) && r->from.maps) continue;
     md_clip_shape shape = is_motion((md_slot)s) ? r->motion : r->visual;
     for (int j = 0; j < shape.frames; j++) {
       int64_t frame = md_clip_frame(t, shape, starts[s], j);

@@ -113,6 +113,7 @@ static bool walk_folder(walk *w, const char *path, int depth) {
 
 static bool read_folder(md_dataset *s, const md_dataset_options *o, const struct stat *st,
                         md_diags *d) {
+  s->root = md_strdup(s->arena, o->path);
   walk w = {.set = s, .diags = d, .extensions = o->extensions ? o->extensions : default_extensions};
   is_new_folder(&w, st);
   bool ok = walk_folder(&w, o->path, 0);
@@ -211,6 +212,7 @@ static bool read_list(md_dataset *s, const md_dataset_options *o, md_diags *d) {
              : slash == o->path ? "/."
                                 : md_strndup(s->arena, o->path, (size_t)(slash - o->path));
   }
+  s->root = md_strdup(s->arena, prefix);
   int before = md_diags_errors(d);
   const char *p = text, *end = text + len;
   if (len >= 3 && !memcmp(p, "\xEF\xBB\xBF", 3)) p += 3;  // byte order mark

@@ -7,7 +7,7 @@
 // its samples are all there, and taken back at the next call. What a sample is depends on its number
 // and on the files alone: a video that fails is replaced by one drawn under the same key, and whether
 // a failure was known already only saves the attempt.
-#include "runtime/video/video.h"
+#include "runtime/video/motion.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -65,7 +65,8 @@ struct md_loader {
 
 static int64_t clip_bytes(const md_sample_rule *r, md_slot s) {
   md_clip_shape shape = s == MD_MQ || s == MD_MK ? r->motion : r->visual;
-  int64_t channels = s == MD_MQ || s == MD_MK ? 1 : 3;
+  int64_t channels = 3;
+  if (s == MD_MQ || s == MD_MK) channels = r->from.maps ? md_map_planes(r->from.kind) : 1;
   return channels * shape.frames * shape.size * shape.size;
 }
 
@@ -106,6 +107,17 @@ static void note_failure(md_loader *l, int video, const md_fault *f, bool is_fin
   pthread_mutex_unlock(&l->lock);
 }
 
+static bool read_maps(md_loader *l, int video, const md_timeline *t, uint64_t key,
+                      md_sample_out *out, md_fault *f) {
+  const md_sample_rule *r = &l->options.rule;
+  if (!r->from.maps || !r->motion.frames) return true;
+  md_arena *a = md_arena_create();
+  const char *path = md_map_path(a, r->from.maps, l->options.data, video);
+  bool ok = md_map_clips(path, t, r, key, out, f);
+  md_arena_destroy(a);
+  return ok;
+}
+
 // On failure *is_final says whether another draw from this video would fail as well; if not, the
 // video is tried again another time, as batches must not depend on what was tried before.
 static bool read_video(md_loader *l, md_gather *g, int video, uint64_t key, md_sample_out *out,
@@ -116,9 +128,10 @@ static bool read_video(md_loader *l, md_gather *g, int video, uint64_t key, md_s
   out->work_ns[MD_WORK_TIMES] += md_thread_cpu_ns() - begin;
   *is_final = !t;
   if (!t) return false;
-  bool ok = md_gather_sample(g, l->options.data->items[video].path, t, &l->options.rule, key,
-                             &l->options.limits, out, f);
-  *is_final = out->decoded == 0;
+  bool has_maps = read_maps(l, video, t, key, out, f);
+  bool ok = has_maps && md_gather_sample(g, l->options.data->items[video].path, t, &l->options.rule,
+                                         key, &l->options.limits, out, f);
+  *is_final = !has_maps || out->decoded == 0;
   rec->decoded = out->decoded;
   rec->damaged = out->damaged;
   rec->missing = out->missing;

@@ -3,7 +3,7 @@
 //
 // With diff = sum over RGB of the byte differences, 255 * D = diff / 3; so no division happens before
 // the resize, and q = round(255 * D) is one rounding of the interpolated value.
-#include "runtime/video/video.h"
+#include "runtime/video/motion.h"
 
 #include <math.h>
 #include <stdlib.h>

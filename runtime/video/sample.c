@@ -20,8 +20,12 @@ static uint64_t counter(md_slot slot, int what) {
   return (uint64_t)slot * DRAWS_A_SLOT + (uint64_t)what;
 }
 
+double md_sample_unit(uint64_t key, md_slot slot) {
+  return md_hash_01(key, counter(slot, AT_START));
+}
+
 static double draw_start(uint64_t key, md_slot slot, double length, int span) {
-  return MD_MAX(length - span, 0) * md_hash_01(key, counter(slot, AT_START));
+  return MD_MAX(length - span, 0) * md_sample_unit(key, slot);
 }
 
 static void permute(md_order *o, int64_t epoch, int *video) {

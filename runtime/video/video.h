@@ -158,8 +158,19 @@ md_look md_look_draw(const md_augment_rule *r, uint64_t sample_key, md_slot slot
 typedef struct md_clip_shape {
   int frames, stride, size;
 } md_clip_shape;
+typedef enum md_map_kind { MD_MAP_DIFF, MD_MAP_EDGE, MD_MAP_FLOW, MD_NUM_MAP_KINDS } md_map_kind;
+// A clip is drawn if the mean of its scores, all of them, or the first is above gamma (spec 4.5).
+typedef enum md_gamma_rule { MD_GAMMA_MEAN, MD_GAMMA_ALL, MD_GAMMA_FIRST } md_gamma_rule;
+// Motion clips from files of maps (motion.h).
+typedef struct md_motion_rule {
+  const char *maps;  // their folder; NULL: frame differences, computed on the fly
+  md_map_kind kind;
+  double gamma;  // 0: any clip; not used where clips are in sync
+  md_gamma_rule rule;
+} md_motion_rule;
 typedef struct md_sample_rule {
   md_clip_shape visual, motion;  // motion.frames 0: no motion clips
+  md_motion_rule from;           // where motion clips come from
   bool in_sync;                  // temporal_jitter = 0: mk starts with vq, mq with vk
   md_crop_rule crop;
   double flip;  // probability
@@ -170,6 +181,7 @@ uint64_t md_sample_key(uint64_t seed, int64_t epoch, int64_t video, int attempt)
 // starts[s] in frames of the 30 fps base.
 void md_sample_starts(const md_sample_rule *r, uint64_t key, const md_timeline *t,
                       double starts[MD_NUM_SLOTS]);
+double md_sample_unit(uint64_t key, md_slot slot);  // what the start is drawn by, in [0, 1)
 bool md_sample_flip(const md_sample_rule *r, uint64_t key, md_slot slot);
 md_box md_sample_crop(const md_sample_rule *r, uint64_t key, md_slot slot, int w, int h);
 // The native frame that is frame j of a clip.
@@ -204,13 +216,14 @@ typedef enum md_work {
 } md_work;
 extern const char *const md_work_names[MD_NUM_WORKS];
 typedef struct md_sample_out {
-  uint8_t *clip[MD_NUM_SLOTS];  // [3,T,H,W] for visual, [1,T,S,S] for motion slots
+  uint8_t *clip[MD_NUM_SLOTS];  // [3,T,H,W] for visual, [P,T,S,S] for motion slots
   int64_t decoded, damaged;     // frames
   int64_t missing;              // places in clips that a neighbour had to fill
   char codec[32];
   int64_t work_ns[MD_NUM_WORKS];  // of this thread's processor time; added to
 } md_sample_out;
 // A frame that is promised but does not decode is replaced by the next one that does, and counted.
+// Motion clips that come from maps are left alone: md_map_clips.
 bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
                       uint64_t key, const md_video_limits *limits, md_sample_out *out, md_fault *f);
 
@@ -222,6 +235,7 @@ typedef struct md_data_item {
 typedef struct md_dataset {
   md_data_item *items;
   int num_items, cap_items;
+  const char *root;  // folder that relative paths of the set start from; "": none
   md_arena *arena;
 } md_dataset;
 typedef struct md_dataset_options {
@@ -301,7 +315,7 @@ typedef struct md_loader_options {
 typedef struct md_batch {
   int64_t first_sample;
   int size;
-  uint8_t *clip[MD_NUM_SLOTS];  // [B,3,T,H,W] visual, [B,1,T,S,S] motion (NULL without motion)
+  uint8_t *clip[MD_NUM_SLOTS];  // [B,3,T,H,W] visual, [B,P,T,S,S] motion (NULL without motion)
   // For vq, vk, applied in the compiled step:
   uint8_t *flip[2];     // [B] 0 or 1
   float *color[2];      // [B,3,3] md_look's

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/safetensors.h"
+#include "runtime/video/motion.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
@@ -198,6 +199,29 @@ START_TEST(other_modes_and_optimisers_train) {
     ck_assert(isfinite(logged("loss", 1)));
     md_diags_destroy(d);
   }
+  remove_folder();
+}
+END_TEST
+
+// Three planes of optical flow, from maps; a video without its map is replaced.
+START_TEST(flow_maps_are_trained_on) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  char maps[96], key[128], path[160];
+  snprintf(maps, sizeof maps, "%s/maps", folder);
+  snprintf(key, sizeof key, "data.maps=%s", maps);
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = data}, d);
+  md_maps_progress p;
+  md_maps_options o = {.set = s, .folder = maps, .kind = MD_MAP_FLOW, .short_side = 32, .jobs = 2};
+  ck_assert_msg(md_maps_make(&o, &p, d) && p.made == VIDEOS, "%s", md_diags_text(d));
+  snprintf(path, sizeof path, "%s/shapes_0000.mp4.mmap1", maps);
+  ck_assert_int_eq(unlink(path), 0);
+  char *extra[] = {key, "mclip.input=flow", "epochs=4", NULL};
+  md_status status = train(&(md_train_options){.max_steps = 2}, extra, d);
+  ck_assert_msg(status == MD_OK, "%s", md_diags_text(d));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "left out: motion map cannot be opened"));
+  md_diags_destroy(d);
+  md_dataset_destroy(s);
   remove_folder();
 }
 END_TEST
@@ -413,9 +437,10 @@ START_TEST(made_videos_are_the_same_each_time) {
 END_TEST
 
 SUITE_MAIN("train", three_steps_compiled, three_steps_interpreted, both_back_ends_agree,
-           other_modes_and_optimisers_train, supervised_training_wants_labels,
-           broken_videos_are_replaced_and_listed, orders_are_permutations_and_their_inverses,
-           weights_are_not_overwritten_silently, a_log_on_a_full_disk_stops_nothing,
-           sigterm_saves_and_exits_with_75, sigint_saves_and_exits_with_75,
-           sigusr1_saves_and_exits_with_75, a_loss_that_is_not_finite_ends_the_run,
-           a_dry_run_writes_nothing, made_videos_are_the_same_each_time)
+           other_modes_and_optimisers_train, flow_maps_are_trained_on,
+           supervised_training_wants_labels, broken_videos_are_replaced_and_listed,
+           orders_are_permutations_and_their_inverses, weights_are_not_overwritten_silently,
+           a_log_on_a_full_disk_stops_nothing, sigterm_saves_and_exits_with_75,
+           sigint_saves_and_exits_with_75, sigusr1_saves_and_exits_with_75,
+           a_loss_that_is_not_finite_ends_the_run, a_dry_run_writes_nothing,
+           made_videos_are_the_same_each_time)

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Motion clips from files of maps: what the settings ask for and whether the folder has it. A single
+// video without a usable map is the loader's business; here the mistakes that concern all of them.
+#include "runtime/train/train.h"
+
+#include "runtime/video/motion.h"
+
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+
+static int word_index(const md_config *c, const char *key, const char *const *words) {
+  int i = 0;
+  while (words[i] && strcmp(md_config_text(c, key), words[i]) != 0) i++;
+  MD_ASSERT(words[i], "%s is '%s'", key, md_config_text(c, key));
+  return i;
+}
+
+static md_map_kind kind_of(const md_config *c) {
+  return (md_map_kind)word_index(c, "mclip.input", md_map_kind_names);
+}
+
+// The command that makes what is missing, to be pasted.
+static void hint_command(const md_config *c, md_diags *d) {
+  const char *data = md_config_text(c, "data.train"), *maps = md_config_text(c, "data.maps");
+  const char *prefix = md_config_text(c, "data.prefix");
+  md_hint(d, "modistc dataset flow '%s'%s%s%s -o '%s' --kind=%s%s", *data ? data : "VIDEOS",
+          *prefix ? " --prefix='" : "", prefix, *prefix ? "'" : "", *maps ? maps : "maps",
+          md_map_kind_names[kind_of(c)], *maps ? "" : ", then data.maps=maps");
+}
+
+bool md_train_check_maps(const md_config *c, const md_step *s, md_diags *d) {
+  if (s->mode != MD_MODE_MODIST) return true;
+  const char *maps = md_config_text(c, "data.maps");
+  if (!*maps && kind_of(c) != MD_MAP_DIFF) {
+    md_error(d, E0853, md_config_place(c, "mclip.input"),
+             "mclip.input is %s, but data.maps is empty", md_map_kind_names[kind_of(c)]);
+    hint_command(c, d);
+    return false;
+  }
+  if (!*maps && md_config_given(c, "mclip.gamma") && md_config_float(c, "mclip.gamma") > 0 &&
+      md_config_bool(c, "clip.jitter")) {
+    md_error(d, E0854, md_config_place(c, "mclip.gamma"),
+             "mclip.gamma chooses clips by the scores of maps, but data.maps is empty");
+    hint_command(c, d);
+    return false;
+  }
+  struct stat st;
+  if (!*maps) return true;
+  if (stat(maps, &st) == 0 && S_ISDIR(st.st_mode)) return true;
+  bool is_there = stat(maps, &st) == 0;
+  md_error(d, E0850, MD_IN_FILE(maps), "folder of motion maps cannot be used: %s",
+           is_there ? "it is no folder" : strerrordesc_np(errno));
+  hint_command(c, d);
+  return false;
+}
+
+bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r, md_diags *d) {
+  static const char *const rules[] = {
+      [MD_GAMMA_MEAN] = "clip_mean", [MD_GAMMA_ALL] = "all", [MD_GAMMA_FIRST] = "first", NULL};
+  const char *folder = md_config_text(c, "data.maps");
+  if (!*folder) return true;
+  *r = (md_motion_rule){.maps = folder,
+                        .kind = kind_of(c),
+                        .gamma = md_config_float(c, "mclip.gamma"),
+                        .rule = (md_gamma_rule)word_index(c, "mclip.rule", rules)};
+  md_arena *a = md_arena_create();
+  md_map *found = NULL;
+  md_fault f = {0};
+  for (int i = 0; i < data->num_items && !found; i++)
+    found = md_map_open(md_map_path(a, folder, data, i), &f);
+  md_map_kind kind = found ? md_map_about(found)->kind : r->kind;
+  if (!found) {
+    md_error(d, f.code, MD_IN_FILE(md_map_path(a, folder, data, data->num_items - 1)), "%s",
+             f.text);
+    md_note(d, MD_NOWHERE, "nor has any other of %d videos its map", data->num_items);
+    hint_command(c, d);
+  } else if (kind != r->kind) {
+    md_error(d, E0851, md_config_place(c, "mclip.input"),
+             "mclip.input is %s, but '%s' holds %s maps", md_map_kind_names[r->kind], folder,
+             md_map_kind_names[kind]);
+    md_hint(d, "mclip.input=%s takes these", md_map_kind_names[kind]);
+  }
+  bool ok = found && kind == r->kind;
+  md_map_close(found);
+  md_arena_destroy(a);
+  return ok;
+}
