@@ -350,12 +350,13 @@ START_TEST(bf16_is_rounded_inside_of_a_region_too) {
   const char *text =
       "graph @g(%x: bf16[33], %y: bf16[33], %i: bf16[2,20,1,3,3], %w: bf16[20,20,1,1,1]) {\n"
       "  %a = add %x, %y : bf16[33]\n  %z = cast %a {to=f32}\n  %d = cast %a {to=f64}\n"
-      "  %k = constant {value=1.3} : bf16[33]\n  %m = add %a, %k\n  %n = cast %m {to=f32}\n"
+      "  %k = constant {value=1.25} : bf16[33]\n  %m = add %a, %k\n  %n = cast %m {to=f32}\n"
       "  %s = sub %m, %y\n  %v = reshape %s {shape=[3,11]}\n  %r = neg %v\n"
       "  %c = conv3d %i, %w\n  %dw = conv3d_wgrad %i, %i {shape=[20,20,1,1,1]}\n"
       "  %cd = cast %c {to=f32}\n  %e = cast %dw {to=f32}\n"
       "  %cb = cast %cd {to=bf16}\n  %eb = cast %e {to=bf16}\n  %cs = sub %c, %cb\n"
-      "  %es = sub %dw, %eb\n  return %z, %d, %n, %s, %r, %cs, %es\n}\n";
+      "  %es = sub %dw, %eb\n  %o = constant {value=1.3} : bf16[33]\n"
+      "  %p = cast %o {to=f32}\n  return %z, %d, %n, %s, %r, %cs, %es, %p\n}\n";
   for (int level = 0; level <= 2; level++)
     check_text(text, &(setup){.level = level, .bitwise = true});
 }
