@@ -94,6 +94,12 @@ bool md_in_epilogue(const md_region_view *r, const md_node *n) {
   return r->anchor && n != r->anchor && depends(r, n, r->anchor);
 }
 
+bool md_read_inside(const md_region_view *r, md_val v) {
+  for (int i = 0; i < r->num_nodes; i++)
+    if (listed(r->node[i]->in, r->node[i]->num_in, v)) return true;
+  return false;
+}
+
 // --- memory
 
 // Where a value lies: in a state or input (its value number), or in the arena (0).

@@ -25,6 +25,9 @@ bool md_is_output(const md_region_view *r, md_val v);
 // The node of this region that makes v, or NULL: v comes from outside (or is a constant).
 const md_node *md_inner(const md_region_view *r, md_val v);
 
+// Does a node of this region read v?
+bool md_read_inside(const md_region_view *r, md_val v);
+
 // Do a and b lie in overlapping memory? Without a place a value overlaps with itself only.
 bool md_shares_memory(const md_graph *g, md_val a, md_val b);
 // At the very same place?

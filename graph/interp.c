@@ -7,6 +7,8 @@
 // values: an update never sees another one.
 #include "graph/graph.h"
 
+#include "base/round.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,26 +34,11 @@ static int64_t place_of(const md_type *t, int64_t i) {
   return md_type_offset(t, idx);
 }
 
-static double rounded(md_dtype d, double x) {
-  if (d == MD_F32) return (double)(float)x;
-  if (d == MD_BF16) return (double)md_bf16_to_float(md_bf16_from_float((float)x));
-  return x;
-}
-
 // Integers keep their low bits; a bool is whether there are any.
 static int64_t narrowed(md_dtype d, int64_t x) {
   if (d == MD_I32) return (int64_t)(int32_t)(uint32_t)(uint64_t)x;
   if (d == MD_U8) return (int64_t)(uint8_t)(uint64_t)x;
   return d == MD_BOOL ? x != 0 : x;
-}
-
-// Toward zero; what does not fit becomes the nearest value that does, NaN becomes 0.
-static int64_t integer_from(md_dtype d, double x) {
-  if (isnan(x)) return 0;
-  if (d == MD_BOOL) return x != 0;
-  if (d == MD_I64) return x >= 0x1p63 ? INT64_MAX : x <= -0x1p63 ? INT64_MIN : (int64_t)x;
-  double low = d == MD_U8 ? 0 : (double)INT32_MIN, high = d == MD_U8 ? 255 : (double)INT32_MAX;
-  return (int64_t)fmin(fmax(x, low), high);
 }
 
 // --- pointwise ops
@@ -168,7 +155,7 @@ static void eval_pointwise(const md_node *n, const md_tensor **in, md_tensor **o
       real_formula(e, &n->attr, r, at, i, v);
       for (int k = 0; k < e->num_out; k++) {
         if (out[k]->f) out[k]->f[i] = v[e->out[k]];
-        else out[k]->i[i] = integer_from(out[k]->type.dtype, v[e->out[k]]);
+        else out[k]->i[i] = md_integer_of(out[k]->type.dtype, v[e->out[k]]);
       }
     }
     for (int a = y->rank - 1; a >= 0 && ++idx[a] == y->dim[a]; a--) idx[a] = 0;
@@ -181,7 +168,7 @@ static void fill_constant(md_tensor *t, double value) {
   int64_t n = md_elements(&t->type.shape);
   for (int64_t i = 0; i < n; i++) {
     if (t->f) t->f[i] = value;
-    else t->i[i] = integer_from(t->type.dtype, value);
+    else t->i[i] = md_integer_of(t->type.dtype, value);
   }
 }
 
@@ -332,7 +319,7 @@ void md_tensor_write(const md_tensor *t, void *dst) {
 
 void md_tensor_round(md_tensor *t) {
   int64_t n = md_elements(&t->type.shape);
-  for (int64_t i = 0; t->f && i < n; i++) t->f[i] = rounded(t->type.dtype, t->f[i]);
+  for (int64_t i = 0; t->f && i < n; i++) t->f[i] = md_rounded(t->type.dtype, t->f[i]);
 }
 
 void md_eval_node(const md_graph *g, const md_node *n, const md_tensor **in, md_tensor **out) {
@@ -433,6 +420,6 @@ void md_state_fill(const md_graph *g, md_val state, uint64_t seed, md_tensor *to
     md_tensor_round(to);
     return;
   }
-  for (int64_t i = 0; i < num; i++) to->i[i] = integer_from(to->type.dtype, values[i]);
+  for (int64_t i = 0; i < num; i++) to->i[i] = md_integer_of(to->type.dtype, values[i]);
   free(values);
 }

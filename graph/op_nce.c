@@ -4,7 +4,8 @@
 //   s_n = q.bank_n / tau, left out where bank row n is of the query's own video or empty (id -2)
 //   lse = ln sum_n e^s_n          dq = dlse/tau sum_n e^(s_n - lse) bank_n
 //
-// With every row left out lse is -inf: softplus(lse - positive) is then 0, and so is the gradient.
+// With every row left out lse is -inf: softplus(lse - positive) is then 0, and so is the gradient. A
+// logit of inf makes lse inf, a NaN makes it NaN, as in logsumexp.
 #include "graph/op_functions.h"
 
 #include <math.h>
@@ -44,13 +45,14 @@ void nce_lse_eval(md_eval *e) {
     for (int64_t n = 0; n < rows; n++) {
       if (left_out(ids[i], bank_ids[n])) continue;
       double s = dot(&q[i * dim], &bank[n * dim], dim) / tau;
-      if (s > top) {
+      if (s == -INFINITY) continue;  // adds nothing, and -inf - -inf has no value
+      if (s > top || isnan(s)) {
         sum *= exp(top - s);
         top = s;
       }
       sum += exp(s - top);
     }
-    e->out[0]->f[i] = top == -INFINITY ? -INFINITY : top + log(sum);
+    e->out[0]->f[i] = isinf(top) ? top : top + log(sum);
     e->out[1]->f[i] = top;
   }
 }

@@ -81,7 +81,33 @@ void cast_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
   if (md_dtype_is_float(from)) d[0] = md_cast(b, dy[0], from);
 }
 
-// With xhat = (x - mean) / sqrt(var + eps) and means over a group (spec §14):
+static bool is_moment(const md_builder *b, md_val v, int which, md_val x) {
+  const md_node *n = md_def(b->g, v);
+  return n->op == MD_OP_moments && v == n->out + (md_val)which && n->in[0] == x;
+}
+
+static void refuse_batch_stats(md_builder *b, const md_node *y) {
+  md_error(b->diags, E0350, y->place,
+           "batch_norm: no gradient: batch_stats is set, but mean and var are not the moments of "
+           "its x");
+  md_hint(b->diags,
+          "take both from one `moments` of x, or leave batch_stats out: mean and var have "
+          "gradients of their own then");
+  b->failed = true;
+}
+
+// Gradients of statistics that are operands like any others, [g,c]; `count` elements each:
+//   dmean = -gamma rstd sum dy        dvar = -1/2 gamma rstd^2 sum dy xhat
+static void statistics_grad(md_builder *b, const md_node *y, md_val mdy, md_val mdyx, double count,
+                            md_val *d) {
+  md_val var = y->in[4], gamma = y->in[1];
+  md_val rstd = unary(b, MD_OP_rsqrt, md_affine(b, var, 1, y->attr.batch_norm.eps));
+  md_val gain = md_mul(b, md_broadcast(b, gamma, md_shape_of(b, var), (md_dims){1, {1}}), rstd);
+  d[3] = scaled(b, md_mul(b, gain, mdy), -count);
+  d[4] = scaled(b, md_mul(b, md_mul(b, gain, rstd), mdyx), -count / 2);
+}
+
+// With xhat = (x - mean) rstd, rstd = 1 / sqrt(var + eps) and means over a group (spec §14):
 //   dgamma = sum dy xhat, dbeta = sum dy
 //   batch_stats:  dx = gamma rstd (dy - mean(dy) - xhat mean(dy xhat)); it is the whole dx, so mean
 //                 and var, which are moments of the same x, get nothing
@@ -93,7 +119,12 @@ void batch_norm_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *
 
   md_val mdy = md_add_node(b, MD_OP_batch_norm_sums, (md_val[]){dy[0], x, mean, var}, 4, &eps);
   md_val mdyx = md_result_of(b, mdy, 1);
-  if (y->attr.batch_norm.batch_stats) {
+  bool batch_stats = y->attr.batch_norm.batch_stats;
+  if (batch_stats && !(is_moment(b, mean, 0, x) && is_moment(b, var, 1, x))) {
+    refuse_batch_stats(b, y);
+    return;
+  }
+  if (batch_stats) {
     md_val in[] = {dy[0], x, gamma, mean, var, mdy, mdyx};
     d[0] = md_add_node(b, MD_OP_batch_norm_dx, in, 7, &eps);
   } else {
@@ -107,6 +138,7 @@ void batch_norm_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *
   double count = (double)(xs.dim[0] / ms.dim[0] * elements_from(&xs, 2));
   d[1] = scaled(b, md_sum(b, mdyx, (md_dims){1, {0}}), count);
   d[2] = scaled(b, md_sum(b, mdy, (md_dims){1, {0}}), count);
+  if (!batch_stats) statistics_grad(b, y, mdy, mdyx, count, d);
 }
 
 // ds = dz/tau where the entry is not masked. exp(mask(0)) is 1 there and 0 elsewhere.

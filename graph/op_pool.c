@@ -117,14 +117,24 @@ bool pool3d_grad_shape(md_infer *f) {
   return set_result(f, 0, md_in_dtype(f, 0), &x);
 }
 
-// An index outside of its plane, which only a wrong caller makes, is dropped.
+static bool in_window(const window *v, const int64_t at[3]) {
+  for (int i = 0; i < 3; i++)
+    if (at[i] < v->lo[i] || at[i] >= v->hi[i]) return false;
+  return true;
+}
+
+// An index outside of its window, which only a wrong caller makes, is dropped: each element of dx has
+// a few windows to look into.
 void max_pool3d_grad_eval(md_eval *e) {
-  int64_t plane = elements_from(&e->out[0]->type.shape, 2);
-  int64_t dy_plane = elements_from(&e->in[0]->type.shape, 2);
-  int64_t n = md_elements(&e->in[0]->type.shape);
+  const md_shape *dys = &e->in[0]->type.shape, *dxs = &e->out[0]->type.shape;
+  int64_t dy_plane = elements_from(dys, 2), dx_plane = elements_from(dxs, 2), n = md_elements(dys);
   for (int64_t i = 0; i < n; i++) {
-    int64_t at = e->in[1]->i[i];
-    if (at >= 0 && at < plane) e->out[0]->f[i / dy_plane * plane + at] += e->in[0]->f[i];
+    int64_t index = e->in[1]->i[i], at[3], from[3];
+    if (index < 0 || index >= dx_plane) continue;
+    place(dys, i % dy_plane, at);
+    place(dxs, index, from);
+    window v = window_at(&e->node->attr.pool3d, dxs, at);
+    if (in_window(&v, from)) e->out[0]->f[i / dy_plane * dx_plane + index] += e->in[0]->f[i];
   }
 }
 

@@ -86,6 +86,9 @@ static double norm(const double *x, int64_t n) {
   return sqrt(sum);
 }
 
+// The larger one, and NaN if the norm is NaN, which fmax would drop.
+static double at_least(double norm, double eps) { return norm < eps ? eps : norm; }
+
 void l2_normalize_grad_(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
   d[0] = md_add_node(b, MD_OP_l2_normalize_grad, (md_val[]){dy[0], y->in[0]}, 2, &y->attr);
 }
@@ -94,7 +97,7 @@ void l2_normalize_eval(md_eval *e) {
   rows r = rows_of(e->in[0]);
   for (int64_t i = 0; i < r.num; i++) {
     const double *x = &e->in[0]->f[i * r.len];
-    double length = fmax(norm(x, r.len), e->node->attr.f.value);
+    double length = at_least(norm(x, r.len), e->node->attr.f.value);
     for (int64_t j = 0; j < r.len; j++) e->out[0]->f[i * r.len + j] = x[j] / length;
   }
 }
@@ -105,7 +108,7 @@ void l2_normalize_grad_eval(md_eval *e) {
   for (int64_t i = 0; i < r.num; i++) {
     const double *dy = &e->in[0]->f[i * r.len], *x = &e->in[1]->f[i * r.len];
     double *dx = &e->out[0]->f[i * r.len], length = norm(x, r.len), along = 0;
-    double divisor = fmax(length, e->node->attr.f.value);
+    double divisor = at_least(length, e->node->attr.f.value);
     if (length >= e->node->attr.f.value) {
       for (int64_t j = 0; j < r.len; j++) along += dy[j] * (x[j] / divisor);
     }
@@ -124,6 +127,7 @@ void argmax_eval(md_eval *e) {
   }
 }
 
+// NaN beats every element, itself too: a row of NaN is no hit.
 void topk_hit_eval(md_eval *e) {
   rows r = rows_of(e->in[0]);
   for (int64_t i = 0; i < r.num; i++) {
@@ -131,7 +135,7 @@ void topk_hit_eval(md_eval *e) {
     int64_t label = e->in[1]->i[i], better = 0;
     if (label < 0 || label >= r.len) continue;
     for (int64_t j = 0; j < r.len; j++)
-      if (x[j] > x[label] || (x[j] == x[label] && j < label)) better++;
+      if (!(x[j] <= x[label]) || (x[j] == x[label] && j < label)) better++;
     e->out[0]->f[i] = better < e->node->attr.i.value ? 1 : 0;
   }
 }

@@ -16,8 +16,10 @@ static const md_option run_options[] = {
     {"steps", 'n', "N", "how many steps (1)"},
     {"threads", 'j', "N", "threads (all cores)"},
     {"seed", 0, "N", "of initial states and random inputs (0)"},
-    {"backend", 0, "NAME", "cpu (default) or interp: the slow, plain meaning of the graph"},
-    {"verify", 0, NULL, "check every kernel against the interpreter, fusion left on"},
+    {"backend", 0, "NAME",
+     "cpu (default) or interp: the slow, plain meaning; -O0 unless passes are asked for"},
+    {"verify", 0, NULL,
+     "check every kernel against the interpreter of the graph that the passes made"},
     {"verify-work", 0, "GFLOP",
      "above it only some channels of a convolution are checked (0.2); 0: never"},
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
@@ -215,6 +217,14 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   return true;
 }
 
+static bool asks_for_passes(const md_cli *cli) {
+  static const char *const options[] = {"opt-level",      "passes",        "disable-pass",
+                                        "print-ir-after", "print-changed", "max-rewrites"};
+  for (int i = 0; i < MD_COUNT(options); i++)
+    if (md_cli_has(cli, options[i])) return true;
+  return false;
+}
+
 static md_status run(md_cli *cli) {
   static const char *const backends[] = {"cpu", "interp", NULL};
   if (!md_cli_args(cli, 1, 64, "takes an artefact, a model, a graph text or a plug-in"))
@@ -232,6 +242,8 @@ static md_status run(md_cli *cli) {
       !md_source_passes(cli, &o.passes))
     return MD_ERR_USAGE;
   o.backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
+  // A wrong rewrite would change what it is compared with.
+  if (o.backend == MD_BACKEND_INTERP && !asks_for_passes(cli)) o.passes.level = 0;
   o.threads = (int)threads;
   o.seed = (uint64_t)seed;
   const char *what = cli->arg[0];

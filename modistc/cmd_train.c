@@ -13,7 +13,7 @@ static const md_option train_options[] = {
     {"max-steps", 0, "N", "stop after N steps; the learning rate goes as for the whole run"},
     {"overwrite", 0, NULL, "replace the weights that run.dir may hold"},
     {"resume", 0, "[=PATH]", "go on from saved weights (comes later)"},
-    {"backend", 0, "NAME", "cpu (default) or interp: the slow, plain meaning of the graph"},
+    {"backend", 0, "NAME", "cpu (default) or interp: the slow interpreter, behind the same passes"},
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
     {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},

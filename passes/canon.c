@@ -4,13 +4,15 @@
 //
 //   x + 0 = x - 0 = x * 1 = x / 1 = x       f(f(x)) = f(x) for idempotent f, -(-x) = x
 //   x * c, x + c = affine(x)                affine(affine(x)) = affine(x)
-//   cast to the same type = x               cast(cast(x)) = cast(x) where the inner one is exact
+//   cast to the same type = x               cast(cast(x)) = cast(x) where the inner one is exact and
+//                                           the outer one saturates neither or both
 //   reshape(reshape(x)), transpose(transpose(x)), slice(slice(x)), broadcast(broadcast(x)): one view
 //   views that change nothing = x           slice(concat(x, y)) = slice of the one it lies in
 //   view(cast(x)) = cast(view(x)) where the cast widens: less to move, and the view is of a leaf
 //   sums over axes of size 1 = reshape      concat(x) = x, pad by 0 = x
 //
-// Not bitwise: -0 + 0 is 0, and two affine steps round twice.
+// Not bitwise: -0 + 0 is 0, two affine steps round twice, and a factor or summand of bf16 is not
+// rounded when it becomes an attribute.
 #include "passes/passes.h"
 
 static const md_node *def(md_rewriter *r, md_val v) { return md_def(r->b.g, md_mapped(r, v)); }
@@ -117,7 +119,13 @@ static md_val canon_cast(md_rewriter *r, const md_node *n) {
   const md_node *inner = def(r, n->in[0]);
   if (inner->op != MD_OP_cast) return md_copy_node(r, n);
   md_dtype from = md_type_in(r->b.g, inner->in[0])->dtype;
-  if (!holds(md_type_in(r->old, n->in[0])->dtype, from)) return md_keep(r, "the inner cast rounds");
+  md_dtype between = md_type_in(r->old, n->in[0])->dtype;
+  if (!holds(between, from)) return md_keep(r, "the inner cast rounds");
+  // Floats that do not fit into an integer saturate, integers wrap; a bool asks for 0 either way.
+  bool saturates = md_dtype_is_float(between) && !md_dtype_is_float(from) &&
+                   !md_dtype_is_float(to) && to != MD_BOOL;
+  if (saturates && !holds(to, from))
+    return md_keep(r, "without the inner cast the outer one wraps");
   return from == to ? inner->in[0] : md_cast(&r->b, inner->in[0], to);
 }
 

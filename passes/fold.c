@@ -8,25 +8,15 @@
 // round within a formula, folding rounds its result once.
 #include "passes/passes.h"
 
+#include "base/round.h"
+
 #include <math.h>
 
-// v as the dtype holds it; false when it does not.
+// v as the dtype holds it. False: integers that do not fit, which saturate or wrap as the op says.
 static bool round_to(md_dtype d, double v, double *out) {
-  static const struct {
-    double lo, hi;
-  } range[MD_NUM_DTYPES] = {[MD_I32] = {INT32_MIN, INT32_MAX},
-                            [MD_I64] = {-0x1p53, 0x1p53},
-                            [MD_U8] = {0, UINT8_MAX},
-                            [MD_BOOL] = {0, 1}};
+  *out = md_rounded(d, v);
   if (isnan(v)) return false;
-  if (d == MD_F64) *out = v;
-  else if (d == MD_F32) *out = (double)(float)v;
-  else if (d == MD_BF16) *out = (double)md_bf16_to_float(md_bf16_from_float((float)v));
-  else {
-    *out = trunc(v);
-    return *out >= range[d].lo && *out <= range[d].hi;
-  }
-  return true;
+  return md_dtype_is_float(d) || d == MD_BOOL || (*out == trunc(v) && fabs(v) <= 0x1p53);
 }
 
 static bool constant_operands(md_rewriter *r, const md_node *n, double *value) {
@@ -34,7 +24,7 @@ static bool constant_operands(md_rewriter *r, const md_node *n, double *value) {
     if (n->in[i] == MD_NONE) return false;
     const md_node *from = md_def(r->b.g, md_mapped(r, n->in[i]));
     if (from->op != MD_OP_constant) return false;
-    value[i] = from->attr.value.value;
+    value[i] = md_rounded(md_type_in(r->b.g, from->out)->dtype, from->attr.value.value);
   }
   return n->num_in > 0;
 }

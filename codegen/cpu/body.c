@@ -3,6 +3,8 @@
 // maps of views. A value of the region is never read from memory here, so fusion costs nothing.
 #include "codegen/cpu/place.h"
 
+#include "base/round.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -146,15 +148,21 @@ static step apply(const formula *f, const md_expr_node *x, const step *s) {
   return r;
 }
 
-// Compute types are wider than u8 and bool; casts to bf16 round where they stand.
-static md_ir settle(md_emit *e, const md_node *n, md_dtype d, md_ir v) {
-  if (d == MD_U8) return LLVMBuildAnd(e->b, v, md_const_like(e, v, 255), "");
-  if (d == MD_BOOL) {
-    md_ir set = LLVMBuildICmp(e->b, LLVMIntNE, v, md_zero(LLVMTypeOf(v)), "");
-    return md_convert(e, set, e->i32);
+// Result v as its element type holds it. Compute types are wider than u8, bool and bf16; what only
+// goes to memory is rounded to bf16 there.
+static md_ir settle(const formula *f, const md_region_view *r, md_val v, const step *s) {
+  md_emit *e = f->e;
+  md_dtype d = md_type_in(r->g, v)->dtype;
+  LLVMTypeRef type = md_compute_type(e, d);
+  if (s->known) return md_const(e, type, f->lanes, md_rounded(d, s->number));
+  if (d == MD_BOOL) return md_convert(e, truth(f, s), type);
+  md_ir x = as(f, s, type);
+  if (d == MD_U8) {
+    md_ir most = md_const_like(e, x, UINT8_MAX);
+    return is_int(md_scalar_type(s->ir)) ? LLVMBuildAnd(e->b, x, most, "")
+                                         : md_imin(e, md_imax(e, x, md_zero(LLVMTypeOf(x))), most);
   }
-  if (d == MD_BF16 && n->op == MD_OP_cast) return md_round_bf16(e, v);
-  return v;
+  return d == MD_BF16 && md_read_inside(r, v) ? md_round_bf16(e, x) : x;
 }
 
 // --- values
@@ -203,8 +211,7 @@ static void make_pointwise(md_body *b, const md_node *n, const md_spot *at) {
   for (int i = 0; i < x->num; i++) s[i] = apply(&f, &x->node[i], s);
   for (int i = 0; i < x->num_out; i++) {
     md_val v = n->out + (md_val)i;
-    md_dtype to = md_type_in(g, v)->dtype;
-    md_ir ir = settle(e, n, to, as(&f, &s[x->out[i]], md_compute_type(e, to)));
+    md_ir ir = settle(&f, b->k->r, v, &s[x->out[i]]);
     name_result(b, n, ir);
     remember(b, v, at, ir);
   }
@@ -248,7 +255,8 @@ static md_ir value_at(md_body *b, md_val v, const md_spot *at) {
   if (ir) return ir;
   const md_node *n = md_def(g, v);
   if (n->op == MD_OP_constant) {
-    return md_const(e, md_compute_type(e, md_type_in(g, v)->dtype), at->lanes, n->attr.value.value);
+    md_dtype d = md_type_in(g, v)->dtype;
+    return md_const(e, md_compute_type(e, d), at->lanes, md_rounded(d, n->attr.value.value));
   }
   if (!md_inner(b->k->r, v) || md_kernel_is_ready(b->k, v)) {
     ir = load(b, v, at);

@@ -3,6 +3,8 @@
 // where it has them) -> code. Jobs know nothing of each other, so threads share them.
 #include "codegen/cpu/assemble.h"
 
+#include "base/round.h"
+
 #include <llvm-c/Analysis.h>
 #include <llvm-c/BitWriter.h>
 #include <stdlib.h>
@@ -60,7 +62,7 @@ static void emit_snapshot(md_kernel *k) {
   if (k->r->num_inputs) {
     md_store(e, t->dtype, arg[1], l.i, md_load(e, t->dtype, arg[0], l.i, 1, NULL), NULL);
   } else {
-    double value = md_def(k->r->g, v)->attr.value.value;
+    double value = md_rounded(t->dtype, md_def(k->r->g, v)->attr.value.value);
     md_store(e, t->dtype, arg[0], l.i, md_const(e, md_compute_type(e, t->dtype), 1, value), NULL);
   }
   md_loop_end(e, &l);

@@ -315,8 +315,7 @@ static void finish(const Dense *s, int blocks, md_ir block) {
       md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
       v = md_fadd(e, v, md_body_value(&body, c->bias, &channel));
     }
-    if (c->dtype == MD_BF16) v = md_round_bf16(e, v);
-    md_body_set(&body, c->dst, v);
+    md_finish_set(&body, c->dst, v);
     // A result may lie over a tensor that the others read: all is read before anything is stored.
     md_sums_add(s->sums, 0, &body, &p);
     md_finish_store(&body, &p);

@@ -179,7 +179,7 @@ static void emit_merge(const Wgrad *g) {
   md_body body;
   md_body_init(&body, k);
   md_point p = md_point_of(5, at, 0, c->lanes, mask);
-  md_body_set(&body, c->w, sum);
+  md_finish_set(&body, c->w, sum);
   md_finish_store(&body, &p);
   md_loop_end(e, &tap);
   md_loop_end(e, &i);

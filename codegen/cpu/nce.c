@@ -305,12 +305,16 @@ static void merge_lse(const Nce *s, int64_t tops, int64_t sums) {
   md_ir part = md_load(e, MD_F64, sum_at, off, s->lanes, NULL);
   md_set(e, sum, md_fma(e, part, md_exp_of(e, md_fsub(e, x, now)), md_get(e, sum)));
   md_loop_end(e, &i);
-  md_ir result = md_fadd(e, md_get(e, top), md_log_of(e, md_get(e, sum)));
+  // An infinite maximum is the result: inf - inf has spoilt the sum.
+  md_ir high = md_get(e, top), size = md_intrinsic(e, "llvm.fabs", &high, 1, LLVMTypeOf(high));
+  md_ir infinite = LLVMBuildFCmp(e->b, LLVMRealOEQ, size, md_const_like(e, size, INFINITY), "");
+  md_ir result = md_fadd(e, high, md_log_of(e, md_get(e, sum)));
+  result = md_select(e, infinite, high, result);
   md_point p = md_point_of(1, &at, 0, s->lanes, query_mask(s, v.i));
   md_body b;
   md_body_init(&b, k);
   md_finish_set(&b, lse, md_convert(e, result, s->type));
-  md_finish_set(&b, lse + 1, md_convert(e, md_get(e, top), s->type));
+  md_finish_set(&b, lse + 1, md_convert(e, high, s->type));
   md_finish_store(&b, &p);
   md_loop_end(e, &v);
   md_phase_end(k);

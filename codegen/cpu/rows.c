@@ -386,7 +386,8 @@ static void join_beaten(void *ctx, const Row *r, md_ir x, const md_point *p) {
   md_ir own = md_splat(e, s->by, p->lanes);
   md_ir equal = LLVMBuildFCmp(e->b, LLVMRealOEQ, x, own, "");
   md_ir before = md_ilt(e, columns(r, e->i64, p), md_splat(e, s->label, p->lanes));
-  md_ir better = LLVMBuildOr(e->b, md_flt(e, own, x), LLVMBuildAnd(e->b, equal, before, ""), "");
+  md_ir beats = LLVMBuildFCmp(e->b, LLVMRealUGT, x, own, "");  // as NaN does
+  md_ir better = LLVMBuildOr(e->b, beats, LLVMBuildAnd(e->b, equal, before, ""), "");
   if (p->mask) better = LLVMBuildAnd(e->b, better, p->mask, "");
   md_set(e, s->num, md_iadd(e, md_get(e, s->num), md_convert(e, better, e->i64)));
 }

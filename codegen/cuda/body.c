@@ -3,6 +3,8 @@
 // of views. A value of the region is never read from memory here unless an earlier kernel made it.
 #include "codegen/cuda/gen.h"
 
+#include "base/round.h"
+
 #include <string.h>
 
 struct md_cu_memo {
@@ -83,7 +85,7 @@ md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
   md_cu_term r = {.type = md_cu_compute_type(dtype)};
   if (n->op == MD_OP_constant) {
     r.known = true;
-    r.number = n->attr.value.value;
+    r.number = md_rounded(dtype, n->attr.value.value);
     r.text = md_cu_literal(k->w->arena, r.type, r.number);
     return r;
   }

@@ -3,6 +3,8 @@
 // twice gets a name. Integer arithmetic wraps: it is written in unsigned types.
 #include "codegen/cuda/gen.h"
 
+#include "base/round.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -166,19 +168,22 @@ static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_ter
   }
 }
 
-// The value as its element type holds it: u8 and bool are computed as int; casts to bf16 round.
-static const char *settle(const formula *f, md_dtype d, const md_cu_term *t) {
+// Result v as its element type holds it: u8 and bool are computed as int, bf16 as float. What only
+// goes to memory is rounded to bf16 there.
+static const char *settle(const formula *f, md_val v, const md_cu_term *t) {
+  const md_region_view *r = f->k->w->r;
+  md_dtype d = md_type_in(r->g, v)->dtype;
   md_cu_type type = md_cu_compute_type(d);
+  if (t->known) return md_cu_literal(f->a, type, md_rounded(d, t->number));
   if (d == MD_BOOL) return md_format(f->a, "(%s ? 1 : 0)", md_cu_as(f->a, t, MD_CU_COND));
   if (d == MD_U8) {
-    if (t->known || t->type == MD_CU_FLOAT)
+    if (t->type == MD_CU_FLOAT)
       return md_format(f->a, "md_f2u8(%s)", md_cu_as(f->a, t, MD_CU_FLOAT));
     return md_format(f->a, "(%s & 255)", md_cu_as(f->a, t, MD_CU_INT));
   }
   const char *text = md_cu_as(f->a, t, type);
-  if (d == MD_BF16 && f->node->op == MD_OP_cast && !t->known)
-    return md_format(f->a, "md_bf2f(md_f2bf(%s))", text);
-  return text;
+  bool rounds = d == MD_BF16 && md_read_inside(r, v);
+  return rounds ? md_format(f->a, "md_bf2f(md_f2bf(%s))", text) : text;
 }
 
 static void count_uses(const md_expr *e, int *uses) {
@@ -210,6 +215,5 @@ void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_
     md_cu_line(k, NULL, "const %s %s = %s;", md_cu_type_name(s[i].type), name, s[i].text);
     s[i].text = name;
   }
-  for (int i = 0; i < e->num_out; i++)
-    result[i] = settle(&f, md_type_in(g, n->out + (md_val)i)->dtype, &s[e->out[i]]);
+  for (int i = 0; i < e->num_out; i++) result[i] = settle(&f, n->out + (md_val)i, &s[e->out[i]]);
 }

@@ -225,7 +225,8 @@ static void lse_merge(Nce *s, int64_t tops, int64_t sums) {
   md_cu_close(k, loop);
   md_val lse = s->node->out;
   md_cu_spot at = md_cu_spot_flat(&md_type_in(s->w->r->g, lse)->shape, "q");
-  md_cu_store(k, lse, &at, "(float)((double)high + md_logd(total))");
+  md_cu_line(k, "inf - inf has spoilt the sum", "const int infinite = md_abs(high) == MD_INF;");
+  md_cu_store(k, lse, &at, "(infinite ? high : (float)((double)high + md_logd(total)))");
   md_cu_store(k, lse + 1, &at, "high");
   md_cu_close(k, in);
   md_cu_end(k, md_ceil_div(s->queries, MD_CU_THREADS));

@@ -2,7 +2,8 @@
 // Element types: their table, and one element at a time as a double.
 #include "runtime/exec/exec.h"
 
-#include <math.h>
+#include "base/round.h"
+
 #include <string.h>
 
 // clang-format off
@@ -14,14 +15,6 @@ static const struct { const char *name; int64_t bytes; bool is_float; } elements
 // clang-format on
 
 static bool is_element(md_dtype t) { return t > MD_NO_DTYPE && t < MD_NUM_DTYPES; }
-
-// The nearest integer that lies in [lo, hi]; NaN is 0.
-static int64_t saturated(double x, int64_t lo, int64_t hi) {
-  if (isnan(x)) return 0;
-  if (x <= (double)lo) return lo;
-  if (x >= (double)hi) return hi;
-  return llrint(x);
-}
 
 int64_t md_element_bytes(md_dtype t) { return is_element(t) ? elements[t].bytes : 0; }
 
@@ -55,10 +48,10 @@ void md_element_store(md_dtype t, void *to, int64_t i, double x) {
   case MD_F32: ((float *)to)[i] = (float)x; return;
   case MD_BF16: ((uint16_t *)to)[i] = md_bf16_from_float((float)x); return;
   case MD_F64: ((double *)to)[i] = x; return;
-  case MD_I32: ((int32_t *)to)[i] = (int32_t)saturated(x, INT32_MIN, INT32_MAX); return;
-  case MD_I64: ((int64_t *)to)[i] = saturated(x, INT64_MIN, INT64_MAX); return;
-  case MD_U8: ((uint8_t *)to)[i] = (uint8_t)saturated(x, 0, UINT8_MAX); return;
-  case MD_BOOL: ((uint8_t *)to)[i] = x != 0; return;
+  case MD_I32: ((int32_t *)to)[i] = (int32_t)md_integer_of(t, x); return;
+  case MD_I64: ((int64_t *)to)[i] = md_integer_of(t, x); return;
+  case MD_U8:
+  case MD_BOOL: ((uint8_t *)to)[i] = (uint8_t)md_integer_of(t, x); return;
   case MD_NO_DTYPE:
   case MD_NUM_DTYPES: break;
   }

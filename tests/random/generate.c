@@ -43,10 +43,9 @@ static void add_move(md_gen *g, int *left) {
 
 // --- loss, gradients, updates
 
-// Operands that a gradient takes for constants: the bank, frozen statistics.
+// The operand that a gradient takes for a constant: the bank.
 static bool is_constant(const md_node *n, int operand) {
-  if (n->op == MD_OP_nce_lse) return operand == 2;
-  return n->op == MD_OP_batch_norm && !n->attr.batch_norm.batch_stats && operand >= 3;
+  return n->op == MD_OP_nce_lse && operand == 2;
 }
 
 // Leaves from which a gradient can come: their every path to the loss has one, and with `exact` the

@@ -113,11 +113,11 @@ static bool less_near(const md_node *n, const Operand *x, md_tensor *const *valu
   return false;
 }
 
-// Truncation jumps at integers but 0.
-static bool truncation_near(const Operand *x) {
+// Truncation jumps at integers but 0, within the range of the type.
+static bool truncation_near(const Operand *x, md_dtype d) {
   for (int64_t i = 0; i < x->num; i++) {
     double to = rint(x->x[i]), away = fabs(x->x[i] - to);
-    if (to == 0) continue;
+    if (to == 0 || (d == MD_U8 && (to < 0 || to > 255))) continue;
     if (away == 0 ? bound_at(x, i) > 0 : away < fmax(1e-6, bound_at(x, i))) return true;
   }
   return false;
@@ -142,7 +142,10 @@ static bool node_near(const md_graph *g, const md_node *n, md_tensor *const *val
   case MD_OP_topk_hit: return rows_near(n, &x, value);
   case MD_OP_less: return less_near(n, &x, value, bound);
   case MD_OP_max_pool3d: return windows_near(n, &x, value);
-  case MD_OP_cast: return to_integer && truncation_near(&x);
+  case MD_OP_cast: {
+    md_dtype d = value[n->out]->type.dtype;
+    return to_integer && (d == MD_BOOL ? any_near(&x, 0) : truncation_near(&x, d));
+  }
   default: return false;
   }
 }

@@ -328,8 +328,8 @@ void md_random_data(md_gen *g) {
 
 void md_random_integer(md_gen *g) {
   md_type t = md_gen_type(g, 1 + (int)md_roll(g->dice, 4));
-  static const md_dtype dtype[] = {MD_I32, MD_I64, MD_U8};
-  switch (md_roll(g->dice, md_gen_may_jump(g) ? 4 : 3)) {
+  static const md_dtype dtype[] = {MD_I32, MD_I64, MD_U8}, narrow[] = {MD_I32, MD_U8, MD_BOOL};
+  switch (md_roll(g->dice, md_gen_may_jump(g) ? 5 : 4)) {
   case 0: {
     t.dtype = dtype[md_roll(g->dice, MD_COUNT(dtype))];
     static const md_op op[] = {MD_OP_add, MD_OP_sub, MD_OP_mul};
@@ -355,11 +355,22 @@ void md_random_integer(md_gen *g) {
                   fmax(md_gen_size(g, x), md_gen_size(g, y)));
     return;
   }
-  default: {
+  case 3: {  // -200 .. 600 on a detour over f64: u8 saturates there, and wraps without it
+    t.dtype = MD_I32;
+    md_val x = md_mul(&g->b, md_gen_leaf(g, "int", t), md_constant(&g->b, t, 100));
+    md_dtype to = narrow[md_roll(g->dice, MD_COUNT(narrow))];
+    md_val y = md_gen_keep(g, md_cast(&g->b, md_cast(&g->b, x, MD_F64), to), 1);
+    md_gen_keep(g, md_affine(&g->b, md_cast(&g->b, y, g->dtype), 1.0 / 256, 0), 3);
+    return;
+  }
+  default: {  // floats on both sides of what the type holds
     md_val x = md_gen_pick(g, 0);
-    md_val y = md_cast(&g->b, md_affine(&g->b, x, 11.7, 0), MD_I32);
+    md_dtype to = narrow[md_roll(g->dice, MD_COUNT(narrow))];
+    bool byte = to == MD_U8;
+    md_val y = md_cast(&g->b, md_affine(&g->b, x, byte ? 90 : 11.7, byte ? 100 : 0), to);
     md_gen_keep(g, y, 1);
-    md_gen_keep(g, md_cast(&g->b, y, g->dtype), 12 * md_gen_size(g, x));
+    md_gen_keep(g, md_affine(&g->b, md_cast(&g->b, y, g->dtype), 1.0 / 16, 0),
+                byte ? 16 : md_gen_size(g, x));
   }
   }
 }

@@ -67,8 +67,9 @@ static bool is_exact(const md_graph *g, const md_node *n) {
   case MD_OP_topk_hit: return true;
   case MD_OP_constant: return (double)(float)n->attr.value.value == n->attr.value.value;
   case MD_OP_cast: {
-    double from = md_epsilon(md_type_in(g, n->in[0])->dtype);
-    return from >= md_epsilon(md_type_in(g, n->out)->dtype);
+    md_dtype from = md_type_in(g, n->in[0])->dtype, to = md_type_in(g, n->out)->dtype;
+    if (from == MD_I32 && to == MD_F64) return true;
+    return md_epsilon(from) >= md_epsilon(to);
   }
   default: return md_ops[n->op].role == MD_VIEW || md_ops[n->op].role == MD_LEAF;
   }

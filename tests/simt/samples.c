@@ -50,6 +50,16 @@ static const struct {
      "  %e = cast %b {to=u8}\n  %f = flip_select %x, %y, %u\n  %g = cast %a {to=i64}\n"
      "  %h = cast %f {to=i32}\n  %o = cast %i {to=bool}\n  return %a, %b, %d, %e, %f, %g, %h, "
      "%o\n}\n"},
+    {"values as narrow types hold them",
+     "graph @s(%x: f32[37], %l: i64[37], %i: i32[37]) {\n"
+     "  %a = affine %x {scale=300}\n  %u = cast %a {to=u8}\n  %b = cast %x {to=bool}\n"
+     "  %k = constant {value=4294967296} : i64[37]\n  %m = mul %l, %k\n  %c = cast %m {to=bool}\n"
+     "  %n = constant {value=300} : i32[37]\n  %o = mul %i, %n\n  %p = cast %o {to=f32}\n"
+     "  %q = cast %p {to=u8}\n  %r = cast %o {to=u8}\n  %f = constant {value=255} : u8[37]\n"
+     "  %g = add %r, %f\n  return %u, %b, %c, %q, %r, %g\n}\n"},
+    {"bf16 read again where it was made",
+     "graph @s(%x: bf16[37], %y: bf16[37]) {\n  %k = constant {value=1.3} : bf16[37]\n"
+     "  %a = add %x, %y\n  %b = mul %a, %k\n  %z = cast %b {to=f32}\n  return %a, %z\n}\n"},
     {"random numbers",
      "graph @s(%x: f32[3,50], %k: i64[3,50]) {\n  %y = dropout %x, %k {p=0.5}\n  return %y\n}\n"},
     {"states updated in place",

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "base/base.h"
 
+#include "base/round.h"
+
 #include "suite.h"
 
 #include <float.h>
@@ -184,6 +186,24 @@ START_TEST(bf16_rounds_to_nearest_even) {
 END_TEST
 
 // From an independent implementation in Python.
+START_TEST(element_types_hold_the_nearest_they_can) {
+  ck_assert_int_eq(md_integer_of(MD_I32, 2.7), 2);
+  ck_assert_int_eq(md_integer_of(MD_I32, -2.7), -2);
+  ck_assert_int_eq(md_integer_of(MD_I32, 1e10), INT32_MAX);
+  ck_assert_int_eq(md_integer_of(MD_I64, -INFINITY), INT64_MIN);
+  ck_assert_int_eq(md_integer_of(MD_I64, NAN), 0);
+  ck_assert_int_eq(md_integer_of(MD_U8, 300), 255);
+  ck_assert_int_eq(md_integer_of(MD_U8, -5), 0);
+  ck_assert_int_eq(md_integer_of(MD_BOOL, 0.5), 1);
+  ck_assert_int_eq(md_integer_of(MD_BOOL, -0.0), 0);
+  ck_assert_int_eq(md_integer_of(MD_BOOL, NAN), 1);
+  ck_assert(md_rounded(MD_BF16, 1.3) == 1.296875);
+  ck_assert(md_rounded(MD_F32, 0.1) == (double)0.1f);
+  ck_assert(md_rounded(MD_F64, 0.1) == 0.1);
+  ck_assert(md_rounded(MD_U8, 41.9) == 41);
+}
+END_TEST
+
 START_TEST(hash_gives_the_numbers_of_the_golden_sets) {
   uint64_t x1 = md_hash_key("x", 1), conv = md_hash_key("conv1.weight", 7);
   ck_assert_uint_eq(x1, 0x7ed6bf7e5790fa04);
@@ -326,8 +346,9 @@ SUITE_MAIN("base", memory_is_zeroed_aligned_and_apart, reset_frees_and_memory_is
            integers_take_the_whole_string, floats_take_the_whole_string,
            float_text_is_short_and_reads_back_to_the_same_bits,
            bytes_are_shown_with_the_unit_that_fits, bf16_rounds_to_nearest_even,
-           hash_gives_the_numbers_of_the_golden_sets, normal_numbers_have_mean_0_and_variance_1,
-           digest_is_xxh3_128, pushed_items_stay_in_order, text_grows_and_keeps_bytes,
+           element_types_hold_the_nearest_they_can, hash_gives_the_numbers_of_the_golden_sets,
+           normal_numbers_have_mean_0_and_variance_1, digest_is_xxh3_128,
+           pushed_items_stay_in_order, text_grows_and_keeps_bytes,
            nearest_finds_slips_and_nothing_else, utf8_refuses_what_is_not_utf8,
            cleaned_text_cannot_steer_a_terminal, json_needs_no_care_about_commas_and_escapes,
            json_is_indented_unless_compact, clock_goes_forward)

@@ -196,12 +196,10 @@ static int64_t largest_sample(const char *text) {
   return most;
 }
 
-// Operands that only another op can make: places inside of their windows, an lse that is no smaller
-// than the logits (a smaller one asks for e^(z - lse) beyond the range of f32). Both gradients run
-// behind those ops, in pools_of_any_window_are_right and infonce_streams_banks_of_any_size.
-static bool needs_its_forward(int op) {
-  return op == MD_OP_max_pool3d_grad || op == MD_OP_nce_lse_grad;
-}
+// An operand that only another op can make: an lse that is no smaller than the logits (a smaller one
+// asks for e^(z - lse) beyond the range of f32). The gradient runs behind that op, in
+// infonce_streams_banks_of_any_size.
+static bool needs_its_forward(int op) { return op == MD_OP_nce_lse_grad; }
 
 // No sum is longer than the largest tensor.
 START_TEST(samples_of_every_op_agree_with_one_thread_and_two) {
@@ -426,6 +424,27 @@ START_TEST(rows_take_what_surrounds_them) {
 }
 END_TEST
 
+// Logarithms of half of the elements are NaN: in some rows some, in the last operand all.
+START_TEST(nan_comes_through_rows_and_banks) {
+  check_everywhere("graph @g(%x: f32[40,3], %l: i32[40], %bank: f32[70,3], %ids: i32[70]) {\n"
+                   "  %n = log %x\n  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n"
+                   "  %a = l2_normalize %n\n  %b = l2_normalize_grad %x, %n\n"
+                   "  %c = topk_hit %n, %l {k=2}\n  %d = topk_hit %all, %l\n"
+                   "  %e, %f = nce_lse %n, %l, %bank, %ids\n  %g = logsumexp %n\n"
+                   "  return %a, %b, %c, %d, %e, %f, %g\n}\n",
+                   70, 1);
+}
+END_TEST
+
+// One column, so that a logit is inf or -inf but never inf - inf.
+START_TEST(an_infinite_logit_gives_infinity) {
+  check_everywhere("graph @g(%x: f32[20,1], %l: i32[20], %bank: f32[70,1], %ids: i32[70]) {\n"
+                   "  %big = affine %x {scale=1000}\n  %q = exp %big\n"
+                   "  %e, %f = nce_lse %q, %l, %bank, %ids\n  return %e, %f\n}\n",
+                   70, 1);
+}
+END_TEST
+
 START_TEST(rows_of_infinities_have_their_limits) {
   check_everywhere("graph @g(%x: f32[4,21]) {\n  %i = constant {value=inf} : f32[4,21]\n"
                    "  %n = neg %i\n  %a = logsumexp %n\n  %b = logsumexp %i\n"
@@ -575,7 +594,8 @@ SUITE_MAIN("cpu_ops", samples_of_every_op_agree_with_one_thread_and_two,
            a_bank_without_negatives_gives_minus_infinity, no_gradient_flows_from_minus_infinity,
            pools_of_any_window_are_right, pools_of_other_types_are_right,
            rows_of_any_length_are_right, rows_take_what_surrounds_them,
-           rows_of_infinities_have_their_limits, pieces_begin_anywhere,
+           rows_of_infinities_have_their_limits, nan_comes_through_rows_and_banks,
+           an_infinite_logit_gives_infinity, pieces_begin_anywhere,
            pieces_of_blocked_channels_are_right, rows_move_by_index,
            the_ring_is_pushed_in_place_and_elsewhere, views_of_their_own_are_copies,
            pictures_are_filtered_as_the_interpreter_says,

@@ -229,7 +229,7 @@ START_TEST(casts_round_wrap_and_saturate) {
   step(&f);
   expect(&f, i, VALUES(2, -2, 300, INT32_MIN, 0, 0));
   expect(&f, u, VALUES(2, 0, 255, 0, 0, 0));
-  expect(&f, b, VALUES(1, 1, 1, 1, 0, 0));
+  expect(&f, b, VALUES(1, 1, 1, 1, 0, 1));  // NaN is not 0
   expect(&f, low, VALUES(1, INT32_MAX));
   expect(&f, sum, VALUES(2, -2));
   finish(&f);
@@ -372,6 +372,92 @@ START_TEST(max_pool_gives_ties_to_the_first_and_nothing_to_padding) {
   step(&f);
   expect(&f, y, VALUES(-1, -1, -1, -1));
   expect(&f, index, VALUES(0, 4, 4, 4));
+  finish(&f);
+}
+END_TEST
+
+// With given statistics all five operands have a gradient.
+START_TEST(given_statistics_have_gradients_of_their_own) {
+  static const char *const names[] = {"x", "gamma", "beta", "mean", "var"};
+  fixture f = start();
+  md_val in[5], d[5] = {0}, dy = md_input(&f.b, "dy", type_of(MD_F32, 3, 4, 2, 3));
+  for (int i = 0; i < 5; i++)
+    in[i] = md_input(&f.b, names[i],
+                     i == 0  ? type_of(MD_F32, 3, 4, 2, 3)
+                     : i < 3 ? type_of(MD_F32, 1, 2)
+                             : type_of(MD_F32, 2, 2, 2));
+  md_val y = md_batch_norm(&f.b, in[0], in[1], in[2], in[3], in[4], 2, false);
+  md_val loss = md_sum(&f.b, md_mul(&f.b, y, dy), (md_dims){0});
+  md_ops[MD_OP_batch_norm].grad(&f.b, md_def(f.g, y), &dy, d);
+  md_return(&f.b, "loss", loss);
+  for (int i = 0; i < 5; i++)
+    md_return(&f.b, (const char *[]){"dx", "dgamma", "dbeta", "dmean", "dvar"}[i], d[i]);
+  ready(&f, false);
+  set_random(&f, "dy");
+  for (int i = 0; i < 5; i++) set_random(&f, names[i]);
+  for (int k = 0; k < 5; k++) {
+    step(&f);
+    md_tensor *at = md_interp_input(f.run, names[k]);
+    int64_t n = md_elements(&at->type.shape);
+    double got[24], h = MD_DIFFERENCE_STEP;
+    memcpy(got, md_interp_value(f.run, d[k])->f, (size_t)n * sizeof *got);
+    for (int64_t i = 0; i < n; i++) {
+      double old = at->f[i], at_step[2];
+      for (int side = 0; side < 2; side++) {
+        at->f[i] = old + (side ? h : -h);
+        step(&f);
+        at_step[side] = md_interp_value(f.run, loss)->f[0];
+      }
+      at->f[i] = old;
+      double slope = (at_step[1] - at_step[0]) / (2 * h);
+      ck_assert_msg(fabs(slope - got[i]) <= md_difference_tolerance(fabs(at_step[0])),
+                    "d%s[%d]: %.12g, not %.12g", names[k], (int)i, got[i], slope);
+    }
+  }
+  finish(&f);
+}
+END_TEST
+
+// A diverged run must look like one.
+START_TEST(nan_is_not_hidden) {
+  fixture f = start();
+  md_val x = md_input(&f.b, "x", type_of(MD_F32, 2, 4, 3)),
+         labels = md_input(&f.b, "labels", type_of(MD_I32, 1, 4)),
+         bank = md_input(&f.b, "bank", type_of(MD_F32, 2, 2, 3)),
+         ids = md_input(&f.b, "ids", type_of(MD_I32, 1, 2));
+  md_val unit = node(&f, MD_OP_l2_normalize, 1, IN(x), (md_attr){.f.value = 1e-12});
+  md_val hit = node(&f, MD_OP_topk_hit, 2, IN(x, labels), (md_attr){.i.value = 1});
+  md_val lse = node(&f, MD_OP_nce_lse, 4, IN(x, labels, bank, ids), (md_attr){.f.value = 1});
+  md_return(&f.b, "unit", unit), md_return(&f.b, "hit", hit), md_return(&f.b, "lse", lse);
+  ready(&f, false);
+  set(&f, "x", VALUES(NAN, NAN, NAN, NAN, 1, 2, INFINITY, 1, 0, 0, 3, 4));
+  set(&f, "labels", VALUES(0, 2, 0, 2));
+  set(&f, "bank", VALUES(1, 0, 0, -1, 0, 0));
+  set(&f, "ids", VALUES(5, 5));
+  step(&f);
+  const double *u = md_interp_value(f.run, unit)->f, *l = md_interp_value(f.run, lse)->f;
+  for (int i = 0; i < 6; i++) ck_assert(isnan(u[i]));
+  expect(&f, hit, VALUES(0, 0, 1, 1));
+  ck_assert(isnan(l[0]) && isnan(l[1]) && l[2] == INFINITY);
+  ck_assert(fabs(l[3] - log(2)) < 1e-12);
+  finish(&f);
+}
+END_TEST
+
+START_TEST(an_index_outside_of_its_window_is_dropped) {
+  fixture f = start();
+  md_val dy = md_input(&f.b, "dy", type_of(MD_F32, 5, 1, 1, 1, 1, 3)),
+         index = md_input(&f.b, "index", type_of(MD_I32, 5, 1, 1, 1, 1, 3));
+  md_attr a = {.pool3d_grad = {.kernel = {{1, 1, 2}},
+                               .stride = {{1, 1, 2}},
+                               .shape = {.n = 5, .d = {1, 1, 1, 1, 6}}}};
+  md_val dx = node(&f, MD_OP_max_pool3d_grad, 2, IN(dy, index), a);
+  md_return(&f.b, "dx", dx);
+  ready(&f, false);
+  set(&f, "dy", VALUES(1, 2, 4));
+  set(&f, "index", VALUES(1, 1, -1));
+  step(&f);
+  expect(&f, dx, VALUES(0, 1, 0, 0, 0, 0));
   finish(&f);
 }
 END_TEST
@@ -524,6 +610,9 @@ int main(void) {
   tcase_add_test(t, convolution_is_its_definition);
   tcase_add_test(t, a_group_has_its_own_statistics);
   tcase_add_test(t, batch_norm_gradient_passes_through_the_statistics);
+  tcase_add_test(t, given_statistics_have_gradients_of_their_own);
+  tcase_add_test(t, nan_is_not_hidden);
+  tcase_add_test(t, an_index_outside_of_its_window_is_dropped);
   tcase_add_test(t, max_pool_gives_ties_to_the_first_and_nothing_to_padding);
   tcase_add_test(t, a_query_without_negatives_has_no_loss_and_no_gradient);
   tcase_add_test(t, a_long_batch_wraps_around_the_bank);

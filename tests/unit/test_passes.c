@@ -661,9 +661,26 @@ START_TEST(an_op_without_gradient_is_named) {
 }
 END_TEST
 
+// The formula of batch_stats is the whole gradient of x only where mean and var are made from x.
+START_TEST(batch_stats_of_another_tensor_have_no_gradient) {
+  md_graph *g = parse("graph @t(%x: f32[4,3,2], %m: f32[1,3], %v: f32[1,3]) {\n"
+                      "  %w = state @w : f32[3]\n"
+                      "  %y = batch_norm %x, %w, %w, %m, %v {batch_stats=true}\n"
+                      "  %s = sum %y\n  %d = gradient %s, %w\n  return %d\n}\n");
+  md_diags *d = md_diags_create();
+  md_pass_options o = options("autodiff", 2);
+  ck_assert_ptr_null(md_run_passes(g, &o, NULL, d));
+  ck_assert_msg(strstr(md_diags_text(d), "3:8: error[E0350]: batch_norm: no gradient") != NULL,
+                "%s", md_diags_text(d));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "take both from one `moments` of x"));
+  md_diags_destroy(d);
+}
+END_TEST
+
 SUITE_MAIN("passes", every_pass_keeps_the_meaning, every_level_keeps_the_meaning,
            every_pass_is_idempotent_and_deterministic, any_number_of_rewrites_keeps_the_meaning,
            a_plan_computes_the_same_on_its_bytes, the_training_step_means_the_same_at_every_level,
            each_bank_is_read_once_forward_and_once_backward, normalised_copies_are_not_stored,
            no_gradient_is_made_for_inputs_and_key_networks, gradients_agree_with_differences,
-           wrong_pass_lists_are_told, a_disabled_pass_does_not_run, an_op_without_gradient_is_named)
+           wrong_pass_lists_are_told, a_disabled_pass_does_not_run, an_op_without_gradient_is_named,
+           batch_stats_of_another_tensor_have_no_gradient)
