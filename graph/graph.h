@@ -16,6 +16,7 @@ enum {
   MD_MAX_IN = 512,         // operands of a node (variadic ops)
   MD_MAX_OUT = 512,        // results of a node
   MD_MAX_NODES = 1000000,  // nodes of a graph
+  MD_MAX_REGION = 1024,    // nodes of a region: back ends recurse along them
   MD_MAX_NAME = 255,       // characters of a name
 };
 #define MD_MAX_DIM ((int64_t)1 << 31)       // exclusive bound of one dimension
