@@ -481,6 +481,9 @@ md_dtype md_in_dtype(const md_infer *f, int i);
 bool md_reject(md_infer *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool md_infer_node(md_infer *f);  // checks operands and attributes, sets out[]
 void md_node_cost(const md_graph *g, const md_node *n, md_cost *c);
+// resize goes axis by axis; the axes in their order: those that shrink first, so that nothing between
+// is larger than both ends. axis[] gets them; returns how many. (op_image.c)
+int md_resize_order(const md_shape *x, const md_resize_attr *a, int *axis);
 
 // --- verify.c ------------------------------------------------------------------------------------
 // All that later stages rely on: order, types, attributes, one update a state, contiguous regions,
