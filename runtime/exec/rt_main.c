@@ -16,9 +16,9 @@ static const char usage[] =
     "  --steps=N             steps to run (default 1)\n"
     "  --threads=N           threads (default: one for each core)\n"
     "  --seed=N              seed of initial states and random inputs (default 0)\n"
-    "  --input=NAME=F.npy    an input from a file; NAME=NUMBER fills it (@ in front: a file whose\n"
-    "                        name is a number). Others are random: floats in [-1, 1), bytes in\n"
-    "                        0..255, other integers 0 or 1\n"
+    "  --input=NAME=F.npy    an input from a file; NAME=NUMBER fills it (@ in front: a file of\n"
+    "                        any name). Others are random: floats in [-1, 1), bytes in 0..255,\n"
+    "                        other integers 0 or 1\n"
     "  --output=NAME=F.npy   writes a result or state to a file after the last step\n"
     "  --memory-limit=BYTES  refuse to run with more\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity\n"
@@ -92,6 +92,13 @@ static bool parse_binding(char *text, binding *b, md_diags *d) {
   return true;
 }
 
+// The file that a binding names: @FILE or FILE.npy; NULL: it names none.
+static const char *file_of(const binding *b) {
+  size_t len = strlen(b->value);
+  if (b->value[0] == '@') return b->value + 1;
+  return len > 4 && !strcmp(b->value + len - 4, ".npy") ? b->value : NULL;
+}
+
 static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   int64_t n;
   binding b = {"", ""};
@@ -112,6 +119,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     return true;
   case OUTPUT:
     if (!parse_binding(arg, &b, d)) return false;
+    if (!file_of(&b)) return misused(d, "'%s' must be a file: NAME=FILE.npy", b.value);
     MD_PUSH(r->output, r->num_output, r->cap_output, b);
     return true;
   case TRACE: r->trace = arg; return true;
@@ -140,9 +148,6 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
   return true;
 }
 
-// The file of a binding: `@` only tells it from a number.
-static const char *file_of(const binding *b) { return b->value + (b->value[0] == '@'); }
-
 static const binding *find_binding(const binding *b, int num, const char *name) {
   for (int i = 0; i < num; i++)
     if (!strcmp(b[i].name, name)) return &b[i];
@@ -170,10 +175,12 @@ static bool set_inputs(md_exec *e, const request *r, md_diags *d) {
     double x;
     void *at = md_exec_input(e, b->name, &s);
     if (!at) return unknown(e, b->name, p->input, p->num_inputs, d);
-    if (md_parse_float(b->value, &x)) {
+    if (file_of(b)) {
+      if (!md_npy_read(file_of(b), s, at, d)) return false;
+    } else if (md_parse_float(b->value, &x)) {
       for (int64_t k = 0; k < md_spec_elements(s); k++) md_element_store(s->dtype, at, k, x);
-    } else if (!md_npy_read(file_of(b), s, at, d)) {
-      return false;
+    } else {
+      return misused(d, "'%s' is neither a number nor FILE.npy", b->value);
     }
   }
   return true;
