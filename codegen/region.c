@@ -77,13 +77,19 @@ md_region_view *md_region_view_of(const md_graph *g, int region, const md_node *
   return r;
 }
 
+// Marks what depends on `on` from there to n: each node once, however often values are read.
 static bool depends(const md_region_view *r, const md_node *n, const md_node *on) {
-  if (n == on) return true;
-  for (int k = 0; k < n->num_in; k++) {
-    const md_node *from = n->in[k] == MD_NONE ? NULL : md_inner(r, n->in[k]);
-    if (from && from->index >= on->index && depends(r, from, on)) return true;
+  bool marked[MD_MAX_REGION] = {false};  // by node, counted from the region's first
+  int first = r->node[0]->index;
+  marked[on->index - first] = true;
+  for (int i = 0; i < r->num_nodes && r->node[i]->index <= n->index; i++) {
+    const md_node *at = r->node[i];
+    for (int k = 0; k < at->num_in && at->index > on->index; k++) {
+      const md_node *from = at->in[k] == MD_NONE ? NULL : md_inner(r, at->in[k]);
+      if (from && marked[from->index - first]) marked[at->index - first] = true;
+    }
   }
-  return false;
+  return marked[n->index - first];
 }
 
 bool md_in_prologue(const md_region_view *r, const md_node *n) {
@@ -98,6 +104,47 @@ bool md_read_inside(const md_region_view *r, md_val v) {
   for (int i = 0; i < r->num_nodes; i++)
     if (listed(r->node[i]->in, r->node[i]->num_in, v)) return true;
   return false;
+}
+
+// --- what code can be made for
+
+static bool reject_layout(const md_graph *g, md_val v, const char *why, md_diags *d) {
+  md_arena *a = md_arena_create();
+  const char *name = g->value[v].name;
+  name = name ? md_format(a, "%%%s", name) : md_format(a, "%%%u", (unsigned)v);
+  md_error(d, E0355, md_def(g, v)->place, "%s is %s, but %s", name,
+           md_type_text(md_type_in(g, v), a), why);
+  md_hint(d, "the pass layout chooses layouts that fit the target");
+  md_arena_destroy(a);
+  return false;
+}
+
+static bool check_layout(const md_graph *g, md_val v, int block, md_diags *d) {
+  const md_type *t = md_type_in(g, v);
+  char why[80];
+  if (!t->block) return true;
+  if (md_ops[md_def(g, v)->op].role == MD_LEAF)
+    return reject_layout(g, v, "inputs, states and constants are row-major", d);
+  bool fits = t->block == block && t->shape.rank == 5;
+  if (fits && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32)) return true;
+  if (block) snprintf(why, sizeof why, "this target takes f or i32 [n,c,t,h,w] in .c%d", block);
+  else snprintf(why, sizeof why, "this target takes row-major tensors alone");
+  return reject_layout(g, v, why, d);
+}
+
+bool md_regions_check(const md_graph *g, int block, md_diags *d) {
+  if (g->arena_bytes < 0) {
+    md_error(d, E0352, MD_NOWHERE, "graph %s has no memory plan, without which there is no code",
+             g->name);
+    md_hint(d, "run the pass memory last: --passes=...,regions,memory");
+    return false;
+  }
+  for (md_val v = 1; v <= (md_val)g->num_values; v++)
+    if (!check_layout(g, v, block, d)) return false;
+  for (int i = 0; i < g->num_results; i++)
+    if (md_type_in(g, g->result[i].val)->block)
+      return reject_layout(g, g->result[i].val, "results are row-major", d);
+  return true;
 }
 
 // --- memory

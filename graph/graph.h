@@ -16,6 +16,7 @@ enum {
   MD_MAX_IN = 512,         // operands of a node (variadic ops)
   MD_MAX_OUT = 512,        // results of a node
   MD_MAX_NODES = 1000000,  // nodes of a graph
+  MD_MAX_REGION = 1024,    // nodes of a region: back ends recurse along them
   MD_MAX_NAME = 255,       // characters of a name
 };
 #define MD_MAX_DIM ((int64_t)1 << 31)       // exclusive bound of one dimension
@@ -480,6 +481,9 @@ md_dtype md_in_dtype(const md_infer *f, int i);
 bool md_reject(md_infer *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 bool md_infer_node(md_infer *f);  // checks operands and attributes, sets out[]
 void md_node_cost(const md_graph *g, const md_node *n, md_cost *c);
+// resize goes axis by axis; the axes in their order: those that shrink first, so that nothing between
+// is larger than both ends. axis[] gets them; returns how many. (op_image.c)
+int md_resize_order(const md_shape *x, const md_resize_attr *a, int *axis);
 
 // --- verify.c ------------------------------------------------------------------------------------
 // All that later stages rely on: order, types, attributes, one update a state, contiguous regions,

@@ -55,13 +55,24 @@ bool resize_shape(md_infer *f) {
   return set_result(f, 0, md_in_dtype(f, 0), &y);
 }
 
+int md_resize_order(const md_shape *x, const md_resize_attr *a, int *axis) {
+  int num = 0;
+  for (int grows = 0; grows < 2; grows++) {
+    for (int i = 0; i < a->size.n; i++) {
+      int at = x->rank - (int)a->size.n + i;
+      if ((a->size.d[i] > x->dim[at]) == grows) axis[num++] = at;
+    }
+  }
+  return num;
+}
+
 // Linear filters of different axes commute, so one axis is resized after another.
 static double *resize_axis(double *x, md_shape *s, int axis, int64_t size,
                            const md_resize_attr *a) {
   split in = split_at(s, axis);
   double *y = calloc((size_t)(in.outer * size * in.inner), sizeof *y);
   double *weight = calloc((size_t)in.size + 2, sizeof *weight);
-  MD_ASSERT(y && weight, "out of memory");
+  if (!y || !weight) md_out_of_memory((size_t)(in.outer * size * in.inner) * sizeof *y);
   for (int64_t at = 0; at < size; at++) {
     taps t = a->antialias ? triangle_taps(at, in.size, size, weight)
                           : linear_taps(at, in.size, size, a->align_corners, weight);
@@ -82,10 +93,11 @@ void resize_eval(md_eval *e) {
   md_shape s = e->in[0]->type.shape;
   size_t bytes = (size_t)md_elements(&s) * sizeof(double);
   double *x = malloc(bytes);
-  MD_ASSERT(x, "out of memory");
+  if (!x) md_out_of_memory(bytes);
   memcpy(x, e->in[0]->f, bytes);
-  for (int i = 0; i < a->size.n; i++)
-    x = resize_axis(x, &s, s.rank - (int)a->size.n + i, a->size.d[i], a);
+  int order[MD_MAX_RANK], num = md_resize_order(&s, a, order);
+  for (int i = 0; i < num; i++)
+    x = resize_axis(x, &s, order[i], a->size.d[order[i] - s.rank + num], a);
   memcpy(e->out[0]->f, x, (size_t)md_elements(&s) * sizeof(double));
   free(x);
 }
@@ -174,7 +186,7 @@ void gaussian_blur_eval(md_eval *e) {
   sample.dim[0] = 1;
   int64_t len = md_elements(&sample);
   double *half = calloc((size_t)len, sizeof *half), *weight = calloc((size_t)size, sizeof *weight);
-  MD_ASSERT(half && weight, "out of memory");
+  if (!half || !weight) md_out_of_memory((size_t)(len + size) * sizeof *half);
   for (int64_t n = 0; n < num; n++) {
     const double *x = &e->in[0]->f[n * len];
     double sigma = e->in[1]->f[n], total = 0;

@@ -171,6 +171,27 @@ static bool check_uses(const md_graph *g, md_arena *a, md_diags *d) {
   return true;
 }
 
+// What a kernel is made for: one anchor at most, and no more nodes than a back end follows.
+static bool check_kernel(const md_graph *g, const md_region *r, md_diags *d) {
+  const md_node *anchor = NULL;
+  if (r->num > MD_MAX_REGION)
+    return md_error(d, E0313, g->node[r->first]->place,
+                    "region %s has %d nodes, but at most %d are possible", r->name, r->num,
+                    MD_MAX_REGION);
+  for (int i = r->first; i < r->first + r->num; i++) {
+    const md_node *n = g->node[i];
+    if (md_ops[n->op].role != MD_ANCHOR && md_ops[n->op].role != MD_GATHER) continue;
+    if (anchor) {
+      md_error(d, E0313, n->place, "%s and %s cannot stand in one region %s",
+               md_ops[anchor->op].name, md_ops[n->op].name, r->name);
+      md_hint(d, "a region holds one op that is not computed element by element");
+      return false;
+    }
+    anchor = n;
+  }
+  return true;
+}
+
 static bool check_regions(const md_graph *g, md_diags *d) {
   int at = 0;  // first node that no region has claimed yet
   for (int r = 1; r <= g->num_regions; r++) {
@@ -193,6 +214,7 @@ static bool check_regions(const md_graph *g, md_diags *d) {
         return md_error(d, E0313, n->place, "%s cannot stand in region %s", md_ops[n->op].name,
                         region->name);
     }
+    if (!check_kernel(g, region, d)) return false;
   }
   for (; at < g->num_nodes; at++)
     if (g->node[at]->region)

@@ -12,7 +12,6 @@
 #include "graph/graph.h"
 
 #include <stdlib.h>
-enum { MAX_OVERWRITE = 1024 };  // nodes of a region in which a place may be written over
 
 typedef struct place {
   int64_t begin, end;    // bytes
@@ -75,7 +74,6 @@ static bool may_overwrite(plan *p, md_val x, md_val y) {
       md_dtype_size(tx->dtype) != md_dtype_size(ty->dtype))
     return false;
   int first = unit_begin(g, made), end = unit_end(g, made) + 1;
-  if (end - first > MAX_OVERWRITE) return false;
   if (made->op == MD_OP_bank_push)
     return end - first == 1 && made->in[0] == x && made->in[1] != x && made->in[2] != x;
   bool ok = md_ops[made->op].role == MD_POINTWISE;
@@ -136,6 +134,15 @@ static bool check_value(plan *p, md_val v, const md_val *next) {
   if (md_ops[n->op].role == MD_META)
     return md_error(p->d, E0314, n->place, "%s must be expanded before memory is planned",
                     md_ops[n->op].name);
+  if (!n->region) {
+    md_error(p->d, E0314, n->place,
+             "%s is made outside of the regions, but only regions use the "
+             "arena of graph %s",
+             value_text(g, v), g->name);
+    md_hint(p->d, "put it into a region, or leave the arena away: the passes regions and memory "
+                  "make a plan");
+    return false;
+  }
   if (value->storage != MD_NONE) return check_storage(p, v, next);
   if (value->offset < 0) {
     if (p->last[v] <= unit_end(g, n)) return true;

@@ -19,7 +19,6 @@ typedef struct Net {
   md_builder *b;
   const md_net_options *o;
   const md_net *net;
-  const char *prefix;
 } Net;
 
 static md_type type_of(int rank, const int64_t *dim) { return md_type_of(MD_F32, rank, dim); }
@@ -142,7 +141,7 @@ static md_val stack_frames(md_builder *b, md_val x) {
 
 md_val md_net_trunk(md_builder *b, const md_net *net, const char *prefix, const md_net_options *o,
                     md_val x) {
-  Net n = {.b = b, .o = o, .net = net, .prefix = prefix};
+  Net n = {.b = b, .o = o, .net = net};
   int top = md_scope_push(b, "%s", prefix);
   if (net->stacked) x = stack_frames(b, x);
 

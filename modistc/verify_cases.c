@@ -71,7 +71,7 @@ static md_val batch_norm(md_case *c, md_val x, md_val gamma, md_val beta) {
   md_builder *b = &c->b;
   double eps = 0;
   md_attr momentum = {0};
-  if (!md_case_float(c, c->config, "eps", &eps) ||
+  if (!md_case_positive(c, c->config, "eps", &eps) ||
       !md_case_float(c, c->config, "momentum", &momentum.f.value))
     return MD_NONE;
   md_val mean = md_case_input(c, "running_mean"), var = md_case_input(c, "running_var");
@@ -177,7 +177,7 @@ static const char *const eps_config[] = {"eps", NULL};
 
 static bool run_l2norm(md_case *c) {
   double eps;
-  if (!md_case_float(c, c->config, "eps", &eps)) return false;
+  if (!md_case_positive(c, c->config, "eps", &eps)) return false;
   md_val x = md_case_input(c, "x"), y = md_l2_normalize(&c->b, x, eps);
   md_case_result(c, "y", y);
   md_case_gradients(c, y, 1, (const char *[]){"x"}, &x);
@@ -190,7 +190,7 @@ static const char *const tau_config[] = {"tau", NULL};
 static bool run_info_nce(md_case *c) {
   md_builder *b = &c->b;
   md_attr tau = {0};
-  if (!md_case_float(c, c->config, "tau", &tau.f.value)) return false;
+  if (!md_case_positive(c, c->config, "tau", &tau.f.value)) return false;
   md_val raw = md_case_input(c, "q_raw"), k = md_case_input(c, "k"),
          bank = md_case_input(c, "bank");
   md_val ids = md_case_input(c, "ids"), bank_ids = md_case_input(c, "bank_ids");

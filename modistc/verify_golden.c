@@ -555,6 +555,14 @@ bool md_case_float(md_case *c, const md_tree *map, const char *key, double *out)
   return md_tree_float(md_tree_get(map, key), out) || no_attr(c, key, "a number");
 }
 
+bool md_case_positive(md_case *c, const md_tree *map, const char *key, double *out) {
+  double x;
+  if (!md_case_float(c, map, key, &x)) return false;
+  if (!(x > 0)) return no_attr(c, key, "above 0");
+  *out = x;
+  return true;
+}
+
 bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out) {
   const md_tree *list = md_tree_get(c->config, key);
   if (!list || list->kind != MD_JSON_LIST || list->num < 1 || list->num > 3)

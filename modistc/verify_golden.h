@@ -113,6 +113,8 @@ md_case_output *md_case_take(md_case *c, const char *role, const char *name, md_
 // Attributes. A missing or ill-typed one is reported and leaves the value alone.
 bool md_case_int(md_case *c, const md_tree *map, const char *key, int64_t *out);
 bool md_case_float(md_case *c, const md_tree *map, const char *key, double *out);
+// Of an op whose 0 stands for a default: a 0 in the case would silently mean something else.
+bool md_case_positive(md_case *c, const md_tree *map, const char *key, double *out);
 // n numbers; fewer stand for the last axes, what is missing in front is `front`.
 bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out);
 // Results d<role> for the roles, gradients of sum(y * gy).

@@ -300,7 +300,7 @@ static bool read_step(md_case *c, md_step *s) {
          md_case_int(c, config, "batch", &s->batch) && md_case_int(c, config, "bank", &s->bank) &&
          md_case_float(c, config, "momentum", &s->momentum) &&
          md_case_float(c, config, "weight_decay", &s->weight_decay) &&
-         md_case_float(c, config, "tau", &s->tau) && md_case_float(c, config, "lam", &s->ema);
+         md_case_positive(c, config, "tau", &s->tau) && md_case_float(c, config, "lam", &s->ema);
 }
 
 // The embeddings are named values of the step, made results here.

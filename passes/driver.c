@@ -113,7 +113,9 @@ static bool check_needs(const md_pass *pass, const md_graph *g, md_diags *d) {
     }
     if (pass->needs & MD_NEEDS_NO_REGIONS && n->region) {
       md_error(d, E0352, n->place, "pass %s needs a graph without regions", pass->name);
-      md_hint(d, "run it before fuse-conv-bn-relu, fuse-pointwise and regions");
+      md_hint(d,
+              "passes that form regions come behind it; a graph that has them already, such as a "
+              "dump, runs as it stands with --passes= (no pass)");
       return false;
     }
     if (pass->needs & MD_NEEDS_REGIONS && !n->region && role != MD_LEAF) {
@@ -241,12 +243,13 @@ md_pass_options md_pass_defaults(void) {
 }
 
 const char *md_pipeline(int level) {
+  // `regions` behind fuse-pointwise serves those who disable that: else it finds nothing to do.
   switch (level) {
   case 0: return "autodiff,dce,regions,schedule,memory";
   case 1: return "autodiff,fold,canon,cse,dce,precision,regions,layout,schedule,memory";
   default:
     return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,"
-           "fuse-conv-bn-relu,fuse-pointwise,layout,schedule,memory";
+           "fuse-conv-bn-relu,fuse-pointwise,regions,layout,schedule,memory";
   }
 }
 

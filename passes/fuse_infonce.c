@@ -6,7 +6,7 @@
 //
 // All queries against one bank share the pass: equal (q, ids) are one, different ones are stacked,
 //   lse of q1, lse of q2  =  slices of nce_lse(concat(q1, q2), concat(ids1, ids2), bank, bank_ids)
-// unless one query depends on the other's result. Holds when nobody else reads the logits, and when
+// unless their ids differ in type or one query depends on the other's result. Holds when nobody else reads the logits, and when
 // no gradient is wanted for the bank or through the maximum: nce_lse has none there. Runs before
 // autodiff, so that the backward pass recomputes the logits tile by tile as well. Not bitwise: the
 // sum runs in another order.
@@ -29,6 +29,7 @@ typedef struct Member {
 
 typedef struct Group {
   md_val bank, bank_ids;
+  md_dtype ids;  // of the members: stacked ids are of one type
   double tau;
   Member member[MAX_MEMBERS];
   int num;
@@ -101,15 +102,17 @@ static const char *refuse(const Fusion *f, const md_node *n) {
 // The place of (bank, q) among the groups; group -1 when the tables are full.
 static Site find_place(Fusion *f, const md_node *n, const md_node *product) {
   md_val bank = product->in[1], q = product->in[0];
+  md_dtype ids = md_type_in(f->g, n->in[1])->dtype;
   int i = 0;
   for (; i < f->num_groups; i++) {
     const Group *g = &f->group[i];
-    if (g->bank == bank && g->bank_ids == n->in[2] && g->tau == n->attr.f.value) break;
+    if (g->bank == bank && g->bank_ids == n->in[2] && g->ids == ids && g->tau == n->attr.f.value)
+      break;
   }
   if (i == MAX_GROUPS) return (Site){.group = -1};
   Group *g = &f->group[i];
   if (i == f->num_groups) {
-    *g = (Group){.bank = bank, .bank_ids = n->in[2], .tau = n->attr.f.value};
+    *g = (Group){.bank = bank, .bank_ids = n->in[2], .ids = ids, .tau = n->attr.f.value};
     f->num_groups++;
   }
   for (int k = 0; k < g->num; k++)

@@ -4,7 +4,8 @@
 // channels. The index of an element means the same in every layout, so nodes stay as they are, and
 // results stay bitwise equal; conversions happen where a region reads one layout and writes another.
 // What the outside sees (inputs, states and their updates, results), weights and tensors of few
-// channels stay row-major; with a block of 0 in the target's facts all do.
+// channels are row-major; with a block of 0 in the target's facts all are. Blocks that a text brings,
+// such as a dump for another target, count for nothing.
 #include "passes/passes.h"
 
 // Weights and their gradients have no channels of an image on axis 1, nor has what is computed from
@@ -45,9 +46,9 @@ static bool run(md_rewriter *r) {
       // Few channels would be mostly padding.
       bool image = t->shape.rank == 5 && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32) &&
                    2 * t->shape.dim[1] >= block;
-      if (!image || plain[v] || block <= 0 || t->block || md_ops[n->op].role == MD_LEAF) continue;
-      r->b.g->value[md_mapped(r, v)].type.block = block;
-      r->rewrites++;
+      bool blocked = image && !plain[v] && block > 0 && md_ops[n->op].role != MD_LEAF;
+      r->b.g->value[md_mapped(r, v)].type.block = blocked ? block : 0;
+      r->rewrites += t->block != (blocked ? block : 0);
     }
   }
   return true;

@@ -6,8 +6,6 @@
 // then no order within the region can tell the difference. The verifier holds plans to the same.
 #include "passes/passes.h"
 
-enum { MAX_NODES = 256 };  // of a region that is looked through for writing over
-
 // Ops that may write their result over operand 0, whatever the index: they change a part of it.
 static const bool in_part[MD_NUM_OPS] = {[MD_OP_bank_push] = true};
 
@@ -15,7 +13,6 @@ static const bool in_part[MD_NUM_OPS] = {[MD_OP_bank_push] = true};
 static bool stays_at_index(const md_graph *g, md_live *live, int region, md_val x) {
   const md_region *r = &g->region[region];
   const md_shape *shape = &md_type_in(g, x)->shape;
-  if (r->num > MAX_NODES) return false;
   bool good = true;
   live->tainted[x] = true;
   for (int i = r->first; good && i < r->first + r->num; i++) {

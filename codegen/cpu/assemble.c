@@ -53,7 +53,6 @@ static void add_snapshot(md_assembly *s, md_val v, const char *options) {
 
 void md_assembly_plan(md_assembly *s, const char *options) {
   const md_graph *g = s->g;
-  MD_ASSERT(g->arena_bytes >= 0, "graph %s has no memory plan", g->name);
   int max = g->num_regions + g->num_results + g->num_updates + 1;
   s->job = MD_NEW_ARRAY(s->arena, md_job, max);
   s->step = MD_NEW_ARRAY(s->arena, md_step, max);

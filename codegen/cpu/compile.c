@@ -79,7 +79,7 @@ static bool emit_job(md_job *j, md_kernel *k) {
     const md_lowering *row = md_lower(j->view, e->cpu, &j->refusals);
     if (!row) {
       const md_node *n = j->view->anchor ? j->view->anchor : j->view->node[0];
-      return md_error(j->diags, E0830, n->place, "%s: the CPU back end has no kernel for it (%s)",
+      return md_error(j->diags, E0355, n->place, "%s: the CPU back end has no kernel for it (%s)",
                       md_ops[n->op].name, j->refusals.len ? j->refusals.s : "no row wants it");
     }
     j->lowering = row->name;
@@ -155,6 +155,7 @@ static bool run_jobs(const Run *run, md_diags *d) {
     md_job *j = &s->job[i];
     if (!j->failed) continue;
     md_arena_destroy(j->arena);  // once more, to report to the caller
+    md_text_free(&j->refusals);
     j->diags = d;
     run_job((void *)run, i, 0);
     return false;
@@ -199,14 +200,27 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
   }
 }
 
+// The shared object of an artefact. A graph that returns its inputs needs no kernels; its object is
+// made of an empty module, for a linker wants something to link.
+static bool link_image(const md_assembly *s, const md_object *objects, md_program *p, md_diags *d) {
+  if (s->num_jobs)
+    return md_link_image(objects, s->num_jobs, p->arena, &p->image, &p->image_bytes, d);
+  md_emit e = emit_of(s->cpu, "empty");
+  md_object empty = {0};
+  md_cpu_report times = {0};
+  bool ok = md_module_setup(e.mod, s->cpu, d) &&
+            md_object_compile(e.mod, s->cpu, false, &empty, &times, d) &&
+            md_link_image(&empty, 1, p->arena, &p->image, &p->image_bytes, d);
+  free(empty.data);
+  emit_dispose(&e);
+  return ok;
+}
+
 // Code here and, when wanted, as a shared object.
 static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program *p, md_diags *d) {
   md_object *objects = MD_NEW_ARRAY(s->arena, md_object, s->num_jobs + 1);
   for (int i = 0; i < s->num_jobs; i++) objects[i] = s->job[i].object;
-  if (o->want_image &&
-      !md_link_image(objects, s->num_jobs, p->arena, &p->image, &p->image_bytes, d)) {
-    return false;
-  }
+  if (o->want_image && !link_image(s, objects, p, d)) return false;
   if (o->no_code) return true;
   p->code = md_jit_load(objects, s->num_jobs, d);
   if (!p->code) return false;
@@ -246,7 +260,7 @@ static void free_jobs(md_assembly *s) {
 md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
                            md_diags *d) {
   const md_cpu *cpu = md_cpu_find(o->cpu, !o->no_code, d);
-  if (!cpu) return NULL;
+  if (!cpu || !md_regions_check(g, md_cpu_facts(cpu).channel_block, d)) return NULL;
   md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
   unsigned major, minor, patch;
   LLVMGetVersion(&major, &minor, &patch);

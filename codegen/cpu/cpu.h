@@ -19,7 +19,7 @@ typedef struct md_cpu {
   int lanes;             // f32 elements of a vector register = channel block
   int registers;         // vector registers
   bool fma;
-  int64_t l1_bytes, l2_bytes;
+  int64_t l2_bytes;
 } md_cpu;
 // `cap`: "native" or NULL for what this machine has, else the name of a row. NULL: reported (E0420
 // unknown name, E0421 this machine lacks it and the code must run here).

@@ -213,12 +213,12 @@ static void emit_resize(md_kernel *k) {
   const md_resize_attr *a = &n->attr.resize;
   md_finish_kept(k);
   Source from = operand_source(k, n->in[0]);
-  int num = (int)a->size.n;
+  int order[MD_MAX_RANK], num = md_resize_order(&from.shape, a, order);
   for (int i = 0; i < num; i++) {
-    int axis = from.shape.rank - num + i;
+    int axis = order[i];
     md_shape s = from.shape;
-    s.dim[axis] = a->size.d[i];
-    Taps taps = taps_of(k, a, from.shape.dim[axis], a->size.d[i], from.dtype);
+    s.dim[axis] = a->size.d[axis - s.rank + num];
+    Taps taps = taps_of(k, a, from.shape.dim[axis], s.dim[axis], from.dtype);
     Source to = {0};
     if (i + 1 < num) to = buffer_source(k, from.dtype, &s);
     Pass pass = {k, mix_taps, from, i + 1 < num ? &to : NULL, axis, &taps};

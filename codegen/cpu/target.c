@@ -9,10 +9,10 @@
 
 // clang-format off
 static const md_cpu cpus[] = {
-  {MD_CPU_GENERIC, "generic", "x86-64",    "",                4,  16, false, 32 << 10, 256 << 10},
-  {MD_CPU_SSE42,   "sse4.2",  "x86-64-v2", "",                4,  16, false, 32 << 10, 256 << 10},
-  {MD_CPU_AVX2,    "avx2",    "x86-64-v3", "",                8,  16, true,  32 << 10, 512 << 10},
-  {MD_CPU_AVX512,  "avx512",  "x86-64-v4", "-prefer-256-bit", 16, 32, true,  32 << 10, 1 << 20},
+  {MD_CPU_GENERIC, "generic", "x86-64",    "",                4,  16, false, 256 << 10},
+  {MD_CPU_SSE42,   "sse4.2",  "x86-64-v2", "",                4,  16, false, 256 << 10},
+  {MD_CPU_AVX2,    "avx2",    "x86-64-v3", "",                8,  16, true,  512 << 10},
+  {MD_CPU_AVX512,  "avx512",  "x86-64-v4", "-prefer-256-bit", 16, 32, true,  1 << 20},
 };
 // Features that a machine must have for the row.
 static const char *const needs[] = {

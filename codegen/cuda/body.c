@@ -106,10 +106,6 @@ md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
   return r;
 }
 
-void md_cu_give(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text) {
-  remember(k, v, s, text);
-}
-
 void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text) {
   const md_type *t = md_type_in(k->w->r->g, v);
   md_cu_ix at = md_cu_offset(k, t, s);

@@ -132,7 +132,6 @@ void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_
 // --- body.c: what a value is at a place ------------------------------------------------------------
 
 md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s);
-void md_cu_give(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text);  // v at s is this
 void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s,
                  const char *text);  // in v's compute type
 

@@ -108,7 +108,9 @@ static bool report_missing(const md_cuda_module *m, const md_graph *g, md_diags 
 bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, md_text *out,
                      md_diags *d) {
   md_cuda_arch arch;
-  if (!md_cuda_parse(target, &arch, d)) return false;
+  md_target_facts facts;
+  if (!md_cuda_parse(target, &arch, d) || !md_cuda_facts(target, &facts, d)) return false;
+  if (!md_regions_check(g, facts.channel_block, d)) return false;
   md_cuda_module *m = md_cuda_generate(g, arch, d);
   if (!m) return false;
   bool ok = true;

@@ -16,9 +16,10 @@ static const char usage[] =
     "  --steps=N             steps to run (default 1)\n"
     "  --threads=N           threads (default: one for each core)\n"
     "  --seed=N              seed of initial states and random inputs (default 0)\n"
-    "  --input=NAME=@F.npy   an input from a file; NAME=NUMBER fills it. Others are random:\n"
-    "                        floats in [-1, 1), bytes in 0..255, other integers 0 or 1\n"
-    "  --output=NAME=@F.npy  writes a result or state to a file after the last step\n"
+    "  --input=NAME=F.npy    an input from a file; NAME=NUMBER fills it (@ in front: a file of\n"
+    "                        any name). Others are random: floats in [-1, 1), bytes in 0..255,\n"
+    "                        other integers 0 or 1\n"
+    "  --output=NAME=F.npy   writes a result or state to a file after the last step\n"
     "  --memory-limit=BYTES  refuse to run with more\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity\n"
     "  --times               time of each region\n"
@@ -91,6 +92,13 @@ static bool parse_binding(char *text, binding *b, md_diags *d) {
   return true;
 }
 
+// The file that a binding names: @FILE or FILE.npy; NULL: it names none.
+static const char *file_of(const binding *b) {
+  size_t len = strlen(b->value);
+  if (b->value[0] == '@') return b->value + 1;
+  return len > 4 && !strcmp(b->value + len - 4, ".npy") ? b->value : NULL;
+}
+
 static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   int64_t n;
   binding b = {"", ""};
@@ -111,7 +119,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     return true;
   case OUTPUT:
     if (!parse_binding(arg, &b, d)) return false;
-    if (b.value[0] != '@') return misused(d, "'%s' must be a file: NAME=@FILE.npy", b.value);
+    if (!file_of(&b)) return misused(d, "'%s' must be a file: NAME=FILE.npy", b.value);
     MD_PUSH(r->output, r->num_output, r->cap_output, b);
     return true;
   case TRACE: r->trace = arg; return true;
@@ -167,12 +175,12 @@ static bool set_inputs(md_exec *e, const request *r, md_diags *d) {
     double x;
     void *at = md_exec_input(e, b->name, &s);
     if (!at) return unknown(e, b->name, p->input, p->num_inputs, d);
-    if (b->value[0] == '@') {
-      if (!md_npy_read(b->value + 1, s, at, d)) return false;
+    if (file_of(b)) {
+      if (!md_npy_read(file_of(b), s, at, d)) return false;
     } else if (md_parse_float(b->value, &x)) {
       for (int64_t k = 0; k < md_spec_elements(s); k++) md_element_store(s->dtype, at, k, x);
     } else {
-      return misused(d, "'%s' is neither a number nor @FILE.npy", b->value);
+      return misused(d, "'%s' is neither a number nor FILE.npy", b->value);
     }
   }
   return true;
@@ -206,14 +214,17 @@ static void print_results(md_exec *e) {
     if (n == 1) {
       printf(" = %.9g", md_element_load(s->dtype, at, 0));
     } else {
-      double sum = 0, low = INFINITY, high = -INFINITY;
+      double sum = 0, low = NAN, high = NAN;  // of the numbers: fmin and fmax pass over NaN
+      int64_t num_nan = 0;
       for (int64_t k = 0; k < n; k++) {
         double x = md_element_load(s->dtype, at, k);
         sum += x;
         low = fmin(low, x);
         high = fmax(high, x);
+        num_nan += isnan(x) != 0;
       }
       printf(" mean %.6g min %.6g max %.6g", sum / (double)n, low, high);
+      if (num_nan) printf(" (%" PRId64 " of %" PRId64 " are NaN)", num_nan, n);
     }
     printf(" xxh3 %s\n", md_digest_text(md_digest_of(at, (size_t)s->bytes), digest));
   }
@@ -226,7 +237,7 @@ static bool write_outputs(md_exec *e, const request *r, md_diags *d) {
     const void *at = md_exec_result(e, r->output[i].name, &s);
     if (!at) at = md_exec_state(e, r->output[i].name, &s);
     if (!at) return unknown(e, r->output[i].name, p->result, p->num_results, d);
-    if (!md_npy_write(r->output[i].value + 1, s, at, d)) return false;
+    if (!md_npy_write(file_of(&r->output[i]), s, at, d)) return false;
   }
   return true;
 }

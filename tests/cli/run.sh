@@ -21,6 +21,16 @@ prepare() {
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = rellu %%x\n  return %%y\n}\n' >op.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = log %%x\n  return %%y\n}\n' >log.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = affine %%x {scale=0.5}\n  return %%y\n}\n' >half.mdg
+  printf 'graph @g(%%x: f32[4,8]) {\n  return %%x\n}\n' >same.mdg
+  printf 'graph @g(%%x: f32[1,8,1,2,2]) {\n  %%a = relu %%x : f32[1,8,1,2,2].c8\n  %%b = exp %%a\n  return %%b\n}\n' >block.mdg
+  printf 'graph @g(%%x: f32[1,8,1,2,2].c4) {\n  %%y = relu %%x\n  return %%y\n}\n' >blocked_input.mdg
+  printf 'graph @g(%%d: f32[1,4,2,2,2], %%w: f32[4,4,1,1,1]) {\n  %%x = conv3d_dgrad %%d, %%w {stride=[5,5,5], shape=[1,4,6,6,6]}\n  %%y = relu %%x\n  return %%y\n}\n' >stride.mdg
+  printf 'graph @g(%%x: f32[1,1,1,131072]) {\n  %%y = resize %%x {size=[131072,1]}\n  return %%y\n}\n' >resize.mdg
+  # 2^60 ways lead from the last value to the first.
+  awk 'BEGIN {
+    print "graph @g(%x: f32[4,4]) {\n  region @r {\n    %m = matmul %x, %x\n    %v0 = add %x, %x"
+    for (i = 1; i < 60; i++) printf "    %%v%d = add %%v%d, %%v%d\n", i, i - 1, i - 1
+    print "  }\n  return %m, %v59\n}" }' >ways.mdg
   : >empty.mdg
   printf '\177ELF\002\001\001\000\033[31m' >binary.mdg
   : >empty.mdx
@@ -35,6 +45,7 @@ prepare() {
   printf 'not a number\n' >x.npy
   mkdir folder empty_videos
   modistc compile good.mdg -q -o good.mdx
+  modistc compile good.mdg -q --emit=fused -o dump.mdg
   head -c 2000 good.mdx >cut.mdx
   { head -c 1000 good.mdx; printf '\377'; tail -c +1002 good.mdx; } >changed.mdx
   cp "$plugins"/*.so .

@@ -532,7 +532,7 @@ START_TEST(runner_runs_and_writes_results) {
   md_spec s = f32_spec("x", ELEMENTS);
   ck_assert(md_npy_read(out, &s, y, NULL));
   // The result is an input of the next run; with x = 0 and w from the seed, y = w: within [-1, 1).
-  outcome fed = run_rt(a, md_format(a, "%s --input=x=@%s --output=y=@%s", path, out, out));
+  outcome fed = run_rt(a, md_format(a, "%s --input=x=%s --output=y=%s", path, out, out));
   ck_assert_msg(fed.status == 0, "%s", fed.text);
   fed = run_rt(a, md_format(a, "%s --input=x=0 --output=y=@%s", path, out));
   ck_assert_msg(fed.status == 0, "%s", fed.text);
@@ -563,10 +563,10 @@ START_TEST(runner_exits_with_the_documented_codes) {
       {"--stepps=3 a.mdx", "option '--stepps=3' is not known", MD_ERR_USAGE},
       {"a.mdx --steps=0", "'0' is not a number in range", MD_ERR_USAGE},
       {"a.mdx b.mdx", "'b.mdx' is too much", MD_ERR_USAGE},
-      {"a.mdx --output=y=y.npy", "must be a file", MD_ERR_USAGE},
+      {"a.mdx --output=y=3", "must be a file", MD_ERR_USAGE},
       {md_format(a, "%s --input=X=0", good), "program 'fixture' has no 'X'", MD_ERR_USAGE},
       {md_format(a, "%s --output=los=@/dev/null", good), "did you mean 'loss'?", MD_ERR_USAGE},
-      {md_format(a, "%s --input=x=abc", good), "'abc' is neither a number nor @FILE.npy",
+      {md_format(a, "%s --input=x=abc", good), "'abc' is neither a number nor FILE.npy",
        MD_ERR_USAGE},
       {foreign, "error[E0633]", MD_ERR_MISSING},
       {cut, "error[E0630]", MD_ERR_DATA},

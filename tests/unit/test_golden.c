@@ -104,6 +104,9 @@ START_TEST(a_spoilt_set_does_not) {
        "input gy is missing"},
       {SET(CASE("relu", "{}", INPUTS "," ROW("q", "output", TOLERANCE))), 3, MD_ERR_MISMATCH,
        "not complete"},
+      // A 0 is not taken for the default of the op.
+      {SET(CASE("l2norm", "{\"eps\":0}", INPUTS "," OUTPUTS)), 3, MD_ERR_MISMATCH,
+       "attribute eps is not above 0"},
       {"{\"format\":\"modist-golden-2\",\"cases\":[]}", 3, MD_ERR_DATA, ""},
       {"{\"format\":\"modist-golden-1\"}", 3, MD_ERR_DATA, ""},
       {"{", 3, MD_ERR_DATA, ""},

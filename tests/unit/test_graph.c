@@ -657,6 +657,20 @@ START_TEST(regions_are_runs_of_nodes_in_order) {
 }
 END_TEST
 
+START_TEST(a_region_has_no_more_nodes_than_back_ends_follow) {
+  for (int num = MD_MAX_REGION; num <= MD_MAX_REGION + 1; num++) {
+    Bench t = setup();
+    md_val v = input(&t, "x", f32(1, 4));
+    md_region_begin(&t.b, "r");
+    for (int i = 0; i < num; i++) v = md_relu(&t.b, v);
+    md_region_end(&t.b);
+    if (num == MD_MAX_REGION) expect_verified(&t);
+    else expect_refused(&t, "E0313]: region r has 1025 nodes, but at most 1024 are possible");
+    teardown(&t);
+  }
+}
+END_TEST
+
 START_TEST(a_gradient_cannot_stand_in_a_region) {
   Bench t = setup();
   md_val x = input(&t, "x", f32(1, 1));
@@ -690,6 +704,11 @@ START_TEST(places_that_do_not_hold_are_refused) {
   expect_refused(&t, "E0314]: %3 is read outside of its region, but has no place");
   teardown(&t);
   t = planned();
+  t.g->num_regions = 1;
+  node_of(&t, C)->region = 0;
+  expect_refused(&t, "E0314]: %5 is made outside of the regions, but only regions use the arena");
+  teardown(&t);
+  t = planned();
   t.g->arena_bytes = -1;
   expect_refused(&t, "E0314]: %3 has a place, but graph test has no arena");
   teardown(&t);
@@ -700,11 +719,19 @@ START_TEST(places_that_do_not_hold_are_refused) {
 }
 END_TEST
 
+// max(x, 0) in a region of its own.
+static md_val relu_alone(Bench *t, md_val x) {
+  md_region_begin(&t->b, "r");
+  md_val y = md_relu(&t->b, x);
+  md_region_end(&t->b);
+  return y;
+}
+
 START_TEST(a_place_is_free_after_its_last_reader) {
   Bench t = setup();
   md_val v = input(&t, "x", f32(1, 4));
   for (int i = 0; i < 4; i++) {
-    v = md_relu(&t.b, v);
+    v = relu_alone(&t, v);
     t.g->value[v].offset = 16 * (i % 2);
   }
   md_return(&t.b, "y", v);
@@ -718,7 +745,8 @@ END_TEST
 
 START_TEST(the_next_value_of_a_state_keeps_its_place_to_the_end) {
   Bench t = setup();
-  md_val s = md_state(&t.b, "s", f32(1, 4), NULL), y = md_relu(&t.b, s), z = md_relu(&t.b, s);
+  md_val s = md_state(&t.b, "s", f32(1, 4), NULL);
+  md_val y = relu_alone(&t, s), z = relu_alone(&t, s);
   md_update_state(&t.b, s, y);
   md_return(&t.b, "z", z);
   t.g->arena_bytes = 32;
@@ -738,7 +766,7 @@ END_TEST
 
 START_TEST(a_result_read_at_other_indices_may_not_lie_over_its_operand) {
   Bench t = setup();
-  md_val x = input(&t, "x", f32(2, 4, 4)), a = md_relu(&t.b, x);
+  md_val x = input(&t, "x", f32(2, 4, 4)), a = relu_alone(&t, x);
   md_region_begin(&t.b, "r");
   md_val y = md_add(&t.b, a, md_transpose(&t.b, a, (md_dims){2, {1, 0}}));
   md_region_end(&t.b);
@@ -772,7 +800,9 @@ START_TEST(a_large_plan_is_verified_quickly) {
   md_val v[64] = {input(&t, "x", f32(1, 4))};
   for (int i = 1; i < 64; i++) v[i] = v[0];
   for (int i = 0; i < N; i++) {  // each result lives for 64 nodes
+    md_region_begin(&t.b, "r");
     md_val y = md_add(&t.b, v[i % 64], v[i % 64]);
+    md_region_end(&t.b);
     t.g->value[y].offset = 16 * (i % 65);
     v[i % 64] = y;
   }
@@ -803,9 +833,9 @@ SUITE_MAIN(
     the_digest_sees_meaning_but_not_labels_and_places, what_crosses_the_border_of_a_region_is_known,
     a_value_read_only_inside_of_its_region_is_no_output, good_graphs_pass,
     a_broken_structure_is_refused, a_state_copies_only_a_state_above,
-    regions_are_runs_of_nodes_in_order, a_gradient_cannot_stand_in_a_region,
-    places_that_do_not_hold_are_refused, a_place_is_free_after_its_last_reader,
-    the_next_value_of_a_state_keeps_its_place_to_the_end,
+    regions_are_runs_of_nodes_in_order, a_region_has_no_more_nodes_than_back_ends_follow,
+    a_gradient_cannot_stand_in_a_region, places_that_do_not_hold_are_refused,
+    a_place_is_free_after_its_last_reader, the_next_value_of_a_state_keeps_its_place_to_the_end,
     a_pointwise_result_may_lie_over_a_dying_operand,
     a_result_read_at_other_indices_may_not_lie_over_its_operand,
     a_state_is_overwritten_only_after_its_last_reader, a_large_plan_is_verified_quickly)

@@ -43,17 +43,21 @@ static const char full[] =
     "  %copy = state @m.s1.conv.w {init=copy, from=@s1.conv.w} : f32[64,3,1,7,7]\n"
     "  %run = state @s1.mean : f32[1,64]\n"
     "  %0 = constant {value=-1.5e-07} : f64[1]\n"
-    "  %c = conv3d %x, %w {stride=[1,2,2], pad=[0,3,3]} : f32[2,64,4,16,16].c8 at 0\n"
-    "  %m, %v = moments %c {groups=2} : f32[2,64] at 524288, f32[2,64] at 524800\n"
     "  region @r1 {\n"
+    "    %c = conv3d %x, %w {stride=[1,2,2], pad=[0,3,3]} : f32[2,64,4,16,16].c8 at 0\n"
+    "    %m, %v = moments %c {groups=2} : f32[2,64] at 524288, f32[2,64] at 524800\n"
+    "  }\n"
+    "  region @r2 {\n"
     "    %n = batch_norm %c, %gamma, %beta, %m, %v {eps=0.001, batch_stats=true}"
     " : f32[2,64,4,16,16].c8\n"
     "    %1 = relu %n : f32[2,64,4,16,16].c8 at 1048576\n"
     "  }\n"
-    "  region @r2 {\n"
+    "  region @r3 {\n"
     "    %2 = cast %1 {to=bf16} : bf16[2,64,4,16,16] at 1572864\n"
     "  }\n"
-    "  %run2 = lerp %run, %run {weight=0.1} : f32[1,64] at @s1.mean\n"
+    "  region @r4 {\n"
+    "    %run2 = lerp %run, %run {weight=0.1} : f32[1,64] at @s1.mean\n"
+    "  }\n"
     "  update @s1.mean = %run2\n"
     "  return y=%2, %m, again=%m\n"
     "}\n";
@@ -68,7 +72,7 @@ START_TEST(parsed_graphs_hold_what_the_text_says) {
   md_graph *g = parse(full);
   ck_assert_str_eq(g->name, "full");
   ck_assert_int_eq(g->arena_bytes, 1835008);
-  ck_assert_int_eq(g->num_regions, 2);
+  ck_assert_int_eq(g->num_regions, 4);
   ck_assert_str_eq(g->region[1].name, "r1");
   ck_assert_int_eq(g->region[1].num, 2);
   ck_assert_int_eq(g->num_updates, 1);
@@ -79,8 +83,8 @@ START_TEST(parsed_graphs_hold_what_the_text_says) {
   const md_node *run2 = md_def(g, next);
   ck_assert_int_eq(run2->op, MD_OP_lerp);
   ck_assert_double_eq(run2->attr.real[0], 0.1);
-  ck_assert_int_eq(run2->place.line, 15);
-  ck_assert_int_eq(run2->place.col, 11);
+  ck_assert_int_eq(run2->place.line, 18);
+  ck_assert_int_eq(run2->place.col, 13);
   ck_assert_str_eq(run2->place.file, "test.mdg");
   const md_node *cast = md_def(g, md_find_result(g, "y"));
   ck_assert_int_eq(cast->attr.dtype.dtype, MD_BF16);
