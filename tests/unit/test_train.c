@@ -205,6 +205,7 @@ END_TEST
 
 // Three planes of optical flow, from maps; a video without its map is replaced.
 START_TEST(flow_maps_are_trained_on) {
+  make_folder();
   md_diags *d = md_diags_create();
   char maps[96], key[128], path[160];
   snprintf(maps, sizeof maps, "%s/maps", folder);
@@ -221,6 +222,7 @@ START_TEST(flow_maps_are_trained_on) {
   ck_assert_ptr_nonnull(strstr(md_diags_text(d), "left out: motion map cannot be opened"));
   md_diags_destroy(d);
   md_dataset_destroy(s);
+  remove_folder();
 }
 END_TEST
 
