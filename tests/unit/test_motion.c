@@ -538,6 +538,41 @@ START_TEST(maps_are_made_once_and_again_when_something_changed) {
 }
 END_TEST
 
+static bool stop_at_once(void *ctx, const md_maps_progress *p) {
+  (void)p;
+  ++*(int *)ctx;
+  return false;
+}
+
+START_TEST(a_stopped_run_leaves_nothing_half_and_goes_on) {
+  make_set();
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  int ticks = 0;
+  md_maps_options o = {.set = s,
+                       .folder = in_folder("m"),
+                       .kind = MD_MAP_EDGE,
+                       .jobs = 1,
+                       .tick = stop_at_once,
+                       .ctx = &ticks};
+  md_maps_progress first, second;
+  ck_assert(md_maps_make(&o, &first, d));
+  ck_assert(ticks > 0 && !first.failed && !md_diags_warnings(d));
+  o.tick = NULL;
+  ck_assert(md_maps_make(&o, &second, d));
+  ck_assert(second.kept == first.made && second.made == VIDEOS - first.made && !second.failed);
+  // Complete files only: folders m, m/inner and a file for each video.
+  char command[256], text[16] = "";
+  snprintf(command, sizeof command, "find '%s' | wc -l", in_folder("m"));
+  FILE *f = popen(command, "r");
+  ck_assert_ptr_nonnull(fgets(text, sizeof text, f));
+  pclose(f);
+  ck_assert_int_eq(atoi(text), VIDEOS + 2);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
 START_TEST(scores_tell_where_something_moves) {
   make_set();
   md_diags *d = md_diags_create();
@@ -662,6 +697,7 @@ int main(void) {
                                 gamma_draws_evenly_from_the_valid_starts,
                                 gamma_takes_the_liveliest_clip_of_an_idle_video,
                                 maps_are_made_once_and_again_when_something_changed,
+                                a_stopped_run_leaves_nothing_half_and_goes_on,
                                 scores_tell_where_something_moves,
                                 the_loader_takes_clips_from_maps_and_replaces_what_has_none,
                                 clips_show_the_maps_that_the_table_names};
