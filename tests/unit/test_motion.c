@@ -182,7 +182,7 @@ START_TEST(edges_of_a_rotation_are_constant_inside) {
   static uint8_t q[PIXELS];
   const double turn = 0.2;
   for (int i = 0; i < PIXELS; i++) {
-    u[i] = (float)(-turn * (i / W - 40));  // NOLINT: rows
+    u[i] = (float)(-turn * (i / W - 40));
     v[i] = (float)(turn * (i % W - 48));
   }
   edges_of(u, v, q);
