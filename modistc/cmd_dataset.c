@@ -18,6 +18,8 @@ static const md_option dataset_options[] = {
     {"kind", 0, "KIND", "flow: edge (default; edges of optical flow), flow, or diff (of frames)"},
     {"lag", 0, "N", "flow: compared frames lie N/30 s apart (5; diff: 1)"},
     {"short-side", 0, "N", "flow: size of the maps; smaller videos stay as they are (128)"},
+    {"sobel-scale", 0, "X", "flow: of the sums of an edge (0.125; OpenCV's: 1)"},
+    {"clamp", 0, "X", "flow: largest value of a map (edge: 10; flow: 20 pixels)"},
     {"videos", 0, "N", "shapes: how many (12)"},
     {"size", 0, "N", "shapes: width and height in pixels, even (96)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},

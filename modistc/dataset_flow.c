@@ -43,7 +43,9 @@ static bool read_options(md_cli *cli, md_maps_options *o) {
   int64_t lag = 0, side = 128, jobs = MD_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
   if (!md_cli_args(cli, 2, 2, "flow takes a folder of videos or a list of them")) return false;
   int kind = md_cli_choice(cli, "kind", md_map_kind_names, MD_MAP_EDGE);
-  if (kind < 0 || !md_cli_int(cli, "lag", 1, 60, &lag) ||
+  double scale = 0.125, clamp = kind == MD_MAP_EDGE ? 10 : 20;
+  if (kind < 0 || !md_cli_float(cli, "sobel-scale", 1e-3, 1e3, &scale) ||
+      !md_cli_float(cli, "clamp", 1e-3, 1e4, &clamp) || !md_cli_int(cli, "lag", 1, 60, &lag) ||
       !md_cli_int(cli, "short-side", 16, 1024, &side) || !md_cli_int(cli, "workers", 1, 256, &jobs))
     return false;
   o->folder = md_cli_get(cli, "output");
@@ -56,6 +58,8 @@ static bool read_options(md_cli *cli, md_maps_options *o) {
   o->lag30 = (int)lag;
   o->short_side = (int)side;
   o->jobs = (int)jobs;
+  o->scale = (float)scale;
+  o->clamp = (float)clamp;
   return true;
 }
 

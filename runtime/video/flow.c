@@ -161,6 +161,7 @@ static inline void part(float (*v)[LANES], int n) {
   for (int i = n / 2; i < n - 1; i++) exchange(v[i], v[n - 1]);
 }
 
+// Reads and writes up to LANES - 1 floats behind the row, which the margins have room for.
 CLONES static void median_row(int w, const float *const row[5], float *out) {
   for (int x = 0; x < w; x += LANES) {
     float v[14][LANES];

@@ -21,6 +21,8 @@
 
 enum { UNIT_SIDE = 256 };  // flow counts pixels of a frame with this short side (spec 4.3)
 
+static const int64_t max_ring_bytes = (int64_t)1 << 30;
+
 typedef enum Result { TODO, MADE, KEPT, BROKEN } Result;
 
 typedef struct Maker {
@@ -186,6 +188,16 @@ static bool set_size(Work *w, md_fault *f) {
   if (i->w > MD_MAP_MAX_SIDE || i->h > MD_MAP_MAX_SIDE || 3 * pixels > MD_MAP_MAX_BYTES) {
     *f = (md_fault){.code = E0502};
     snprintf(f->text, sizeof f->text, "maps of %dx%d pixels are too large", i->w, i->h);
+    return false;
+  }
+  // Native frames for differences, grey planes for flow. A rate that a header makes up may ask for many.
+  bool is_diff = i->kind == MD_MAP_DIFF;
+  int64_t kept = (i->lag + 1) * (is_diff ? 3 * (int64_t)im->w * im->h : 4 * pixels);
+  if (kept > max_ring_bytes) {
+    char need[MD_FLOAT_CHARS];
+    *f = (md_fault){.code = E0502, .hint = "a smaller --lag or --short-side needs less"};
+    snprintf(f->text, sizeof f->text, "%d frames between the two that are compared take %s", i->lag,
+             md_bytes_text((double)kept, need));
     return false;
   }
   i->unit = (float)UNIT_SIDE / (float)MD_MIN(i->w, i->h);

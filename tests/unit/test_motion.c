@@ -182,7 +182,7 @@ START_TEST(edges_of_a_rotation_are_constant_inside) {
   static uint8_t q[PIXELS];
   const double turn = 0.2;
   for (int i = 0; i < PIXELS; i++) {
-    u[i] = (float)(-turn * (i / W - 40));  // NOLINT: rows
+    u[i] = (float)(-turn * (i / W - 40));
     v[i] = (float)(turn * (i % W - 48));
   }
   edges_of(u, v, q);
@@ -538,6 +538,41 @@ START_TEST(maps_are_made_once_and_again_when_something_changed) {
 }
 END_TEST
 
+static bool stop_at_once(void *ctx, const md_maps_progress *p) {
+  (void)p;
+  ++*(int *)ctx;
+  return false;
+}
+
+START_TEST(a_stopped_run_leaves_nothing_half_and_goes_on) {
+  make_set();
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  int ticks = 0;
+  md_maps_options o = {.set = s,
+                       .folder = in_folder("m"),
+                       .kind = MD_MAP_EDGE,
+                       .jobs = 1,
+                       .tick = stop_at_once,
+                       .ctx = &ticks};
+  md_maps_progress first, second;
+  ck_assert(md_maps_make(&o, &first, d));
+  ck_assert(ticks > 0 && !first.failed && !md_diags_warnings(d));
+  o.tick = NULL;
+  ck_assert(md_maps_make(&o, &second, d));
+  ck_assert(second.kept == first.made && second.made == VIDEOS - first.made && !second.failed);
+  // Complete files only: folders m, m/inner and a file for each video.
+  char command[256], text[16] = "";
+  snprintf(command, sizeof command, "find '%s' | wc -l", in_folder("m"));
+  FILE *f = popen(command, "r");
+  ck_assert_ptr_nonnull(fgets(text, sizeof text, f));
+  pclose(f);
+  ck_assert_int_eq(atoi(text), VIDEOS + 2);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
 START_TEST(scores_tell_where_something_moves) {
   make_set();
   md_diags *d = md_diags_create();
@@ -614,8 +649,8 @@ START_TEST(clips_show_the_maps_that_the_table_names) {
   make_maps(s, MD_MAP_EDGE, in_folder("m"), 2, d);
   md_sample_rule r = {.visual = {2, 8, 16},
                       .motion = {4, 4, SIDE},
-                      .from = {.maps = in_folder("m"), .kind = MD_MAP_EDGE},
-                      .in_sync = true};
+                      .from = {.maps = in_folder("m"), .kind = MD_MAP_EDGE, .gamma = 0.5},
+                      .in_sync = true};  // so gamma has no say
   md_fault f;
   md_timeline *t = md_timeline_read(in_folder("set/0.mkv"), NULL, &f);
   uint8_t *clip[2] = {malloc((size_t)4 * SIDE * SIDE), malloc((size_t)4 * SIDE * SIDE)};
@@ -662,6 +697,7 @@ int main(void) {
                                 gamma_draws_evenly_from_the_valid_starts,
                                 gamma_takes_the_liveliest_clip_of_an_idle_video,
                                 maps_are_made_once_and_again_when_something_changed,
+                                a_stopped_run_leaves_nothing_half_and_goes_on,
                                 scores_tell_where_something_moves,
                                 the_loader_takes_clips_from_maps_and_replaces_what_has_none,
                                 clips_show_the_maps_that_the_table_names};
