@@ -58,7 +58,7 @@ struct md_video {
   AVFrame *frame, *spare;  // spare becomes frame when it is complete
   struct SwsContext *scaler;
   geometry scaled;
-  uint8_t *rgb[4];  // output of the scaler, rows aligned for its vector code
+  uint8_t *rgb[4];  // output of the scaler: planes G, B, R, rows aligned for its vector code
   int rgb_stride[4];
   md_video_limits limits;
   int64_t deadline_ns, packets, frames, damaged;
@@ -446,10 +446,12 @@ static bool prepare_scaler(md_video *v, int w, int h, md_fault *f) {
   if (v->scaler && !memcmp(&want, &v->scaled, sizeof want)) return true;
   sws_freeContext(v->scaler);
   av_freep(&v->rgb[0]);
-  v->scaler = sws_getContext(fr->width, fr->height, fr->format, w, h, AV_PIX_FMT_RGB24,
+  // Into planes: there swscale has vector code that is exact for these flags, and five times as fast,
+  // and it interpolates chroma along y at every size.
+  v->scaler = sws_getContext(fr->width, fr->height, fr->format, w, h, AV_PIX_FMT_GBRP,
                              SWS_BILINEAR | SWS_ACCURATE_RND | SWS_FULL_CHR_H_INT | SWS_BITEXACT,
                              NULL, NULL, NULL);
-  if (!v->scaler || av_image_alloc(v->rgb, v->rgb_stride, w + 32, h, AV_PIX_FMT_RGB24, 64) < 0)
+  if (!v->scaler || av_image_alloc(v->rgb, v->rgb_stride, w + 32, h, AV_PIX_FMT_GBRP, 64) < 0)
     return fail(f, E0501, NULL, "frames of %dx%d pixels cannot be scaled to %dx%d", fr->width,
                 fr->height, w, h);
   const int *table = sws_getCoefficients(matrix);
@@ -458,21 +460,24 @@ static bool prepare_scaler(md_video *v, int w, int h, md_fault *f) {
   return true;
 }
 
-// Packed copy of the scaler's output, turned clockwise by quarter turns.
+// Packed copy of the scaler's planes, turned clockwise by quarter turns.
 static void copy_upright(const md_video *v, int w, int h, uint8_t *out) {
-  const uint8_t *src = v->rgb[0];
-  int64_t stride = v->rgb_stride[0];
-  if (!v->rotation) {
-    for (int y = 0; y < h; y++) memcpy(out + (int64_t)y * w * 3, src + y * stride, (size_t)w * 3);
-    return;
-  }
-  for (int y = 0; y < h; y++)
-    for (int x = 0; x < w; x++) {
-      int64_t to = v->rotation == 90    ? (int64_t)x * h + (h - 1 - y)
-                   : v->rotation == 180 ? (int64_t)(h - 1 - y) * w + (w - 1 - x)
-                                        : (int64_t)(w - 1 - x) * h + y;
-      memcpy(out + 3 * to, src + y * stride + 3 * (int64_t)x, 3);
+  // Pixel (x, y) goes to place from + x * step_x + y * step_y.
+  int64_t from = 0, step_x = 1, step_y = w;
+  if (v->rotation == 90) from = h - 1, step_x = h, step_y = -1;
+  else if (v->rotation == 180) from = (int64_t)h * w - 1, step_x = -1, step_y = -w;
+  else if (v->rotation == 270) from = (int64_t)(w - 1) * h, step_x = -h, step_y = 1;
+  for (int y = 0; y < h; y++) {
+    const uint8_t *g = v->rgb[0] + (ptrdiff_t)y * v->rgb_stride[0];
+    const uint8_t *b = v->rgb[1] + (ptrdiff_t)y * v->rgb_stride[1];
+    const uint8_t *r = v->rgb[2] + (ptrdiff_t)y * v->rgb_stride[2];
+    uint8_t *to = out + 3 * (from + y * step_y);
+    for (int x = 0; x < w; x++, to += 3 * step_x) {
+      to[0] = r[x];
+      to[1] = g[x];
+      to[2] = b[x];
     }
+  }
 }
 
 static double sane_rate(AVRational r) { return r.num > 0 && r.den > 0 ? av_q2d(r) : 0; }
