@@ -16,6 +16,11 @@ static const md_option dataset_options[] = {
     {"seed", 0, "K", "shapes: of what is drawn (0)"},
     {0}};
 
+static const md_option_rule dataset_rules[] = {
+    {":check", "output videos size seconds seed", "check writes no videos", NULL},
+    {":shapes", "full-decode prefix", "shapes reads no videos", NULL},
+    {0}};
+
 typedef enum Verdict { GOOD, DAMAGED, BROKEN, NUM_VERDICTS } Verdict;
 static const char *const verdicts[NUM_VERDICTS] = {"good", "damaged", "broken"};
 
@@ -150,4 +155,5 @@ const md_command md_cmd_dataset = {
     .doc = "check the videos of a data set, or make a small one",
     .examples = examples,
     .options = dataset_options,
+    .rules = dataset_rules,
     .run = run};

@@ -78,7 +78,7 @@ static md_status dispatch(md_cli *cli, int argc, char **argv) {
     md_help_command(cli->command, stdout, true);
     return MD_OK;
   }
-  return cli->command->run(cli);
+  return md_cli_obeys(cli) ? cli->command->run(cli) : MD_ERR_USAGE;
 }
 
 int main(int argc, char **argv) {
