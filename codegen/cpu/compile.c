@@ -8,6 +8,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__SANITIZE_ADDRESS__)
+enum { HAS_ASAN = 1 };
+#elif defined(__has_feature)
+enum { HAS_ASAN = __has_feature(address_sanitizer) };
+#else
+enum { HAS_ASAN = 0 };
+#endif
+
 typedef struct Run {
   md_assembly *assembly;
   const md_cpu_options *o;
@@ -241,9 +249,26 @@ static void free_jobs(md_assembly *s) {
   }
 }
 
+// Instrumented code calls functions of AddressSanitizer, which the program around it must have.
+static bool check_asan(const md_cpu_options *o, md_diags *d) {
+  if (!o->asan || (o->no_code && !o->want_image)) return true;  // to be looked at only
+  if (o->want_image) {
+    md_error(
+        d, E0424, MD_NOWHERE,
+        "code with AddressSanitizer cannot be kept in an artefact: it runs in this program only");
+  } else if (!HAS_ASAN) {
+    md_error(d, E0424, MD_NOWHERE, "this program was built without AddressSanitizer");
+  } else {
+    return true;
+  }
+  md_hint(d, "cmake --preset dev && cmake --build --preset dev; then build-dev/bin/modistc run "
+             "--jit-asan");
+  return false;
+}
+
 md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
                            md_diags *d) {
-  const md_cpu *cpu = md_cpu_find(o->cpu, !o->no_code, d);
+  const md_cpu *cpu = check_asan(o, d) ? md_cpu_find(o->cpu, !o->no_code, d) : NULL;
   if (!cpu) return NULL;
   md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
   unsigned major, minor, patch;
