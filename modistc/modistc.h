@@ -55,7 +55,7 @@ struct md_cli {
     const char *value;
   } set[64];
   int num_set;
-  bool color_out, color_err, quiet;
+  bool color_err, quiet;
   int verbose;
 };
 // False: reported (E0401).
@@ -75,7 +75,7 @@ bool md_cli_args(md_cli *cli, int least, int most, const char *what);  // checks
 
 // --- help.c
 void md_help_overview(FILE *to);
-void md_help_command(const md_command *c, FILE *to, bool full);
+void md_help_command(const md_command *c, FILE *to);
 void md_help_manual(const md_command *c, FILE *to);  // roff
 bool md_help_completion(const char *shell, FILE *to);
 
