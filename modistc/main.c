@@ -41,6 +41,10 @@ static bool setup(md_cli *cli) {
   for (int at = 0; md_cli_next(cli, "verbose", &at);) cli->verbose++;
   const char *topics = md_cli_get(cli, "log");
   if (!topics) topics = getenv("MODIST_LOG");
+  if (cli->verbose) {  // every topic; what --log says of one comes after it and holds
+    const char *level = cli->verbose > 1 ? "debug" : "info";
+    topics = md_format(cli->arena, "all=%s,%s", level, topics ? topics : "");
+  }
   char why[200];
   if (topics && !md_log_setup(topics, why, sizeof why))
     return md_error(cli->diags, E0401, MD_NOWHERE, "--log: %s", why);

@@ -12,9 +12,11 @@ enum { MAX_OPTIONS = 96, FIRST_LONG = 256 };
 const md_option md_global_options[] = {
     {"help", 'h', NULL, "what a command does and its options"},
     {"quiet", 'q', NULL, "print results and errors only"},
-    {"verbose", 'v', NULL, "say more; twice: still more"},
+    {"verbose", 'v', NULL, "log every topic; twice: in detail"},
     {"color", 0, "WHEN", "auto (default), always, never; NO_COLOR and CLICOLOR_FORCE are heard"},
-    {"log", 0, "TOPICS", "log by topic, as MODIST_LOG: passes,cache=debug"},
+    {"log", 0, "TOPICS",
+     "log config, graph, passes, fusion, codegen, cache, mem, exec, data, ckpt or all: "
+     "passes,cache=debug"},
     {0}};
 
 static bool may_be_left_out(const md_option *o) { return o->arg && o->arg[0] == '['; }

@@ -3,6 +3,8 @@
 // where it has them) -> code. Jobs know nothing of each other, so threads share them.
 #include "codegen/cpu/assemble.h"
 
+#include "base/log.h"
+
 #include <llvm-c/Analysis.h>
 #include <llvm-c/BitWriter.h>
 #include <stdlib.h>
@@ -205,6 +207,18 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
   }
 }
 
+static void log_compiled(const md_assembly *s, const md_program *p) {
+  md_cpu_report r = {0};
+  fill_report(s, &r);
+  md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "%d of %d kernels were there", r.cache_hits, r.distinct);
+  md_log(MD_LOG_CODEGEN, MD_LEVEL_INFO,
+         "%s for %s: %d launches of %d kernels; emit %.1f ms, optimise %.1f, code %.1f", p->name,
+         p->target, r.launches, r.distinct, r.emit_ms, r.optimise_ms, r.codegen_ms);
+  for (int i = 0; i < s->num_steps; i++)
+    md_log(MD_LOG_CODEGEN, MD_LEVEL_DEBUG, "region %s is %s: %s", s->step[i].name,
+           s->job[s->step[i].job].symbol, s->job[s->step[i].job].lowering);
+}
+
 // Code here and, when wanted, as a shared object.
 static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program *p, md_diags *d) {
   md_object *objects = MD_NEW_ARRAY(s->arena, md_object, s->num_jobs + 1);
@@ -291,6 +305,7 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
   }
   if (ok) gather_texts(&s, o);
   if (ok && report) fill_report(&s, report);
+  if (ok) log_compiled(&s, p);
   if (!ok) {
     md_program_destroy(p);
     p = NULL;
