@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/json_tree.h"
+#include "base/log.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -178,6 +179,7 @@ md_safetensors *md_safetensors_read(const char *path, md_diags *d) {
   size_t len;
   char *file;
   if (!md_file_read(path, MAX_FILE, E0601, d, &file, &len)) return NULL;
+  md_log(MD_LOG_CKPT, MD_LEVEL_INFO, "read %zu bytes of %s", len, path);
   md_arena *a = md_arena_create();
   md_safetensors *s = MD_NEW(a, md_safetensors);
   s->arena = a;
@@ -238,6 +240,7 @@ static void put_header(md_json *j, const md_st_tensor *tensor, int num, const md
 
 bool md_safetensors_write(const char *path, const md_st_tensor *tensor, int num,
                           const md_st_meta *meta, int num_meta, md_diags *d) {
+  md_log(MD_LOG_CKPT, MD_LEVEL_INFO, "writing %d tensors to %s", num, path);
   md_file_writer *w = md_file_create(path, d);
   if (!w) return false;
   md_json j = {0};

@@ -27,6 +27,9 @@ static const md_option bench_options[] = {
     MD_CPU_OPTIONS,
     {0}};
 
+static const md_option_rule bench_rules[] = {
+    {":conv|fused", "config", "only `bench step` has settings", NULL}, {0}};
+
 typedef struct Samples {
   double ms[MAX_ROUNDS];
   int num;
@@ -63,6 +66,7 @@ typedef struct Bench {
   md_cli *cli;
   int64_t rounds, warmup, threads;
   bool json, unfused, interp;
+  FILE *out;  // the table, as it grows
   md_json report;
 } Bench;
 
@@ -97,15 +101,15 @@ static void fill(md_engine *e) {
 static void report_line(Bench *b, const Line *l) {
   double base = quantile(&l->side[0].samples, 0.5);
   if (!b->json) {
-    printf("%-44s", l->what);
+    fprintf(b->out, "%-44s", l->what);
     for (int i = 0; i < l->num_sides; i++) {
       const Samples *s = &l->side[i].samples;
       double median = quantile(s, 0.5), spread = (quantile(s, 0.75) - quantile(s, 0.25)) / 2;
-      printf("  %s %.3f ms +-%.3f", l->side[i].name, median, spread);
-      if (i == 0) printf(" (%.1f GFLOP/s)", l->gflop / median * 1e3);
-      else printf(" (%.2fx)", median / base);
+      fprintf(b->out, "  %s %.3f ms +-%.3f", l->side[i].name, median, spread);
+      if (i == 0) fprintf(b->out, " (%.1f GFLOP/s)", l->gflop / median * 1e3);
+      else fprintf(b->out, " (%.2fx)", median / base);
     }
-    printf("\n");
+    fputc('\n', b->out);
     return;
   }
   md_json *j = &b->report;
@@ -167,6 +171,7 @@ static bool measure(Bench *b, const char *what, Make make, void *ctx, const char
                            .passes = md_pass_defaults(),
                            .threads = (int)b->threads,
                            .cpu = md_cli_get(b->cli, "cpu"),
+                           .asan = md_cli_has(b->cli, "jit-asan"),
                            .no_cache = md_cli_has(b->cli, "no-cache")};
     o.passes.level = side[i].level;
     md_graph *g = make(ctx, b->cli->diags);
@@ -355,8 +360,10 @@ static bool run_kind(Bench *b) {
   if (strcmp(kind, "loader") == 0)
     return md_bench_loader(cli, md_cli_has(cli, "rounds") ? b->rounds : 0,
                            md_cli_has(cli, "warmup") ? b->warmup : 0, b->json ? &b->report : NULL);
-  if (strcmp(kind, "conv") == 0) return bench_convs(b);
-  if (strcmp(kind, "fused") == 0) return bench_fused(b);
+  bool is_conv = strcmp(kind, "conv") == 0, is_fused = strcmp(kind, "fused") == 0;
+  if ((is_conv || is_fused) && !md_cli_args(cli, 1, 1, "conv and fused take no more")) return false;
+  if (is_conv) return bench_convs(b);
+  if (is_fused) return bench_fused(b);
   if (strcmp(kind, "step") != 0) {
     char clean[80];
     md_error(cli->diags, E0401, MD_NOWHERE, "modistc bench: '%s' is no benchmark",
@@ -384,6 +391,12 @@ static md_status run(md_cli *cli) {
       !md_cli_int(cli, "warmup", 0, 1000, &b.warmup) ||
       !md_cli_int(cli, "threads", 0, 1024, &b.threads) || !read_baselines(&b))
     return MD_ERR_USAGE;
+  const char *path = md_cli_get(cli, "output");
+  bool to_file = path && strcmp(path, "-") != 0;
+  char *text = NULL;
+  size_t len = 0;
+  b.out = to_file ? open_memstream(&text, &len) : stdout;
+  MD_ASSERT(b.out, "out of memory");
   b.json = format == 1;
   if (b.json) {
     md_json_begin(&b.report, '{');
@@ -398,11 +411,12 @@ static md_status run(md_cli *cli) {
   if (b.json && ok) {
     md_json_end(&b.report, ']');
     md_json_end(&b.report, '}');
-    const char *path = md_cli_get(cli, "output");
-    if (!path || strcmp(path, "-") == 0) puts(b.report.out.s);
-    else ok = md_file_save(path, b.report.out.s, b.report.out.len, cli->diags);
+    fprintf(b.out, "%s\n", b.report.out.s);
   }
   md_text_free(&b.report.out);
+  if (to_file) fclose(b.out);
+  ok = ok && (!to_file || md_file_save(path, text, len, cli->diags));
+  free(text);
   return ok ? MD_OK : md_diags_status(cli->diags);
 }
 
@@ -421,4 +435,5 @@ const md_command md_cmd_bench = {.name = "bench",
                                  .doc = "time a step, convolutions, fused regions or the loader",
                                  .examples = examples,
                                  .options = bench_options,
+                                 .rules = bench_rules,
                                  .run = run};

@@ -6,6 +6,7 @@
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 enum Emit {
@@ -37,6 +38,19 @@ static const md_option compile_options[] = {
     {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
     {0}};
 
+static const md_option_rule compile_rules[] = {
+    {"emit=graph !passes",
+     "target cpu disable-pass opt-level precision print-ir-after print-changed dump-dir "
+     "time-passes "
+     "max-rewrites verify-each",
+     "--emit=graph shows the graph as it is declared", "take --emit=fused"},
+    {"emit=graph|fused|dot", "report memory-limit jit-asan no-cache",
+     "no program is made of the graph", "take --emit=report"},
+    {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
+     "add --target=cuda:sm_90"},
+    {"target=cuda:*", MD_CPU_NAMES " report", "the target is not the CPU", NULL},
+    {0}};
+
 typedef struct Job {
   md_cli *cli;
   enum Emit emit;
@@ -46,12 +60,21 @@ typedef struct Job {
   md_pass_report report;
 } Job;
 
-static bool write_text(Job *j, const char *text, size_t len) {
-  if (!j->output || strcmp(j->output, "-") == 0) {
-    fwrite(text, 1, len, stdout);
-    return true;
-  }
-  return md_file_save(j->output, text, len, j->cli->diags);
+static bool to_stdout(const Job *j) { return !j->output || strcmp(j->output, "-") == 0; }
+
+static bool write_text(const Job *j, const char *text, size_t len) {
+  if (!to_stdout(j)) return md_file_save(j->output, text, len, j->cli->diags);
+  fwrite(text, 1, len, stdout);
+  return true;
+}
+
+static bool write_artefact(const Job *j, const md_program *p, int64_t start) {
+  md_text bytes = {0};
+  bool ok = md_program_write(p, &bytes, j->cli->diags) && write_text(j, bytes.s, bytes.len);
+  md_text_free(&bytes);
+  if (ok && !j->cli->quiet && !to_stdout(j))
+    fprintf(stderr, "wrote %s in %.1f s\n", j->output, (double)(md_now_ns() - start) / 1e9);
+  return ok;
 }
 
 static bool write_graph(Job *j, const md_graph *g, bool dot) {
@@ -122,8 +145,7 @@ static void report_memory(const md_graph *g, FILE *to) {
           m.peak_region > 0 ? g->region[m.peak_region].name : "-");
 }
 
-static void report_kernels(const md_graph *g, const md_program *p, const md_cpu_report *r,
-                           FILE *to) {
+static void report_kernels(const md_program *p, const md_cpu_report *r, FILE *to) {
   fprintf(to,
           "kernels %d launches, %d distinct, %d from cache; emit %.0f ms, optimise %.0f ms, code "
           "%.0f ms\n",
@@ -137,7 +159,6 @@ static void report_kernels(const md_graph *g, const md_program *p, const md_cpu_
             l->flops / 1e6, l->bytes / 1024, l->bytes > 0 ? l->flops / l->bytes : 0.0);
     if (k->why_not && k->why_not[0]) fprintf(to, "      not as: %s\n", k->why_not);
   }
-  (void)g;
 }
 
 static void report_summary(const Job *j, int declared, const md_graph *g, const md_program *p,
@@ -171,18 +192,22 @@ static bool compile_cpu(Job *j, const md_graph *g, int declared) {
   md_program *p = md_cpu_compile(g, &o, &r, cli->diags);
   if (!p) return false;
   bool ok = true;
-  FILE *to = j->emit == EMIT_REPORT ? stdout : stderr;
+  char *report = NULL;
+  size_t report_len = 0;
+  FILE *to = j->emit == EMIT_REPORT ? open_memstream(&report, &report_len) : stderr;
+  MD_ASSERT(to, "out of memory");
   if (wants(parts, "summary") || (!cli->quiet && j->emit == EMIT_ARTEFACT))
     report_summary(j, declared, g, p, to);
   if (wants(parts, "fusion")) report_fusion(&j->report, to);
   if (wants(parts, "memory") || (!cli->quiet && j->emit == EMIT_ARTEFACT)) report_memory(g, to);
-  if (wants(parts, "kernels")) report_kernels(g, p, &r, to);
-  if (text.s) ok = write_text(j, text.s, text.len);
-  if (o.want_image) {
-    ok = md_program_save(p, j->output, cli->diags);
-    if (ok && !cli->quiet)
-      fprintf(stderr, "wrote %s in %.1f s\n", j->output, (double)(md_now_ns() - start) / 1e9);
+  if (wants(parts, "kernels")) report_kernels(p, &r, to);
+  if (j->emit == EMIT_REPORT) {
+    fclose(to);
+    ok = write_text(j, report, report_len);
+    free(report);
   }
+  if (text.s) ok = write_text(j, text.s, text.len);
+  if (o.want_image) ok = write_artefact(j, p, start);
   if (ok && j->emit == EMIT_ARTEFACT && !j->output && !cli->quiet)
     fputs("nothing was written; -o FILE.mdx keeps the program\n", stderr);
   md_text_free(&text);
@@ -255,11 +280,6 @@ static bool run_job(Job *j) {
       ok = write_graph(j, g, j->emit == EMIT_DOT);
     else if (over_limit(j, g)) ok = false;
     else ok = j->cuda ? compile_cuda(j, g) : compile_cpu(j, g, declared);
-    if (j->passes.time && ok)
-      for (int i = 0; i < j->report.num_stats; i++)
-        fprintf(stderr, "%-20s %8.2f ms %6d -> %d nodes, %d rewrites\n", j->report.stat[i].name,
-                j->report.stat[i].ms, j->report.stat[i].before, j->report.stat[i].after,
-                j->report.stat[i].rewrites);
     md_pass_report_free(&j->report);
   }
   md_graph_destroy(g);
@@ -288,4 +308,5 @@ const md_command md_cmd_compile = {.name = "compile",
                                    .doc = "compile a graph to an artefact, or show any stage of it",
                                    .examples = examples,
                                    .options = compile_options,
+                                   .rules = compile_rules,
                                    .run = run};

@@ -11,6 +11,11 @@ static const md_option config_options[] = {
     {"origin", 0, NULL, "show: say where each value comes from"},
     {0}};
 
+static const md_option_rule config_rules[] = {
+    {":schema", "config origin", "the schema is the same whatever is set", "take show"},
+    {":check", "origin", "check prints no values", "take show"},
+    {0}};
+
 static bool is_setting(const char *arg) { return strchr(arg, '=') != NULL; }
 
 static md_status run(md_cli *cli) {
@@ -26,6 +31,7 @@ static md_status run(md_cli *cli) {
     md_hint(cli->diags, "usage: modistc config %s", cli->command->usage);
     return MD_ERR_USAGE;
   }
+  if (verb == 2 && !md_cli_args(cli, 1, 1, "schema takes no settings")) return MD_ERR_USAGE;
   md_text text = {0};
   if (verb == 2) {
     md_config_schema(&text);
@@ -53,4 +59,5 @@ const md_command md_cmd_config = {.name = "config",
                                   .doc = "show or check settings, or list what there is to set",
                                   .examples = examples,
                                   .options = config_options,
+                                  .rules = config_rules,
                                   .run = run};

@@ -26,6 +26,17 @@ static const md_option dataset_options[] = {
     {"seed", 0, "K", "shapes: of what is drawn (0)"},
     {0}};
 
+static const md_option_rule dataset_rules[] = {
+    {":check|stat", "output", "it prints what it finds", NULL},
+    {"!:check", "full-decode quarantine", "only check judges videos", NULL},
+    {"!:index", "no-hash", "only index keeps digests", NULL},
+    {"!:stat", "span", "only stat asks for clips", NULL},
+    {":index|flow|shapes", "format", "only check and stat have other forms", NULL},
+    {"!:flow", "kind lag short-side sobel-scale clamp", "only flow makes motion maps", NULL},
+    {"!:shapes", "videos size seconds seed", "only shapes makes videos", NULL},
+    {":shapes", "prefix workers", "shapes reads no videos", NULL},
+    {0}};
+
 static md_status shapes(md_cli *cli) {
   md_shapes_options o = {.folder = md_cli_get(cli, "output")};
   int64_t videos = 12, size = 96, seed = 0;
@@ -97,4 +108,5 @@ const md_command md_cmd_dataset = {
     .doc = "check, list and sum up videos, compute their motion maps, or make a few",
     .examples = examples,
     .options = dataset_options,
+    .rules = dataset_rules,
     .run = run};

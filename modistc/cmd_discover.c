@@ -55,8 +55,11 @@ static void ops_markdown(void) {
 }
 
 static md_status run_ops(md_cli *cli) {
-  if (!md_cli_args(cli, 0, 1, "takes at most one op's name")) return MD_ERR_USAGE;
-  if (md_cli_has(cli, "markdown")) {
+  bool markdown = md_cli_has(cli, "markdown");
+  if (!md_cli_args(cli, 0, markdown ? 0 : 1,
+                   markdown ? "--markdown is a page of all ops" : "takes at most one op's name"))
+    return MD_ERR_USAGE;
+  if (markdown) {
     ops_markdown();
     return MD_OK;
   }

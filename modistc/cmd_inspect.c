@@ -97,11 +97,14 @@ static md_status run_inspect(md_cli *cli) {
 }
 static const md_option inspect_options[] = {
     {"format", 0, "FORM", "of artefacts: table (default) or json, which has every launch"}, {0}};
+static const md_option_rule inspect_rules[] = {
+    {"!:*.mdx", "format", "only artefacts (.mdx) have more than one", NULL}, {0}};
 const md_command md_cmd_inspect = {.name = "inspect",
                                    .group = "Compile and run",
                                    .usage = "FILE [options]",
                                    .doc = "what an artefact or a safetensors file holds",
                                    .options = inspect_options,
+                                   .rules = inspect_rules,
                                    .run = run_inspect};
 
 static md_status run_targets(md_cli *cli) {
@@ -138,6 +141,7 @@ const md_command md_cmd_targets = {.name = "targets",
                                    .run = run_targets};
 
 static md_status run_doctor(md_cli *cli) {
+  if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   printf("modist %s, artefact ABI %d\n", MODIST_VERSION, MD_ABI_VERSION);
   char llvm[32], ffmpeg[64];
   md_cpu_llvm_version(llvm, sizeof llvm);

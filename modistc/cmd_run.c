@@ -46,6 +46,14 @@ static void fill_random(void *to, const md_type *type, const char *name, uint64_
   md_tensor_destroy(t);
 }
 
+static const md_option_rule run_rules[] = {
+    {":*.mdx", MD_PASS_NAMES " " MD_CPU_NAMES " backend", "an artefact is compiled already",
+     "give it to 'modistc compile'"},
+    {"backend=interp", MD_CPU_NAMES " threads verify check-nan trace times", MD_INTERP_WHY,
+     "take --backend=cpu"},
+    {"!verify", "verify-work", "nothing is verified", "add --verify"},
+    {0}};
+
 static md_spec spec_of(const char *name, const md_type *t) {
   md_spec s = {.name = name, .dtype = t->dtype, .rank = t->shape.rank, .bytes = md_type_bytes(t)};
   memcpy(s.dim, t->shape.dim, sizeof s.dim);
@@ -102,54 +110,75 @@ static bool fill_inputs(md_cli *cli, md_engine *e, uint64_t seed) {
   return true;
 }
 
-static bool write_outputs(md_cli *cli, md_engine *e) {
-  const md_graph *g = md_engine_graph(e);
+// Before anything runs: a slip in the last name must not cost the steps, or leave the first file.
+static bool check_outputs(md_cli *cli, md_engine *e) {
   const char *text;
   for (int at = 0; (text = md_cli_next(cli, "output", &at));) {
     const char *file, *name = split(cli, text, "output", &file);
     if (!name) return false;
-    md_val v = md_find_result(g, name);
-    if (v == MD_NONE) return unknown(cli, e, "result", name, true);
-    const md_type *t = md_type_in(g, v);
-    int64_t n = md_elements(&t->shape);
-    double *x = malloc((size_t)n * sizeof *x);
-    md_tensor *out = md_tensor_create(*t);
-    out->type.block = 0;
-    md_engine_result(e, name, x, n);
-    for (int64_t i = 0; i < n; i++) {
-      if (out->f) out->f[i] = x[i];
-      else out->i[i] = (int64_t)x[i];
-    }
-    void *bytes = malloc((size_t)md_type_bytes(&out->type));
-    md_tensor_write(out, bytes);
-    md_spec spec = spec_of(name, &out->type);
-    bool ok = md_npy_write(file[0] == '@' ? file + 1 : file, &spec, bytes, cli->diags);
-    free(bytes);
-    free(x);
-    md_tensor_destroy(out);
-    if (!ok) return false;
+    if (md_find_result(md_engine_graph(e), name) == MD_NONE)
+      return unknown(cli, e, "result", name, true);
   }
   return true;
 }
 
-static void show_results(md_cli *cli, md_engine *e) {
+// The result as doubles, malloc'ed. NULL: reported.
+static double *result_of(md_cli *cli, md_engine *e, const char *name, int64_t n) {
+  double *x = malloc((size_t)n * sizeof *x);
+  if (x && md_engine_result(e, name, x, n)) return x;
+  free(x);
+  md_error(cli->diags, E0802, MD_NOWHERE, "no memory for a copy of result '%s'", name);
+  md_hint(cli->diags, "a smaller batch needs less: batch=N");
+  return NULL;
+}
+
+static bool write_output(md_cli *cli, md_engine *e, const char *name, const char *file) {
+  md_type type = *md_type_in(md_engine_graph(e), md_find_result(md_engine_graph(e), name));
+  type.block = 0;
+  md_spec spec = spec_of(name, &type);
+  int64_t n = md_elements(&type.shape);
+  double *x = result_of(cli, e, name, n);
+  if (!x) return false;
+  char *bytes = malloc((size_t)spec.bytes);
+  bool ok = bytes != NULL;
+  if (ok) {
+    for (int64_t i = 0; i < n; i++) md_element_store(spec.dtype, bytes, i, x[i]);
+    ok = md_npy_write(file[0] == '@' ? file + 1 : file, &spec, bytes, cli->diags);
+  } else {
+    md_error(cli->diags, E0802, MD_NOWHERE, "no memory for the file of result '%s'", name);
+  }
+  free(bytes);
+  free(x);
+  return ok;
+}
+
+static bool write_outputs(md_cli *cli, md_engine *e) {
+  const char *text;
+  for (int at = 0; (text = md_cli_next(cli, "output", &at));) {
+    const char *file, *name = split(cli, text, "output", &file);
+    if (!write_output(cli, e, name, file)) return false;
+  }
+  return true;
+}
+
+static bool show_results(md_cli *cli, md_engine *e) {
   const md_graph *g = md_engine_graph(e);
   for (int i = 0; i < g->num_results; i++) {
     const md_type *t = md_type_in(g, g->result[i].val);
     int64_t n = md_elements(&t->shape);
-    double *x = malloc((size_t)n * sizeof *x), sum = 0, square = 0;
-    if (md_engine_result(e, g->result[i].name, x, n)) {
-      for (int64_t j = 0; j < n; j++) {
-        sum += x[j];
-        square += x[j] * x[j];
-      }
-      if (n == 1) printf("%-16s %.9g\n", g->result[i].name, x[0]);
-      else
-        printf("%-16s %s mean %.6g rms %.6g\n", g->result[i].name, md_type_text(t, cli->arena),
-               sum / (double)n, sqrt(square / (double)n));
+    double *x = result_of(cli, e, g->result[i].name, n), sum = 0, square = 0;
+    if (!x) return false;
+    for (int64_t j = 0; j < n; j++) {
+      sum += x[j];
+      square += x[j] * x[j];
     }
+    if (n == 1) printf("%-16s %.9g\n", g->result[i].name, x[0]);
+    else
+      printf("%-16s %s mean %.6g rms %.6g\n", g->result[i].name, md_type_text(t, cli->arena),
+             sum / (double)n, sqrt(square / (double)n));
     free(x);
   }
+  return true;
 }
 
 typedef struct Row {
@@ -205,12 +234,12 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   md_trace *trace = trace_path && md_engine_exec(e) ? md_trace_create() : NULL;
   if (trace) md_exec_set_trace(md_engine_exec(e), trace);
   int64_t start = md_now_ns();
-  bool ok = fill_inputs(cli, e, (uint64_t)seed) && step(cli, e, steps);
+  bool ok = check_outputs(cli, e) && fill_inputs(cli, e, (uint64_t)seed) && step(cli, e, steps);
   double seconds = (double)(md_now_ns() - start) / 1e9;
   if (ok && trace) ok = md_trace_save(trace, trace_path, cli->diags);
   if (trace) md_trace_destroy(trace);
   if (!ok || !write_outputs(cli, e)) return false;
-  if (!md_cli_has(cli, "output")) show_results(cli, e);
+  if (!md_cli_has(cli, "output") && !show_results(cli, e)) return false;
   if (md_cli_has(cli, "times")) show_times(cli, e);
   if (!cli->quiet)
     fprintf(stderr, "%lld step%s in %.3f s\n", (long long)steps, steps == 1 ? "" : "s", seconds);
@@ -262,7 +291,8 @@ static md_status run(md_cli *cli) {
 
 static const char *const examples[] = {
     "modistc run tiny.mdx --steps=3 --times", "modistc run modist-tiny --verify",
-    "modistc run graph.mdg --input x=x.npy --output y=y.npy", NULL};
+    "modistc run graph.mdg --input x=x.npy --output y=y.npy",
+    "modistc compile modist-tiny --emit=graph | modistc run -", NULL};
 const md_command md_cmd_run = {
     .name = "run",
     .group = "Compile and run",
@@ -270,4 +300,5 @@ const md_command md_cmd_run = {
     .doc = "execute a program once or for some steps",
     .examples = examples,
     .options = run_options,
+    .rules = run_rules,
     .run = run};

@@ -21,6 +21,9 @@ static const md_option train_options[] = {
     MD_CPU_OPTIONS,
     {0}};
 
+static const md_option_rule train_rules[] = {
+    {"backend=interp", MD_CPU_NAMES " check-nan trace", MD_INTERP_WHY, "take --backend=cpu"}, {0}};
+
 static md_status run(md_cli *cli) {
   static const char *const backends[] = {"cpu", "interp", NULL};
   md_train_options o = {.dry_run = md_cli_has(cli, "dry-run"),
@@ -61,4 +64,5 @@ const md_command md_cmd_train = {.name = "train",
                                  .doc = "train on a folder or list of videos",
                                  .examples = examples,
                                  .options = train_options,
+                                 .rules = train_rules,
                                  .run = run};

@@ -17,6 +17,11 @@ static const md_option verify_options[] = {
     MD_CPU_OPTIONS,
     {0}};
 
+static const md_option_rule verify_rules[] = {
+    {"!backend=cpu", MD_PASS_NAMES " " MD_CPU_NAMES " threads",
+     "the interpreter takes graphs as they are", "add --backend=cpu"},
+    {0}};
+
 static md_status run(md_cli *cli) {
   static const char *const backends[] = {"interp", "cpu", NULL};
   static const char *const formats[] = {"table", "json", NULL};
@@ -70,4 +75,5 @@ const md_command md_cmd_verify = {
     .doc = "judge a back end against numbers of an independent implementation",
     .examples = examples,
     .options = verify_options,
+    .rules = verify_rules,
     .run = run};

@@ -44,7 +44,7 @@ void md_help_overview(FILE *to) {
   fputs("Run 'modistc <command> -h' for its options.\n", to);
 }
 
-void md_help_command(const md_command *c, FILE *to, bool full) {
+void md_help_command(const md_command *c, FILE *to) {
   fprintf(to, "%s\nUsage: modistc %s%s%s\n", c->doc, c->name, c->usage[0] ? " " : "", c->usage);
   if (c->examples) {
     fputs("Examples:\n", to);
@@ -54,7 +54,6 @@ void md_help_command(const md_command *c, FILE *to, bool full) {
     fputs("Options:\n", to);
     options(c->options, to);
   }
-  if (!full) return;
   fputs("Options of every command:\n", to);
   options(md_global_options, to);
 }

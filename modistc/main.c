@@ -25,23 +25,26 @@ static const md_command *find(const char *name) {
   return NULL;
 }
 
-static bool wants_color(const char *when, int fd) {
+static bool wants_color(const char *when) {
   if (when && strcmp(when, "always") == 0) return true;
   if (when && strcmp(when, "never") == 0) return false;
   if (getenv("NO_COLOR")) return false;
   if (getenv("CLICOLOR_FORCE")) return true;
-  return isatty(fd);
+  return isatty(STDERR_FILENO);
 }
 
 static bool setup(md_cli *cli) {
   static const char *const whens[] = {"auto", "always", "never", NULL};
   if (md_cli_choice(cli, "color", whens, 0) < 0) return false;
-  cli->color_out = wants_color(md_cli_get(cli, "color"), STDOUT_FILENO);
-  cli->color_err = wants_color(md_cli_get(cli, "color"), STDERR_FILENO);
+  cli->color_err = wants_color(md_cli_get(cli, "color"));
   cli->quiet = md_cli_has(cli, "quiet");
   for (int at = 0; md_cli_next(cli, "verbose", &at);) cli->verbose++;
   const char *topics = md_cli_get(cli, "log");
   if (!topics) topics = getenv("MODIST_LOG");
+  if (cli->verbose) {  // every topic; what --log says of one comes after it and holds
+    const char *level = cli->verbose > 1 ? "debug" : "info";
+    topics = md_format(cli->arena, "all=%s,%s", level, topics ? topics : "");
+  }
   char why[200];
   if (topics && !md_log_setup(topics, why, sizeof why))
     return md_error(cli->diags, E0401, MD_NOWHERE, "--log: %s", why);
@@ -75,10 +78,10 @@ static md_status dispatch(md_cli *cli, int argc, char **argv) {
   if (!cli->command) return unknown_command(cli, name);
   if (!md_cli_parse(cli, argc - 1, argv + 1) || !setup(cli)) return MD_ERR_USAGE;
   if (md_cli_has(cli, "help")) {
-    md_help_command(cli->command, stdout, true);
+    md_help_command(cli->command, stdout);
     return MD_OK;
   }
-  return cli->command->run(cli);
+  return md_cli_obeys(cli) ? cli->command->run(cli) : MD_ERR_USAGE;
 }
 
 int main(int argc, char **argv) {

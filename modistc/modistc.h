@@ -19,6 +19,17 @@ typedef struct md_option {
   const char *doc;
 } md_option;
 
+// Options that would do nothing: ignoring what a user asks for would be a lie. Where all conditions
+// of `when` hold, each of the options in `refused` is an error. Both are words between spaces; a
+// condition is
+//   name        the option was given           name=a|b*   its value matches a pattern
+//   :a|b*       the first argument does        !X          X does not hold
+typedef struct md_option_rule {
+  const char *when, *refused;
+  const char *why;      // "--backend=interp runs no kernels"
+  const char *instead;  // after "leave it out, or "; NULL: nothing to suggest
+} md_option_rule;
+
 typedef struct md_cli md_cli;
 typedef struct md_command {
   const char *name, *group;     // group: heading under which the overview lists it
@@ -26,6 +37,7 @@ typedef struct md_command {
   const char *usage;            // after the name: "[MODEL|GRAPH.mdg] [options]"
   const char *const *examples;  // NULL-terminated
   const md_option *options;     // ended by {0}; NULL: none
+  const md_option_rule *rules;  // ended by {0}; NULL: none
   md_status (*run)(md_cli *cli);
 } md_command;
 extern const md_command *const md_commands[];
@@ -43,11 +55,13 @@ struct md_cli {
     const char *value;
   } set[64];
   int num_set;
-  bool color_out, color_err, quiet;
+  bool color_err, quiet;
   int verbose;
 };
 // False: reported (E0401).
 bool md_cli_parse(md_cli *cli, int argc, char **argv);
+// False: the command's rules refuse an option (E0401, reported).
+bool md_cli_obeys(md_cli *cli);
 bool md_cli_has(const md_cli *cli, const char *name);
 const char *md_cli_get(const md_cli *cli, const char *name);  // last one; NULL: not given
 const char *md_cli_next(const md_cli *cli, const char *name,
@@ -61,7 +75,7 @@ bool md_cli_args(md_cli *cli, int least, int most, const char *what);  // checks
 
 // --- help.c
 void md_help_overview(FILE *to);
-void md_help_command(const md_command *c, FILE *to, bool full);
+void md_help_command(const md_command *c, FILE *to);
 void md_help_manual(const md_command *c, FILE *to);  // roff
 bool md_help_completion(const char *shell, FILE *to);
 
@@ -76,7 +90,8 @@ md_status md_dataset_stat(md_cli *cli);
 md_status md_dataset_flow(md_cli *cli);
 
 // --- source.c: what a user names on the command line becomes a graph -----------------------------
-// A model's name, a graph text (.mdg), or a plug-in (.so); settings as `key=value`. NULL: reported.
+// A model's name, a graph text (.mdg, or - for standard input), or a plug-in (.so); settings as
+// `key=value`. NULL: reported.
 md_graph *md_source_graph(md_cli *cli, const char *what);
 // False: there are some, reported.
 bool md_source_takes_no_settings(md_cli *cli, const char *what);
@@ -93,9 +108,15 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
       {"time-passes", 0, NULL, "say how long each pass took"},                                  \
       {"max-rewrites", 0, "N", "stop rewriting after N rewrites (to bisect)"},                  \
       {"verify-each", 0, NULL, "check the graph after each pass"}
+#define MD_PASS_NAMES                                                                          \
+  "passes disable-pass opt-level precision print-ir-after print-changed dump-dir time-passes " \
+  "max-rewrites verify-each"
 #define MD_CPU_OPTIONS                                                                         \
   {"cpu", 0, "NAME", "cap the instructions: native (default), avx512, avx2, sse4.2, generic"}, \
       {"jit-asan", 0, NULL, "instrument the generated code with AddressSanitizer"},            \
       {"no-cache", 0, NULL, "neither read nor write the cache of compiled kernels"}
+#define MD_CPU_NAMES "cpu jit-asan no-cache"
+// Of `run` and `train`: the interpreter has the graph and nothing else.
+#define MD_INTERP_WHY "--backend=interp runs no kernels"
 
 #endif

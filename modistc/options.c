@@ -2,6 +2,7 @@
 // Parsing by getopt_long, from the option tables.
 #include "modistc/modistc.h"
 
+#include <fnmatch.h>
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +12,11 @@ enum { MAX_OPTIONS = 96, FIRST_LONG = 256 };
 const md_option md_global_options[] = {
     {"help", 'h', NULL, "what a command does and its options"},
     {"quiet", 'q', NULL, "print results and errors only"},
-    {"verbose", 'v', NULL, "say more; twice: still more"},
+    {"verbose", 'v', NULL, "log every topic; twice: in detail"},
     {"color", 0, "WHEN", "auto (default), always, never; NO_COLOR and CLICOLOR_FORCE are heard"},
-    {"log", 0, "TOPICS", "log by topic, as MODIST_LOG: passes,cache=debug"},
+    {"log", 0, "TOPICS",
+     "log config, graph, passes, fusion, codegen, cache, mem, exec, data, ckpt or all: "
+     "passes,cache=debug"},
     {0}};
 
 static bool may_be_left_out(const md_option *o) { return o->arg && o->arg[0] == '['; }
@@ -105,6 +108,69 @@ bool md_cli_parse(md_cli *cli, int argc, char **argv) {
   cli->arg = argv + optind;
   cli->num_args = argc - optind;
   return true;
+}
+
+static bool is_word(const char *s, size_t len, const char *word) {
+  return strlen(word) == len && strncmp(s, word, len) == 0;
+}
+
+// The row of a command's option; a rule that names another one is our mistake.
+static const md_option *option_of(const md_cli *cli, const char *name, size_t len) {
+  for (const md_option *o = cli->command->options; o && o->name; o++)
+    if (is_word(name, len, o->name)) return o;
+  MD_ASSERT(false, "a rule of %s names no option: '%s'", cli->command->name, name);
+  return NULL;
+}
+
+// `patterns` are separated by '|', up to `end`.
+static bool matches(const char *value, const char *patterns, const char *end) {
+  char one[64];
+  for (const char *p = patterns; value && p < end;) {
+    size_t len = strcspn(p, "| ");
+    snprintf(one, sizeof one, "%.*s", (int)len, p);
+    if (fnmatch(one, value, 0) == 0) return true;
+    p += len + 1;
+  }
+  return false;
+}
+
+static bool holds(const md_cli *cli, const char *condition, const char *end) {
+  if (*condition == '!') return !holds(cli, condition + 1, end);
+  if (*condition == ':') return matches(cli->num_args > 0 ? cli->arg[0] : NULL, condition + 1, end);
+  size_t len = strcspn(condition, "= ");
+  const char *value = md_cli_get(cli, option_of(cli, condition, len)->name);
+  return condition[len] == '=' ? matches(value, condition + len + 1, end) : value != NULL;
+}
+
+static bool all_hold(const md_cli *cli, const char *when) {
+  bool ok = true;
+  for (const char *s = when; *s;) {
+    size_t len = strcspn(s, " ");
+    ok = holds(cli, s, s + len) && ok;
+    s += len + (s[len] == ' ');
+  }
+  return ok;
+}
+
+static bool obeys(md_cli *cli, const md_option_rule *r) {
+  bool hold = all_hold(cli, r->when), ok = true;
+  for (const char *s = r->refused; *s;) {
+    size_t len = strcspn(s, " ");
+    const md_option *o = option_of(cli, s, len);
+    s += len + (s[len] == ' ');
+    if (!hold || !md_cli_has(cli, o->name)) continue;
+    ok = md_error(cli->diags, E0401, MD_NOWHERE, "modistc %s: --%s would do nothing: %s",
+                  cli->command->name, o->name, r->why);
+    md_hint(cli->diags, "leave it out%s%s", r->instead ? ", or " : "",
+            r->instead ? r->instead : "");
+  }
+  return ok;
+}
+
+bool md_cli_obeys(md_cli *cli) {
+  bool ok = true;
+  for (const md_option_rule *r = cli->command->rules; r && r->when; r++) ok = obeys(cli, r) && ok;
+  return ok;
 }
 
 const char *md_cli_next(const md_cli *cli, const char *name, int *at) {

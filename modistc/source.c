@@ -25,6 +25,34 @@ static md_graph *from_text(md_cli *cli, const char *path) {
   return g;
 }
 
+// The end of a pipe: what `compile --emit=graph` wrote into it.
+static md_graph *from_stdin(md_cli *cli) {
+  static const char name[] = "standard input";
+  char part[4096];
+  md_text text = {0};
+  for (size_t n; text.len <= MAX_GRAPH_TEXT && (n = fread(part, 1, sizeof part, stdin)) > 0;)
+    md_put_bytes(&text, part, n);
+  md_graph *g = NULL;
+  if (ferror(stdin)) md_error(cli->diags, E0402, MD_IN_FILE(name), "cannot be read");
+  else if (text.len > MAX_GRAPH_TEXT)
+    md_error(cli->diags, E0402, MD_IN_FILE(name), "is longer than %d MiB", MAX_GRAPH_TEXT >> 20);
+  else g = md_parse_graph(name, text.s ? text.s : "", text.len, cli->diags);
+  md_text_free(&text);
+  return g;
+}
+
+// The argument names the model; settings that are made for another one do not silently replace it.
+static bool is_own_model(const md_config *c, const md_model *m, md_diags *d) {
+  const char *other = md_config_text(c, "model.name");
+  const md_model *theirs = md_config_given(c, "model.name") ? md_model_from(other) : NULL;
+  if (!theirs || theirs == m) return true;  // an unknown one is reported as such
+  md_error(d, E0207, md_config_place(c, "model.name"),
+           "the settings are those of %s, but the command line names %s", theirs->name, m->name);
+  md_hint(d, "name %s, or add model.name=%s to take the other settings for it", theirs->name,
+          m->name);
+  return false;
+}
+
 static md_graph *from_model(md_cli *cli, const char *name) {
   const md_model *m = md_model_from(name);
   if (!m) {
@@ -47,7 +75,7 @@ static md_graph *from_model(md_cli *cli, const char *name) {
   md_config *config =
       md_config_load(md_cli_get(cli, "config"), cli->arg + 1, cli->num_args - 1, cli->diags);
   if (!config) return NULL;
-  bool ok = md_config_step(config, &s, cli->diags);
+  bool ok = is_own_model(config, m, cli->diags) && md_config_step(config, &s, cli->diags);
   md_config_destroy(config);
   return ok ? md_step_graph(&s, cli->diags) : NULL;
 }
@@ -63,9 +91,10 @@ bool md_source_takes_no_settings(md_cli *cli, const char *what) {
 }
 
 md_graph *md_source_graph(md_cli *cli, const char *what) {
-  bool is_text = has_suffix(what, ".mdg") || strcmp(what, "-") == 0;
-  if (!is_text && !has_suffix(what, ".so")) return from_model(cli, what);
+  bool is_stdin = strcmp(what, "-") == 0, is_text = has_suffix(what, ".mdg");
+  if (!is_stdin && !is_text && !has_suffix(what, ".so")) return from_model(cli, what);
   if (!md_source_takes_no_settings(cli, what)) return NULL;
+  if (is_stdin) return from_stdin(cli);
   return is_text ? from_text(cli, what) : md_plugin_graph(what, cli->diags);
 }
 

@@ -6,8 +6,6 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const no_config[] = {NULL};
-
 static md_dims axes(int64_t n, int64_t a, int64_t b, int64_t c) { return (md_dims){n, {a, b, c}}; }
 
 static md_val node(md_case *c, md_op op, int n, const md_val *in, md_attr attr) {
@@ -40,20 +38,31 @@ static md_val without_time(md_case *c, md_val v) {
 
 // --- convolution, normalisation, pooling
 
-static const char *const conv_config[] = {"stride", "pad",     "dilation", "kernel",
-                                          "bias",   "sampled", NULL};
+static bool says_kernel(md_case *c) {
+  md_dim3 k;
+  const md_case_row *w = md_case_find(c, "w");
+  if (!md_case_dim3(c, "kernel", 1, &k)) return false;
+  const md_shape *s = w && w->value ? &w->value->type.shape : NULL;
+  bool same = s && s->rank >= 4;
+  for (int i = 0; same && i < 3; i++) {
+    int axis = s->rank - 3 + i;
+    same = k.d[i] == (axis > 1 ? s->dim[axis] : 1);
+  }
+  return same || md_error(c->diags, E0602, MD_NOWHERE, "%s: kernel is not the shape of w", c->name);
+}
 
 static bool conv_attr(md_case *c, md_conv3d_attr *a) {
   *a = (md_conv3d_attr){.dilation = D3(1, 1, 1)};
   bool dilated = md_tree_get(c->config, "dilation") != NULL;
-  return md_case_dim3(c, "stride", 1, &a->stride) && md_case_dim3(c, "pad", 0, &a->pad) &&
+  return says_kernel(c) && md_case_dim3(c, "stride", 1, &a->stride) &&
+         md_case_dim3(c, "pad", 0, &a->pad) &&
          (!dilated || md_case_dim3(c, "dilation", 1, &a->dilation));
 }
 
 static bool run_conv(md_case *c) {
   md_conv3d_attr a;
-  if (!conv_attr(c, &a)) return false;
   bool is_2d = !strcmp(c->op, "conv2d"), bias = md_case_has(c, "b");
+  if (!conv_attr(c, &a) || !md_case_says(c, "bias", bias) || !md_case_sampled(c)) return false;
   md_val v[] = {md_case_input(c, "x"), md_case_input(c, "w"), MD_NONE};
   if (bias) v[2] = md_case_input(c, "b");
   md_val y = md_conv3d(&c->b, with_time(c, v[0]), with_time(c, v[1]), v[2], &a);
@@ -63,20 +72,22 @@ static bool run_conv(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const bn_config[] = {"train", "eps", "momentum", NULL};
-
 // Batch norm of x with gamma, beta and running statistics of the case. Training: results
 // new_running_* too, and batch_* where the case asks for them.
 static md_val batch_norm(md_case *c, md_val x, md_val gamma, md_val beta) {
   md_builder *b = &c->b;
   double eps = 0;
+  bool train = false;
   md_attr momentum = {0};
-  if (!md_case_positive(c, c->config, "eps", &eps) ||
-      !md_case_float(c, c->config, "momentum", &momentum.f.value))
+  if (!md_case_bool(c, c->config, "train", &train) ||
+      !md_case_positive(c, c->config, "eps", &eps) ||
+      !md_case_float(c, c->config, "momentum", &momentum.f.value)) {
+    b->failed = true;
     return MD_NONE;
+  }
   md_val mean = md_case_input(c, "running_mean"), var = md_case_input(c, "running_var");
   md_shape flat = shape_of(c, mean), row = {2, {1, flat.dim[0]}}, xs = shape_of(c, x);
-  if (!md_tree_true(md_tree_get(c->config, "train")))
+  if (!train)
     return md_batch_norm(b, x, gamma, beta, md_reshape(b, mean, row), md_reshape(b, var, row), eps,
                          false);
   md_val m = md_moments(b, x, 1), v = md_result_of(b, m, 1);
@@ -100,13 +111,10 @@ static bool run_batch_norm(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const fused_config[] = {"train", "eps",    "momentum", "stride",
-                                           "pad",   "kernel", "residual", NULL};
-
 static bool run_conv_bn_relu(md_case *c) {
   md_conv3d_attr a;
-  if (!conv_attr(c, &a)) return false;
   bool residual = md_case_has(c, "res");
+  if (!conv_attr(c, &a) || !md_case_says(c, "residual", residual)) return false;
   md_val v[] = {md_case_input(c, "x"), md_case_input(c, "w"), md_case_input(c, "gamma"),
                 md_case_input(c, "beta"), MD_NONE};
   md_val y = batch_norm(c, md_conv3d(&c->b, v[0], v[1], MD_NONE, &a), v[2], v[3]);
@@ -127,8 +135,6 @@ static bool run_relu(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const max_pool_config[] = {"kernel", "stride", "pad", NULL};
-
 static bool run_max_pool(md_case *c) {
   md_pool3d_attr a;
   if (!md_case_dim3(c, "kernel", 1, &a.kernel) || !md_case_dim3(c, "stride", 1, &a.stride) ||
@@ -141,16 +147,14 @@ static bool run_max_pool(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const avg_pool_config[] = {"kind", NULL};
-
 static bool run_avg_pool(md_case *c) {
-  const char *kind = md_tree_str(md_tree_get(c->config, "kind"));
-  md_val x = md_case_input(c, "x"), y = MD_NONE;
+  static const char *const kinds[] = {"global", "2x2", NULL};
+  int kind = md_case_word(c, c->config, "kind", kinds);
+  if (kind < 0) return false;
+  md_val x = md_case_input(c, "x");
   md_pool3d_attr a = {.kernel = D3(1, 2, 2), .stride = D3(1, 2, 2)};
-  if (kind && !strcmp(kind, "global")) y = md_mean(&c->b, x, axes(3, 2, 3, 4));
-  else if (kind && !strcmp(kind, "2x2"))
-    y = without_time(c, md_avg_pool3d(&c->b, with_time(c, x), &a));
-  else return md_error(c->diags, E0602, MD_NOWHERE, "%s: unknown kind of pooling", c->name);
+  md_val y = kind == 0 ? md_mean(&c->b, x, axes(3, 2, 3, 4))
+                       : without_time(c, md_avg_pool3d(&c->b, with_time(c, x), &a));
   md_case_result(c, "y", y);
   md_case_gradients(c, y, 1, (const char *[]){"x"}, &x);
   return md_case_run(c);
@@ -158,10 +162,9 @@ static bool run_avg_pool(md_case *c) {
 
 // --- rows and losses
 
-static const char *const linear_config[] = {"bias", NULL};
-
 static bool run_linear(md_case *c) {
   bool bias = md_case_has(c, "b");
+  if (!md_case_says(c, "bias", bias)) return false;
   md_val v[] = {md_case_input(c, "x"), md_case_input(c, "w"), MD_NONE};
   md_val y = md_matmul(&c->b, v[0], v[1], false, true);
   if (bias) {
@@ -173,8 +176,6 @@ static bool run_linear(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const eps_config[] = {"eps", NULL};
-
 static bool run_l2norm(md_case *c) {
   double eps;
   if (!md_case_positive(c, c->config, "eps", &eps)) return false;
@@ -183,8 +184,6 @@ static bool run_l2norm(md_case *c) {
   md_case_gradients(c, y, 1, (const char *[]){"x"}, &x);
   return md_case_run(c);
 }
-
-static const char *const tau_config[] = {"tau", NULL};
 
 // -log(e^a / (e^a + sum of e^s)) = softplus(ln sum of e^s - a), as models/step.c declares it.
 static bool run_info_nce(md_case *c) {
@@ -228,10 +227,10 @@ static bool run_cross_entropy(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const bce_config[] = {"reduction", NULL};
-
 static bool run_bce(md_case *c) {
+  static const char *const reductions[] = {"mean over all elements", NULL};
   md_builder *b = &c->b;
+  if (md_case_word(c, c->config, "reduction", reductions) < 0) return false;
   md_val x = md_case_input(c, "logits"), t = md_case_input(c, "targets");
   md_val loss = md_mean(b, md_add_node(b, MD_OP_bce, (md_val[]){x, t}, 2, NULL), (md_dims){0});
   md_case_result(c, "loss", loss);
@@ -239,8 +238,6 @@ static bool run_bce(md_case *c) {
   md_case_result(c, "sigmoid", md_add_node(b, MD_OP_sigmoid, &x, 1, NULL));
   return md_case_run(c);
 }
-
-static const char *const views_config[] = {"views", NULL};
 
 static bool run_average_views(md_case *c) {
   int64_t views;
@@ -255,21 +252,17 @@ static bool run_average_views(md_case *c) {
 
 // --- updates
 
-static const char *const sgd_config[] = {"momentum", "weight_decay", "base_lr",     "total_steps",
-                                         "warmup",   "warmup_start", "lr_per_step", NULL};
-
 // All steps in one graph, one after another; the learning rates are the case's own.
 static bool run_sgd(md_case *c) {
   md_attr a = {0};
-  const md_tree *rates = md_tree_get(c->config, "lr_per_step");
-  if (!md_case_float(c, c->config, "momentum", &a.sgd.momentum) ||
+  const md_tree *rates = md_case_rates(c);
+  if (!rates || !md_case_float(c, c->config, "momentum", &a.sgd.momentum) ||
       !md_case_float(c, c->config, "weight_decay", &a.sgd.weight_decay))
     return false;
   md_val p = md_case_input(c, "p"), buf = constant(c, MD_F32, shape_of(c, p), 0);
-  for (int t = 0; rates && t < rates->num; t++) {
+  for (int t = 0; t < rates->num; t++) {
     double lr = 0;
-    if (!md_tree_float(&rates->item[t], &lr))
-      return md_error(c->diags, E0602, MD_NOWHERE, "%s: lr_per_step holds no numbers", c->name);
+    md_tree_float(&rates->item[t], &lr);
     md_val rate = constant(c, MD_F32, shape_of(c, p), lr);
     md_val g = md_case_input(c, md_format(c->arena, "g%d", t));
     p = node(c, MD_OP_sgd, 4, (md_val[]){p, g, buf, rate}, a);
@@ -280,8 +273,6 @@ static bool run_sgd(md_case *c) {
   return md_case_run(c);
 }
 
-static const char *const ema_config[] = {"lambda", NULL};
-
 static bool run_ema(md_case *c) {
   double lambda;
   if (!md_case_float(c, c->config, "lambda", &lambda)) return false;
@@ -289,8 +280,6 @@ static bool run_ema(md_case *c) {
   md_case_result(c, "new", node(c, MD_OP_lerp, 2, v, (md_attr){.f.value = 1 - lambda}));
   return md_case_run(c);
 }
-
-static const char *const push_config[] = {"n", "start_ptr", NULL};
 
 static bool run_bank_push(md_case *c) {
   md_builder *b = &c->b;
@@ -319,17 +308,20 @@ static bool run_bank_push(md_case *c) {
 
 // --- pictures
 
-static const char *const resize_config[] = {"out", "mode", "align_corners", NULL};
-
 static bool run_resize(md_case *c) {
+  static const char *const modes[] = {"bilinear", "trilinear", NULL};  // of 2 and 3 axes
   md_attr a = {0};
-  const md_tree *out = md_tree_get(c->config, "out");
-  const char *mode = md_tree_str(md_tree_get(c->config, "mode"));
-  if (!mode || (strcmp(mode, "bilinear") != 0 && strcmp(mode, "trilinear") != 0))
-    return md_error(c->diags, E0602, MD_NOWHERE, "%s: unknown mode", c->name);
-  a.resize.align_corners = md_tree_true(md_tree_get(c->config, "align_corners"));
-  for (int i = 0; out && i < out->num && i < MD_MAX_RANK; i++)
-    if (md_tree_int(&out->item[i], &a.resize.size.d[i])) a.resize.size.n++;
+  const md_tree *out = md_case_attr(c, c->config, "out");
+  bool align;
+  int mode = md_case_word(c, c->config, "mode", modes);
+  if (mode < 0 || !md_case_bool(c, c->config, "align_corners", &align)) return false;
+  a.resize.align_corners = align;
+  bool fits = out && out->kind == MD_JSON_LIST && out->num == 2 + mode;
+  for (int i = 0; fits && i < out->num; i++) fits = md_tree_int(&out->item[i], &a.resize.size.d[i]);
+  if (!fits)
+    return md_error(c->diags, E0602, MD_NOWHERE, "%s: out is not a size of %d axes", c->name,
+                    2 + mode);
+  a.resize.size.n = out->num;
   md_val x = md_case_input(c, "x");
   md_case_result(c, "y", node(c, MD_OP_resize, 1, &x, a));
   return md_case_run(c);
@@ -365,6 +357,7 @@ static md_val jitter(md_case *c, md_val x, const char *what, double f) {
 static md_val augment(md_case *c, md_val x, const char *op, const md_tree *arg) {
   md_attr crop = {0}, size = {.resize.size.n = 2}, flip = {.i.value = 4}, blur = {0};
   double sigma, f;
+  bool antialias = false;
   if (!strcmp(op, "hflip")) return node(c, MD_OP_flip, 1, &x, flip);
   if (!strcmp(op, "grayscale")) return gray(c, x);
   if (!strcmp(op, "normalize")) return md_affine(&c->b, x, 1 / 0.225, -0.45 / 0.225);
@@ -381,13 +374,17 @@ static md_val augment(md_case *c, md_val x, const char *op, const md_tree *arg) 
         !md_case_int(c, arg, "out_h", &size.resize.size.d[0]) ||
         !md_case_int(c, arg, "out_w", &size.resize.size.d[1]))
       return MD_NONE;
-    size.resize.antialias = md_tree_true(md_tree_get(arg, "antialias"));
+    if (md_tree_get(arg, "antialias") && !md_case_bool(c, arg, "antialias", &antialias))
+      return MD_NONE;
+    size.resize.antialias = antialias;
     x = node(c, MD_OP_crop, 1, &x, crop);
     return node(c, MD_OP_resize, 1, &x, size);
   }
   if (!strcmp(op, "color_jitter")) {
-    const md_tree *order = md_tree_get(arg, "order"), *factors = md_tree_get(arg, "factors");
-    for (int i = 0; order && i < order->num && x != MD_NONE; i++) {
+    const md_tree *order = md_case_attr(c, arg, "order"),
+                  *factors = md_case_attr(c, arg, "factors");
+    if (!order || order->kind != MD_JSON_LIST) return MD_NONE;
+    for (int i = 0; i < order->num && x != MD_NONE; i++) {
       const char *what = md_tree_str(&order->item[i]);
       if (!what || !md_case_float(c, factors, what, &f)) return MD_NONE;
       x = jitter(c, x, what, f);
@@ -397,11 +394,9 @@ static md_val augment(md_case *c, md_val x, const char *op, const md_tree *arg) 
   return MD_NONE;
 }
 
-static const char *const augment_config[] = {"ops", NULL};
-
 static bool run_augment(md_case *c) {
   md_builder *b = &c->b;
-  const md_tree *ops = md_tree_get(c->config, "ops");
+  const md_tree *ops = md_case_attr(c, c->config, "ops");
   md_val clip = md_case_input(c, "clip");
   md_case_row *unused = md_case_find(c, "one");  // stands in every case, for the reference's sake
   if (unused) unused->used = true;
@@ -411,7 +406,9 @@ static bool run_augment(md_case *c) {
   x = md_affine(b, md_cast(b, x, MD_F32), 1.0 / 255, 0);
   for (int i = 0; ops && i < ops->num; i++) {
     const md_tree *pair = &ops->item[i];
-    const char *op = pair->num == 2 ? md_tree_str(&pair->item[0]) : NULL;
+    bool is_pair = pair->kind == MD_JSON_LIST && pair->num == 2;
+    const char *op =
+        is_pair && pair->item[1].kind == MD_JSON_MAP ? md_tree_str(&pair->item[0]) : NULL;
     x = op ? augment(c, x, op, &pair->item[1]) : MD_NONE;
     if (x == MD_NONE)
       return md_error(c->diags, E0602, MD_NOWHERE, "%s: augmentation %d is not understood", c->name,
@@ -423,27 +420,27 @@ static bool run_augment(md_case *c) {
 }
 
 const md_case_kind md_case_kinds[] = {
-    {"conv3d", conv_config, run_conv},
-    {"conv2d", conv_config, run_conv},
-    {"batch_norm", bn_config, run_batch_norm},
-    {"conv_bn_relu", fused_config, run_conv_bn_relu},
-    {"relu", no_config, run_relu},
-    {"max_pool3d", max_pool_config, run_max_pool},
-    {"avg_pool", avg_pool_config, run_avg_pool},
-    {"linear", linear_config, run_linear},
-    {"l2norm", eps_config, run_l2norm},
-    {"info_nce", tau_config, run_info_nce},
-    {"cross_entropy", no_config, run_cross_entropy},
-    {"bce_with_logits", bce_config, run_bce},
-    {"average_views", views_config, run_average_views},
-    {"sgd_momentum", sgd_config, run_sgd},
-    {"ema", ema_config, run_ema},
-    {"bank_push", push_config, run_bank_push},
-    {"resize", resize_config, run_resize},
-    {"frame_difference", no_config, run_frame_difference},
-    {"augment", augment_config, run_augment},
-    {"net", md_net_config, md_run_net},
-    {"classifier", md_classifier_config, md_run_classifier},
-    {"modist_train", md_train_config, md_run_train},
+    {"conv3d", run_conv},
+    {"conv2d", run_conv},
+    {"batch_norm", run_batch_norm},
+    {"conv_bn_relu", run_conv_bn_relu},
+    {"relu", run_relu},
+    {"max_pool3d", run_max_pool},
+    {"avg_pool", run_avg_pool},
+    {"linear", run_linear},
+    {"l2norm", run_l2norm},
+    {"info_nce", run_info_nce},
+    {"cross_entropy", run_cross_entropy},
+    {"bce_with_logits", run_bce},
+    {"average_views", run_average_views},
+    {"sgd_momentum", run_sgd},
+    {"ema", run_ema},
+    {"bank_push", run_bank_push},
+    {"resize", run_resize},
+    {"frame_difference", run_frame_difference},
+    {"augment", run_augment},
+    {"net", md_run_net},
+    {"classifier", md_run_classifier},
+    {"modist_train", md_run_train},
 };
 const int md_num_case_kinds = MD_COUNT(md_case_kinds);

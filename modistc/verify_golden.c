@@ -4,12 +4,15 @@
 //   elem      |got - want| <= atol + rtol |want| everywhere
 //   l2        ||got - want|| <= l2_tol ||want||
 // Large outputs are stored as samples (flat index j*7919 mod n, j = 0..511) and norm. A case fails
-// when a row does, but also when it has an input, attribute or output that is not understood.
+// when a row does, but also when it has an input, attribute or output that is not understood, or
+// nothing to judge.
 #include "modistc/verify_golden.h"
 
 #include "base/file.h"
 #include "passes/passes.h"
+#include "runtime/train/train.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,6 +75,9 @@ static bool read_row(md_case *c, const md_tree *from, const md_safetensors *file
   if (!fits)
     return md_error(c->diags, E0602, MD_NOWHERE, "%s: row %s has another shape than its tensor",
                     c->name, key);
+  if (check && strcmp(check, "l2") != 0 && strcmp(check, "elem") != 0)
+    return md_error(c->diags, E0602, MD_NOWHERE, "%s: row %s has an unknown check '%s'", c->name,
+                    key, check);
   row->is_input = !strcmp(kind, "input");
   row->exact = md_tree_true(md_tree_get(from, "exact"));
   row->by_l2 = check && !strcmp(check, "l2");
@@ -129,22 +135,26 @@ static bool read_case(golden_set *s, const md_tree *from, md_case *c) {
   return true;
 }
 
-static bool knows_config(const md_case *c, const md_case_kind *kind) {
-  for (int i = 0; c->config && i < c->config->num; i++) {
-    bool known = false;
-    for (int k = 0; kind->config[k]; k++)
-      known = known || !strcmp(kind->config[k], c->config->item[i].key);
-    if (!known)
-      return md_error(c->diags, E0602, MD_NOWHERE, "%s: attribute %s is not understood", c->name,
-                      c->config->item[i].key);
+// Attributes at any depth that nobody has read would be conditions that nobody keeps.
+static bool all_read(md_case *c, const md_tree *t) {
+  bool ok = true;
+  for (int i = 0; t && i < t->num; i++) {
+    const md_tree *item = &t->item[i];
+    bool read = t->kind != MD_JSON_MAP;
+    for (int k = 0; k < c->num_read && !read; k++) read = c->read[k] == item;
+    if (!read)
+      md_error(c->diags, E0602, MD_NOWHERE, "%s: attribute %s is not understood", c->name,
+               item->key);
+    ok = read && all_read(c, item) && ok;
   }
-  return true;
+  return ok;
 }
 
 static void free_case(md_case *c) {
   for (int i = 0; i < c->num_rows; i++) md_tensor_destroy(c->row[i].value);
   for (int i = 0; i < c->num_outputs; i++) md_tensor_destroy(c->output[i].value);
   free(c->output);
+  free(c->read);
   if (c->run) c->backend->destroy(c->run);
   md_graph_destroy(c->g);
 }
@@ -211,10 +221,12 @@ static void judge_elements(const md_case_row *row, const double *got, const md_t
     if (row->exact && want->type.dtype == MD_F32) g = (double)(float)g;
     if (isnan(w) && isnan(g)) continue;
     double allowed = row->exact ? 0 : row->atol + row->rtol * fabs(w), away = fabs(g - w);
-    double part = g == w ? 0 : allowed > 0 && !isnan(away) ? away / allowed : INFINITY;
+    // An infinite reference allows for nothing but itself; NaN is never near.
+    double part = g == w ? 0 : allowed > 0 && isfinite(w) ? away / allowed : INFINITY;
+    if (isnan(part)) part = INFINITY;
     if (part <= v->worst) continue;
     v->worst = part;
-    v->ok = part <= 1;
+    v->ok = v->ok && part <= 1;
     snprintf(v->text, sizeof v->text, "element %lld is %.9g, expected %.9g, allowed %.3g",
              (long long)i, g, w, allowed);
   }
@@ -323,6 +335,10 @@ static void judge_case(report *r, md_case *c, bool ran, double seconds, tally *t
     md_put(&text, "      %s%s: %s\n", what, row->role, *v.text ? v.text : "equal");
     bad += judged && !v.ok;
   }
+  if (ran && !rows) {
+    md_put(&text, "      the case has no output to judge\n");
+    bad++;
+  }
   if (bad) t->failed++;
   else t->passed++;
   report_case(r, c, bad ? "FAIL" : "pass", rows, worst, worst_at, seconds, text.s ? text.s : "");
@@ -355,7 +371,7 @@ static void run_case(golden_set *s, report *r, const md_tree *from, tally *t) {
   c.g = md_graph_create("golden");
   md_builder_init(&c.b, c.g, c.diags);
   int64_t start = md_now_ns();
-  bool ran = read_case(s, from, &c) && knows_config(&c, kind) && kind->run(&c);
+  bool ran = read_case(s, from, &c) && kind->run(&c) && all_read(&c, c.config);
   judge_case(r, &c, ran, (double)(md_now_ns() - start) * 1e-9, t);
   fflush(s->o->out);
   free_case(&c);
@@ -547,12 +563,52 @@ static bool no_attr(md_case *c, const char *key, const char *what) {
   return md_error(c->diags, E0602, MD_NOWHERE, "%s: attribute %s is not %s", c->name, key, what);
 }
 
+const md_tree *md_case_attr(md_case *c, const md_tree *map, const char *key) {
+  const md_tree *t = md_tree_get(map, key);
+  if (t) MD_PUSH(c->read, c->num_read, c->cap_read, t);
+  return t;
+}
+
 bool md_case_int(md_case *c, const md_tree *map, const char *key, int64_t *out) {
-  return md_tree_int(md_tree_get(map, key), out) || no_attr(c, key, "an integer");
+  return md_tree_int(md_case_attr(c, map, key), out) || no_attr(c, key, "an integer");
 }
 
 bool md_case_float(md_case *c, const md_tree *map, const char *key, double *out) {
-  return md_tree_float(md_tree_get(map, key), out) || no_attr(c, key, "a number");
+  return md_tree_float(md_case_attr(c, map, key), out) || no_attr(c, key, "a number");
+}
+
+bool md_case_bool(md_case *c, const md_tree *map, const char *key, bool *out) {
+  const md_tree *t = md_case_attr(c, map, key);
+  if (!t || t->kind != MD_JSON_BOOL) return no_attr(c, key, "true or false");
+  *out = md_tree_true(t);
+  return true;
+}
+
+int md_case_word(md_case *c, const md_tree *map, const char *key, const char *const *words) {
+  const char *word = md_tree_str(md_case_attr(c, map, key));
+  md_text list = {0};
+  for (int i = 0; words[i]; i++) {
+    if (word && !strcmp(word, words[i])) {
+      md_text_free(&list);
+      return i;
+    }
+    md_put(&list, "%s'%s'", i ? " or " : "", words[i]);
+  }
+  no_attr(c, key, list.s);
+  md_text_free(&list);
+  return -1;
+}
+
+bool md_case_says(md_case *c, const char *key, bool is_so) {
+  bool said = false;
+  if (!md_case_bool(c, c->config, key, &said)) return false;
+  return said == is_so || no_attr(c, key, "what the tensors of the case say");
+}
+
+bool md_case_sampled(md_case *c) {
+  bool sampled = false;
+  for (int i = 0; i < c->num_rows; i++) sampled = sampled || ends_with(c->row[i].role, "_samples");
+  return !md_tree_get(c->config, "sampled") || md_case_says(c, "sampled", sampled);
 }
 
 bool md_case_positive(md_case *c, const md_tree *map, const char *key, double *out) {
@@ -564,7 +620,7 @@ bool md_case_positive(md_case *c, const md_tree *map, const char *key, double *o
 }
 
 bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out) {
-  const md_tree *list = md_tree_get(c->config, key);
+  const md_tree *list = md_case_attr(c, c->config, key);
   if (!list || list->kind != MD_JSON_LIST || list->num < 1 || list->num > 3)
     return no_attr(c, key, "a list of at most three integers");
   *out = D3(front, front, front);
@@ -572,6 +628,29 @@ bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out) {
     if (!md_tree_int(&list->item[i], &out->d[3 - list->num + i]))
       return no_attr(c, key, "a list of at most three integers");
   return true;
+}
+
+const md_tree *md_case_rates(md_case *c) {
+  const md_tree *rates = md_case_attr(c, c->config, "lr_per_step");
+  md_schedule s = {0};
+  if (!rates || rates->kind != MD_JSON_LIST) {
+    no_attr(c, "lr_per_step", "a list");
+    return NULL;
+  }
+  if (!md_case_float(c, c->config, "base_lr", &s.base) ||
+      !md_case_float(c, c->config, "total_steps", &s.epochs) ||
+      !md_case_float(c, c->config, "warmup", &s.warmup) ||
+      !md_case_float(c, c->config, "warmup_start", &s.warm0))
+    return NULL;
+  // A step of the case is an epoch of the schedule. Both sides are a handful of operations in f64.
+  for (int t = 0; t < rates->num; t++) {
+    double rate = NAN, want = md_lr_at(&s, t);
+    md_tree_float(&rates->item[t], &rate);
+    if (fabs(rate - want) <= 64 * DBL_EPSILON * s.base) continue;
+    no_attr(c, "lr_per_step", "what its schedule gives");
+    return NULL;
+  }
+  return rates;
 }
 
 void md_case_gradients(md_case *c, md_val y, int n, const char *const *role, const md_val *val) {
@@ -612,6 +691,11 @@ md_status md_verify_golden(const md_verify_options *o, md_diags *d) {
   }
   for (int i = 0; i < s.num_files; i++) md_safetensors_destroy(s.file[i]);
   md_arena_destroy(s.arena);
+  if (read && t.passed + t.failed + t.skipped == 0 && !md_diags_errors(d)) {
+    if (o->only) md_error(d, E0401, MD_NOWHERE, "no case of the golden set matches the filter");
+    else md_error(d, E0602, MD_NOWHERE, "the golden set has no cases");
+    if (o->only) md_hint(d, "without it every case runs and is listed by name");
+  }
   if (t.failed)
     md_error(d, E0701, MD_NOWHERE, "%d golden cases fail on %s", t.failed, o->backend->name);
   return md_diags_errors(d) ? md_diags_status(d) : MD_OK;

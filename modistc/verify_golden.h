@@ -71,6 +71,8 @@ typedef struct md_case_state {
 typedef struct md_case {
   const char *name, *op;
   const md_tree *config;
+  const md_tree **read;  // attributes that somebody understood
+  int num_read, cap_read;
   md_case_row *row;
   int num_rows;
   md_case_output *output;
@@ -87,8 +89,7 @@ typedef struct md_case {
 
 typedef struct md_case_kind {
   const char *op;
-  const char *const *config;  // the attributes that are understood, NULL-terminated
-  bool (*run)(md_case *c);    // false: reported
+  bool (*run)(md_case *c);  // false: reported
 } md_case_kind;
 extern const md_case_kind md_case_kinds[];
 extern const int md_num_case_kinds;
@@ -110,11 +111,20 @@ bool md_case_step(md_case *c);
 bool md_case_fetch(md_case *c);  // all results
 // A new output: the present value of a result or state of that type.
 md_case_output *md_case_take(md_case *c, const char *role, const char *name, md_type type);
-// Attributes. A missing or ill-typed one is reported and leaves the value alone.
+// Attributes. Reading one says that the case does what it asks for: one that nobody has read fails
+// the case, at any depth. A missing or ill-typed one is reported and leaves the value alone.
+const md_tree *md_case_attr(md_case *c, const md_tree *map, const char *key);  // NULL: none
 bool md_case_int(md_case *c, const md_tree *map, const char *key, int64_t *out);
 bool md_case_float(md_case *c, const md_tree *map, const char *key, double *out);
 // Of an op whose 0 stands for a default: a 0 in the case would silently mean something else.
 bool md_case_positive(md_case *c, const md_tree *map, const char *key, double *out);
+bool md_case_bool(md_case *c, const md_tree *map, const char *key, bool *out);
+// Which of `words` (NULL-terminated); -1: reported.
+int md_case_word(md_case *c, const md_tree *map, const char *key, const char *const *words);
+bool md_case_says(md_case *c, const char *key, bool is_so);  // a bool that repeats a fact
+bool md_case_sampled(md_case *c);  // `sampled`, where it stands: outputs are stored as samples
+// The list lr_per_step, which follows base_lr, total_steps, warmup and warmup_start. NULL: reported.
+const md_tree *md_case_rates(md_case *c);
 // n numbers; fewer stand for the last axes, what is missing in front is `front`.
 bool md_case_dim3(md_case *c, const char *key, int64_t front, md_dim3 *out);
 // Results d<role> for the roles, gradients of sum(y * gy).
@@ -122,7 +132,6 @@ void md_case_gradients(md_case *c, md_val y, int n, const char *const *role, con
 
 // --- verify_nets.c: networks, the classifier, whole training runs --------------------------------
 
-extern const char *const md_net_config[], *const md_classifier_config[], *const md_train_config[];
 bool md_run_net(md_case *c);
 bool md_run_train(md_case *c);
 bool md_run_classifier(md_case *c);

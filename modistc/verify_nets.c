@@ -9,27 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-const char *const md_net_config[] = {"net", "mode", "sampled", "param_init", NULL};
-const char *const md_classifier_config[] = {"net", "classes", "mode", NULL};
-const char *const md_train_config[] = {"visual",
-                                       "motion",
-                                       "steps",
-                                       "batch",
-                                       "bank",
-                                       "momentum",
-                                       "weight_decay",
-                                       "tau",
-                                       "lam",
-                                       "base_lr",
-                                       "total_steps",
-                                       "decay_norm_bias",
-                                       "warmup",
-                                       "warmup_start",
-                                       "terms",
-                                       "lr_per_step",
-                                       "losses_columns (losses/T, before the update of step T)",
-                                       NULL};
-
 typedef struct renaming {
   const char *ours, *theirs;
 } renaming;
@@ -75,7 +54,7 @@ static bool is_statistic(const char *theirs) { return strstr(theirs, ".running_"
 // --- a network from its attributes
 
 static bool read_list(md_case *c, const md_tree *map, const char *key, int n, int *out) {
-  const md_tree *list = md_tree_get(map, key);
+  const md_tree *list = md_case_attr(c, map, key);
   bool ok = list && list->kind == MD_JSON_LIST && list->num == n;
   for (int i = 0; ok && i < n; i++) {
     ok = list->item[i].kind == MD_JSON_INT && llabs(list->item[i].i) < 1 << 20;
@@ -88,37 +67,27 @@ static bool read_list(md_case *c, const md_tree *map, const char *key, int n, in
 static bool read_small(md_case *c, const md_tree *map, const char *key, int *out) {
   int64_t x = 0;
   if (!md_case_int(c, map, key, &x)) return false;
-  *out = (int)MD_MIN(MD_MAX(x, 0), 1 << 20);
+  if (x < 0 || x > 1 << 20)
+    return md_error(c->diags, E0602, MD_NOWHERE, "%s: %s is out of range", c->name, key);
+  *out = (int)x;
   return true;
 }
 
 static bool read_net(md_case *c, const md_tree *from, md_net *net) {
-  static const char *const known[] = {"name",          "in_ch",       "block",     "stem_ch",
-                                      "stem_kernel",   "stem_stride", "pool",      "blocks",
-                                      "widths",        "t_kernels",   "s_strides", "t_strides",
-                                      "res5_dilation", "head",        "embed",     "head_hidden"};
-  for (int i = 0; from && i < from->num; i++) {
-    bool found = false;
-    for (int k = 0; k < MD_COUNT(known); k++) found = found || !strcmp(known[k], from->item[i].key);
-    if (!found)
-      return md_error(c->diags, E0602, MD_NOWHERE,
-                      "%s: attribute %s of the network is not understood", c->name,
-                      from->item[i].key);
-  }
-  const char *block = md_tree_str(md_tree_get(from, "block"));
-  const char *head = md_tree_str(md_tree_get(from, "head"));
+  static const char *const blocks[] = {"basic", "bottleneck", NULL};
+  static const char *const heads[] = {"none", "linear", "mlp", NULL};
+  static const md_head head_of[] = {MD_HEAD_NONE, MD_HEAD_LINEAR, MD_HEAD_MLP};
   int kernel[3], stride[3];
-  if (!block || !head)
-    return md_error(c->diags, E0602, MD_NOWHERE, "%s: the network has no block or head", c->name);
+  md_case_attr(c, from, "name");  // for people
+  int block = md_case_word(c, from, "block", blocks), head = md_case_word(c, from, "head", heads);
+  if (block < 0 || head < 0) return false;
   *net = (md_net){.name = "golden",
                   .doc = "",
-                  .bottleneck = !strcmp(block, "bottleneck"),
+                  .bottleneck = block == 1,
                   .both_temporal = true,
-                  .pool = md_tree_true(md_tree_get(from, "pool")),
-                  .head = !strcmp(head, "mlp")      ? MD_HEAD_MLP
-                          : !strcmp(head, "linear") ? MD_HEAD_LINEAR
-                                                    : MD_HEAD_NONE};
-  if (!read_small(c, from, "in_ch", &net->in_channels) ||
+                  .head = head_of[head]};
+  if (!md_case_bool(c, from, "pool", &net->pool) ||
+      !read_small(c, from, "in_ch", &net->in_channels) ||
       !read_small(c, from, "stem_ch", &net->stem_width) ||
       !read_small(c, from, "embed", &net->embed) ||
       !read_small(c, from, "head_hidden", &net->hidden) ||
@@ -155,12 +124,17 @@ static void generated_range(const char *theirs, const md_shape *s, float *scale,
   *scale = (float)sqrt((s->rank > 2 ? 6.0 : 3.0) / fan_in);
 }
 
+static bool read_init(md_case *c, const char **prefix, int64_t *seed) {
+  const md_tree *init = md_case_attr(c, c->config, "param_init");
+  *prefix = md_tree_str(md_case_attr(c, init, "hashrand_prefix"));
+  return *prefix && md_case_int(c, init, "seed", seed);
+}
+
 static bool put_generated(md_case *c, const md_case_state *s, const char *theirs) {
-  const md_tree *init = md_tree_get(c->config, "param_init");
-  const char *prefix = md_tree_str(md_tree_get(init, "hashrand_prefix"));
+  const char *prefix;
   int64_t seed;
   float scale, center;
-  if (!prefix || !md_case_int(c, init, "seed", &seed))
+  if (!read_init(c, &prefix, &seed))
     return md_error(c->diags, E0602, MD_NOWHERE, "%s: no values for %s", c->name, theirs);
   generated_range(theirs, &s->type.shape, &scale, &center);
   uint64_t key = md_hash_key(md_format(c->arena, "%s%s", prefix, theirs), (uint64_t)seed);
@@ -220,10 +194,16 @@ static bool take_statistics(md_case *c, const char *prefix) {
 bool md_run_net(md_case *c) {
   static const char *const stages[] = {"stage/stem", "stage/res2", "stage/res3",
                                        "stage/res4", "stage/res5", "stage/pooled"};
+  static const char *const modes[] = {"eval", "train", NULL};
   md_net net;
-  const char *mode = md_tree_str(md_tree_get(c->config, "mode"));
-  if (!mode || !read_net(c, md_tree_get(c->config, "net"), &net)) return false;
-  bool train = !strcmp(mode, "train"), backward = train || md_case_has(c, "loss");
+  const char *prefix;
+  int64_t seed;
+  int mode = md_case_word(c, c->config, "mode", modes);
+  if (mode < 0 || !md_case_sampled(c) || !read_net(c, md_case_attr(c, c->config, "net"), &net))
+    return false;
+  // Where rows hold the parameters, this tells how they were made.
+  if (md_tree_get(c->config, "param_init") && !read_init(c, &prefix, &seed)) return false;
+  bool train = mode == 1, backward = train || md_case_has(c, "loss");
   md_params params = {0};
   md_val stage[6];
   md_net_options o = {.train = train, .track = true, .params = &params, .stage = stage};
@@ -246,10 +226,9 @@ bool md_run_net(md_case *c) {
 bool md_run_classifier(md_case *c) {
   md_net net;
   int64_t classes;
-  const char *mode = md_tree_str(md_tree_get(c->config, "mode"));
-  if (!mode || strcmp(mode, "train, no dropout") != 0)
-    return md_error(c->diags, E0602, MD_NOWHERE, "%s: unknown mode", c->name);
-  if (!read_net(c, md_tree_get(c->config, "net"), &net) ||
+  static const char *const modes[] = {"train, no dropout", NULL};
+  if (md_case_word(c, c->config, "mode", modes) < 0 ||
+      !read_net(c, md_case_attr(c, c->config, "net"), &net) ||
       !md_case_int(c, c->config, "classes", &classes))
     return false;
   md_builder *b = &c->b;
@@ -269,13 +248,32 @@ bool md_run_classifier(md_case *c) {
 
 // --- training runs
 
-static bool has_term(const md_case *c, const char *term) {
-  const md_tree *list = md_tree_get(c->config, "terms");
-  for (int i = 0; list && i < list->num; i++) {
-    const char *s = md_tree_str(&list->item[i]);
-    if (s && !strcmp(s, term)) return true;
+// The terms of the loss; each is a word of the paper.
+static bool read_terms(md_case *c, md_step *s) {
+  const md_tree *list = md_case_attr(c, c->config, "terms");
+  bool ok = list && list->kind == MD_JSON_LIST;
+  for (int i = 0; ok && i < list->num; i++) {
+    const char *term = md_tree_str(&list->item[i]);
+    if (term && !strcmp(term, "v")) s->w_v = 1;
+    else if (term && !strcmp(term, "m")) s->w_m = 1;
+    else if (term && !strcmp(term, "mv")) s->w_mv = 1;
+    else ok = false;
   }
-  return false;
+  return ok || md_error(c->diags, E0602, MD_NOWHERE, "%s: terms are not of v, m and mv", c->name);
+}
+
+// What the rows losses/T hold, in the order of take_losses.
+static bool says_columns(md_case *c) {
+  static const char *const names[] = {"v", "m", "mv_vq_mk", "mv_mq_vk", "total"};
+  const md_tree *list =
+      md_case_attr(c, c->config, "losses_columns (losses/T, before the update of step T)");
+  bool same = list && list->num == MD_COUNT(names);
+  for (int i = 0; same && i < MD_COUNT(names); i++) {
+    const char *name = md_tree_str(&list->item[i]);
+    same = name && !strcmp(name, names[i]);
+  }
+  return same || md_error(c->diags, E0602, MD_NOWHERE, "%s: columns of the losses are not %s",
+                          c->name, "v, m, mv_vq_mk, mv_mq_vk, total");
 }
 
 static bool read_clip(md_case *c, const char *role, md_clip *clip) {
@@ -290,12 +288,10 @@ static bool read_clip(md_case *c, const char *role, md_clip *clip) {
 static bool read_step(md_case *c, md_step *s) {
   const md_tree *config = c->config;
   *s = (md_step){.mode = MD_MODE_MODIST, .bn_groups = 1, .raw_inputs = true, .track_keys = true};
-  s->w_v = has_term(c, "v");
-  s->w_m = has_term(c, "m");
-  s->w_mv = has_term(c, "mv");
-  s->decay_1d = md_tree_true(md_tree_get(config, "decay_norm_bias"));
-  return read_net(c, md_tree_get(config, "visual"), &s->visual) &&
-         read_net(c, md_tree_get(config, "motion"), &s->motion) &&
+  return read_terms(c, s) && says_columns(c) &&
+         md_case_bool(c, config, "decay_norm_bias", &s->decay_1d) &&
+         read_net(c, md_case_attr(c, config, "visual"), &s->visual) &&
+         read_net(c, md_case_attr(c, config, "motion"), &s->motion) &&
          read_clip(c, "batch0/vq", &s->clip) && read_clip(c, "batch0/mq", &s->mclip) &&
          md_case_int(c, config, "batch", &s->batch) && md_case_int(c, config, "bank", &s->bank) &&
          md_case_float(c, config, "momentum", &s->momentum) &&
@@ -340,13 +336,12 @@ static bool put_first(md_case *c) {
          put_row(c, "bank.ids", "bank_ids/v");
 }
 
-static bool put_batch(md_case *c, int t) {
+static bool put_batch(md_case *c, int t, const md_tree *rates) {
   static const char *const names[] = {"vq", "vk", "mq", "mk", "ids"};
-  const md_tree *rates = md_tree_get(c->config, "lr_per_step");
   double lr;
   for (int i = 0; i < MD_COUNT(names); i++)
     if (!put_row(c, names[i], md_format(c->arena, "batch%d/%s", t, names[i]))) return false;
-  if (!rates || t >= rates->num || !md_tree_float(&rates->item[t], &lr))
+  if (t >= rates->num || !md_tree_float(&rates->item[t], &lr))
     return md_error(c->diags, E0602, MD_NOWHERE, "%s: no learning rate of step %d", c->name, t);
   md_tensor *rate = md_tensor_create((md_type){.dtype = MD_F32, .shape = {1, {1}}});
   MD_ASSERT(rate, "out of memory");
@@ -449,7 +444,8 @@ static bool take_bank(md_case *c, const char *side) {
 bool md_run_train(md_case *c) {
   md_step s;
   int64_t steps;
-  if (!read_step(c, &s) || !md_case_int(c, c->config, "steps", &steps)) return false;
+  const md_tree *rates = md_case_rates(c);
+  if (!rates || !read_step(c, &s) || !md_case_int(c, c->config, "steps", &steps)) return false;
   md_graph *g = md_step_graph(&s, c->diags);
   if (!g) return false;
   return_embeddings(g, c->diags);
@@ -457,8 +453,8 @@ bool md_run_train(md_case *c) {
   md_type counts = {.dtype = MD_I64, .shape = {1, {MD_MAX(steps, 1)}}};
   md_tensor *masked = new_output(c, "masked_pairs", counts);
   for (int t = 0; t < (int)steps; t++) {
-    if (!put_batch(c, t) || !count_masked(c, t, masked) || !md_case_step(c) || !take_losses(c, t) ||
-        (t == 0 && !take_first(c, &s)))
+    if (!put_batch(c, t, rates) || !count_masked(c, t, masked) || !md_case_step(c) ||
+        !take_losses(c, t) || (t == 0 && !take_first(c, &s)))
       return false;
   }
   return take_network(c, "v.", &s, false) && take_network(c, "m.", &s, false) &&

@@ -8,6 +8,7 @@
 #include "passes/passes.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -227,6 +228,42 @@ static void print_times(const md_pass_report *report, FILE *to) {
   fprintf(to, "%-18s %10.2f\n", "total", total);
 }
 
+static void log_sites(const md_pass_report *r) {
+  for (int p = 0; p < md_num_passes && md_log_on(MD_LOG_FUSION, MD_LEVEL_INFO); p++) {
+    int done = 0, kept = 0;
+    for (int i = 0; i < r->num_sites; i++) {
+      const md_site *s = &r->site[i];
+      if (strcmp(s->pass, md_passes[p]->name) != 0) continue;
+      if (s->done) done++;
+      else kept++;
+      md_log(MD_LOG_FUSION, MD_LEVEL_DEBUG, "%s: %s %s%s%s", s->pass, s->node,
+             s->done ? "done" : "kept", s->why && *s->why ? ": " : "", s->why ? s->why : "");
+    }
+    if (done + kept)
+      md_log(MD_LOG_FUSION, MD_LEVEL_INFO, "%s: %d places done, %d kept", md_passes[p]->name, done,
+             kept);
+  }
+}
+
+static void log_run(const md_graph *g, const md_pass_report *r) {
+  double ms = 0;
+  for (int i = 0; i < r->num_stats; i++) {
+    const md_pass_stat *s = &r->stat[i];
+    ms += s->ms;
+    md_log(MD_LOG_PASSES, MD_LEVEL_DEBUG, "%s: %d -> %d nodes, %d rewrites, %.2f ms", s->name,
+           s->before, s->after, s->rewrites, s->ms);
+  }
+  md_log(MD_LOG_PASSES, MD_LEVEL_INFO, "%d passes made %d nodes in %d regions in %.1f ms",
+         r->num_stats, g->num_nodes, g->num_regions, ms);
+  log_sites(r);
+  md_memory_report m;
+  md_memory_of(g, &m);
+  md_log(MD_LOG_MEM, MD_LEVEL_INFO,
+         "arena of %lld bytes (%lld without reuse), states of %lld; peak at region %s",
+         (long long)m.arena, (long long)m.without_reuse, (long long)m.states,
+         m.peak_region > 0 ? g->region[m.peak_region].name : "-");
+}
+
 const md_pass *md_pass_from(const char *name) {
   for (int i = 0; i < md_num_passes; i++)
     if (!strcmp(md_passes[i]->name, name)) return md_passes[i];
@@ -265,6 +302,8 @@ md_graph *md_run_passes(md_graph *g, const md_pass_options *o, md_pass_report *r
   md_pass_options full = *o;
   if (full.level < 0) full.level = 2;
   bool good = build_pipeline(&full, &p, d);
+  md_log(MD_LOG_GRAPH, MD_LEVEL_INFO, "%s: %d nodes, %d values, %d results",
+         g->name ? g->name : "graph", g->num_nodes, g->num_values, g->num_results);
   if (good && o->dump_dir) good = dump(g, o->dump_dir, 0, "input", d);
   for (int i = 0; good && i < p.num; i++) {
     const md_pass *pass = p.pass[i];
@@ -291,6 +330,7 @@ md_graph *md_run_passes(md_graph *g, const md_pass_options *o, md_pass_report *r
     md_graph_destroy(g);
     g = next;
   }
+  if (good) log_run(g, to);
   if (good && o->time) print_times(to, print_to);
   md_arena_destroy(scratch);
   if (!report) md_pass_report_free(&own);

@@ -77,6 +77,7 @@ bool md_cache_read(md_digest key, md_object *out) {
   if (fd >= 0) close(fd);
   if (fd >= 0 && !ok)
     md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "damaged cache file %s is made anew", path);
+  md_log(MD_LOG_CACHE, MD_LEVEL_DEBUG, "%s %s", ok ? "hit" : "miss", path ? path : "(no folder)");
   md_arena_destroy(a);
   return ok;
 }

@@ -3,12 +3,21 @@
 // where it has them) -> code. Jobs know nothing of each other, so threads share them.
 #include "codegen/cpu/assemble.h"
 
+#include "base/log.h"
 #include "base/round.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/BitWriter.h>
 #include <stdlib.h>
 #include <string.h>
+
+#if defined(__SANITIZE_ADDRESS__)
+enum { HAS_ASAN = 1 };
+#elif defined(__has_feature)
+enum { HAS_ASAN = __has_feature(address_sanitizer) };
+#else
+enum { HAS_ASAN = 0 };
+#endif
 
 typedef struct Run {
   md_assembly *assembly;
@@ -216,6 +225,18 @@ static bool link_image(const md_assembly *s, const md_object *objects, md_progra
   return ok;
 }
 
+static void log_compiled(const md_assembly *s, const md_program *p) {
+  md_cpu_report r = {0};
+  fill_report(s, &r);
+  md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "%d of %d kernels were there", r.cache_hits, r.distinct);
+  md_log(MD_LOG_CODEGEN, MD_LEVEL_INFO,
+         "%s for %s: %d launches of %d kernels; emit %.1f ms, optimise %.1f, code %.1f", p->name,
+         p->target, r.launches, r.distinct, r.emit_ms, r.optimise_ms, r.codegen_ms);
+  for (int i = 0; i < s->num_steps; i++)
+    md_log(MD_LOG_CODEGEN, MD_LEVEL_DEBUG, "region %s is %s: %s", s->step[i].name,
+           s->job[s->step[i].job].symbol, s->job[s->step[i].job].lowering);
+}
+
 // Code here and, when wanted, as a shared object.
 static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program *p, md_diags *d) {
   md_object *objects = MD_NEW_ARRAY(s->arena, md_object, s->num_jobs + 1);
@@ -257,9 +278,26 @@ static void free_jobs(md_assembly *s) {
   }
 }
 
+// Instrumented code calls functions of AddressSanitizer, which the program around it must have.
+static bool check_asan(const md_cpu_options *o, md_diags *d) {
+  if (!o->asan || (o->no_code && !o->want_image)) return true;  // to be looked at only
+  if (o->want_image) {
+    md_error(
+        d, E0424, MD_NOWHERE,
+        "code with AddressSanitizer cannot be kept in an artefact: it runs in this program only");
+  } else if (!HAS_ASAN) {
+    md_error(d, E0424, MD_NOWHERE, "this program was built without AddressSanitizer");
+  } else {
+    return true;
+  }
+  md_hint(d, "cmake --preset dev && cmake --build --preset dev; then build-dev/bin/modistc run "
+             "--jit-asan");
+  return false;
+}
+
 md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
                            md_diags *d) {
-  const md_cpu *cpu = md_cpu_find(o->cpu, !o->no_code, d);
+  const md_cpu *cpu = check_asan(o, d) ? md_cpu_find(o->cpu, !o->no_code, d) : NULL;
   if (!cpu || !md_regions_check(g, md_cpu_facts(cpu).channel_block, d)) return NULL;
   md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
   unsigned major, minor, patch;
@@ -282,6 +320,7 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
   }
   if (ok) gather_texts(&s, o);
   if (ok && report) fill_report(&s, report);
+  if (ok) log_compiled(&s, p);
   if (!ok) {
     md_program_destroy(p);
     p = NULL;

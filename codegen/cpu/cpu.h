@@ -34,7 +34,7 @@ void md_cpu_llvm_version(char *text, int size);  // "19.1.7"
 
 typedef struct md_cpu_options {
   const char *cpu;       // cap; NULL: native
-  bool asan;             // instrument the generated code
+  bool asan;             // instrument the generated code (E0424 where it could not run)
   bool no_cache;         // neither read nor write the object cache
   bool want_image;       // link p->image for an artefact (ld.lld)
   bool no_code;          // compile only: the machine need not have the target's instructions

@@ -205,19 +205,24 @@ static void put_program(md_json *to, const md_program *p, const md_member *membe
   md_json_end(to, '}');
 }
 
-bool md_program_save(const md_program *p, const char *path, md_diags *d) {
+bool md_program_write(const md_program *p, md_text *to, md_diags *d) {
   MD_ASSERT(p->image, "program '%s' has no image to save", p->name);
   if (!md_program_check(p, d)) return false;
   md_member m[3] = {{.name = "manifest.json"}, {HOST_CODE, p->image, p->image_bytes}};
   int num = 2;
   if (p->graph_text) m[num++] = (md_member){GRAPH_TEXT, p->graph_text, strlen(p->graph_text)};
-  md_text manifest = {0}, file = {0};
+  md_text manifest = {0};
   md_manifest_write(p, m + 1, num - 1, &manifest);
   m[0].data = manifest.s;
   m[0].bytes = manifest.len;
-  md_zip_write(m, num, &file);
-  bool ok = md_file_save(path, file.s, file.len, d);
+  md_zip_write(m, num, to);
   md_text_free(&manifest);
+  return true;
+}
+
+bool md_program_save(const md_program *p, const char *path, md_diags *d) {
+  md_text file = {0};
+  bool ok = md_program_write(p, &file, d) && md_file_save(path, file.s, file.len, d);
   md_text_free(&file);
   return ok;
 }

@@ -136,8 +136,10 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
 bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d);
 
 // --- artefact.c: .mdx, a stored zip with manifest.json, host.so, graph.mdg -----------------------
-bool md_program_save(const md_program *p, const char *path, md_diags *d);  // needs p->image
-md_program *md_program_load(const char *path, md_diags *d);                // code through a memfd
+// Both need p->image.
+bool md_program_write(const md_program *p, md_text *to, md_diags *d);  // the bytes of the artefact
+bool md_program_save(const md_program *p, const char *path, md_diags *d);
+md_program *md_program_load(const char *path, md_diags *d);  // code through a memfd
 // An object: target, members, memory, inputs, states, results, launches. Loads no code.
 bool md_artefact_inspect(const char *path, md_json *to, md_diags *d);
 

@@ -6,6 +6,8 @@
 //   at the end:       copies of new values into the states, all of them or none
 #include "runtime/exec/exec.h"
 
+#include "base/log.h"
+
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
@@ -252,6 +254,8 @@ md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags 
   for (int i = 0; i < p->num_states; i++) state[i] = e->state[i].at;
   md_fill_states(p, e->options.seed, e->pool, state);
   free(state);
+  md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "%s for %s: %d launches on %d threads, %lld bytes in all",
+         p->name, p->target, p->num_launches, md_pool_threads(e->pool), (long long)e->bytes);
   return e;
 }
 

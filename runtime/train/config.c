@@ -6,6 +6,7 @@
 #include "runtime/train/config.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <libfyaml.h>
 #include <stdlib.h>
@@ -513,6 +514,19 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
          check_range(c, "aug.sigma_min", "aug.sigma_max", d);
 }
 
+static void log_settings(const md_config *c) {
+  int num = 0;
+  for (int i = 0; i < NUM_KEYS; i++) {
+    const Value *v = &c->value[i];
+    num += v->given;
+    if (v->given)
+      md_log(MD_LOG_CONFIG, MD_LEVEL_DEBUG, "%s is '%s', from %s:%d", keys[i].name, v->text,
+             v->place.file, v->place.line);
+  }
+  md_log(MD_LOG_CONFIG, MD_LEVEL_INFO, "%d of %d settings are given, the others are of %s", num,
+         NUM_KEYS, md_config_text(c, "model.name"));
+}
+
 md_config *md_config_load(const char *path, char *const *override, int num_overrides, md_diags *d) {
   md_config *c = calloc(1, sizeof *c);
   if (!c) return NULL;
@@ -523,6 +537,7 @@ md_config *md_config_load(const char *path, char *const *override, int num_overr
   for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
   if (ok) {
     take_presets(c);
+    log_settings(c);
     return c;
   }
   md_config_destroy(c);

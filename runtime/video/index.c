@@ -4,6 +4,7 @@
 #include "runtime/video/video.h"
 
 #include "base/file.h"
+#include "base/log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -248,7 +249,10 @@ md_dataset *md_dataset_open(const md_dataset_options *o, md_diags *d) {
       md_hint(d, "videos are found by their extension: %s",
               o->extensions ? o->extensions : default_extensions);
   }
-  if (ok) return s;
+  if (ok) {
+    md_log(MD_LOG_DATA, MD_LEVEL_INFO, "%s: %d videos", o->path, s->num_items);
+    return s;
+  }
   md_dataset_destroy(s);
   return NULL;
 }

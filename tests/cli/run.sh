@@ -42,6 +42,7 @@ prepare() {
   printf 'batsh: 4\n' >unknown.yaml
   printf 'batch: four\n' >word.yaml
   printf 'a: [\n' >broken.yaml
+  printf 'model: {name: modist-mini}\n' >mini.yaml
   printf 'not a number\n' >x.npy
   mkdir folder empty_videos
   modistc compile good.mdg -q -o good.mdx

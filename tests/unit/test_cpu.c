@@ -654,6 +654,30 @@ START_TEST(an_unknown_cpu_brings_a_hint) {
 }
 END_TEST
 
+START_TEST(instrumented_code_is_refused_where_it_could_not_run) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  md_text ir = {0};
+  const struct {
+    md_cpu_options o;
+    bool works;
+  } tries[] = {{{.no_cache = true, .asan = true}, ASAN},
+               {{.no_cache = true, .asan = true, .no_code = true, .want_image = true}, false},
+               {{.no_cache = true, .asan = true, .no_code = true, .llvm_ir = &ir}, true}};
+  for (int i = 0; i < MD_COUNT(tries); i++) {
+    md_diags *d = md_diags_create();
+    md_program *p = md_cpu_compile(g, &tries[i].o, NULL, d);
+    ck_assert_msg((p != NULL) == tries[i].works, "%d: %s", i, md_diags_text(d));
+    if (!p) ck_assert_ptr_nonnull(strstr(md_diags_text(d), "E0424"));
+    if (!p) ck_assert_int_eq(md_diags_status(d), MD_ERR_MISSING);
+    md_program_destroy(p);
+    md_diags_destroy(d);
+  }
+  md_text_free(&ir);
+  md_graph_destroy(g);
+}
+END_TEST
+
 START_TEST(text_forms_are_given_when_wanted) {
   setup s = {.level = 2};
   md_graph *g = prepared(small, &s);
@@ -687,4 +711,5 @@ SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            equal_regions_compile_once, no_memory_is_writable_and_executable,
            objects_come_from_the_cache_and_damage_is_only_a_miss, an_image_is_a_shared_object,
            an_artefact_computes_the_same_bits, instrumented_kernels_notice_an_overrun,
-           an_unknown_cpu_brings_a_hint, text_forms_are_given_when_wanted)
+           an_unknown_cpu_brings_a_hint, instrumented_code_is_refused_where_it_could_not_run,
+           text_forms_are_given_when_wanted)

@@ -40,19 +40,21 @@ static void remove_dir(void) {
 #define SET(cases) "{\"format\":\"modist-golden-1\",\"cases\":[" cases "]}"
 
 // Writes the set with y[2] = `third` and judges it on the interpreter.
-static md_status judge(const char *manifest, float third, char **said) {
+static md_status judge(const char *manifest, float third, const regex_t *only, char **said) {
   float x[] = {-1, 2, 3, -4}, gy[] = {5, 6, 7, 8}, y[] = {0, 2, third, 0};
-  float dx[] = {0, 6.00001f, 7, 0};
+  float dx[] = {0, 6.00001f, 7, 0}, clip[12] = {0};
   md_st_tensor t[] = {{"r/x", MD_F32, 5, {1, 1, 1, 1, 4}, x, sizeof x},
                       {"r/gy", MD_F32, 5, {1, 1, 1, 1, 4}, gy, sizeof gy},
                       {"r/y", MD_F32, 5, {1, 1, 1, 1, 4}, y, sizeof y},
                       {"r/dx", MD_F32, 5, {1, 1, 1, 1, 4}, dx, sizeof dx},
-                      {"r/z", MD_F32, 5, {1, 1, 1, 1, 4}, dx, sizeof dx}};
+                      {"r/z", MD_F32, 5, {1, 1, 1, 1, 4}, dx, sizeof dx},
+                      {"r/w", MD_F32, 5, {1, 1, 1, 1, 4}, dx, sizeof dx},
+                      {"r/clip", MD_F32, 4, {3, 1, 2, 2}, clip, sizeof clip}};
   ck_assert(md_safetensors_write(in_dir("a.safetensors"), t, MD_COUNT(t), NULL, 0, NULL));
   ck_assert(md_file_save(in_dir("manifest.json"), manifest, strlen(manifest), NULL));
   size_t len;
   FILE *out = open_memstream(said, &len);
-  md_verify_options o = {.dir = dir, .backend = &md_verify_interp, .out = out};
+  md_verify_options o = {.dir = dir, .only = only, .backend = &md_verify_interp, .out = out};
   md_diags *d = md_diags_create();
   md_status s = md_verify_golden(&o, d);
   md_diags_destroy(d);
@@ -69,7 +71,7 @@ typedef struct expectation {
 
 static void expect(const expectation *e) {
   char *said;
-  md_status s = judge(e->manifest, e->third, &said);
+  md_status s = judge(e->manifest, e->third, NULL, &said);
   ck_assert_msg(s == e->status && strstr(said, e->says), "status %d, not %d:\n%s", (int)s,
                 (int)e->status, said);
   free(said);
@@ -107,11 +109,67 @@ START_TEST(a_spoilt_set_does_not) {
       // A 0 is not taken for the default of the op.
       {SET(CASE("l2norm", "{\"eps\":0}", INPUTS "," OUTPUTS)), 3, MD_ERR_MISMATCH,
        "attribute eps is not above 0"},
+      {SET(CASE("relu", "{}", INPUTS)), 3, MD_ERR_MISMATCH, "no output to judge"},
+      // An infinity is not within any tolerance of a number, and later elements do not mend it.
+      {SET(CASE("relu", "{}", INPUTS "," ROW("y", "output", TOLERANCE))), INFINITY, MD_ERR_MISMATCH,
+       "FAIL y: element 2 is 3, expected inf"},
+      {SET(CASE("relu", "{}",
+                INPUTS "," ROW("y", "output", ",\"rtol\":9,\"atol\":9,\"check\":\"most\""))),
+       3, MD_ERR_MISMATCH, "unknown check"},
+      {SET(""), 3, MD_ERR_DATA, ""},
       {"{\"format\":\"modist-golden-2\",\"cases\":[]}", 3, MD_ERR_DATA, ""},
       {"{\"format\":\"modist-golden-1\"}", 3, MD_ERR_DATA, ""},
       {"{", 3, MD_ERR_DATA, ""},
   };
   for (int i = 0; i < MD_COUNT(bad); i++) expect(&bad[i]);
+}
+END_TEST
+
+#define WEIGHT ROW("w", "input", "")
+#define CLIP                                                                            \
+  "{\"key\":\"r/"                                                                       \
+  "clip\",\"role\":\"clip\",\"kind\":\"input\",\"dtype\":\"float32\",\"shape\":[3,1,2," \
+  "2]}"
+#define CONV(kernel, bias) \
+  "{\"stride\":[1,1,1],\"pad\":[0,0,0],\"kernel\":" kernel ",\"bias\":" bias "}"
+#define AUGMENT(op, arg) SET(CASE("augment", "{\"ops\":[[\"" op "\"," arg "]]}", CLIP))
+#define SGD(rates)                                                                                 \
+  SET(CASE("sgd_momentum",                                                                         \
+           "{\"momentum\":0.9,\"weight_decay\":0,\"base_lr\":0.1,\"total_steps\":10,\"warmup\":0," \
+           "\"warmup_start\":0,\"lr_per_step\":" rates "}",                                        \
+           ""))
+
+START_TEST(an_attribute_that_is_not_kept_fails) {
+  static const expectation bad[] = {
+      {SET(CASE("bce_with_logits", "{\"reduction\":\"sum\"}", "")), 3, MD_ERR_MISMATCH,
+       "attribute reduction is not 'mean over all elements'"},
+      {SET(CASE("conv3d", CONV("[9,9,9]", "false"), WEIGHT)), 3, MD_ERR_MISMATCH,
+       "kernel is not the shape of w"},
+      {SET(CASE("conv3d", CONV("[1,1,4]", "\"maybe\""), WEIGHT)), 3, MD_ERR_MISMATCH,
+       "attribute bias is not true or false"},
+      {SET(CASE("conv3d", CONV("[1,1,4]", "true"), WEIGHT)), 3, MD_ERR_MISMATCH,
+       "attribute bias is not what the tensors of the case say"},
+      {AUGMENT("normalize", "{\"mean\":[0,0,0]}"), 3, MD_ERR_MISMATCH,
+       "attribute mean is not understood"},
+      {AUGMENT("hflip", "{\"axis\":2}"), 3, MD_ERR_MISMATCH, "attribute axis is not understood"},
+      {AUGMENT("hflip", "2"), 3, MD_ERR_MISMATCH, "augmentation 0 is not understood"},
+      {AUGMENT("color_jitter", "{\"order\":[],\"factors\":{\"hue\":0.1}}"), 3, MD_ERR_MISMATCH,
+       "attribute hue is not understood"},
+      {SGD("[0.1,0.1]"), 3, MD_ERR_MISMATCH, "lr_per_step is not what its schedule gives"},
+      {SGD("[0.1]"), 3, MD_ERR_MISMATCH, "input p is missing"},
+  };
+  for (int i = 0; i < MD_COUNT(bad); i++) expect(&bad[i]);
+}
+END_TEST
+
+START_TEST(a_filter_that_matches_nothing_is_a_mistake) {
+  regex_t only;
+  char *said;
+  ck_assert(regcomp(&only, "zzz", REG_EXTENDED | REG_NOSUB) == 0);
+  md_status s = judge(SET(CASE("relu", "{}", INPUTS "," OUTPUTS)), 3, &only, &said);
+  ck_assert_msg(s == MD_ERR_USAGE, "status %d:\n%s", (int)s, said);
+  free(said);
+  regfree(&only);
 }
 END_TEST
 
@@ -127,6 +185,8 @@ int main(void) {
   tcase_add_checked_fixture(t, make_dir, remove_dir);
   tcase_add_test(t, a_right_set_passes);
   tcase_add_test(t, a_spoilt_set_does_not);
+  tcase_add_test(t, an_attribute_that_is_not_kept_fails);
+  tcase_add_test(t, a_filter_that_matches_nothing_is_a_mistake);
   tcase_add_test(t, unknown_ops_are_counted_as_skipped);
   suite_add_tcase(suite, t);
   SRunner *r = srunner_create(suite);
