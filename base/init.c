@@ -5,6 +5,12 @@
 
 #include <math.h>
 
+const char *const md_init_names[] = {
+    [MD_INIT_zeros] = "zeros",   [MD_INIT_ones] = "ones",       [MD_INIT_fill] = "fill",
+    [MD_INIT_normal] = "normal", [MD_INIT_uniform] = "uniform", [MD_INIT_unit_rows] = "unit_rows",
+    [MD_INIT_copy] = "copy",
+};
+
 // f32 arithmetic, as in the golden sets: the same bits in every type that holds an f32.
 static double uniform(uint64_t key, uint64_t i, double a, double b) {
   float scaled = (float)b * (float)md_hash_unit(key, i);

@@ -15,6 +15,7 @@ typedef enum md_init {
   MD_INIT_unit_rows,
   MD_INIT_copy
 } md_init;
+extern const char *const md_init_names[MD_INIT_copy + 1];  // "zeros", ...
 
 // Element `first` .. `first+n-1` of a tensor [.., row] into out: fill a; normal: mean a, std b;
 // uniform: [a-b, a+b); unit_rows: Gaussian rows of `row` elements with norm 1 (first and n are then

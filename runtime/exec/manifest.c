@@ -16,9 +16,6 @@
 #define MANIFEST "manifest.json"
 enum { MAX_ROWS = 1 << 20 };
 
-static const char *const inits[] = {"zeros",   "ones",      "fill", "normal",
-                                    "uniform", "unit_rows", "copy"};
-
 // --- Writing
 
 static void begin_row(md_json *j) {
@@ -77,7 +74,7 @@ static void put_arg(md_json *j, const md_arg *a) {
 static void put_state(md_json *j, const md_spec *s) {
   begin_row(j);
   put_spec(j, s);
-  put_str(j, "init", inits[s->init]);
+  put_str(j, "init", md_init_names[s->init]);
   if (s->a != 0) put_float(j, "a", s->a);
   if (s->b != 0) put_float(j, "b", s->b);
   if (s->init == MD_INIT_copy) put_str(j, "from", s->from);
@@ -288,7 +285,7 @@ static void get_spec(reader *r, const md_tree *from, md_spec *s) {
 
 static void get_state(reader *r, const md_tree *from, md_spec *s) {
   get_spec(r, from, s);
-  s->init = get_word(r, from, "init", inits, MD_COUNT(inits));
+  s->init = get_word(r, from, "init", md_init_names, MD_COUNT(md_init_names));
   if (md_tree_get(from, "a")) s->a = get_float(r, from, "a");
   if (md_tree_get(from, "b")) s->b = get_float(r, from, "b");
   if (s->init == MD_INIT_copy) s->from = get_str(r, from, "from");

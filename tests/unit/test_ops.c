@@ -164,6 +164,14 @@ START_TEST(the_table_is_well_formed) {
 }
 END_TEST
 
+// An artefact says `init` in these words, and a text in those of the row.
+START_TEST(the_words_of_init_are_those_of_its_enum) {
+  const md_attr_spec *init = md_op_attr(MD_OP_state, 0);
+  ck_assert_int_eq(init->num_choices, MD_COUNT(md_init_names));
+  for (int i = 0; i < init->num_choices; i++) ck_assert_str_eq(init->choice[i], md_init_names[i]);
+}
+END_TEST
+
 START_TEST(every_op_but_leaves_has_samples) {
   for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++)
     ck_assert_msg(md_ops[op].role == MD_LEAF || md_ops[op].samples[0], "%s", md_ops[op].name);
@@ -402,6 +410,7 @@ int main(void) {
   TCase *t = tcase_create("every row");
   tcase_set_timeout(t, 300);
   tcase_add_test(t, the_table_is_well_formed);
+  tcase_add_test(t, the_words_of_init_are_those_of_its_enum);
   tcase_add_test(t, every_op_but_leaves_has_samples);
   tcase_add_test(t, every_sample_builds_and_verifies);
   tcase_add_test(t, every_sample_returns_from_its_text);
