@@ -53,6 +53,11 @@ typedef struct md_digest {
 } md_digest;
 md_digest md_digest_of(const void *data, size_t bytes);  // XXH3-128
 char *md_digest_text(md_digest d, char buf[33]);         // 32 hex digits; returns buf
+// The same digest, of data that comes piece by piece.
+typedef struct md_hasher md_hasher;
+md_hasher *md_hasher_create(void);
+void md_hasher_add(md_hasher *h, const void *data, size_t bytes);
+md_digest md_hasher_end(md_hasher *h);  // frees h
 
 // --- vec.c: a growable array: `T *v; int num_v, cap_v;`. MD_PUSH grows it (malloc family).
 #define MD_PUSH(v, num, cap, item)                                             \

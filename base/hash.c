@@ -38,6 +38,23 @@ md_digest md_digest_of(const void *data, size_t bytes) {
   return (md_digest){.lo = h.low64, .hi = h.high64};
 }
 
+md_hasher *md_hasher_create(void) {
+  XXH3_state_t *state = XXH3_createState();
+  if (!state) md_out_of_memory(0);
+  XXH3_128bits_reset(state);
+  return (md_hasher *)state;
+}
+
+void md_hasher_add(md_hasher *h, const void *data, size_t bytes) {
+  XXH3_128bits_update((XXH3_state_t *)h, data, bytes);
+}
+
+md_digest md_hasher_end(md_hasher *h) {
+  XXH128_hash_t x = XXH3_128bits_digest((XXH3_state_t *)h);
+  XXH3_freeState((XXH3_state_t *)h);
+  return (md_digest){.lo = x.low64, .hi = x.high64};
+}
+
 char *md_digest_text(md_digest d, char buf[33]) {
   snprintf(buf, 33, "%016llx%016llx", (unsigned long long)d.hi, (unsigned long long)d.lo);
   return buf;

@@ -190,8 +190,10 @@ static md_status loop(Run *r) {
   bool ok = true;
   while (ok && r->done < r->steps && !(signal = md_stop_asked(r->stop))) ok = one_step(r);
   md_progress_end(r->progress);
-  bool saved = (ok || r->done > 0) && !r->is_spoilt &&
-               md_train_save(r->engine, r->weights, r->config_text, r->done, r->d);
+  bool saved =
+      (ok || r->done > 0) && !r->is_spoilt &&
+      md_checkpoint_save(r->engine, r->weights,
+                         &(md_checkpoint_info){.step = r->done, .config = r->config_text}, r->d);
   if (r->trace) ok = md_trace_save(r->trace, r->o->trace, r->d) && ok;
   report(r, signal, saved);
   if (!ok || !saved) return md_diags_status(r->d);

@@ -117,9 +117,29 @@ md_stop *md_stop_create(void);
 void md_stop_destroy(md_stop *s);     // signals are as before
 int md_stop_asked(const md_stop *s);  // the signal, or 0
 
-// --- save.c: all states and what is needed to make sense of them
-#define MD_WEIGHTS_FORMAT "modist.weights/1"
-bool md_train_save(md_engine *e, const char *path, const char *config, int64_t steps, md_diags *d);
+// --- checkpoint.c: all states and what is needed to make sense of them (spec §6), sealed by a
+// checksum over the whole file
+#define MD_CHECKPOINT_FORMAT "modist.checkpoint/1"
+typedef struct md_checkpoint md_checkpoint;
+// Reads and checks the whole file: structure, checksum, format. NULL: reported.
+md_checkpoint *md_checkpoint_open(const char *path, md_diags *d);
+void md_checkpoint_close(md_checkpoint *c);
+const char *md_checkpoint_path(const md_checkpoint *c);
+int64_t md_checkpoint_step(const md_checkpoint *c);        // steps that are done
+const char *md_checkpoint_config(const md_checkpoint *c);  // resolved settings, YAML
+const char *
+md_checkpoint_videos(const md_checkpoint *c);  // names the data set; "": it does not say
+// Copies tensors into the engine's states. prefix NULL: all states, which must be exactly those of the
+// file; "v.": the engine's states of this prefix, and at least one. Names, shapes and types must
+// agree. False: reported, and no state was touched.
+bool md_checkpoint_restore(const md_checkpoint *c, md_engine *e, const char *prefix, md_diags *d);
+typedef struct md_checkpoint_info {
+  int64_t step;
+  const char *config, *videos;  // videos may be NULL
+} md_checkpoint_info;
+// Under its name only when complete and on the disk; an older file of the name stays until then.
+bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info *info,
+                        md_diags *d);
 
 // --- plan.c: --dry-run: the size of what would run
 md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,

@@ -120,7 +120,7 @@ static void check_weights(int steps) {
   snprintf(number, sizeof number, "%d", steps);
   for (int i = 0; i < s->num_meta; i++) {
     const md_st_meta *m = &s->meta[i];
-    has_format |= !strcmp(m->key, "format") && !strcmp(m->value, MD_WEIGHTS_FORMAT);
+    has_format |= !strcmp(m->key, "format") && !strcmp(m->value, MD_CHECKPOINT_FORMAT);
     has_step |= !strcmp(m->key, "step") && (steps == 0 || !strcmp(m->value, number));
     has_config |= !strcmp(m->key, "config") && strstr(m->value, "name: 'modist-tiny'");
   }
