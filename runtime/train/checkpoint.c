@@ -43,7 +43,7 @@ static bool check(md_checkpoint *c, md_diags *d) {
   }
   if (!md_safetensors_sealed(c->file, "checksum")) {
     md_error(d, E0860, at, "checkpoint is damaged: its checksum differs");
-    md_hint(d, "an older one lies beside it, if run.keep was above 1; --resume finds it");
+    md_hint(d, "--resume without a file takes the newest one of run.dir that is whole");
     return false;
   }
   if (!format || strcmp(format, MD_CHECKPOINT_FORMAT) != 0) {

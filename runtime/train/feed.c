@@ -46,9 +46,10 @@ static bool check_labels(const md_step *s, const md_batch *b, md_diags *d) {
 }
 
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           md_diags *d) {
+                           int64_t first, md_diags *d) {
   md_loader_options o = {
       .data = data,
+      .first_sample = first,
       .rule = {.visual = {.frames = (int)s->clip.frames,
                           .stride = (int)md_config_int(c, "clip.stride"),
                           .size = (int)s->clip.size},

@@ -61,9 +61,10 @@ typedef struct md_schedule {
 double md_lr_at(const md_schedule *s, double epoch);
 
 // --- feed.c: from batches to the inputs of the step
-// What the loader draws for this step; the loader borrows `data`. NULL: reported.
+// What the loader draws for this step, from sample number `first` on; the loader borrows `data`.
+// NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           md_diags *d);
+                           int64_t first, md_diags *d);
 // Fills every input of the step. `at` counts steps from 0. False: reported (a label out of range).
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);
@@ -90,8 +91,10 @@ bool md_measure_is_finite(const md_measure *m, const char **which);  // else nam
 
 // --- log.c: run.dir/log.jsonl, one object a step. A failure warns once and stops nothing.
 typedef struct md_train_log md_train_log;
-md_train_log *md_train_log_open(const char *path, md_diags *d);
+// Goes on behind step `done`: later lines, of steps that will be done again, are cut off. 0: anew.
+md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d);
 void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d);
+void md_train_log_sync(md_train_log *l);  // what was logged is on the disk
 void md_train_log_close(md_train_log *l, md_diags *d);
 
 // --- progress.c: what a person sees meanwhile, on stderr, and the table of losses at the end
@@ -141,6 +144,33 @@ typedef struct md_checkpoint_info {
 bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info *info,
                         md_diags *d);
 
+// --- folder.c: the folder of a run. Texts are malloc'ed.
+typedef struct md_run_folder md_run_folder;
+char *md_run_weights_path(const char *dir);
+char *md_run_checkpoint_path(const char *dir, int64_t step);
+// Steps that checkpoints/ holds a file of, ascending; malloc'ed, NULL for none.
+int64_t *md_run_checkpoints(const char *dir, int *num);
+// A folder that holds a run is not written to by another one. False: reported.
+bool md_run_protect(const char *dir, md_diags *d);
+bool md_run_contains(const char *dir, const char *file);
+// Makes the folders, keeps other processes out, and removes half-written files of a killed one.
+// is_new: weights and checkpoints of an earlier run go as well. NULL: reported.
+md_run_folder *md_run_folder_open(const char *dir, bool is_new, md_diags *d);
+void md_run_folder_close(md_run_folder *f);
+// Of the checkpoints up to `step` the newest `keep` stay.
+void md_run_keep_newest(const char *dir, int64_t step, int64_t keep);
+
+// --- resume.c: which checkpoint a run goes on from, and with which settings
+// The newest one of the folder that is whole; each damaged one costs a warning. NULL: reported.
+md_checkpoint *md_resume_find(const char *dir, md_diags *d);
+// Its settings, with those of `given` that may change: where the videos and the folder are, how many
+// threads, how often to log and to save; `epochs` where the rate is constant. NULL: reported.
+md_config *md_resume_config(const md_checkpoint *c, const md_config *given, md_diags *d);
+// Names a list of videos: their number, and a digest of file names and labels in order. malloc'ed.
+char *md_videos_name(const md_dataset *data);
+// The order of the data depends on the list, so it must be the one of the checkpoint.
+bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char *path, md_diags *d);
+
 // --- plan.c: --dry-run: the size of what would run
 md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
                         const char *cpu, FILE *to, md_diags *d);
@@ -148,10 +178,12 @@ md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_opti
 // --- train.c
 typedef struct md_train_options {
   md_engine_options engine;
-  const char *out_dir;  // weights.safetensors, log.jsonl, config.yaml; NULL: run.dir
-  int64_t max_steps;    // 0: no limit
+  const char *out_dir;  // in place of run.dir; NULL: run.dir
+  int64_t max_steps;    // of the whole run; 0: no limit
   bool dry_run, quiet, overwrite;
-  const char *trace;  // Chrome trace of the run; NULL: none
+  bool resume;              // go on from the newest checkpoint of the folder,
+  const char *resume_from;  // or from this one; NULL: the newest
+  const char *trace;        // Chrome trace of the run; NULL: none
 } md_train_options;
 // MD_STOPPED: a signal came, everything is saved.
 md_status md_train(const md_config *c, const md_train_options *o, md_diags *d);
