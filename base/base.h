@@ -57,7 +57,8 @@ char *md_digest_text(md_digest d, char buf[33]);         // 32 hex digits; retur
 typedef struct md_hasher md_hasher;
 md_hasher *md_hasher_create(void);
 void md_hasher_add(md_hasher *h, const void *data, size_t bytes);
-md_digest md_hasher_end(md_hasher *h);  // frees h
+md_digest md_hasher_end(md_hasher *h);               // frees h
+uint32_t md_crc32c(const void *data, size_t bytes);  // Castagnoli's polynomial, as TFRecord has it
 
 // --- vec.c: a growable array: `T *v; int num_v, cap_v;`. MD_PUSH grows it (malloc family).
 #define MD_PUSH(v, num, cap, item)                                             \

@@ -59,3 +59,14 @@ char *md_digest_text(md_digest d, char buf[33]) {
   snprintf(buf, 33, "%016llx%016llx", (unsigned long long)d.hi, (unsigned long long)d.lo);
   return buf;
 }
+
+// Bit by bit: it serves records of some hundred bytes.
+uint32_t md_crc32c(const void *data, size_t bytes) {
+  const unsigned char *p = data;
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < bytes; i++) {
+    crc ^= p[i];
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
+  }
+  return ~crc;
+}

@@ -114,11 +114,15 @@ static bool lock(md_run_folder *f, md_diags *d) {
   return false;
 }
 
-static void remove_leftovers(const char *dir) {
+static void remove_files(const char *dir, const char *prefix, const char *suffix) {
   DIR *folder = opendir(dir);
-  for (struct dirent *e; folder && (e = readdir(folder));)
-    if (strncmp(e->d_name, leftover, sizeof leftover - 1) == 0)
+  size_t start = strlen(prefix), end = strlen(suffix);
+  for (struct dirent *e; folder && (e = readdir(folder));) {
+    size_t len = strlen(e->d_name);
+    if (len >= start + end && strncmp(e->d_name, prefix, start) == 0 &&
+        strcmp(e->d_name + len - end, suffix) == 0)
       unlinkat(dirfd(folder), e->d_name, 0);
+  }
   if (folder) closedir(folder);
 }
 
@@ -138,6 +142,7 @@ static bool remove_run(const char *dir, md_diags *d) {
   }
   free(path);
   free(steps);
+  if (ok) remove_files(dir, MD_EVENTS_PREFIX, MD_EVENTS_SUFFIX);
   return ok;
 }
 
@@ -158,8 +163,8 @@ md_run_folder *md_run_folder_open(const char *dir, bool is_new, md_diags *d) {
   char *checkpoints = path_of(dir, "checkpoints");
   bool ok = make_folders(dir, d) && lock(f, d) && make_folders(checkpoints, d);
   if (ok) {
-    remove_leftovers(dir);
-    remove_leftovers(checkpoints);
+    remove_files(dir, leftover, "");
+    remove_files(checkpoints, leftover, "");
     ok = !is_new || remove_run(dir, d);
   }
   free(checkpoints);

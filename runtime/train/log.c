@@ -32,6 +32,13 @@ static void put_float(md_json *j, const char *prefix, const char *name, double x
   md_json_float(j, x);
 }
 
+static void put_bool(md_json *j, const char *prefix, const char *name, bool x) {
+  char key[32];
+  snprintf(key, sizeof key, "%s%s", prefix, name);
+  md_json_key(j, key);
+  md_json_bool(j, x);
+}
+
 static void put_measure(md_json *j, const md_measure *m) {
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
@@ -50,9 +57,13 @@ static void put_measure(md_json *j, const md_measure *m) {
     put_float(j, "top1_", md_term_names[i], m->top1[i]);
   }
   if (m->has_chance) put_float(j, "chance", "", m->chance);
+  if (m->has_chance) put_float(j, "masked", "", m->masked);
   if (m->has_top1) put_float(j, "top1", "", m->supervised_top1);
-  for (int i = 0; i < MD_NUM_SIDES; i++)
-    if (m->has_side[i]) put_float(j, "std_", md_side_names[i], m->std[i]);
+  for (int i = 0; i < MD_NUM_SIDES; i++) {
+    if (!m->has_side[i]) continue;
+    put_float(j, "std_", md_side_names[i], m->std[i]);
+    put_bool(j, "collapsed_", md_side_names[i], m->is_collapsed[i]);
+  }
   put_float(j, "step_s", "", (double)m->step_ns / 1e9);
   put_float(j, "wait_s", "", (double)m->wait_ns / 1e9);
   md_json_end(j, '}');

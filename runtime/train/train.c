@@ -25,6 +25,8 @@ typedef struct Run {
   md_engine *engine;
   md_progress *progress;
   md_train_log *log;
+  md_tensorboard *board;
+  md_alarm alarm;
   md_trace *trace;
   md_stop *stop;
   md_run_folder *folder;
@@ -111,6 +113,10 @@ static bool open_outputs(Run *r) {
       !md_file_save(path_in(r, "config.yaml"), r->config_text, strlen(r->config_text), r->d))
     return false;
   r->log = md_train_log_open(path_in(r, "log.jsonl"), r->done, r->d);
+  if (md_config_bool(r->config, "run.tensorboard"))
+    r->board = md_tensorboard_open(r->dir, r->done, r->d);
+  r->alarm =
+      (md_alarm){.batch = r->step.batch, .dim = {r->step.visual.embed, r->step.motion.embed}};
   r->progress = md_progress_create(
       &(md_progress_options){.steps = r->steps,
                              .clips = r->step.batch * (r->step.mode == MD_MODE_MODIST ? 4 : 2),
@@ -125,7 +131,7 @@ static void read_chance(Run *r, const md_batch *b, md_measure *m, bool after) {
   const int32_t *ids = md_engine_state(r->engine, "bank.ids", NULL);
   if (!ids || after != r->step.enqueue_before) return;
   m->has_chance = true;
-  m->chance = md_chance(ids, r->step.bank, b->id, r->step.batch);
+  m->chance = md_chance(ids, r->step.bank, b->id, r->step.batch, &m->masked);
 }
 
 static bool check_finite(Run *r, const md_measure *m) {
@@ -156,7 +162,9 @@ static bool one_step(Run *r) {
   m.step_ns = md_now_ns() - fed;
   read_chance(r, &batch, &m, true);
   md_measure_read(r->engine, &m);
+  md_alarm_check(&r->alarm, &m, r->d);
   md_train_log_step(r->log, &m, r->d);
+  md_tensorboard_step(r->board, &m, r->d);
   md_progress_step(r->progress, &m);
   md_progress_warnings(r->progress, r->d);
   if (!check_finite(r, &m)) return false;
@@ -271,6 +279,7 @@ md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
   md_stop_destroy(r.stop);
   md_loader_destroy(r.loader);
   md_train_log_close(r.log, d);
+  md_tensorboard_close(r.board);
   md_progress_destroy(r.progress);
   if (r.engine && r.trace) md_exec_set_trace(md_engine_exec(r.engine), NULL);
   if (r.trace) md_trace_destroy(r.trace);

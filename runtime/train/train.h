@@ -69,8 +69,10 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);
 // Loss of guessing among the positive and the negatives that are counted for row i of the batch,
-// ln(1 + counted), mean over the batch. A bank row counts unless it is empty (-2) or of video i.
-double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch);
+// ln(1 + counted), mean over the batch. A bank row counts unless it is empty (-2) or of video i;
+// *masked: rows that do not, mean over the batch.
+double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch,
+                 double *masked);
 
 // --- measure.c: what one step says
 enum { MD_NUM_TERMS = 4, MD_NUM_SIDES = 2 };
@@ -81,10 +83,12 @@ typedef struct md_measure {
   double epoch, lr, loss;
   bool has_chance, has_term[MD_NUM_TERMS], has_side[MD_NUM_SIDES], has_top1;
   double chance;  // of every term: the banks share their ids
+  double masked;  // bank rows that do not count, mean over the batch
   double term[MD_NUM_TERMS], top1[MD_NUM_TERMS];
   double std[MD_NUM_SIDES];  // of the embeddings; near 0 is collapse
   double supervised_top1;
-  int64_t wait_ns, step_ns;  // for data; of the compiled step
+  bool is_collapsed[MD_NUM_SIDES];  // see alarm.c
+  int64_t wait_ns, step_ns;         // for data; of the compiled step
 } md_measure;
 void md_measure_read(md_engine *e, md_measure *m);
 bool md_measure_is_finite(const md_measure *m, const char **which);  // else names a result
@@ -96,6 +100,21 @@ md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d);
 void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d);
 void md_train_log_sync(md_train_log *l);  // what was logged is on the disk
 void md_train_log_close(md_train_log *l, md_diags *d);
+
+// --- tensorboard.c: the same as an event file of TensorBoard. A failure warns once, stops nothing.
+#define MD_EVENTS_PREFIX "events.out.tfevents."
+#define MD_EVENTS_SUFFIX ".modist"
+typedef struct md_tensorboard md_tensorboard;
+md_tensorboard *md_tensorboard_open(const char *dir, int64_t done, md_diags *d);
+void md_tensorboard_step(md_tensorboard *t, const md_measure *m, md_diags *d);
+void md_tensorboard_close(md_tensorboard *t);
+
+// --- alarm.c: warns once when the embeddings of a side collapse, and once when that is over
+typedef struct md_alarm {
+  int64_t batch, dim[MD_NUM_SIDES];  // of an embedding
+  bool is_on[MD_NUM_SIDES];
+} md_alarm;
+void md_alarm_check(md_alarm *a, md_measure *m, md_diags *d);
 
 // --- progress.c: what a person sees meanwhile, on stderr, and the table of losses at the end
 typedef struct md_progress md_progress;

@@ -41,6 +41,12 @@ static const char *in_run(const char *name) {
   return p;
 }
 
+static int count_text(const char *in, const char *text) {
+  int num = 0;
+  for (const char *at = in; (at = strstr(at, text)); at += strlen(text)) num++;
+  return num;
+}
+
 // Trains the tiny model on the made videos; `extra` ends with NULL.
 static md_status train(const md_train_options *o, char *const *extra, md_diags *d) {
   char train_data[96], dir[96];
@@ -277,7 +283,7 @@ START_TEST(a_log_on_a_full_disk_stops_nothing) {
   ck_assert_msg(strstr(md_diags_text(d), "training goes on without it") != NULL, "%s",
                 md_diags_text(d));
   ck_assert_ptr_nonnull(strstr(md_diags_text(d), "4 lines of the log are lost"));
-  ck_assert_int_eq(md_diags_warnings(d), 2);
+  ck_assert_int_eq(count_text(md_diags_text(d), "log.jsonl: warning"), 2);
   check_weights(4);
   md_diags_destroy(d);
   remove_folder();
