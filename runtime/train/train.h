@@ -130,6 +130,7 @@ void md_progress_step(md_progress *p, const md_measure *m);
 void md_progress_warnings(md_progress *p, md_diags *d);
 // Ends the line that is being redrawn.
 void md_progress_end(md_progress *p);
+void md_duration_text(double seconds, char *to, size_t size);  // "00:06:29", "3d 04h"
 // Means over equal spans of steps, at most 20 rows, each term beside its chance line.
 void md_progress_table(const md_progress *p, FILE *to);
 
@@ -193,6 +194,27 @@ bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char 
 // --- plan.c: --dry-run: the size of what would run
 md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
                         const char *cpu, FILE *to, md_diags *d);
+
+// --- estimate.c: --dry-run: how long, and what bounds it
+typedef enum md_bound {
+  MD_BOUND_ARITHMETIC,
+  MD_BOUND_MEMORY,
+  MD_BOUND_DECODING,
+  MD_BOUND_CORES
+} md_bound;
+typedef struct md_estimate {
+  int cores, threads;
+  double flops_per_s, bytes_per_s;
+  double arithmetic_s, memory_s;  // least time of the step's regions that are bound by either
+  double step_s;                  // of the compiled step
+  double decode_s;                // of one worker, for the videos of a step
+} md_estimate;
+// Seconds from one step to the next with this many loader workers, and what they are spent on.
+double md_step_wall(const md_estimate *e, int workers, md_bound *bound);
+// g: the step after the passes; data may be NULL, then steps, those of the run, are 0. Measures for some seconds.
+void md_train_estimate(const md_config *c, const md_step *s, const md_pass_options *passes,
+                       const char *cpu, const md_graph *g, const md_dataset *data, double steps,
+                       FILE *to, md_diags *d);
 
 // --- train.c
 typedef struct md_train_options {
