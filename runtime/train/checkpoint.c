@@ -85,10 +85,13 @@ const char *md_checkpoint_config(const md_checkpoint *c) {
   return md_safetensors_meta(c->file, "config");
 }
 
-const char *md_checkpoint_videos(const md_checkpoint *c) {
-  const char *text = md_safetensors_meta(c->file, "videos");
+static const char *meta_or_nothing(const md_checkpoint *c, const char *key) {
+  const char *text = md_safetensors_meta(c->file, key);
   return text ? text : "";
 }
+
+const char *md_checkpoint_videos(const md_checkpoint *c) { return meta_or_nothing(c, "videos"); }
+const char *md_checkpoint_code(const md_checkpoint *c) { return meta_or_nothing(c, "code"); }
 
 // --- restore
 
@@ -187,6 +190,7 @@ bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info
                              {"step", step},
                              {"config", info->config},
                              {"videos", info->videos ? info->videos : ""},
+                             {"code", info->code ? info->code : ""},
                              {"checksum", NULL}};
   bool ok = md_safetensors_write(path, t, num, meta, MD_COUNT(meta), d);
   free(t);

@@ -30,7 +30,7 @@ typedef struct Run {
   md_trace *trace;
   md_stop *stop;
   md_run_folder *folder;
-  const char *dir, *config_text;
+  const char *dir, *config_text, *code;
   char *weights, *videos;
   md_schedule schedule;
   int64_t steps, done, saved_ns;
@@ -72,8 +72,25 @@ static void plan_length(Run *r) {
   if (r->o->max_steps && r->o->max_steps < r->steps) r->steps = r->o->max_steps;
 }
 
+// Equal texts compute equal bits: the same instructions, the same graph after all passes.
+static const char *name_code(Run *r) {
+  md_exec *x = md_engine_exec(r->engine);
+  if (!x) return "interp";
+  char digits[33];
+  const md_program *p = md_exec_program(x);
+  return md_format(r->arena, "%s %s", p->target, md_digest_text(p->graph, digits));
+}
+
 static bool restore(Run *r) {
   if (!md_checkpoint_restore(r->from, r->engine, NULL, r->d)) return false;
+  const char *before = md_checkpoint_code(r->from);
+  if (*before && strcmp(before, r->code) != 0) {
+    md_warning(r->d, MD_IN_FILE(md_checkpoint_path(r->from)),
+               "the step was compiled in another way: the run goes on, but not bit for bit");
+    char clean[160];
+    md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
+    md_hint(r->d, "--cpu, --precision, passes or the version of modist differ");
+  }
   r->done = md_checkpoint_step(r->from);
   if (!r->o->quiet)
     fprintf(stderr, "goes on from %s, step %lld of %lld\n", md_checkpoint_path(r->from),
@@ -95,6 +112,7 @@ static bool make_engine(Run *r) {
   if (!r->o->quiet)
     fprintf(stderr, "compiled %s in %.1f s\n", md_config_text(r->config, "model.name"),
             (double)(md_now_ns() - start) / 1e9);
+  r->code = name_code(r);
   if (r->from && !restore(r)) return false;
   if (r->o->trace && md_engine_exec(r->engine)) {
     r->trace = md_trace_create();
@@ -175,7 +193,8 @@ static bool one_step(Run *r) {
 
 static bool save(Run *r, const char *path, md_diags *d) {
   md_train_log_sync(r->log);
-  md_checkpoint_info info = {.step = r->done, .config = r->config_text, .videos = r->videos};
+  md_checkpoint_info info = {
+      .step = r->done, .config = r->config_text, .videos = r->videos, .code = r->code};
   r->saved_ns = md_now_ns();
   return md_checkpoint_save(r->engine, path, &info, d);
 }

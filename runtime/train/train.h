@@ -150,15 +150,16 @@ void md_checkpoint_close(md_checkpoint *c);
 const char *md_checkpoint_path(const md_checkpoint *c);
 int64_t md_checkpoint_step(const md_checkpoint *c);        // steps that are done
 const char *md_checkpoint_config(const md_checkpoint *c);  // resolved settings, YAML
-const char *
-md_checkpoint_videos(const md_checkpoint *c);  // names the data set; "": it does not say
+// What the data set and the compiled step are named by; "": it does not say.
+const char *md_checkpoint_videos(const md_checkpoint *c);
+const char *md_checkpoint_code(const md_checkpoint *c);
 // Copies tensors into the engine's states. prefix NULL: all states, which must be exactly those of the
 // file; "v.": the engine's states of this prefix, and at least one. Names, shapes and types must
 // agree. False: reported, and no state was touched.
 bool md_checkpoint_restore(const md_checkpoint *c, md_engine *e, const char *prefix, md_diags *d);
 typedef struct md_checkpoint_info {
   int64_t step;
-  const char *config, *videos;  // videos may be NULL
+  const char *config, *videos, *code;  // the last two may be NULL
 } md_checkpoint_info;
 // Under its name only when complete and on the disk; an older file of the name stays until then.
 bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info *info,

@@ -288,6 +288,61 @@ START_TEST(a_save_that_fails_anywhere_leaves_the_older_file) {
 }
 END_TEST
 
+// The file that a run was started with may be named again, whatever it sets.
+START_TEST(the_same_settings_file_changes_nothing) {
+  static const char *const names[] = {"clips_r3d18_slow_112", "modist_mini", "modist_tiny",
+                                      "pretrain_k400_modist", "pretrain_r18_128"};
+  const char *source = getenv("MODIST_SOURCE");
+  make_folder();
+  md_engine *e = engine_of(small, 1);
+  for (int i = 0; i < MD_COUNT(names); i++) {
+    char path[512];
+    snprintf(path, sizeof path, "%s/configs/%s.yaml", source ? source : ".", names[i]);
+    md_diags *d = md_diags_create();
+    md_config *given = md_config_load(path, (char *[]){"run.threads=3"}, 1, d);
+    ck_assert_msg(given != NULL, "%s", md_diags_text(d));
+    md_text text = {0}, again = {0};
+    md_config_print(given, false, &text);
+    md_checkpoint_info info = {.step = 1, .config = text.s};
+    ck_assert(md_checkpoint_save(e, in_folder("a"), &info, d));
+    md_checkpoint *c = md_checkpoint_open(in_folder("a"), d);
+    md_config *both = md_resume_config(c, given, d);
+    ck_assert_msg(both != NULL, "%s", md_diags_text(d));
+    md_config_print(both, false, &again);
+    ck_assert_str_eq(text.s, again.s);
+    md_text_free(&text);
+    md_text_free(&again);
+    md_checkpoint_close(c);
+    md_config_destroy(both);
+    md_config_destroy(given);
+    md_diags_destroy(d);
+  }
+  md_engine_destroy(e);
+  remove_folder();
+}
+END_TEST
+
+// What a checkpoint of a stranger says may not open other files.
+START_TEST(settings_of_a_checkpoint_name_no_files) {
+  make_folder();
+  md_engine *e = engine_of(small, 1);
+  md_checkpoint_info info = {.config = "_base_: /etc/passwd\nbatch: 2\n"};
+  ck_assert(md_checkpoint_save(e, in_folder("a"), &info, NULL));
+  md_diags *d = md_diags_create();
+  md_checkpoint *c = md_checkpoint_open(in_folder("a"), d);
+  md_config *given = md_config_load(NULL, NULL, 0, d);
+  ck_assert_ptr_null(md_resume_config(c, given, d));
+  ck_assert_msg(strstr(md_diags_text(d), "_base_ has no place in these settings") != NULL, "%s",
+                md_diags_text(d));
+  md_config_destroy(given);
+  md_checkpoint_close(c);
+  md_diags_destroy(d);
+  md_engine_destroy(e);
+  remove_folder();
+}
+END_TEST
+
 SUITE_MAIN("checkpoint", what_is_saved_comes_back, another_network_is_refused_and_untouched,
            every_flipped_byte_of_the_header_is_found, random_flips_in_the_data_are_found,
-           foreign_files_are_refused, a_save_that_fails_anywhere_leaves_the_older_file)
+           foreign_files_are_refused, the_same_settings_file_changes_nothing,
+           settings_of_a_checkpoint_name_no_files, a_save_that_fails_anywhere_leaves_the_older_file)

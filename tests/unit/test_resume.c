@@ -218,6 +218,7 @@ START_TEST(the_number_of_threads_may_change) {
   Command c = {.max_steps = 9, .args = {"run.threads=1", "data.workers=0"}};
   run(&c, 0);
   run(&(Command){.resume = true, .max_steps = 20, .args = {"run.threads=2", "data.workers=1"}}, 0);
+  ck_assert_ptr_null(strstr(told(), "compiled in another way"));
   ck_assert_int_eq(rename(in_folder("run"), in_folder("disturbed")), 0);
   c.max_steps = 20;
   run(&c, 0);
@@ -304,6 +305,16 @@ START_TEST(two_processes_do_not_share_a_folder) {
 }
 END_TEST
 
+START_TEST(other_code_is_warned_of) {
+  make_folder();
+  run(&(Command){.max_steps = 1}, 0);
+  run(&(Command){.resume = true, .max_steps = 2, .args = {"--precision=bf16"}}, 0);
+  ck_assert_msg(strstr(told(), "warning: the step was compiled in another way") != NULL, "%s",
+                told());
+  remove_folder();
+}
+END_TEST
+
 // A complete run may be resumed: nothing is left to do, and its bytes stay.
 START_TEST(resuming_a_complete_run_changes_nothing) {
   make_folder();
@@ -315,7 +326,7 @@ START_TEST(resuming_a_complete_run_changes_nothing) {
 }
 END_TEST
 
-// Kills at random moments, of starts as well as of saves.
+// Kills at random moments: every other one between or during saves, the rest possibly at the start.
 START_TEST(kills_at_random_moments_cost_nothing) {
   const char *text = getenv("MODIST_KILLS");
   int kills = text ? atoi(text) : 5;
@@ -326,7 +337,9 @@ START_TEST(kills_at_random_moments_cost_nothing) {
   uint64_t key = md_hash_key("kill", 1);
   int64_t step = 0;
   for (int i = 0; i < kills; i++) {
-    usleep((useconds_t)(md_hash_01(key, (uint64_t)i) * 700000));
+    double draw = md_hash_01(key, (uint64_t)i);
+    if (i % 2) wait_for_checkpoint(step + 1 + (int64_t)(draw * 10));
+    usleep((useconds_t)(md_hash_01(key, (uint64_t)(kills + i)) * (i % 2 ? 30000 : 700000)));
     kill(child, SIGKILL);
     ck_assert_int_eq(wait_for(child), 128 + SIGKILL);
     int64_t at = resumed_at();  // the newest file is whole
@@ -354,4 +367,4 @@ SUITE_MAIN("resume", a_run_in_two_parts_ends_in_the_same_bytes,
            the_number_of_threads_may_change, a_damaged_checkpoint_is_skipped_and_named,
            a_full_disk_costs_no_checkpoint_that_is_there, the_newest_are_kept_and_leftovers_removed,
            two_processes_do_not_share_a_folder, resuming_a_complete_run_changes_nothing,
-           kills_at_random_moments_cost_nothing)
+           other_code_is_warned_of, kills_at_random_moments_cost_nothing)
