@@ -151,7 +151,7 @@ static void show(const md_estimate *e, int workers, double steps, bool is_measur
   if (samples)
     fprintf(to, "        %-14s %12.4g s a step of one worker (%d samples tried), %d workers\n",
             "decoding", e->decode_s, samples, workers);
-  if (!steps) return;
+  if (steps == 0) return;
   char text[32];
   md_duration_text(steps * wall, text, sizeof text);
   fprintf(to, "        %-14s %12s for %.0f steps of %.4g s, bound by %s\n", "run", text, steps,

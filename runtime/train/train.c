@@ -75,10 +75,11 @@ static void plan_length(Run *r) {
 // Equal texts compute equal bits: the same instructions, the same graph after all passes.
 static const char *name_code(Run *r) {
   md_exec *x = md_engine_exec(r->engine);
-  if (!x) return "interp";
+  if (!x) return "interp modist " MODIST_VERSION;
   char digits[33];
   const md_program *p = md_exec_program(x);
-  return md_format(r->arena, "%s %s", p->target, md_digest_text(p->graph, digits));
+  return md_format(r->arena, "%s %s modist " MODIST_VERSION, p->target,
+                   md_digest_text(p->graph, digits));
 }
 
 static bool restore(Run *r) {
@@ -130,7 +131,7 @@ static bool open_outputs(Run *r) {
   if (!r->folder ||
       !md_file_save(path_in(r, "config.yaml"), r->config_text, strlen(r->config_text), r->d))
     return false;
-  r->log = md_train_log_open(path_in(r, "log.jsonl"), r->done, r->d);
+  r->log = md_train_log_open(path_in(r, "log.jsonl"), r->is_new ? 0 : r->done, r->d);
   if (md_config_bool(r->config, "run.tensorboard"))
     r->board = md_tensorboard_open(r->dir, r->done, r->d);
   r->alarm =

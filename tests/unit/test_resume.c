@@ -305,6 +305,23 @@ START_TEST(two_processes_do_not_share_a_folder) {
 }
 END_TEST
 
+START_TEST(a_checkpoint_from_elsewhere_starts_a_run_of_its_own) {
+  make_folder();
+  run(&(Command){.max_steps = 9}, 0);
+  ck_assert_int_eq(rename(in_folder("run"), in_folder("first")), 0);
+  char from[160], command[400];
+  snprintf(from, sizeof from, "--resume=%s", in_folder("first/weights.safetensors"));
+  run(&(Command){.max_steps = 20, .args = {from}}, 0);
+  ck_assert_int_eq(rename(in_folder("run"), in_folder("second")), 0);
+  run(&(Command){.max_steps = 20}, 0);
+  snprintf(command, sizeof command, "cmp '%s' '%s' && test $(wc -l < '%s') = 11",
+           in_folder("run/weights.safetensors"), in_folder("second/weights.safetensors"),
+           in_folder("second/log.jsonl"));
+  ck_assert_int_eq(system(command), 0);
+  remove_folder();
+}
+END_TEST
+
 START_TEST(other_code_is_warned_of) {
   make_folder();
   run(&(Command){.max_steps = 1}, 0);
@@ -367,4 +384,5 @@ SUITE_MAIN("resume", a_run_in_two_parts_ends_in_the_same_bytes,
            the_number_of_threads_may_change, a_damaged_checkpoint_is_skipped_and_named,
            a_full_disk_costs_no_checkpoint_that_is_there, the_newest_are_kept_and_leftovers_removed,
            two_processes_do_not_share_a_folder, resuming_a_complete_run_changes_nothing,
-           other_code_is_warned_of, kills_at_random_moments_cost_nothing)
+           other_code_is_warned_of, a_checkpoint_from_elsewhere_starts_a_run_of_its_own,
+           kills_at_random_moments_cost_nothing)
