@@ -124,7 +124,7 @@ md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_opti
   md_dataset *data = NULL;
   double steps = 0;
   bool ok = g && show_data(c, s, &data, &steps, to, d);
-  if (ok) md_train_estimate(c, s, passes, cpu, g, data, steps, to, d);
+  if (ok) md_train_estimate(c, s, passes, cpu, g, data, steps, to);
   md_dataset_destroy(data);
   if (g) md_graph_destroy(g);
   return ok ? MD_OK : md_diags_status(d);

@@ -215,7 +215,7 @@ double md_step_wall(const md_estimate *e, int workers, md_bound *bound);
 // g: the step after the passes; data may be NULL, then steps, those of the run, are 0. Measures for some seconds.
 void md_train_estimate(const md_config *c, const md_step *s, const md_pass_options *passes,
                        const char *cpu, const md_graph *g, const md_dataset *data, double steps,
-                       FILE *to, md_diags *d);
+                       FILE *to);
 
 // --- train.c
 typedef struct md_train_options {
