@@ -126,21 +126,20 @@ static void remove_files(const char *dir, const char *prefix, const char *suffix
   if (folder) closedir(folder);
 }
 
-// What a resumed run would take for its own. Newest first: a kill in between leaves no gap.
+static bool remove_file(char *take_path, md_diags *d) {
+  bool ok = unlink(take_path) == 0 || errno == ENOENT;
+  if (!ok) md_error(d, E0801, MD_IN_FILE(take_path), "cannot be removed: %s", strerror(errno));
+  free(take_path);
+  return ok;
+}
+
+// What a resumed run would take for its own, newest first: a kill in between leaves an older run.
 static bool remove_run(const char *dir, md_diags *d) {
   int num;
   int64_t *steps = md_run_checkpoints(dir, &num);
-  char *path = md_run_weights_path(dir);
-  bool ok = true;
-  for (int i = num; ok; i--) {
-    if (unlink(path) != 0 && errno != ENOENT)
-      ok = md_error(d, E0801, MD_IN_FILE(path), "cannot be removed: %s", strerror(errno));
-    free(path);
-    path = NULL;
-    if (i == 0) break;
-    path = md_run_checkpoint_path(dir, steps[i - 1]);
-  }
-  free(path);
+  bool ok = remove_file(md_run_weights_path(dir), d);
+  for (int i = num - 1; i >= 0 && ok; i--)
+    ok = remove_file(md_run_checkpoint_path(dir, steps[i]), d);
   free(steps);
   if (ok) remove_files(dir, MD_EVENTS_PREFIX, MD_EVENTS_SUFFIX);
   return ok;

@@ -292,6 +292,25 @@ START_TEST(the_newest_are_kept_and_leftovers_removed) {
 }
 END_TEST
 
+START_TEST(an_overwritten_run_leaves_nothing_to_resume) {
+  make_folder();
+  Command c = {.max_steps = 10, .args = {"run.checkpoint_every=2"}};
+  run(&c, 0);
+  run(&c, MD_ERR_USAGE);  // a run is there
+  ck_assert_ptr_nonnull(strstr(told(), "E0208"));
+  run(&(Command){.max_steps = 5, .args = {"run.checkpoint_every=2", "--overwrite"}}, 0);
+  char command[240];
+  snprintf(command, sizeof command,
+           "cd '%s' && test \"$(ls -A checkpoints | tr '\\n' ' ')\" = "
+           "'step-00000002.safetensors step-00000004.safetensors ' && "
+           "test $(ls | grep -c tfevents) = 1 && test $(wc -l < log.jsonl) = 5",
+           in_folder("run"));
+  ck_assert_int_eq(system(command), 0);
+  ck_assert_int_eq(resumed_at(), 5);
+  remove_folder();
+}
+END_TEST
+
 START_TEST(two_processes_do_not_share_a_folder) {
   make_folder();
   run(&(Command){.max_steps = 1}, 0);
@@ -383,6 +402,7 @@ SUITE_MAIN("resume", a_run_in_two_parts_ends_in_the_same_bytes,
            sigterm_and_resume_end_in_the_same_bytes, sigkill_and_resume_end_in_the_same_bytes,
            the_number_of_threads_may_change, a_damaged_checkpoint_is_skipped_and_named,
            a_full_disk_costs_no_checkpoint_that_is_there, the_newest_are_kept_and_leftovers_removed,
-           two_processes_do_not_share_a_folder, resuming_a_complete_run_changes_nothing,
-           other_code_is_warned_of, a_checkpoint_from_elsewhere_starts_a_run_of_its_own,
+           an_overwritten_run_leaves_nothing_to_resume, two_processes_do_not_share_a_folder,
+           resuming_a_complete_run_changes_nothing, other_code_is_warned_of,
+           a_checkpoint_from_elsewhere_starts_a_run_of_its_own,
            kills_at_random_moments_cost_nothing)
