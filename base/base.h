@@ -55,6 +55,12 @@ md_digest md_digest_of(const void *data, size_t bytes);    // XXH3-128
 bool md_digest_of_file(const char *path, md_digest *out);  // false: errno says why
 char *md_digest_text(md_digest d, char buf[33]);           // 32 hex digits; returns buf
 bool md_digest_parse(const char *text, md_digest *out);
+// The same digest, of data that comes piece by piece.
+typedef struct md_hasher md_hasher;
+md_hasher *md_hasher_create(void);
+void md_hasher_add(md_hasher *h, const void *data, size_t bytes);
+md_digest md_hasher_end(md_hasher *h);               // frees h
+uint32_t md_crc32c(const void *data, size_t bytes);  // Castagnoli's polynomial, as TFRecord has it
 
 // --- deflate.c
 uint32_t md_crc32(const void *data, size_t bytes);

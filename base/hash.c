@@ -41,25 +41,33 @@ md_digest md_digest_of(const void *data, size_t bytes) {
   return (md_digest){.lo = h.low64, .hi = h.high64};
 }
 
-bool md_digest_of_file(const char *path, md_digest *out) {
-  enum { CHUNK = 1 << 16 };
-  FILE *f = fopen(path, "rb");
+md_hasher *md_hasher_create(void) {
   XXH3_state_t *state = XXH3_createState();
-  char *chunk = malloc(CHUNK);
-  bool ok = f && state && chunk;
-  if (f && !ok) errno = ENOMEM;
-  if (ok) XXH3_128bits_reset(state);
-  for (size_t len; ok && (len = fread(chunk, 1, CHUNK, f)) > 0;)
-    XXH3_128bits_update(state, chunk, len);
-  ok = ok && !ferror(f);
-  if (ok) {
-    XXH128_hash_t h = XXH3_128bits_digest(state);
-    *out = (md_digest){.lo = h.low64, .hi = h.high64};
-  }
+  if (!state) md_out_of_memory(0);
+  XXH3_128bits_reset(state);
+  return (md_hasher *)state;
+}
+
+void md_hasher_add(md_hasher *h, const void *data, size_t bytes) {
+  XXH3_128bits_update((XXH3_state_t *)h, data, bytes);
+}
+
+md_digest md_hasher_end(md_hasher *h) {
+  XXH128_hash_t x = XXH3_128bits_digest((XXH3_state_t *)h);
+  XXH3_freeState((XXH3_state_t *)h);
+  return (md_digest){.lo = x.low64, .hi = x.high64};
+}
+
+bool md_digest_of_file(const char *path, md_digest *out) {
+  FILE *f = fopen(path, "rb");
+  if (!f) return false;
+  md_hasher *h = md_hasher_create();
+  char chunk[1 << 14];
+  for (size_t len; (len = fread(chunk, 1, sizeof chunk, f)) > 0;) md_hasher_add(h, chunk, len);
+  bool ok = !ferror(f);
   int error = errno;
-  if (f) fclose(f);
-  XXH3_freeState(state);
-  free(chunk);
+  fclose(f);
+  *out = md_hasher_end(h);
   errno = error;
   return ok;
 }
@@ -80,4 +88,15 @@ bool md_digest_parse(const char *text, md_digest *out) {
   }
   *out = (md_digest){.hi = half[0], .lo = half[1]};
   return true;
+}
+
+// Bit by bit: it serves records of some hundred bytes.
+uint32_t md_crc32c(const void *data, size_t bytes) {
+  const unsigned char *p = data;
+  uint32_t crc = UINT32_MAX;
+  for (size_t i = 0; i < bytes; i++) {
+    crc ^= p[i];
+    for (int bit = 0; bit < 8; bit++) crc = crc >> 1 ^ (crc & 1 ? 0x82F63B78u : 0);
+  }
+  return ~crc;
 }

@@ -12,7 +12,7 @@
 
 #define MAX_HEADER ((size_t)100 * 1000 * 1000)
 #define MAX_FILE ((int64_t)1 << 40)
-enum { SIZE_BYTES = 8, ALIGNMENT = 8 };
+enum { SIZE_BYTES = 8, ALIGNMENT = 8, SEAL_DIGITS = 32 };
 
 static const struct {
   const char *name;
@@ -184,6 +184,7 @@ md_safetensors *md_safetensors_read(const char *path, md_diags *d) {
   md_safetensors *s = MD_NEW(a, md_safetensors);
   s->arena = a;
   s->file = file;
+  s->file_bytes = len;
   if (read_header(&r, s, len)) return s;
   md_safetensors_destroy(s);
   return NULL;
@@ -201,8 +202,35 @@ const md_st_tensor *md_safetensors_find(const md_safetensors *s, const char *nam
   return bsearch(&key, s->tensor, (size_t)s->num, sizeof key, by_name);
 }
 
-static void put_header(md_json *j, const md_st_tensor *tensor, int num, const md_st_meta *meta,
-                       int num_meta) {
+const char *md_safetensors_meta(const md_safetensors *s, const char *key) {
+  for (int i = 0; i < s->num_meta; i++)
+    if (strcmp(s->meta[i].key, key) == 0) return s->meta[i].value;
+  return NULL;
+}
+
+bool md_safetensors_sealed(const md_safetensors *s, const char *key) {
+  const char *seal = md_safetensors_meta(s, key);
+  if (!seal || strlen(seal) != SEAL_DIGITS) return false;
+  // Within a text of the header each quote has a backslash before it, so this is the key itself.
+  md_text start = {0};
+  md_put(&start, "\"%s\":\"", key);
+  const char *header = s->file + SIZE_BYTES, *end = s->file + s->file_bytes;
+  const char *digits = memmem(header, (size_t)header_size(s->file), start.s, start.len);
+  if (digits) digits += start.len;
+  md_text_free(&start);
+  if (!digits || end - digits < SEAL_DIGITS) return false;
+  md_hasher *h = md_hasher_create();
+  md_hasher_add(h, s->file, (size_t)(digits - s->file));
+  md_hasher_add(h, digits + SEAL_DIGITS, (size_t)(end - digits) - SEAL_DIGITS);
+  char text[SEAL_DIGITS + 1];
+  md_digest_text(md_hasher_end(h), text);
+  return memcmp(text, digits, SEAL_DIGITS) == 0 && strcmp(text, seal) == 0;
+}
+
+// Returns the place of the seal's digits in j->out; 0: there is none.
+static size_t put_header(md_json *j, const md_st_tensor *tensor, int num, const md_st_meta *meta,
+                         int num_meta) {
+  size_t seal = 0;
   j->compact = true;
   md_json_begin(j, '{');
   if (num_meta) {
@@ -210,7 +238,8 @@ static void put_header(md_json *j, const md_st_tensor *tensor, int num, const md
     md_json_begin(j, '{');
     for (int i = 0; i < num_meta; i++) {
       md_json_key(j, meta[i].key);
-      md_json_str(j, meta[i].value);
+      md_json_str(j, meta[i].value ? meta[i].value : "00000000000000000000000000000000");
+      if (!meta[i].value) seal = j->out.len - SEAL_DIGITS - 1;
     }
     md_json_end(j, '}');
   }
@@ -236,7 +265,20 @@ static void put_header(md_json *j, const md_st_tensor *tensor, int num, const md
   }
   md_json_end(j, '}');
   while (j->out.len % ALIGNMENT != 0) md_put_bytes(&j->out, " ", 1);
+  return seal;
 }
+
+// What follows the header, in the order of put_header.
+static void each_data(const md_st_tensor *tensor, int num,
+                      void (*take)(void *to, const void *data, size_t bytes), void *to) {
+  for (int k = 0; k < MD_COUNT(types); k++)
+    for (int i = 0; i < num; i++)
+      if (tensor[i].dtype == types[k].dtype) take(to, tensor[i].data, tensor[i].bytes);
+}
+
+static void hash_data(void *to, const void *data, size_t bytes) { md_hasher_add(to, data, bytes); }
+
+static void write_data(void *to, const void *data, size_t bytes) { md_file_write(to, data, bytes); }
 
 bool md_safetensors_write(const char *path, const md_st_tensor *tensor, int num,
                           const md_st_meta *meta, int num_meta, md_diags *d) {
@@ -244,14 +286,21 @@ bool md_safetensors_write(const char *path, const md_st_tensor *tensor, int num,
   md_file_writer *w = md_file_create(path, d);
   if (!w) return false;
   md_json j = {0};
-  put_header(&j, tensor, num, meta, num_meta);
+  size_t seal = put_header(&j, tensor, num, meta, num_meta);
   unsigned char size[SIZE_BYTES];
   for (int i = 0; i < SIZE_BYTES; i++) size[i] = (unsigned char)((uint64_t)j.out.len >> (8 * i));
+  if (seal) {
+    md_hasher *h = md_hasher_create();
+    md_hasher_add(h, size, sizeof size);
+    md_hasher_add(h, j.out.s, seal);
+    md_hasher_add(h, j.out.s + seal + SEAL_DIGITS, j.out.len - seal - SEAL_DIGITS);
+    each_data(tensor, num, hash_data, h);
+    char digits[SEAL_DIGITS + 1];
+    memcpy(j.out.s + seal, md_digest_text(md_hasher_end(h), digits), SEAL_DIGITS);
+  }
   md_file_write(w, size, sizeof size);
   md_file_write(w, j.out.s, j.out.len);
-  for (int k = 0; k < MD_COUNT(types); k++)
-    for (int i = 0; i < num; i++)
-      if (tensor[i].dtype == types[k].dtype) md_file_write(w, tensor[i].data, tensor[i].bytes);
+  each_data(tensor, num, write_data, w);
   md_text_free(&j.out);
   return md_file_commit(w);
 }

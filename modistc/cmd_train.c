@@ -10,9 +10,9 @@ static const md_option train_options[] = {
     {"config", 'c', "FILE", "settings; key=value arguments override them"},
     {"dry-run", 'n', NULL,
      "show parameters, FLOPs, planned memory and the data found; train nothing"},
-    {"max-steps", 0, "N", "stop after N steps; the learning rate goes as for the whole run"},
-    {"overwrite", 0, NULL, "replace the weights that run.dir may hold"},
-    {"resume", 0, "[=PATH]", "go on from saved weights (comes later)"},
+    {"max-steps", 0, "N", "stop after step N; the learning rate goes as for the whole run"},
+    {"overwrite", 0, NULL, "replace the run that run.dir may hold"},
+    {"resume", 0, "[=FILE]", "go on from the newest checkpoint in run.dir, or from this one"},
     {"backend", 0, "NAME", "cpu (default) or interp: the slow interpreter, behind the same passes"},
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
@@ -29,7 +29,10 @@ static md_status run(md_cli *cli) {
   md_train_options o = {.dry_run = md_cli_has(cli, "dry-run"),
                         .quiet = cli->quiet,
                         .overwrite = md_cli_has(cli, "overwrite"),
+                        .resume = md_cli_has(cli, "resume"),
                         .trace = md_cli_get(cli, "trace")};
+  const char *from = md_cli_get(cli, "resume");
+  o.resume_from = from && *from ? from : NULL;
   md_engine_options *e = &o.engine;
   e->cpu = md_cli_get(cli, "cpu");
   e->asan = md_cli_has(cli, "jit-asan");
@@ -41,11 +44,9 @@ static md_status run(md_cli *cli) {
       !md_source_passes(cli, &e->passes))
     return MD_ERR_USAGE;
   e->backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
-  if (md_cli_has(cli, "resume")) {
-    md_error(cli->diags, E0210, MD_NOWHERE, "--resume: runs cannot be resumed yet; it comes later");
-    md_hint(cli->diags, "without --resume a new run starts; run.dir=DIR names its folder");
-    return MD_ERR_USAGE;
-  }
+  if (o.resume && o.overwrite)
+    return md_error(cli->diags, E0401, MD_NOWHERE, "--resume and --overwrite exclude one another"),
+           MD_ERR_USAGE;
   md_config *c = md_config_load(md_cli_get(cli, "config"), cli->arg, cli->num_args, cli->diags);
   if (!c) return md_diags_status(cli->diags);
   md_status status = md_train(c, &o, cli->diags);
@@ -56,6 +57,7 @@ static md_status run(md_cli *cli) {
 static const char *const examples[] = {
     "modistc train -c configs/modist_tiny.yaml data.train=videos --dry-run",
     "modistc train -c configs/modist_tiny.yaml data.train=videos run.dir=runs/first",
+    "modistc train --resume run.dir=runs/first",
     "modistc train -c configs/clips_r3d18_slow_112.yaml data.train=clips epochs=2 opt.lr=0.01",
     NULL};
 const md_command md_cmd_train = {.name = "train",

@@ -48,6 +48,7 @@ typedef struct Reader {
   md_diags *d;
   const char *stack[MAX_DEPTH];  // files being read, against cycles
   int depth;
+  bool is_alone;  // no other file may be named
 } Reader;
 
 static int key_index(const char *name) {
@@ -231,6 +232,8 @@ static bool read_root(Reader *r, const char *path, struct fy_node *root) {
   if (!fy_node_is_mapping(root))
     return md_error(r->d, E0202, MD_IN_FILE(path), "settings must be a mapping of keys to values");
   struct fy_node *base = fy_node_mapping_lookup_by_string(root, "_base_", (size_t)-1);
+  if (base && r->is_alone)
+    return md_error(r->d, E0205, place_of(path, base), "_base_ has no place in these settings");
   bool ok = !base || read_base(r, path, base);
   return read_mapping(r, path, root, "") && ok;
 }
@@ -442,6 +445,21 @@ static bool check_range(const md_config *c, const char *lo, const char *hi, md_d
                   md_config_text(c, lo), hi, md_config_text(c, hi));
 }
 
+const char *md_config_key(int i) { return i < NUM_KEYS ? keys[i].name : NULL; }
+
+bool md_config_equal(const md_config *a, const md_config *b, const char *key) {
+  switch (keys[key_index(key)].type) {
+  case INT: return md_config_int(a, key) == md_config_int(b, key);
+  case FLOAT: return md_config_float(a, key) == md_config_float(b, key);
+  case BOOL: return md_config_bool(a, key) == md_config_bool(b, key);
+  default: return strcmp(md_config_text(a, key), md_config_text(b, key)) == 0;
+  }
+}
+
+void md_config_set(md_config *c, const char *key, const char *text) {
+  c->value[key_index(key)] = (Value){.text = md_strdup(c->arena, text), .given = true};
+}
+
 bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (md_config_given(c, "model.name")) {
     const md_model *m = md_model_from(md_config_text(c, "model.name"));
@@ -527,14 +545,15 @@ static void log_settings(const md_config *c) {
          NUM_KEYS, md_config_text(c, "model.name"));
 }
 
-md_config *md_config_load(const char *path, char *const *override, int num_overrides, md_diags *d) {
+static md_config *create(void) {
   md_config *c = calloc(1, sizeof *c);
-  if (!c) return NULL;
+  if (!c) md_out_of_memory(sizeof *c);
   c->arena = md_arena_create();
   for (int i = 0; i < NUM_KEYS; i++) c->value[i] = (Value){.text = keys[i].preset};
-  Reader r = {.c = c, .d = d};
-  bool ok = !path || read_file(&r, path, MD_NOWHERE);
-  for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
+  return c;
+}
+
+static md_config *finish(md_config *c, bool ok) {
   if (ok) {
     take_presets(c);
     log_settings(c);
@@ -542,6 +561,20 @@ md_config *md_config_load(const char *path, char *const *override, int num_overr
   }
   md_config_destroy(c);
   return NULL;
+}
+
+md_config *md_config_load(const char *path, char *const *override, int num_overrides, md_diags *d) {
+  Reader r = {.c = create(), .d = d};
+  bool ok = !path || read_file(&r, path, MD_NOWHERE);
+  for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
+  return finish(r.c, ok);
+}
+
+md_config *md_config_parse(const char *name, const char *text, size_t len, md_diags *d) {
+  Reader r = {.c = create(), .d = d, .is_alone = true};
+  name = md_strdup(r.c->arena, name);
+  md_diags_source(d, name, text, len);
+  return finish(r.c, read_text(&r, name, text, len));
 }
 
 void md_config_destroy(md_config *c) {

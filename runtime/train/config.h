@@ -11,6 +11,8 @@ typedef struct md_config md_config;
 
 // `path` NULL: defaults only. Unknown, duplicate or ill-typed keys: reported with place and hint.
 md_config *md_config_load(const char *path, char *const *override, int num_overrides, md_diags *d);
+// The same from a text that md_config_print wrote; it may not name other files.
+md_config *md_config_parse(const char *name, const char *text, size_t len, md_diags *d);
 void md_config_destroy(md_config *c);
 
 // The key must be a row of the schema (ours to get right).
@@ -20,6 +22,9 @@ double md_config_float(const md_config *c, const char *key);
 bool md_config_bool(const md_config *c, const char *key);
 bool md_config_given(const md_config *c, const char *key);      // not the default
 md_place md_config_place(const md_config *c, const char *key);  // where its value was written
+const char *md_config_key(int i);                               // NULL beyond the last
+bool md_config_equal(const md_config *a, const md_config *b, const char *key);
+void md_config_set(md_config *c, const char *key, const char *text);  // a value that was checked
 
 // Fills the training step: model.name first (when given), then every given key on top of *s.
 // Consistency of several keys is checked here.

@@ -78,8 +78,9 @@ static md_augment_rule augment_rule(const md_config *c) {
 }
 
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           md_diags *d) {
+                           int64_t first, md_diags *d) {
   md_loader_options o = {.data = data,
+                         .first_sample = first,
                          .rule = {.visual = {.frames = (int)s->clip.frames,
                                              .stride = (int)md_config_int(c, "clip.stride"),
                                              .size = (int)s->clip.size},
@@ -114,12 +115,15 @@ bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at
   return true;
 }
 
-double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch) {
-  double sum = 0;
+double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch,
+                 double *masked) {
+  double sum = 0, not_counted = 0;
   for (int64_t i = 0; i < batch; i++) {
     int64_t counted = 0;
     for (int64_t n = 0; n < rows; n++) counted += bank_ids[n] != -2 && bank_ids[n] != ids[i];
     sum += log1p((double)counted);
+    not_counted += (double)(rows - counted);
   }
+  *masked = not_counted / (double)batch;
   return sum / (double)batch;
 }

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +32,13 @@ static void put_float(md_json *j, const char *prefix, const char *name, double x
   md_json_float(j, x);
 }
 
+static void put_bool(md_json *j, const char *prefix, const char *name, bool x) {
+  char key[32];
+  snprintf(key, sizeof key, "%s%s", prefix, name);
+  md_json_key(j, key);
+  md_json_bool(j, x);
+}
+
 static void put_measure(md_json *j, const md_measure *m) {
   struct timespec now;
   clock_gettime(CLOCK_REALTIME, &now);
@@ -49,21 +57,43 @@ static void put_measure(md_json *j, const md_measure *m) {
     put_float(j, "top1_", md_term_names[i], m->top1[i]);
   }
   if (m->has_chance) put_float(j, "chance", "", m->chance);
+  if (m->has_chance) put_float(j, "masked", "", m->masked);
   if (m->has_top1) put_float(j, "top1", "", m->supervised_top1);
-  for (int i = 0; i < MD_NUM_SIDES; i++)
-    if (m->has_side[i]) put_float(j, "std_", md_side_names[i], m->std[i]);
+  for (int i = 0; i < MD_NUM_SIDES; i++) {
+    if (!m->has_side[i]) continue;
+    put_float(j, "std_", md_side_names[i], m->std[i]);
+    put_bool(j, "collapsed_", md_side_names[i], m->is_collapsed[i]);
+  }
   put_float(j, "step_s", "", (double)m->step_ns / 1e9);
   put_float(j, "wait_s", "", (double)m->wait_ns / 1e9);
   md_json_end(j, '}');
 }
 
-md_train_log *md_train_log_open(const char *path, md_diags *d) {
+// Bytes of the lines up to step `done`, each complete; what follows is written again.
+static off_t kept_bytes(const char *path, int64_t done) {
+  FILE *f = fopen(path, "re");
+  char *line = NULL;
+  size_t cap = 0;
+  off_t kept = 0;
+  for (ssize_t len; f && (len = getline(&line, &cap, f)) > 0; kept += len) {
+    const char *step = strstr(line, "\"step\":");
+    if (line[len - 1] != '\n' || !step || strtoll(step + 7, NULL, 10) > done) break;
+  }
+  free(line);
+  if (f) fclose(f);
+  return kept;
+}
+
+md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d) {
   md_train_log *l = calloc(1, sizeof *l);
   if (!l) return NULL;
   l->path = strdup(path);
   l->json.compact = true;
-  l->fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-  if (l->fd < 0) warn_once(l, "cannot be opened", errno, d);
+  off_t kept = done ? kept_bytes(path, done) : 0;
+  l->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+  struct stat st;
+  if (l->fd < 0 || fstat(l->fd, &st) < 0 || (S_ISREG(st.st_mode) && ftruncate(l->fd, kept) < 0))
+    warn_once(l, "cannot be opened", errno, d);
   return l;
 }
 
@@ -76,6 +106,10 @@ void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d) {
   md_put_bytes(line, "\n", 1);
   ssize_t n = write(l->fd, line->s, line->len);
   if (n != (ssize_t)line->len) warn_once(l, "cannot be written", n < 0 ? errno : ENOSPC, d);
+}
+
+void md_train_log_sync(md_train_log *l) {
+  if (l && l->fd >= 0) fdatasync(l->fd);  // a failure of it shows in the next line
 }
 
 void md_train_log_close(md_train_log *l, md_diags *d) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // --dry-run: how large the run would be. The graph goes through the passes, so memory is the plan's
-// own; no code is made, nothing is written.
+// own; code is made only to measure, and nothing is written.
 #include "runtime/train/train.h"
 
 #include "codegen/cpu/cpu.h"
@@ -59,16 +59,16 @@ static void show_memory(const md_graph *g, const md_step *s, FILE *to) {
           md_bytes_text((double)m.arena / (double)s->batch, a));
 }
 
-static bool show_step(const md_step *s, const md_pass_options *passes, const char *cpu_name,
-                      FILE *to, md_diags *d) {
+// The graph that would run. NULL: reported.
+static md_graph *show_step(const md_step *s, const md_pass_options *passes, const char *cpu_name,
+                           FILE *to, md_diags *d) {
   const md_cpu *cpu = md_cpu_find(cpu_name, false, d);
-  if (!cpu) return false;
-  md_graph *g = md_step_graph(s, d);
-  if (!g) return false;
+  md_graph *g = cpu ? md_step_graph(s, d) : NULL;
+  if (!g) return NULL;
   md_pass_options o = *passes;
   o.facts = md_cpu_facts(cpu);
   g = md_run_passes(g, &o, NULL, d);
-  if (!g) return false;
+  if (!g) return NULL;
   double flops = 0;
   for (int i = 0; i < g->num_nodes; i++) {
     md_cost c = {0};
@@ -78,18 +78,19 @@ static bool show_step(const md_step *s, const md_pass_options *passes, const cha
   fprintf(to, "step    %d nodes in %d regions, %.3f GFLOP\n", g->num_nodes, g->num_regions,
           flops / 1e9);
   show_memory(g, s, to);
-  md_graph_destroy(g);
-  return true;
+  return g;
 }
 
-static bool show_data(const md_config *c, const md_step *s, FILE *to, md_diags *d) {
+// *out: the data, NULL where none is named. False: reported.
+static bool show_data(const md_config *c, const md_step *s, md_dataset **out, double *steps,
+                      FILE *to, md_diags *d) {
   const char *path = md_config_text(c, "data.train"), *prefix = md_config_text(c, "data.prefix");
   if (!*path) {
     fprintf(to, "data    data.train is not set\n");
     return true;
   }
   md_dataset_options o = {.path = path, .prefix = *prefix ? prefix : NULL};
-  md_dataset *data = md_dataset_open(&o, d);
+  md_dataset *data = *out = md_dataset_open(&o, d);
   if (!data) return false;
   int every = (data->num_items + MAX_PROBED - 1) / MAX_PROBED, probed = 0, unreadable = 0;
   double seconds = 0;
@@ -105,15 +106,14 @@ static bool show_data(const md_config *c, const md_step *s, FILE *to, md_diags *
     md_timeline_destroy(t);
   }
   double epochs = md_config_float(c, "epochs");
-  double steps = (double)data->num_items / (double)s->batch;
+  double each = (double)data->num_items / (double)s->batch;
+  *steps = ceil(epochs * each);
   fprintf(to, "data    %d videos", data->num_items);
   if (every > 1) fprintf(to, "; of %d that were looked into", probed);
   fprintf(to, ", %.1f s, %d unreadable\n", seconds, unreadable);
-  fprintf(to, "run     %.2f steps an epoch, %.0f steps in %g epochs\n", steps, ceil(epochs * steps),
-          epochs);
+  fprintf(to, "run     %.2f steps an epoch, %.0f steps in %g epochs\n", each, *steps, epochs);
   bool ok = unreadable < probed;
   if (!ok) md_error(d, E0505, MD_IN_FILE(path), "none of %d videos can be read", probed);
-  md_dataset_destroy(data);
   return ok;
 }
 
@@ -121,6 +121,12 @@ md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_opti
                         const char *cpu, FILE *to, md_diags *d) {
   show_net("visual", &s->visual, to);
   if (s->mode == MD_MODE_MODIST) show_net("motion", &s->motion, to);
-  bool ok = show_step(s, passes, cpu, to, d) && show_data(c, s, to, d);
+  md_graph *g = show_step(s, passes, cpu, to, d);
+  md_dataset *data = NULL;
+  double steps = 0;
+  bool ok = g && show_data(c, s, &data, &steps, to, d);
+  if (ok) md_train_estimate(c, s, passes, cpu, g, data, steps, to);
+  md_dataset_destroy(data);
+  if (g) md_graph_destroy(g);
   return ok ? MD_OK : md_diags_status(d);
 }

@@ -66,16 +66,6 @@ static void add_row(md_progress *p, const md_measure *m) {
   last->num++;
 }
 
-static void duration_text(double seconds, char *to, size_t size) {
-  int64_t s = seconds > 0 && seconds < 1e12 ? (int64_t)seconds : 0;
-  if (s >= 86400) {
-    snprintf(to, size, "%lldd %02lldh", (long long)(s / 86400), (long long)(s / 3600 % 24));
-  } else {
-    snprintf(to, size, "%02lld:%02lld:%02lld", (long long)(s / 3600), (long long)(s / 60 % 60),
-             (long long)(s % 60));
-  }
-}
-
 static double mean_top1(const md_measure *m) {
   if (m->has_top1) return m->supervised_top1;
   double sum = 0;
@@ -118,7 +108,7 @@ static void draw(md_progress *p, const md_measure *m, double eta_s) {
   put_line(t.s);
   fputc('\n', stderr);
   t.len = 0;
-  duration_text(eta_s, eta, sizeof eta);
+  md_duration_text(eta_s, eta, sizeof eta);
   double step_s = p->step_s + p->wait_s;
   md_put(&t,
          "       top1 %.0f%%  lr %.4g  %.2f step/s  %.1f clip/s  data-wait %.0f%%  mem %s  ETA %s",
@@ -149,6 +139,16 @@ static void beat(const md_progress *p, const md_measure *m, double eta_s) {
          (double)md_memory_resident() / 0x1p20, eta_s);
   fputs(t.s, stderr);
   md_text_free(&t);
+}
+
+void md_duration_text(double seconds, char *to, size_t size) {
+  int64_t s = seconds > 0 && seconds < 1e12 ? (int64_t)seconds : 0;
+  if (s >= 86400) {
+    snprintf(to, size, "%lldd %02lldh", (long long)(s / 86400), (long long)(s / 3600 % 24));
+  } else {
+    snprintf(to, size, "%02lld:%02lld:%02lld", (long long)(s / 3600), (long long)(s / 60 % 60),
+             (long long)(s % 60));
+  }
 }
 
 md_progress *md_progress_create(const md_progress_options *o) {

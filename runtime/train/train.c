@@ -6,15 +6,16 @@
 #include "base/file.h"
 #include "base/log.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 typedef struct Run {
   const md_config *config;
+  md_config *own_config;  // of a resumed run
+  md_checkpoint *from;    // what it goes on from, until that is restored
+  bool is_new;            // no other run of the folder is gone on with
   const md_train_options *o;
   md_diags *d;
   md_arena *arena;
@@ -24,41 +25,21 @@ typedef struct Run {
   md_engine *engine;
   md_progress *progress;
   md_train_log *log;
+  md_tensorboard *board;
+  md_alarm alarm;
   md_trace *trace;
   md_stop *stop;
-  const char *dir, *weights, *quarantine, *config_text;
+  md_run_folder *folder;
+  const char *dir, *config_text, *code, *quarantine;
+  char *weights, *videos;
   md_schedule schedule;
-  int64_t steps, done;
+  int64_t steps, done, saved_ns;
   int quarantined;
   bool is_spoilt;  // the last step may have left states that nobody should keep
 } Run;
 
 static const char *path_in(Run *r, const char *name) {
   return md_format(r->arena, "%s/%s", r->dir, name);
-}
-
-// Every folder of the path that is not there yet.
-static bool make_folders(Run *r) {
-  char *path = md_strdup(r->arena, r->dir);
-  for (char *s = path + 1;; s++) {
-    if (*s && *s != '/') continue;
-    char kept = *s;
-    *s = 0;
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
-      return md_error(r->d, E0801, MD_IN_FILE(path), "the folder of the run cannot be made: %s",
-                      strerror(errno));
-    *s = kept;
-    if (!kept) return true;
-  }
-}
-
-// Weights of an earlier run are never overwritten silently.
-static bool protect(Run *r) {
-  struct stat info;
-  if (r->o->overwrite || lstat(r->weights, &info) != 0) return true;
-  md_error(r->d, E0208, MD_IN_FILE(r->weights), "run.dir already holds the weights of a run");
-  md_hint(r->d, "run.dir=ANOTHER keeps both; --overwrite replaces the old one");
-  return false;
 }
 
 static bool open_data(Run *r) {
@@ -76,7 +57,8 @@ static bool open_data(Run *r) {
     md_warning(r->d, md_config_place(r->config, "batch"),
                "a batch of %lld holds videos more than once: there are %d",
                (long long)r->step.batch, r->data->num_items);
-  return true;
+  r->videos = md_videos_name(r->data);
+  return !r->from || md_resume_check_videos(r->from, r->videos, path, r->d);
 }
 
 static void plan_length(Run *r) {
@@ -91,6 +73,35 @@ static void plan_length(Run *r) {
   if (r->o->max_steps && r->o->max_steps < r->steps) r->steps = r->o->max_steps;
 }
 
+// Equal texts compute equal bits: the same instructions, the same graph after all passes.
+static const char *name_code(Run *r) {
+  md_exec *x = md_engine_exec(r->engine);
+  if (!x) return "interp modist " MODIST_VERSION;
+  char digits[33];
+  const md_program *p = md_exec_program(x);
+  return md_format(r->arena, "%s %s modist " MODIST_VERSION, p->target,
+                   md_digest_text(p->graph, digits));
+}
+
+static bool restore(Run *r) {
+  if (!md_checkpoint_restore(r->from, r->engine, NULL, r->d)) return false;
+  const char *before = md_checkpoint_code(r->from);
+  if (*before && strcmp(before, r->code) != 0) {
+    md_warning(r->d, MD_IN_FILE(md_checkpoint_path(r->from)),
+               "the step was compiled in another way: the run goes on, but not bit for bit");
+    char clean[160];
+    md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
+    md_hint(r->d, "--cpu, --precision, passes or the version of modist differ");
+  }
+  r->done = md_checkpoint_step(r->from);
+  if (!r->o->quiet)
+    fprintf(stderr, "goes on from %s, step %lld of %lld\n", md_checkpoint_path(r->from),
+            (long long)r->done, (long long)r->steps);
+  md_checkpoint_close(r->from);  // as large as all states
+  r->from = NULL;
+  return true;
+}
+
 static bool make_engine(Run *r) {
   md_graph *g = md_step_graph(&r->step, r->d);
   if (!g) return false;
@@ -103,6 +114,8 @@ static bool make_engine(Run *r) {
   if (!r->o->quiet)
     fprintf(stderr, "compiled %s in %.1f s\n", md_config_text(r->config, "model.name"),
             (double)(md_now_ns() - start) / 1e9);
+  r->code = name_code(r);
+  if (r->from && !restore(r)) return false;
   if (r->o->trace && md_engine_exec(r->engine)) {
     r->trace = md_trace_create();
     md_exec_set_trace(md_engine_exec(r->engine), r->trace);
@@ -115,11 +128,17 @@ static bool open_outputs(Run *r) {
   md_config_print(r->config, false, &text);
   r->config_text = md_strdup(r->arena, text.s);
   md_text_free(&text);
-  if (!make_folders(r) ||
+  r->folder = md_run_folder_open(r->dir, r->is_new, r->d);
+  if (!r->folder ||
       !md_file_save(path_in(r, "config.yaml"), r->config_text, strlen(r->config_text), r->d))
     return false;
-  unlink(r->quarantine);  // of an earlier run
-  r->log = md_train_log_open(path_in(r, "log.jsonl"), r->d);
+  r->quarantine = path_in(r, "quarantine.txt");
+  unlink(r->quarantine);  // of an earlier run; a resumed one meets the same files again
+  r->log = md_train_log_open(path_in(r, "log.jsonl"), r->is_new ? 0 : r->done, r->d);
+  if (md_config_bool(r->config, "run.tensorboard"))
+    r->board = md_tensorboard_open(r->dir, r->done, r->d);
+  r->alarm =
+      (md_alarm){.batch = r->step.batch, .dim = {r->step.visual.embed, r->step.motion.embed}};
   r->progress = md_progress_create(
       &(md_progress_options){.steps = r->steps,
                              .clips = r->step.batch * (r->step.mode == MD_MODE_MODIST ? 4 : 2),
@@ -134,7 +153,7 @@ static void read_chance(Run *r, const md_batch *b, md_measure *m, bool after) {
   const int32_t *ids = md_engine_state(r->engine, "bank.ids", NULL);
   if (!ids || after != r->step.enqueue_before) return;
   m->has_chance = true;
-  m->chance = md_chance(ids, r->step.bank, b->id, r->step.batch);
+  m->chance = md_chance(ids, r->step.bank, b->id, r->step.batch, &m->masked);
 }
 
 static bool check_finite(Run *r, const md_measure *m) {
@@ -167,13 +186,44 @@ static bool one_step(Run *r) {
   m.step_ns = md_now_ns() - fed;
   read_chance(r, &batch, &m, true);
   md_measure_read(r->engine, &m);
+  md_alarm_check(&r->alarm, &m, r->d);
   md_train_log_step(r->log, &m, r->d);
+  md_tensorboard_step(r->board, &m, r->d);
   md_progress_step(r->progress, &m);
   md_progress_warnings(r->progress, r->d);
   if (!check_finite(r, &m)) return false;
   r->is_spoilt = false;
   r->done++;
   return true;
+}
+
+static bool save(Run *r, const char *path, md_diags *d) {
+  md_train_log_sync(r->log);
+  md_checkpoint_info info = {
+      .step = r->done, .config = r->config_text, .videos = r->videos, .code = r->code};
+  r->saved_ns = md_now_ns();
+  return md_checkpoint_save(r->engine, path, &info, d);
+}
+
+// By steps or by time, whichever comes first. A disk that is full now may have room later: training
+// goes on, and the older checkpoints are there.
+static void checkpoint(Run *r) {
+  int64_t every = md_config_int(r->config, "run.checkpoint_every");
+  double minutes = md_config_float(r->config, "run.checkpoint_minutes");
+  bool is_due = (every && r->done % every == 0) ||
+                (minutes > 0 && (double)(md_now_ns() - r->saved_ns) / 60e9 >= minutes);
+  if (!is_due || r->done == r->steps) return;
+  md_diags *own = md_diags_create();
+  char *path = md_run_checkpoint_path(r->dir, r->done);
+  if (save(r, path, own)) {
+    md_run_keep_newest(r->dir, r->done, md_config_int(r->config, "run.keep"));
+  } else {
+    md_warning(r->d, MD_IN_FILE(path), "no checkpoint is written now; training goes on");
+    md_note(r->d, MD_NOWHERE, "%s", md_diags_text(own));
+    md_progress_warnings(r->progress, r->d);
+  }
+  free(path);
+  md_diags_destroy(own);
 }
 
 static void report(Run *r, int signal, bool saved) {
@@ -192,21 +242,40 @@ static void report(Run *r, int signal, bool saved) {
 static md_status loop(Run *r) {
   int signal = 0;
   bool ok = true;
-  while (ok && r->done < r->steps && !(signal = md_stop_asked(r->stop))) ok = one_step(r);
+  r->saved_ns = md_now_ns();
+  while (ok && r->done < r->steps && !(signal = md_stop_asked(r->stop))) {
+    ok = one_step(r);
+    if (ok) checkpoint(r);
+  }
   md_progress_end(r->progress);
-  bool saved = (ok || r->done > 0) && !r->is_spoilt &&
-               md_train_save(r->engine, r->weights, r->config_text, r->done, r->d);
+  bool saved = (ok || r->done > 0) && !r->is_spoilt && save(r, r->weights, r->d);
   if (r->trace) ok = md_trace_save(r->trace, r->o->trace, r->d) && ok;
   report(r, signal, saved);
   if (!ok || !saved) return md_diags_status(r->d);
   return signal ? MD_STOPPED : MD_OK;
 }
 
+// The checkpoint to go on from, and settings that are its own but for what may change.
+static bool find_checkpoint(Run *r) {
+  const char *dir = r->o->out_dir ? r->o->out_dir : md_config_text(r->config, "run.dir");
+  r->from =
+      r->o->resume_from ? md_checkpoint_open(r->o->resume_from, r->d) : md_resume_find(dir, r->d);
+  if (!r->from) return false;
+  r->own_config = md_resume_config(r->from, r->config, r->d);
+  if (!r->own_config) return false;
+  if (!r->o->resume_from) md_config_set(r->own_config, "run.dir", dir);  // it may have moved
+  r->config = r->own_config;
+  return true;
+}
+
 static md_status run(Run *r) {
-  if (!protect(r) || !open_data(r)) return md_diags_status(r->d);
+  // A checkpoint from elsewhere starts a run in a folder of its own.
+  r->is_new = !r->o->resume || (r->o->resume_from && !md_run_contains(r->dir, r->o->resume_from));
+  if (r->is_new && !r->o->overwrite && !md_run_protect(r->dir, r->d)) return md_diags_status(r->d);
+  if (!open_data(r)) return md_diags_status(r->d);
   plan_length(r);
   if (!make_engine(r)) return md_diags_status(r->d);
-  r->loader = md_train_loader(r->config, &r->step, r->data, r->d);
+  r->loader = md_train_loader(r->config, &r->step, r->data, r->done * r->step.batch, r->d);
   if (!r->loader || !open_outputs(r)) return md_diags_status(r->d);
   r->stop = md_stop_create();
   return loop(r);
@@ -219,24 +288,34 @@ bool md_train_step(const md_config *c, md_step *s, md_diags *d) {
   return md_config_step(c, s, d);
 }
 
+static md_status plan_or_run(Run *r) {
+  if (r->o->resume && !find_checkpoint(r)) return md_diags_status(r->d);
+  if (!md_train_step(r->config, &r->step, r->d) || !md_train_check_maps(r->config, &r->step, r->d))
+    return md_diags_status(r->d);
+  const md_engine_options *e = &r->o->engine;
+  if (r->o->dry_run) return md_train_plan(r->config, &r->step, &e->passes, e->cpu, stdout, r->d);
+  r->dir = r->o->out_dir ? r->o->out_dir : md_config_text(r->config, "run.dir");
+  r->weights = md_run_weights_path(r->dir);
+  return run(r);
+}
+
 md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
-  Run r = {.config = c, .o = o, .d = d};
-  if (!md_train_step(c, &r.step, d) || !md_train_check_maps(c, &r.step, d))
-    return md_diags_status(d);
-  if (o->dry_run) return md_train_plan(c, &r.step, &o->engine.passes, o->engine.cpu, stdout, d);
-  r.arena = md_arena_create();
-  r.dir = o->out_dir ? o->out_dir : md_config_text(c, "run.dir");
-  r.weights = path_in(&r, "weights.safetensors");
-  r.quarantine = path_in(&r, "quarantine.txt");
-  md_status status = run(&r);
+  Run r = {.config = c, .o = o, .d = d, .arena = md_arena_create()};
+  md_status status = plan_or_run(&r);
   md_stop_destroy(r.stop);
   md_loader_destroy(r.loader);
   md_train_log_close(r.log, d);
+  md_tensorboard_close(r.board);
   md_progress_destroy(r.progress);
   if (r.engine && r.trace) md_exec_set_trace(md_engine_exec(r.engine), NULL);
   if (r.trace) md_trace_destroy(r.trace);
   md_engine_destroy(r.engine);
   md_dataset_destroy(r.data);
+  md_checkpoint_close(r.from);
+  md_run_folder_close(r.folder);
+  md_config_destroy(r.own_config);
+  free(r.weights);
+  free(r.videos);
   md_arena_destroy(r.arena);
   return status;
 }

@@ -71,15 +71,18 @@ typedef struct md_schedule {
 double md_lr_at(const md_schedule *s, double epoch);
 
 // --- feed.c: from batches to the inputs of the step
-// What the loader draws for this step; the loader borrows `data`. NULL: reported.
+// What the loader draws for this step, from sample number `first` on; the loader borrows `data`.
+// NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           md_diags *d);
+                           int64_t first, md_diags *d);
 // Fills every input of the step. `at` counts steps from 0. False: reported (a label out of range).
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);
 // Loss of guessing among the positive and the negatives that are counted for row i of the batch,
-// ln(1 + counted), mean over the batch. A bank row counts unless it is empty (-2) or of video i.
-double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch);
+// ln(1 + counted), mean over the batch. A bank row counts unless it is empty (-2) or of video i;
+// *masked: rows that do not, mean over the batch.
+double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch,
+                 double *masked);
 
 // --- maps.c: where motion clips come from
 // What the settings alone tell: optical flow and its edges need maps. False: reported.
@@ -96,22 +99,40 @@ typedef struct md_measure {
   double epoch, lr, loss;
   bool has_chance, has_term[MD_NUM_TERMS], has_side[MD_NUM_SIDES], has_top1;
   double chance;  // of every term: the banks share their ids
+  double masked;  // bank rows that do not count, mean over the batch
   double term[MD_NUM_TERMS], top1[MD_NUM_TERMS];
   double std[MD_NUM_SIDES];  // of the embeddings; near 0 is collapse
   double supervised_top1;
-  int64_t wait_ns, step_ns;  // for data; of the compiled step
+  bool is_collapsed[MD_NUM_SIDES];  // see alarm.c
+  int64_t wait_ns, step_ns;         // for data; of the compiled step
 } md_measure;
 void md_measure_read(md_engine *e, md_measure *m);
 bool md_measure_is_finite(const md_measure *m, const char **which);  // else names a result
 
 // --- log.c: run.dir/log.jsonl, one object a step. A failure warns once and stops nothing.
 typedef struct md_train_log md_train_log;
-md_train_log *md_train_log_open(const char *path, md_diags *d);
+// Goes on behind step `done`: later lines, of steps that will be done again, are cut off. 0: anew.
+md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d);
 void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d);
+void md_train_log_sync(md_train_log *l);  // what was logged is on the disk
 void md_train_log_close(md_train_log *l, md_diags *d);
 
 // --- quarantine.c: run.dir/quarantine.txt. *known: how many it holds; start with 0. A failure warns.
 void md_train_quarantine(md_loader *l, const char *path, int *known, md_diags *d);
+// --- tensorboard.c: the same as an event file of TensorBoard. A failure warns once, stops nothing.
+#define MD_EVENTS_PREFIX "events.out.tfevents."
+#define MD_EVENTS_SUFFIX ".modist"
+typedef struct md_tensorboard md_tensorboard;
+md_tensorboard *md_tensorboard_open(const char *dir, int64_t done, md_diags *d);
+void md_tensorboard_step(md_tensorboard *t, const md_measure *m, md_diags *d);
+void md_tensorboard_close(md_tensorboard *t);
+
+// --- alarm.c: warns once when the embeddings of a side collapse, and once when that is over
+typedef struct md_alarm {
+  int64_t batch, dim[MD_NUM_SIDES];  // of an embedding
+  bool is_on[MD_NUM_SIDES];
+} md_alarm;
+void md_alarm_check(md_alarm *a, md_measure *m, md_diags *d);
 
 // --- progress.c: what a person sees meanwhile, on stderr, and the table of losses at the end
 typedef struct md_progress md_progress;
@@ -127,6 +148,7 @@ void md_progress_step(md_progress *p, const md_measure *m);
 void md_progress_warnings(md_progress *p, md_diags *d);
 // Ends the line that is being redrawn.
 void md_progress_end(md_progress *p);
+void md_duration_text(double seconds, char *to, size_t size);  // "00:06:29", "3d 04h"
 // Means over equal spans of steps, at most 20 rows, each term beside its chance line.
 void md_progress_table(const md_progress *p, FILE *to);
 
@@ -136,21 +158,92 @@ md_stop *md_stop_create(void);
 void md_stop_destroy(md_stop *s);     // signals are as before
 int md_stop_asked(const md_stop *s);  // the signal, or 0
 
-// --- save.c: all states and what is needed to make sense of them
-#define MD_WEIGHTS_FORMAT "modist.weights/1"
-bool md_train_save(md_engine *e, const char *path, const char *config, int64_t steps, md_diags *d);
+// --- checkpoint.c: all states and what is needed to make sense of them (spec §6), sealed by a
+// checksum over the whole file
+#define MD_CHECKPOINT_FORMAT "modist.checkpoint/1"
+typedef struct md_checkpoint md_checkpoint;
+// Reads and checks the whole file: structure, checksum, format. NULL: reported.
+md_checkpoint *md_checkpoint_open(const char *path, md_diags *d);
+void md_checkpoint_close(md_checkpoint *c);
+const char *md_checkpoint_path(const md_checkpoint *c);
+int64_t md_checkpoint_step(const md_checkpoint *c);        // steps that are done
+const char *md_checkpoint_config(const md_checkpoint *c);  // resolved settings, YAML
+// What the data set and the compiled step are named by; "": it does not say.
+const char *md_checkpoint_videos(const md_checkpoint *c);
+const char *md_checkpoint_code(const md_checkpoint *c);
+// Copies tensors into the engine's states. prefix NULL: all states, which must be exactly those of the
+// file; "v.": the engine's states of this prefix, and at least one. Names, shapes and types must
+// agree. False: reported, and no state was touched.
+bool md_checkpoint_restore(const md_checkpoint *c, md_engine *e, const char *prefix, md_diags *d);
+typedef struct md_checkpoint_info {
+  int64_t step;
+  const char *config, *videos, *code;  // the last two may be NULL
+} md_checkpoint_info;
+// Under its name only when complete and on the disk; an older file of the name stays until then.
+bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info *info,
+                        md_diags *d);
+
+// --- folder.c: the folder of a run. Texts are malloc'ed.
+typedef struct md_run_folder md_run_folder;
+char *md_run_weights_path(const char *dir);
+char *md_run_checkpoint_path(const char *dir, int64_t step);
+// Steps that checkpoints/ holds a file of, ascending; malloc'ed, NULL for none.
+int64_t *md_run_checkpoints(const char *dir, int *num);
+// A folder that holds a run is not written to by another one. False: reported.
+bool md_run_protect(const char *dir, md_diags *d);
+bool md_run_contains(const char *dir, const char *file);
+// Makes the folders, keeps other processes out, and removes half-written files of a killed one.
+// is_new: weights and checkpoints of an earlier run go as well. NULL: reported.
+md_run_folder *md_run_folder_open(const char *dir, bool is_new, md_diags *d);
+void md_run_folder_close(md_run_folder *f);
+// Of the checkpoints up to `step` the newest `keep` stay.
+void md_run_keep_newest(const char *dir, int64_t step, int64_t keep);
+
+// --- resume.c: which checkpoint a run goes on from, and with which settings
+// The newest one of the folder that is whole; each damaged one costs a warning. NULL: reported.
+md_checkpoint *md_resume_find(const char *dir, md_diags *d);
+// Its settings, with those of `given` that may change: where the videos and the folder are, how many
+// threads, how often to log and to save; `epochs` where the rate is constant. NULL: reported.
+md_config *md_resume_config(const md_checkpoint *c, const md_config *given, md_diags *d);
+// Names a list of videos: their number, and a digest of file names and labels in order. malloc'ed.
+char *md_videos_name(const md_dataset *data);
+// The order of the data depends on the list, so it must be the one of the checkpoint.
+bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char *path, md_diags *d);
 
 // --- plan.c: --dry-run: the size of what would run
 md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
                         const char *cpu, FILE *to, md_diags *d);
 
+// --- estimate.c: --dry-run: how long, and what bounds it
+typedef enum md_bound {
+  MD_BOUND_ARITHMETIC,
+  MD_BOUND_MEMORY,
+  MD_BOUND_DECODING,
+  MD_BOUND_CORES
+} md_bound;
+typedef struct md_estimate {
+  int cores, threads;
+  double flops_per_s, bytes_per_s;
+  double arithmetic_s, memory_s;  // least time of the step's regions that are bound by either
+  double step_s;                  // of the compiled step
+  double decode_s;                // of one worker, for the videos of a step
+} md_estimate;
+// Seconds from one step to the next with this many loader workers, and what they are spent on.
+double md_step_wall(const md_estimate *e, int workers, md_bound *bound);
+// g: the step after the passes; data may be NULL, then steps, those of the run, are 0. Measures for some seconds.
+void md_train_estimate(const md_config *c, const md_step *s, const md_pass_options *passes,
+                       const char *cpu, const md_graph *g, const md_dataset *data, double steps,
+                       FILE *to);
+
 // --- train.c
 typedef struct md_train_options {
   md_engine_options engine;
-  const char *out_dir;  // weights.safetensors, log.jsonl, config.yaml; NULL: run.dir
-  int64_t max_steps;    // 0: no limit
+  const char *out_dir;  // in place of run.dir; NULL: run.dir
+  int64_t max_steps;    // of the whole run; 0: no limit
   bool dry_run, quiet, overwrite;
-  const char *trace;  // Chrome trace of the run; NULL: none
+  bool resume;              // go on from the newest checkpoint of the folder,
+  const char *resume_from;  // or from this one; NULL: the newest
+  const char *trace;        // Chrome trace of the run; NULL: none
 } md_train_options;
 // MD_STOPPED: a signal came, everything is saved.
 md_status md_train(const md_config *c, const md_train_options *o, md_diags *d);

@@ -248,10 +248,12 @@ END_TEST
 
 START_TEST(chance_counts_neither_empty_rows_nor_the_own_video) {
   const int32_t bank[] = {-2, -1, 0, 1, 1, 2, -2, 7};
-  near(md_chance(bank, 8, (int32_t[]){5}, 1), log(7));  // six filled, none its own
-  near(md_chance(bank, 8, (int32_t[]){1}, 1), log(5));  // two are its own
-  near(md_chance(bank, 8, (int32_t[]){1, 5}, 2), (log(5) + log(7)) / 2);
-  near(md_chance((int32_t[]){-2, -2}, 2, (int32_t[]){0}, 1), 0);
+  double masked;
+  near(md_chance(bank, 8, (int32_t[]){5}, 1, &masked), log(7));  // six filled, none its own
+  near(md_chance(bank, 8, (int32_t[]){1}, 1, &masked), log(5));  // two are its own
+  near(md_chance(bank, 8, (int32_t[]){1, 5}, 2, &masked), (log(5) + log(7)) / 2);
+  near(masked, (4 + 2) / 2.0);  // empty ones count as masked
+  near(md_chance((int32_t[]){-2, -2}, 2, (int32_t[]){0}, 1, &masked), 0);
 }
 END_TEST
 

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+// Any bytes as an artefact, and as the manifest inside a whole one: no crash, and a program that is
+// accepted can be written and read again. No code is loaded.
+#include "tests/fuzz/fuzz.h"
+
+#include "codegen/cpu/cpu.h"
+#include "graph/graph.h"
+#include "passes/passes.h"
+#include "runtime/exec/exec.h"
+
+#include <string.h>
+
+static const char code[] = "code";
+
+static md_program *read_manifest(const md_member *m, int num, md_diags *d) {
+  md_program *p = md_program_create("");
+  p->path = md_strdup(p->arena, "fuzz.mdx");
+  bool ok = md_manifest_read(p, m, num, d);
+  MD_ASSERT(ok == (md_diags_errors(d) == 0), "%d errors", md_diags_errors(d));
+  if (ok) return p;
+  md_program_destroy(p);
+  return NULL;
+}
+
+static void as_manifest(const uint8_t *data, size_t size) {
+  md_diags *d = md_diags_create();
+  md_member m[2] = {{"manifest.json", data, size}, {"host.so", code, sizeof code}};
+  md_program *p = read_manifest(m, 2, d);
+  if (p) {
+    md_text again = {0};
+    md_manifest_write(p, m + 1, 1, &again);
+    m[0].data = again.s;
+    m[0].bytes = again.len;
+    md_program *q = read_manifest(m, 2, d);
+    MD_ASSERT(q, "a written manifest is refused:\n%s\n%s", again.s, md_diags_text(d));
+    md_program_destroy(q);
+    md_text_free(&again);
+  }
+  md_program_destroy(p);
+  md_diags_destroy(d);
+}
+
+static void as_file(const uint8_t *data, size_t size) {
+  md_diags *d = md_diags_create();
+  md_arena *a = md_arena_create();
+  md_member *m;
+  int num = md_zip_read("fuzz.mdx", data, size, a, &m, d);
+  MD_ASSERT((num < 0) == (md_diags_errors(d) > 0), "%d errors", md_diags_errors(d));
+  if (num >= 0) {
+    // The reader takes only what the writer makes.
+    md_text again = {0};
+    md_zip_write(m, num, &again);
+    MD_ASSERT(again.len == size, "%zu bytes, not %zu", again.len, size);
+    md_text_free(&again);
+    md_program_destroy(read_manifest(m, num, d));
+  }
+  md_arena_destroy(a);
+  md_diags_destroy(d);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+  as_manifest(data, size);
+  as_file(data, size);
+  return 0;
+}
+
+void fuzz_seeds(void (*add)(const char *s, size_t len)) {
+  static const char *const texts[] = {
+      "graph @a(%x: f32[4,8]) {\n  %y = relu %x\n  return %y\n}\n",
+      "graph @b(%x: f32[4,8], %z: f32[8,4]) {\n  %w = state @w {init=normal, a=0.0, b=1.0} : "
+      "f32[4,4]\n"
+      "  %y = matmul %x, %z : f32[4,4]\n  %n = add %w, %y : f32[4,4]\n  update @w = %n\n"
+      "  return %y\n}\n"};
+  for (int i = 0; i < MD_COUNT(texts); i++) {
+    md_graph *g = md_parse_graph("seed.mdg", texts[i], strlen(texts[i]), NULL);
+    md_pass_options o = md_pass_defaults();
+    o.facts = md_cpu_facts(md_cpu_find(NULL, true, NULL));
+    g = g ? md_run_passes(g, &o, NULL, NULL) : NULL;
+    md_program *p = g ? md_cpu_compile(g, &(md_cpu_options){.no_cache = true}, NULL, NULL) : NULL;
+    MD_ASSERT(p, "seed %d is not compiled", i);
+    md_text manifest = {0}, file = {0};
+    md_member m[2] = {{"manifest.json", NULL, 0}, {"host.so", code, sizeof code}};
+    md_manifest_write(p, m + 1, 1, &manifest);
+    m[0].data = manifest.s;
+    m[0].bytes = manifest.len;
+    md_zip_write(m, 2, &file);
+    add(manifest.s, manifest.len);
+    add(file.s, file.len);
+    md_text_free(&manifest);
+    md_text_free(&file);
+    md_program_destroy(p);
+    md_graph_destroy(g);
+  }
+}
