@@ -60,17 +60,7 @@ elseif(MODIST_CUDA STREQUAL "ON" AND NOT MODIST_NVRTC)
   message(FATAL_ERROR "MODIST_CUDA=ON, but libnvrtc was not found; -DMODIST_NVRTC=<path> names it")
 endif()
 
-set(MODIST_HAVE_MPI OFF)
-if(NOT MODIST_MPI STREQUAL "OFF")
-  find_package(MPI QUIET COMPONENTS C)
-  set(MODIST_HAVE_MPI ${MPI_C_FOUND})
-  if(MODIST_MPI STREQUAL "ON" AND NOT MPI_C_FOUND)
-    message(FATAL_ERROR "MODIST_MPI=ON, but no MPI was found; apt-get install libopenmpi-dev")
-  endif()
-endif()
-
-target_compile_definitions(modist_flags INTERFACE
-  MODIST_HAVE_CUDA=$<BOOL:${MODIST_HAVE_CUDA}> MODIST_HAVE_MPI=$<BOOL:${MODIST_HAVE_MPI}>)
+target_compile_definitions(modist_flags INTERFACE MODIST_HAVE_CUDA=$<BOOL:${MODIST_HAVE_CUDA}>)
 
 function(modist_summary)
   set(lld "${MODIST_LLD}")
@@ -94,7 +84,6 @@ function(modist_summary)
   message(STATUS "  text        libfyaml ${FYAML_VERSION}, jansson ${JANSSON_VERSION}")
   message(STATUS "  bytes       xxhash ${XXHASH_VERSION}, zlib ${ZLIB_VERSION}")
   message(STATUS "  CUDA        ${MODIST_HAVE_CUDA}; NVRTC ${nvrtc}")
-  message(STATUS "  MPI         ${MODIST_HAVE_MPI}")
   message(STATUS "  tests       ${MODIST_TESTS}; check ${CHECK_VERSION}, FileCheck ${MODIST_FILECHECK}, "
                  "lit ${MODIST_LIT}")
   message(STATUS "  sanitizers  ${sanitize}; hostile arena ${MODIST_HOSTILE_ARENA}")
