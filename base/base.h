@@ -95,6 +95,7 @@ void md_json_float(md_json *j, double x);  // NaN and infinities become null
 void md_json_bool(md_json *j, bool x);
 
 // --- clock.c
-int64_t md_now_ns(void);  // monotonic
+int64_t md_now_ns(void);         // monotonic
+int64_t md_thread_cpu_ns(void);  // processor time of this thread
 
 #endif

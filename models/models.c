@@ -24,6 +24,7 @@ static void modist_r3d18_slow(md_step *s) {
 
 static void modist_tiny(md_step *s) {
   nets(s, "tiny_visual", "tiny_motion");
+  s->augment = (md_augment){0};  // crop and flip only: fast above all
   s->clip = (md_clip){4, 32};
   s->mclip = (md_clip){4, 32};
   s->bank = 64;
@@ -32,6 +33,7 @@ static void modist_tiny(md_step *s) {
 // The settings that learnt in the prototype (spec §9.2, §9.4).
 static void modist_mini(md_step *s) {
   nets(s, "mini_visual", "mini_motion");
+  s->augment = (md_augment){0};  // it was tuned with crops alone
   s->clip = (md_clip){8, 32};
   s->mclip = (md_clip){8, 32};
   s->batch = 48;
@@ -50,6 +52,7 @@ static void rgb_r3d50(md_step *s) {
 static void supervised_r3d50(md_step *s) {
   modist_r3d50(s);
   s->mode = MD_MODE_SUPERVISED;
+  s->augment = (md_augment){0};  // crop and flip only (spec §6)
   s->zero_init = true;
   s->classes = 400;
 }

@@ -66,6 +66,18 @@ md_val md_net_head(md_builder *b, const md_net *net, const char *prefix, const m
 // Fully connected layer x [n,i] -> [n,o] with bias, states `<scope>.<name>.{w,b}`.
 md_val md_linear(md_builder *b, const md_net_options *o, const char *name, int64_t out, md_val x);
 
+// --- augment.c: what happens to a visual clip in front of the network ----------------------------
+
+// Stages that are part of the graph. A stage that no clip will need is left out.
+typedef struct md_augment {
+  bool color, gray, blur;
+} md_augment;
+enum { MD_COLOR_STAGES = 3, MD_COLOR_TERMS = 3 };
+// raw u8 [b,3,t,s,s], 0..255 -> f32, augmented and normalised: (x/255 - 0.45) / 0.225 (spec §5.1).
+// Declares the inputs of what was drawn: <name>_flip u8 [b]; <name>_color f32 [b,3,3], a row (a, m, g)
+// for each stage; <name>_gray u8 [b]; <name>_sigma f32 [b] of the 3x3 Gaussian, 0: not blurred.
+md_val md_augment_clip(md_builder *b, const md_augment *a, const char *name, md_val raw);
+
 // --- step.c: the training step -------------------------------------------------------------------
 
 typedef enum md_mode { MD_MODE_MODIST, MD_MODE_RGB, MD_MODE_SUPERVISED } md_mode;
@@ -78,6 +90,7 @@ typedef struct md_step {
   md_net visual, motion;
   md_mode mode;
   int64_t batch;
+  md_augment augment;          // of visual clips; motion clips are taken as they are
   md_clip clip, mclip;         // visual and motion input, [3,T,S,S] and one plane [1,T,S,S]
   double tau, w_v, w_m, w_mv;  // spec §2; a weight of 0 removes the term
   bool cross_key;              // cross_neg = key: negatives from the key's modality
@@ -94,7 +107,7 @@ typedef struct md_step {
 } md_step;
 
 md_step md_step_defaults(void);
-// Inputs: vq, vk u8 [b,3,t,s,s]; vq_flip, vk_flip u8 [b]; mq, mk u8 [b,1,t,s,s]; ids i32 [b];
+// Inputs: vq, vk u8 [b,3,t,s,s]; with their draws (augment.c); mq, mk u8 [b,1,t,s,s]; ids i32 [b];
 // lr f32 [1]; adamw: c1, c2 f32 [1]; bn_groups > 1: perm, unperm i32 [b]; supervised: labels i32 [b].
 // Results: loss, and by mode loss_v, loss_m, loss_vm, loss_mv, top1_v, ..., std_v, std_m.
 // States: v.* m.* (online), vk.* mk.* (momentum), sgd.* or adam.*, bank.v, bank.m, bank.ids, bank.ptr.

@@ -36,19 +36,11 @@ static md_val scalar_input(Step *t, const char *name) {
   return md_input(t->b, name, type_of(MD_F32, 1, (int64_t[]){1}));
 }
 
-// u8 clip -> f32, flipped where its flag says so, (x/255 - 0.45) / 0.225 (spec §5.1.6).
 static md_val visual_clip(Step *t, const char *name) {
   const md_step *s = t->s;
-  md_builder *b = t->b;
   int64_t dim[5] = {s->batch, s->visual.in_channels, s->clip.frames, s->clip.size, s->clip.size};
-  if (s->raw_inputs) return md_input(b, name, type_of(MD_F32, 5, dim));
-  md_val raw = md_input(b, name, type_of(MD_U8, 5, dim));
-  md_val flag = md_input(b, md_format(b->g->arena, "%s_flip", name), type_of(MD_U8, 1, &s->batch));
-  md_val x = md_cast(b, raw, MD_F32);
-  md_attr axis = {.i = {.value = 4}};
-  md_val mirror = md_add_node(b, MD_OP_flip, &x, 1, &axis);
-  x = md_add_node(b, MD_OP_flip_select, (md_val[]){x, mirror, flag}, 3, NULL);
-  return md_affine(b, x, 1 / (255 * 0.225), -0.45 / 0.225);
+  if (s->raw_inputs) return md_input(t->b, name, type_of(MD_F32, 5, dim));
+  return md_augment_clip(t->b, &s->augment, name, md_input(t->b, name, type_of(MD_U8, 5, dim)));
 }
 
 // One u8 plane -> three equal f32 channels in [0,1] (spec §4.3.6).
@@ -303,6 +295,7 @@ md_step md_step_defaults(void) {
   return (md_step){.visual = *md_net_from("r3d50"),
                    .motion = *md_net_from("frames2d"),
                    .batch = 8,
+                   .augment = {.color = true, .gray = true, .blur = true},
                    .clip = {8, 224},
                    .mclip = {16, 224},
                    .tau = 0.1,
@@ -343,6 +336,7 @@ md_graph *md_features_graph(const md_step *s, md_diags *d) {
   md_builder b;
   md_builder_init(&b, g, d);
   md_step plain = *s;
+  plain.augment = (md_augment){0};
   Step t = {.s = &plain, .b = &b};
   md_net_options o = {.train = false};
   md_return(&b, "features", md_net_trunk(&b, &s->visual, "v", &o, visual_clip(&t, "clip")));

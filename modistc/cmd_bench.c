@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench: how long a step, convolutions, or fused regions take, against baselines of the same run.
+// bench: how long a step, convolutions, or fused regions take, against baselines of the same run;
+// the loader's part is in bench_loader.c.
 //
 // Candidates take turns (a, b, a, b, ...), so that a machine that slows down slows both. The median
 // and the spread (half the range between the quartiles) of the rounds are printed.
@@ -17,8 +18,9 @@ enum { MAX_ROUNDS = 1000, MAX_SIDES = 3 };
 static const md_option bench_options[] = {
     {"config", 'c', "FILE", "settings of the model (step)"},
     {"baseline", 0, "LIST", "unfused, interp: measured in turn with the fused program"},
-    {"rounds", 'n', "N", "counted rounds (5)"},
-    {"warmup", 0, "N", "rounds before counting starts (1)"},
+    {"rounds", 'n', "N", "counted rounds (5); loader: batches (one epoch)"},
+    {"warmup", 0, "N", "rounds before counting starts (1; loader: 0)"},
+    {"step-ms", 0, "T", "loader: pretend that a step takes so long (0)"},
     {"threads", 'j', "N", "threads (all cores)"},
     {"format", 0, "FORM", "table (default) or json"},
     {"output", 'o', "FILE", "where to write the report; '-' or nothing: standard output"},
@@ -350,13 +352,16 @@ static bool read_baselines(Bench *b) {
 static bool run_kind(Bench *b) {
   md_cli *cli = b->cli;
   const char *kind = cli->arg[0];
+  if (strcmp(kind, "loader") == 0)
+    return md_bench_loader(cli, md_cli_has(cli, "rounds") ? b->rounds : 0,
+                           md_cli_has(cli, "warmup") ? b->warmup : 0, b->json ? &b->report : NULL);
   if (strcmp(kind, "conv") == 0) return bench_convs(b);
   if (strcmp(kind, "fused") == 0) return bench_fused(b);
   if (strcmp(kind, "step") != 0) {
     char clean[80];
     md_error(cli->diags, E0401, MD_NOWHERE, "modistc bench: '%s' is no benchmark",
              md_clean(kind, clean, sizeof clean));
-    md_hint(cli->diags, "benchmarks are: step MODEL, conv, fused");
+    md_hint(cli->diags, "benchmarks are: step MODEL, conv, fused, loader VIDEOS");
     return false;
   }
   if (cli->num_args < 2) {
@@ -372,7 +377,8 @@ static bool run_kind(Bench *b) {
 static md_status run(md_cli *cli) {
   static const char *const formats[] = {"table", "json", NULL};
   Bench b = {.cli = cli, .rounds = 5, .warmup = 1};
-  if (!md_cli_args(cli, 1, 64, "takes step MODEL, conv or fused")) return MD_ERR_USAGE;
+  if (!md_cli_args(cli, 1, 64, "takes step MODEL, conv, fused or loader VIDEOS"))
+    return MD_ERR_USAGE;
   int format = md_cli_choice(cli, "format", formats, 0);
   if (format < 0 || !md_cli_int(cli, "rounds", 1, MAX_ROUNDS, &b.rounds) ||
       !md_cli_int(cli, "warmup", 0, 1000, &b.warmup) ||
@@ -402,11 +408,17 @@ static md_status run(md_cli *cli) {
 
 static const char *const examples[] = {"modistc bench step modist-r3d50 batch=2 --baseline=unfused",
                                        "modistc bench conv --format=json -o conv.json",
-                                       "modistc bench fused", NULL};
+                                       "modistc bench fused",
+                                       "modistc bench loader videos data.workers=2",
+                                       "modistc bench loader -c configs/modist_tiny.yaml "
+                                       "data.train=videos --step-ms=50 --format=json",
+                                       NULL};
 const md_command md_cmd_bench = {.name = "bench",
                                  .group = "Compile and run",
-                                 .usage = "step MODEL [key=value ...] | conv | fused",
-                                 .doc = "time a step, convolutions or fused regions",
+                                 .usage =
+                                     "step MODEL [key=value ...] | conv | fused | loader VIDEOS "
+                                     "[key=value ...]",
+                                 .doc = "time a step, convolutions, fused regions or the loader",
                                  .examples = examples,
                                  .options = bench_options,
                                  .run = run};

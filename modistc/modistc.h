@@ -65,6 +65,10 @@ void md_help_command(const md_command *c, FILE *to, bool full);
 void md_help_manual(const md_command *c, FILE *to);  // roff
 bool md_help_completion(const char *shell, FILE *to);
 
+// --- bench_loader.c: `modistc bench loader [VIDEOS] [key=value ...]`. rounds 0: one epoch of batches.
+// Adds a row to *report, or prints a table when it is NULL. False: reported.
+bool md_bench_loader(md_cli *cli, int64_t rounds, int64_t warmup, md_json *report);
+
 // --- source.c: what a user names on the command line becomes a graph -----------------------------
 // A model's name, a graph text (.mdg), or a plug-in (.so); settings as `key=value`. NULL: reported.
 md_graph *md_source_graph(md_cli *cli, const char *what);

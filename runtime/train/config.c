@@ -385,6 +385,9 @@ static void take_presets(md_config *c) {
   preset_int(c, "clip.size", s.clip.size);
   preset_int(c, "mclip.frames", s.mclip.frames);
   preset_int(c, "mclip.size", s.mclip.size);
+  if (!s.augment.color) preset_float(c, "aug.color", 0);
+  if (!s.augment.gray) preset_float(c, "aug.gray", 0);
+  if (!s.augment.blur) preset_float(c, "aug.blur", 0);
   preset(c, "opt.name", s.opt == MD_OPT_ADAMW ? "adamw" : "sgd");
   preset_float(c, "opt.mom", s.momentum);
   preset_bool(c, "opt.nesterov", s.nesterov);
@@ -401,6 +404,10 @@ static void take_float(const md_config *c, const char *key, double *to) {
 }
 static void take_bool(const md_config *c, const char *key, bool *to) {
   if (md_config_given(c, key)) *to = md_config_bool(c, key);
+}
+// True where the value is above 0.
+static void take_some(const md_config *c, const char *key, bool *to) {
+  if (md_config_given(c, key)) *to = md_config_float(c, key) > 0;
 }
 // True where the value is `word`.
 static void take_word(const md_config *c, const char *key, const char *word, bool *to) {
@@ -445,6 +452,13 @@ void md_config_set(md_config *c, const char *key, const char *text) {
   c->value[key_index(key)] = (Value){.text = md_strdup(c->arena, text), .given = true};
 }
 
+static bool check_range(const md_config *c, const char *lo, const char *hi, md_diags *d) {
+  if (md_config_float(c, lo) <= md_config_float(c, hi)) return true;
+  const char *given = md_config_given(c, lo) ? lo : hi;
+  return md_error(d, E0207, md_config_place(c, given), "%s is %s, above %s, which is %s", lo,
+                  md_config_text(c, lo), hi, md_config_text(c, hi));
+}
+
 bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (md_config_given(c, "model.name")) {
     const md_model *m = md_model_from(md_config_text(c, "model.name"));
@@ -486,6 +500,9 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   take_int(c, "clip.size", &s->clip.size);
   take_int(c, "mclip.frames", &s->mclip.frames);
   take_int(c, "mclip.size", &s->mclip.size);
+  take_some(c, "aug.color", &s->augment.color);
+  take_some(c, "aug.gray", &s->augment.gray);
+  take_some(c, "aug.blur", &s->augment.blur);
   if (md_config_given(c, "opt.name"))
     s->opt = strcmp(md_config_text(c, "opt.name"), "adamw") == 0 ? MD_OPT_ADAMW : MD_OPT_SGD;
   take_float(c, "opt.mom", &s->momentum);
@@ -508,7 +525,9 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
     return md_error(d, E0207, md_config_place(c, "warmup"),
                     "the warm-up takes %s epochs, but the run has %s", md_config_text(c, "warmup"),
                     md_config_text(c, "epochs"));
-  return true;
+  return check_range(c, "aug.area_min", "aug.area_max", d) &&
+         check_range(c, "aug.aspect_min", "aug.aspect_max", d) &&
+         check_range(c, "aug.sigma_min", "aug.sigma_max", d);
 }
 
 static md_config *create(void) {

@@ -18,6 +18,19 @@ static void fill_scalar(md_engine *e, const char *name, double x) {
   fill(e, name, &value);
 }
 
+static void fill_looks(md_engine *e, const char *clip, const md_batch *b, int i) {
+  const struct {
+    const char *name;
+    const void *from;
+  } each[] = {
+      {"flip", b->flip[i]}, {"color", b->color[i]}, {"gray", b->gray[i]}, {"sigma", b->sigma[i]}};
+  for (int k = 0; k < MD_COUNT(each); k++) {
+    char name[32];
+    snprintf(name, sizeof name, "%s_%s", clip, each[k].name);
+    fill(e, name, each[k].from);
+  }
+}
+
 // A permutation of the batch for the key networks and its inverse (spec §3.3), from (seed, step).
 static void fill_orders(md_engine *e, const md_step *s, int64_t at, uint64_t seed) {
   int32_t *perm = md_engine_input(e, "perm", NULL), *unperm = md_engine_input(e, "unperm", NULL);
@@ -45,21 +58,40 @@ static bool check_labels(const md_step *s, const md_batch *b, md_diags *d) {
   return true;
 }
 
+static md_crop_rule crop_rule(const md_config *c) {
+  return (md_crop_rule){.centered = strcmp(md_config_text(c, "aug.crop"), "center") == 0,
+                        .area_min = md_config_float(c, "aug.area_min"),
+                        .area_max = md_config_float(c, "aug.area_max"),
+                        .aspect_min = md_config_float(c, "aug.aspect_min"),
+                        .aspect_max = md_config_float(c, "aug.aspect_max")};
+}
+
+static md_augment_rule augment_rule(const md_config *c) {
+  return (md_augment_rule){.color = md_config_float(c, "aug.color"),
+                           .strength = {[MD_BRIGHTNESS] = md_config_float(c, "aug.brightness"),
+                                        [MD_CONTRAST] = md_config_float(c, "aug.contrast"),
+                                        [MD_SATURATION] = md_config_float(c, "aug.saturation")},
+                           .gray = md_config_float(c, "aug.gray"),
+                           .blur = md_config_float(c, "aug.blur"),
+                           .sigma_min = md_config_float(c, "aug.sigma_min"),
+                           .sigma_max = md_config_float(c, "aug.sigma_max")};
+}
+
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
                            int64_t first, md_diags *d) {
-  md_loader_options o = {
-      .data = data,
-      .first_sample = first,
-      .rule = {.visual = {.frames = (int)s->clip.frames,
-                          .stride = (int)md_config_int(c, "clip.stride"),
-                          .size = (int)s->clip.size},
-               .in_sync = !md_config_bool(c, "clip.jitter"),
-               .crop = {.centered = strcmp(md_config_text(c, "aug.crop"), "center") == 0},
-               .flip = md_config_float(c, "aug.flip")},
-      .batch = (int)s->batch,
-      .workers = (int)md_config_int(c, "data.workers"),
-      .queue = (int)md_config_int(c, "data.queue"),
-      .seed = (uint64_t)md_config_int(c, "run.seed")};
+  md_loader_options o = {.data = data,
+                         .first_sample = first,
+                         .rule = {.visual = {.frames = (int)s->clip.frames,
+                                             .stride = (int)md_config_int(c, "clip.stride"),
+                                             .size = (int)s->clip.size},
+                                  .in_sync = !md_config_bool(c, "clip.jitter"),
+                                  .crop = crop_rule(c),
+                                  .flip = md_config_float(c, "aug.flip"),
+                                  .augment = augment_rule(c)},
+                         .batch = (int)s->batch,
+                         .workers = (int)md_config_int(c, "data.workers"),
+                         .queue = (int)md_config_int(c, "data.queue"),
+                         .seed = (uint64_t)md_config_int(c, "run.seed")};
   if (s->mode == MD_MODE_MODIST)
     o.rule.motion = (md_clip_shape){.frames = (int)s->mclip.frames,
                                     .stride = (int)md_config_int(c, "mclip.stride"),
@@ -70,10 +102,9 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d) {
   static const char *const clips[MD_NUM_SLOTS] = {"vq", "vk", "mq", "mk"};
-  static const char *const flips[2] = {"vq_flip", "vk_flip"};
   if (s->mode == MD_MODE_SUPERVISED && !check_labels(s, b, d)) return false;
   for (int i = 0; i < MD_NUM_SLOTS; i++) fill(e, clips[i], b->clip[i]);
-  for (int i = 0; i < 2; i++) fill(e, flips[i], b->flip[i]);
+  for (int i = 0; i < 2; i++) fill_looks(e, clips[i], b, i);
   fill(e, "ids", b->id);
   fill(e, "labels", b->label);
   fill_orders(e, s, at, seed);

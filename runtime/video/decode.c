@@ -40,7 +40,8 @@ static const char codecs[] = "h264,hevc,mpeg1video,mpeg2video,mpeg4,msmpeg4v1,ms
                              "ffvhuff,utvideo,rawvideo,rv30,rv40,svq1,svq3,cinepak";
 
 enum { IO_BYTES = 1 << 16 };
-static const double max_aspect = 4;  // of one pixel, either way
+static const double max_aspect = 4;       // of one pixel, either way
+static const double read_on_seconds = 5;  // of packets passed over rather than sought across
 
 // What a conversion context was made for; a change of any part makes a new one.
 typedef struct geometry {
@@ -61,7 +62,9 @@ struct md_video {
   int rgb_stride[4];
   md_video_limits limits;
   int64_t deadline_ns, packets, frames, damaged;
-  int64_t start_pts;
+  int64_t start_pts, key_pts, seek_ns;              // key_pts: of the last key frame read
+  bool (*is_wanted)(const void *ctx, int64_t pts);  // NULL: all
+  const void *wanted_ctx;
   bool is_one_to_one, is_skipping, is_flushed, is_over, was_stopped;
   int rotation;
   int header_w, header_h;  // the largest video that the header promises; it may lie
@@ -339,30 +342,42 @@ static md_video_step read_packet(md_video *v, md_fault *f) {
       return MD_VIDEO_END;
     }
     if (v->packet->stream_index != v->stream->index) continue;
+    if (v->packet->flags & AV_PKT_FLAG_KEY) v->key_pts = v->packet->pts;
     return ++v->packets > v->limits.max_frames ? too_many(v, f) : MD_VIDEO_FRAME;
   }
 }
 
-// Gives the decoder one packet, or its end. Packets before the wanted key frame are passed over.
+// Packets before the wanted key frame are passed over.
+static md_video_step next_packet(md_video *v, md_fault *f) {
+  if (!v->is_skipping) return read_packet(v, f);
+  int64_t begin = md_thread_cpu_ns();
+  md_video_step step;
+  do step = read_packet(v, f);
+  while (step == MD_VIDEO_FRAME &&
+         (!(v->packet->flags & AV_PKT_FLAG_KEY) || v->packet->pts != v->start_pts));
+  v->is_skipping = step != MD_VIDEO_FRAME;
+  v->seek_ns += md_thread_cpu_ns() - begin;
+  return step;
+}
+
+// Gives the decoder one packet, or its end.
 static md_video_step feed(md_video *v, md_fault *f) {
-  for (;;) {
-    md_video_step step = read_packet(v, f);
-    if (step == MD_VIDEO_FAILED) return step;
-    if (step == MD_VIDEO_END) {
-      v->is_flushed = true;
-      avcodec_send_packet(v->decoder, NULL);
-      return MD_VIDEO_FRAME;
-    }
-    if (v->is_skipping) {
-      if (!(v->packet->flags & AV_PKT_FLAG_KEY) || v->packet->pts != v->start_pts) continue;
-      v->is_skipping = false;
-    }
-    int error = avcodec_send_packet(v->decoder, v->packet);
-    if (error == AVERROR(ENOMEM))
-      return fail(f, E0501, NULL, "out of memory while a frame was decoded"), MD_VIDEO_FAILED;
-    if (error < 0) v->damaged++;
+  md_video_step step = next_packet(v, f);
+  if (step == MD_VIDEO_FAILED) return step;
+  if (step == MD_VIDEO_END) {
+    v->is_flushed = true;
+    avcodec_send_packet(v->decoder, NULL);
     return MD_VIDEO_FRAME;
   }
+  // The decoder is asked for frames first, so that it decodes this packet now, under this setting.
+  bool is_wanted = !v->is_wanted || v->packet->pts == AV_NOPTS_VALUE ||
+                   v->is_wanted(v->wanted_ctx, v->packet->pts);
+  v->decoder->skip_frame = is_wanted ? AVDISCARD_DEFAULT : AVDISCARD_NONREF;
+  int error = avcodec_send_packet(v->decoder, v->packet);
+  if (error == AVERROR(ENOMEM))
+    return fail(f, E0501, NULL, "out of memory while a frame was decoded"), MD_VIDEO_FAILED;
+  if (error < 0) v->damaged++;
+  return MD_VIDEO_FRAME;
 }
 
 // Whether the new frame can be used; *f says why not. The first one fixes the geometry.
@@ -471,6 +486,7 @@ md_video *md_video_open(const char *path, const md_video_limits *limits, md_faul
   if (!v->limits.max_pixels) v->limits.max_pixels = 1 << 25;
   if (!v->limits.max_frames) v->limits.max_frames = 1000000;
   if (v->limits.max_seconds == 0) v->limits.max_seconds = 120;
+  v->key_pts = AV_NOPTS_VALUE;
   v->deadline_ns = md_now_ns() + (int64_t)(v->limits.max_seconds * 1e9);
   const AVCodec *codec = NULL;
   bool ok = open_regular(v, path, f) && open_container(v, path, f) && pick_stream(v, &codec, f) &&
@@ -544,13 +560,27 @@ md_video_step md_video_packet(md_video *v, md_frame_info *info, md_fault *f) {
 }
 
 void md_video_start_at(md_video *v, int64_t pts) {
+  if (v->key_pts != AV_NOPTS_VALUE && pts <= v->key_pts) return;
+  if (v->packets) avcodec_flush_buffers(v->decoder);
   v->start_pts = pts;
   v->is_skipping = true;
+  // Reading on is sure and cheap where it is near; a container that cannot seek is read on, too.
+  int64_t from = v->key_pts == AV_NOPTS_VALUE ? 0 : v->key_pts;
+  if (v->is_one_to_one &&
+      ((double)pts - (double)from) * av_q2d(v->stream->time_base) > read_on_seconds)
+    av_seek_frame(v->demux, v->stream->index, pts, AVSEEK_FLAG_BACKWARD);
+}
+
+void md_video_want(md_video *v, bool (*is_wanted)(const void *ctx, int64_t pts), const void *ctx) {
+  v->is_wanted = v->is_one_to_one ? is_wanted : NULL;
+  v->wanted_ctx = ctx;
 }
 
 int64_t md_video_damaged(const md_video *v) { return v->damaged; }
 
 int64_t md_video_packets(const md_video *v) { return v->packets; }
+
+int64_t md_video_seek_ns(const md_video *v) { return v->seek_ns; }
 
 bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f) {
   MD_ASSERT(v->grid_w > 0, "no frame has been decoded yet");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // All clips of a sample from one forward pass: decoding starts at the last key frame that serves the
-// earliest frame wanted and ends with the last one. A frame is converted when it is there, written to
+// earliest frame wanted, goes over to a later key frame across what nobody wants, leaves out frames
+// that nobody wants and no other needs, and ends with the last one wanted. A frame is converted when it is there, written to
 // every place that wants it, and forgotten; a motion frame waits only for its partner. So memory does
 // not grow with the length of the video or of the clips.
 #include "runtime/video/video.h"
@@ -31,7 +32,18 @@ struct md_gather {
   uint16_t *diff;
   int64_t diff_pixels;
   int64_t diff_frame, diff_base;  // what diff holds; -1: nothing
+  int64_t lap_ns;                 // when the work at hand began
 };
+
+const char *const md_work_names[MD_NUM_WORKS] = {"times",   "open", "seek",  "decode",
+                                                 "convert", "crop", "motion"};
+
+// What was done since the last lap was `work`.
+static void lap(md_gather *g, md_sample_out *out, md_work work) {
+  int64_t now = md_thread_cpu_ns();
+  out->work_ns[work] += now - g->lap_ns;
+  g->lap_ns = now;
+}
 
 static bool is_motion(md_slot s) { return s == MD_MQ || s == MD_MK; }
 
@@ -121,8 +133,10 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
     const want *w = &g->wants[i];
     if (w->is_done || !is_motion(w->slot) || w->base > now || find_base(g, w->base)) continue;
     if (!has_native && !md_video_rgb(v, 0, &g->native, f)) return false;
+    lap(g, out, MD_WORK_CONVERT);
     has_native = true;
     if (!keep_base(g, w->base, f)) return false;
+    lap(g, out, MD_WORK_MOTION);
     if (w->base < now) out->missing++;
   }
   for (int i = 0; i < g->num_wants; i++) {
@@ -133,6 +147,7 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
     has_native = has_native || motion;
     if (!motion && !has_small && !md_video_rgb(v, short_side, &g->small, f)) return false;
     has_small = has_small || !motion;
+    lap(g, out, MD_WORK_CONVERT);
     if (motion) {
       if (!write_motion(g, w, r, out->clip[w->slot], f)) return false;
     } else {
@@ -140,11 +155,18 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
       md_image_crop(&g->small, box, r->visual.size, out->clip[w->slot] + w->j * pixels,
                     r->visual.frames * pixels);
     }
+    lap(g, out, motion ? MD_WORK_MOTION : MD_WORK_CROP);
     w->is_done = true;
     if (w->frame < now) out->missing++;
   }
   drop_bases(g);
   return true;
+}
+
+// Nothing is done, nothing kept.
+static void begin(md_gather *g) {
+  for (int i = 0; i < g->num_bases; i++) g->bases[i].is_used = false;
+  for (int i = 0; i < g->num_wants; i++) g->wants[i].is_done = false;
 }
 
 static bool all_done(const md_gather *g) {
@@ -153,13 +175,30 @@ static bool all_done(const md_gather *g) {
   return true;
 }
 
-// The last frame at which decoding may start and still bring every wanted one.
-static int64_t start_frame(const md_gather *g, const md_timeline *t) {
+// The last frame at which decoding may start and still bring all that is wanted and not done.
+static int64_t start_frame(md_gather *g, const md_timeline *t) {
   int64_t first = t->num_frames, start = 0;
-  for (int i = 0; i < g->num_wants; i++) first = MD_MIN(first, g->wants[i].base);
+  for (int i = 0; i < g->num_wants; i++) {
+    const want *w = &g->wants[i];
+    if (w->is_done) continue;
+    first = MD_MIN(first, is_motion(w->slot) && find_base(g, w->base) ? w->frame : w->base);
+  }
   for (int i = 0; i < t->num_keys; i++)
     if (t->key[i] <= first) start = MD_MAX(start, t->key[i]);
   return start;
+}
+
+typedef struct wanted {
+  const md_gather *g;
+  const md_timeline *t;
+} wanted;
+
+static bool is_wanted(const void *ctx, int64_t pts) {
+  const wanted *wd = ctx;
+  int64_t frame = md_timeline_find(wd->t, pts);
+  for (int i = 0; i < wd->g->num_wants; i++)
+    if (wd->g->wants[i].frame == frame || wd->g->wants[i].base == frame) return true;
+  return frame < 0;
 }
 
 md_gather *md_gather_create(void) {
@@ -179,23 +218,28 @@ void md_gather_destroy(md_gather *g) {
   free(g);
 }
 
-// One pass that starts to decode at frame `start`.
-static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t start,
+// One pass that starts to decode at frame `start`. `sparse`: only as much as is needed.
+static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t start, bool sparse,
                  const md_sample_rule *r, uint64_t key, const md_video_limits *limits,
                  md_sample_out *out, md_fault *f) {
+  g->lap_ns = md_thread_cpu_ns();
   md_video *v = md_video_open(path, limits, f);
   if (!v) return false;
-  for (int i = 0; i < g->num_bases; i++) g->bases[i].is_used = false;
-  for (int i = 0; i < g->num_wants; i++) g->wants[i].is_done = false;
+  memcpy(out->codec, md_video_about(v).codec, sizeof out->codec);
+  lap(g, out, MD_WORK_OPEN);
+  begin(g);
   g->diff_frame = g->diff_base = -1;
   out->decoded = out->damaged = out->missing = 0;
   if (start > 0) md_video_start_at(v, t->pts[start]);
+  const wanted wd = {g, t};
+  if (sparse) md_video_want(v, is_wanted, &wd);
   int64_t counted = -1, now = -1;
   md_video_step step = MD_VIDEO_FRAME;
   bool ok = true;
   while (ok && !all_done(g)) {
     md_frame_info info;
     step = md_video_next(v, &info, f);
+    lap(g, out, MD_WORK_DECODE);
     if (step != MD_VIDEO_FRAME) break;
     out->decoded++;
     counted++;
@@ -205,11 +249,18 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
     if (at < start || at < now) continue;  // leading pictures of the key frame
     now = at;
     ok = serve(g, v, now, r, key, out, f);
+    int64_t next = sparse ? start_frame(g, t) : 0;
+    if (next <= now || next <= start || all_done(g)) continue;
+    start = next;
+    md_video_start_at(v, t->pts[start]);
   }
   // What is still open lies beyond the last frame that decodes.
   if (ok && step == MD_VIDEO_END) ok = serve(g, v, INT64_MAX, r, key, out, f);
   out->damaged = md_video_damaged(v);
+  out->work_ns[MD_WORK_SEEK] += md_video_seek_ns(v);
+  out->work_ns[MD_WORK_DECODE] -= md_video_seek_ns(v);
   md_video_close(v);
+  lap(g, out, MD_WORK_OPEN);
   return ok && step != MD_VIDEO_FAILED;
 }
 
@@ -219,8 +270,13 @@ bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, cons
   *f = (md_fault){0};
   out->decoded = out->damaged = out->missing = 0;
   plan(g, t, r, key);
+  begin(g);
   int64_t start = start_frame(g, t);
-  if (pass(g, path, t, start, r, key, limits, out, f)) return true;
+  // Key frames are known where packets are: there a file in order gives all that is wanted.
+  if (t->num_keys && pass(g, path, t, start, true, r, key, limits, out, f) && !out->missing)
+    return true;
+  if (f->code == E0502) return false;  // a limit
+  if (pass(g, path, t, start, false, r, key, limits, out, f)) return true;
   // Nothing decodes from that key frame on; an earlier part of a damaged file may.
-  return start > 0 && !out->decoded && pass(g, path, t, 0, r, key, limits, out, f);
+  return start > 0 && !out->decoded && pass(g, path, t, 0, false, r, key, limits, out, f);
 }

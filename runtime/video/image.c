@@ -66,26 +66,40 @@ void md_taps(md_tap *tap, int num, double in_first, double in_per_out, int in_si
   }
 }
 
+// One row of the frame, resized along x: line[c][x].
+static void resize_row(const uint8_t *row, const md_tap *col, int size,
+                       float line[3][MD_MAX_CLIP_SIZE]) {
+  for (int x = 0; x < size; x++) {
+    const uint8_t *l = row + 3 * (int64_t)col[x].lo, *r = row + 3 * (int64_t)col[x].hi;
+    for (int c = 0; c < 3; c++) line[c][x] = (float)l[c] + col[x].frac * (float)(r[c] - l[c]);
+  }
+}
+
+// Two resized rows are kept: neighbours of the output share them.
 void md_image_crop(const md_image *im, md_box box, int size, uint8_t *out, int64_t plane) {
   MD_ASSERT(size >= 1 && size <= MD_MAX_CLIP_SIZE, "clip size %d", size);
   MD_ASSERT(box.x >= 0 && box.y >= 0 && box.w >= 1 && box.h >= 1 && box.x + box.w <= im->w &&
                 box.y + box.h <= im->h,
             "box %d,%d %dx%d in %dx%d", box.x, box.y, box.w, box.h, im->w, im->h);
   md_tap col[MD_MAX_CLIP_SIZE], row[MD_MAX_CLIP_SIZE];
+  float line[2][3][MD_MAX_CLIP_SIZE];
+  int held[2] = {-1, -1};  // rows in `line`: even ones in line[0], odd ones in line[1]
   md_taps(col, size, 0, (double)box.w / size, box.w);
   md_taps(row, size, 0, (double)box.h / size, box.h);
   for (int y = 0; y < size; y++) {
-    const uint8_t *top = im->rgb + 3 * ((int64_t)(box.y + row[y].lo) * im->w + box.x);
-    const uint8_t *low = im->rgb + 3 * ((int64_t)(box.y + row[y].hi) * im->w + box.x);
+    int need[2] = {row[y].lo, row[y].hi};
+    for (int i = 0; i < 2; i++) {
+      int at = need[i] % 2;
+      if (held[at] == need[i]) continue;
+      const uint8_t *from = im->rgb + 3 * ((int64_t)(box.y + need[i]) * im->w + box.x);
+      resize_row(from, col, size, line[at]);
+      held[at] = need[i];
+    }
     float fy = row[y].frac;
-    for (int x = 0; x < size; x++) {
-      float fx = col[x].frac;
-      for (int c = 0; c < 3; c++) {
-        int64_t l = 3 * (int64_t)col[x].lo + c, r = 3 * (int64_t)col[x].hi + c;
-        float a = (float)top[l] + fx * (float)(top[r] - top[l]);
-        float b = (float)low[l] + fx * (float)(low[r] - low[l]);
-        out[c * plane + (int64_t)y * size + x] = (uint8_t)(a + fy * (b - a) + 0.5F);
-      }
+    for (int c = 0; c < 3; c++) {
+      const float *a = line[need[0] % 2][c], *b = line[need[1] % 2][c];
+      uint8_t *to = out + c * plane + (int64_t)y * size;
+      for (int x = 0; x < size; x++) to[x] = (uint8_t)(a[x] + fy * (b[x] - a[x]) + 0.5F);
     }
   }
 }

@@ -31,6 +31,8 @@ typedef struct sample_record {
   int video;  // -1: none could be read
   int64_t decoded, damaged, missing;
   int64_t file_damaged, file_missing;  // found when the video was first looked at
+  char codec[32];
+  int64_t work_ns[MD_NUM_WORKS];
 } sample_record;
 
 typedef struct slab {
@@ -51,6 +53,8 @@ struct md_loader {
   int64_t delivered;        // batches handed out
   bool is_held, is_broken;  // the last one is still with the caller; no more batches
   md_loader_stats stats;
+  md_loader_work *work;
+  int num_work, cap_work;
   atomic_bool must_stop;
   pthread_mutex_t lock;
   pthread_cond_t has_room, has_batch;
@@ -107,7 +111,9 @@ static void note_failure(md_loader *l, int video, const md_fault *f, bool is_fin
 static bool read_video(md_loader *l, md_gather *g, int video, uint64_t key, md_sample_out *out,
                        sample_record *rec, bool *is_final, md_fault *f) {
   bool owned;
+  int64_t begin = md_thread_cpu_ns();
   md_timeline *t = timeline_of(l, video, &owned, f);
+  out->work_ns[MD_WORK_TIMES] += md_thread_cpu_ns() - begin;
   *is_final = !t;
   if (!t) return false;
   bool ok = md_gather_sample(g, l->options.data->items[video].path, t, &l->options.rule, key,
@@ -120,6 +126,16 @@ static bool read_video(md_loader *l, md_gather *g, int video, uint64_t key, md_s
   rec->file_missing = t->missing;
   if (owned) md_timeline_destroy(t);
   return ok;
+}
+
+static void draw_looks(const md_sample_rule *r, uint64_t key, md_batch *b, int place) {
+  for (int i = 0; i < 2; i++) {
+    md_look look = md_look_draw(&r->augment, key, (md_slot)i);
+    b->flip[i][place] = md_sample_flip(r, key, (md_slot)i);
+    memcpy(b->color[i] + place * MD_COUNT(look.color) * 3, look.color, sizeof look.color);
+    b->gray[i][place] = look.gray;
+    b->sigma[i][place] = look.sigma;
+  }
 }
 
 // Fills one place of a batch. False: stopped.
@@ -141,10 +157,11 @@ static bool make_sample(md_loader *l, md_gather *g, slab *to, int place, int64_t
     bool is_final;
     if (read_video(l, g, video, key, &out, rec, &is_final, &f)) {
       rec->video = video;
+      memcpy(rec->codec, out.codec, sizeof rec->codec);
+      memcpy(rec->work_ns, out.work_ns, sizeof rec->work_ns);
       to->batch.id[place] = video;
       to->batch.label[place] = o->data->items[video].label;
-      to->batch.flip[0][place] = md_sample_flip(&o->rule, key, MD_VQ);
-      to->batch.flip[1][place] = md_sample_flip(&o->rule, key, MD_VK);
+      draw_looks(&o->rule, key, &to->batch, place);
       return true;
     }
     if (atomic_load(&l->must_stop)) return false;
@@ -156,6 +173,20 @@ static bool make_sample(md_loader *l, md_gather *g, slab *to, int place, int64_t
     video = (int)(draw % (uint64_t)num);
   }
   return true;
+}
+
+static void note_work(md_loader *l, const sample_record *rec) {
+  if (rec->video < 0) return;
+  int at = 0;
+  while (at < l->num_work && strcmp(l->work[at].codec, rec->codec) != 0) at++;
+  if (at == l->num_work) {
+    md_loader_work new = {0};
+    memcpy(new.codec, rec->codec, sizeof new.codec);
+    MD_PUSH(l->work, l->num_work, l->cap_work, new);
+  }
+  l->work[at].samples++;
+  l->work[at].frames += rec->decoded;
+  for (int i = 0; i < MD_NUM_WORKS; i++) l->work[at].work_ns[i] += rec->work_ns[i];
 }
 
 // Takes the next sample that has room and makes it. Called and left with the lock held.
@@ -170,6 +201,7 @@ static void take_and_make(md_loader *l, md_gather *g) {
   int64_t spent = md_now_ns() - begin;
   pthread_mutex_lock(&l->lock);
   l->stats.work_ns += spent;
+  note_work(l, &to->records[place]);
   if (ok && ++to->num_done == l->options.batch) pthread_cond_broadcast(&l->has_batch);
 }
 
@@ -261,7 +293,12 @@ static bool make_slab(md_loader *l, slab *s) {
     int64_t bytes = clip_bytes(&l->options.rule, (md_slot)c);
     if (bytes) ok = (s->batch.clip[c] = calloc(num, (size_t)bytes)) && ok;
   }
-  for (int i = 0; i < 2; i++) ok = (s->batch.flip[i] = calloc(num, 1)) && ok;
+  for (int i = 0; i < 2; i++) {
+    ok = (s->batch.flip[i] = calloc(num, 1)) && ok;
+    ok = (s->batch.color[i] = calloc(num, sizeof((md_look){0}.color))) && ok;
+    ok = (s->batch.gray[i] = calloc(num, 1)) && ok;
+    ok = (s->batch.sigma[i] = calloc(num, sizeof(float))) && ok;
+  }
   ok = (s->batch.id = calloc(num, sizeof *s->batch.id)) && ok;
   ok = (s->batch.label = calloc(num, sizeof *s->batch.label)) && ok;
   ok = (s->records = calloc(num, sizeof *s->records)) && ok;
@@ -316,7 +353,12 @@ void md_loader_destroy(md_loader *l) {
   for (int i = 0; l->slabs && i < l->num_slabs; i++) {
     slab *s = &l->slabs[i];
     for (int c = 0; c < MD_NUM_SLOTS; c++) free(s->batch.clip[c]);
-    for (int k = 0; k < 2; k++) free(s->batch.flip[k]);
+    for (int k = 0; k < 2; k++) {
+      free(s->batch.flip[k]);
+      free(s->batch.color[k]);
+      free(s->batch.gray[k]);
+      free(s->batch.sigma[k]);
+    }
     free(s->batch.id);
     free(s->batch.label);
     free(s->records);
@@ -332,6 +374,7 @@ void md_loader_destroy(md_loader *l) {
   pthread_mutex_destroy(&l->lock);
   free(l->videos);
   free(l->slabs);
+  free(l->work);
   free(l->threads);
   free(l);
 }
@@ -368,6 +411,14 @@ md_loader_stats md_loader_stats_now(md_loader *l) {
   md_loader_stats stats = l->stats;
   pthread_mutex_unlock(&l->lock);
   return stats;
+}
+
+bool md_loader_work_of(md_loader *l, int i, md_loader_work *work) {
+  pthread_mutex_lock(&l->lock);
+  bool is_there = i < l->num_work;
+  if (is_there) *work = l->work[i];
+  pthread_mutex_unlock(&l->lock);
+  return is_there;
 }
 
 const char *md_loader_quarantined(md_loader *l, int i, md_fault *why) {

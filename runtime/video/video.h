@@ -90,10 +90,14 @@ md_video_info md_video_about(const md_video *v);
 md_video_step md_video_next(md_video *v, md_frame_info *info, md_fault *f);
 // Packets only, without decoding; not to be mixed with md_video_next on one handle.
 md_video_step md_video_packet(md_video *v, md_frame_info *info, md_fault *f);
-// Before the first md_video_next: packets before the key frame with this time are not decoded.
+// Packets before the key frame with this time are not decoded; no effect when it was read already.
 void md_video_start_at(md_video *v, int64_t pts);
+// From now on frames that are not wanted need not come, where no other frame depends on them. Wanted
+// frames are the same bit for bit. For files whose packets are frames; no effect on others.
+void md_video_want(md_video *v, bool (*is_wanted)(const void *ctx, int64_t pts), const void *ctx);
 int64_t md_video_damaged(const md_video *v);  // frames and packets with errors so far
 int64_t md_video_packets(const md_video *v);
+int64_t md_video_seek_ns(const md_video *v);  // processor time of packets passed over so far
 // The current frame, upright. short_side 0: the coder's grid; otherwise square pixels, short side at
 // most this (never enlarged).
 bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f);
@@ -128,16 +132,38 @@ int64_t md_timeline_index(const md_timeline *t, double frame30);  // nearest fra
 int64_t md_timeline_find(const md_timeline *t, int64_t pts);      // frame with this time, or -1
 int64_t md_timeline_motion_lag(const md_timeline *t);             // native frames in 1/30 s, >= 1
 
+// --- augment.c: what is drawn for the look of one visual clip (spec 5.1).
+typedef enum md_slot { MD_VQ, MD_VK, MD_MQ, MD_MK, MD_NUM_SLOTS } md_slot;
+typedef enum md_color_kind {
+  MD_BRIGHTNESS,
+  MD_CONTRAST,
+  MD_SATURATION,
+  MD_COLOR_KINDS
+} md_color_kind;
+// Probabilities, and ranges of what is drawn then. Zero: nothing is ever done.
+typedef struct md_augment_rule {
+  double color, strength[MD_COLOR_KINDS];  // factors from max(0, 1 - strength) to 1 + strength
+  double gray;
+  double blur, sigma_min, sigma_max;  // pixels
+} md_augment_rule;
+// Numbers for the compiled step (models/augment.c).
+typedef struct md_look {
+  float color[MD_COLOR_KINDS][3];  // x' = clamp(a x + m mean + g gray): (a, m, g), in random order
+  uint8_t gray;                    // 0 or 1
+  float sigma;                     // 0: not blurred
+} md_look;
+md_look md_look_draw(const md_augment_rule *r, uint64_t sample_key, md_slot slot);
+
 // --- sample.c: what is drawn for one sample. Pure functions of (seed, epoch, video id, try).
 typedef struct md_clip_shape {
   int frames, stride, size;
 } md_clip_shape;
-typedef enum md_slot { MD_VQ, MD_VK, MD_MQ, MD_MK, MD_NUM_SLOTS } md_slot;
 typedef struct md_sample_rule {
   md_clip_shape visual, motion;  // motion.frames 0: no motion clips
   bool in_sync;                  // temporal_jitter = 0: mk starts with vq, mq with vk
   md_crop_rule crop;
-  double flip;     // probability
+  double flip;  // probability
+  md_augment_rule augment;
   int short_side;  // of decoded visual frames; 0: size * 10/7, so 320 for 224
 } md_sample_rule;
 uint64_t md_sample_key(uint64_t seed, int64_t epoch, int64_t video, int attempt);
@@ -164,10 +190,25 @@ void md_motion_plane(const uint16_t *diff, const md_image *geometry, int size, u
 typedef struct md_gather md_gather;  // buffers of one thread
 md_gather *md_gather_create(void);
 void md_gather_destroy(md_gather *g);
+// Where the time of a sample goes: reading the times of a video's frames (once a video), opening,
+// passing over packets, decoding, conversion to RGB, crop and resize, differences of frames.
+typedef enum md_work {
+  MD_WORK_TIMES,
+  MD_WORK_OPEN,
+  MD_WORK_SEEK,
+  MD_WORK_DECODE,
+  MD_WORK_CONVERT,
+  MD_WORK_CROP,
+  MD_WORK_MOTION,
+  MD_NUM_WORKS
+} md_work;
+extern const char *const md_work_names[MD_NUM_WORKS];
 typedef struct md_sample_out {
   uint8_t *clip[MD_NUM_SLOTS];  // [3,T,H,W] for visual, [1,T,S,S] for motion slots
   int64_t decoded, damaged;     // frames
   int64_t missing;              // places in clips that a neighbour had to fill
+  char codec[32];
+  int64_t work_ns[MD_NUM_WORKS];  // of this thread's processor time; added to
 } md_sample_out;
 // A frame that is promised but does not decode is replaced by the next one that does, and counted.
 bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
@@ -212,8 +253,12 @@ typedef struct md_batch {
   int64_t first_sample;
   int size;
   uint8_t *clip[MD_NUM_SLOTS];  // [B,3,T,H,W] visual, [B,1,T,S,S] motion (NULL without motion)
-  uint8_t *flip[2];             // [B] for vq, vk: 0 or 1, applied in the compiled step
-  int32_t *id, *label;          // [B]
+  // For vq, vk, applied in the compiled step:
+  uint8_t *flip[2];     // [B] 0 or 1
+  float *color[2];      // [B,3,3] md_look's
+  uint8_t *gray[2];     // [B]
+  float *sigma[2];      // [B]
+  int32_t *id, *label;  // [B]
 } md_batch;
 
 typedef struct md_loader_stats {
@@ -231,6 +276,13 @@ void md_loader_destroy(md_loader *l);
 // Pointers in *out are valid until the next call. MD_ERR_DATA: reported; no batch, now and later.
 md_status md_loader_next(md_loader *l, md_batch *out);
 md_loader_stats md_loader_stats_now(md_loader *l);
+// The same by codec, in order of appearance. False: there is no i-th one.
+typedef struct md_loader_work {
+  char codec[32];
+  int64_t samples, frames;
+  int64_t work_ns[MD_NUM_WORKS];
+} md_loader_work;
+bool md_loader_work_of(md_loader *l, int i, md_loader_work *work);
 // The i-th video given up, in order of video id; NULL beyond the last.
 const char *md_loader_quarantined(md_loader *l, int i, md_fault *why);
 

@@ -214,6 +214,33 @@ START_TEST(clips_hold_the_frames_that_the_table_names) {
 }
 END_TEST
 
+// Every frame of the file is a key frame: no other one than those of the clips is decoded.
+START_TEST(frames_that_nobody_wants_are_not_decoded) {
+  enum { T = 4, SIZE = 16 };
+  make_counter(in_folder("a.mkv"), 200, 30, 1);
+  md_sample_rule rule = {.visual = {T, 7, SIZE}};
+  static uint8_t clip[2][3 * T * SIZE * SIZE];
+  for (uint64_t key = 0; key < 4; key++) {
+    md_timeline *t;
+    uint64_t decoded =
+        sample_of(in_folder("a.mkv"), &rule, key, (uint8_t *[4]){clip[0], clip[1]}, &t);
+    double starts[MD_NUM_SLOTS];
+    md_sample_starts(&rule, key, t, starts);
+    bool is_wanted[200] = {false};
+    uint64_t wanted = 0;
+    for (int s = 0; s < 2; s++)
+      for (int j = 0; j < T; j++) {
+        int64_t frame = md_clip_frame(t, rule.visual, starts[s], j);
+        wanted += !is_wanted[frame];
+        is_wanted[frame] = true;
+        ck_assert_int_eq(clip[s][j * SIZE * SIZE], frame + 1);
+      }
+    ck_assert_uint_eq(decoded, wanted);
+    md_timeline_destroy(t);
+  }
+}
+END_TEST
+
 START_TEST(starts_are_independent_or_in_sync) {
   md_timeline *t = at_rate(300, 30);
   md_sample_rule rule = {.visual = {8, 8, 8}, .motion = {16, 4, 8}};
@@ -596,7 +623,10 @@ static void make_loader_videos(const char *broken) {
 
 static md_loader_options loader_options(const md_dataset *s, int workers) {
   return (md_loader_options){.data = s,
-                             .rule = {.visual = {8, 8, 32}, .motion = {16, 4, 24}, .flip = 0.5},
+                             .rule = {.visual = {8, 8, 32},
+                                      .motion = {16, 4, 24},
+                                      .flip = 0.5,
+                                      .augment = {0.8, {0.4, 0.4, 0.4}, 0.2, 0.5, 0.1, 2}},
                              .batch = 4,
                              .workers = workers,
                              .seed = 11};
@@ -618,7 +648,12 @@ static uint64_t batches_digest(const md_dataset *s, int workers, int queue, md_d
       size_t bytes = c < 2 ? (size_t)4 * 3 * 8 * 32 * 32 : (size_t)4 * 16 * 24 * 24;
       sum = md_hash_at(sum, md_digest_of(batch.clip[c], bytes).lo);
     }
-    for (int i = 0; i < 2; i++) sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+    for (int i = 0; i < 2; i++) {
+      sum = md_hash_at(sum, md_digest_of(batch.flip[i], 4).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.color[i], sizeof(float[4][3][3])).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.gray[i], 4).lo);
+      sum = md_hash_at(sum, md_digest_of(batch.sigma[i], sizeof(float[4])).lo);
+    }
     sum = md_hash_at(sum, md_digest_of(batch.id, 16).lo);
   }
   md_loader_stats st = md_loader_stats_now(l);
@@ -750,6 +785,7 @@ int main(void) {
   tcase_add_test(c, absurd_rates_are_taken_as_30);
   tcase_add_test(c, files_give_their_frames_and_rate);
   tcase_add_test(c, clips_hold_the_frames_that_the_table_names);
+  tcase_add_test(c, frames_that_nobody_wants_are_not_decoded);
   tcase_add_test(c, starts_are_independent_or_in_sync);
   tcase_add_test(c, order_is_a_permutation_of_each_epoch);
   tcase_add_test(c, crops_stay_inside_and_have_the_drawn_area);
