@@ -9,11 +9,13 @@
 static const md_option dataset_options[] = {
     {"full-decode", 0, NULL, "check: decode every frame, not only the first"},
     {"prefix", 0, "DIR", "check: folder in front of a list's paths"},
-    {"output", 'o', "DIR", "shapes: where the videos are written"},
-    {"videos", 0, "N", "shapes: how many (12)"},
-    {"size", 0, "N", "shapes: width and height in pixels, even (96)"},
+    {"output", 'o', "DIR", "shapes, mini: where the videos are written"},
+    {"videos", 0, "N", "how many (shapes: 12; mini: 480 to train, 240 to tune or test)"},
+    {"size", 0, "N", "width and height in pixels (shapes: even, 96; mini: 36, 64 or 96, 36)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},
-    {"seed", 0, "K", "shapes: of what is drawn (0)"},
+    {"seed", 0, "K", "shapes, mini: of what is drawn (0)"},
+    {"split", 0, "NAME", "mini: train, tune or test; no two of them share a video (train)"},
+    {"start", 0, "K", "mini: number of the first video (0)"},
     {0}};
 
 typedef enum Verdict { GOOD, DAMAGED, BROKEN, NUM_VERDICTS } Verdict;
@@ -128,12 +130,43 @@ static md_status shapes(md_cli *cli) {
   return MD_OK;
 }
 
+static md_status mini(md_cli *cli) {
+  static const char *const sizes[] = {"36", "64", "96", NULL};
+  static const int pixels[] = {36, 64, 96};
+  md_mini_options o = {.folder = md_cli_get(cli, "output")};
+  int split = md_cli_choice(cli, "split", md_mini_splits, MD_MINI_TRAIN);
+  int size = md_cli_choice(cli, "size", sizes, 0);
+  int64_t seed = 0;
+  if (split < 0 || size < 0) return MD_ERR_USAGE;
+  int64_t videos = md_mini_usual((md_mini_split)split);
+  if (!md_cli_args(cli, 1, 1, "mini takes options only") ||
+      !md_cli_int(cli, "videos", 1, 100000, &videos) ||
+      !md_cli_int(cli, "start", 0, 1000000000, &o.first) ||
+      !md_cli_int(cli, "seed", 0, INT64_MAX, &seed))
+    return MD_ERR_USAGE;
+  if (!o.folder) {
+    md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset mini: no folder to write videos to");
+    md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
+    return MD_ERR_USAGE;
+  }
+  o.split = (md_mini_split)split;
+  o.videos = (int)videos;
+  o.size = pixels[size];
+  o.seed = (uint64_t)seed;
+  if (!md_mini_make(&o, cli->diags)) return md_diags_status(cli->diags);
+  if (!cli->quiet)
+    printf("wrote %d videos of %dx%d, %d frames each, and %s.csv with their motions to %s\n",
+           o.videos, o.size, o.size, MD_MINI_FRAMES, md_mini_splits[split], o.folder);
+  return MD_OK;
+}
+
 static md_status run(md_cli *cli) {
   const char *verb = cli->num_args > 0 ? cli->arg[0] : "";
   if (strcmp(verb, "check") == 0) return check(cli);
   if (strcmp(verb, "shapes") == 0) return shapes(cli);
+  if (strcmp(verb, "mini") == 0) return mini(cli);
   char clean[80];
-  md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset: takes check or shapes, not '%s'",
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset: takes check, shapes or mini, not '%s'",
            md_clean(verb, clean, sizeof clean));
   md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
   return MD_ERR_USAGE;
@@ -141,12 +174,14 @@ static md_status run(md_cli *cli) {
 
 static const char *const examples[] = {
     "modistc dataset check videos", "modistc dataset check train.csv --full-decode",
-    "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4", NULL};
+    "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4",
+    "modistc dataset mini -o mini --split=test", NULL};
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
     .usage =
-        "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]",
+        "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]"
+        " | mini -o DIR [--split=NAME --videos=N --size=N --seed=K --start=K]",
     .doc = "check the videos of a data set, or make a small one",
     .examples = examples,
     .options = dataset_options,
