@@ -164,7 +164,8 @@ typedef struct md_sample_rule {
   md_crop_rule crop;
   double flip;  // probability
   md_augment_rule augment;
-  int short_side;  // of decoded visual frames; 0: size * 10/7, so 320 for 224
+  int short_side;        // of decoded visual frames; 0: size * 10/7, so 320 for 224
+  const double *starts;  // [MD_NUM_SLOTS], in place of drawn ones; NULL: drawn
 } md_sample_rule;
 uint64_t md_sample_key(uint64_t seed, int64_t epoch, int64_t video, int attempt);
 // starts[s] in frames of the 30 fps base.
