@@ -179,9 +179,8 @@ static const char *const examples[] = {
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
-    .usage =
-        "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]"
-        " | mini -o DIR [--split=NAME --videos=N --size=N --seed=K --start=K]",
+    .usage = "check PATH [--full-decode] | shapes -o DIR [--videos=N --size=N --seconds=T --seed=K]"
+             " | mini -o DIR [--split=NAME --videos=N --size=N --seed=K --start=K]",
     .doc = "check the videos of a data set, or make a small one",
     .examples = examples,
     .options = dataset_options,

@@ -6,12 +6,14 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
-#define FEATURE_OPTIONS                                                             \
-  {"clips", 0, "N", "clips of a video, whose features are averaged (3)"},           \
-      {"to-end", 0, NULL, "the last clip ends with the video, in place of starts "  \
-                          "at i/N of what is left"},                                \
-      {"prefix", 0, "DIR", "folder in front of a list's paths"},                    \
+#define FEATURE_OPTIONS                                                   \
+  {"clips", 0, "N", "clips of a video, whose features are averaged (3)"}, \
+      {"to-end", 0, NULL,                                                 \
+       "the last clip ends with the video, in place of starts "           \
+       "at i/N of what is left"},                                         \
+      {"prefix", 0, "DIR", "folder in front of a list's paths"},          \
       {"threads", 0, "N", "compute threads (all cores)"}, MD_CPU_OPTIONS
 
 static bool read_options(md_cli *cli, md_features_options *o) {
@@ -28,10 +30,17 @@ static bool read_options(md_cli *cli, md_features_options *o) {
   return true;
 }
 
+static md_checkpoint *open_weights(md_cli *cli, const char *path) {
+  md_checkpoint *c = md_checkpoint_open(path, cli->diags);
+  if (!c && access(path, F_OK) != 0)
+    md_hint(cli->diags, "'modistc train' writes weights.safetensors to run.dir");
+  return c;
+}
+
 static md_features *compute(md_cli *cli, const char *weights, const char *videos,
                             const md_features_options *o) {
   md_dataset_options set = {.path = videos, .prefix = md_cli_get(cli, "prefix")};
-  md_checkpoint *c = md_checkpoint_open(weights, cli->diags);
+  md_checkpoint *c = open_weights(cli, weights);
   md_dataset *data = c ? md_dataset_open(&set, cli->diags) : NULL;
   md_features *f = data ? md_features_compute(c, data, o, cli->diags) : NULL;
   md_dataset_destroy(data);
@@ -66,7 +75,9 @@ static md_status features(md_cli *cli) {
 }
 
 static const md_option features_options[] = {
-    {"output", 'o', "DIR", "where features.npy and features.csv are written"}, FEATURE_OPTIONS, {0}};
+    {"output", 'o', "DIR", "where features.npy and features.csv are written"},
+    FEATURE_OPTIONS,
+    {0}};
 static const char *const features_examples[] = {
     "modistc features runs/mini_modist/weights.safetensors mini/train.csv -o train_features", NULL};
 const md_command md_cmd_features = {.name = "features",
@@ -81,7 +92,7 @@ const md_command md_cmd_features = {.name = "features",
 
 static md_status export(md_cli *cli) {
   if (!md_cli_args(cli, 1, 1, "takes a file of weights") || !output_named(cli)) return MD_ERR_USAGE;
-  md_checkpoint *c = md_checkpoint_open(cli->arg[0], cli->diags);
+  md_checkpoint *c = open_weights(cli, cli->arg[0]);
   const char *path = md_cli_get(cli, "output");
   bool ok = c && md_visual_export(c, path, cli->diags);
   md_checkpoint_close(c);

@@ -121,7 +121,9 @@ bool md_npy_shape(const char *path, md_spec *s, md_diags *d) {
   size_t start = split(file, bytes, &text);
   bool ok = start && parse_header(text, &h);
   int type = 0;
-  while (ok && type < MD_NUM_DTYPES && strcmp(h.descr, descriptions[type]) != 0) type++;
+  while (ok && type < MD_NUM_DTYPES &&
+         (!descriptions[type] || strcmp(h.descr, descriptions[type]) != 0))
+    type++;
   int64_t need = ok && type < MD_NUM_DTYPES ? md_element_bytes((md_dtype)type) : 0;
   for (int i = 0; ok && i < h.rank; i++) ok = md_mul_size(need, h.dim[i], &need);
   if (!ok || type == MD_NUM_DTYPES || need != (int64_t)(bytes - start)) {

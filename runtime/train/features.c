@@ -40,8 +40,7 @@ static bool flush(Reader *r) {
   bool found = md_engine_result(r->net->engine, "features", r->result, AT_ONCE * width);
   MD_ASSERT(found, "a features graph without features");
   for (int i = 0; i < r->num_waiting; i++)
-    for (int64_t j = 0; j < width; j++)
-      r->sum[r->owner[i] * width + j] += r->result[i * width + j];
+    for (int64_t j = 0; j < width; j++) r->sum[r->owner[i] * width + j] += r->result[i * width + j];
   r->num_waiting = 0;
   return true;
 }
@@ -64,8 +63,8 @@ static bool add_clip(Reader *r, const char *path, const md_timeline *t, int i, m
                                     .size = (int)r->net->step.clip.size},
                          .crop = {.centered = true},
                          .starts = starts};
-  md_sample_out out = {.clip = {[MD_VQ] = r->input + r->num_waiting * r->clip_bytes,
-                                [MD_VK] = r->spare}};
+  md_sample_out out = {
+      .clip = {[MD_VQ] = r->input + r->num_waiting * r->clip_bytes, [MD_VK] = r->spare}};
   if (!md_gather_sample(r->gather, path, t, &rule, 0, &limits, &out, why)) return false;
   r->owner[r->num_waiting++] = r->f->num;
   return true;
@@ -234,17 +233,20 @@ static bool parse_line(char *line, md_features *f, int64_t row) {
 static bool parse_list(char *csv, const char *path, md_features *f, int64_t rows, md_diags *d) {
   char *next = NULL, *line = strtok_r(csv, "\n", &next);
   bool ok = line && strcmp(line, "path,label,row") == 0;
-  int at = 1;
-  for (int64_t i = 0; ok && (line = strtok_r(NULL, "\n", &next)) != NULL; i++, at++)
+  int at = ok ? 2 : 1;
+  for (int64_t i = 0; ok && (line = strtok_r(NULL, "\n", &next)) != NULL; i++) {
     ok = i < rows && parse_line(line, f, i);
-  if (!ok) {
-    md_error(d, E0880, (md_place){.file = path, .line = at}, "is not a line path,label,row of "
-             "row %d among %lld rows", at - 1, (long long)rows);
+    at += ok;
+  }
+  if (at == 1) {
+    ok = md_error(d, E0880, (md_place){.file = path, .line = 1}, "is not path,label,row");
+  } else if (!ok) {
+    md_error(d, E0880, (md_place){.file = path, .line = at},
+             "is not a line path,label,row for row %d of %lld", at - 2, (long long)rows);
   } else if (f->num != rows) {
     ok = md_error(d, E0880, MD_IN_FILE(path), "names %lld videos, but features.npy has %lld rows",
                   (long long)f->num, (long long)rows);
   }
-  if (!ok) md_hint(d, "'modistc features WEIGHTS VIDEOS -o FOLDER' writes both files");
   return ok;
 }
 
@@ -272,6 +274,7 @@ md_features *md_features_load(const char *folder, md_diags *d) {
   }
   md_arena_destroy(a);
   if (ok) return f;
+  md_hint(d, "'modistc features WEIGHTS VIDEOS -o FOLDER' writes features.npy and features.csv");
   md_features_destroy(f);
   return NULL;
 }

@@ -15,7 +15,8 @@ enum { POINTS = 120, PANEL_W = 300, PANEL_H = 190, LEFT = 44, TOP = 40, GAP = 26
 enum { LOSS, CHANCE = 1 + MD_NUM_TERMS, NUM_CURVES };  // loss, its terms, what guessing gives
 #define MAX_LOG ((int64_t)1 << 32)
 // Told apart by people who see few colours (Okabe and Ito).
-static const char *const colors[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"};
+static const char *const colors[] = {"#0072b2", "#d55e00", "#009e73",
+                                     "#cc79a7", "#e69f00", "#56b4e9"};
 
 typedef struct Run {
   const char *name;
@@ -32,16 +33,15 @@ static const char *key_of(int curve, char buf[32]) {
 
 static bool read_line(Run *r, const char *path, int line, char *text, md_diags *d) {
   md_arena *a = md_arena_create();
-  const md_tree *t = md_json_read(path, text, strlen(text), E0885, a, d);
+  const md_tree *t = md_json_read(path, text, strlen(text), E0885, a, NULL);
   double row[NUM_CURVES];
   char buf[32];
   for (int i = 0; i < NUM_CURVES; i++)
     if (!md_tree_float(md_tree_get(t, key_of(i, buf)), &row[i])) row[i] = NAN;
   md_arena_destroy(a);
-  if (!t) return false;
   if (isnan(row[LOSS]))
-    return md_error(d, E0885, (md_place){.file = path, .line = line}, "is not a step of a run: "
-                    "there is no number 'loss'");
+    return md_error(d, E0885, (md_place){.file = path, .line = line},
+                    "is not a step of a run, which is a JSON object with a number 'loss'");
   if (r->num == r->cap) {
     r->cap = r->cap ? 2 * r->cap : 256;
     r->row = realloc(r->row, (size_t)r->cap * sizeof *r->row);
@@ -57,14 +57,17 @@ static bool read_run(Run *r, const char *dir, md_arena *a, md_diags *d) {
   const char *path = md_format(a, "%s/log.jsonl", dir);
   char *text, *next = NULL;
   size_t len;
-  if (!md_file_read(path, MAX_LOG, E0885, d, &text, &len)) return false;
-  bool ok = true;
+  bool ok = md_file_read(path, MAX_LOG, E0885, d, &text, &len);
+  if (!ok) {
+    md_hint(d, "name the folder of a run: 'modistc train' writes log.jsonl to run.dir");
+    return false;
+  }
   int line = 1;
   for (char *p = strtok_r(text, "\n", &next); ok && p; p = strtok_r(NULL, "\n", &next))
     ok = read_line(r, path, line++, p, d);
   free(text);
-  if (ok && !r->num) ok = md_error(d, E0885, MD_IN_FILE(path), "holds no steps");
-  return ok;
+  if (!ok) md_hint(d, "remove the line, if only the log was damaged");
+  return ok && (r->num || md_error(d, E0885, MD_IN_FILE(path), "holds no steps"));
 }
 
 static bool has_curve(const Run *r, int num, int curve) {
@@ -109,12 +112,13 @@ static void put_panel(md_text *to, const Run *r, int num, int curve) {
   }
   top = fmax(ceil(top), 1);
   char buf[32];
-  md_put(to, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\" stroke=\"#bbb\"/>\n", PANEL_W, PANEL_H);
+  md_put(to, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\" stroke=\"#bbb\"/>\n", PANEL_W,
+         PANEL_H);
   md_put(to, "<text x=\"0\" y=\"-7\" font-weight=\"bold\">%s</text>\n", key_of(curve, buf));
   md_put(to, "<text x=\"-6\" y=\"10\" text-anchor=\"end\">%g</text>", top);
   md_put(to, "<text x=\"-6\" y=\"%d\" text-anchor=\"end\">0</text>", PANEL_H);
-  md_put(to, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">step %.0f</text>\n", PANEL_W, PANEL_H + 14,
-         steps);
+  md_put(to, "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">step %.0f</text>\n", PANEL_W,
+         PANEL_H + 14, steps);
   for (int i = 0; i < num; i++) {
     char style[120];
     const char *color = colors[i % MD_COUNT(colors)];
@@ -132,8 +136,11 @@ static void put_picture(md_text *to, const Run *r, int num) {
     if (has_curve(r, num, c)) curves[panels++] = c;
   int rows = (panels + PER_ROW - 1) / PER_ROW, columns = MD_MIN(panels, PER_ROW);
   int w = columns * (PANEL_W + LEFT) + GAP, h = TOP + rows * (PANEL_H + TOP) + 18 * num;
-  md_put(to, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\""
-         " font-size=\"11\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fafafa\"/>\n", w, h, w, h);
+  md_put(
+      to,
+      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\""
+      " font-size=\"11\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fafafa\"/>\n",
+      w, h, w, h);
   for (int i = 0; i < panels; i++) {
     md_put(to, "<g transform=\"translate(%d %d)\">\n", LEFT + i % PER_ROW * (PANEL_W + LEFT),
            TOP + i / PER_ROW * (PANEL_H + TOP));
@@ -142,8 +149,8 @@ static void put_picture(md_text *to, const Run *r, int num) {
   }
   for (int i = 0; i < num; i++) {
     int y = TOP + rows * (PANEL_H + TOP) + 18 * i;
-    md_put(to, "<path d=\"M%d %dh24\" stroke=\"%s\" stroke-width=\"3\"/><text x=\"%d\" y=\"%d\">", LEFT,
-           y - 4, colors[i % MD_COUNT(colors)], LEFT + 32, y);
+    md_put(to, "<path d=\"M%d %dh24\" stroke=\"%s\" stroke-width=\"3\"/><text x=\"%d\" y=\"%d\">",
+           LEFT, y - 4, colors[i % MD_COUNT(colors)], LEFT + 32, y);
     put_escaped(to, r[i].name);
     md_put(to, "%s</text>\n", i ? "" : " (dotted: the loss of guessing)");
   }

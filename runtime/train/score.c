@@ -30,8 +30,10 @@ double md_score_error(const md_score *s) {
 static bool check_rows(const md_features *f, const char *what, md_diags *d) {
   for (int64_t i = 0; i < f->num; i++) {
     if (f->label[i] < 0 || f->label[i] >= MAX_CLASSES) {
-      md_error(d, E0882, MD_IN_FILE(f->path[i]), "video of the %s set has label %d, but labels lie "
-               "in 0 to %d", what, f->label[i], MAX_CLASSES - 1);
+      md_error(d, E0882, MD_IN_FILE(f->path[i]),
+               "video of the %s set has label %d, but labels lie "
+               "in 0 to %d",
+               what, f->label[i], MAX_CLASSES - 1);
       md_hint(d, "a list of videos has a line 'path label' for each");
       return false;
     }
@@ -46,7 +48,8 @@ static bool check_rows(const md_features *f, const char *what, md_diags *d) {
 int md_score_classes(const md_features *train, const md_features *test, md_diags *d) {
   if (!check_rows(train, "training", d) || !check_rows(test, "test", d)) return 0;
   if (train->width != test->width)
-    return md_error(d, E0883, MD_NOWHERE, "training features have %lld numbers a video, but those to "
+    return md_error(d, E0883, MD_NOWHERE,
+                    "training features have %lld numbers a video, but those to "
                     "test %lld: they come from different networks",
                     (long long)train->width, (long long)test->width);
   int32_t lo = train->label[0], hi = lo;
@@ -55,8 +58,10 @@ int md_score_classes(const md_features *train, const md_features *test, md_diags
     hi = MD_MAX(hi, train->label[i]);
   }
   if (lo == hi)
-    return md_error(d, E0883, MD_NOWHERE, "all %lld training videos have label %d, so there is "
-                    "nothing to tell apart", (long long)train->num, lo);
+    return md_error(d, E0883, MD_NOWHERE,
+                    "all %lld training videos have label %d, so there is "
+                    "nothing to tell apart",
+                    (long long)train->num, lo);
   for (int64_t i = 0; i < test->num; i++) hi = MD_MAX(hi, test->label[i]);
   return hi + 1;
 }

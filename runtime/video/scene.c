@@ -173,8 +173,8 @@ void md_scene_frame(const md_scene *s, int t, int size, uint8_t *to) {
       int64_t at = ((int64_t)t * size + y) * size + x;
       uint64_t bits = md_hash_at(s->noise_key, (uint64_t)at);  // one hash picks three noises
       for (int c = 0; c < 3; c++, bits >>= 12) {
-        double value = m * (double)s->skin[sv][su][c] + (1 - m) * rgb[c] +
-                       (double)s->noise[bits % NOISES];
+        double value =
+            m * (double)s->skin[sv][su][c] + (1 - m) * rgb[c] + (double)s->noise[bits % NOISES];
         to[3 * ((int64_t)y * size + x) + c] = (uint8_t)(255 * clamp01(value) + 0.5);
       }
     }
