@@ -58,7 +58,7 @@ typedef struct md_net_options {
   bool zero_init;         // gamma of the last norm of a block starts at 0
   md_params *params;      // collects learnable states; NULL: not wanted
   const char *init_from;  // states start as copies of this prefix's, e.g. "v" for the key network
-  bool hash_init;         // uniform He, as the golden sets use
+  bool hash_init;         // uniform by fan-in, as the golden sets use
   md_val *stage;          // six values when not NULL: stem, res2..res5, pooled
 } md_net_options;
 
@@ -108,8 +108,9 @@ typedef struct md_step {
   md_optimizer opt;
   double momentum, weight_decay, beta1, beta2, adam_eps;
   bool nesterov, decay_1d;
-  int64_t classes;                         // supervised
-  bool raw_inputs, hash_init, track_keys;  // golden sets: f32 clips, uniform He, statistics of keys
+  int64_t classes;  // supervised
+  bool raw_inputs, hash_init,
+      track_keys;  // golden sets: f32 clips, uniform init, statistics of keys
 } md_step;
 
 md_step md_step_defaults(void);

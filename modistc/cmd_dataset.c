@@ -8,7 +8,8 @@
 
 static const md_option dataset_options[] = {
     {"prefix", 0, "DIR", "folder in front of a list's paths"},
-    {"output", 'o', "PATH", "index: the csv; flow: folder of the maps; shapes: of the videos"},
+    {"output", 'o', "PATH",
+     "index: the csv; flow: folder of the maps; shapes, mini: of the videos"},
     {"workers", 'j', "N", "videos looked at in parallel (all cores)"},
     {"format", 0, "FORM", "check, stat: table (default), json or csv"},
     {"full-decode", 0, NULL, "check: decode every frame, not only the first"},
@@ -20,10 +21,12 @@ static const md_option dataset_options[] = {
     {"short-side", 0, "N", "flow: size of the maps; smaller videos stay as they are (128)"},
     {"sobel-scale", 0, "X", "flow: of the sums of an edge (0.125; OpenCV's: 1)"},
     {"clamp", 0, "X", "flow: largest value of a map (edge: 10; flow: 20 pixels)"},
-    {"videos", 0, "N", "shapes: how many (12)"},
-    {"size", 0, "N", "shapes: width and height in pixels, even (96)"},
+    {"videos", 0, "N", "how many (shapes: 12; mini: 480 to train, 240 to tune or test)"},
+    {"size", 0, "N", "width and height in pixels (shapes: even, 96; mini: 36, 64 or 96, 36)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},
-    {"seed", 0, "K", "shapes: of what is drawn (0)"},
+    {"seed", 0, "K", "shapes, mini: of what is drawn (0)"},
+    {"split", 0, "NAME", "mini: train, tune or test; no two of them share a video (train)"},
+    {"start", 0, "K", "mini: number of the first video (0)"},
     {0}};
 
 static const md_option_rule dataset_rules[] = {
@@ -31,10 +34,12 @@ static const md_option_rule dataset_rules[] = {
     {"!:check", "full-decode quarantine", "only check judges videos", NULL},
     {"!:index", "no-hash", "only index keeps digests", NULL},
     {"!:stat", "span", "only stat asks for clips", NULL},
-    {":index|flow|shapes", "format", "only check and stat have other forms", NULL},
+    {":index|flow|shapes|mini", "format", "only check and stat have other forms", NULL},
     {"!:flow", "kind lag short-side sobel-scale clamp", "only flow makes motion maps", NULL},
-    {"!:shapes", "videos size seconds seed", "only shapes makes videos", NULL},
-    {":shapes", "prefix workers", "shapes reads no videos", NULL},
+    {"!:shapes|mini", "videos size seed", "only shapes and mini make videos", NULL},
+    {"!:shapes", "seconds", "only shapes lets the length be chosen", NULL},
+    {"!:mini", "split start", "only mini makes splits", NULL},
+    {":shapes|mini", "prefix workers", "it reads no videos", NULL},
     {0}};
 
 static md_status shapes(md_cli *cli) {
@@ -65,14 +70,41 @@ static md_status shapes(md_cli *cli) {
   return MD_OK;
 }
 
+static md_status mini(md_cli *cli) {
+  static const char *const sizes[] = {"36", "64", "96", NULL};
+  static const int pixels[] = {36, 64, 96};
+  md_mini_options o = {.folder = md_cli_get(cli, "output")};
+  int split = md_cli_choice(cli, "split", md_mini_splits, MD_MINI_TRAIN);
+  int size = md_cli_choice(cli, "size", sizes, 0);
+  int64_t seed = 0;
+  if (split < 0 || size < 0) return MD_ERR_USAGE;
+  int64_t videos = md_mini_usual((md_mini_split)split);
+  if (!md_cli_args(cli, 1, 1, "mini takes options only") ||
+      !md_cli_int(cli, "videos", 1, 100000, &videos) ||
+      !md_cli_int(cli, "start", 0, 1000000000, &o.first) ||
+      !md_cli_int(cli, "seed", 0, INT64_MAX, &seed))
+    return MD_ERR_USAGE;
+  if (!o.folder) {
+    md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset mini: no folder to write videos to");
+    md_hint(cli->diags, "usage: modistc dataset %s", cli->command->usage);
+    return MD_ERR_USAGE;
+  }
+  o.split = (md_mini_split)split;
+  o.videos = (int)videos;
+  o.size = pixels[size];
+  o.seed = (uint64_t)seed;
+  if (!md_mini_make(&o, cli->diags)) return md_diags_status(cli->diags);
+  if (!cli->quiet)
+    printf("wrote %d videos of %dx%d, %d frames each, and %s.csv with their motions to %s\n",
+           o.videos, o.size, o.size, MD_MINI_FRAMES, md_mini_splits[split], o.folder);
+  return MD_OK;
+}
+
 static const struct {
   const char *name;
   md_status (*run)(md_cli *cli);
-} verbs[] = {{"check", md_dataset_check},
-             {"index", md_dataset_index},
-             {"stat", md_dataset_stat},
-             {"flow", md_dataset_flow},
-             {"shapes", shapes}};
+} verbs[] = {{"check", md_dataset_check}, {"index", md_dataset_index}, {"stat", md_dataset_stat},
+             {"flow", md_dataset_flow},   {"shapes", shapes},          {"mini", mini}};
 
 static md_status run(md_cli *cli) {
   const char *verb = cli->num_args > 0 ? cli->arg[0] : "", *names[MD_COUNT(verbs)];
@@ -100,11 +132,12 @@ static const char *const examples[] = {
     "modistc dataset stat videos.csv",
     "modistc dataset flow videos -o maps --kind=edge -j 2",
     "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4",
+    "modistc dataset mini -o mini --split=test",
     NULL};
 const md_command md_cmd_dataset = {
     .name = "dataset",
     .group = "Train",
-    .usage = "check|index|stat|flow VIDEOS [options] | shapes -o DIR [options]",
+    .usage = "check|index|stat|flow VIDEOS [options] | shapes|mini -o DIR [options]",
     .doc = "check, list and sum up videos, compute their motion maps, or make a few",
     .examples = examples,
     .options = dataset_options,

@@ -53,5 +53,12 @@ shown modistc train -c $config "data.train=$videos" "run.dir=$out/run" epochs=10
   run.log_every=5
 
 echo
+echo "== 6. what it left: curves of the losses, and the visual network alone"
+shown modistc plot "$out/run" -o "$out/losses.svg"
+shown modistc export "$out/run/weights.safetensors" -o "$out/visual.safetensors"
+
+echo
 echo "Weights, log and settings are in $out/run. The same on your own folder:"
 echo "  build/bin/modistc train -c $config data.train=FOLDER run.dir=runs/mine epochs=40"
+echo "Does it learn what moves how? MoDist against RGB-only, several minutes (docs/mini.md):"
+echo "  sh tools/mini.sh build/mini"

@@ -207,6 +207,8 @@ bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size
 // --- npy.c: NumPy's file of one array ------------------------------------------------------------
 // bf16 is read from and written as f32, bool as b1. The file must have the type and shape of `s`.
 bool md_npy_read(const char *path, const md_spec *s, void *to, md_diags *d);
+// Type and shape of what a file holds; `name` and the rest of *s are zero.
+bool md_npy_shape(const char *path, md_spec *s, md_diags *d);
 bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags *d);
 
 // --- trace.c: Chrome / Perfetto JSON of what ran when --------------------------------------------

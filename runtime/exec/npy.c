@@ -113,6 +113,29 @@ static size_t split(char *file, size_t bytes, char **text) {
   return start + len;
 }
 
+bool md_npy_shape(const char *path, md_spec *s, md_diags *d) {
+  char *file, *text = NULL;
+  size_t bytes;
+  header h;
+  if (!md_file_read(path, MAX_FILE, E0640, d, &file, &bytes)) return false;
+  size_t start = split(file, bytes, &text);
+  bool ok = start && parse_header(text, &h);
+  int type = 0;
+  while (ok && type < MD_NUM_DTYPES &&
+         (!descriptions[type] || strcmp(h.descr, descriptions[type]) != 0))
+    type++;
+  int64_t need = ok && type < MD_NUM_DTYPES ? md_element_bytes((md_dtype)type) : 0;
+  for (int i = 0; ok && i < h.rank; i++) ok = md_mul_size(need, h.dim[i], &need);
+  if (!ok || type == MD_NUM_DTYPES || need != (int64_t)(bytes - start)) {
+    ok = md_error(d, E0640, MD_IN_FILE(path), "not an npy file that can be read here");
+  } else {
+    *s = (md_spec){.dtype = (md_dtype)type, .rank = h.rank, .bytes = need};
+    memcpy(s->dim, h.dim, sizeof s->dim);
+  }
+  free(file);
+  return ok;
+}
+
 bool md_npy_read(const char *path, const md_spec *s, void *to, md_diags *d) {
   char *file, *text = NULL, found[128], want[MD_SPEC_CHARS];
   size_t bytes;

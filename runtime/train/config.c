@@ -487,6 +487,7 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (!s->classes || md_config_given(c, "model.classes"))
     s->classes = md_config_int(c, "model.classes");
   take_bool(c, "model.zero_init", &s->zero_init);
+  take_word(c, "model.init", "uniform", &s->hash_init);
   take_float(c, "loss.tau", &s->tau);
   take_float(c, "loss.w_v", &s->w_v);
   take_float(c, "loss.w_m", &s->w_m);

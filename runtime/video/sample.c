@@ -5,6 +5,7 @@
 #include "runtime/video/video.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 // Counters of one slot; slots follow one another.
 enum { AT_START, AT_FLIP, AT_CROP, DRAWS_A_SLOT = AT_CROP + MD_CROP_DRAWS };
@@ -46,6 +47,10 @@ uint64_t md_sample_key(uint64_t seed, int64_t epoch, int64_t video, int attempt)
 
 void md_sample_starts(const md_sample_rule *r, uint64_t key, const md_timeline *t,
                       double starts[MD_NUM_SLOTS]) {
+  if (r->starts) {
+    memcpy(starts, r->starts, MD_NUM_SLOTS * sizeof *starts);
+    return;
+  }
   int visual = r->visual.frames * r->visual.stride, motion = r->motion.frames * r->motion.stride;
   if (r->in_sync) visual = motion = MD_MAX(visual, motion);
   double length = md_timeline_length(t);

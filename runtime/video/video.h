@@ -175,7 +175,8 @@ typedef struct md_sample_rule {
   md_crop_rule crop;
   double flip;  // probability
   md_augment_rule augment;
-  int short_side;  // of decoded visual frames; 0: size * 10/7, so 320 for 224
+  int short_side;        // of decoded visual frames; 0: size * 10/7, so 320 for 224
+  const double *starts;  // [MD_NUM_SLOTS], in place of drawn ones; NULL: drawn
 } md_sample_rule;
 uint64_t md_sample_key(uint64_t seed, int64_t epoch, int64_t video, int attempt);
 // starts[s] in frames of the 30 fps base.
@@ -356,7 +357,24 @@ md_encoder *md_encoder_open(const char *path, int w, int h, int fps,
 bool md_encoder_frame(md_encoder *e, const uint8_t *rgb);  // false: reported once
 bool md_encoder_close(md_encoder *e);  // frees e; false: reported, nothing left behind
 
-// --- shapes.c: a set of small videos with eight kinds of motion, and videos.csv with their labels
+// --- scene.c: a shape that moves over a ground in one of eight ways (spec 12)
+enum { MD_SCENE_MOTIONS = 8 };
+typedef struct md_scene md_scene;
+// All that chance decides follows from (stream, number, seed). motion: 0 .. MD_SCENE_MOTIONS - 1.
+md_scene *md_scene_create(const char *stream, int64_t number, uint64_t seed, int motion,
+                          int frames);
+void md_scene_destroy(md_scene *s);
+void md_scene_frame(const md_scene *s, int t, int size, uint8_t *rgb);  // [size,size,3]
+
+// --- shapes.c: sets of small videos, with a csv of their motions
+typedef struct md_scene_set {
+  const char *folder, *stem, *list;  // <folder>/<stem>_0000.mp4, ..., <folder>/<list>
+  const char *name;                  // stream of what is drawn
+  int64_t first;                     // number of the first video; its motion is number % 8
+  int videos, size, frames;
+  uint64_t seed;
+} md_scene_set;
+bool md_scene_set_make(const md_scene_set *o, md_diags *d);
 typedef struct md_shapes_options {
   const char *folder;
   int videos, size;
@@ -364,5 +382,25 @@ typedef struct md_shapes_options {
   uint64_t seed;
 } md_shapes_options;
 bool md_shapes_make(const md_shapes_options *o, md_diags *d);
+
+// --- mini.c: the data of the miniature experiment (spec 9.1)
+enum { MD_MINI_FRAMES = 64 };
+typedef enum md_mini_split {
+  MD_MINI_TRAIN,
+  MD_MINI_TUNE,
+  MD_MINI_TEST,
+  MD_MINI_SPLITS
+} md_mini_split;
+extern const char *const md_mini_splits[];  // names, NULL-terminated
+typedef struct md_mini_options {
+  const char *folder;
+  md_mini_split split;
+  int64_t first;  // number of the first video
+  int videos, size;
+  uint64_t seed;
+} md_mini_options;
+int md_mini_usual(md_mini_split split);  // videos of the experiment
+// Writes the videos and <folder>/<split>.csv.
+bool md_mini_make(const md_mini_options *o, md_diags *d);
 
 #endif

@@ -1,0 +1,280 @@
+// SPDX-License-Identifier: Apache-2.0
+// Features of videos: clips at equal distances through the visual network, their mean, a row a video.
+// With running statistics a clip's features do not depend on the clips beside it.
+#include "runtime/train/probe.h"
+
+#include "base/file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { AT_ONCE = 8, USUAL_CLIPS = 3 };
+#define MAX_CSV ((int64_t)1 << 30)
+
+typedef struct Reader {
+  md_visual *net;
+  md_gather *gather;
+  md_features *f;
+  double *sum;     // [num,width]
+  double *result;  // [AT_ONCE,width]
+  uint8_t *input, *spare;
+  int64_t clip_bytes, owner[AT_ONCE];  // row that a waiting clip belongs to
+  int num_waiting, clips;
+  bool to_end;
+  md_diags *diags;
+} Reader;
+
+static void *zeroed(int64_t num, size_t size) {
+  void *p = calloc((size_t)num + 1, size);
+  MD_ASSERT(p, "no memory for features");
+  return p;
+}
+
+static bool flush(Reader *r) {
+  int64_t width = r->f->width;
+  if (!r->num_waiting) return true;
+  if (!md_engine_step(r->net->engine, r->diags)) return false;
+  bool found = md_engine_result(r->net->engine, "features", r->result, AT_ONCE * width);
+  MD_ASSERT(found, "a features graph without features");
+  for (int i = 0; i < r->num_waiting; i++)
+    for (int64_t j = 0; j < width; j++) r->sum[r->owner[i] * width + j] += r->result[i * width + j];
+  r->num_waiting = 0;
+  return true;
+}
+
+static double start_of(const Reader *r, const md_timeline *t, int i) {
+  double length = md_timeline_length(t);
+  double frames = (double)r->net->step.clip.frames, stride = r->net->stride;
+  if (!r->to_end) return MD_MAX(length - frames * stride, 0) * i / r->clips;
+  double room = MD_MAX(length - ((frames - 1) * stride + 1), 0);
+  return r->clips > 1 ? room * i / (r->clips - 1) : room / 2;
+}
+
+// The clip joins those that wait to go through the network. Only a failure of ours ends everything.
+static bool add_clip(Reader *r, const char *path, const md_timeline *t, int i, md_fault *why) {
+  md_video_limits limits = {0};
+  double start = start_of(r, t, i);
+  double starts[MD_NUM_SLOTS] = {start, start, start, start};
+  md_sample_rule rule = {.visual = {.frames = (int)r->net->step.clip.frames,
+                                    .stride = r->net->stride,
+                                    .size = (int)r->net->step.clip.size},
+                         .crop = {.centered = true},
+                         .starts = starts};
+  md_sample_out out = {
+      .clip = {[MD_VQ] = r->input + r->num_waiting * r->clip_bytes, [MD_VK] = r->spare}};
+  if (!md_gather_sample(r->gather, path, t, &rule, 0, &limits, &out, why)) return false;
+  r->owner[r->num_waiting++] = r->f->num;
+  return true;
+}
+
+static void leave_out(Reader *r, const char *path, const md_fault *why) {
+  md_warning(r->diags, MD_IN_FILE(path), "is left out: %s", why->text);
+  for (int i = 0; i < r->num_waiting; i++)  // clips of it that were fine
+    if (r->owner[i] == r->f->num) {
+      r->num_waiting = i;
+      break;
+    }
+  memset(r->sum + r->f->num * r->f->width, 0, (size_t)r->f->width * sizeof *r->sum);
+}
+
+static bool add_video(Reader *r, const md_data_item *item) {
+  md_video_limits limits = {0};
+  md_fault why = {0};
+  md_timeline *t = md_timeline_read(item->path, &limits, &why);
+  bool ok = true, is_read = t != NULL;
+  for (int i = 0; ok && is_read && i < r->clips; i++) {
+    if (r->num_waiting == AT_ONCE) ok = flush(r);
+    is_read = ok && add_clip(r, item->path, t, i, &why);
+  }
+  md_timeline_destroy(t);
+  if (!ok) return false;
+  if (!is_read) return leave_out(r, item->path, &why), true;
+  r->f->label[r->f->num] = item->label;
+  r->f->path[r->f->num++] = strdup(item->path);
+  return true;
+}
+
+static bool read_all(Reader *r, const md_dataset *data) {
+  md_type type;
+  r->input = md_engine_input(r->net->engine, "clip", &type);
+  uint8_t *flip = md_engine_input(r->net->engine, "clip_flip", NULL);
+  MD_ASSERT(r->input && flip, "a features graph without its inputs");
+  memset(flip, 0, AT_ONCE);
+  r->clip_bytes = md_type_bytes(&type) / AT_ONCE;
+  r->spare = zeroed(r->clip_bytes, 1);
+  bool ok = true;
+  for (int i = 0; ok && i < data->num_items; i++) ok = add_video(r, &data->items[i]);
+  ok = ok && flush(r);
+  if (ok && !r->f->num) {
+    ok = md_error(r->diags, E0881, MD_NOWHERE, "none of %d videos could be read", data->num_items);
+    md_hint(r->diags, "'modistc dataset check' says what is wrong with each");
+  }
+  for (int64_t i = 0; ok && i < r->f->num * r->f->width; i++)
+    r->f->x[i] = (float)(r->sum[i] / r->clips);
+  free(r->spare);
+  return ok;
+}
+
+static md_features *features_create(int64_t rows, int64_t width) {
+  md_features *f = zeroed(1, sizeof *f);
+  f->width = width;
+  f->x = zeroed(rows * width, sizeof *f->x);
+  f->label = zeroed(rows, sizeof *f->label);
+  f->path = zeroed(rows, sizeof *f->path);
+  return f;
+}
+
+md_features *md_features_compute(const md_checkpoint *c, const md_dataset *data,
+                                 const md_features_options *o, md_diags *d) {
+  md_visual *net = md_visual_create(c, &o->engine, AT_ONCE, d);
+  if (!net) return NULL;
+  int64_t width = md_net_features(&net->step.visual);
+  Reader r = {.net = net,
+              .gather = md_gather_create(),
+              .f = features_create(data->num_items, width),
+              .sum = zeroed(data->num_items * width, sizeof(double)),
+              .result = zeroed(AT_ONCE * width, sizeof(double)),
+              .clips = o->clips ? o->clips : USUAL_CLIPS,
+              .to_end = o->to_end,
+              .diags = d};
+  bool ok = read_all(&r, data);
+  md_gather_destroy(r.gather);
+  free(r.sum);
+  free(r.result);
+  md_visual_destroy(net);
+  if (ok) return r.f;
+  md_features_destroy(r.f);
+  return NULL;
+}
+
+void md_features_destroy(md_features *f) {
+  if (!f) return;
+  for (int64_t i = 0; i < f->num; i++) free(f->path[i]);
+  free(f->path);
+  free(f->label);
+  free(f->x);
+  free(f);
+}
+
+// --- files
+
+static md_spec spec_of(int64_t num, int64_t width) {
+  return (md_spec){.name = "features",
+                   .dtype = MD_F32,
+                   .rank = 2,
+                   .dim = {num, width},
+                   .bytes = num * width * (int64_t)sizeof(float)};
+}
+
+// In quotes where a reader of csv files needs them; a quote is doubled.
+static void put_path(md_text *csv, const char *path) {
+  if (!strpbrk(path, ",\"\r\n")) {
+    md_put(csv, "%s", path);
+    return;
+  }
+  md_put(csv, "\"");
+  for (; *path; path++) md_put(csv, *path == '"' ? "\"\"" : "%c", *path);
+  md_put(csv, "\"");
+}
+
+bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
+  md_arena *a = md_arena_create();
+  const char *npy = md_format(a, "%s/features.npy", folder);
+  const char *list = md_format(a, "%s/features.csv", folder);
+  md_text csv = {0};
+  md_put(&csv, "path,label,row\n");
+  for (int64_t i = 0; i < f->num; i++) {
+    put_path(&csv, f->path[i]);
+    md_put(&csv, ",%d,%lld\n", f->label[i], (long long)i);
+  }
+  bool ok = true;
+  if (mkdir(folder, 0777) != 0 && errno != EEXIST)
+    ok = md_error(d, E0801, MD_IN_FILE(folder), "the folder cannot be made: %s", strerror(errno));
+  if (ok && (access(npy, F_OK) == 0 || access(list, F_OK) == 0)) {
+    ok = md_error(d, E0884, MD_IN_FILE(folder), "the folder already holds features");
+    md_hint(d, "name another folder, or remove this one");
+  }
+  md_spec spec = spec_of(f->num, f->width);
+  ok = ok && md_npy_write(npy, &spec, f->x, d);
+  if (ok && !md_file_save(list, csv.s, csv.len, d)) {
+    ok = false;
+    unlink(npy);
+  }
+  md_text_free(&csv);
+  md_arena_destroy(a);
+  return ok;
+}
+
+// `path,label,row`: the numbers are taken from the end, so a path may hold anything but a line's end.
+static bool parse_line(char *line, md_features *f, int64_t row) {
+  int64_t label, at;
+  char *last = strrchr(line, ',');
+  if (!last || !md_parse_int(last + 1, &at) || at != row) return false;
+  *last = '\0';
+  last = strrchr(line, ',');
+  if (!last || !md_parse_int(last + 1, &label) || label < -1 || label > INT32_MAX) return false;
+  *last = '\0';
+  char *to = line;
+  if (*line == '"') {
+    for (const char *p = line + 1; *p; p++)
+      if (*p != '"' || *++p == '"') *to++ = *p;
+      else break;
+    *to = '\0';
+  }
+  f->label[row] = (int32_t)label;
+  f->path[row] = strdup(line);
+  f->num = row + 1;
+  return true;
+}
+
+static bool parse_list(char *csv, const char *path, md_features *f, int64_t rows, md_diags *d) {
+  char *next = NULL, *line = strtok_r(csv, "\n", &next);
+  bool ok = line && strcmp(line, "path,label,row") == 0;
+  int at = ok ? 2 : 1;
+  for (int64_t i = 0; ok && (line = strtok_r(NULL, "\n", &next)) != NULL; i++) {
+    ok = i < rows && parse_line(line, f, i);
+    at += ok;
+  }
+  if (at == 1) {
+    ok = md_error(d, E0880, (md_place){.file = path, .line = 1}, "is not path,label,row");
+  } else if (!ok) {
+    md_error(d, E0880, (md_place){.file = path, .line = at},
+             "is not a line path,label,row for row %d of %lld", at - 2, (long long)rows);
+  } else if (f->num != rows) {
+    ok = md_error(d, E0880, MD_IN_FILE(path), "names %lld videos, but features.npy has %lld rows",
+                  (long long)f->num, (long long)rows);
+  }
+  return ok;
+}
+
+md_features *md_features_load(const char *folder, md_diags *d) {
+  md_arena *a = md_arena_create();
+  const char *npy = md_format(a, "%s/features.npy", folder);
+  const char *list = md_format(a, "%s/features.csv", folder);
+  md_features *f = NULL;
+  md_spec spec = {0};
+  char *csv = NULL;
+  size_t len;
+  bool ok = md_npy_shape(npy, &spec, d);
+  if (ok && (spec.rank != 2 || spec.dim[0] < 1 || spec.dim[1] < 1 || spec.dtype != MD_F32)) {
+    char found[MD_SPEC_CHARS];
+    ok = md_error(d, E0880, MD_IN_FILE(npy), "features are f32[videos,width], but this is %s",
+                  md_spec_text(&spec, found));
+  }
+  ok = ok && md_file_read(list, MAX_CSV, E0880, d, &csv, &len);
+  if (ok) {
+    int64_t rows = spec.dim[0];
+    f = features_create(rows, spec.dim[1]);
+    spec = spec_of(rows, f->width);
+    ok = md_npy_read(npy, &spec, f->x, d) && parse_list(csv, list, f, rows, d);
+    free(csv);
+  }
+  md_arena_destroy(a);
+  if (ok) return f;
+  md_hint(d, "'modistc features WEIGHTS VIDEOS -o FOLDER' writes features.npy and features.csv");
+  md_features_destroy(f);
+  return NULL;
+}
