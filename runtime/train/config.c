@@ -389,6 +389,7 @@ static void take_presets(md_config *c) {
   if (!s.augment.color) preset_float(c, "aug.color", 0);
   if (!s.augment.gray) preset_float(c, "aug.gray", 0);
   if (!s.augment.blur) preset_float(c, "aug.blur", 0);
+  if (!*c->value[key_index("data.maps")].text) preset_float(c, "mclip.gamma", 0);  // needs scores
   preset(c, "opt.name", s.opt == MD_OPT_ADAMW ? "adamw" : "sgd");
   preset_float(c, "opt.mom", s.momentum);
   preset_bool(c, "opt.nesterov", s.nesterov);

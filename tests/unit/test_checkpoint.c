@@ -290,8 +290,9 @@ END_TEST
 
 // The file that a run was started with may be named again, whatever it sets.
 START_TEST(the_same_settings_file_changes_nothing) {
-  static const char *const names[] = {"clips_r3d18_slow_112", "modist_mini", "modist_tiny",
-                                      "pretrain_k400_modist", "pretrain_r18_128"};
+  static const char *const names[] = {
+      "clips_r3d18_slow_112", "mini_modist",          "mini_rgb",
+      "modist_tiny",          "pretrain_k400_modist", "pretrain_r18_128"};
   const char *source = getenv("MODIST_SOURCE");
   make_folder();
   md_engine *e = engine_of(small, 1);

@@ -315,6 +315,7 @@ START_TEST(exported_network_gives_the_same_features_bit_for_bit) {
   md_diags *d = md_diags_create();
   const char *whole = in_folder("run/weights.safetensors"), *part = in_folder("v.safetensors");
   train_two_steps(in_folder("v"), in_folder("run"), d);
+  md_diags_clear(d);  // two steps may end in an alarm of collapse
   md_checkpoint *c = md_checkpoint_open(whole, d);
   ck_assert_msg(c && md_visual_export(c, part, d), "%s", md_diags_text(d));
   md_checkpoint_close(c);
