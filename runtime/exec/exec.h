@@ -149,9 +149,12 @@ int md_pool_threads(const md_pool *p);
 // Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part.
 void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx);
 
-// --- fill.c: first values of states --------------------------------------------------------------
+// --- fill.c: first values of states, random values of inputs -------------------------------------
 void md_fill_states(const md_program *p, uint64_t seed, md_pool *pool, void *const *state);
 
+// Random values for the n elements of an input, from (seed, name, element) alone: floats in [-1, 1),
+// bytes in 0..255, other integers 0 or 1, which are an index or a label wherever there are two.
+void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void *to);
 // --- executor.c ----------------------------------------------------------------------------------
 typedef struct md_exec md_exec;
 typedef struct md_exec_options {
