@@ -132,8 +132,8 @@ int md_stop_asked(const md_stop *s);  // the signal, or 0
 bool md_train_save(md_engine *e, const char *path, const char *config, int64_t steps, md_diags *d);
 
 // --- plan.c: --dry-run: the size of what would run
-md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
-                        const char *cpu, FILE *to, md_diags *d);
+md_status md_train_plan(const md_config *c, const md_step *s, const md_engine_options *o, FILE *to,
+                        md_diags *d);
 
 // --- train.c
 typedef struct md_train_options {
