@@ -39,7 +39,7 @@ typedef struct md_crop_rule {
 enum { MD_CROP_DRAWS = 40 };
 md_box md_crop_draw(const md_crop_rule *rule, uint64_t key, uint64_t first, int w, int h);
 
-enum { MD_MAX_CLIP_SIZE = 1024 };
+enum { MD_MAX_CLIP_SIZE = 1024, MD_MAX_CLIP_FRAMES = 256 };
 // Where output pixel i of `out` reads a row or column of `in` samples: bilinear, no corners aligned.
 typedef struct md_tap {
   int32_t lo, hi;
