@@ -97,13 +97,12 @@ static bool show_step(const md_step *s, const md_engine_options *engine, int thr
 }
 
 static bool show_data(const md_config *c, const md_step *s, FILE *to, md_diags *d) {
-  const char *path = md_config_text(c, "data.train"), *prefix = md_config_text(c, "data.prefix");
+  const char *path = md_config_text(c, "data.train");
   if (!*path) {
     fprintf(to, "data    data.train is not set\n");
     return true;
   }
-  md_dataset_options o = {.path = path, .prefix = *prefix ? prefix : NULL};
-  md_dataset *data = md_dataset_open(&o, d);
+  md_dataset *data = md_train_data(c, s, d);
   if (!data) return false;
   int every = (data->num_items + MAX_PROBED - 1) / MAX_PROBED, probed = 0, unreadable = 0;
   double seconds = 0;

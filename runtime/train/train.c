@@ -67,9 +67,7 @@ static bool open_data(Run *r) {
     md_hint(r->d, "data.train=FOLDER; 'modistc dataset shapes -o FOLDER' makes some to try");
     return false;
   }
-  const char *prefix = md_config_text(r->config, "data.prefix");
-  r->data =
-      md_dataset_open(&(md_dataset_options){.path = path, .prefix = *prefix ? prefix : NULL}, r->d);
+  r->data = md_train_data(r->config, &r->step, r->d);
   if (!r->data) return false;
   if (r->data->num_items < r->step.batch)
     md_warning(r->d, md_config_place(r->config, "batch"),

@@ -70,7 +70,9 @@ typedef struct md_schedule {
 } md_schedule;
 double md_lr_at(const md_schedule *s, double epoch);
 
-// --- feed.c: from batches to the inputs of the step
+// --- feed.c: from the settings' videos to the inputs of the step
+// Opens data.train, which is set. A supervised step wants a label for every video. NULL: reported.
+md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d);
 // What the loader draws for this step; the loader borrows `data`. NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
                            md_diags *d);

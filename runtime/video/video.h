@@ -176,8 +176,9 @@ bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, cons
 // --- index.c: a data set is a list of paths; the video id is the position.
 typedef struct md_data_item {
   const char *path;
-  int32_t label;
-} md_data_item;  // label -1: none
+  int32_t label;  // -1: none
+  int line;       // of the list; 0: found in a folder
+} md_data_item;
 typedef struct md_dataset {
   md_data_item *items;
   int num_items, cap_items;
