@@ -98,14 +98,10 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
 md_engine *md_engine_load(const char *path, const md_engine_options *o, md_diags *d) {
   md_engine *e = calloc(1, sizeof *e);
   e->program = md_program_load(path, d);
-  bool ok = e->program != NULL;
-  if (ok && !e->program->graph_text)
-    ok = md_error(d, E0601, MD_IN_FILE(path), "the artefact holds no graph text");
-  if (ok) {
-    const char *text = e->program->graph_text;
-    e->graph = md_parse_graph(path, text, strlen(text), d);
-    ok = e->graph && md_graph_verify(e->graph, d);
-  }
+  const char *text = e->program ? e->program->graph_text : NULL;
+  if (text) e->graph = md_parse_graph(path, text, strlen(text), d);
+  else if (e->program) md_error(d, E0601, MD_IN_FILE(path), "the artefact holds no graph text");
+  bool ok = e->graph && md_graph_verify(e->graph, d);
   if (ok) list_states(e);
   if (ok && start(e, o, d)) return e;
   md_engine_destroy(e);
