@@ -51,13 +51,10 @@ md_status modist_step_graph(const char *model, const char *const *settings, int 
   md_diags *d = md_diags_create();
   const md_model *m = model ? md_model_from(model) : NULL;
   if (!m) {
-    const char *names[64];
-    for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
     char clean[80];
     md_error(d, E0402, MD_NOWHERE, "there is no model '%s'",
              md_clean(model ? model : "", clean, sizeof clean));
-    const char *near = md_nearest(model ? model : "", names, md_num_models);
-    md_hint(d, near ? "did you mean '%s'?" : "the smallest is '%s'", near ? near : names[0]);
+    md_model_hint(model ? model : "", d);
     return md_api_fail(d);
   }
   md_step s = md_step_defaults();

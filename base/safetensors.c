@@ -85,7 +85,7 @@ static bool read_shape(const reader *r, const md_tree *row, md_st_tensor *t, int
 static bool read_tensor(const reader *r, const md_tree *row, size_t data_bytes, md_st_tensor *t,
                         int64_t *first) {
   int size = 0;
-  int64_t elements, want, last;
+  int64_t elements = 0, want, last;
   if (row->kind != MD_JSON_MAP) return damaged(r, row->key, "is not described by an object");
   for (int i = 0; i < row->num; i++) {
     const char *key = row->item[i].key;
@@ -164,7 +164,7 @@ static bool read_header(const reader *r, md_safetensors *s, size_t len) {
       continue;
     }
     md_st_tensor *t = &s->tensor[s->num];
-    int64_t first;
+    int64_t first = 0;
     if (!read_tensor(r, row, data_bytes, t, &first)) return false;
     t->data = data + first;
     s->num++;

@@ -92,7 +92,8 @@ static md_val spread(md_builder *b, md_val v, const md_shape *x) {
 // With m elements in a group: dx = dmean/m + dvar * 2 (x - mean)/m
 void moments_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
   md_shape x = md_shape_of(b, y->in[0]);
-  double m = (double)(x.dim[0] / y->attr.i.value * elements_from(&x, 2));
+  int64_t samples = x.dim[0] / y->attr.i.value;
+  double m = (double)(samples * elements_from(&x, 2));
   if (dy[0] != MD_NONE) d[0] = spread(b, scaled(b, dy[0], 1 / m), &x);
   if (dy[1] == MD_NONE) return;
   md_val centred = md_sub(b, y->in[0], spread(b, y->out, &x));

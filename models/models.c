@@ -69,6 +69,15 @@ const md_model md_models[] = {
 };
 const int md_num_models = MD_COUNT(md_models);
 
+void md_model_hint(const char *wrong, md_diags *d) {
+  const char *names[64];
+  MD_ASSERT(md_num_models <= MD_COUNT(names), "more models than expected");
+  for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
+  const char *near = md_nearest(wrong, names, md_num_models);
+  if (near) md_hint(d, "did you mean '%s'?", near);
+  else md_hint(d, "'modistc models' lists the models");
+}
+
 const md_model *md_model_from(const char *name) {
   for (int i = 0; i < md_num_models; i++)
     if (strcmp(md_models[i].name, name) == 0) return &md_models[i];

@@ -131,5 +131,7 @@ typedef struct md_model {
 extern const md_model md_models[];
 extern const int md_num_models;
 const md_model *md_model_from(const char *name);
+void md_model_hint(const char *wrong,
+                   md_diags *d);  // of an error: the nearest name, or who lists them
 
 #endif

@@ -87,14 +87,7 @@ static void fill(md_engine *e) {
     if (n->op != MD_OP_input) continue;
     md_type type;
     void *to = md_engine_input(e, n->name, &type);
-    md_tensor *t = md_tensor_create(type);
-    uint64_t key = md_hash_key(n->name, 0);
-    for (int64_t j = 0; j < md_elements(&type.shape); j++) {
-      if (t->f) t->f[j] = md_hash_unit(key, (uint64_t)j);
-      else t->i[j] = (int64_t)(md_hash_at(key, (uint64_t)j) % 200);
-    }
-    md_tensor_write(t, to);
-    md_tensor_destroy(t);
+    md_fill_input(n->name, type.dtype, md_elements(&type.shape), 0, to);
   }
 }
 

@@ -30,22 +30,6 @@ static const md_option run_options[] = {
     MD_CPU_OPTIONS,
     {0}};
 
-// Random values that suit the type: floats in [-1, 1), bytes, small integers.
-static void fill_random(void *to, const md_type *type, const char *name, uint64_t seed) {
-  uint64_t key = md_hash_key(name, seed);
-  md_tensor *t = md_tensor_create(*type);
-  int64_t n = md_elements(&type->shape);
-  for (int64_t i = 0; i < n; i++) {
-    if (t->f) t->f[i] = md_hash_unit(key, (uint64_t)i);
-    else
-      t->i[i] = (int64_t)(md_hash_at(key, (uint64_t)i) % (type->dtype == MD_U8     ? 256
-                                                          : type->dtype == MD_BOOL ? 2
-                                                                                   : 8));
-  }
-  md_tensor_write(t, to);
-  md_tensor_destroy(t);
-}
-
 static const md_option_rule run_rules[] = {
     {":*.mdx", MD_PASS_NAMES " " MD_CPU_NAMES " backend", "an artefact is compiled already",
      "give it to 'modistc compile'"},
@@ -89,14 +73,27 @@ static bool unknown(md_cli *cli, md_engine *e, const char *what, const char *nam
   return false;
 }
 
-static bool fill_inputs(md_cli *cli, md_engine *e, uint64_t seed) {
+static bool is_given(md_cli *cli, const char *input) {
+  size_t len = strlen(input);
+  const char *text;
+  for (int at = 0; (text = md_cli_next(cli, "input", &at));)
+    if (strncmp(text, input, len) == 0 && text[len] == '=') return true;
+  return false;
+}
+
+// What was not given is new in each step, as in modist_rt.
+static void draw_inputs(md_cli *cli, md_engine *e, uint64_t seed) {
   const md_graph *g = md_engine_graph(e);
   for (int i = 0; i < g->num_nodes; i++) {
-    if (g->node[i]->op != MD_OP_input) continue;
+    const char *name = g->node[i]->name;
+    if (g->node[i]->op != MD_OP_input || is_given(cli, name)) continue;
     md_type type;
-    void *to = md_engine_input(e, g->node[i]->name, &type);
-    fill_random(to, &type, g->node[i]->name, seed);
+    void *to = md_engine_input(e, name, &type);
+    md_fill_input(name, type.dtype, md_elements(&type.shape), seed, to);
   }
+}
+
+static bool read_inputs(md_cli *cli, md_engine *e) {
   const char *text;
   for (int at = 0; (text = md_cli_next(cli, "input", &at));) {
     const char *file, *name = split(cli, text, "input", &file);
@@ -210,10 +207,11 @@ static void show_times(md_cli *cli, md_engine *e) {
   printf("%-40s %10.3f\n", "all kernels", total);
 }
 
-static bool step(md_cli *cli, md_engine *e, int64_t steps) {
+static bool step(md_cli *cli, md_engine *e, int64_t steps, uint64_t seed) {
   double gflop = 0.2;
   if (!md_cli_float(cli, "verify-work", 0, 1e9, &gflop)) return false;
   for (int64_t i = 0; i < steps; i++) {
+    draw_inputs(cli, e, seed + (uint64_t)i);
     if (!md_cli_has(cli, "verify")) {
       if (!md_engine_step(e, cli->diags)) return false;
       continue;
@@ -234,7 +232,7 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   md_trace *trace = trace_path && md_engine_exec(e) ? md_trace_create() : NULL;
   if (trace) md_exec_set_trace(md_engine_exec(e), trace);
   int64_t start = md_now_ns();
-  bool ok = check_outputs(cli, e) && fill_inputs(cli, e, (uint64_t)seed) && step(cli, e, steps);
+  bool ok = check_outputs(cli, e) && read_inputs(cli, e) && step(cli, e, steps, (uint64_t)seed);
   double seconds = (double)(md_now_ns() - start) / 1e9;
   if (ok && trace) ok = md_trace_save(trace, trace_path, cli->diags);
   if (trace) md_trace_destroy(trace);

@@ -69,8 +69,15 @@ static md_status unknown_command(md_cli *cli, const char *name) {
 
 static md_status dispatch(md_cli *cli, int argc, char **argv) {
   const char *name = argc > 1 ? argv[1] : NULL;
-  if (!name || strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0 ||
-      strcmp(name, "help") == 0) {
+  bool wants_help =
+      !name || strcmp(name, "-h") == 0 || strcmp(name, "--help") == 0 || strcmp(name, "help") == 0;
+  if (wants_help && argc > 2) {
+    const md_command *c = find(argv[2]);
+    if (!c) return unknown_command(cli, argv[2]);
+    md_help_command(c, stdout);
+    return MD_OK;
+  }
+  if (wants_help) {
     md_help_overview(stdout);
     return MD_OK;
   }

@@ -56,18 +56,11 @@ static bool is_own_model(const md_config *c, const md_model *m, md_diags *d) {
 static md_graph *from_model(md_cli *cli, const char *name) {
   const md_model *m = md_model_from(name);
   if (!m) {
-    const char *names[64];
-    for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
     char clean[200];
     md_error(cli->diags, E0402, MD_NOWHERE,
              "'%s' is neither a model nor a graph text (.mdg) nor a plug-in (.so)",
              md_clean(name, clean, sizeof clean));
-    const char *near = md_nearest(name, names, md_num_models);
-    if (near) {
-      md_hint(cli->diags, "did you mean '%s'?", near);
-    } else {
-      md_hint(cli->diags, "'modistc models' lists the models");
-    }
+    md_model_hint(name, cli->diags);
     return NULL;
   }
   md_step s = md_step_defaults();

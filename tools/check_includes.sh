@@ -1,6 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Includes point one way, foreign headers have one door each, every header compiles alone.
+# Includes point one way, foreign headers have one door each, every header compiles alone, every folder
+# of code says in its README.md what it is.
 #   base < graph < {models, passes};  base < runtime/exec < codegen (which may use graph and passes);
 #   all of these < runtime/{video,train} < api < modistc
 set -eu
@@ -79,6 +80,9 @@ awk '
 flags="-std=c17 -D_GNU_SOURCE -DMODIST_HAVE_CUDA=1 -DMODIST_HAVE_MPI=0 -I. -Iinclude"
 flags="$flags -Wall -Wextra -Wpedantic -Werror -Wno-unused-function"
 if llvm=$(llvm-config-19 --includedir 2>/dev/null); then flags="$flags -isystem $llvm"; fi
+for f in $(echo "$files" | grep -Ev '^(include|tests/[^/]*|examples/[^/]*)/' | xargs -n1 dirname | sort -u); do
+  [ -s "$f/README.md" ] || { echo "$f: has no README.md"; status=1; }
+done
 headers=0
 for h in $(echo "$files" | grep '\.h$'); do
   headers=$((headers + 1))

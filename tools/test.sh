@@ -82,6 +82,8 @@ check "build dev (sanitizers)" build dev
 [ $ok = yes ] && suite "tests (dev)" build-dev -L '^(unit|ir|errors)$' -LE "$exclude"
 check "direction of includes" sh tools/check_includes.sh
 check "format" sh tools/format.sh --check
+# Of the build above.
+[ -f build/compile_commands.json ] && check "clang-tidy" sh tools/tidy.sh
 
 echo
 echo "budget"

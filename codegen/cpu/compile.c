@@ -139,10 +139,11 @@ static void run_job(void *ctx, int64_t item, int thread) {
   if (ok && run->o->assembly) {
     ok = md_assembly_text(k.e.mod, run->assembly->cpu, &j->assembly, j->diags);
   }
-  md_digest key = ok ? cache_key(k.e.mod, run->options) : (md_digest){0};
+  bool want_code = ok && !run->o->plan_only;
+  md_digest key = want_code ? cache_key(k.e.mod, run->options) : (md_digest){0};
   j->report.emit_ms = (double)(md_now_ns() - start) * 1e-6;
-  j->hit = ok && !run->o->no_cache && md_cache_read(key, &j->object);
-  if (ok && !j->hit) {
+  j->hit = want_code && !run->o->no_cache && md_cache_read(key, &j->object);
+  if (want_code && !j->hit) {
     ok = md_object_compile(k.e.mod, run->assembly->cpu, run->o->asan, &j->object, &j->report,
                            j->diags);
     if (ok && !run->o->no_cache) md_cache_write(key, &j->object);
@@ -239,6 +240,7 @@ static void log_compiled(const md_assembly *s, const md_program *p) {
 
 // Code here and, when wanted, as a shared object.
 static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program *p, md_diags *d) {
+  if (o->plan_only) return true;
   md_object *objects = MD_NEW_ARRAY(s->arena, md_object, s->num_jobs + 1);
   for (int i = 0; i < s->num_jobs; i++) objects[i] = s->job[i].object;
   if (o->want_image && !link_image(s, objects, p, d)) return false;
@@ -297,7 +299,8 @@ static bool check_asan(const md_cpu_options *o, md_diags *d) {
 
 md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
                            md_diags *d) {
-  const md_cpu *cpu = check_asan(o, d) ? md_cpu_find(o->cpu, !o->no_code, d) : NULL;
+  const md_cpu *cpu =
+      check_asan(o, d) ? md_cpu_find(o->cpu, !o->no_code && !o->plan_only, d) : NULL;
   if (!cpu || !md_regions_check(g, md_cpu_facts(cpu).channel_block, d)) return NULL;
   md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
   unsigned major, minor, patch;

@@ -38,6 +38,7 @@ typedef struct md_cpu_options {
   bool no_cache;         // neither read nor write the object cache
   bool want_image;       // link p->image for an artefact (ld.lld)
   bool no_code;          // compile only: the machine need not have the target's instructions
+  bool plan_only;        // sizes and costs: the program has no code and cannot run
   bool want_graph_text;  // keep the graph's text in the program
   md_text *llvm_ir;      // gets the IR of all kernels, as emitted; NULL: not wanted
   md_text *assembly;     // gets the assembly of all kernels; NULL: not wanted

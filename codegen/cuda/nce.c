@@ -286,8 +286,8 @@ static void grad_parts(Nce *s, int64_t place) {
   md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] = 0.0f;",
              CHUNK / SIDE);
   md_cu_close(k, m);
-  md_cu_mark tile =
-      open_tiles(s, md_format(a, "md_block() / %lld", (long long)(s->groups * s->slabs)));
+  long long blocks = (long long)s->groups * s->slabs;
+  md_cu_mark tile = open_tiles(s, md_format(a, "md_block() / %lld", blocks));
   logits(s);
   grad_tile(s, chunks);
   md_cu_close(k, tile);

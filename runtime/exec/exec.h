@@ -148,11 +148,15 @@ typedef struct md_pool md_pool;
 md_pool *md_pool_create(int threads);  // 0: one for each core that the process may use
 void md_pool_destroy(md_pool *p);
 int md_pool_threads(const md_pool *p);
+int md_pool_default(void);  // what 0 stands for above
 // Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part.
 void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx);
 
-// --- fill.c: first values of states --------------------------------------------------------------
+// --- fill.c: first values of states, random values of inputs -------------------------------------
 void md_fill_states(const md_program *p, uint64_t seed, md_pool *pool, void *const *state);
+// Random values for the n elements of an input, from (seed, name, element) alone: floats in [-1, 1),
+// bytes in 0..255, other integers 0 or 1, which are an index or a label wherever there are two.
+void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void *to);
 
 // --- executor.c ----------------------------------------------------------------------------------
 typedef struct md_exec md_exec;
@@ -161,13 +165,19 @@ typedef struct md_exec_options {
   uint64_t seed;         // of the initial states
   bool check_nan;        // stop at the first launch that writes a NaN or infinity
   bool time;             // keep times of launches
-  int64_t memory_limit;  // bytes; 0: what the machine has free
+  int64_t memory_limit;  // bytes; 0: only what the machine has free
 } md_exec_options;
 typedef struct md_launch_time {
   int64_t total_ns, min_ns, calls;
 } md_launch_time;
 
-// Checks the program and the memory limit (E0802), allocates arena, states, inputs, workspace and
+// All memory of a run on so many threads (0: one for each core): arena, states, inputs, results,
+// workspace, and scratch of each thread. Everything that shows or limits a plan asks here.
+int64_t md_program_bytes(const md_program *p, int threads);
+// False: it is more than `limit` (0: no limit); reported (E0803).
+bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d);
+
+// Checks the program, the memory limit (E0803) and free memory (E0802), allocates arena, states, inputs, workspace and
 // initialises the states. `p` is borrowed. One thread at a time may use an executor.
 md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d);
 void md_exec_destroy(md_exec *e);
@@ -183,7 +193,7 @@ typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
 const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch
 int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
-int64_t md_exec_bytes(const md_exec *e);  // arena + states + inputs + results + workspace + scratch
+int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads
 const md_program *md_exec_program(const md_exec *e);
 
 // --- memory.c: large buffers ---------------------------------------------------------------------

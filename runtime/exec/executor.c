@@ -77,15 +77,26 @@ static demand demand_of(const md_program *p, int threads) {
   return n;
 }
 
-static bool no_memory(const md_exec *e, const demand *n, const char *why, md_diags *d) {
+static int threads_or_default(int threads) { return threads > 0 ? threads : md_pool_default(); }
+
+static bool no_memory(const md_program *p, const demand *n, int threads, md_code code,
+                      const char *why, md_diags *d) {
   char t[6][MD_FLOAT_CHARS];
-  md_error(d, E0802, place_of(e->p), "program '%s' needs %s of memory, but %s", e->p->name,
+  md_error(d, code, place_of(p), "program '%s' needs %s of memory, but %s", p->name,
            md_bytes_text((double)n->total, t[0]), why);
-  md_note(d, MD_NOWHERE, "arena %s, states %s, inputs %s, workspace %s, %d threads of %s",
+  md_note(d, MD_NOWHERE, "arena %s, states %s, inputs %s, workspace %s, scratch %s",
           md_bytes_text((double)n->arena, t[1]), md_bytes_text((double)n->states, t[2]),
           md_bytes_text((double)n->inputs, t[3]), md_bytes_text((double)n->workspace, t[4]),
-          md_pool_threads(e->pool), md_bytes_text((double)n->scratch, t[5]));
+          md_bytes_text((double)n->scratch * threads, t[5]));
+  md_hint(d, "a smaller batch, clip or bank needs less");
   return false;
+}
+
+static bool within(const md_program *p, const demand *n, int threads, int64_t limit, md_diags *d) {
+  if (limit <= 0 || n->total <= limit) return true;
+  char why[64], text[MD_FLOAT_CHARS];
+  snprintf(why, sizeof why, "%s are allowed", md_bytes_text((double)limit, text));
+  return no_memory(p, n, threads, E0803, why, d);
 }
 
 static bool allocate(md_exec *e, md_diags *d) {
@@ -93,12 +104,12 @@ static bool allocate(md_exec *e, md_diags *d) {
   int threads = md_pool_threads(e->pool);
   demand n = demand_of(p, threads);
   e->bytes = n.total;
-  int64_t limit = e->options.memory_limit > 0 ? e->options.memory_limit : md_memory_free();
-  if (n.total > limit) {
+  if (!within(p, &n, threads, e->options.memory_limit, d)) return false;
+  int64_t left = md_memory_free();
+  if (n.total > left) {
     char why[64], text[MD_FLOAT_CHARS];
-    snprintf(why, sizeof why, "%s %s", md_bytes_text((double)limit, text),
-             e->options.memory_limit > 0 ? "are allowed" : "are free");
-    return no_memory(e, &n, why, d);
+    snprintf(why, sizeof why, "%s are free", md_bytes_text((double)left, text));
+    return no_memory(p, &n, threads, E0802, why, d);
   }
   bool ok = md_block_create(&e->arena, n.arena) && md_block_create(&e->workspace, n.workspace) &&
             md_block_create(&e->shares, threads * (int64_t)sizeof(share));
@@ -110,7 +121,7 @@ static bool allocate(md_exec *e, md_diags *d) {
     if (p->result_at[i].space == MD_IN_RESULT)
       ok = ok && md_block_create(&e->result[i], p->result[i].bytes);
   for (int i = 0; i < threads; i++) ok = ok && md_block_create(&e->scratch[i], n.scratch);
-  return ok || no_memory(e, &n, "the system did not give it", d);
+  return ok || no_memory(p, &n, threads, E0802, "the system did not give it", d);
 }
 
 static void destroy_blocks(md_block *b, int num) {
@@ -315,6 +326,16 @@ void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx) {
 void md_exec_set_trace(md_exec *e, md_trace *t) { e->trace = t; }
 
 const md_launch_time *md_exec_times(const md_exec *e) { return e->time; }
+
+int64_t md_program_bytes(const md_program *p, int threads) {
+  return demand_of(p, threads_or_default(threads)).total;
+}
+
+bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d) {
+  threads = threads_or_default(threads);
+  demand n = demand_of(p, threads);
+  return within(p, &n, threads, limit, d);
+}
 
 int64_t md_exec_grown(const md_exec *e) { return md_memory_resident() - e->resident_before; }
 int64_t md_exec_bytes(const md_exec *e) { return e->bytes; }

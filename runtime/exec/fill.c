@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// First values of all states. Each element is a pure function of seed, state name and index, so the
-// states are cut into pieces for all threads, and the outcome does not depend on the cut.
+// First values of all states, and random values of inputs. Each element is a pure function of seed,
+// name and index, so the states are cut into pieces for all threads, and the outcome does not depend
+// on the cut.
 #include "runtime/exec/exec.h"
 
 #include "base/init.h"
@@ -47,6 +48,16 @@ static void fill_piece(void *ctx, int64_t item, int thread) {
   md_init_values((md_init)rule->init, rule->a, rule->b, rule->name, f->seed, row_of(s), first, n,
                  x);
   for (int64_t i = 0; i < n; i++) md_element_store(s->dtype, f->state[lo], first + i, x[i]);
+}
+
+void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void *to) {
+  uint64_t key = md_hash_key(name, seed);
+  for (int64_t i = 0; i < n; i++) {
+    double x = md_hash_unit(key, (uint64_t)i);
+    if (t == MD_U8) x = (double)(md_hash_at(key, (uint64_t)i) >> 56);
+    else if (!md_element_is_float(t)) x = (double)(md_hash_at(key, (uint64_t)i) >> 63);
+    md_element_store(t, to, i, x);
+  }
 }
 
 void md_fill_states(const md_program *p, uint64_t seed, md_pool *pool, void *const *state) {

@@ -125,7 +125,7 @@ static void wait_for_end(md_pool *p) {
   atomic_store(&p->caller_sleeps, false);
 }
 
-static int usable_cores(void) {
+int md_pool_default(void) {
   cpu_set_t set;
   long n =
       sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
@@ -153,7 +153,7 @@ static bool add_worker(md_pool *p) {
 }
 
 md_pool *md_pool_create(int threads) {
-  int cores = usable_cores();
+  int cores = md_pool_default();
   if (threads <= 0) threads = cores;
   threads = MD_MIN(threads, MAX_THREADS);
   md_pool *p = aligned_alloc(64, (size_t)md_round_up(sizeof *p, 64));

@@ -192,14 +192,8 @@ static void draw_inputs(md_exec *e, const request *r, int64_t step) {
   for (int i = 0; i < p->num_inputs; i++) {
     const md_spec *s = &p->input[i];
     if (find_binding(r->input, r->num_input, s->name)) continue;
-    uint64_t key = md_hash_key(s->name, r->exec.seed + (uint64_t)step);
-    void *at = md_exec_input(e, s->name, NULL);
-    for (int64_t k = 0; k < md_spec_elements(s); k++) {
-      double x = md_hash_unit(key, (uint64_t)k);
-      if (s->dtype == MD_U8) x = (double)(md_hash_at(key, (uint64_t)k) >> 56);
-      else if (!md_element_is_float(s->dtype)) x = (double)(md_hash_at(key, (uint64_t)k) >> 63);
-      md_element_store(s->dtype, at, k, x);
-    }
+    md_fill_input(s->name, s->dtype, md_spec_elements(s), r->exec.seed + (uint64_t)step,
+                  md_exec_input(e, s->name, NULL));
   }
 }
 

@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "runtime/video/video.h"
 
 #include <libfyaml.h>
 #include <stdlib.h>
@@ -132,9 +133,21 @@ static bool check_value(const Key *k, const char *text, md_place at, md_diags *d
                   k->hi);
 }
 
+static bool stands_twice(md_diags *d, const char *name, md_place at, md_place first) {
+  char clean[120];
+  md_error(d, E0201, at, "'%s' stands twice", md_clean(name, clean, sizeof clean));
+  md_note(d, first, "it stands here too");
+  md_hint(d, "keep one of them; key=value on the command line overrides it");
+  return false;
+}
+
 static bool set_value(Reader *r, const char *name, const char *text, md_place key_at, md_place at) {
   int i = key_index(name);
   if (i < 0) return unknown_key(r->d, key_at, name);
+  // `clip: {size: 1}` and `clip.size: 2` are one key. Each reading of a file has a name of its own.
+  const Value *before = &r->c->value[i];
+  if (before->given && before->place.file == at.file)
+    return stands_twice(r->d, name, key_at, before->place);
   if (!check_value(&keys[i], text, at, r->d)) return false;
   r->c->value[i] = (Value){md_strdup(r->c->arena, text), at, true, NULL};
   return true;
@@ -150,6 +163,15 @@ static md_place place_of(const char *file, struct fy_node *n) {
       .file = file, .line = m->line + 1, .col = m->column + 1, .len = (int)MD_MIN(len, 1000)};
 }
 
+// Settings are flat enough to do without; what *x stands for would have no place of its own.
+static bool refuse_alias(Reader *r, const char *file, struct fy_node *n) {
+  if (!n || !fy_node_is_alias(n)) return true;
+  md_error(r->d, E0202, place_of(file, n), "settings take no aliases (*name)");
+  md_hint(r->d, "write the value itself, in quotes if it begins with '*'; files share settings by "
+                "_base_");
+  return false;
+}
+
 // `at` is where the file is named, nowhere for the first one.
 static bool read_file(Reader *r, const char *path, md_place at);
 
@@ -160,6 +182,7 @@ static bool read_base(Reader *r, const char *file, struct fy_node *n) {
   for (struct fy_node *item = is_list ? fy_node_sequence_iterate(n, &at) : n; item && ok;
        item = is_list ? fy_node_sequence_iterate(n, &at) : NULL) {
     const char *name = fy_node_get_scalar0(item);
+    if (!refuse_alias(r, file, item)) return false;
     if (!name)
       return md_error(r->d, E0202, place_of(file, item), "_base_ takes a file or a list of files");
     const char *slash = strrchr(file, '/');
@@ -171,10 +194,25 @@ static bool read_base(Reader *r, const char *file, struct fy_node *n) {
   return ok;
 }
 
+// The key of an earlier pair of `map` that is the same word; NULL: there is none.
+static struct fy_node *earlier_key(struct fy_node *map, const struct fy_node *key) {
+  void *at = NULL;
+  const char *word = fy_node_get_scalar0((struct fy_node *)key);
+  for (struct fy_node_pair *p; (p = fy_node_mapping_iterate(map, &at));) {
+    struct fy_node *k = fy_node_pair_key(p);
+    if (k == key) return NULL;
+    const char *other = k ? fy_node_get_scalar0(k) : NULL;
+    if (other && strcmp(other, word) == 0) return k;
+  }
+  return NULL;
+}
+
 static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const char *prefix) {
   bool ok = true;
   void *at = NULL;
+  int before = md_diags_errors(r->d);
   for (struct fy_node_pair *p; (p = fy_node_mapping_iterate(map, &at));) {
+    if (md_diags_errors(r->d) > before + MD_MAX_ERRORS) break;
     struct fy_node *k = fy_node_pair_key(p), *v = fy_node_pair_value(p);
     const char *word = k ? fy_node_get_scalar0(k) : NULL;
     md_place key_at = place_of(file, k);
@@ -182,9 +220,18 @@ static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const
       ok = md_error(r->d, E0202, key_at, "a key must be a plain word");
       continue;
     }
-    if (!*prefix && strcmp(word, "_base_") == 0) continue;
+    if (!refuse_alias(r, file, k) || !refuse_alias(r, file, v)) {
+      ok = false;
+      continue;
+    }
     const char *name =
         *prefix ? md_format(r->c->arena, "%s.%s", prefix, word) : md_strdup(r->c->arena, word);
+    struct fy_node *first = earlier_key(map, k);
+    if (first) {
+      ok = stands_twice(r->d, name, key_at, place_of(file, first));
+      continue;
+    }
+    if (!*prefix && strcmp(word, "_base_") == 0) continue;
     if (v && fy_node_is_mapping(v) && !*prefix && key_index(name) < 0) {
       ok = read_mapping(r, file, v, name) && ok;
       continue;
@@ -245,7 +292,8 @@ static bool read_text(Reader *r, const char *path, const char *text, size_t len)
   dc.fp = NULL;
   struct fy_diag *diag = fy_diag_create(&dc);
   if (diag) fy_diag_set_collect_errors(diag, true);
-  struct fy_parse_cfg pc = {.flags = FYPCF_QUIET, .diag = diag};
+  // A key that stands twice is found later, where both places can be shown.
+  struct fy_parse_cfg pc = {.flags = FYPCF_QUIET | FYPCF_ALLOW_DUPLICATE_KEYS, .diag = diag};
   struct fy_parser *parser = fy_parser_create(&pc);
   struct fy_document *doc = NULL, *second = NULL;
   if (parser && fy_parser_set_string(parser, text, len) == 0) {
@@ -465,17 +513,11 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (md_config_given(c, "model.name")) {
     const md_model *m = md_model_from(md_config_text(c, "model.name"));
     if (!m) {
-      const char *names[64], *name = md_config_text(c, "model.name");
+      const char *name = md_config_text(c, "model.name");
       char clean[120];
-      for (int i = 0; i < md_num_models; i++) names[i] = md_models[i].name;
       md_error(d, E0204, md_config_place(c, "model.name"), "there is no model '%s'",
                md_clean(name, clean, sizeof clean));
-      const char *near = md_nearest(name, names, md_num_models);
-      if (near) {
-        md_hint(d, "did you mean '%s'?", near);
-      } else {
-        md_hint(d, "'modistc models' lists the models");
-      }
+      md_model_hint(name, d);
       return false;
     }
     *s = md_step_defaults();

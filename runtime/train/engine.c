@@ -33,6 +33,12 @@ static void list_states(md_engine *e) {
 
 static bool make_interp(md_engine *e, const md_engine_options *o, md_diags *d) {
   const md_graph *g = e->graph;
+  if (o->memory_limit) {
+    md_error(d, E0401, MD_NOWHERE,
+             "the interpreter has no memory plan that a limit could be put on");
+    md_hint(d, "--memory-limit goes with --backend=cpu");
+    return false;
+  }
   e->interp = md_interp_create(g, true);
   e->mirror = calloc((size_t)g->num_values + 1, sizeof *e->mirror);
   if (!e->interp || !e->mirror)
@@ -53,16 +59,11 @@ static bool make_interp(md_engine *e, const md_engine_options *o, md_diags *d) {
 }
 
 static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
-  int64_t need = e->program->arena_bytes;
-  if (o->memory_limit && need > o->memory_limit) {
-    char have[MD_FLOAT_CHARS], want[MD_FLOAT_CHARS];
-    md_error(d, E0803, MD_NOWHERE, "the plan needs %s for activations, but the limit is %s",
-             md_bytes_text((double)need, want), md_bytes_text((double)o->memory_limit, have));
-    md_hint(d, "a smaller batch needs less: batch=N");
-    return false;
-  }
-  md_exec_options x = {
-      .threads = o->threads, .seed = o->seed, .check_nan = o->check_nan, .time = true};
+  md_exec_options x = {.threads = o->threads,
+                       .seed = o->seed,
+                       .check_nan = o->check_nan,
+                       .time = true,
+                       .memory_limit = o->memory_limit};
   e->exec = md_exec_create(e->program, &x, d);
   return e->exec != NULL;
 }
@@ -97,14 +98,10 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
 md_engine *md_engine_load(const char *path, const md_engine_options *o, md_diags *d) {
   md_engine *e = calloc(1, sizeof *e);
   e->program = md_program_load(path, d);
-  bool ok = e->program != NULL;
-  if (ok && !e->program->graph_text)
-    ok = md_error(d, E0601, MD_IN_FILE(path), "the artefact holds no graph text");
-  if (ok) {
-    const char *text = e->program->graph_text;
-    e->graph = md_parse_graph(path, text, strlen(text), d);
-    ok = e->graph && md_graph_verify(e->graph, d);
-  }
+  const char *text = e->program ? e->program->graph_text : NULL;
+  if (text) e->graph = md_parse_graph(path, text, strlen(text), d);
+  else if (e->program) md_error(d, E0601, MD_IN_FILE(path), "the artefact holds no graph text");
+  bool ok = e->graph && md_graph_verify(e->graph, d);
   if (ok) list_states(e);
   if (ok && start(e, o, d)) return e;
   md_engine_destroy(e);

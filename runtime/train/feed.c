@@ -77,6 +77,31 @@ static md_augment_rule augment_rule(const md_config *c) {
                            .sigma_max = md_config_float(c, "aug.sigma_max")};
 }
 
+static bool check_list(const md_dataset *data, const char *path, const md_step *s, md_diags *d) {
+  for (int i = 0; i < data->num_items; i++) {
+    const md_data_item *item = &data->items[i];
+    if (item->label >= 0 && item->label < s->classes) continue;
+    md_place at = {.file = path, .line = item->line};
+    if (item->label < 0) md_error(d, E0842, at, "'%s' has no label", item->path);
+    else
+      md_error(d, E0842, at, "'%s' has label %d, but labels lie in 0 to %lld", item->path,
+               item->label, (long long)s->classes - 1);
+    md_hint(d, "supervised training takes a list with a line 'path label' for each video; "
+               "model.classes=N says how many labels there are");
+    return false;
+  }
+  return true;
+}
+
+md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d) {
+  const char *path = md_config_text(c, "data.train"), *prefix = md_config_text(c, "data.prefix");
+  md_dataset *data =
+      md_dataset_open(&(md_dataset_options){.path = path, .prefix = *prefix ? prefix : NULL}, d);
+  if (!data || s->mode != MD_MODE_SUPERVISED || check_list(data, path, s, d)) return data;
+  md_dataset_destroy(data);
+  return NULL;
+}
+
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
                            int64_t first, md_diags *d) {
   md_loader_options o = {.data = data,

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// --dry-run: how large the run would be. The graph goes through the passes, so memory is the plan's
-// own; code is made only to measure, and nothing is written.
+// --dry-run: how large the run would be. The graph becomes a program without code, so memory is what
+// the run itself will ask for; code is made only to measure, and nothing is written.
 #include "runtime/train/train.h"
 
 #include "codegen/cpu/cpu.h"
@@ -34,7 +34,8 @@ static void show_net(const char *what, const md_net *net, FILE *to) {
   fputc('\n', to);
 }
 
-static void show_memory(const md_graph *g, const md_step *s, FILE *to) {
+static void show_memory(const md_graph *g, const md_program *p, const md_step *s, int threads,
+                        FILE *to) {
   md_memory_report m;
   md_memory_of(g, &m);
   int64_t states[MD_COUNT(kinds)] = {0}, inputs = 0;
@@ -46,26 +47,39 @@ static void show_memory(const md_graph *g, const md_step *s, FILE *to) {
     else states[kind_of(n->name)] += bytes;
   }
   char a[MD_FLOAT_CHARS], b[MD_FLOAT_CHARS];
-  fprintf(to, "memory  %-14s %12s planned", "total",
-          md_bytes_text((double)(m.arena + m.states + inputs), a));
+  int64_t total = md_program_bytes(p, threads);
+  fprintf(to, "memory  %-14s %12s planned", "total", md_bytes_text((double)total, a));
   fprintf(to, ", peak at %s\n", m.peak_region > 0 ? g->region[m.peak_region].name : "-");
   fprintf(to, "        %-14s %12s (%s without reuse)\n", "activations",
-          md_bytes_text((double)m.arena, a), md_bytes_text((double)m.without_reuse, b));
+          md_bytes_text((double)p->arena_bytes, a), md_bytes_text((double)m.without_reuse, b));
   for (int k = 0; k < MD_COUNT(kinds); k++)
     if (states[k])
       fprintf(to, "        %-14s %12s\n", kinds[k].what, md_bytes_text((double)states[k], a));
   fprintf(to, "        %-14s %12s\n", "inputs", md_bytes_text((double)inputs, a));
+  fprintf(to, "        %-14s %12s\n", "kernels' own",
+          md_bytes_text((double)(total - p->arena_bytes - m.states - inputs), a));
   fprintf(to, "        %-14s %12s\n", "for a video",
-          md_bytes_text((double)m.arena / (double)s->batch, a));
+          md_bytes_text((double)p->arena_bytes / (double)s->batch, a));
+}
+
+// False: no plan, or more than the limit; reported.
+static bool show_plan(const md_graph *g, const md_step *s, const md_engine_options *o, int threads,
+                      FILE *to, md_diags *d) {
+  md_program *p = md_cpu_compile(g, &(md_cpu_options){.cpu = o->cpu, .plan_only = true}, NULL, d);
+  if (!p) return false;
+  show_memory(g, p, s, threads, to);
+  bool ok = md_program_fits(p, threads, o->memory_limit, d);
+  md_program_destroy(p);
+  return ok;
 }
 
 // The graph that would run. NULL: reported.
-static md_graph *show_step(const md_step *s, const md_pass_options *passes, const char *cpu_name,
-                           FILE *to, md_diags *d) {
-  const md_cpu *cpu = md_cpu_find(cpu_name, false, d);
+static md_graph *show_step(const md_step *s, const md_engine_options *engine, int threads, FILE *to,
+                           md_diags *d) {
+  const md_cpu *cpu = md_cpu_find(engine->cpu, false, d);
   md_graph *g = cpu ? md_step_graph(s, d) : NULL;
   if (!g) return NULL;
-  md_pass_options o = *passes;
+  md_pass_options o = engine->passes;
   o.facts = md_cpu_facts(cpu);
   g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
@@ -77,20 +91,20 @@ static md_graph *show_step(const md_step *s, const md_pass_options *passes, cons
   }
   fprintf(to, "step    %d nodes in %d regions, %.3f GFLOP\n", g->num_nodes, g->num_regions,
           flops / 1e9);
-  show_memory(g, s, to);
-  return g;
+  if (show_plan(g, s, engine, threads, to, d)) return g;
+  md_graph_destroy(g);
+  return NULL;
 }
 
 // *out: the data, NULL where none is named. False: reported.
 static bool show_data(const md_config *c, const md_step *s, md_dataset **out, double *steps,
                       FILE *to, md_diags *d) {
-  const char *path = md_config_text(c, "data.train"), *prefix = md_config_text(c, "data.prefix");
+  const char *path = md_config_text(c, "data.train");
   if (!*path) {
     fprintf(to, "data    data.train is not set\n");
     return true;
   }
-  md_dataset_options o = {.path = path, .prefix = *prefix ? prefix : NULL};
-  md_dataset *data = *out = md_dataset_open(&o, d);
+  md_dataset *data = *out = md_train_data(c, s, d);
   if (!data) return false;
   int every = (data->num_items + MAX_PROBED - 1) / MAX_PROBED, probed = 0, unreadable = 0;
   double seconds = 0;
@@ -117,15 +131,15 @@ static bool show_data(const md_config *c, const md_step *s, md_dataset **out, do
   return ok;
 }
 
-md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
-                        const char *cpu, FILE *to, md_diags *d) {
+md_status md_train_plan(const md_config *c, const md_step *s, const md_engine_options *o, FILE *to,
+                        md_diags *d) {
   show_net("visual", &s->visual, to);
   if (s->mode == MD_MODE_MODIST) show_net("motion", &s->motion, to);
-  md_graph *g = show_step(s, passes, cpu, to, d);
+  md_graph *g = show_step(s, o, (int)md_config_int(c, "run.threads"), to, d);
   md_dataset *data = NULL;
   double steps = 0;
   bool ok = g && show_data(c, s, &data, &steps, to, d);
-  if (ok) md_train_estimate(c, s, passes, cpu, g, data, steps, to);
+  if (ok) md_train_estimate(c, s, &o->passes, o->cpu, g, data, steps, to);
   md_dataset_destroy(data);
   if (g) md_graph_destroy(g);
   return ok ? MD_OK : md_diags_status(d);

@@ -48,7 +48,7 @@ static void add_measure(md_measure *sum, const md_measure *m) {
 static void add_row(md_progress *p, const md_measure *m) {
   Row *last = p->num_rows ? &p->row[p->num_rows - 1] : NULL;
   if (last && last->num == p->span && p->num_rows == MAX_ROWS) {
-    for (int i = 0; i < MAX_ROWS / 2; i++) {
+    for (ptrdiff_t i = 0; i < MAX_ROWS / 2; i++) {
       Row joined = p->row[2 * i];
       add_measure(&joined.sum, &p->row[2 * i + 1].sum);
       joined.num += p->row[2 * i + 1].num;

@@ -49,9 +49,7 @@ static bool open_data(Run *r) {
     md_hint(r->d, "data.train=FOLDER; 'modistc dataset shapes -o FOLDER' makes some to try");
     return false;
   }
-  const char *prefix = md_config_text(r->config, "data.prefix");
-  r->data =
-      md_dataset_open(&(md_dataset_options){.path = path, .prefix = *prefix ? prefix : NULL}, r->d);
+  r->data = md_train_data(r->config, &r->step, r->d);
   if (!r->data) return false;
   if (r->data->num_items < r->step.batch)
     md_warning(r->d, md_config_place(r->config, "batch"),
@@ -293,7 +291,7 @@ static md_status plan_or_run(Run *r) {
   if (!md_train_step(r->config, &r->step, r->d) || !md_train_check_maps(r->config, &r->step, r->d))
     return md_diags_status(r->d);
   const md_engine_options *e = &r->o->engine;
-  if (r->o->dry_run) return md_train_plan(r->config, &r->step, &e->passes, e->cpu, stdout, r->d);
+  if (r->o->dry_run) return md_train_plan(r->config, &r->step, e, stdout, r->d);
   r->dir = r->o->out_dir ? r->o->out_dir : md_config_text(r->config, "run.dir");
   r->weights = md_run_weights_path(r->dir);
   return run(r);

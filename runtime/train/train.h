@@ -70,7 +70,9 @@ typedef struct md_schedule {
 } md_schedule;
 double md_lr_at(const md_schedule *s, double epoch);
 
-// --- feed.c: from batches to the inputs of the step
+// --- feed.c: from the settings' videos to the inputs of the step
+// Opens data.train, which is set. A supervised step wants a label for every video. NULL: reported.
+md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d);
 // What the loader draws for this step, from sample number `first` on; the loader borrows `data`.
 // NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
@@ -211,8 +213,8 @@ char *md_videos_name(const md_dataset *data);
 bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char *path, md_diags *d);
 
 // --- plan.c: --dry-run: the size of what would run
-md_status md_train_plan(const md_config *c, const md_step *s, const md_pass_options *passes,
-                        const char *cpu, FILE *to, md_diags *d);
+md_status md_train_plan(const md_config *c, const md_step *s, const md_engine_options *o, FILE *to,
+                        md_diags *d);
 
 // --- estimate.c: --dry-run: how long, and what bounds it
 typedef enum md_bound {

@@ -162,7 +162,7 @@ static bool evaluate(Tap *t, const md_region *r, md_tensor **to, double sign) {
   for (int i = r->first; i < r->first + r->num; i++) {
     const md_node *n = g->node[i];
     const md_tensor *in[MD_MAX_IN];
-    md_tensor *out[MD_MAX_OUT];
+    md_tensor *out[MD_MAX_OUT] = {NULL};
     bool ok = true;
     for (int j = 0; j < n->num_in; j++) {
       md_val v = n->in[j];

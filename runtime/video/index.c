@@ -73,8 +73,8 @@ static bool has_extension(const char *name, const char *list) {
   return false;
 }
 
-static void add(md_dataset *s, const char *path, int32_t label) {
-  MD_PUSH(s->items, s->num_items, s->cap_items, ((md_data_item){path, label}));
+static void add(md_dataset *s, const char *path, int32_t label, int line) {
+  MD_PUSH(s->items, s->num_items, s->cap_items, ((md_data_item){path, label, line}));
 }
 
 static int by_bytes(const void *a, const void *b) {
@@ -106,7 +106,7 @@ static bool walk_folder(walk *w, const char *path, int depth) {
     char *full = md_format(arena, "%s%s%s", path, has_slash ? "" : "/", e->d_name);
     // What is no readable file, such as a link to nothing, stays listed: it is reported when used.
     if (is_folder) ok = walk_folder(w, full, depth + 1);
-    else add(w->set, full, -1);
+    else add(w->set, full, -1, 0);
   }
   closedir(folder);
   return ok;
@@ -131,8 +131,6 @@ static bool read_line(md_dataset *s, const md_dataset_options *o, const char *pr
   while (end > p && (end[-1] == ' ' || end[-1] == '\t' || end[-1] == '\r')) end--;
   if (p == end || *p == '#') return true;
   md_place at = {o->path, line, (int)(p - begin) + 1, (int)(end - p)};
-  if (memchr(p, '\0', (size_t)(end - p)))
-    return md_error(d, E0504, at, "line holds a zero byte; a list is plain text");
   bool comma = o->separator ? o->separator == ',' : memchr(p, ',', (size_t)(end - p)) != NULL;
 
   const char *path = p, *path_end = NULL, *label = NULL;
@@ -170,7 +168,7 @@ static bool read_line(md_dataset *s, const md_dataset_options *o, const char *pr
   int len = (int)(path_end - path);
   char *full = *path == '/' || !*prefix ? md_strndup(s->arena, path, (size_t)len)
                                         : md_format(s->arena, "%s/%.*s", prefix, len, path);
-  add(s, full, (int32_t)value);
+  add(s, full, (int32_t)value, line);
   return true;
 }
 
@@ -195,16 +193,32 @@ static bool read_index_line(md_dataset *s, const md_dataset_options *o, const ch
     add(s,
         *path.s == '/' || !*prefix ? md_strdup(s->arena, path.s)
                                    : md_format(s->arena, "%s/%s", prefix, path.s),
-        (int32_t)value);
+        (int32_t)value, line);
   md_text_free(&path);
   md_text_free(&label);
   return ok;
+}
+
+// A video in place of the folder it lies in is a usual slip.
+static bool refuse_binary(const char *path, md_diags *d) {
+  bool is_video = has_extension(path, default_extensions);
+  const char *slash = strrchr(path, '/');
+  md_error(d, E0504, MD_IN_FILE(path), "this is no list of videos: it holds a zero byte");
+  if (is_video)
+    md_hint(d, "this is a video; name its folder: %.*s", slash ? (int)(slash - path) + 1 : 1,
+            slash ? path : ".");
+  else md_hint(d, "a list is plain text with a line `path label` for each video");
+  return false;
 }
 
 static bool read_list(md_dataset *s, const md_dataset_options *o, md_diags *d) {
   char *text = NULL;
   size_t len = 0;
   if (!md_file_read(o->path, max_list_bytes, E0503, d, &text, &len)) return false;
+  if (memchr(text, '\0', len)) {
+    free(text);
+    return refuse_binary(o->path, d);
+  }
   md_diags_source(d, o->path, text, len);
   const char *prefix = o->prefix;
   if (!prefix) {

@@ -276,13 +276,13 @@ static bool report(md_loader *l, const slab *s) {
 }
 
 static bool check_clip(md_diags *d, const char *what, md_clip_shape s) {
-  if (s.frames >= 1 && s.frames <= 256 && s.stride >= 1 && s.stride <= 1024 && s.size >= 1 &&
-      s.size <= MD_MAX_CLIP_SIZE)
+  if (s.frames >= 1 && s.frames <= MD_MAX_CLIP_FRAMES && s.stride >= 1 && s.stride <= 1024 &&
+      s.size >= 1 && s.size <= MD_MAX_CLIP_SIZE)
     return true;
   return md_error(
       d, E0506, MD_NOWHERE,
-      "%s clip of %d frames, stride %d, size %d: frames 1..256, stride 1..1024, size 1..%d", what,
-      s.frames, s.stride, s.size, MD_MAX_CLIP_SIZE);
+      "%s clip of %d frames, stride %d, size %d: frames 1..%d, stride 1..1024, size 1..%d", what,
+      s.frames, s.stride, s.size, MD_MAX_CLIP_FRAMES, MD_MAX_CLIP_SIZE);
 }
 
 static bool check(const md_loader_options *o, md_diags *d) {

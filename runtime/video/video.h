@@ -39,7 +39,7 @@ typedef struct md_crop_rule {
 enum { MD_CROP_DRAWS = 40 };
 md_box md_crop_draw(const md_crop_rule *rule, uint64_t key, uint64_t first, int w, int h);
 
-enum { MD_MAX_CLIP_SIZE = 1024 };
+enum { MD_MAX_CLIP_SIZE = 1024, MD_MAX_CLIP_FRAMES = 256 };
 // Where output pixel i of `out` reads a row or column of `in` samples: bilinear, no corners aligned.
 typedef struct md_tap {
   int32_t lo, hi;
@@ -231,8 +231,9 @@ bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, cons
 // --- index.c: a data set is a list of paths; the video id is the position.
 typedef struct md_data_item {
   const char *path;
-  int32_t label;
-} md_data_item;  // label -1: none
+  int32_t label;  // -1: none
+  int line;       // of the list; 0: found in a folder
+} md_data_item;
 typedef struct md_dataset {
   md_data_item *items;
   int num_items, cap_items;

@@ -261,7 +261,8 @@ START_TEST(options_are_checked) {
   modist_program *p;
   modist_compile_options o = {0};
   ck_assert_int_eq(modist_compile(g, &o, &p), MD_ERR_USAGE);
-  ck_assert_ptr_nonnull(strstr(modist_graph_error(g), "struct_size is 0"));
+  ck_assert_ptr_nonnull(
+      strstr(modist_graph_error(g), "[E0407]: modist_compile_options: struct_size is 0"));
   ck_assert_int_eq(modist_graph_status(g), MD_OK);  // the declaring was fine
 
   o = (modist_compile_options){.struct_size = sizeof o, .opt_level_plus1 = 4};

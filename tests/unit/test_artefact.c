@@ -571,7 +571,7 @@ START_TEST(runner_exits_with_the_documented_codes) {
       {foreign, "error[E0633]", MD_ERR_MISSING},
       {cut, "error[E0630]", MD_ERR_DATA},
       {md_format(a, "%s --input=x=@/dev/null", good), "error[E0640]", MD_ERR_DATA},
-      {md_format(a, "%s --memory-limit=1000", good), "error[E0802]", MD_ERR_MEMORY},
+      {md_format(a, "%s --memory-limit=1000", good), "error[E0803]", MD_ERR_MEMORY},
       {md_format(a, "%s --check-nan --input=x=3e38", good),
        "region 'scale' (launch 1 of 2, step 1) made 'y' not finite", MD_ERR_NUMERIC},
       {md_format(a, "%s >/dev/full", good), "", MD_ERR_RUN},

@@ -147,8 +147,8 @@ END_TEST
 
 START_TEST(mistakes_in_the_text_are_shown_where_they_are) {
   refuse("opt: [1\n", E0201, 2, "closing bracket");
-  refuse("batch: 1\nbatch: 2\n", E0201, 2, "duplicate key");
-  refuse("opt:\n  lr: 1\n  lr: 2\n", E0201, 3, "duplicate key");
+  refuse("batch: 1\nbatch: 2\n", E0201, 2, "'batch' stands twice");
+  refuse("opt:\n  lr: 1\n  lr: 2\n", E0201, 3, "'opt.lr' stands twice");
   refuse("opt:\n\tlr: 1\n", E0201, 2, "tab");
   refuse("batch: \xff\n", E0201, 0, "not UTF-8");
   refuse("- a\n", E0202, 0, "mapping of keys to values");

@@ -678,6 +678,41 @@ START_TEST(instrumented_code_is_refused_where_it_could_not_run) {
 }
 END_TEST
 
+// The rows of the table are in order: what lies above the machine's own it cannot run.
+START_TEST(a_cpu_beyond_this_machine_is_only_compiled_for) {
+  bool above = false;
+  for (int i = 0; i < md_cpu_count(); i++) {
+    const md_cpu *cpu = md_cpu_at(i);
+    md_diags *d = md_diags_create();
+    ck_assert_ptr_eq(md_cpu_find(cpu->name, false, d), cpu);
+    ck_assert_ptr_eq(md_cpu_find(cpu->name, true, d), above ? NULL : cpu);
+    ck_assert_int_eq(md_diags_status(d), above ? MD_ERR_MISSING : MD_OK);
+    ck_assert_ptr_eq(strstr(md_diags_text(d), "error[E0421]") != NULL ? cpu : NULL,
+                     above ? cpu : NULL);
+    above |= cpu == md_cpu_native();
+    md_diags_destroy(d);
+  }
+}
+END_TEST
+
+START_TEST(a_plan_without_code_has_the_sizes_of_the_program) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  md_program *whole = compiled(g, &s, NULL);
+  md_diags *d = md_diags_create();
+  md_program *plan = md_cpu_compile(g, &(md_cpu_options){.asan = ASAN, .plan_only = true}, NULL, d);
+  ck_assert_msg(plan != NULL, "%s", md_diags_text(d));
+  ck_assert_ptr_null(plan->code);
+  for (int threads = 1; threads < 4; threads++)
+    ck_assert_int_eq(md_program_bytes(plan, threads), md_program_bytes(whole, threads));
+  ck_assert_int_gt(md_program_bytes(plan, 1), 0);
+  md_program_destroy(plan);
+  md_program_destroy(whole);
+  md_diags_destroy(d);
+  md_graph_destroy(g);
+}
+END_TEST
+
 START_TEST(text_forms_are_given_when_wanted) {
   setup s = {.level = 2};
   md_graph *g = prepared(small, &s);
@@ -712,4 +747,5 @@ SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            objects_come_from_the_cache_and_damage_is_only_a_miss, an_image_is_a_shared_object,
            an_artefact_computes_the_same_bits, instrumented_kernels_notice_an_overrun,
            an_unknown_cpu_brings_a_hint, instrumented_code_is_refused_where_it_could_not_run,
-           text_forms_are_given_when_wanted)
+           a_cpu_beyond_this_machine_is_only_compiled_for,
+           a_plan_without_code_has_the_sizes_of_the_program, text_forms_are_given_when_wanted)

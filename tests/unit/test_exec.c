@@ -286,10 +286,19 @@ START_TEST(memory_limit_is_refused_with_the_numbers) {
   ck_assert_ptr_null(md_exec_create(p, &o, d));
   ck_assert_str_eq(
       md_diags_text(d),
-      "error[E0802]: program 'fixture' needs 66.2 KiB of memory, but 58.6 KiB are allowed\n"
-      "   note: arena 16.1 KiB, states 32.0 KiB, inputs 16.0 KiB, workspace 64 B, 2 threads "
-      "of 1.0 KiB\n");
+      "error[E0803]: program 'fixture' needs 66.2 KiB of memory, but 58.6 KiB are allowed\n"
+      "   note: arena 16.1 KiB, states 32.0 KiB, inputs 16.0 KiB, workspace 64 B, scratch "
+      "2.0 KiB\n"
+      "   hint: a smaller batch, clip or bank needs less\n");
   ck_assert_int_eq(md_diags_status(d), MD_ERR_MEMORY);
+  // The same words without an executor, and the same number of bytes.
+  int64_t bytes = 128 + 16384 + 64 + 2 * 16384 + 4 + 16384 + 4 + 2 * 1024;
+  ck_assert_int_eq(md_program_bytes(p, 2), bytes);
+  ck_assert(md_program_fits(p, 2, 0, NULL) && md_program_fits(p, 2, bytes, NULL));
+  md_diags *same = md_diags_create();
+  ck_assert(!md_program_fits(p, 2, 60000, same));
+  ck_assert_str_eq(md_diags_text(same), md_diags_text(d));
+  md_diags_destroy(same);
   md_diags_clear(d);
   o.memory_limit = 0;
   p->arena_bytes = (int64_t)1 << 45;  // more than any machine that runs this test has free
@@ -299,7 +308,7 @@ START_TEST(memory_limit_is_refused_with_the_numbers) {
   o.memory_limit = 68000;
   md_exec *e = md_exec_create(p, &o, d);
   ck_assert_ptr_nonnull(e);
-  ck_assert_int_eq(md_exec_bytes(e), 128 + 16384 + 64 + 2 * 16384 + 4 + 16384 + 4 + 2 * 1024);
+  ck_assert_int_eq(md_exec_bytes(e), bytes);
   md_exec_destroy(e);
   md_program_destroy(p);
   md_diags_destroy(d);

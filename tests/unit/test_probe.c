@@ -322,7 +322,7 @@ START_TEST(exported_network_gives_the_same_features_bit_for_bit) {
   md_dataset *data = md_dataset_open(&(md_dataset_options){.path = in_folder("v/train.csv")}, d);
   ck_assert_ptr_nonnull(data);
   // A video that is not there is left out, and changes nothing for the others.
-  MD_PUSH(data->items, data->num_items, data->cap_items, ((md_data_item){"nowhere.mp4", 0}));
+  MD_PUSH(data->items, data->num_items, data->cap_items, ((md_data_item){"nowhere.mp4", 0, 0}));
   md_features *f = features_from(whole, data, d), *g = features_from(part, data, d);
   ck_assert_msg(f && g, "%s", md_diags_text(d));
   ck_assert_int_eq(md_diags_warnings(d), 2);

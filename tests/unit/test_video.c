@@ -654,13 +654,15 @@ START_TEST(lists_hold_paths_and_labels) {
   md_diags *d = md_diags_create();
   md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("l.csv")}, d);
   ck_assert_msg(s != NULL, "%s", md_diags_text(d));
-  static const md_data_item want[] = {{"a.mp4", 3},      {"/abs/b.mp4", -1}, {"c,d.mp4", 7},
-                                      {"e f, g.mp4", 2}, {"plain.mp4", -1},  {"last.mp4", 1}};
+  static const md_data_item want[] = {{"a.mp4", 3, 3},      {"/abs/b.mp4", -1, 4},
+                                      {"c,d.mp4", 7, 5},    {"e f, g.mp4", 2, 6},
+                                      {"plain.mp4", -1, 7}, {"last.mp4", 1, 8}};
   ck_assert_int_eq(s->num_items, 6);
   for (int i = 0; i < 6; i++) {
     ck_assert_str_eq(s->items[i].path,
                      want[i].path[0] == '/' ? want[i].path : in_folder(want[i].path));
     ck_assert_int_eq(s->items[i].label, want[i].label);
+    ck_assert_int_eq(s->items[i].line, want[i].line);
   }
   md_dataset_destroy(s);
   s = md_dataset_open(&(md_dataset_options){.path = in_folder("l.csv"), .prefix = "/data"}, d);
@@ -839,8 +841,35 @@ START_TEST(a_set_without_a_usable_video_ends_with_an_error) {
   ck_assert_int_eq(md_diags_warnings(d), 2);
   ck_assert_ptr_nonnull(strstr(md_diags_text(d), "error[E0505]"));
   md_loader_destroy(l);
-  o.batch = 0;
-  ck_assert_ptr_null(md_loader_create(&o, d));
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(geometry_beyond_the_limits_is_refused_by_the_loader) {
+  mkdir(in_folder("junk"), 0700);
+  write_text(in_folder("junk/a.mp4"), "junk");
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("junk")}, d);
+  md_loader_options rows[6];
+  for (int i = 0; i < MD_COUNT(rows); i++) rows[i] = loader_options(s, 1);
+  rows[0].rule.visual.frames = MD_MAX_CLIP_FRAMES + 1;
+  rows[1].rule.motion.size = MD_MAX_CLIP_SIZE + 1;
+  rows[2].rule.visual.stride = 0;
+  rows[3].batch = 0;
+  rows[4].workers = -1;
+  rows[5].queue = 65;
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_diags_clear(d);
+    ck_assert_ptr_null(md_loader_create(&rows[i], d));
+    ck_assert_msg(strstr(md_diags_text(d), "error[E0506]") != NULL, "row %d", i);
+    ck_assert_int_eq(md_diags_status(d), MD_ERR_USAGE);
+  }
+  md_loader_options most = loader_options(s, 1);
+  most.rule.visual.frames = MD_MAX_CLIP_FRAMES;
+  md_loader *l = md_loader_create(&most, d);
+  ck_assert_ptr_nonnull(l);
+  md_loader_destroy(l);
   md_dataset_destroy(s);
   md_diags_destroy(d);
 }
@@ -897,6 +926,7 @@ int main(void) {
   tcase_add_test(c, an_epoch_loses_no_video_and_a_broken_one_is_replaced_once_reported);
   tcase_add_test(c, a_later_start_gives_the_later_batches);
   tcase_add_test(c, a_set_without_a_usable_video_ends_with_an_error);
+  tcase_add_test(c, geometry_beyond_the_limits_is_refused_by_the_loader);
   tcase_add_test(c, a_loader_stops_while_it_works);
   suite_add_tcase(s, c);
   SRunner *r = srunner_create(s);

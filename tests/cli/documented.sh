@@ -1,0 +1,48 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# What the documentation says works: every file of configs/ holds valid settings, and every command
+# line of modistc and modist_rt in README.md and docs/ runs, in order, on made videos. What is left
+# out on purpose is named here: words that stand for something (COMMAND, CODE, `...`), and the roadmap.
+# The tiny model stands in for the large ones, which take minutes.
+#   documented.sh SOURCE_FOLDER BIN_FOLDER PLUGIN_FOLDER
+set -eu
+source=$(cd "$1" && pwd) bin=$(cd "$2" && pwd) plugins=$(cd "$3" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/build/demo" "$work/tests"
+cd "$work"
+ln -s "$bin" build/bin
+ln -s "$source/configs" configs
+ln -s "$source/tests/golden" tests/golden
+cp "$plugins/plugin_good.so" small_net.so
+PATH=$bin:$PATH
+export PATH LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
+modistc dataset shapes -o FOLDER --videos=8 --size=64 --seconds=1 -q
+
+total=0 failed=0
+try() {
+  total=$((total + 1))
+  code=0
+  sh -c "$1" >out 2>&1 </dev/null || code=$?
+  [ $code = 0 ] && return
+  failed=$((failed + 1))
+  echo "exit $code: $1"
+  cat out
+}
+
+for config in configs/*.yaml; do try "modistc config check -c $config"; done
+[ $total -gt 0 ]
+
+# Lines of code blocks, less prompt and comment; then commands within sentences.
+for page in "$source/README.md" "$source"/docs/*.md; do
+  case $page in */ROADMAP.md) continue ;; esac
+  sed -nE 's/^(\$ |    )(build\/bin\/)?(modistc|modist_rt) /\3 /p' "$page" | sed 's/  *#.*//'
+  { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
+done | sed -E 's/modist-r3d[0-9]+/modist-tiny/' >commands
+[ "$(wc -l <commands)" -ge 15 ]
+while IFS= read -r command; do
+  case $command in *...* | *COMMAND* | *CODE*) continue ;; esac
+  try "$command"
+done <commands
+echo "$total settings and command lines, $failed fail"
+[ $failed = 0 ]
