@@ -3,7 +3,8 @@
 # What the documentation says works: every file of configs/ holds valid settings, and every command
 # line of modistc and modist_rt in README.md and docs/ runs, in order, on made videos. What is left
 # out on purpose is named here: words that stand for something (COMMAND, CODE, `...`), and the roadmap.
-# The tiny model stands in for the large ones, which take minutes.
+# The tiny model stands in for the large ones, and two steps for the miniature experiment: they take
+# minutes.
 #   documented.sh SOURCE_FOLDER BIN_FOLDER PLUGIN_FOLDER
 set -eu
 source=$(cd "$1" && pwd) bin=$(cd "$2" && pwd) plugins=$(cd "$3" && pwd)
@@ -18,6 +19,9 @@ cp "$plugins/plugin_good.so" small_net.so
 PATH=$bin:$PATH
 export PATH LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
 modistc dataset shapes -o FOLDER --videos=8 --size=64 --seconds=1 -q
+ln -s FOLDER videos
+ln -s FOLDER VIDEOS
+for split in train test; do modistc dataset mini -o . --split=$split --videos=16 -q; done
 
 total=0 failed=0
 try() {
@@ -38,7 +42,8 @@ for page in "$source/README.md" "$source"/docs/*.md; do
   case $page in */ROADMAP.md) continue ;; esac
   sed -nE 's/^(\$ |    )(build\/bin\/)?(modistc|modist_rt) /\3 /p' "$page" | sed 's/  *#.*//'
   { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
-done | sed -E 's/modist-r3d[0-9]+/modist-tiny/' >commands
+done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/configs\/mini_[a-z]+\.yaml/& --max-steps=2/
+  s/-c (CONFIG|FILE)/-c configs\/modist_tiny.yaml/' >commands
 [ "$(wc -l <commands)" -ge 15 ]
 while IFS= read -r command; do
   case $command in *...* | *COMMAND* | *CODE*) continue ;; esac
