@@ -95,7 +95,8 @@ static void put_curve(md_text *to, const Run *r, int curve, double steps, double
     for (int64_t n = lo; n < hi; n++) sum += r->row[n][curve];
     double y = sum / (double)(hi - lo), x = (double)(lo + hi + 1) / 2;
     if (isnan(y)) continue;
-    md_put(&path, "%.1f,%.1f ", x / steps * PANEL_W, PANEL_H * (1 - fmin(y / top, 1)));
+    md_put(&path, "%.1f,%.1f ", x / steps * (double)PANEL_W,
+           (double)PANEL_H * (1 - fmin(y / top, 1)));
   }
   if (path.len) md_put(to, "<polyline points=\"%s\" %s/>\n", path.s, style);
   md_text_free(&path);
