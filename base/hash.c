@@ -63,7 +63,7 @@ bool md_digest_of_file(const char *path, md_digest *out) {
   if (!f) return false;
   md_hasher *h = md_hasher_create();
   char chunk[1 << 14];
-  for (size_t len; (len = fread(chunk, 1, sizeof chunk, f)) > 0;) md_hasher_add(h, chunk, len);
+  while (!feof(f) && !ferror(f)) md_hasher_add(h, chunk, fread(chunk, 1, sizeof chunk, f));
   bool ok = !ferror(f);
   int error = errno;
   fclose(f);

@@ -169,17 +169,6 @@ static md_spec spec_of(int64_t num, int64_t width) {
                    .bytes = num * width * (int64_t)sizeof(float)};
 }
 
-// In quotes where a reader of csv files needs them; a quote is doubled.
-static void put_path(md_text *csv, const char *path) {
-  if (!strpbrk(path, ",\"\r\n")) {
-    md_put(csv, "%s", path);
-    return;
-  }
-  md_put(csv, "\"");
-  for (; *path; path++) md_put(csv, *path == '"' ? "\"\"" : "%c", *path);
-  md_put(csv, "\"");
-}
-
 bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
   md_arena *a = md_arena_create();
   const char *npy = md_format(a, "%s/features.npy", folder);
@@ -187,7 +176,7 @@ bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
   md_text csv = {0};
   md_put(&csv, "path,label,row\n");
   for (int64_t i = 0; i < f->num; i++) {
-    put_path(&csv, f->path[i]);
+    md_csv_put(&csv, f->path[i]);
     md_put(&csv, ",%d,%lld\n", f->label[i], (long long)i);
   }
   bool ok = true;
@@ -208,7 +197,7 @@ bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
   return ok;
 }
 
-// `path,label,row`: the numbers are taken from the end, so a path may hold anything but a line's end.
+// `path,label,row`, as it was written: a path with a comma or quote stands in quotes.
 static bool parse_line(char *line, md_features *f, int64_t row) {
   int64_t label, at;
   char *last = strrchr(line, ',');
@@ -217,15 +206,11 @@ static bool parse_line(char *line, md_features *f, int64_t row) {
   last = strrchr(line, ',');
   if (!last || !md_parse_int(last + 1, &label) || label < -1 || label > INT32_MAX) return false;
   *last = '\0';
-  char *to = line;
-  if (*line == '"') {
-    for (const char *p = line + 1; *p; p++)
-      if (*p != '"' || *++p == '"') *to++ = *p;
-      else break;
-    *to = '\0';
-  }
+  md_text path = {0};
+  const char *p = line, *end = line + strlen(line);
+  if (!md_csv_field(&p, end, &path) || p != end || !path.len) return md_text_free(&path), false;
   f->label[row] = (int32_t)label;
-  f->path[row] = strdup(line);
+  f->path[row] = path.s;
   f->num = row + 1;
   return true;
 }

@@ -116,12 +116,13 @@ static bool lock(md_run_folder *f, md_diags *d) {
 
 static void remove_files(const char *dir, const char *prefix, const char *suffix) {
   DIR *folder = opendir(dir);
+  int fd = folder ? dirfd(folder) : -1;
   size_t start = strlen(prefix), end = strlen(suffix);
-  for (struct dirent *e; folder && (e = readdir(folder));) {
+  for (struct dirent *e; fd >= 0 && (e = readdir(folder));) {
     size_t len = strlen(e->d_name);
     if (len >= start + end && strncmp(e->d_name, prefix, start) == 0 &&
         strcmp(e->d_name + len - end, suffix) == 0)
-      unlinkat(dirfd(folder), e->d_name, 0);
+      unlinkat(fd, e->d_name, 0);
   }
   if (folder) closedir(folder);
 }

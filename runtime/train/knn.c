@@ -33,15 +33,15 @@ static int by_nearness(const void *a, const void *b) {
 }
 
 static int32_t vote(const Near *near, int k, const int32_t *label, int classes, double *votes) {
-  for (int c = 0; c < 2 * classes; c++) votes[c] = 0;
+  for (int64_t c = 0; c < (int64_t)2 * classes; c++) votes[c] = 0;
   for (int i = 0; i < k; i++) {
-    int32_t c = label[near[i].row];
+    int64_t c = label[near[i].row];
     votes[2 * c] += 1;
     votes[2 * c + 1] += near[i].cosine;
   }
   int32_t best = 0;
   for (int32_t c = 1; c < classes; c++) {
-    const double *v = votes + 2 * c, *b = votes + 2 * best;
+    const double *v = votes + (int64_t)2 * c, *b = votes + (int64_t)2 * best;
     if (v[0] > b[0] || (v[0] == b[0] && v[1] > b[1])) best = c;
   }
   return best;

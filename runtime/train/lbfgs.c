@@ -37,6 +37,7 @@ static double *vector(int64_t n) {
 // p = -H g, by two loops over the pairs, newest first and then oldest first.
 static void direction(const Pairs *q, const double *g, int64_t n, double *p) {
   double alpha[MEMORY];
+  MD_ASSERT(q->num >= 0 && q->num <= MEMORY, "%d pairs", q->num);
   for (int64_t i = 0; i < n; i++) p[i] = -g[i];
   for (int k = 0; k < q->num; k++) {
     int at = (q->newest - k + MEMORY) % MEMORY;
@@ -86,10 +87,11 @@ md_minimum md_lbfgs(md_function *f, const void *ctx, int64_t n, double gradient,
     double slope = dot(g, p, n), value = INFINITY;
     double step = q.num ? 1 : 1 / fmax(1, sqrt(dot(g, g, n)));
     bool falls = false;
-    for (int k = 0; !falls && k < MAX_HALVINGS; k++, step /= 2) {
+    for (int k = 0; !falls && k < MAX_HALVINGS; k++) {
       for (int64_t i = 0; i < n; i++) next[i] = x[i] + step * p[i];
       value = f(ctx, next, next_g);
       falls = value <= m.value + sufficient * step * slope;
+      step /= 2;
     }
     if (!falls) break;
     keep_pair(&q, x, next, g, next_g, n);

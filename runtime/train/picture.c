@@ -44,8 +44,9 @@ static bool read_line(Run *r, const char *path, int line, char *text, md_diags *
                     "is not a step of a run, which is a JSON object with a number 'loss'");
   if (r->num == r->cap) {
     r->cap = r->cap ? 2 * r->cap : 256;
-    r->row = realloc(r->row, (size_t)r->cap * sizeof *r->row);
-    MD_ASSERT(r->row, "no memory for a log");
+    void *more = realloc(r->row, (size_t)r->cap * sizeof *r->row);
+    if (!more) md_out_of_memory((size_t)r->cap * sizeof *r->row);
+    r->row = more;
   }
   memcpy(r->row[r->num++], row, sizeof row);
   return true;

@@ -104,7 +104,7 @@ bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char 
                             md_diags *d) {
   const char *before = md_checkpoint_videos(c);
   if (!*before || strcmp(before, now) == 0) return true;
-  int num_before = atoi(before), num_now = atoi(now);
+  int num_before = (int)strtol(before, NULL, 10), num_now = (int)strtol(now, NULL, 10);
   if (num_before != num_now)
     md_error(d, E0865, MD_IN_FILE(path), "holds %d videos, but the run was started on %d", num_now,
              num_before);

@@ -237,7 +237,7 @@ CLONES static void warp_row(const float *pack, int w, int h, int y, const float 
       float kx[4], ky[4];
       cubic(at_x - (float)left, kx);
       cubic(at_y - (float)top, ky);
-      const float *p = pack + (top + PAD - 1) * pitch + 4 * (left + PAD - 1);
+      const float *p = pack + (top + PAD - 1) * pitch + (int64_t)4 * (left + PAD - 1);
       for (int j = 0; j < 4; j++, p += pitch)
         for (int i = 0; i < 4; i++)
           for (int c = 0; c < 4; c++) sum[c] += ky[j] * kx[i] * p[4 * i + c];
@@ -268,7 +268,7 @@ CLONES static void add_scaled(int w, float *restrict to, const float *restrict f
 
 // Gaussian, replicate border. `wide` holds one row with MAX_RADIUS more at both ends.
 static void blur(const float *in, int w, int h, float sigma, float *wide, float *mid, float *out) {
-  float k[2 * MAX_RADIUS + 1], sum = 0;
+  float k[2 * MAX_RADIUS + 1] = {0}, sum = 0;
   int radius = MD_MIN((int)ceilf(3 * sigma), MAX_RADIUS);
   for (int i = -radius; i <= radius; i++) {
     k[i + radius] = expf(-(float)(i * i) / (2 * sigma * sigma));
@@ -386,10 +386,11 @@ md_flow *md_flow_create(const md_flow_options *o, int w, int h) {
   set_defaults(&f->o);
   int64_t floats = plane_floats(w, h);
   double scale = 1;
-  for (int i = 0; i < f->o.levels; i++, scale *= (double)f->o.step) {
+  for (int i = 0; i < f->o.levels; i++) {
     level l = {.w = (int)lround(w * scale), .h = (int)lround(h * scale)};
     if (i > 0 && MD_MIN(l.w, l.h) < f->o.min_side) break;
     f->level[f->num_levels++] = l;
+    scale *= (double)f->o.step;
   }
   // Images of all levels lie in two blocks.
   int64_t pixels = 0;

@@ -320,8 +320,9 @@ void md_map_plane(const uint8_t *plane, int w, int h, int size, uint8_t *out) {
   int wide = (int)MD_MAX(size, lround(w * scale)), high = (int)MD_MAX(size, lround(h * scale));
   double step_x = (double)w / wide, step_y = (double)h / high;
   md_tap col[MD_MAX_CLIP_SIZE], row[MD_MAX_CLIP_SIZE];
-  md_taps(col, size, (wide - size) / 2 * step_x, step_x, w);
-  md_taps(row, size, (high - size) / 2 * step_y, step_y, h);
+  int left = (wide - size) / 2, top = (high - size) / 2;
+  md_taps(col, size, left * step_x, step_x, w);
+  md_taps(row, size, top * step_y, step_y, h);
   for (int y = 0; y < size; y++) {
     const uint8_t *up = plane + (int64_t)row[y].lo * w, *low = plane + (int64_t)row[y].hi * w;
     for (int x = 0; x < size; x++) {
