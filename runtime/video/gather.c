@@ -250,7 +250,7 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
     if (at < start || at < now) continue;  // leading pictures of the key frame
     now = at;
     ok = serve(g, v, now, r, key, out, f);
-    int64_t next = sparse ? start_frame(g, t) : 0;
+    int64_t next = sparse && t->pts ? start_frame(g, t) : 0;
     if (next <= now || next <= start || all_done(g)) continue;
     start = next;
     md_video_start_at(v, t->pts[start]);

@@ -180,8 +180,12 @@ static bool read_index_line(md_dataset *s, const md_dataset_options *o, const ch
   md_place at = {o->path, line, 1, (int)(end - p)};
   md_text path = {0}, label = {0};
   int64_t value = -1;
-  bool ok =
-      md_csv_field(&p, end, &path) && (p == end || *p++ == ',') && md_csv_field(&p, end, &label);
+  bool ok = md_csv_field(&p, end, &path);
+  if (ok && p < end) {
+    ok = *p == ',';
+    p++;
+  }
+  ok = ok && md_csv_field(&p, end, &label);
   if (!ok) md_error(d, E0504, at, "quote is not closed");
   else if (!path.len) ok = md_error(d, E0504, at, "row has no path");
   else if (label.len && (!md_parse_int(label.s, &value) || value < -1 || value > INT32_MAX)) {

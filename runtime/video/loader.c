@@ -145,7 +145,7 @@ static void draw_looks(const md_sample_rule *r, uint64_t key, md_batch *b, int p
   for (int i = 0; i < 2; i++) {
     md_look look = md_look_draw(&r->augment, key, (md_slot)i);
     b->flip[i][place] = md_sample_flip(r, key, (md_slot)i);
-    memcpy(b->color[i] + place * MD_COUNT(look.color) * 3, look.color, sizeof look.color);
+    memcpy(b->color[i] + (int64_t)place * MD_COUNT(look.color) * 3, look.color, sizeof look.color);
     b->gray[i][place] = look.gray;
     b->sigma[i][place] = look.sigma;
   }
