@@ -23,7 +23,7 @@ enum { UNIT_SIDE = 256 };  // flow counts pixels of a frame with this short side
 
 static const int64_t max_ring_bytes = (int64_t)1 << 30;
 
-typedef enum Result { TODO, MADE, KEPT, BROKEN } Result;
+typedef enum Result { WAITING, MADE, KEPT, BROKEN } Result;
 
 typedef struct Maker {
   md_maps_options o;

@@ -4,31 +4,11 @@
 
 #include "base/file.h"
 #include "tests/tolerance.h"
+#include "tests/unit/folder.h"
 #include "tests/unit/suite.h"
 
 #include <string.h>
 #include <unistd.h>
-
-static char folder[32];
-
-static const char *in_folder(const char *name) {
-  static char path[8][128];
-  static int at;
-  char *p = path[at++ % 8];
-  snprintf(p, sizeof path[0], "%s/%s", folder, name);
-  return p;
-}
-
-static void make_folder(void) {
-  strcpy(folder, "/tmp/modist_probe_XXXXXX");
-  ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
-static void remove_folder(void) {
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf '%s'", folder);
-  ck_assert_int_eq(system(command), 0);
-}
 
 // Borrows x and label.
 static md_features features_of(float *x, int32_t *label, char **path, int64_t num, int64_t width) {
@@ -204,7 +184,7 @@ START_TEST(sets_that_do_not_fit_are_refused) {
 END_TEST
 
 START_TEST(features_come_back_from_their_files) {
-  make_folder();
+  make_empty_folder();
   float x[6] = {0, 1, -2.5F, 1e-30F, 4, 5};
   int32_t label[3] = {0, -1, 7};
   char *path[3] = {"plain.mp4", "with, comma.mp4", "a \"quote\",3"};
@@ -240,7 +220,7 @@ static void make_mini(const char *name, md_mini_split split, int64_t first, int 
 }
 
 START_TEST(splits_share_no_video_and_a_set_can_be_made_in_parts) {
-  make_folder();
+  make_empty_folder();
   make_mini("all", MD_MINI_TRAIN, 0, 2);
   make_mini("part", MD_MINI_TRAIN, 1, 1);
   make_mini("all", MD_MINI_TUNE, 0, 2);
@@ -310,7 +290,7 @@ static md_features *features_from(const char *weights, const md_dataset *data, m
 }
 
 START_TEST(exported_network_gives_the_same_features_bit_for_bit) {
-  make_folder();
+  make_empty_folder();
   make_mini("v", MD_MINI_TRAIN, 0, 2);
   md_diags *d = md_diags_create();
   const char *whole = in_folder("run/weights.safetensors"), *part = in_folder("v.safetensors");
@@ -343,7 +323,7 @@ START_TEST(exported_network_gives_the_same_features_bit_for_bit) {
 END_TEST
 
 START_TEST(curves_have_a_panel_for_each_term_and_a_line_for_each_run) {
-  make_folder();
+  make_empty_folder();
   md_diags *d = md_diags_create();
   const char *dir[2] = {folder, folder}, *svg = in_folder("a.svg");
   expect(md_picture_losses(dir, 1, svg, d), d, "E0885");  // no log

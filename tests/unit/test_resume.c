@@ -4,6 +4,7 @@
 //   MODIST_KILLS=N  kills of the last test; 5
 #include "base/file.h"
 #include "runtime/train/train.h"
+#include "tests/unit/folder.h"
 #include "tests/unit/suite.h"
 
 #include <fcntl.h>
@@ -16,30 +17,13 @@
 #include <unistd.h>
 
 enum { MAX_ARGS = 32, MORE = 23 };  // steps after an interruption
-static char folder[40];
-
-static const char *in_folder(const char *name) {
-  static char path[8][128];
-  static int at;
-  char *p = path[at++ % 8];
-  snprintf(p, sizeof path[0], "%s/%s", folder, name);
-  return p;
-}
-
 static void make_folder(void) {
-  strcpy(folder, "/tmp/modist_resume_XXXXXX");
-  ck_assert_ptr_nonnull(mkdtemp(folder));
+  make_empty_folder();
   md_diags *d = md_diags_create();
   md_shapes_options o = {.folder = in_folder("videos"), .videos = 5, .size = 48, .seconds = 2};
   ck_assert_msg(md_shapes_make(&o, d), "%s", md_diags_text(d));
   md_diags_destroy(d);
   setenv("MODIST_CACHE", in_folder("cache"), 0);
-}
-
-static void remove_folder(void) {
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf '%s'", folder);
-  ck_assert_int_eq(system(command), 0);
 }
 
 // --- the command
