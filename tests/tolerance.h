@@ -22,7 +22,7 @@ static inline double md_epsilon(md_dtype d) {
 
 // Of a value whose terms are at most `size`, after a reduction of `length` terms.
 static inline double md_tolerance(md_dtype d, int64_t length, double size) {
-  return MD_TOLERANCE_SAFETY * md_epsilon(d) * sqrt((double)length) * size;
+  return (double)MD_TOLERANCE_SAFETY * md_epsilon(d) * sqrt((double)length) * size;
 }
 
 // Central differences of step h in double: rounding eps*|f|/h and curvature h^2/6*|f'''|. With
