@@ -201,15 +201,18 @@ static const char *unusable(const md_graph *g, md_tensor *const *value) {
   return NULL;
 }
 
+// Relative to the largest, whose square may be too small for a double.
 static double rms(const double *x, int64_t n) {
-  double sum = 0;
+  double largest = 0, sum = 0;
   int64_t num = 0;
-  for (int64_t i = 0; i < n; i++) {
+  for (int64_t i = 0; i < n; i++)
+    if (isfinite(x[i])) largest = fmax(largest, fabs(x[i]));
+  for (int64_t i = 0; i < n && largest > 0; i++) {
     if (!isfinite(x[i])) continue;
-    sum += x[i] * x[i];
+    sum += x[i] / largest * (x[i] / largest);
     num++;
   }
-  return num ? sqrt(sum / (double)num) : 0;
+  return num ? largest * sqrt(sum / (double)num) : 0;
 }
 
 // bound[i] = max(bound[i], |x - value|); equal infinities are equal.
