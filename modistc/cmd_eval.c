@@ -124,6 +124,8 @@ static void print_confusion(const md_score *s) {
   }
 }
 
+static const char *const formats[] = {"table", "json", NULL};
+
 static void print_json(const md_score *s, const md_score *train, const char *method,
                        const md_minimum *m) {
   md_json j = {0};
@@ -167,7 +169,7 @@ static void print_json(const md_score *s, const md_score *train, const char *met
 
 static void print_score(md_cli *cli, const md_score *s, const md_score *train, const char *method,
                         const md_minimum *m) {
-  if (md_cli_has(cli, "json")) {
+  if (md_cli_choice(cli, "format", formats, 0) == 1) {
     print_json(s, train, method, m);
     return;
   }
@@ -229,7 +231,7 @@ static md_status eval(md_cli *cli) {
   int64_t k = 20;
   double l2 = 0.01;
   if (!md_cli_args(cli, 3, 3, "takes a set to learn from and a set to test") ||
-      !md_cli_int(cli, "k", 1, 1000000, &k) || !md_cli_float(cli, "l2", 1e-9, 1e9, &l2) ||
+      md_cli_choice(cli, "format", formats, 0) < 0 || !md_cli_int(cli, "k", 1, 1000000, &k) || !md_cli_float(cli, "l2", 1e-9, 1e9, &l2) ||
       !read_options(cli, &o))
     return MD_ERR_USAGE;
   md_features *set[2] = {0};
@@ -249,7 +251,7 @@ static const md_option eval_options[] = {
     {"k", 0, "N", "knn: how many neighbours vote (20)"},
     {"l2", 0, "X", "probe: weight of |W|^2 / 2 beside the mean loss (0.01)"},
     {"confusion", 0, NULL, "print how often each label was taken for each other"},
-    {"json", 0, NULL, "print one JSON object"},
+    {"format", 0, "FORM", "table (default) or json"},
     FEATURE_OPTIONS,
     {0}};
 static const char *const eval_examples[] = {
