@@ -60,8 +60,9 @@ shown modistc train -c $config "data.train=$videos" "run.dir=$out/run" epochs=10
   run.log_every=5
 
 echo
-echo "== 6. what it left: curves of the losses, and the visual network alone"
-shown modistc plot "$out/run" -o "$out/losses.svg"
+echo "== 6. what it left: curves of the losses over what the networks see, in one picture; and the"
+echo "   visual network alone"
+shown modistc plot "$out/run" "--videos=$videos" -o "$out/picture.svg"
 shown modistc export "$out/run/weights.safetensors" -o "$out/visual.safetensors"
 
 echo
