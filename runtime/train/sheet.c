@@ -29,7 +29,7 @@ typedef struct Row {
 typedef struct Sheet {
   const md_sheet_options *o;
   const md_dataset *data;
-  md_map_info about;  // the maps; lag 0: differences of frames that were computed here
+  md_map_info about;  // the maps; zero: differences of frames that are computed here
   md_gather *gather;
   md_arena *arena;
   Row *row;        // [o->rows]
@@ -55,7 +55,7 @@ static bool read_row(Sheet *s, int video, const md_timeline *t, Row *r, md_fault
   md_video_limits limits = {0};
   r->side = side_of(path, &limits, f);
   if (!r->side) return false;
-  int frames = s->o->frames, room = (int)md_timeline_length(t) - 1;
+  int frames = s->o->frames, room = (int)fmin(md_timeline_length(t) - 1, INT32_MAX);
   md_clip_shape shape = {frames, MD_MAX(1, room / MD_MAX(1, frames - 1)), r->side};
   r->seconds = shape.stride / 30.0;
   size_t plane = (size_t)frames * (size_t)r->side * (size_t)r->side;
@@ -115,14 +115,14 @@ static int strength(const Sheet *s, const Row *r, int64_t at) {
   return MD_MAX(0, r->maps[2 * plane_of(s, r) + at] - 128);
 }
 
-// 99.5 % of the pixels that are not 0 are darker.
+// 99.5 % of the values other than 0 do not exceed it.
 static int find_white(const Sheet *s) {
   int64_t num[256] = {0}, all = 0;
   for (int i = 0; i < s->num; i++)
     for (int64_t at = 0; at < plane_of(s, &s->row[i]); at++) num[strength(s, &s->row[i], at)]++;
   for (int q = 1; q < 256; q++) all += num[q];
   int white = 1;
-  for (int64_t darker = num[1]; white < 255 && darker < 0.995 * (double)all; darker += num[white])
+  for (int64_t sum = num[1]; white < 255 && (double)sum < 0.995 * (double)all; sum += num[white])
     white++;
   return white;
 }
@@ -191,14 +191,14 @@ static void put_caption(const Sheet *s, md_text *to, int *w, int *h) {
   double most = m->kind == MD_MAP_DIFF ? 1 : m->clamp;
   int levels = m->kind == MD_MAP_FLOW ? 127 : 255;
   char pair[40] = "neighbouring frames";
-  if (m->lag) snprintf(pair, sizeof pair, "frames %d/30 s apart", m->lag30);
+  if (m->lag30) snprintf(pair, sizeof pair, "frames %d/30 s apart", m->lag30);
   md_put(to,
          "<text y=\"%d\"><tspan font-weight=\"bold\">what the networks see</tspan>: middle squares "
          "of frames, and below %s %s</text>\n",
          *h + LINE - 5, what[m->kind], pair);
   md_put(to,
-         "<text y=\"%d\">Maps are brightened alike: full brightness is %.2g of %g and more, 0.5 %% "
-         "of what is not 0.</text>\n",
+         "<text y=\"%d\">Maps are brightened alike: full brightness is %.2g of %g; 99.5 %% "
+         "of the values other than 0 are at most that.</text>\n",
          *h + 2 * LINE - 5, most * s->white / levels, most);
   *w = CAPTION_W;
   *h += 2 * LINE + BELOW;

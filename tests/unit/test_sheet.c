@@ -192,7 +192,7 @@ static uint32_t expected_stripes(int t, int x, int y) {
 
 START_TEST(frames_stand_over_their_maps_which_are_brightened) {
   make_set(slopes, MD_MAP_EDGE, stripes);
-  check_sheet(true, "full brightness is 7.8 of 20 and more", slopes, expected_stripes);
+  check_sheet(true, "full brightness is 7.8 of 20; 99.5 %", slopes, expected_stripes);
   remove_folder();
 }
 END_TEST
