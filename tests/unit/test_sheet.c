@@ -45,10 +45,11 @@ static uint8_t stripes(int plane, int t, int x, int y) {
   return level[(x + t) % 3];
 }
 
-// To the right where x is even, as far as a map can say; nothing moves elsewhere.
-static uint8_t flow_right(int plane, int t, int x, int y) {
+// Columns that move to the right, down, and not at all; as far as a map can say.
+static uint8_t ways(int plane, int t, int x, int y) {
   (void)t, (void)y;
-  return x % 2 == 0 && plane != 1 ? 255 : 128;
+  static const uint8_t flow[3][3] = {{255, 128, 255}, {128, 255, 255}, {128, 128, 128}};
+  return flow[x % 3][plane];
 }
 
 static void write_maps(const char *path, md_map_kind kind, made_map *map) {
@@ -197,15 +198,16 @@ START_TEST(frames_stand_over_their_maps_which_are_brightened) {
 }
 END_TEST
 
-// Red is cos(0), the others cos(-120 degrees) and cos(-240 degrees), from -1..1 to 0..255.
-static uint32_t expected_flow(int t, int x, int y) {
+// Red, green and blue are the cosines of the angles to 0, 120 and 240 degrees, from -1..1 to 0..255.
+static uint32_t expected_ways(int t, int x, int y) {
   (void)t, (void)y;
-  return x % 2 == 0 ? 0xff4040 : 0;
+  static const uint32_t color[] = {0xff4040, 0x80ee11, 0};
+  return color[x % 3];
 }
 
 START_TEST(flow_has_its_direction_as_colour) {
-  make_set(slopes, MD_MAP_FLOW, flow_right);
-  check_sheet(true, "direction as colour, between frames 3/30 s apart", slopes, expected_flow);
+  make_set(slopes, MD_MAP_FLOW, ways);
+  check_sheet(true, "direction as colour, between frames 3/30 s apart", slopes, expected_ways);
   remove_folder();
 }
 END_TEST
