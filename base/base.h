@@ -82,6 +82,7 @@ typedef struct md_text {
 } md_text;  // zero is empty; s is NUL-terminated
 void md_put(md_text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void md_put_bytes(md_text *t, const char *s, size_t len);
+void md_put_base64(md_text *t, const void *data, size_t len);
 void md_text_free(md_text *t);
 // Length of the valid UTF-8 sequence at s, and its code point; 0 where there is none.
 int md_utf8(const char *s, uint32_t *code);

@@ -62,6 +62,21 @@ void md_put(md_text *t, const char *fmt, ...) {
   t->len += (size_t)len;
 }
 
+void md_put_base64(md_text *t, const void *data, size_t len) {
+  static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const uint8_t *p = data;
+  for (size_t i = 0; i < len; i += 3) {
+    size_t have = MD_MIN(len - i, (size_t)3);
+    uint32_t bits = (uint32_t)p[i] << 16;
+    if (have > 1) bits |= (uint32_t)p[i + 1] << 8;
+    if (have > 2) bits |= p[i + 2];
+    char four[] = {digits[bits >> 18], digits[bits >> 12 & 63], '=', '='};
+    if (have > 1) four[2] = digits[bits >> 6 & 63];
+    if (have > 2) four[3] = digits[bits & 63];
+    md_put_bytes(t, four, sizeof four);
+  }
+}
+
 void md_text_free(md_text *t) {
   free(t->s);
   *t = (md_text){0};

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// features, export, eval, plot: what a run has learnt, as numbers, as a file, as a score, as curves.
+// features, export, eval, plot: what a run has learnt, as numbers, as a file, as a score, as a
+// picture.
 #include "modistc/modistc.h"
 
 #include "runtime/train/probe.h"
@@ -270,21 +271,43 @@ const md_command md_cmd_eval = {
 // --- plot
 
 static md_status plot(md_cli *cli) {
-  if (!md_cli_args(cli, 1, 32, "takes folders of runs") || !output_named(cli)) return MD_ERR_USAGE;
+  md_sheet_options sheet = {.videos = md_cli_get(cli, "videos"),
+                            .prefix = md_cli_get(cli, "prefix"),
+                            .maps = md_cli_get(cli, "maps")};
+  int64_t rows = 4, frames = 10;
+  if (!md_cli_args(cli, sheet.videos ? 0 : 1, 32, "takes folders of runs, or --videos, or both") ||
+      !output_named(cli) || !md_cli_int(cli, "rows", 1, 50, &rows) ||
+      !md_cli_int(cli, "frames", 1, 30, &frames))
+    return MD_ERR_USAGE;
+  sheet.rows = (int)rows;
+  sheet.frames = (int)frames;
   const char *path = md_cli_get(cli, "output");
-  if (!md_picture_losses((const char *const *)cli->arg, cli->num_args, path, cli->diags))
+  if (!md_picture_save((const char *const *)cli->arg, cli->num_args, sheet.videos ? &sheet : NULL,
+                       path, cli->diags))
     return md_diags_status(cli->diags);
   if (!cli->quiet) printf("wrote %s\n", path);
   return MD_OK;
 }
 
-static const md_option plot_options[] = {{"output", 'o', "FILE", "SVG to write"}, {0}};
+static const md_option plot_options[] = {
+    {"output", 'o', "FILE", "SVG to write"},
+    {"videos", 0, "SET", "folder or list: its first videos are shown, as the networks see them"},
+    {"maps", 0, "DIR", "motion maps of the videos (`dataset flow`); else differences of frames"},
+    {"rows", 0, "N", "how many videos (4)"},
+    {"frames", 0, "N", "of each video, evenly spaced (10)"},
+    {"prefix", 0, "DIR", "folder in front of a list's paths"},
+    {0}};
+static const md_option_rule plot_rules[] = {
+    {"!videos", "maps rows frames prefix", "no videos are shown", "name some with --videos"}, {0}};
 static const char *const plot_examples[] = {
-    "modistc plot runs/mini_modist runs/mini_rgb -o losses.svg", NULL};
-const md_command md_cmd_plot = {.name = "plot",
-                                .group = "Evaluate",
-                                .usage = "RUN... -o FILE.svg",
-                                .doc = "the losses of runs as curves",
-                                .examples = plot_examples,
-                                .options = plot_options,
-                                .run = plot};
+    "modistc plot runs/mini_modist runs/mini_rgb -o losses.svg",
+    "modistc plot runs/mini_modist --videos=mini/train.csv --maps=maps -o picture.svg", NULL};
+const md_command md_cmd_plot = {
+    .name = "plot",
+    .group = "Evaluate",
+    .usage = "[RUN...] [--videos=SET [--maps=DIR]] -o FILE.svg",
+    .doc = "the losses of runs as curves, and what the networks see, in one picture",
+    .examples = plot_examples,
+    .options = plot_options,
+    .rules = plot_rules,
+    .run = plot};

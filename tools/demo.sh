@@ -44,8 +44,8 @@ train_on_own() {
   report modistc compile modist-tiny -c $config --emit=report --report=summary,fusion,memory
   heading "train: 60 steps; each term of the loss stands beside what guessing gives"
   shown modistc train -c $config "data.train=$own" "run.dir=$out/run" epochs=1000 --max-steps=60 run.log_every=5
-  heading "what it left: curves of the losses, and the visual network alone"
-  shown modistc plot "$out/run" -o "$out/losses.svg"
+  heading "what it left: the losses over what the networks see, in one picture; the visual network alone"
+  shown modistc plot "$out/run" "--videos=$own" -o "$out/picture.svg"
   shown modistc export "$out/run/weights.safetensors" -o "$out/visual.safetensors"
   echo
   echo "Weights, log and settings are in $out/run. To go on for longer:"
@@ -80,7 +80,7 @@ learn() {
       "$(cut -d' ' -f1 "$out/$mode/knn")" "$(cat "$out/$mode/seconds")"
   done
   heading "a picture: curves of the losses, and what the two networks see"
-  shown modistc plot "$out/modist" "$out/rgb" -o "$out/picture.svg"
+  shown modistc plot "$out/modist" "$out/rgb" "--videos=$train" "--maps=$maps" -o "$out/picture.svg" --rows=8
   echo
   echo "$(($(date +%s) - begin)) s of the 360 s that are allowed on two cores. More runs and seeds: docs/mini.md"
   gap=$(cat "$out/modist/probe" "$out/rgb/probe" | awk '{ p[NR] = $1 } END { printf "%.1f", p[1] - p[2] }')

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Curves of losses as one SVG, which any browser shows: a panel for each term, a line for each run,
-// dotted where guessing would be. Each point is the mean of a span of steps, so that a long run does
+// One SVG, which any browser shows: curves of losses, a panel for each term, a line for each run,
+// dotted where guessing would be; and under them the sheet of what the networks see (sheet.c). Each point is the mean of a span of steps, so that a long run does
 // not become a long file.
 #include "runtime/train/probe.h"
 
@@ -78,13 +78,6 @@ static bool has_curve(const Run *r, int num, int curve) {
   return false;
 }
 
-static void put_escaped(md_text *to, const char *s) {
-  char clean[200];
-  for (s = md_clean(s, clean, sizeof clean); *s; s++)
-    if (strchr("<>&\"", *s)) md_put(to, "&#%d;", *s);
-    else md_put(to, "%c", *s);
-}
-
 // The mean of each of at most POINTS equal spans; nothing where the run has no such term.
 static void put_curve(md_text *to, const Run *r, int curve, double steps, double top,
                       const char *style) {
@@ -132,17 +125,13 @@ static void put_panel(md_text *to, const Run *r, int num, int curve) {
   }
 }
 
-static void put_picture(md_text *to, const Run *r, int num) {
+static void put_curves(md_text *to, const Run *r, int num, int *w, int *h) {
   int panels = 0, curves[NUM_CURVES];
   for (int c = 0; c < CHANCE; c++)
     if (has_curve(r, num, c)) curves[panels++] = c;
   int rows = (panels + PER_ROW - 1) / PER_ROW, columns = MD_MIN(panels, PER_ROW);
-  int w = columns * (PANEL_W + LEFT) + GAP, h = TOP + rows * (PANEL_H + TOP) + 18 * num;
-  md_put(
-      to,
-      "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\""
-      " font-size=\"11\">\n<rect width=\"%d\" height=\"%d\" fill=\"#fafafa\"/>\n",
-      w, h, w, h);
+  *w = columns * (PANEL_W + LEFT) + GAP;
+  *h = TOP + rows * (PANEL_H + TOP) + 18 * num;
   for (int i = 0; i < panels; i++) {
     md_put(to, "<g transform=\"translate(%d %d)\">\n", LEFT + i % PER_ROW * (PANEL_W + LEFT),
            TOP + i / PER_ROW * (PANEL_H + TOP));
@@ -153,22 +142,51 @@ static void put_picture(md_text *to, const Run *r, int num) {
     int y = TOP + rows * (PANEL_H + TOP) + 18 * i;
     md_put(to, "<path d=\"M%d %dh24\" stroke=\"%s\" stroke-width=\"3\"/><text x=\"%d\" y=\"%d\">",
            LEFT, y - 4, colors[i % MD_COUNT(colors)], LEFT + 32, y);
-    put_escaped(to, r[i].name);
+    md_svg_put_text(to, r[i].name);
     md_put(to, "%s</text>\n", i ? "" : " (dotted: the loss of guessing)");
   }
-  md_put(to, "</svg>\n");
 }
 
-bool md_picture_losses(const char *const *run_dir, int num_runs, const char *path, md_diags *d) {
+static bool save(const md_text *body, int w, int h, const char *path, md_diags *d) {
+  md_text svg = {0};
+  md_put(&svg,
+         "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\""
+         " viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"11\">\n"
+         "<rect width=\"%d\" height=\"%d\" fill=\"#fafafa\"/>\n",
+         w, h, w, h);
+  md_put_bytes(&svg, body->s, body->len);
+  md_put(&svg, "</svg>\n");
+  bool ok = md_file_save(path, svg.s, svg.len, d);
+  md_text_free(&svg);
+  return ok;
+}
+
+void md_svg_put_text(md_text *to, const char *s) {
+  char clean[200];
+  for (s = md_clean(s, clean, sizeof clean); *s; s++)
+    if (strchr("<>&\"", *s)) md_put(to, "&#%d;", *s);
+    else md_put(to, "%c", *s);
+}
+
+bool md_picture_save(const char *const *run_dir, int num_runs, const md_sheet_options *sheet,
+                     const char *path, md_diags *d) {
   md_arena *a = md_arena_create();
-  Run *run = calloc((size_t)num_runs, sizeof *run);
+  Run *run = calloc((size_t)num_runs + 1, sizeof *run);
   MD_ASSERT(run, "no memory for %d runs", num_runs);
   bool ok = true;
   for (int i = 0; ok && i < num_runs; i++) ok = read_run(&run[i], run_dir[i], a, d);
-  md_text svg = {0};
-  if (ok) put_picture(&svg, run, num_runs);
-  ok = ok && md_file_save(path, svg.s, svg.len, d);
-  md_text_free(&svg);
+  md_text body = {0};
+  int w = 0, h = 0, sheet_w = 0, sheet_h = 0;
+  if (ok && num_runs) put_curves(&body, run, num_runs, &w, &h);
+  if (ok && sheet) {
+    h += 12;
+    md_put(&body, "<g transform=\"translate(%d %d)\">\n", LEFT, h);
+    ok = md_sheet_put(sheet, &body, &sheet_w, &sheet_h, d);
+    md_put(&body, "</g>\n");
+    w = MD_MAX(w, LEFT + sheet_w + GAP);
+  }
+  ok = ok && save(&body, w, h + sheet_h, path, d);
+  md_text_free(&body);
   for (int i = 0; i < num_runs; i++) free(run[i].row);
   free(run);
   md_arena_destroy(a);

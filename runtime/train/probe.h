@@ -96,7 +96,20 @@ typedef struct md_linear_problem {
 } md_linear_problem;
 double md_linear_loss(const void *problem, const double *w, double *gradient);
 
-// --- picture.c: curves of log.jsonl files as SVG: one panel a term, one line a run. False: reported.
-bool md_picture_losses(const char *const *run_dir, int num_runs, const char *path, md_diags *d);
+// --- sheet.c: what the two networks see of the first videos of a set
+typedef struct md_sheet_options {
+  const char *videos, *prefix;  // md_dataset_options
+  const char *maps;             // folder of motion maps; NULL: differences of frames
+  int rows, frames;             // videos at most; frames of each, evenly spaced; at least 1
+} md_sheet_options;
+// SVG elements from (0, 0) on, and their size. A video that cannot be shown is left out with a
+// warning. False: reported (E0887: none can be shown).
+bool md_sheet_put(const md_sheet_options *o, md_text *to, int *w, int *h, md_diags *d);
+
+// --- picture.c: an SVG of curves of log.jsonl files, one panel a term, one line a run, and under
+// them a sheet, if there is one (NULL: none). False: reported.
+bool md_picture_save(const char *const *run_dir, int num_runs, const md_sheet_options *sheet,
+                     const char *path, md_diags *d);
+void md_svg_put_text(md_text *to, const char *s);  // escaped, and nothing a terminal would obey
 
 #endif

@@ -8,7 +8,7 @@
 #include "passes/passes.h"
 #include "runtime/exec/exec.h"
 #include "runtime/train/config.h"
-#include "runtime/video/video.h"
+#include "runtime/video/motion.h"
 
 // --- engine.c: one face for the compiled program and the interpreter -----------------------------
 
@@ -89,6 +89,8 @@ double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int6
 // --- maps.c: where motion clips come from
 // What the settings alone tell: optical flow and its edges need maps. False: reported.
 bool md_train_check_maps(const md_config *c, const md_step *s, md_diags *d);
+// The first map of the set that can be used, which speaks for the others. False: reported, not one.
+bool md_maps_about(const char *folder, const md_dataset *data, md_map_info *about, md_diags *d);
 // The rule for the loader. False: reported; no video of the set has a map of the kind asked for.
 bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r, md_diags *d);
 

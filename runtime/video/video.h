@@ -358,6 +358,9 @@ md_encoder *md_encoder_open(const char *path, int w, int h, int fps,
 bool md_encoder_frame(md_encoder *e, const uint8_t *rgb);  // false: reported once
 bool md_encoder_close(md_encoder *e);  // frees e; false: reported, nothing left behind
 
+// --- png.c
+void md_png_put(md_text *to, const md_image *im);
+
 // --- scene.c: a shape that moves over a ground in one of eight ways (spec 12)
 enum { MD_SCENE_MOTIONS = 8 };
 typedef struct md_scene md_scene;

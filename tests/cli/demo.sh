@@ -29,6 +29,8 @@ echo "this is text" >my/videos/broken.mp4
 cd my
 sh ../tree/tools/demo.sh videos >"$work/out" 2>&1 || fail "ended with $?"
 [ -s "$work/tree/build/demo/run/weights.safetensors" ] || fail "no weights"
+grep -q '<polyline' "$work/tree/build/demo/picture.svg" || fail "no curves"
+[ "$(grep -c '<image' "$work/tree/build/demo/picture.svg")" = 3 ] || fail "not three videos in the picture"
 
 mkdir "$work/tree/build/demo/own"
 cp videos/*0.mp4 "$work/tree/build/demo/own"

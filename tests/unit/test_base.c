@@ -288,6 +288,23 @@ START_TEST(utf8_refuses_what_is_not_utf8) {
 }
 END_TEST
 
+START_TEST(base64_pads_to_groups_of_four) {  // the examples of RFC 4648
+  static const char *const want[] = {"",         "Zg==",     "Zm8=",    "Zm9v",
+                                     "Zm9vYg==", "Zm9vYmE=", "Zm9vYmFy"};
+  for (size_t len = 0; len <= 6; len++) {
+    md_text t = {0};
+    md_put(&t, "%s", "");
+    md_put_base64(&t, "foobar", len);
+    ck_assert_str_eq(t.s, want[len]);
+    md_text_free(&t);
+  }
+  md_text t = {0};
+  md_put_base64(&t, "\xfb\xff\xbf", 3);
+  ck_assert_str_eq(t.s, "+/+/");
+  md_text_free(&t);
+}
+END_TEST
+
 START_TEST(cleaned_text_cannot_steer_a_terminal) {
   char buf[32], small[4];
   ck_assert_str_eq(md_clean("a\033[31mb\n\x7F", buf, sizeof buf), "a?[31mb??");
@@ -350,5 +367,6 @@ SUITE_MAIN("base", memory_is_zeroed_aligned_and_apart, reset_frees_and_memory_is
            normal_numbers_have_mean_0_and_variance_1, digest_is_xxh3_128,
            pushed_items_stay_in_order, text_grows_and_keeps_bytes,
            nearest_finds_slips_and_nothing_else, utf8_refuses_what_is_not_utf8,
-           cleaned_text_cannot_steer_a_terminal, json_needs_no_care_about_commas_and_escapes,
-           json_is_indented_unless_compact, clock_goes_forward)
+           base64_pads_to_groups_of_four, cleaned_text_cannot_steer_a_terminal,
+           json_needs_no_care_about_commas_and_escapes, json_is_indented_unless_compact,
+           clock_goes_forward)

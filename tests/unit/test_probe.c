@@ -326,11 +326,11 @@ START_TEST(curves_have_a_panel_for_each_term_and_a_line_for_each_run) {
   make_empty_folder();
   md_diags *d = md_diags_create();
   const char *dir[2] = {folder, folder}, *svg = in_folder("a.svg");
-  expect(md_picture_losses(dir, 1, svg, d), d, "E0885");  // no log
+  expect(md_picture_save(dir, 1, NULL, svg, d), d, "E0885");  // no log
   static const char log[] = "{\"step\":1,\"loss\":4,\"loss_v\":2,\"chance\":3}\n"
                             "{\"step\":2,\"loss\":3,\"loss_v\":1,\"chance\":3}\n";
   ck_assert(md_file_save(in_folder("log.jsonl"), log, sizeof log - 1, d));
-  ck_assert_msg(md_picture_losses(dir, 2, svg, d), "%s", md_diags_text(d));
+  ck_assert_msg(md_picture_save(dir, 2, NULL, svg, d), "%s", md_diags_text(d));
   size_t len;
   char *text = read_file(svg, &len);
   int lines = 0;
@@ -339,7 +339,7 @@ START_TEST(curves_have_a_panel_for_each_term_and_a_line_for_each_run) {
   ck_assert(strstr(text, ">loss_v<") && !strstr(text, ">loss_m<"));
   free(text);
   ck_assert(md_file_save(in_folder("log.jsonl"), "{\"step\":1}\n", 11, d));
-  expect(md_picture_losses(dir, 1, svg, d), d, "E0885");
+  expect(md_picture_save(dir, 1, NULL, svg, d), d, "E0885");
   md_diags_destroy(d);
   remove_folder();
 }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The data tools from end to end, on made videos: index, stat, check, bench loader, training from an
-# index. What they say must fit together.
+# index, its picture. What they say must fit together.
 #   tools.sh BIN_FOLDER
 set -eu
 bin=$(cd "$1" && pwd)
@@ -70,3 +70,16 @@ need quarantine run/quarantine.txt '^v/broken.mp4,is not a video'
 modistc train data.train=labels.csv run.dir=run2 batch=2 bank.size=4 --backend=interp \
   --max-steps=2 -q 2>err
 [ ! -e run2/quarantine.txt ] || { echo "an index names broken videos"; exit 1; }
+
+# A broken video does not end a picture.
+modistc dataset flow v -o maps --kind=flow --short-side=32 -q 2>err || [ $? = 5 ]
+modistc plot run run2 --videos=v --maps=maps --rows=3 --frames=4 -o picture.svg >out 2>err
+need plot out '^wrote picture.svg$'
+need plot err '^v/broken.mp4: warning: is left out: is not a video'
+need plot picture.svg '<polyline'
+need plot picture.svg 'optical flow, direction as colour, between frames 5/30 s apart'
+[ "$(grep -c '<image' picture.svg)" = 3 ] || { echo "not 3 videos in the picture"; exit 1; }
+modistc plot --videos=labels.csv --rows=2 -o sheet.svg -q
+need sheet sheet.svg '>shapes_0001.mkv, label 4, a frame every'
+need sheet sheet.svg 'the difference of neighbouring frames'
+! grep -q '<polyline' sheet.svg || { echo "curves of no run"; exit 1; }
