@@ -64,13 +64,26 @@ static void put_header(uint8_t *p, const md_map_info *i) {
   put_float(&p, i->unit);
   put_float(&p, i->scale);
   put_float(&p, i->clamp);
-  put(&p, 0, 4);
+  put(&p, i->is_true, 4);
   put(&p, (uint64_t)i->source_bytes, 8);
   put(&p, (uint64_t)i->source_mtime, 8);
   put(&p, 0, 8);
 }
 
 // --- writing
+
+bool md_map_info_of(const md_map_rule *full, const char *video, md_map_info *i) {
+  struct stat st;
+  if (stat(video, &st) != 0) return false;
+  *i = (md_map_info){.kind = full->kind,
+                     .lag30 = full->lag30,
+                     .short_side = full->short_side,
+                     .scale = full->scale,
+                     .clamp = full->clamp,
+                     .source_bytes = st.st_size,
+                     .source_mtime = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+  return true;
+}
 
 struct md_map_writer {
   md_file_writer *file;
@@ -118,6 +131,12 @@ bool md_map_add(md_map_writer *w, const uint8_t *planes, float score) {
   w->at += len;
   w->offset[++w->num] = w->at;
   return md_file_write(w->file, w->packed, (size_t)len);
+}
+
+bool md_map_add_until(md_map_writer *w, int t, const uint8_t *planes, float score) {
+  bool ok = true;
+  while (ok && w->num <= t) ok = md_map_add(w, planes, score);
+  return ok;
 }
 
 static void free_writer(md_map_writer *w) {
@@ -209,7 +228,9 @@ static bool parse_header(const uint8_t *p, md_map_info *i, md_fault *f) {
   i->unit = get_float(&p);
   i->scale = get_float(&p);
   i->clamp = get_float(&p);
-  p += 4;
+  uint64_t is_true = get(&p, 4);
+  if (is_true > 1) return damaged(f, "its parameters are out of range");
+  i->is_true = is_true;
   i->source_bytes = (int64_t)get(&p, 8);
   i->source_mtime = (int64_t)get(&p, 8);
   return true;

@@ -159,6 +159,12 @@ typedef struct md_clip_shape {
   int frames, stride, size;
 } md_clip_shape;
 typedef enum md_map_kind { MD_MAP_DIFF, MD_MAP_EDGE, MD_MAP_FLOW, MD_NUM_MAP_KINDS } md_map_kind;
+// How maps are made. Zeros are the defaults.
+typedef struct md_map_rule {
+  md_map_kind kind;
+  int lag30, short_side;  // 5 (diff: 1) frames of 1/30 s; 128 pixels
+  float scale, clamp;     // of Sobel's sums (1/8); of the values (10 for edges, 20 for flow)
+} md_map_rule;
 // A clip is drawn if the mean of its scores, all of them, or the first is above gamma (spec 4.5).
 typedef enum md_gamma_rule { MD_GAMMA_MEAN, MD_GAMMA_ALL, MD_GAMMA_FIRST } md_gamma_rule;
 // Motion clips from files of maps (motion.h).
@@ -359,13 +365,23 @@ bool md_encoder_frame(md_encoder *e, const uint8_t *rgb);  // false: reported on
 bool md_encoder_close(md_encoder *e);  // frees e; false: reported, nothing left behind
 
 // --- scene.c: a shape that moves over a ground in one of eight ways (spec 12)
-enum { MD_SCENE_MOTIONS = 8 };
+enum { MD_SCENE_MOTIONS = 8, MD_SCENE_FPS = 30 };
 typedef struct md_scene md_scene;
 // All that chance decides follows from (stream, number, seed). motion: 0 .. MD_SCENE_MOTIONS - 1.
 md_scene *md_scene_create(const char *stream, int64_t number, uint64_t seed, int motion,
                           int frames);
 void md_scene_destroy(md_scene *s);
 void md_scene_frame(const md_scene *s, int t, int size, uint8_t *rgb);  // [size,size,3]
+// Where in frame `to` that is which frame t shows at (x, y): at (x + u, y + v), in pixels; u, v
+// [size,size]. Along its outline the shape's motion blends with the ground's, as the colours do.
+void md_scene_flow(const md_scene *s, int t, int to, int size, float *u, float *v);
+
+// --- truth.c: maps of made videos, from the motion that they were drawn with (spec 4.4d)
+typedef struct md_truth_rule {
+  const char *folder;  // NULL: no maps
+  md_map_rule maps;    // of kind edge or flow
+  double noise;  // deviation of what is added to u and v; pixels of a frame with short side 256
+} md_truth_rule;
 
 // --- shapes.c: sets of small videos, with a csv of their motions
 typedef struct md_scene_set {
@@ -374,13 +390,17 @@ typedef struct md_scene_set {
   int64_t first;                     // number of the first video; its motion is number % 8
   int videos, size, frames;
   uint64_t seed;
+  md_truth_rule truth;
 } md_scene_set;
 bool md_scene_set_make(const md_scene_set *o, md_diags *d);
+// The maps of the video <folder>/<name>, which is complete, and shows s. False: reported.
+bool md_truth_make(const md_scene_set *o, const md_scene *s, const char *name, md_diags *d);
 typedef struct md_shapes_options {
   const char *folder;
   int videos, size;
   double seconds;
   uint64_t seed;
+  md_truth_rule truth;
 } md_shapes_options;
 bool md_shapes_make(const md_shapes_options *o, md_diags *d);
 
@@ -399,6 +419,7 @@ typedef struct md_mini_options {
   int64_t first;  // number of the first video
   int videos, size;
   uint64_t seed;
+  md_truth_rule truth;
 } md_mini_options;
 int md_mini_usual(md_mini_split split);  // videos of the experiment
 // Writes the videos and <folder>/<split>.csv.

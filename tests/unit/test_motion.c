@@ -479,7 +479,7 @@ static void make_set(void) {
 
 static md_maps_progress make_maps(const md_dataset *s, md_map_kind kind, const char *to, int jobs,
                                   md_diags *d) {
-  md_maps_options o = {.set = s, .folder = to, .kind = kind, .jobs = jobs};
+  md_maps_options o = {.set = s, .folder = to, .rule.kind = kind, .jobs = jobs};
   md_maps_progress p;
   ck_assert_msg(md_maps_make(&o, &p, d), "%s", md_diags_text(d));
   return p;
@@ -551,7 +551,7 @@ START_TEST(a_stopped_run_leaves_nothing_half_and_goes_on) {
   int ticks = 0;
   md_maps_options o = {.set = s,
                        .folder = in_folder("m"),
-                       .kind = MD_MAP_EDGE,
+                       .rule.kind = MD_MAP_EDGE,
                        .jobs = 1,
                        .tick = stop_at_once,
                        .ctx = &ticks};
