@@ -548,7 +548,8 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   take_some(c, "aug.color", &s->augment.color);
   take_some(c, "aug.gray", &s->augment.gray);
   take_some(c, "aug.blur", &s->augment.blur);
-  s->motion_planes = strcmp(md_config_text(c, "mclip.input"), "flow") == 0 ? 3 : 1;
+  const char *input = md_config_text(c, "mclip.input");
+  s->motion_planes = strcmp(input, "diff") == 0 || strcmp(input, "edge") == 0 ? 1 : 3;
   if (md_config_given(c, "opt.name"))
     s->opt = strcmp(md_config_text(c, "opt.name"), "adamw") == 0 ? MD_OPT_ADAMW : MD_OPT_SGD;
   take_float(c, "opt.mom", &s->momentum);

@@ -12,6 +12,11 @@ const char *const md_map_kind_names[MD_NUM_MAP_KINDS + 1] = {
 
 int md_map_planes(md_map_kind k) { return k == MD_MAP_FLOW ? 3 : 1; }
 
+int md_motion_planes(const md_motion_rule *r) {
+  if (r->maps) return md_map_planes(r->kind);
+  return r->signed_rgb ? 3 : 1;
+}
+
 void md_motion_grey(const md_image *im, float *grey) {
   int64_t pixels = (int64_t)im->w * im->h;
   for (int64_t i = 0; i < pixels; i++) {

@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -334,23 +333,15 @@ const uint8_t *md_map_frame(md_map *m, int t, md_fault *f) {
   return NULL;
 }
 
-void md_map_plane(const uint8_t *plane, int w, int h, int size, uint8_t *out) {
-  MD_ASSERT(size >= 1 && size <= MD_MAX_CLIP_SIZE, "clip size %d", size);
-  // The resized frame is wide x high with min(wide, high) = size; only its middle is computed.
-  double scale = (double)size / MD_MIN(w, h);
-  int wide = (int)MD_MAX(size, lround(w * scale)), high = (int)MD_MAX(size, lround(h * scale));
-  double step_x = (double)w / wide, step_y = (double)h / high;
-  md_tap col[MD_MAX_CLIP_SIZE], row[MD_MAX_CLIP_SIZE];
-  int left = (wide - size) / 2, top = (high - size) / 2;
-  md_taps(col, size, left * step_x, step_x, w);
-  md_taps(row, size, top * step_y, step_y, h);
-  for (int y = 0; y < size; y++) {
-    const uint8_t *up = plane + (int64_t)row[y].lo * w, *low = plane + (int64_t)row[y].hi * w;
-    for (int x = 0; x < size; x++) {
-      float fx = col[x].frac;
-      float a = (float)up[col[x].lo] + fx * (float)(up[col[x].hi] - up[col[x].lo]);
-      float b = (float)low[col[x].lo] + fx * (float)(low[col[x].hi] - low[col[x].lo]);
-      out[(int64_t)y * size + x] = (uint8_t)(a + row[y].frac * (b - a) + 0.5F);
+void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out) {
+  for (int y = 0; y < s->size; y++) {
+    md_tap row = s->row[y];
+    const uint8_t *up = plane + (int64_t)row.lo * w, *low = plane + (int64_t)row.hi * w;
+    for (int x = 0; x < s->size; x++) {
+      md_tap col = s->col[x];
+      float a = (float)up[col.lo] + col.frac * (float)(up[col.hi] - up[col.lo]);
+      float b = (float)low[col.lo] + col.frac * (float)(low[col.hi] - low[col.lo]);
+      *out++ = (uint8_t)(a + row.frac * (b - a) + 0.5F);
     }
   }
 }

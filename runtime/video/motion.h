@@ -88,8 +88,7 @@ const md_map_info *md_map_about(const md_map *m);
 const float *md_map_scores(const md_map *m);  // [frames]
 // Planes [P,h,w] of frame t; valid until the next call. NULL: see *f.
 const uint8_t *md_map_frame(md_map *m, int t, md_fault *f);
-// Whole plane resized so that its short side is `size`; middle size x size (spec 5.1).
-void md_map_plane(const uint8_t *plane, int w, int h, int size, uint8_t *out);
+void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out);
 
 // --- maps.c: the maps of a data set
 // folder/<path of the video below the data set>.mmap1. A step up in that path is spelled `__`.

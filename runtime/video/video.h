@@ -46,6 +46,14 @@ typedef struct md_tap {
   float frac;
 } md_tap;
 void md_taps(md_tap *tap, int num, double in_first, double in_per_out, int in_size);
+// The whole frame [h,w], which is shown as disp_w x disp_h, resized so that its short side is `size`;
+// of it a square: `at` 0 to 1 is its place in what is left, on each axis, 0.5 the middle (spec 5.1).
+typedef struct md_square {
+  int size;
+  md_tap col[MD_MAX_CLIP_SIZE], row[MD_MAX_CLIP_SIZE];
+} md_square;
+void md_square_make(md_square *s, int w, int h, int disp_w, int disp_h, int size,
+                    const double at[2]);
 // Bilinear resize of a box to size x size; channel c goes to out + c * plane.
 void md_image_crop(const md_image *im, md_box box, int size, uint8_t *out, int64_t plane);
 
@@ -167,13 +175,17 @@ typedef struct md_map_rule {
 } md_map_rule;
 // A clip is drawn if the mean of its scores, all of them, or the first is above gamma (spec 4.5).
 typedef enum md_gamma_rule { MD_GAMMA_MEAN, MD_GAMMA_ALL, MD_GAMMA_FIRST } md_gamma_rule;
-// Motion clips from files of maps (motion.h).
+// Where motion clips come from: files of maps (motion.h), or differences of frames on the fly.
 typedef struct md_motion_rule {
   const char *maps;  // their folder; NULL: frame differences, computed on the fly
   md_map_kind kind;
-  double gamma;  // 0: any clip; not used where clips are in sync
+  bool signed_rgb;    // on the fly: I_t - I_{t-1} of each colour, in place of D (spec 4.1)
+  bool magnitude;     // of flow: |f| in all three planes, in place of u, v, |f| (spec 4.2)
+  bool random_place;  // of the square that a clip shows; else the middle
+  double gamma;       // with maps; 0: any clip; not used where clips are in sync
   md_gamma_rule rule;
 } md_motion_rule;
+int md_motion_planes(const md_motion_rule *r);  // of a motion clip: 1 or 3
 typedef struct md_sample_rule {
   md_clip_shape visual, motion;  // motion.frames 0: no motion clips
   md_motion_rule from;           // where motion clips come from
@@ -191,6 +203,7 @@ void md_sample_starts(const md_sample_rule *r, uint64_t key, const md_timeline *
 double md_sample_unit(uint64_t key, md_slot slot);  // what the start is drawn by, in [0, 1)
 bool md_sample_flip(const md_sample_rule *r, uint64_t key, md_slot slot);
 md_box md_sample_crop(const md_sample_rule *r, uint64_t key, md_slot slot, int w, int h);
+void md_sample_place(const md_sample_rule *r, uint64_t key, md_slot slot, double at[2]);
 // The native frame that is frame j of a clip.
 int64_t md_clip_frame(const md_timeline *t, md_clip_shape shape, double start, int j);
 // The video of sample number n: each epoch is a new permutation of all videos.
@@ -202,8 +215,10 @@ int md_order_at(md_order *o, int64_t n);  // n / num_videos is the epoch
 // --- motion.c: frame difference (spec 4.1), as bytes q = round(255 * D).
 // diff[i] = sum over RGB of |a - b|, 0..765; D = diff / 765. a and b have one size.
 void md_motion_diff(const md_image *a, const md_image *b, uint16_t *diff);
-// Whole frame resized so that its short side (square pixels) is `size`; middle size x size.
-void md_motion_plane(const uint16_t *diff, const md_image *geometry, int size, uint8_t *out);
+// diff[c][i] = 255 + a - b of colour c, 0..510.
+void md_motion_signed_diff(const md_image *a, const md_image *b, uint16_t *diff);
+// A square of such a plane as bytes, round(255 D); of a signed one, 128 + round(127 (a - b) / 255).
+void md_motion_plane(const uint16_t *diff, int w, bool is_signed, const md_square *s, uint8_t *out);
 
 // --- gather.c: one forward pass over a video fills all clips of a sample.
 typedef struct md_gather md_gather;  // buffers of one thread

@@ -667,6 +667,21 @@ START_TEST(clips_show_the_maps_that_the_table_names) {
       for (int y = 0; y < SIDE; y++)
         ck_assert_mem_eq(clip[c] + (j * SIDE + y) * SIDE, q + y * 64 + 8, SIDE);
     }
+  r.from.random_place = true;  // of the 16 columns that are left over
+  ck_assert(md_map_clips(in_folder("m/0.mkv.mmap1"), t, &r, 7, &out, &f));
+  for (int c = 0; c < 2; c++) {
+    double at[2];
+    md_sample_place(&r, 7, (md_slot)(MD_MQ + c), at);
+    int left = (int)ceil(16 * at[0] - 0.5);
+    ck_assert_int_ne(left, 8);
+    for (int j = 0; j < 4; j++) {  // all frames of a clip show the same place
+      int64_t frame = md_clip_frame(t, r.motion, starts[MD_MQ + c], j);
+      const uint8_t *q = md_map_frame(m, (int)frame, &f);
+      for (int y = 0; y < SIDE; y++)
+        ck_assert_mem_eq(clip[c] + (j * SIDE + y) * SIDE, q + y * 64 + left, SIDE);
+    }
+  }
+  r.from.random_place = false;
   r.from.kind = MD_MAP_FLOW;
   ck_assert(!md_map_clips(in_folder("m/0.mkv.mmap1"), t, &r, 7, &out, &f) && f.code == E0851);
   r.from.kind = MD_MAP_EDGE;

@@ -6,6 +6,8 @@
 #include "tests/unit/folder.h"
 #include "tests/unit/suite.h"
 
+#include <math.h>
+
 // A text in the graph and how often it stands there without and with the switch; -1: at all.
 typedef struct Count {
   const char *text;
@@ -23,6 +25,9 @@ typedef struct Switch {
 static const Switch switches[] = {
     {{"model.mode=rgb"}, "v", false, {{"%mq: ", 1, 0}, {"@bank.m ", -1, 0}, {"loss_m=", 1, 0}}},
     {{"mclip.input=flow"}, ALL, true, {{"%mq: u8[8,1,", 1, 0}, {"%mq: u8[8,3,", 0, 1}}},
+    {{"mclip.input=mag3"}, ALL, true, {{"%mq: u8[8,1,", 1, 0}, {"%mq: u8[8,3,", 0, 1}}},
+    {{"mclip.input=signed_rgb"}, ALL, true, {{"%mq: u8[8,1,", 1, 0}, {"%mq: u8[8,3,", 0, 1}}},
+    {{"mclip.crop=random"}, ALL, true, {{0}}},
     {{"loss.w_m=0"}, "v vm mv", true, {{"loss_m=", 1, 1}}},
     {{"loss.w_mv=0"}, "v m", true, {{"loss_vm=", 1, 1}}},
     {{"loss.cross_neg=key"},
@@ -144,61 +149,85 @@ END_TEST
 
 // --- the switches of the clips
 
-enum { SIDE = 32, FRAMES = 8, BATCH = 8, BYTES = FRAMES * SIDE * SIDE };
+enum { SIDE = 36, FRAMES = 8, BATCH = 8, PLANE = FRAMES * SIDE * SIDE };
 
-// Motion clips of the first batch are those that the rule draws from the maps. Returns their digest.
-static md_digest expect_clips(char *setting, const md_sample_rule *rule) {
-  char data[160], maps[160];
-  snprintf(data, sizeof data, "data.train=%s", in_folder("made/tune.csv"));
-  snprintf(maps, sizeof maps, "data.maps=%s", in_folder("maps"));
-  char *settings[] = {data,
-                      maps,
-                      "mclip.input=edge",
-                      "mclip.frames=8",
-                      "clip.stride=3",
-                      "mclip.stride=3",
-                      "data.workers=0",
-                      setting,
-                      NULL};
-  md_step s = md_step_defaults();
-  md_config *c = load(settings, &s);
-  md_diags *d = md_diags_create();
-  md_dataset *set = md_train_data(c, &s, d);
-  md_loader *l = md_train_loader(c, &s, set, 0, d);
-  md_batch b;
-  ck_assert_msg(l && md_loader_next(l, &b) == MD_OK, "%s", md_diags_text(d));
-  static uint8_t clip[2][BYTES];
-  md_arena *a = md_arena_create();
-  for (int i = 0; i < b.size; i++) {
-    md_fault f;
-    md_timeline *t = md_timeline_read(set->items[b.id[i]].path, NULL, &f);
-    md_sample_out out = {.clip = {[MD_MQ] = clip[0], [MD_MK] = clip[1]}};
-    uint64_t key = md_sample_key(0, i / set->num_items, b.id[i], 0);
-    const char *path = md_map_path(a, in_folder("maps"), set, b.id[i]);
-    ck_assert_msg(md_map_clips(path, t, rule, key, &out, &f), "%s", f.text);
-    for (int k = 0; k < 2; k++)
-      ck_assert_mem_eq(b.clip[MD_MQ + k] + (size_t)i * BYTES, clip[k], BYTES);
-    md_timeline_destroy(t);
-  }
-  md_digest all = md_digest_of(b.clip[MD_MQ], (size_t)b.size * BYTES);
-  md_arena_destroy(a);
-  md_loader_destroy(l);
-  md_dataset_destroy(set);
-  md_config_destroy(c);
-  md_diags_destroy(d);
-  return all;
-}
-
-START_TEST(a_switch_changes_which_clips_are_drawn) {
+static void make_videos(md_map_kind kind) {
   make_empty_folder();
   md_diags *d = md_diags_create();
   md_mini_options o = {.folder = in_folder("made"),
                        .split = MD_MINI_TUNE,
                        .videos = BATCH,
-                       .size = 36,
-                       .truth = {.folder = in_folder("maps"), .maps = {MD_MAP_EDGE, .lag30 = 3}}};
+                       .size = SIDE,
+                       .truth = {.folder = in_folder("maps"), .maps = {kind, .lag30 = 3}}};
   ck_assert_msg(md_mini_make(&o, d), "%s", md_diags_text(d));
   md_diags_destroy(d);
+}
+
+// The first batch of a run.
+typedef struct First {
+  md_config *config;
+  md_diags *diags;
+  md_dataset *set;
+  md_loader *loader;
+  md_batch b;
+} First;
+
+// `setting` may be NULL.
+static First first_batch(bool with_maps, char *input, char *setting) {
+  char data[160], maps[160];
+  snprintf(data, sizeof data, "data.train=%s", in_folder("made/tune.csv"));
+  snprintf(maps, sizeof maps, "data.maps=%s", with_maps ? in_folder("maps") : "");
+  char *settings[] = {data,
+                      maps,
+                      "mclip.frames=8",
+                      "clip.stride=3",
+                      "mclip.stride=3",
+                      "mclip.size=36",
+                      "data.workers=0",
+                      input,
+                      setting,
+                      NULL};
+  md_step s = md_step_defaults();
+  First x = {.config = load(settings, &s), .diags = md_diags_create()};
+  x.set = md_train_data(x.config, &s, x.diags);
+  x.loader = md_train_loader(x.config, &s, x.set, 0, x.diags);
+  ck_assert_msg(x.loader && md_loader_next(x.loader, &x.b) == MD_OK, "%s", md_diags_text(x.diags));
+  ck_assert_int_eq(x.b.size, BATCH);
+  return x;
+}
+
+static void end_batch(First *x) {
+  md_loader_destroy(x->loader);
+  md_dataset_destroy(x->set);
+  md_config_destroy(x->config);
+  md_diags_destroy(x->diags);
+}
+
+// Motion clips of the first batch are those that the rule draws from the maps. Returns their digest.
+static md_digest expect_clips(char *setting, const md_sample_rule *rule) {
+  First x = first_batch(true, "mclip.input=edge", setting);
+  static uint8_t clip[2][PLANE];
+  md_arena *a = md_arena_create();
+  for (int i = 0; i < BATCH; i++) {
+    md_fault f;
+    int video = x.b.id[i];
+    md_timeline *t = md_timeline_read(x.set->items[video].path, NULL, &f);
+    md_sample_out out = {.clip = {[MD_MQ] = clip[0], [MD_MK] = clip[1]}};
+    const char *path = md_map_path(a, in_folder("maps"), x.set, video);
+    ck_assert_msg(md_map_clips(path, t, rule, md_sample_key(0, 0, video, 0), &out, &f), "%s",
+                  f.text);
+    for (int k = 0; k < 2; k++)
+      ck_assert_mem_eq(x.b.clip[MD_MQ + k] + (size_t)i * PLANE, clip[k], PLANE);
+    md_timeline_destroy(t);
+  }
+  md_digest all = md_digest_of(x.b.clip[MD_MQ], (size_t)BATCH * PLANE);
+  md_arena_destroy(a);
+  end_batch(&x);
+  return all;
+}
+
+START_TEST(a_switch_changes_which_clips_are_drawn) {
+  make_videos(MD_MAP_EDGE);
   md_sample_rule plain = {.visual = {4, 3, SIDE},
                           .motion = {FRAMES, 3, SIDE},
                           .from = {.kind = MD_MAP_EDGE, .gamma = 0.02}};
@@ -215,5 +244,62 @@ START_TEST(a_switch_changes_which_clips_are_drawn) {
 }
 END_TEST
 
+// Square videos leave a square no room: what it does is in test_motion, that it is asked for here.
+START_TEST(a_square_of_any_place_can_be_asked_for) {
+  for (int random = 0; random < 2; random++) {
+    md_step s = md_step_defaults();
+    md_config *c = load((char *[]){random ? "mclip.crop=random" : "mclip.crop=center", NULL}, &s);
+    md_diags *d = md_diags_create();
+    md_motion_rule r = {0};
+    ck_assert(md_train_maps(c, NULL, &r, d) && r.random_place == random && !r.maps);
+    md_diags_destroy(d);
+    md_config_destroy(c);
+  }
+}
+END_TEST
+
+START_TEST(mag3_shows_the_magnitude_three_times) {
+  make_videos(MD_MAP_FLOW);
+  First flow = first_batch(true, "mclip.input=flow", NULL);
+  First mag3 = first_batch(true, "mclip.input=mag3", NULL);
+  for (int k = MD_MQ; k <= MD_MK; k++)
+    for (int i = 0; i < 3 * BATCH; i++)
+      ck_assert_mem_eq(mag3.b.clip[k] + (size_t)i * PLANE,
+                       flow.b.clip[k] + (size_t)(i / 3 * 3 + 2) * PLANE, PLANE);
+  end_batch(&flow);
+  end_batch(&mag3);
+  remove_folder();
+}
+END_TEST
+
+// Of signed differences d, the mean of |d| over the colours is the plain one. With nothing resized a
+// byte of d is off by 255/127 / 2, one of the mean by 1/2.
+START_TEST(signed_differences_have_the_plain_ones_as_their_size) {
+  make_videos(MD_MAP_EDGE);
+  First plain = first_batch(false, "mclip.input=diff", NULL);
+  First both = first_batch(false, "mclip.input=signed_rgb", NULL);
+  bool below = false, above = false;
+  for (int k = MD_MQ; k <= MD_MK; k++)
+    for (int i = 0; i < BATCH; i++)
+      for (int p = 0; p < PLANE; p++) {
+        double sum = 0;
+        for (int c = 0; c < 3; c++) {
+          int d = both.b.clip[k][(size_t)(3 * i + c) * PLANE + (size_t)p] - 128;
+          below = below || d < 0;
+          above = above || d > 0;
+          sum += fabs(d * 255.0 / 127);
+        }
+        int want = plain.b.clip[k][(size_t)i * PLANE + (size_t)p];
+        ck_assert_double_eq_tol(sum / 3, want, 0.5 * 255 / 127 + 0.5 + 1e-9);
+      }
+  ck_assert(below && above);
+  end_batch(&plain);
+  end_batch(&both);
+  remove_folder();
+}
+END_TEST
+
 SUITE_MAIN("switches", a_switch_changes_its_own_part_of_the_step,
-           a_switch_changes_which_clips_are_drawn)
+           a_switch_changes_which_clips_are_drawn, a_square_of_any_place_can_be_asked_for,
+           mag3_shows_the_magnitude_three_times,
+           signed_differences_have_the_plain_ones_as_their_size)
