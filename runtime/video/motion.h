@@ -59,14 +59,6 @@ typedef struct md_map_info {
   int64_t source_bytes, source_mtime;
 } md_map_info;
 
-// --- edges.c: a flow as the planes of a map
-// The rule with its defaults written out.
-md_map_rule md_map_rule_full(md_map_rule r);
-float md_map_unit(int w, int h);  // of md_map_info
-// u, v[w*h] in pixels of the map, of kind edge or flow; they are changed, m[w*h] is room to work in.
-void md_map_planes_from(const md_map_info *i, float *u, float *v, float *m, uint8_t *planes);
-float md_map_score(const md_map_info *i, const uint8_t *planes);  // for md_map_add
-
 // What rule and video say; size, frames and lag are still 0. False: the video is not there.
 bool md_map_info_of(const md_map_rule *full, const char *video, md_map_info *i);
 
@@ -89,6 +81,14 @@ const float *md_map_scores(const md_map *m);  // [frames]
 // Planes [P,h,w] of frame t; valid until the next call. NULL: see *f.
 const uint8_t *md_map_frame(md_map *m, int t, md_fault *f);
 void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out);
+
+// --- edges.c, too: what maps of estimated and of true flow share
+// The rule with its defaults written out.
+md_map_rule md_map_rule_full(md_map_rule r);
+float md_map_unit(int w, int h);  // of md_map_info
+// u, v[w*h] in pixels of the map, of kind edge or flow; they are changed, m[w*h] is room to work in.
+void md_map_planes_from(const md_map_info *i, float *u, float *v, float *m, uint8_t *planes);
+float md_map_score(const md_map_info *i, const uint8_t *planes);  // for md_map_add
 
 // --- maps.c: the maps of a data set
 // folder/<path of the video below the data set>.mmap1. A step up in that path is spelled `__`.

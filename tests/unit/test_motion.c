@@ -341,7 +341,7 @@ START_TEST(lies_in_a_header_are_refused) {
     uint64_t value;
   } lie[] = {{6, 1, 3},          {7, 1, 1},           {8, 4, 0},  {8, 4, 1000001},
              {8, 4, FRAMES + 1}, {8, 4, 0xFFFFFFFF},  {12, 4, 0}, {12, 4, 0x7FFFFFFF},
-             {16, 4, 8193},      {20, 4, 0xFFFFFFFF}, {12, 4, 8}};
+             {16, 4, 8193},      {20, 4, 0xFFFFFFFF}, {12, 4, 8}, {52, 4, 2}};
   write_tiny(in_folder("a.mmap1"));
   char *data;
   size_t len;
