@@ -97,7 +97,7 @@ typedef struct md_step {
   int64_t batch;
   md_augment augment;          // of visual clips; motion clips are taken as they are
   md_clip clip, mclip;         // visual and motion input, [3,T,S,S] and [P,T,S,S]
-  int motion_planes;           // P: 1 (also for 0), or 3: u, v, |f| of optical flow (spec 4.2)
+  int motion_planes;           // P: 1 (also for 0), or 3 that are stored around 128 (spec 4.1, 4.2)
   double tau, w_v, w_m, w_mv;  // spec §2; a weight of 0 removes the term
   bool cross_key;              // cross_neg = key: negatives from the key's modality
   double ema;                  // lambda

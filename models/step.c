@@ -43,8 +43,8 @@ static md_val visual_clip(Step *t, const char *name) {
   return md_augment_clip(t->b, &s->augment, name, md_input(t->b, name, type_of(MD_U8, 5, dim)));
 }
 
-// One u8 plane -> three equal f32 channels in [0,1] (spec §4.3.6); planes of a flow, stored around
-// 128, -> [-1,1] (spec §4.2).
+// One u8 plane -> three equal f32 channels in [0,1] (spec §4.3.6); planes of a flow or of signed
+// differences, stored around 128, -> [-1,1] (spec §4.1, §4.2).
 static md_val motion_clip(Step *t, const char *name) {
   const md_step *s = t->s;
   md_builder *b = t->b;

@@ -2,7 +2,7 @@
 // dataset: look at the videos of a set before training on them; make a small one to try things.
 #include "modistc/modistc.h"
 
-#include "runtime/video/video.h"
+#include "runtime/video/motion.h"
 
 #include <string.h>
 
@@ -16,31 +16,61 @@ static const md_option dataset_options[] = {
     {"quarantine", 0, "FILE", "check: write a csv of broken videos and the reasons"},
     {"no-hash", 0, NULL, "index: leave the digests of the files out"},
     {"span", 0, "N", "stat: length of a clip in frames of 1/30 s (64)"},
-    {"kind", 0, "KIND", "flow: edge (default; edges of optical flow), flow, or diff (of frames)"},
-    {"lag", 0, "N", "flow: compared frames lie N/30 s apart (5; diff: 1)"},
-    {"short-side", 0, "N", "flow: size of the maps; smaller videos stay as they are (128)"},
-    {"sobel-scale", 0, "X", "flow: of the sums of an edge (0.125; OpenCV's: 1)"},
-    {"clamp", 0, "X", "flow: largest value of a map (edge: 10; flow: 20 pixels)"},
+    {"kind", 0, "KIND", "maps: edge (default; edges of optical flow), flow, or diff (of frames)"},
+    {"lag", 0, "N", "maps: compared frames lie N/30 s apart (5; diff: 1)"},
+    {"short-side", 0, "N", "maps: their size; smaller videos stay as they are (128)"},
+    {"sobel-scale", 0, "X", "maps: of the sums of an edge (0.125; OpenCV's: 1)"},
+    {"clamp", 0, "X", "maps: their largest value (edge: 10; flow: 20 pixels)"},
     {"videos", 0, "N", "how many (shapes: 12; mini: 480 to train, 240 to tune or test)"},
     {"size", 0, "N", "width and height in pixels (shapes: even, 96; mini: 36, 64 or 96, 36)"},
     {"seconds", 0, "T", "shapes: length of each (4)"},
     {"seed", 0, "K", "shapes, mini: of what is drawn (0)"},
+    {"maps", 0, "DIR", "shapes, mini: write motion maps as well, from the true motion"},
+    {"noise", 0, "X", "shapes, mini: deviation of the maps' flow from the truth (0 pixels)"},
     {"split", 0, "NAME", "mini: train, tune or test; no two of them share a video (train)"},
     {"start", 0, "K", "mini: number of the first video (0)"},
     {0}};
 
+#define MAP_NAMES "kind lag short-side sobel-scale clamp"
 static const md_option_rule dataset_rules[] = {
     {":check|stat", "output", "it prints what it finds", NULL},
     {"!:check", "full-decode quarantine", "only check judges videos", NULL},
     {"!:index", "no-hash", "only index keeps digests", NULL},
     {"!:stat", "span", "only stat asks for clips", NULL},
     {":index|flow|shapes|mini", "format", "only check and stat have other forms", NULL},
-    {"!:flow", "kind lag short-side sobel-scale clamp", "only flow makes motion maps", NULL},
-    {"!:shapes|mini", "videos size seed", "only shapes and mini make videos", NULL},
+    {"!:flow|shapes|mini", MAP_NAMES, "only flow, shapes and mini make motion maps", NULL},
+    {":shapes|mini !maps", MAP_NAMES " noise", "without --maps there are none", "add --maps=DIR"},
+    {"!:shapes|mini", "videos size seed maps noise", "only shapes and mini make videos", NULL},
     {"!:shapes", "seconds", "only shapes lets the length be chosen", NULL},
     {"!:mini", "split start", "only mini makes splits", NULL},
     {":shapes|mini", "prefix workers", "it reads no videos", NULL},
     {0}};
+
+static bool read_truth(md_cli *cli, md_truth_rule *r) {
+  r->folder = md_cli_get(cli, "maps");
+  if (!md_cli_map_rule(cli, &r->maps) || !md_cli_float(cli, "noise", 0, 1e3, &r->noise))
+    return false;
+  if (r->maps.kind != MD_MAP_DIFF && (!r->folder || *r->folder)) return true;
+  if (r->maps.kind == MD_MAP_DIFF) {
+    md_error(cli->diags, E0401, MD_NOWHERE,
+             "--kind is 'diff', but differences of frames are not made from the true motion");
+    md_hint(cli->diags, "training takes them on the fly; 'modistc dataset flow' writes them");
+  } else {
+    md_error(cli->diags, E0401, MD_NOWHERE, "--maps names no folder");
+    md_hint(cli->diags, "--maps=DIR");
+  }
+  return false;
+}
+
+static void say_made(const md_cli *cli, int videos, int size, const char *length, const char *list,
+                     const char *folder, const md_truth_rule *r) {
+  if (cli->quiet) return;
+  printf("wrote %d videos of %dx%d, %s each, and %s with their motions to %s", videos, size, size,
+         length, list, folder);
+  if (r->folder)
+    printf("; %s maps of the true motion to %s", md_map_kind_names[r->maps.kind], r->folder);
+  putchar('\n');
+}
 
 static md_status shapes(md_cli *cli) {
   md_shapes_options o = {.folder = md_cli_get(cli, "output")};
@@ -49,7 +79,7 @@ static md_status shapes(md_cli *cli) {
   if (!md_cli_args(cli, 1, 1, "shapes takes options only") ||
       !md_cli_int(cli, "videos", 1, 100000, &videos) || !md_cli_int(cli, "size", 16, 1024, &size) ||
       !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) ||
-      !md_cli_float(cli, "seconds", 0.5, 600, &seconds))
+      !md_cli_float(cli, "seconds", 0.5, 600, &seconds) || !read_truth(cli, &o.truth))
     return MD_ERR_USAGE;
   if (!o.folder || size % 2) {
     md_error(cli->diags, E0401, MD_NOWHERE,
@@ -64,9 +94,8 @@ static md_status shapes(md_cli *cli) {
   o.seconds = seconds;
   o.seed = (uint64_t)seed;
   if (!md_shapes_make(&o, cli->diags)) return md_diags_status(cli->diags);
-  if (!cli->quiet)
-    printf("wrote %d videos of %dx%d, %g s each, and videos.csv with their motions to %s\n",
-           o.videos, o.size, o.size, o.seconds, o.folder);
+  const char *length = md_format(cli->arena, "%g s", o.seconds);
+  say_made(cli, o.videos, o.size, length, "videos.csv", o.folder, &o.truth);
   return MD_OK;
 }
 
@@ -82,7 +111,7 @@ static md_status mini(md_cli *cli) {
   if (!md_cli_args(cli, 1, 1, "mini takes options only") ||
       !md_cli_int(cli, "videos", 1, 100000, &videos) ||
       !md_cli_int(cli, "start", 0, 1000000000, &o.first) ||
-      !md_cli_int(cli, "seed", 0, INT64_MAX, &seed))
+      !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) || !read_truth(cli, &o.truth))
     return MD_ERR_USAGE;
   if (!o.folder) {
     md_error(cli->diags, E0401, MD_NOWHERE, "modistc dataset mini: no folder to write videos to");
@@ -94,9 +123,9 @@ static md_status mini(md_cli *cli) {
   o.size = pixels[size];
   o.seed = (uint64_t)seed;
   if (!md_mini_make(&o, cli->diags)) return md_diags_status(cli->diags);
-  if (!cli->quiet)
-    printf("wrote %d videos of %dx%d, %d frames each, and %s.csv with their motions to %s\n",
-           o.videos, o.size, o.size, MD_MINI_FRAMES, md_mini_splits[split], o.folder);
+  const char *length = md_format(cli->arena, "%d frames", MD_MINI_FRAMES);
+  const char *list = md_format(cli->arena, "%s.csv", md_mini_splits[split]);
+  say_made(cli, o.videos, o.size, length, list, o.folder, &o.truth);
   return MD_OK;
 }
 
@@ -133,6 +162,7 @@ static const char *const examples[] = {
     "modistc dataset flow videos -o maps --kind=edge -j 2",
     "modistc dataset shapes -o shapes --videos=12 --size=96 --seconds=4",
     "modistc dataset mini -o mini --split=test",
+    "modistc dataset mini -o mini --maps=truth --kind=edge --lag=3 --clamp=28",
     NULL};
 const md_command md_cmd_dataset = {
     .name = "dataset",

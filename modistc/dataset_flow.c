@@ -40,13 +40,9 @@ static bool tick(void *ctx, const md_maps_progress *p) {
 }
 
 static bool read_options(md_cli *cli, md_maps_options *o) {
-  int64_t lag = 0, side = 128, jobs = MD_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
-  if (!md_cli_args(cli, 2, 2, "flow takes a folder of videos or a list of them")) return false;
-  int kind = md_cli_choice(cli, "kind", md_map_kind_names, MD_MAP_EDGE);
-  double scale = 0.125, clamp = kind == MD_MAP_EDGE ? 10 : 20;
-  if (kind < 0 || !md_cli_float(cli, "sobel-scale", 1e-3, 1e3, &scale) ||
-      !md_cli_float(cli, "clamp", 1e-3, 1e4, &clamp) || !md_cli_int(cli, "lag", 1, 60, &lag) ||
-      !md_cli_int(cli, "short-side", 16, 1024, &side) || !md_cli_int(cli, "workers", 1, 256, &jobs))
+  int64_t jobs = MD_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
+  if (!md_cli_args(cli, 2, 2, "flow takes a folder of videos or a list of them") ||
+      !md_cli_map_rule(cli, &o->rule) || !md_cli_int(cli, "workers", 1, 256, &jobs))
     return false;
   o->folder = md_cli_get(cli, "output");
   if (!o->folder || !*o->folder) {
@@ -54,12 +50,7 @@ static bool read_options(md_cli *cli, md_maps_options *o) {
     md_hint(cli->diags, "modistc dataset flow %s -o maps", cli->arg[1]);
     return false;
   }
-  o->kind = (md_map_kind)kind;
-  o->lag30 = (int)lag;
-  o->short_side = (int)side;
   o->jobs = (int)jobs;
-  o->scale = (float)scale;
-  o->clamp = (float)clamp;
   return true;
 }
 
@@ -68,7 +59,7 @@ static md_status finish(md_cli *cli, const md_maps_options *o, const md_maps_pro
   if (!cli->quiet)
     printf(
         "%d of %d videos have %s maps in %s: %d made, %d kept, %d failed; %lld frames in %.1f s\n",
-        p->made + p->kept, p->videos, md_map_kind_names[o->kind], o->folder, p->made, p->kept,
+        p->made + p->kept, p->videos, md_map_kind_names[o->rule.kind], o->folder, p->made, p->kept,
         p->failed, (long long)p->frames, p->seconds);
   if (signal) {
     printf("stopped by %s; the same command goes on\n", strsignal(signal));
@@ -80,6 +71,22 @@ static md_status finish(md_cli *cli, const md_maps_options *o, const md_maps_pro
     md_hint(cli->diags, "%s/quarantine.txt lists them; training leaves them out", o->folder);
   }
   return md_diags_status(cli->diags);
+}
+
+bool md_cli_map_rule(md_cli *cli, md_map_rule *r) {
+  int64_t lag = 0, side = 0;
+  double scale = 0, clamp = 0;
+  int kind = md_cli_choice(cli, "kind", md_map_kind_names, MD_MAP_EDGE);
+  if (kind < 0 || !md_cli_float(cli, "sobel-scale", 1e-3, 1e3, &scale) ||
+      !md_cli_float(cli, "clamp", 1e-3, 1e4, &clamp) || !md_cli_int(cli, "lag", 1, 60, &lag) ||
+      !md_cli_int(cli, "short-side", 16, 1024, &side))
+    return false;
+  *r = (md_map_rule){.kind = (md_map_kind)kind,
+                     .lag30 = (int)lag,
+                     .short_side = (int)side,
+                     .scale = (float)scale,
+                     .clamp = (float)clamp};
+  return true;
 }
 
 md_status md_dataset_flow(md_cli *cli) {

@@ -548,7 +548,8 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   take_some(c, "aug.color", &s->augment.color);
   take_some(c, "aug.gray", &s->augment.gray);
   take_some(c, "aug.blur", &s->augment.blur);
-  s->motion_planes = strcmp(md_config_text(c, "mclip.input"), "flow") == 0 ? 3 : 1;
+  const char *input = md_config_text(c, "mclip.input");
+  s->motion_planes = strcmp(input, "diff") == 0 || strcmp(input, "edge") == 0 ? 1 : 3;
   if (md_config_given(c, "opt.name"))
     s->opt = strcmp(md_config_text(c, "opt.name"), "adamw") == 0 ? MD_OPT_ADAMW : MD_OPT_SGD;
   take_float(c, "opt.mom", &s->momentum);
@@ -559,6 +560,13 @@ bool md_config_step(const md_config *c, md_step *s, md_diags *d) {
   if (s->w_v + s->w_m + s->w_mv <= 0)
     return md_error(d, E0207, md_config_place(c, "loss.w_v"),
                     "all weights of the loss are 0: nothing would be trained");
+  if (s->mode == MD_MODE_MODIST && s->visual.embed != s->motion.embed) {
+    md_error(d, E0207, md_config_place(c, "model.motion"),
+             "embeddings of %s have %d numbers, those of %s %d: they are compared", s->visual.name,
+             s->visual.embed, s->motion.name, s->motion.embed);
+    md_hint(d, "head.dim=%d makes them equal", s->visual.embed);
+    return false;
+  }
   if (s->mode != MD_MODE_SUPERVISED && s->bank < s->batch)
     return md_error(d, E0207, md_config_place(c, "bank.size"),
                     "a bank of %lld rows cannot take the %lld keys of a step", (long long)s->bank,

@@ -9,6 +9,18 @@
 #include <string.h>
 #include <sys/stat.h>
 
+// What mclip.input says.
+typedef struct Input {
+  const char *name;
+  md_map_kind kind;
+  bool signed_rgb, magnitude;
+} Input;
+static const Input inputs[] = {{.name = "diff", .kind = MD_MAP_DIFF},
+                               {.name = "signed_rgb", .kind = MD_MAP_DIFF, .signed_rgb = true},
+                               {.name = "edge", .kind = MD_MAP_EDGE},
+                               {.name = "flow", .kind = MD_MAP_FLOW},
+                               {.name = "mag3", .kind = MD_MAP_FLOW, .magnitude = true}};
+
 static int word_index(const md_config *c, const char *key, const char *const *words) {
   int i = 0;
   while (words[i] && strcmp(md_config_text(c, key), words[i]) != 0) i++;
@@ -16,8 +28,12 @@ static int word_index(const md_config *c, const char *key, const char *const *wo
   return i;
 }
 
-static md_map_kind kind_of(const md_config *c) {
-  return (md_map_kind)word_index(c, "mclip.input", md_map_kind_names);
+static const Input *input_of(const md_config *c) {
+  const char *name = md_config_text(c, "mclip.input");
+  int i = 0;
+  while (i < MD_COUNT(inputs) && strcmp(name, inputs[i].name) != 0) i++;
+  MD_ASSERT(i < MD_COUNT(inputs), "mclip.input is '%s'", name);
+  return &inputs[i];
 }
 
 // The command that makes what is missing, to be pasted.
@@ -26,23 +42,32 @@ static void hint_command(const md_config *c, md_diags *d) {
   const char *prefix = md_config_text(c, "data.prefix");
   md_hint(d, "modistc dataset flow '%s'%s%s%s -o '%s' --kind=%s%s", *data ? data : "VIDEOS",
           *prefix ? " --prefix='" : "", prefix, *prefix ? "'" : "", *maps ? maps : "maps",
-          md_map_kind_names[kind_of(c)], *maps ? "" : ", then data.maps=maps");
+          md_map_kind_names[input_of(c)->kind], *maps ? "" : ", then data.maps=maps");
 }
 
 bool md_train_check_maps(const md_config *c, const md_step *s, md_diags *d) {
   if (s->mode != MD_MODE_MODIST) return true;
   const char *maps = md_config_text(c, "data.maps");
-  if (!*maps && kind_of(c) != MD_MAP_DIFF) {
+  const Input *input = input_of(c);
+  if (!*maps && input->kind != MD_MAP_DIFF) {
     md_error(d, E0853, md_config_place(c, "mclip.input"),
-             "mclip.input is %s, but data.maps is empty", md_map_kind_names[kind_of(c)]);
+             "mclip.input is %s, but data.maps is empty", input->name);
     hint_command(c, d);
+    return false;
+  }
+  if (*maps && input->signed_rgb) {
+    md_error(d, E0207, md_config_place(c, "mclip.input"),
+             "mclip.input is signed_rgb, but maps hold no signed differences");
+    md_hint(d, "leave data.maps out: they are made on the fly");
     return false;
   }
   if (!*maps && md_config_given(c, "mclip.gamma") && md_config_float(c, "mclip.gamma") > 0 &&
       md_config_bool(c, "clip.jitter")) {
     md_error(d, E0854, md_config_place(c, "mclip.gamma"),
              "mclip.gamma chooses clips by the scores of maps, but data.maps is empty");
-    hint_command(c, d);
+    if (input->signed_rgb)
+      md_hint(d, "maps of mclip.input=diff have scores, signed ones have none");
+    else hint_command(c, d);
     return false;
   }
   struct stat st;
@@ -78,15 +103,38 @@ bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r
   static const char *const rules[] = {
       [MD_GAMMA_MEAN] = "clip_mean", [MD_GAMMA_ALL] = "all", [MD_GAMMA_FIRST] = "first", NULL};
   const char *folder = md_config_text(c, "data.maps");
-  if (!*folder) return true;
-  *r = (md_motion_rule){.maps = folder,
-                        .kind = kind_of(c),
+  const Input *input = input_of(c);
+  *r = (md_motion_rule){.maps = *folder ? folder : NULL,
+                        .kind = input->kind,
+                        .signed_rgb = input->signed_rgb,
+                        .magnitude = input->magnitude,
+                        .random_place = strcmp(md_config_text(c, "mclip.crop"), "random") == 0,
                         .gamma = md_config_float(c, "mclip.gamma"),
                         .rule = (md_gamma_rule)word_index(c, "mclip.rule", rules)};
+<<<<<<< HEAD
   md_map_info about;
   if (!md_maps_about(folder, data, &about, d)) {
     hint_command(c, d);
     return false;
+=======
+  if (!r->maps) return true;
+  md_arena *a = md_arena_create();
+  md_map *found = NULL;
+  md_fault f = {0};
+  for (int i = 0; i < data->num_items && !found; i++)
+    found = md_map_open(md_map_path(a, folder, data, i), &f);
+  md_map_kind kind = found ? md_map_about(found)->kind : r->kind;
+  if (!found) {
+    md_error(d, f.code, MD_IN_FILE(md_map_path(a, folder, data, data->num_items - 1)), "%s",
+             f.text);
+    md_note(d, MD_NOWHERE, "nor has any other of %d videos its map", data->num_items);
+    hint_command(c, d);
+  } else if (kind != r->kind) {
+    md_error(d, E0851, md_config_place(c, "mclip.input"),
+             "mclip.input is %s, but '%s' holds %s maps", input->name, folder,
+             md_map_kind_names[kind]);
+    md_hint(d, "mclip.input=%s takes these", md_map_kind_names[kind]);
+>>>>>>> truth
   }
   if (about.kind == r->kind) return true;
   md_error(d, E0851, md_config_place(c, "mclip.input"), "mclip.input is %s, but '%s' holds %s maps",

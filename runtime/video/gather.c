@@ -103,10 +103,13 @@ static void drop_bases(md_gather *g) {
   }
 }
 
-static bool write_motion(md_gather *g, const want *w, const md_sample_rule *r, uint8_t *clip,
-                         md_fault *f) {
+static bool write_motion(md_gather *g, const want *w, const md_sample_rule *r, uint64_t key,
+                         uint8_t *clip, md_fault *f) {
+  int planes = md_motion_planes(&r->from);
+  bool is_signed = r->from.signed_rgb;
+  const md_image *now = &g->native;
   if (g->diff_frame != w->frame || g->diff_base != w->base) {
-    int64_t pixels = (int64_t)g->native.w * g->native.h;
+    int64_t pixels = (int64_t)planes * now->w * now->h;
     if (pixels > g->diff_pixels) {
       free(g->diff);
       g->diff = malloc((size_t)pixels * sizeof *g->diff);
@@ -115,12 +118,19 @@ static bool write_motion(md_gather *g, const want *w, const md_sample_rule *r, u
     }
     const kept *base = find_base(g, w->base);
     MD_ASSERT(base, "motion frame %lld without its base", (long long)w->frame);
-    md_motion_diff(&g->native, &base->image, g->diff);
+    if (is_signed) md_motion_signed_diff(now, &base->image, g->diff);
+    else md_motion_diff(now, &base->image, g->diff);
     g->diff_frame = w->frame;
     g->diff_base = w->base;
   }
+  double at[2];
+  md_square square;
+  md_sample_place(r, key, w->slot, at);
+  md_square_make(&square, now->w, now->h, now->disp_w, now->disp_h, r->motion.size, at);
   int64_t pixels = (int64_t)r->motion.size * r->motion.size;
-  md_motion_plane(g->diff, &g->native, r->motion.size, clip + w->j * pixels);
+  for (int p = 0; p < planes; p++)
+    md_motion_plane(g->diff + (int64_t)p * now->w * now->h, now->w, is_signed, &square,
+                    clip + (p * r->motion.frames + w->j) * pixels);
   return true;
 }
 
@@ -150,7 +160,7 @@ static bool serve(md_gather *g, md_video *v, int64_t now, const md_sample_rule *
     has_small = has_small || !motion;
     lap(g, out, MD_WORK_CONVERT);
     if (motion) {
-      if (!write_motion(g, w, r, out->clip[w->slot], f)) return false;
+      if (!write_motion(g, w, r, key, out->clip[w->slot], f)) return false;
     } else {
       md_box box = md_sample_crop(r, key, w->slot, g->small.w, g->small.h);
       md_image_crop(&g->small, box, r->visual.size, out->clip[w->slot] + w->j * pixels,

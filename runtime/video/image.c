@@ -66,6 +66,19 @@ void md_taps(md_tap *tap, int num, double in_first, double in_per_out, int in_si
   }
 }
 
+void md_square_make(md_square *s, int w, int h, int disp_w, int disp_h, int size,
+                    const double at[2]) {
+  MD_ASSERT(size >= 1 && size <= MD_MAX_CLIP_SIZE, "clip size %d", size);
+  double scale = (double)size / MD_MIN(disp_w, disp_h);
+  int wide = (int)MD_MAX(size, lround(disp_w * scale));
+  int high = (int)MD_MAX(size, lround(disp_h * scale));
+  double step_x = (double)w / wide, step_y = (double)h / high;
+  double left = ceil(at[0] * (wide - size) - 0.5), top = ceil(at[1] * (high - size) - 0.5);
+  s->size = size;
+  md_taps(s->col, size, left * step_x, step_x, w);
+  md_taps(s->row, size, top * step_y, step_y, h);
+}
+
 // One row of the frame, resized along x: line[c][x].
 static void resize_row(const uint8_t *row, const md_tap *col, int size,
                        float line[3][MD_MAX_CLIP_SIZE]) {

@@ -66,7 +66,7 @@ struct md_loader {
 static int64_t clip_bytes(const md_sample_rule *r, md_slot s) {
   md_clip_shape shape = s == MD_MQ || s == MD_MK ? r->motion : r->visual;
   int64_t channels = 3;
-  if (s == MD_MQ || s == MD_MK) channels = r->from.maps ? md_map_planes(r->from.kind) : 1;
+  if (s == MD_MQ || s == MD_MK) channels = md_motion_planes(&r->from);
   return channels * shape.frames * shape.size * shape.size;
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Motion clips of a sample from the maps of its video: where something moves, if the rule asks for it
-// (spec 4.5); the whole frame scaled to the short side, its middle taken (spec 5.1).
+// (spec 4.5); the whole frame scaled to the short side, a square of it taken (spec 5.1).
 #include "runtime/video/motion.h"
 
 #include <string.h>
@@ -25,9 +25,12 @@ static bool fits(const md_map_info *i, const md_timeline *t, const md_sample_rul
   return true;
 }
 
-static bool fill_clip(md_map *m, const md_timeline *t, md_clip_shape shape, double start,
-                      uint8_t *clip, md_fault *f) {
+static bool fill_clip(md_map *m, const md_timeline *t, const md_sample_rule *r, double start,
+                      const double at[2], uint8_t *clip, md_fault *f) {
   const md_map_info *i = md_map_about(m);
+  md_clip_shape shape = r->motion;
+  md_square square;
+  md_square_make(&square, i->w, i->h, i->w, i->h, shape.size, at);
   int64_t from = (int64_t)i->w * i->h, to = (int64_t)shape.size * shape.size, before = -1;
   int planes = md_map_planes(i->kind);
   for (int j = 0; j < shape.frames; j++) {
@@ -37,7 +40,7 @@ static bool fill_clip(md_map *m, const md_timeline *t, md_clip_shape shape, doub
     if (!q && frame != before) return false;
     for (int p = 0; p < planes; p++) {
       uint8_t *out = clip + (p * shape.frames + j) * to;
-      if (q) md_map_plane(q + p * from, i->w, i->h, shape.size, out);
+      if (q) md_map_plane(q + (r->from.magnitude ? 2 : p) * from, i->w, &square, out);
       else memcpy(out, out - to, (size_t)to);
     }
     before = frame;
@@ -56,7 +59,9 @@ bool md_map_clips(const char *path, const md_timeline *t, const md_sample_rule *
     if (r->from.gamma > 0 && !r->in_sync)
       starts[s] = md_gamma_start(t, md_map_scores(m), r->motion, r->from.gamma, r->from.rule,
                                  md_sample_unit(key, (md_slot)s));
-    ok = fill_clip(m, t, r->motion, starts[s], out->clip[s], f);
+    double at[2];
+    md_sample_place(r, key, (md_slot)s, at);
+    ok = fill_clip(m, t, r, starts[s], at, out->clip[s], f);
   }
   md_map_close(m);
   return ok;

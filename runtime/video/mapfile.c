@@ -9,7 +9,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -64,13 +63,26 @@ static void put_header(uint8_t *p, const md_map_info *i) {
   put_float(&p, i->unit);
   put_float(&p, i->scale);
   put_float(&p, i->clamp);
-  put(&p, 0, 4);
+  put(&p, i->is_true, 4);
   put(&p, (uint64_t)i->source_bytes, 8);
   put(&p, (uint64_t)i->source_mtime, 8);
   put(&p, 0, 8);
 }
 
 // --- writing
+
+bool md_map_info_of(const md_map_rule *full, const char *video, md_map_info *i) {
+  struct stat st;
+  if (stat(video, &st) != 0) return false;
+  *i = (md_map_info){.kind = full->kind,
+                     .lag30 = full->lag30,
+                     .short_side = full->short_side,
+                     .scale = full->scale,
+                     .clamp = full->clamp,
+                     .source_bytes = st.st_size,
+                     .source_mtime = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
+  return true;
+}
 
 struct md_map_writer {
   md_file_writer *file;
@@ -118,6 +130,12 @@ bool md_map_add(md_map_writer *w, const uint8_t *planes, float score) {
   w->at += len;
   w->offset[++w->num] = w->at;
   return md_file_write(w->file, w->packed, (size_t)len);
+}
+
+bool md_map_add_until(md_map_writer *w, int t, const uint8_t *planes, float score) {
+  bool ok = true;
+  while (ok && w->num <= t) ok = md_map_add(w, planes, score);
+  return ok;
 }
 
 static void free_writer(md_map_writer *w) {
@@ -209,7 +227,9 @@ static bool parse_header(const uint8_t *p, md_map_info *i, md_fault *f) {
   i->unit = get_float(&p);
   i->scale = get_float(&p);
   i->clamp = get_float(&p);
-  p += 4;
+  uint64_t is_true = get(&p, 4);
+  if (is_true > 1) return damaged(f, "its parameters are out of range");
+  i->is_true = is_true;
   i->source_bytes = (int64_t)get(&p, 8);
   i->source_mtime = (int64_t)get(&p, 8);
   return true;
@@ -313,23 +333,15 @@ const uint8_t *md_map_frame(md_map *m, int t, md_fault *f) {
   return NULL;
 }
 
-void md_map_plane(const uint8_t *plane, int w, int h, int size, uint8_t *out) {
-  MD_ASSERT(size >= 1 && size <= MD_MAX_CLIP_SIZE, "clip size %d", size);
-  // The resized frame is wide x high with min(wide, high) = size; only its middle is computed.
-  double scale = (double)size / MD_MIN(w, h);
-  int wide = (int)MD_MAX(size, lround(w * scale)), high = (int)MD_MAX(size, lround(h * scale));
-  double step_x = (double)w / wide, step_y = (double)h / high;
-  md_tap col[MD_MAX_CLIP_SIZE], row[MD_MAX_CLIP_SIZE];
-  int left = (wide - size) / 2, top = (high - size) / 2;
-  md_taps(col, size, left * step_x, step_x, w);
-  md_taps(row, size, top * step_y, step_y, h);
-  for (int y = 0; y < size; y++) {
-    const uint8_t *up = plane + (int64_t)row[y].lo * w, *low = plane + (int64_t)row[y].hi * w;
-    for (int x = 0; x < size; x++) {
-      float fx = col[x].frac;
-      float a = (float)up[col[x].lo] + fx * (float)(up[col[x].hi] - up[col[x].lo]);
-      float b = (float)low[col[x].lo] + fx * (float)(low[col[x].hi] - low[col[x].lo]);
-      out[(int64_t)y * size + x] = (uint8_t)(a + row[y].frac * (b - a) + 0.5F);
+void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out) {
+  for (int y = 0; y < s->size; y++) {
+    md_tap row = s->row[y];
+    const uint8_t *up = plane + (int64_t)row.lo * w, *low = plane + (int64_t)row.hi * w;
+    for (int x = 0; x < s->size; x++) {
+      md_tap col = s->col[x];
+      float a = (float)up[col.lo] + col.frac * (float)(up[col.hi] - up[col.lo]);
+      float b = (float)low[col.lo] + col.frac * (float)(low[col.hi] - low[col.lo]);
+      *out++ = (uint8_t)(a + row.frac * (b - a) + 0.5F);
     }
   }
 }

@@ -19,8 +19,6 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { UNIT_SIDE = 256 };  // flow counts pixels of a frame with this short side (spec 4.3)
-
 static const int64_t max_ring_bytes = (int64_t)1 << 30;
 
 typedef enum Result { WAITING, MADE, KEPT, BROKEN } Result;
@@ -104,7 +102,6 @@ static void fill_diff(Work *w, const md_image *now, const md_image *before, uint
 
 static void fill_flow(Work *w, const float *now, const float *before, uint8_t *q) {
   const md_map_info *i = &w->info;
-  int64_t pixels = (int64_t)i->w * i->h;
   if (!w->flow || w->flow_w != i->w || w->flow_h != i->h) {
     md_flow_destroy(w->flow);
     w->flow = md_flow_create(NULL, i->w, i->h);
@@ -112,24 +109,7 @@ static void fill_flow(Work *w, const float *now, const float *before, uint8_t *q
     w->flow_h = i->h;
   }
   md_flow_run(w->flow, now, before, w->u, w->v);
-  for (int64_t k = 0; k < pixels; k++) w->u[k] *= i->unit, w->v[k] *= i->unit;
-  md_motion_magnitude(w->u, w->v, pixels, w->m);
-  if (i->kind == MD_MAP_EDGE) {
-    md_motion_edges(w->m, i->w, i->h, i->scale, i->clamp, q);
-  } else {
-    md_motion_signed(w->u, pixels, i->clamp, q);
-    md_motion_signed(w->v, pixels, i->clamp, q + pixels);
-    md_motion_signed(w->m, pixels, i->clamp, q + 2 * pixels);
-  }
-}
-
-// Mean of what the network sees: of the magnitude's plane, for a flow.
-static float score_of(const Work *w) {
-  int64_t pixels = (int64_t)w->info.w * w->info.h, sum = 0;
-  bool is_flow = w->info.kind == MD_MAP_FLOW;
-  const uint8_t *q = w->planes + (is_flow ? 2 * pixels : 0);
-  for (int64_t i = 0; i < pixels; i++) sum += is_flow ? q[i] - 128 : q[i];
-  return (float)((double)sum / (double)pixels / (is_flow ? 127 : 255));
+  md_map_planes_from(i, w->u, w->v, w->m, q);
 }
 
 // Frame number w->done has come; its picture is in w->image.
@@ -149,18 +129,15 @@ static bool take_frame(Work *w) {
   // With lag 0 the only frame is compared with itself: nothing moves.
   if (is_diff) fill_diff(w, &w->rgb[at], &w->rgb[from], w->planes);
   else fill_flow(w, w->grey[at], w->grey[from], w->planes);
-  float score = score_of(w);
-  bool ok = true;
-  for (int i = t == lag ? 0 : t; i <= t && ok; i++) ok = md_map_add(w->out, w->planes, score);
-  return ok;
+  return md_map_add_until(w->out, t, w->planes, md_map_score(&w->info, w->planes));
 }
 
 // --- one video
 
 static bool same_parameters(const md_map_info *a, const md_map_info *b) {
   return a->kind == b->kind && a->lag30 == b->lag30 && a->short_side == b->short_side &&
-         a->clamp == b->clamp && a->scale == b->scale && a->source_bytes == b->source_bytes &&
-         a->source_mtime == b->source_mtime;
+         a->clamp == b->clamp && a->scale == b->scale && a->is_true == b->is_true &&
+         a->source_bytes == b->source_bytes && a->source_mtime == b->source_mtime;
 }
 
 static bool is_there(const char *path, const md_map_info *want) {
@@ -200,7 +177,7 @@ static bool set_size(Work *w, md_fault *f) {
              md_bytes_text((double)kept, need));
     return false;
   }
-  i->unit = (float)UNIT_SIDE / (float)MD_MIN(i->w, i->h);
+  i->unit = md_map_unit(i->w, i->h);
   w->u = grow(w->u, pixels, sizeof *w->u);
   w->v = grow(w->v, pixels, sizeof *w->v);
   w->m = grow(w->m, pixels, sizeof *w->m);
@@ -237,41 +214,11 @@ static bool read_frames(Work *w, md_video *v, const md_timeline *t, const char *
   return true;
 }
 
-static bool make_folders_of(const char *path, md_diags *d) {
-  char *copy = strdup(path);
-  if (!copy) md_out_of_memory(strlen(path));
-  bool ok = true;
-  for (char *p = copy + 1; *p && ok; p++) {
-    if (*p != '/') continue;
-    *p = 0;
-    struct stat st;
-    bool is_there = mkdir(copy, 0777) == 0 || errno == EEXIST;
-    if (!is_there)
-      ok =
-          md_error(d, E0801, MD_IN_FILE(copy), "folder cannot be made: %s", strerrordesc_np(errno));
-    else if (stat(copy, &st) != 0 || !S_ISDIR(st.st_mode))
-      ok = md_error(d, E0801, MD_IN_FILE(copy), "a folder is needed here, but this is none");
-    *p = '/';
-  }
-  free(copy);
-  return ok;
-}
-
 // BROKEN: see *f, unless *d has an error of the system.
 static Result make_one(Work *w, const char *video, const char *path, md_diags *d, md_fault *f) {
-  const md_maps_options *o = &w->maker->o;
+  const md_map_rule *rule = &w->maker->o.rule;
   *f = (md_fault){0};
-  struct stat st = {0};
-  if (stat(video, &st) == 0) {
-    w->info = (md_map_info){.kind = o->kind,
-                            .lag30 = o->lag30,
-                            .short_side = o->short_side,
-                            .scale = o->scale,
-                            .clamp = o->clamp,
-                            .source_bytes = st.st_size,
-                            .source_mtime = st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec};
-    if (is_there(path, &w->info)) return KEPT;
-  }
+  if (md_map_info_of(rule, video, &w->info) && is_there(path, &w->info)) return KEPT;
   md_video_limits limits = {.cancel = &w->maker->stop, .max_frames = MD_MAP_MAX_FRAMES};
   md_timeline *t = md_timeline_read(video, &limits, f);
   if (!t) return BROKEN;
@@ -281,12 +228,12 @@ static Result make_one(Work *w, const char *video, const char *path, md_diags *d
   i->frames = (int)t->num_frames;
   i->fps_num = (int)lround(t->fps * 1000);
   i->fps_den = 1000;
-  i->lag = (int)MD_MIN(MD_MAX(1, llround(o->lag30 * t->fps / 30)), t->num_frames - 1);
+  i->lag = (int)MD_MIN(MD_MAX(1, llround(rule->lag30 * t->fps / 30)), t->num_frames - 1);
   start_ring(w, i->lag + 1);
   w->done = 0;
   w->out = NULL;
   md_video *v = md_video_open(video, &limits, f);
-  bool ok = v && make_folders_of(path, d) && read_frames(w, v, t, path, d, f);
+  bool ok = v && md_map_folders(path, d) && read_frames(w, v, t, path, d, f);
   if (v) md_video_close(v);
   md_timeline_destroy(t);
   if (ok) return md_map_commit(w->out) ? MADE : BROKEN;
@@ -394,17 +341,34 @@ char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int vi
   return full;
 }
 
+bool md_map_folders(const char *path, md_diags *d) {
+  char *copy = strdup(path);
+  if (!copy) md_out_of_memory(strlen(path));
+  bool ok = true;
+  for (char *p = copy + 1; *p && ok; p++) {
+    if (*p != '/') continue;
+    *p = 0;
+    struct stat st;
+    bool is_there = mkdir(copy, 0777) == 0 || errno == EEXIST;
+    if (!is_there)
+      ok =
+          md_error(d, E0801, MD_IN_FILE(copy), "folder cannot be made: %s", strerrordesc_np(errno));
+    else if (stat(copy, &st) != 0 || !S_ISDIR(st.st_mode))
+      ok = md_error(d, E0801, MD_IN_FILE(copy), "a folder is needed here, but this is none");
+    *p = '/';
+  }
+  free(copy);
+  return ok;
+}
+
 bool md_maps_make(const md_maps_options *o, md_maps_progress *out, md_diags *d) {
   MD_ASSERT(o->jobs >= 1 && o->set->num_items > 0, "%d jobs", o->jobs);
   *out = (md_maps_progress){.videos = o->set->num_items};
   Maker m = {.o = *o, .now = *out};
-  if (!m.o.lag30) m.o.lag30 = o->kind == MD_MAP_DIFF ? 1 : 5;
-  if (!m.o.short_side) m.o.short_side = 128;
-  if (m.o.scale <= 0) m.o.scale = 0.125F;
-  if (m.o.clamp <= 0) m.o.clamp = o->kind == MD_MAP_EDGE ? 10 : 20;
+  m.o.rule = md_map_rule_full(o->rule);
   md_text inside = {0};
   md_put(&inside, "%s/", o->folder);
-  bool ok = make_folders_of(inside.s, d);
+  bool ok = md_map_folders(inside.s, d);
   md_text_free(&inside);
   if (!ok) return false;
   size_t num = (size_t)o->set->num_items;

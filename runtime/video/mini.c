@@ -20,6 +20,7 @@ bool md_mini_make(const md_mini_options *o, md_diags *d) {
                       .videos = o->videos,
                       .size = o->size,
                       .frames = MD_MINI_FRAMES,
-                      .seed = o->seed};
+                      .seed = o->seed,
+                      .truth = o->truth};
   return md_scene_set_make(&set, d);
 }

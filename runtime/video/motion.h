@@ -42,7 +42,7 @@ void md_motion_grey(const md_image *im, float *grey);
 
 // --- mapfile.c: .mmap1, the maps of one video, readable frame by frame
 // magic "MMAP1\0", u8 kind, u8 planes, u32 frames h w, u32 fps_num fps_den, u32 lag lag30 short_side,
-// f32 unit scale clamp, u64 bytes and i64 mtime (ns) of the video, u64 checksum: 80 bytes. Then
+// f32 unit scale clamp, u32 is_true, u64 bytes and i64 mtime (ns) of the video, u64 checksum: 80 bytes. Then
 // f32 score[T], u64 offset[T+1], u64 checksum[T], and for each frame its planes [P,h,w] as a zlib
 // stream. Little endian. A checksum is the low half of XXH3-128: of header and tables with that field
 // 0; of a frame's planes.
@@ -55,14 +55,20 @@ typedef struct md_map_info {
   int lag30, short_side;  // what was asked for: frames of 1/30 s, pixels
   float unit;             // a pixel of the map is this many pixels of flow
   float scale, clamp;     // of Sobel's sums; of the values
+  bool is_true;           // from the known motion of a made video, not estimated
   int64_t source_bytes, source_mtime;
 } md_map_info;
+
+// What rule and video say; size, frames and lag are still 0. False: the video is not there.
+bool md_map_info_of(const md_map_rule *full, const char *video, md_map_info *i);
 
 typedef struct md_map_writer md_map_writer;
 md_map_writer *md_map_create(const char *path, const md_map_info *info,
                              md_diags *d);  // NULL: reported
 // The next frame: planes [P,h,w]; score: mean of the network's input, 0..1. Sticky failure.
 bool md_map_add(md_map_writer *w, const uint8_t *planes, float score);
+// The map of frame t, and of the frames before it that have none.
+bool md_map_add_until(md_map_writer *w, int t, const uint8_t *planes, float score);
 bool md_map_commit(md_map_writer *w);  // after the last frame; frees w. False: reported, no file
 void md_map_abort(md_map_writer *w);   // frees w, leaves nothing; NULL is fine
 
@@ -74,12 +80,21 @@ const md_map_info *md_map_about(const md_map *m);
 const float *md_map_scores(const md_map *m);  // [frames]
 // Planes [P,h,w] of frame t; valid until the next call. NULL: see *f.
 const uint8_t *md_map_frame(md_map *m, int t, md_fault *f);
-// Whole plane resized so that its short side is `size`; middle size x size (spec 5.1).
-void md_map_plane(const uint8_t *plane, int w, int h, int size, uint8_t *out);
+void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out);
+
+// --- edges.c, too: what maps of estimated and of true flow share
+// The rule with its defaults written out.
+md_map_rule md_map_rule_full(md_map_rule r);
+float md_map_unit(int w, int h);  // of md_map_info
+// u, v[w*h] in pixels of the map, of kind edge or flow; they are changed, m[w*h] is room to work in.
+void md_map_planes_from(const md_map_info *i, float *u, float *v, float *m, uint8_t *planes);
+float md_map_score(const md_map_info *i, const uint8_t *planes);  // for md_map_add
 
 // --- maps.c: the maps of a data set
 // folder/<path of the video below the data set>.mmap1. A step up in that path is spelled `__`.
 char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int video);
+bool md_map_folders(const char *path,
+                    md_diags *d);  // makes those that a path is in; false: reported
 
 typedef struct md_maps_progress {
   int videos, made, kept, failed;  // of the set; so far
@@ -89,10 +104,8 @@ typedef struct md_maps_progress {
 typedef struct md_maps_options {
   const md_dataset *set;
   const char *folder;
-  md_map_kind kind;
-  int lag30, short_side;  // 0: 5 (diff: 1) frames of 1/30 s; 128 pixels
-  float scale, clamp;     // 0: 1/8; 10 for edges, 20 for flow
-  int jobs;               // threads; at least 1
+  md_map_rule rule;
+  int jobs;  // threads; at least 1
   // Called by the caller's thread some ten times a second; false stops. NULL: none.
   bool (*tick)(void *ctx, const md_maps_progress *p);
   void *ctx;

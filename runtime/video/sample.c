@@ -68,6 +68,11 @@ md_box md_sample_crop(const md_sample_rule *r, uint64_t key, md_slot slot, int w
   return md_crop_draw(&r->crop, key, counter(slot, AT_CROP), w, h);
 }
 
+void md_sample_place(const md_sample_rule *r, uint64_t key, md_slot slot, double at[2]) {
+  for (int i = 0; i < 2; i++)
+    at[i] = r->from.random_place ? md_hash_01(key, counter(slot, AT_CROP + i)) : 0.5;
+}
+
 int64_t md_clip_frame(const md_timeline *t, md_clip_shape shape, double start, int j) {
   return md_timeline_index(t, start + (double)j * shape.stride);
 }

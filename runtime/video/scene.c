@@ -12,6 +12,7 @@
 
 enum { CANVAS = 36, GROUND = 96, SKIN = 32, SHAPES = 4, NOISES = 1 << 12 };
 static const double two_pi = 6.283185307179586;
+static const double ground_speed = 0.5;  // of the pan, in each frame
 
 typedef struct Draw {
   uint64_t key, at;
@@ -35,7 +36,7 @@ struct md_scene {
 
 // Where the shape is in one frame.
 typedef struct Pose {
-  double cx, cy, angle, scale;
+  double cx, cy, scale, cosine, sine;
 } Pose;
 
 static double clamp01(double x) { return x < 0 ? 0 : x > 1 ? 1 : x; }
@@ -98,7 +99,8 @@ static double triangle(double x) { return 2 * fabs(2 * (x - floor(x)) - 1) - 1; 
 static Pose pose_at(const md_scene *s, int t) {
   int idle = MD_MIN(MD_MAX(t + 1 - s->idle_start, 0), s->idle_len);
   double a = s->phase + two_pi / s->period * (t + 1 - idle), A = s->amplitude;
-  Pose p = {s->cx, s->cy, s->angle, s->scale};
+  double angle = s->angle + (s->motion == 6 ? s->turn * a : 0);
+  Pose p = {s->cx, s->cy, s->scale, cos(angle), sin(angle)};
   switch (s->motion) {
   case 0: p.cx += A * sin(a); break;
   case 1: p.cy += A * sin(a); break;
@@ -115,7 +117,7 @@ static Pose pose_at(const md_scene *s, int t) {
     p.cy += 0.8 * A * sin(a);
     break;
   case 5: p.scale *= 1 + 0.45 * sin(a); break;
-  case 6: p.angle += s->turn * a; break;
+  case 6: break;  // it turns
   default: p.cx += 0.8 * A * sin(0.9 * a); p.cy += 0.6 * A * triangle(1.8 * a / two_pi);
   }
   return p;
@@ -129,6 +131,25 @@ static double distance(int shape, double u, double v) {
   case 2: return fmax(1.2 * v, fmax(-0.6 * v - 1.04 * u, -0.6 * v + 1.04 * u));
   default: return fmin(fmax(fabs(u), 3 * fabs(v)), fmax(fabs(v), 3 * fabs(u)));
   }
+}
+
+// Share of the shape in what a pixel of `unit` of the canvas shows.
+static double mask_at(int shape, double u, double v, double scale, double unit) {
+  return clamp01(0.7 * (1 - distance(shape, u, v)) * scale / unit + 0.5);
+}
+
+// Middle of pixel i, where a pixel has `unit` of the canvas.
+static double on_canvas(int i, double unit) { return (i + 0.5) * unit - 0.5; }
+
+// A place of the canvas in the coordinates of a shape, and back.
+static void to_shape(const Pose *p, double x, double y, double *u, double *v) {
+  double dx = (x - p->cx) / p->scale, dy = (y - p->cy) / p->scale;
+  *u = p->cosine * dx + p->sine * dy;
+  *v = p->cosine * dy - p->sine * dx;
+}
+static void from_shape(const Pose *p, double u, double v, double *x, double *y) {
+  *x = p->cx + p->scale * (p->cosine * u - p->sine * v);
+  *y = p->cy + p->scale * (p->sine * u + p->cosine * v);
 }
 
 static void ground_at(const md_scene *s, double x, double y, double rgb[3]) {
@@ -157,17 +178,31 @@ md_scene *md_scene_create(const char *stream, int64_t number, uint64_t seed, int
 
 void md_scene_destroy(md_scene *s) { free(s); }
 
-void md_scene_frame(const md_scene *s, int t, int size, uint8_t *to) {
-  Pose p = pose_at(s, t);
-  double unit = (double)CANVAS / size, cosine = cos(p.angle), sine = sin(p.angle);
-  double shift = 0.5 * (t - s->frames / 2.0);
+void md_scene_flow(const md_scene *s, int t, int to, int size, float *u_out, float *v_out) {
+  Pose now = pose_at(s, t), then = pose_at(s, to);
+  double unit = (double)CANVAS / size, shift = ground_speed * (t - to);
   for (int y = 0; y < size; y++) {
     for (int x = 0; x < size; x++) {
-      double X = (x + 0.5) * unit - 0.5, Y = (y + 0.5) * unit - 0.5, rgb[3];
+      double X = on_canvas(x, unit), Y = on_canvas(y, unit), u, v, to_x, to_y;
+      to_shape(&now, X, Y, &u, &v);
+      double m = mask_at(s->shape, u, v, now.scale, unit);
+      from_shape(&then, u, v, &to_x, &to_y);
+      *u_out++ = (float)((m * (to_x - X) + (1 - m) * shift * s->pan[0]) / unit);
+      *v_out++ = (float)((m * (to_y - Y) + (1 - m) * shift * s->pan[1]) / unit);
+    }
+  }
+}
+
+void md_scene_frame(const md_scene *s, int t, int size, uint8_t *to) {
+  Pose p = pose_at(s, t);
+  double unit = (double)CANVAS / size;
+  double shift = ground_speed * (t - s->frames / 2.0);
+  for (int y = 0; y < size; y++) {
+    for (int x = 0; x < size; x++) {
+      double X = on_canvas(x, unit), Y = on_canvas(y, unit), u, v, rgb[3];
       ground_at(s, X + s->offset[0] + shift * s->pan[0], Y + s->offset[1] + shift * s->pan[1], rgb);
-      double dx = (X - p.cx) / p.scale, dy = (Y - p.cy) / p.scale;
-      double u = cosine * dx + sine * dy, v = cosine * dy - sine * dx;
-      double m = clamp01(0.7 * (1 - distance(s->shape, u, v)) * p.scale / unit + 0.5);
+      to_shape(&p, X, Y, &u, &v);
+      double m = mask_at(s->shape, u, v, p.scale, unit);
       int su = (int)(fmin(fmax((u + 1.3) / 2.6 * (SKIN - 1), 0), SKIN - 1) + 0.5);
       int sv = (int)(fmin(fmax((v + 1.3) / 2.6 * (SKIN - 1), 0), SKIN - 1) + 0.5);
       int64_t at = ((int64_t)t * size + y) * size + x;

@@ -46,6 +46,14 @@ typedef struct md_tap {
   float frac;
 } md_tap;
 void md_taps(md_tap *tap, int num, double in_first, double in_per_out, int in_size);
+// The whole frame [h,w], which is shown as disp_w x disp_h, resized so that its short side is `size`;
+// of it a square: `at` 0 to 1 is its place in what is left, on each axis, 0.5 the middle (spec 5.1).
+typedef struct md_square {
+  int size;
+  md_tap col[MD_MAX_CLIP_SIZE], row[MD_MAX_CLIP_SIZE];
+} md_square;
+void md_square_make(md_square *s, int w, int h, int disp_w, int disp_h, int size,
+                    const double at[2]);
 // Bilinear resize of a box to size x size; channel c goes to out + c * plane.
 void md_image_crop(const md_image *im, md_box box, int size, uint8_t *out, int64_t plane);
 
@@ -159,15 +167,25 @@ typedef struct md_clip_shape {
   int frames, stride, size;
 } md_clip_shape;
 typedef enum md_map_kind { MD_MAP_DIFF, MD_MAP_EDGE, MD_MAP_FLOW, MD_NUM_MAP_KINDS } md_map_kind;
+// How maps are made. Zeros are the defaults.
+typedef struct md_map_rule {
+  md_map_kind kind;
+  int lag30, short_side;  // 5 (diff: 1) frames of 1/30 s; 128 pixels
+  float scale, clamp;     // of Sobel's sums (1/8); of the values (10 for edges, 20 for flow)
+} md_map_rule;
 // A clip is drawn if the mean of its scores, all of them, or the first is above gamma (spec 4.5).
 typedef enum md_gamma_rule { MD_GAMMA_MEAN, MD_GAMMA_ALL, MD_GAMMA_FIRST } md_gamma_rule;
-// Motion clips from files of maps (motion.h).
+// Where motion clips come from: files of maps (motion.h), or differences of frames on the fly.
 typedef struct md_motion_rule {
   const char *maps;  // their folder; NULL: frame differences, computed on the fly
   md_map_kind kind;
-  double gamma;  // 0: any clip; not used where clips are in sync
+  bool signed_rgb;    // on the fly: I_t - I_{t-1} of each colour, in place of D (spec 4.1)
+  bool magnitude;     // of flow: |f| in all three planes, in place of u, v, |f| (spec 4.2)
+  bool random_place;  // of the square that a clip shows; else the middle
+  double gamma;       // with maps; 0: any clip; not used where clips are in sync
   md_gamma_rule rule;
 } md_motion_rule;
+int md_motion_planes(const md_motion_rule *r);  // of a motion clip: 1 or 3
 typedef struct md_sample_rule {
   md_clip_shape visual, motion;  // motion.frames 0: no motion clips
   md_motion_rule from;           // where motion clips come from
@@ -185,6 +203,7 @@ void md_sample_starts(const md_sample_rule *r, uint64_t key, const md_timeline *
 double md_sample_unit(uint64_t key, md_slot slot);  // what the start is drawn by, in [0, 1)
 bool md_sample_flip(const md_sample_rule *r, uint64_t key, md_slot slot);
 md_box md_sample_crop(const md_sample_rule *r, uint64_t key, md_slot slot, int w, int h);
+void md_sample_place(const md_sample_rule *r, uint64_t key, md_slot slot, double at[2]);
 // The native frame that is frame j of a clip.
 int64_t md_clip_frame(const md_timeline *t, md_clip_shape shape, double start, int j);
 // The video of sample number n: each epoch is a new permutation of all videos.
@@ -196,8 +215,10 @@ int md_order_at(md_order *o, int64_t n);  // n / num_videos is the epoch
 // --- motion.c: frame difference (spec 4.1), as bytes q = round(255 * D).
 // diff[i] = sum over RGB of |a - b|, 0..765; D = diff / 765. a and b have one size.
 void md_motion_diff(const md_image *a, const md_image *b, uint16_t *diff);
-// Whole frame resized so that its short side (square pixels) is `size`; middle size x size.
-void md_motion_plane(const uint16_t *diff, const md_image *geometry, int size, uint8_t *out);
+// diff[c][i] = 255 + a - b of colour c, 0..510.
+void md_motion_signed_diff(const md_image *a, const md_image *b, uint16_t *diff);
+// A square of such a plane as bytes, round(255 D); of a signed one, 128 + round(127 (a - b) / 255).
+void md_motion_plane(const uint16_t *diff, int w, bool is_signed, const md_square *s, uint8_t *out);
 
 // --- gather.c: one forward pass over a video fills all clips of a sample.
 typedef struct md_gather md_gather;  // buffers of one thread
@@ -362,13 +383,23 @@ bool md_encoder_close(md_encoder *e);  // frees e; false: reported, nothing left
 void md_png_put(md_text *to, const md_image *im);
 
 // --- scene.c: a shape that moves over a ground in one of eight ways (spec 12)
-enum { MD_SCENE_MOTIONS = 8 };
+enum { MD_SCENE_MOTIONS = 8, MD_SCENE_FPS = 30 };
 typedef struct md_scene md_scene;
 // All that chance decides follows from (stream, number, seed). motion: 0 .. MD_SCENE_MOTIONS - 1.
 md_scene *md_scene_create(const char *stream, int64_t number, uint64_t seed, int motion,
                           int frames);
 void md_scene_destroy(md_scene *s);
 void md_scene_frame(const md_scene *s, int t, int size, uint8_t *rgb);  // [size,size,3]
+// Where in frame `to` that is which frame t shows at (x, y): at (x + u, y + v), in pixels; u, v
+// [size,size]. Along its outline the shape's motion blends with the ground's, as the colours do.
+void md_scene_flow(const md_scene *s, int t, int to, int size, float *u, float *v);
+
+// --- truth.c: maps of made videos, from the motion that they were drawn with (spec 4.4d)
+typedef struct md_truth_rule {
+  const char *folder;  // NULL: no maps
+  md_map_rule maps;    // of kind edge or flow
+  double noise;  // deviation of what is added to u and v; pixels of a frame with short side 256
+} md_truth_rule;
 
 // --- shapes.c: sets of small videos, with a csv of their motions
 typedef struct md_scene_set {
@@ -377,13 +408,17 @@ typedef struct md_scene_set {
   int64_t first;                     // number of the first video; its motion is number % 8
   int videos, size, frames;
   uint64_t seed;
+  md_truth_rule truth;
 } md_scene_set;
 bool md_scene_set_make(const md_scene_set *o, md_diags *d);
+// The maps of the video <folder>/<name>, which is complete, and shows s. False: reported.
+bool md_truth_make(const md_scene_set *o, const md_scene *s, const char *name, md_diags *d);
 typedef struct md_shapes_options {
   const char *folder;
   int videos, size;
   double seconds;
   uint64_t seed;
+  md_truth_rule truth;
 } md_shapes_options;
 bool md_shapes_make(const md_shapes_options *o, md_diags *d);
 
@@ -402,6 +437,7 @@ typedef struct md_mini_options {
   int64_t first;  // number of the first video
   int videos, size;
   uint64_t seed;
+  md_truth_rule truth;
 } md_mini_options;
 int md_mini_usual(md_mini_split split);  // videos of the experiment
 // Writes the videos and <folder>/<split>.csv.

@@ -197,6 +197,7 @@ START_TEST(contradictions_are_told) {
   refuse("batch: 8\nbank: {size: 4}\n", E0207, 2, "cannot take the 8 keys");
   refuse("batch: 6\nbn: {groups: 4}\n", E0207, 2, "4 equal groups");
   refuse("loss: {w_v: 0, w_m: 0, w_mv: 0}\n", E0207, 1, "nothing would be trained");
+  refuse("model: {motion: frames2d}\n", E0207, 1, "they are compared");
   refuse("epochs: 2\nwarmup: 3\n", E0207, 2, "warm-up takes 3 epochs");
 }
 END_TEST

@@ -341,7 +341,7 @@ START_TEST(lies_in_a_header_are_refused) {
     uint64_t value;
   } lie[] = {{6, 1, 3},          {7, 1, 1},           {8, 4, 0},  {8, 4, 1000001},
              {8, 4, FRAMES + 1}, {8, 4, 0xFFFFFFFF},  {12, 4, 0}, {12, 4, 0x7FFFFFFF},
-             {16, 4, 8193},      {20, 4, 0xFFFFFFFF}, {12, 4, 8}};
+             {16, 4, 8193},      {20, 4, 0xFFFFFFFF}, {12, 4, 8}, {52, 4, 2}};
   write_tiny(in_folder("a.mmap1"));
   char *data;
   size_t len;
@@ -479,7 +479,7 @@ static void make_set(void) {
 
 static md_maps_progress make_maps(const md_dataset *s, md_map_kind kind, const char *to, int jobs,
                                   md_diags *d) {
-  md_maps_options o = {.set = s, .folder = to, .kind = kind, .jobs = jobs};
+  md_maps_options o = {.set = s, .folder = to, .rule.kind = kind, .jobs = jobs};
   md_maps_progress p;
   ck_assert_msg(md_maps_make(&o, &p, d), "%s", md_diags_text(d));
   return p;
@@ -551,7 +551,7 @@ START_TEST(a_stopped_run_leaves_nothing_half_and_goes_on) {
   int ticks = 0;
   md_maps_options o = {.set = s,
                        .folder = in_folder("m"),
-                       .kind = MD_MAP_EDGE,
+                       .rule.kind = MD_MAP_EDGE,
                        .jobs = 1,
                        .tick = stop_at_once,
                        .ctx = &ticks};
@@ -667,6 +667,21 @@ START_TEST(clips_show_the_maps_that_the_table_names) {
       for (int y = 0; y < SIDE; y++)
         ck_assert_mem_eq(clip[c] + (j * SIDE + y) * SIDE, q + y * 64 + 8, SIDE);
     }
+  r.from.random_place = true;  // of the 16 columns that are left over
+  ck_assert(md_map_clips(in_folder("m/0.mkv.mmap1"), t, &r, 7, &out, &f));
+  for (int c = 0; c < 2; c++) {
+    double at[2];
+    md_sample_place(&r, 7, (md_slot)(MD_MQ + c), at);
+    int left = (int)ceil(16 * at[0] - 0.5);
+    ck_assert_int_ne(left, 8);
+    for (int j = 0; j < 4; j++) {  // all frames of a clip show the same place
+      int64_t frame = md_clip_frame(t, r.motion, starts[MD_MQ + c], j);
+      const uint8_t *q = md_map_frame(m, (int)frame, &f);
+      for (int y = 0; y < SIDE; y++)
+        ck_assert_mem_eq(clip[c] + (j * SIDE + y) * SIDE, q + y * 64 + left, SIDE);
+    }
+  }
+  r.from.random_place = false;
   r.from.kind = MD_MAP_FLOW;
   ck_assert(!md_map_clips(in_folder("m/0.mkv.mmap1"), t, &r, 7, &out, &f) && f.code == E0851);
   r.from.kind = MD_MAP_EDGE;

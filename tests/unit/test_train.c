@@ -218,7 +218,8 @@ START_TEST(flow_maps_are_trained_on) {
   snprintf(key, sizeof key, "data.maps=%s", maps);
   md_dataset *s = md_dataset_open(&(md_dataset_options){.path = data}, d);
   md_maps_progress p;
-  md_maps_options o = {.set = s, .folder = maps, .kind = MD_MAP_FLOW, .short_side = 32, .jobs = 2};
+  md_maps_options o = {
+      .set = s, .folder = maps, .rule = {MD_MAP_FLOW, .short_side = 32}, .jobs = 2};
   ck_assert_msg(md_maps_make(&o, &p, d) && p.made == VIDEOS, "%s", md_diags_text(d));
   snprintf(path, sizeof path, "%s/shapes_0000.mp4.mmap1", maps);
   ck_assert_int_eq(unlink(path), 0);

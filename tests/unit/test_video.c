@@ -419,11 +419,65 @@ START_TEST(motion_plane_is_the_rounded_mean_difference) {
   static const int sum[6] = {30, 26, 22, 18, 14, 10};
   for (int i = 0; i < 24; i++) ck_assert_int_eq(diff[i], sum[i % 6]);
   uint8_t q[16];
-  md_motion_plane(diff, &a, 4, q);          // the middle four columns, no change of size
+  md_square s;
+  md_square_make(&s, 6, 4, 6, 4, 4, (double[]){0.5, 0.5});  // the middle columns, no change of size
+  md_motion_plane(diff, 6, false, &s, q);
   static const int want[4] = {9, 7, 6, 5};  // 26/3, 22/3, 18/3, 14/3
   for (int i = 0; i < 16; i++) ck_assert_int_eq(q[i], want[i % 4]);
   md_image_free(&a);
   md_image_free(&b);
+}
+END_TEST
+
+START_TEST(signed_motion_keeps_sign_and_colour) {
+  md_image a = {0}, b = {0};
+  ck_assert(md_image_resize(&a, 4, 4) && md_image_resize(&b, 4, 4));
+  for (int i = 0; i < 16 * 3; i++) {
+    a.rgb[i] = (uint8_t)(17 * (i / 3));  // 0 to 255
+    b.rgb[i] = (uint8_t)(i % 3 == 0 ? 0 : i % 3 == 1 ? 255 : a.rgb[i]);
+  }
+  uint16_t diff[3 * 16];
+  md_motion_signed_diff(&a, &b, diff);
+  md_square s;
+  md_square_make(&s, 4, 4, 4, 4, 4, (double[]){0.5, 0.5});
+  for (int c = 0; c < 3; c++) {
+    uint8_t q[16];
+    md_motion_plane(diff + c * 16, 4, true, &s, q);
+    for (int i = 0; i < 16; i++) {
+      double d = c == 0 ? 17 * i : c == 1 ? 17 * i - 255 : 0;
+      ck_assert_int_eq(q[i], 128 + (int)lround(127 * d / 255));
+    }
+  }
+  md_image_free(&a);
+  md_image_free(&b);
+}
+END_TEST
+
+START_TEST(a_square_lies_anywhere_in_what_is_left) {
+  // 8x4 shown as 16x8: the short side becomes 4, the long one 8, of which 4 columns are left over.
+  static const struct {
+    double at;
+    int first;
+  } cases[] = {{0, 0}, {0.124, 0}, {0.126, 1}, {0.5, 2}, {0.874, 3}, {0.876, 4}, {1, 4}};
+  for (int i = 0; i < MD_COUNT(cases); i++) {
+    md_square s;
+    md_square_make(&s, 8, 4, 16, 8, 4, (double[]){cases[i].at, cases[i].at});
+    for (int k = 0; k < 4; k++) {
+      ck_assert_int_eq(s.col[k].lo, cases[i].first + k);
+      ck_assert_int_eq(s.row[k].lo, k);
+      ck_assert(s.col[k].frac == 0 && s.row[k].frac == 0);
+    }
+  }
+  md_sample_rule r = {.from.random_place = true};
+  double sum = 0, at[2], other[2];
+  for (uint64_t key = 0; key < 1000; key++) {
+    md_sample_place(&r, key, MD_MQ, at);
+    md_sample_place(&r, key, MD_MK, other);
+    ck_assert(at[0] != at[1] && at[0] != other[0]);
+    sum += at[0] + at[1] + other[0] + other[1];
+  }
+  // The mean of 4000 uniform draws: four times its standard error is 4 / sqrt(12 * 4000).
+  ck_assert_double_eq_tol(sum / 4000, 0.5, 4 / sqrt(12.0 * 4000));
 }
 END_TEST
 
@@ -622,6 +676,8 @@ int main(void) {
   tcase_add_test(c, crops_stay_inside_and_have_the_drawn_area);
   tcase_add_test(c, resize_follows_the_half_pixel_rule);
   tcase_add_test(c, motion_plane_is_the_rounded_mean_difference);
+  tcase_add_test(c, signed_motion_keeps_sign_and_colour);
+  tcase_add_test(c, a_square_lies_anywhere_in_what_is_left);
   tcase_add_test(c, rotation_and_pixel_aspect_make_the_picture_upright);
   tcase_add_test(c, variable_rate_clips_follow_the_clock);
   tcase_add_test(c, what_is_no_video_is_refused_with_a_reason);
