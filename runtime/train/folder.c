@@ -6,6 +6,8 @@
 // weights.safetensors is a checkpoint too: the newest when a run ended or was stopped.
 #include "runtime/train/train.h"
 
+#include "base/file.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -83,7 +85,7 @@ bool md_run_protect(const char *dir, md_diags *d) {
   return !has_weights && !num;
 }
 
-// Every folder of the path that is not there yet.
+// Every folder of the path that is not there yet; what is saved below is lost with any of their names.
 static bool make_folders(const char *dir, md_diags *d) {
   char *path = strdup(dir);
   if (!path) md_out_of_memory(strlen(dir));
@@ -92,7 +94,7 @@ static bool make_folders(const char *dir, md_diags *d) {
     if (*s && *s != '/') continue;
     char kept = *s;
     *s = 0;
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+    if (mkdir(path, 0777) == 0 ? md_sync_folder_of(path) != 0 : errno != EEXIST)
       ok = md_error(d, E0801, MD_IN_FILE(path), "the folder of the run cannot be made: %s",
                     strerror(errno));
     *s = kept;
