@@ -214,11 +214,12 @@ bool md_file_commit(md_file_writer *w) {
     md_file_abort(w);
     return false;
   }
-  // close() may be the first to tell of a full disk on a network file system.
+  // close() may be the first to tell of a full disk on a network file system. When a signal interrupts
+  // it, the file is closed all the same.
   bool ok = (fchmod(w->fd, wanted_mode()) == 0 && sync_fd(w->fd) == 0) || fail(w, "cannot write");
   int rc = close(w->fd);
   w->fd = -1;
-  ok = ok && (rc == 0 || fail(w, "cannot write"));
+  ok = ok && (rc == 0 || errno == EINTR || fail(w, "cannot write"));
   ok = ok && (rename(w->temp, w->path) == 0 || fail(w, "cannot take its place"));
   if (!ok) {
     md_file_abort(w);

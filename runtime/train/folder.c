@@ -53,27 +53,36 @@ static int by_step(const void *x, const void *y) {
   return (a > b) - (a < b);
 }
 
-int64_t *md_run_checkpoints(const char *dir, int *num) {
+bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d) {
   char *path = path_of(dir, "checkpoints");
   DIR *folder = opendir(path);
-  free(path);
-  int64_t *steps = NULL;
-  int cap = 0;
+  int error = folder || errno == ENOENT || errno == ENOTDIR ? 0 : errno, cap = 0;
+  *steps = NULL;
   *num = 0;
-  for (struct dirent *e; folder && (e = readdir(folder));) {
+  for (struct dirent *e = NULL; folder;) {
+    errno = 0;
+    e = readdir(folder);
+    error = errno;
+    if (!e) break;
     int64_t step = step_of(e->d_name);
-    if (step >= 0) MD_PUSH(steps, *num, cap, step);
+    if (step >= 0) MD_PUSH(*steps, *num, cap, step);
   }
   if (folder) closedir(folder);
-  if (*num) qsort(steps, (size_t)*num, sizeof *steps, by_step);
-  return steps;
+  // What cannot be read may hold checkpoints: who took it for empty would give them up.
+  if (error) md_error(d, E0801, MD_IN_FILE(path), "cannot be read: %s", strerror(error));
+  free(path);
+  if (*num) qsort(*steps, (size_t)*num, sizeof **steps, by_step);
+  return !error;
 }
 
 bool md_run_protect(const char *dir, md_diags *d) {
   struct stat info;
-  char *weights = md_run_weights_path(dir);
+  int64_t *steps;
   int num;
-  free(md_run_checkpoints(dir, &num));
+  bool is_known = md_run_checkpoints(dir, &steps, &num, d);
+  free(steps);
+  if (!is_known) return false;
+  char *weights = md_run_weights_path(dir);
   bool has_weights = lstat(weights, &info) == 0;
   if (has_weights || num) {
     md_error(d, E0208, MD_IN_FILE(has_weights ? weights : dir), "run.dir already holds %s of a run",
@@ -138,9 +147,9 @@ static bool remove_file(char *take_path, md_diags *d) {
 
 // What a resumed run would take for its own, newest first: a kill in between leaves an older run.
 static bool remove_run(const char *dir, md_diags *d) {
+  int64_t *steps;
   int num;
-  int64_t *steps = md_run_checkpoints(dir, &num);
-  bool ok = remove_file(md_run_weights_path(dir), d);
+  bool ok = md_run_checkpoints(dir, &steps, &num, d) && remove_file(md_run_weights_path(dir), d);
   for (int i = num - 1; i >= 0 && ok; i--)
     ok = remove_file(md_run_checkpoint_path(dir, steps[i]), d);
   free(steps);
@@ -183,9 +192,9 @@ void md_run_folder_close(md_run_folder *f) {
 }
 
 void md_run_keep_newest(const char *dir, int64_t step, int64_t keep) {
+  int64_t *steps, kept = 0;
   int num;
-  int64_t *steps = md_run_checkpoints(dir, &num);
-  int64_t kept = 0;
+  (void)md_run_checkpoints(dir, &steps, &num, NULL);  // too many files are no reason to stop
   for (int i = num - 1; i >= 0; i--) {
     if (steps[i] > step || ++kept <= keep) continue;
     char *path = md_run_checkpoint_path(dir, steps[i]);
