@@ -68,6 +68,7 @@ bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d)
     if (step >= 0) MD_PUSH(*steps, *num, cap, step);
   }
   if (folder) closedir(folder);
+  if (error == ENOMEM) md_out_of_memory(0);
   // What cannot be read may hold checkpoints: who took it for empty would give them up.
   if (error) md_error(d, E0801, MD_IN_FILE(path), "cannot be read: %s", strerror(error));
   free(path);
@@ -170,6 +171,7 @@ md_run_folder *md_run_folder_open(const char *dir, bool is_new, md_diags *d) {
   md_run_folder *f = calloc(1, sizeof *f);
   if (!f) md_out_of_memory(sizeof *f);
   f->path = strdup(dir);
+  if (!f->path) md_out_of_memory(strlen(dir));
   f->fd = -1;
   char *checkpoints = path_of(dir, "checkpoints");
   bool ok = make_folders(dir, d) && lock(f, d) && make_folders(checkpoints, d);
