@@ -68,9 +68,10 @@ bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d)
     if (step >= 0) MD_PUSH(*steps, *num, cap, step);
   }
   if (folder) closedir(folder);
-  if (error == ENOMEM) md_out_of_memory(0);
   // What cannot be read may hold checkpoints: who took it for empty would give them up.
-  if (error) md_error(d, E0801, MD_IN_FILE(path), "cannot be read: %s", strerror(error));
+  if (error)
+    md_error(d, error == ENOMEM ? E0802 : E0801, MD_IN_FILE(path), "cannot be read: %s",
+             strerror(error));
   free(path);
   if (*num) qsort(*steps, (size_t)*num, sizeof **steps, by_step);
   return !error;

@@ -17,7 +17,7 @@ static const char small[] = "graph @small(%x: f32[3]) {\n"
                             "  return %y\n"
                             "}\n";
 
-static md_engine *engine_of(const char *text, uint64_t seed) {
+static inline md_engine *engine_of(const char *text, uint64_t seed) {
   md_diags *d = md_diags_create();
   md_graph *g = md_parse_graph("test.mdg", text, strlen(text), d);
   ck_assert_msg(g != NULL, "%s", md_diags_text(d));
