@@ -60,6 +60,14 @@ static int find_newest(md_engine *e) {
   return code;
 }
 
+// A folder that holds a run, or cannot be looked at, is never taken for a new one.
+static int refuse_new_run(md_engine *e) {
+  (void)e;
+  md_diags *d = md_diags_create();
+  if (md_run_protect(folder, d)) return UNCLEAR;
+  return strstr(md_diags_text(d), "error[E0208]") ? 0 : exit_code(d);
+}
+
 static int count_calls(md_engine *e, Deed *deed) {
   faults_begin(0, 0);
   int code = deed(e), calls = faults_end();
@@ -147,6 +155,8 @@ START_TEST(each_call_of_the_opening_of_a_folder) { fail_each_call(open_folder); 
 END_TEST
 START_TEST(each_call_of_the_search_for_the_newest) { fail_each_call(find_newest); }
 END_TEST
+START_TEST(each_call_of_the_look_for_an_older_run) { fail_each_call(refuse_new_run); }
+END_TEST
 
 SUITE_MAIN("I/O faults", each_call_of_a_save, each_call_of_the_opening_of_a_folder,
-           each_call_of_the_search_for_the_newest)
+           each_call_of_the_search_for_the_newest, each_call_of_the_look_for_an_older_run)
