@@ -65,8 +65,9 @@ typedef struct Bytes {
 } Bytes;
 
 static void set_len(Bytes *b, size_t len) {
-  b->s = realloc(b->s, len + 1);
-  if (!b->s) md_out_of_memory(len);
+  char *grown = realloc(b->s, len + 1);
+  if (!grown) md_out_of_memory(len);
+  b->s = grown;
   if (len > b->len) memset(b->s + b->len, 0, len - b->len);
   b->len = len;
 }
@@ -197,17 +198,20 @@ static void open_node(disk *k, const trace_record *r) {
   k->open[r->fd] = n;
 }
 
-void disk_do(disk *k, const trace_record *r, const char *data) {
+static Node *opened(const disk *k, const trace_record *r) {
   Node *n = r->fd >= 0 && r->fd < MAX_FD ? k->open[r->fd] : NULL;
+  MD_ASSERT(n, "descriptor %d is not open", r->fd);
+  return n;
+}
+
+static void change_file(Node *n, Change c) { MD_PUSH(n->change, n->num_change, n->cap_change, c); }
+
+void disk_do(disk *k, const trace_record *r, const char *data) {
   switch ((trace_op)r->op) {
   case TRACE_OPEN: open_node(k, r); break;
-  case TRACE_WRITE:
-    MD_PUSH(n->change, n->num_change, n->cap_change, ((Change){r->at, r->len, data}));
-    break;
-  case TRACE_TRUNCATE:
-    MD_PUSH(n->change, n->num_change, n->cap_change, ((Change){.at = r->at}));
-    break;
-  case TRACE_SYNC: sync_node(n); break;
+  case TRACE_WRITE: change_file(opened(k, r), (Change){r->at, r->len, data}); break;
+  case TRACE_TRUNCATE: change_file(opened(k, r), (Change){.at = r->at}); break;
+  case TRACE_SYNC: sync_node(opened(k, r)); break;
   case TRACE_CLOSE: k->open[r->fd] = NULL; break;
   case TRACE_MKDIR: change_names(k, NULL, r->path, new_node(k, true)); break;
   case TRACE_RENAME: change_names(k, r->path, r->to, find(k, r->path)); break;

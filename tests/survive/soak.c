@@ -20,13 +20,14 @@ typedef struct Usage {
 
 static Usage usage_of(pid_t process) {
   Usage u = {0};
-  char path[64];
+  char path[64], line[128];
   snprintf(path, sizeof path, "/proc/%d/statm", (int)process);
   FILE *f = fopen(path, "r");
-  long long pages = 0;
-  ck_assert(f && fscanf(f, "%*d %lld", &pages) == 1);
+  ck_assert(f && fgets(line, sizeof line, f));
   fclose(f);
-  u.rss = pages * sysconf(_SC_PAGESIZE);
+  const char *pages = strchr(line, ' ');  // the second number
+  ck_assert_ptr_nonnull(pages);
+  u.rss = strtoll(pages, NULL, 10) * sysconf(_SC_PAGESIZE);
   snprintf(path, sizeof path, "/proc/%d/fd", (int)process);
   DIR *fds = opendir(path);
   ck_assert_ptr_nonnull(fds);

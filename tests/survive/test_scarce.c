@@ -99,7 +99,7 @@ static int in_child(Task *task, int nth, char *told, size_t room) {
 static void fail_each(Task *task, const char *name) {
   char told[2000];
   ck_assert_int_eq(in_child(task, 0, told, sizeof told), 0);
-  int calls = atoi(told), survived = 0, wrong = 0;
+  int calls = (int)strtol(told, NULL, 10), survived = 0, wrong = 0;
   ck_assert_int_gt(calls, 0);
   for (int nth = 1; nth <= calls; nth++) {
     int code = in_child(task, nth, told, sizeof told);
