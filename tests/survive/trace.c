@@ -105,7 +105,8 @@ SHOWN int close(int fd) {
 
 static int named(trace_op op, long rc, const char *path, const char *to) {
   const char *from = below_root(path);
-  if (rc == 0 && from) note((trace_record){.op = op}, from, to ? below_root(to) : NULL, NULL);
+  if (rc == 0 && from)
+    note((trace_record){.op = (int32_t)op}, from, to ? below_root(to) : NULL, NULL);
   return (int)rc;
 }
 
