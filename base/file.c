@@ -62,21 +62,6 @@ static size_t folder_len(const char *path) {
   return slash ? (size_t)(slash - path) + 1 : 0;
 }
 
-// The rename itself is safe only when the folder is.
-static int sync_folder_of(const char *path) {
-  size_t len = folder_len(path);
-  char *folder = len ? strndup(path, len) : strdup(".");
-  if (!folder) md_out_of_memory(len);
-  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  free(folder);
-  if (fd < 0) return errno == EACCES ? 0 : -1;  // a folder may be writable but not readable
-  int rc = sync_fd(fd);
-  int error = errno;
-  close(fd);
-  errno = error;
-  return rc;
-}
-
 // 0666 as umask allows it. umask() itself can only be read by setting it, which races.
 static mode_t wanted_mode(void) {
   char text[4096];
@@ -115,6 +100,20 @@ static bool make_folders(char *path) {
     if (rc < 0 && errno != EEXIST) return false;
   }
   return mkdir(path, 0700) == 0 || errno == EEXIST;
+}
+
+int md_sync_folder_of(const char *path) {
+  size_t len = folder_len(path);
+  char *folder = len ? strndup(path, len) : strdup(".");
+  if (!folder) md_out_of_memory(len);
+  int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  free(folder);
+  if (fd < 0) return errno == EACCES ? 0 : -1;  // a folder may be writable but not readable
+  int rc = sync_fd(fd);
+  int error = errno;
+  close(fd);
+  errno = error;
+  return rc;
 }
 
 bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, char **data,
@@ -215,17 +214,18 @@ bool md_file_commit(md_file_writer *w) {
     md_file_abort(w);
     return false;
   }
-  // close() may be the first to tell of a full disk on a network file system.
+  // close() may be the first to tell of a full disk on a network file system. When a signal interrupts
+  // it, the file is closed all the same.
   bool ok = (fchmod(w->fd, wanted_mode()) == 0 && sync_fd(w->fd) == 0) || fail(w, "cannot write");
   int rc = close(w->fd);
   w->fd = -1;
-  ok = ok && (rc == 0 || fail(w, "cannot write"));
+  ok = ok && (rc == 0 || errno == EINTR || fail(w, "cannot write"));
   ok = ok && (rename(w->temp, w->path) == 0 || fail(w, "cannot take its place"));
   if (!ok) {
     md_file_abort(w);
     return false;
   }
-  ok = sync_folder_of(w->path) == 0 || fail(w, "cannot sync its folder");
+  ok = md_sync_folder_of(w->path) == 0 || fail(w, "cannot sync its folder");
   free_writer(w);
   return ok;
 }

@@ -21,6 +21,10 @@ bool md_file_commit(md_file_writer *w);  // frees w; false: reported, nothing le
 void md_file_abort(md_file_writer *w);   // frees w and removes the temporary file; NULL is fine
 bool md_file_save(const char *path, const void *data, size_t len, md_diags *d);  // all in one
 
+// A new name, of a file or a folder, survives a loss of power only when the folder that it is in was
+// synced. -1: errno says why not.
+int md_sync_folder_of(const char *path);
+
 // $XDG_CACHE_HOME/modist or ~/.cache/modist, made with 0700; MODIST_CACHE overrides.
 // NULL when there is no usable one (owner is somebody else, no HOME): caching is then off.
 const char *md_cache_dir(md_arena *a);

@@ -2,6 +2,7 @@
 // The parser is jansson; its types end here.
 #include "base/json_tree.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <string.h>
 
@@ -51,7 +52,9 @@ static void copy_value(json_t *from, md_tree *to, md_arena *a) {
 const md_tree *md_json_read(const char *file, const char *text, size_t len, md_code code,
                             md_arena *a, md_diags *d) {
   json_error_t error;
+  errno = 0;
   json_t *root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &error);
+  if (!root && errno == ENOMEM) md_out_of_memory(len);  // the error would blame the text
   if (!root) {
     char clean[sizeof error.text];
     md_place at = {.file = file, .line = error.line, .col = error.column};

@@ -251,8 +251,8 @@ static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program 
   p->code_free = md_jit_free;
   for (int i = 0; i < p->num_phases; i++) {
     if (md_jit_lookup(p->code, p->phase[i].symbol)) continue;
-    return md_error(d, E0830, MD_NOWHERE, "LLVM could not place kernel %s in memory",
-                    p->phase[i].symbol);
+    return md_error(d, E0830, MD_NOWHERE, "LLVM could not place kernel %s in memory: %s",
+                    p->phase[i].symbol, md_jit_reason(p->code));
   }
   return true;
 }

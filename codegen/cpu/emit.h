@@ -270,6 +270,7 @@ bool md_assembly_text(LLVMModuleRef mod, const md_cpu *cpu, md_text *to, md_diag
 // Takes the objects' bytes by copy. NULL: reported.
 void *md_jit_load(const md_object *objects, int num, md_diags *d);
 void *md_jit_lookup(void *jit, const char *symbol);
+const char *md_jit_reason(const void *jit);  // why a lookup failed, in LLVM's words
 void md_jit_free(void *jit);
 
 // --- cache.c: objects on disk --------------------------------------------------------------------

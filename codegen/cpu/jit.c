@@ -125,20 +125,37 @@ bool md_assembly_text(LLVMModuleRef mod, const md_cpu *cpu, md_text *to, md_diag
   return ok;
 }
 
+// What a session reports would go to stderr; the first report says why the rest fails.
+typedef struct Jit {
+  LLVMOrcLLJITRef orc;
+  char reason[200];
+} Jit;
+
+static void keep_reason(void *ctx, LLVMErrorRef error) {
+  Jit *jit = ctx;
+  char *message = LLVMGetErrorMessage(error);
+  if (!*jit->reason) snprintf(jit->reason, sizeof jit->reason, "%s", message);
+  LLVMDisposeErrorMessage(message);
+}
+
 void *md_jit_load(const md_object *objects, int num, md_diags *d) {
   initialize_once();
-  LLVMOrcLLJITRef jit;
-  LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit, NULL);
+  Jit *jit = calloc(1, sizeof *jit);
+  if (!jit) md_out_of_memory(sizeof *jit);
+  LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit->orc, NULL);
   if (error) {
     failed_error(d, "set up its JIT", error);
+    free(jit);
     return NULL;
   }
+  LLVMOrcExecutionSessionSetErrorReporter(LLVMOrcLLJITGetExecutionSession(jit->orc), keep_reason,
+                                          jit);
   for (int i = 0; i < num && !error; i++) {
     char name[24];  // distinct: the JIT derives symbols from it
     snprintf(name, sizeof name, "kernel%d", i);
     LLVMMemoryBufferRef buffer =
         LLVMCreateMemoryBufferWithMemoryRangeCopy(objects[i].data, objects[i].bytes, name);
-    error = LLVMOrcLLJITAddObjectFile(jit, LLVMOrcLLJITGetMainJITDylib(jit), buffer);
+    error = LLVMOrcLLJITAddObjectFile(jit->orc, LLVMOrcLLJITGetMainJITDylib(jit->orc), buffer);
   }
   if (error) {
     failed_error(d, "add a kernel to its JIT", error);
@@ -148,17 +165,22 @@ void *md_jit_load(const md_object *objects, int num, md_diags *d) {
   return jit;
 }
 
-void *md_jit_lookup(void *jit, const char *symbol) {
+void *md_jit_lookup(void *code, const char *symbol) {
+  Jit *jit = code;
   LLVMOrcExecutorAddress address = 0;
-  LLVMErrorRef error = LLVMOrcLLJITLookup(jit, &address, symbol);
+  LLVMErrorRef error = LLVMOrcLLJITLookup(jit->orc, &address, symbol);
   if (error) {
-    LLVMConsumeError(error);
+    keep_reason(jit, error);
     return NULL;
   }
   return (void *)(uintptr_t)address;
 }
 
-void md_jit_free(void *jit) {
-  LLVMErrorRef error = LLVMOrcDisposeLLJIT(jit);
+const char *md_jit_reason(const void *code) { return ((const Jit *)code)->reason; }
+
+void md_jit_free(void *code) {
+  Jit *jit = code;
+  LLVMErrorRef error = LLVMOrcDisposeLLJIT(jit->orc);
   if (error) LLVMConsumeError(error);
+  free(jit);
 }

@@ -65,6 +65,7 @@ md_checkpoint *md_checkpoint_open(const char *path, md_diags *d) {
   md_checkpoint *c = calloc(1, sizeof *c);
   if (!c) md_out_of_memory(sizeof *c);
   c->path = strdup(path);
+  if (!c->path) md_out_of_memory(strlen(path));
   c->file = file;
   if (check(c, d)) return c;
   md_checkpoint_close(c);

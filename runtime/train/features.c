@@ -93,7 +93,8 @@ static bool add_video(Reader *r, const md_data_item *item) {
   if (!ok) return false;
   if (!is_read) return leave_out(r, item->path, &why), true;
   r->f->label[r->f->num] = item->label;
-  r->f->path[r->f->num++] = strdup(item->path);
+  r->f->path[r->f->num] = strdup(item->path);
+  if (!r->f->path[r->f->num++]) md_out_of_memory(strlen(item->path));
   return true;
 }
 

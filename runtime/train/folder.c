@@ -6,6 +6,8 @@
 // weights.safetensors is a checkpoint too: the newest when a run ended or was stopped.
 #include "runtime/train/train.h"
 
+#include "base/file.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -51,27 +53,38 @@ static int by_step(const void *x, const void *y) {
   return (a > b) - (a < b);
 }
 
-int64_t *md_run_checkpoints(const char *dir, int *num) {
+bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d) {
   char *path = path_of(dir, "checkpoints");
   DIR *folder = opendir(path);
-  free(path);
-  int64_t *steps = NULL;
-  int cap = 0;
+  int error = folder || errno == ENOENT || errno == ENOTDIR ? 0 : errno, cap = 0;
+  *steps = NULL;
   *num = 0;
-  for (struct dirent *e; folder && (e = readdir(folder));) {
+  for (struct dirent *e = NULL; folder;) {
+    errno = 0;
+    e = readdir(folder);
+    error = errno;
+    if (!e) break;
     int64_t step = step_of(e->d_name);
-    if (step >= 0) MD_PUSH(steps, *num, cap, step);
+    if (step >= 0) MD_PUSH(*steps, *num, cap, step);
   }
   if (folder) closedir(folder);
-  if (*num) qsort(steps, (size_t)*num, sizeof *steps, by_step);
-  return steps;
+  // What cannot be read may hold checkpoints: who took it for empty would give them up.
+  if (error)
+    md_error(d, error == ENOMEM ? E0802 : E0801, MD_IN_FILE(path), "cannot be read: %s",
+             strerror(error));
+  free(path);
+  if (*num) qsort(*steps, (size_t)*num, sizeof **steps, by_step);
+  return !error;
 }
 
 bool md_run_protect(const char *dir, md_diags *d) {
   struct stat info;
-  char *weights = md_run_weights_path(dir);
+  int64_t *steps;
   int num;
-  free(md_run_checkpoints(dir, &num));
+  bool is_known = md_run_checkpoints(dir, &steps, &num, d);
+  free(steps);
+  if (!is_known) return false;
+  char *weights = md_run_weights_path(dir);
   bool has_weights = lstat(weights, &info) == 0;
   if (has_weights || num) {
     md_error(d, E0208, MD_IN_FILE(has_weights ? weights : dir), "run.dir already holds %s of a run",
@@ -83,7 +96,7 @@ bool md_run_protect(const char *dir, md_diags *d) {
   return !has_weights && !num;
 }
 
-// Every folder of the path that is not there yet.
+// Every folder of the path that is not there yet; what is saved below is lost with any of their names.
 static bool make_folders(const char *dir, md_diags *d) {
   char *path = strdup(dir);
   if (!path) md_out_of_memory(strlen(dir));
@@ -92,7 +105,7 @@ static bool make_folders(const char *dir, md_diags *d) {
     if (*s && *s != '/') continue;
     char kept = *s;
     *s = 0;
-    if (mkdir(path, 0777) != 0 && errno != EEXIST)
+    if (mkdir(path, 0777) == 0 ? md_sync_folder_of(path) != 0 : errno != EEXIST)
       ok = md_error(d, E0801, MD_IN_FILE(path), "the folder of the run cannot be made: %s",
                     strerror(errno));
     *s = kept;
@@ -136,9 +149,9 @@ static bool remove_file(char *take_path, md_diags *d) {
 
 // What a resumed run would take for its own, newest first: a kill in between leaves an older run.
 static bool remove_run(const char *dir, md_diags *d) {
+  int64_t *steps;
   int num;
-  int64_t *steps = md_run_checkpoints(dir, &num);
-  bool ok = remove_file(md_run_weights_path(dir), d);
+  bool ok = md_run_checkpoints(dir, &steps, &num, d) && remove_file(md_run_weights_path(dir), d);
   for (int i = num - 1; i >= 0 && ok; i--)
     ok = remove_file(md_run_checkpoint_path(dir, steps[i]), d);
   free(steps);
@@ -159,6 +172,7 @@ md_run_folder *md_run_folder_open(const char *dir, bool is_new, md_diags *d) {
   md_run_folder *f = calloc(1, sizeof *f);
   if (!f) md_out_of_memory(sizeof *f);
   f->path = strdup(dir);
+  if (!f->path) md_out_of_memory(strlen(dir));
   f->fd = -1;
   char *checkpoints = path_of(dir, "checkpoints");
   bool ok = make_folders(dir, d) && lock(f, d) && make_folders(checkpoints, d);
@@ -181,9 +195,9 @@ void md_run_folder_close(md_run_folder *f) {
 }
 
 void md_run_keep_newest(const char *dir, int64_t step, int64_t keep) {
+  int64_t *steps, kept = 0;
   int num;
-  int64_t *steps = md_run_checkpoints(dir, &num);
-  int64_t kept = 0;
+  (void)md_run_checkpoints(dir, &steps, &num, NULL);  // too many files are no reason to stop
   for (int i = num - 1; i >= 0; i--) {
     if (steps[i] > step || ++kept <= keep) continue;
     char *path = md_run_checkpoint_path(dir, steps[i]);

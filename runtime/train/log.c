@@ -86,8 +86,9 @@ static off_t kept_bytes(const char *path, int64_t done) {
 
 md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d) {
   md_train_log *l = calloc(1, sizeof *l);
-  if (!l) return NULL;
+  if (!l) md_out_of_memory(sizeof *l);
   l->path = strdup(path);
+  if (!l->path) md_out_of_memory(strlen(path));
   l->json.compact = true;
   off_t kept = done ? kept_bytes(path, done) : 0;
   l->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);

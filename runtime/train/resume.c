@@ -28,8 +28,12 @@ static md_checkpoint *try_open(const char *path, md_diags *d) {
 }
 
 md_checkpoint *md_resume_find(const char *dir, md_diags *d) {
+  int64_t *steps;
   int num;
-  int64_t *steps = md_run_checkpoints(dir, &num);
+  if (!md_run_checkpoints(dir, &steps, &num, d)) {
+    free(steps);
+    return NULL;
+  }
   char *weights = md_run_weights_path(dir);
   bool has_weights = access(weights, F_OK) == 0;
   md_checkpoint *best = has_weights ? try_open(weights, d) : NULL, *c = NULL;

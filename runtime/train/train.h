@@ -191,8 +191,8 @@ bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info
 typedef struct md_run_folder md_run_folder;
 char *md_run_weights_path(const char *dir);
 char *md_run_checkpoint_path(const char *dir, int64_t step);
-// Steps that checkpoints/ holds a file of, ascending; malloc'ed, NULL for none.
-int64_t *md_run_checkpoints(const char *dir, int *num);
+// Steps that checkpoints/ holds a file of, ascending; malloc'ed, NULL for none. False: reported.
+bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d);
 // A folder that holds a run is not written to by another one. False: reported.
 bool md_run_protect(const char *dir, md_diags *d);
 bool md_run_contains(const char *dir, const char *file);

@@ -11,7 +11,7 @@
 static char folder[40];
 
 // Eight paths at a time.
-static const char *in_folder(const char *name) {
+static inline const char *in_folder(const char *name) {
   static char path[8][128];
   static int at;
   char *p = path[at++ % 8];

@@ -5,6 +5,8 @@
 
 #include "base/file.h"
 #include "base/safetensors.h"
+#include "tests/unit/folder.h"
+#include "tests/unit/small_engine.h"
 #include "tests/unit/suite.h"
 
 #include <signal.h>
@@ -16,47 +18,7 @@
 enum { DATA_FLIPS = 2000 };
 static const char config_text[] = "model:\n  name: 'modist-tiny'\n";
 
-static char folder[40];
-
-static const char *in_folder(const char *name) {
-  static char path[4][96];
-  static int at;
-  char *p = path[at++ % 4];
-  snprintf(p, sizeof path[0], "%s/%s", folder, name);
-  return p;
-}
-
-static void make_folder(void) {
-  strcpy(folder, "/tmp/modist_checkpoint_XXXXXX");
-  ck_assert_ptr_nonnull(mkdtemp(folder));
-}
-
-static void remove_folder(void) {
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf '%s'", folder);
-  ck_assert_int_eq(system(command), 0);
-}
-
-// Two networks small enough that each byte of their file can be tried.
-static md_engine *engine_of(const char *text, uint64_t seed) {
-  md_diags *d = md_diags_create();
-  md_graph *g = md_parse_graph("test.mdg", text, strlen(text), d);
-  ck_assert_msg(g != NULL, "%s", md_diags_text(d));
-  md_engine_options o = {.backend = MD_BACKEND_INTERP, .passes = md_pass_defaults(), .seed = seed};
-  md_engine *e = md_engine_create(g, &o, d);
-  ck_assert_msg(e != NULL, "%s", md_diags_text(d));
-  md_diags_destroy(d);
-  return e;
-}
-
-static const char small[] = "graph @small(%x: f32[3]) {\n"
-                            "  %vw = state @v.w {init=normal, a=0.0, b=1.0} : f32[3]\n"
-                            "  %mw = state @m.w {init=normal, a=0.0, b=1.0} : f32[2,3]\n"
-                            "  %n = state @n {init=fill, a=7.0} : i32[1]\n"
-                            "  %y = mul %x, %vw : f32[3]\n"
-                            "  update @v.w = %y\n"
-                            "  return %y\n"
-                            "}\n";
+// It has other states than the small one.
 static const char other[] = "graph @other(%x: f32[3]) {\n"
                             "  %vw = state @v.w {init=normal, a=0.0, b=1.0} : f32[3]\n"
                             "  %vb = state @v.b {init=zeros} : f32[3]\n"
@@ -91,7 +53,7 @@ static bool refused_as(const char *path, const char *code) {
 }
 
 START_TEST(what_is_saved_comes_back) {
-  make_folder();
+  make_empty_folder();
   md_engine *a = engine_of(small, 1), *b = engine_of(small, 2);
   ck_assert(!is_equal(a, b, "v.w"));
   save(a, "a", 17);
@@ -116,7 +78,7 @@ START_TEST(what_is_saved_comes_back) {
 END_TEST
 
 START_TEST(another_network_is_refused_and_untouched) {
-  make_folder();
+  make_empty_folder();
   md_engine *a = engine_of(small, 1), *b = engine_of(other, 2), *before = engine_of(other, 2);
   save(a, "a", 1);
   md_diags *d = md_diags_create();
@@ -152,7 +114,7 @@ static void overwrite_byte(const char *path, size_t at, char byte) {
 
 // Every byte of a small file, each with one bit and with all bits turned.
 START_TEST(every_flipped_byte_of_the_header_is_found) {
-  make_folder();
+  make_empty_folder();
   md_engine *e = engine_of(small, 1);
   save(e, "a", 5);
   char *bytes;
@@ -181,7 +143,7 @@ END_TEST
 
 // A training step's file: one random bit of its data at a time.
 START_TEST(random_flips_in_the_data_are_found) {
-  make_folder();
+  make_empty_folder();
   md_step s = md_step_defaults();
   md_model_from("modist-tiny")->fill(&s);
   s.batch = 2;
@@ -233,7 +195,7 @@ START_TEST(foreign_files_are_refused) {
        "which step"},
       {{{"format", MD_CHECKPOINT_FORMAT}, {"step", "3"}, {"checksum", NULL}}, 3, "no settings"},
   };
-  make_folder();
+  make_empty_folder();
   for (int i = 0; i < MD_COUNT(cases); i++) {
     ck_assert(md_safetensors_write(in_folder("f"), NULL, 0, cases[i].meta, cases[i].num, NULL));
     ck_assert(refused_as(in_folder("f"), cases[i].says));
@@ -264,7 +226,7 @@ static int save_within(md_engine *e, const char *path, rlim_t limit) {
 }
 
 START_TEST(a_save_that_fails_anywhere_leaves_the_older_file) {
-  make_folder();
+  make_empty_folder();
   md_engine *e = engine_of(small, 1);
   save(e, "a", 1);
   char *bytes;
@@ -294,7 +256,7 @@ START_TEST(the_same_settings_file_changes_nothing) {
       "clips_r3d18_slow_112", "mini_modist",          "mini_rgb",
       "modist_tiny",          "pretrain_k400_modist", "pretrain_r18_128"};
   const char *source = getenv("MODIST_SOURCE");
-  make_folder();
+  make_empty_folder();
   md_engine *e = engine_of(small, 1);
   for (int i = 0; i < MD_COUNT(names); i++) {
     char path[512];
@@ -325,7 +287,7 @@ END_TEST
 
 // What a checkpoint of a stranger says may not open other files.
 START_TEST(settings_of_a_checkpoint_name_no_files) {
-  make_folder();
+  make_empty_folder();
   md_engine *e = engine_of(small, 1);
   md_checkpoint_info info = {.config = "_base_: /etc/passwd\nbatch: 2\n"};
   ck_assert(md_checkpoint_save(e, in_folder("a"), &info, NULL));

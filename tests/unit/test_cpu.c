@@ -7,9 +7,12 @@
 #include "tests/tolerance.h"
 #include "tests/unit/suite.h"
 
+#include <errno.h>
 #include <float.h>
 #include <math.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -522,6 +525,32 @@ START_TEST(no_memory_is_writable_and_executable) {
 }
 END_TEST
 
+// Stands before libc's for LLVM too: as under a kernel that lets no memory become executable.
+static bool may_execute = true;
+__attribute__((visibility("default"))) int mprotect(void *at, size_t len, int prot) {
+  if (may_execute || !(prot & PROT_EXEC)) return (int)syscall(SYS_mprotect, at, len, prot);
+  errno = EACCES;
+  return -1;
+}
+
+START_TEST(a_kernel_that_refuses_executable_memory_is_told_of) {
+  setup s = {.level = 2};
+  md_graph *g = prepared(small, &s);
+  md_diags *d = md_diags_create();
+  may_execute = false;
+  md_program *p = md_cpu_compile(g, &(md_cpu_options){.no_cache = true}, NULL, d);
+  may_execute = true;
+  ck_assert_ptr_null(p);
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_RUN);
+  ck_assert_int_eq(md_diags_errors(d), 1);
+  ck_assert_msg(strstr(md_diags_text(d), "error[E0830]: LLVM could not ") &&
+                    strstr(md_diags_text(d), "Permission denied"),
+                "%s", md_diags_text(d));
+  md_diags_destroy(d);
+  md_graph_destroy(g);
+}
+END_TEST
+
 static md_program *with_cache(const md_graph *g, int *hits) {
   md_cpu_report r = {0};
   md_diags *d = md_diags_create();
@@ -744,6 +773,7 @@ SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            bf16_is_rounded_inside_of_a_region_too, states_begin_as_the_interpreter_says,
            dropout_draws_the_documented_numbers, elementary_functions_are_within_two_ulp,
            equal_regions_compile_once, no_memory_is_writable_and_executable,
+           a_kernel_that_refuses_executable_memory_is_told_of,
            objects_come_from_the_cache_and_damage_is_only_a_miss, an_image_is_a_shared_object,
            an_artefact_computes_the_same_bits, instrumented_kernels_notice_an_overrun,
            an_unknown_cpu_brings_a_hint, instrumented_code_is_refused_where_it_could_not_run,

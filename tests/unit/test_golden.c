@@ -57,6 +57,7 @@ static md_status judge(const char *manifest, float third, const regex_t *only, c
   md_verify_options o = {.dir = dir, .only = only, .backend = &md_verify_interp, .out = out};
   md_diags *d = md_diags_create();
   md_status s = md_verify_golden(&o, d);
+  fputs(md_diags_text(d), out);
   md_diags_destroy(d);
   fclose(out);
   return s;
@@ -139,6 +140,12 @@ END_TEST
            "\"warmup_start\":0,\"lr_per_step\":" rates "}",                                        \
            ""))
 
+START_TEST(cases_that_fail_are_counted_by_one_error) {
+  expect(&(expectation){SET(CASE("relu", "{}", INPUTS "," OUTPUTS)), 4, MD_ERR_MISMATCH,
+                        "error[E0701]: 1 golden cases fail on interp"});
+}
+END_TEST
+
 START_TEST(an_attribute_that_is_not_kept_fails) {
   static const expectation bad[] = {
       {SET(CASE("bce_with_logits", "{\"reduction\":\"sum\"}", "")), 3, MD_ERR_MISMATCH,
@@ -185,6 +192,7 @@ int main(void) {
   tcase_add_checked_fixture(t, make_dir, remove_dir);
   tcase_add_test(t, a_right_set_passes);
   tcase_add_test(t, a_spoilt_set_does_not);
+  tcase_add_test(t, cases_that_fail_are_counted_by_one_error);
   tcase_add_test(t, an_attribute_that_is_not_kept_fails);
   tcase_add_test(t, a_filter_that_matches_nothing_is_a_mistake);
   tcase_add_test(t, unknown_ops_are_counted_as_skipped);

@@ -94,7 +94,8 @@ static void run(const Command *c, int exit_code) {
 
 static int64_t newest(void) {
   int num;
-  int64_t *steps = md_run_checkpoints(in_folder("run"), &num);
+  int64_t *steps;
+  ck_assert(md_run_checkpoints(in_folder("run"), &steps, &num, NULL));
   int64_t step = num ? steps[num - 1] : 0;
   free(steps);
   return step;

@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "base/safetensors.h"
 #include "runtime/video/motion.h"
+#include "tests/unit/folder.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
@@ -15,11 +16,10 @@
 #include <unistd.h>
 
 enum { VIDEOS = 4, MAX_OVERRIDES = 16 };
-static char folder[32], data[64], run_dir[64];
+static char data[64], run_dir[64];
 
 static void make_folder(void) {
-  strcpy(folder, "/tmp/modist_train_XXXXXX");
-  ck_assert_ptr_nonnull(mkdtemp(folder));
+  make_empty_folder();
   snprintf(data, sizeof data, "%s/videos", folder);
   snprintf(run_dir, sizeof run_dir, "%s/runs/a", folder);
   md_diags *d = md_diags_create();
@@ -28,18 +28,10 @@ static void make_folder(void) {
   md_diags_destroy(d);
 }
 
-static void remove_folder(void) {
-  char command[64];
-  snprintf(command, sizeof command, "rm -rf '%s'", folder);
-  ck_assert_int_eq(system(command), 0);
-}
-
 static const char *in_run(const char *name) {
-  static char path[4][128];
-  static int at;
-  char *p = path[at++ % 4];
-  snprintf(p, sizeof path[0], "%s/%s", run_dir, name);
-  return p;
+  char path[64];
+  snprintf(path, sizeof path, "runs/a/%s", name);
+  return in_folder(path);
 }
 
 static int count_text(const char *in, const char *text) {
