@@ -111,34 +111,15 @@ bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r
                         .random_place = strcmp(md_config_text(c, "mclip.crop"), "random") == 0,
                         .gamma = md_config_float(c, "mclip.gamma"),
                         .rule = (md_gamma_rule)word_index(c, "mclip.rule", rules)};
-<<<<<<< HEAD
+  if (!r->maps) return true;
   md_map_info about;
   if (!md_maps_about(folder, data, &about, d)) {
     hint_command(c, d);
     return false;
-=======
-  if (!r->maps) return true;
-  md_arena *a = md_arena_create();
-  md_map *found = NULL;
-  md_fault f = {0};
-  for (int i = 0; i < data->num_items && !found; i++)
-    found = md_map_open(md_map_path(a, folder, data, i), &f);
-  md_map_kind kind = found ? md_map_about(found)->kind : r->kind;
-  if (!found) {
-    md_error(d, f.code, MD_IN_FILE(md_map_path(a, folder, data, data->num_items - 1)), "%s",
-             f.text);
-    md_note(d, MD_NOWHERE, "nor has any other of %d videos its map", data->num_items);
-    hint_command(c, d);
-  } else if (kind != r->kind) {
-    md_error(d, E0851, md_config_place(c, "mclip.input"),
-             "mclip.input is %s, but '%s' holds %s maps", input->name, folder,
-             md_map_kind_names[kind]);
-    md_hint(d, "mclip.input=%s takes these", md_map_kind_names[kind]);
->>>>>>> truth
   }
   if (about.kind == r->kind) return true;
   md_error(d, E0851, md_config_place(c, "mclip.input"), "mclip.input is %s, but '%s' holds %s maps",
-           md_map_kind_names[r->kind], folder, md_map_kind_names[about.kind]);
+           input->name, folder, md_map_kind_names[about.kind]);
   md_hint(d, "mclip.input=%s takes these", md_map_kind_names[about.kind]);
   return false;
 }
