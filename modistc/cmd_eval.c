@@ -232,8 +232,8 @@ static md_status eval(md_cli *cli) {
   int64_t k = 20;
   double l2 = 0.01;
   if (!md_cli_args(cli, 3, 3, "takes a set to learn from and a set to test") ||
-      md_cli_choice(cli, "format", formats, 0) < 0 || !md_cli_int(cli, "k", 1, 1000000, &k) || !md_cli_float(cli, "l2", 1e-9, 1e9, &l2) ||
-      !read_options(cli, &o))
+      md_cli_choice(cli, "format", formats, 0) < 0 || !md_cli_int(cli, "k", 1, 1000000, &k) ||
+      !md_cli_float(cli, "l2", 1e-9, 1e9, &l2) || !read_options(cli, &o))
     return MD_ERR_USAGE;
   md_features *set[2] = {0};
   for (int i = 0; i < 2 && (!i || set[0]); i++)

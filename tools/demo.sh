@@ -66,7 +66,7 @@ learn() {
   for mode in modist rgb; do
     start=$(date +%s)
     shown modistc train -c configs/mini_$mode.yaml "data.train=$train" "data.maps=$maps" "run.dir=$out/$mode" \
-      epochs=88 warmup=3 run.log_every=55
+      epochs=88 warmup=12 run.log_every=55
     echo $(($(date +%s) - start)) >"$out/$mode/seconds"
   done
   heading "which motion? A linear classifier on frozen features; guessing gives 12.5 %"

@@ -3,8 +3,8 @@
 # What the documentation says works: every file of configs/ holds valid settings, and every command
 # line of modistc and modist_rt in README.md and docs/ runs, in order, on made videos. What is left
 # out on purpose is named here: words that stand for something (COMMAND, CODE, `...`), and the roadmap.
-# The tiny model stands in for the large ones, and two steps for the miniature experiment: they take
-# minutes.
+# The tiny model stands in for the large ones, two steps on 48 videos for the miniature
+# experiment: they take minutes.
 #   documented.sh SOURCE_FOLDER BIN_FOLDER PLUGIN_FOLDER
 set -eu
 source=$(cd "$1" && pwd) bin=$(cd "$2" && pwd) plugins=$(cd "$3" && pwd)
@@ -43,6 +43,7 @@ for page in "$source/README.md" "$source"/docs/*.md; do
   sed -nE 's/^(\$ |    )(build\/bin\/)?(modistc|modist_rt) /\3 /p' "$page" | sed 's/  *#.*//'
   { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
 done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/configs\/mini_[a-z]+\.yaml/& --max-steps=2/
+  s/dataset mini -o [^;]*/& --videos=48/
   s/-c (CONFIG|FILE)/-c configs\/modist_tiny.yaml/' >commands
 [ "$(wc -l <commands)" -ge 15 ]
 while IFS= read -r command; do
