@@ -8,7 +8,7 @@ source=$(cd "$1" && pwd) bin=$(cd "$2" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/tree/tools" "$work/tree/build" "$work/fake"
-cp "$source/tools/demo.sh" "$work/tree/tools"
+cp "$source/tools/demo.sh" "$source/tools/scores.sh" "$work/tree/tools"
 ln -s "$source/configs" "$work/tree/configs"
 ln -s "$bin" "$work/tree/build/bin"
 : >"$work/tree/tools/deps.sh"
