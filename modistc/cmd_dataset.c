@@ -40,6 +40,8 @@ static const md_option_rule dataset_rules[] = {
     {":index|flow|shapes|mini", "format", "only check and stat have other forms", NULL},
     {"!:flow|shapes|mini", MAP_NAMES, "only flow, shapes and mini make motion maps", NULL},
     {":shapes|mini !maps", MAP_NAMES " noise", "without --maps there are none", "add --maps=DIR"},
+    {"kind=flow|diff", "sobel-scale", "only edges are Sobel sums", NULL},
+    {"kind=diff", "clamp", "differences lie in [0,1]", NULL},
     {"!:shapes|mini", "videos size seed maps noise", "only shapes and mini make videos", NULL},
     {"!:shapes", "seconds", "only shapes lets the length be chosen", NULL},
     {"!:mini", "split start", "only mini makes splits", NULL},
@@ -50,15 +52,10 @@ static bool read_truth(md_cli *cli, md_truth_rule *r) {
   r->folder = md_cli_get(cli, "maps");
   if (!md_cli_map_rule(cli, &r->maps) || !md_cli_float(cli, "noise", 0, 1e3, &r->noise))
     return false;
-  if (r->maps.kind != MD_MAP_DIFF && (!r->folder || *r->folder)) return true;
-  if (r->maps.kind == MD_MAP_DIFF) {
-    md_error(cli->diags, E0401, MD_NOWHERE,
-             "--kind is 'diff', but differences of frames are not made from the true motion");
-    md_hint(cli->diags, "training takes them on the fly; 'modistc dataset flow' writes them");
-  } else {
-    md_error(cli->diags, E0401, MD_NOWHERE, "--maps names no folder");
-    md_hint(cli->diags, "--maps=DIR");
-  }
+  if (r->maps.kind != MD_MAP_DIFF) return md_cli_maps_named(cli);
+  md_error(cli->diags, E0401, MD_NOWHERE,
+           "--kind is 'diff', but differences of frames are not made from the true motion");
+  md_hint(cli->diags, "training takes them on the fly; 'modistc dataset flow' writes them");
   return false;
 }
 

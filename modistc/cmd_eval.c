@@ -185,7 +185,7 @@ static void print_score(md_cli *cli, const md_score *s, const md_score *train, c
 
 static int32_t *guesses(int64_t num) {
   int32_t *g = calloc((size_t)num + 1, sizeof *g);
-  MD_ASSERT(g, "no memory for guesses");
+  if (!g) md_out_of_memory((size_t)num * sizeof *g);
   return g;
 }
 
@@ -255,6 +255,13 @@ static const md_option eval_options[] = {
     {"format", 0, "FORM", "table (default) or json"},
     FEATURE_OPTIONS,
     {0}};
+static const md_option_rule eval_rules[] = {
+    {":probe", "k", "only knn asks neighbours", NULL},
+    {":knn", "l2", "only probe is regularised", NULL},
+    {"!weights", "clips to-end prefix threads cpu jit-asan no-cache",
+     "features are read, not computed", "--weights=FILE computes them from videos"},
+    {"format=json", "confusion", "the object always has it", NULL},
+    {0}};
 static const char *const eval_examples[] = {
     "modistc eval probe train_features test_features --confusion",
     "modistc eval knn mini/train.csv mini/test.csv --weights=runs/mini_modist/weights.safetensors",
@@ -266,6 +273,7 @@ const md_command md_cmd_eval = {
     .doc = "read labels from frozen features: nearest neighbours or a linear probe",
     .examples = eval_examples,
     .options = eval_options,
+    .rules = eval_rules,
     .run = eval};
 
 // --- plot
@@ -276,7 +284,7 @@ static md_status plot(md_cli *cli) {
                             .maps = md_cli_get(cli, "maps")};
   int64_t rows = 4, frames = 10;
   if (!md_cli_args(cli, sheet.videos ? 0 : 1, 32, "takes folders of runs, or --videos, or both") ||
-      !output_named(cli) || !md_cli_int(cli, "rows", 1, 50, &rows) ||
+      !md_cli_maps_named(cli) || !output_named(cli) || !md_cli_int(cli, "rows", 1, 50, &rows) ||
       !md_cli_int(cli, "frames", 1, 30, &frames))
     return MD_ERR_USAGE;
   sheet.rows = (int)rows;

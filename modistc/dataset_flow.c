@@ -73,6 +73,14 @@ static md_status finish(md_cli *cli, const md_maps_options *o, const md_maps_pro
   return md_diags_status(cli->diags);
 }
 
+bool md_cli_maps_named(md_cli *cli) {
+  const char *folder = md_cli_get(cli, "maps");
+  if (!folder || *folder) return true;
+  md_error(cli->diags, E0401, MD_NOWHERE, "--maps names no folder");
+  md_hint(cli->diags, "--maps=DIR");
+  return false;
+}
+
 bool md_cli_map_rule(md_cli *cli, md_map_rule *r) {
   int64_t lag = 0, side = 0;
   double scale = 0, clamp = 0;

@@ -88,7 +88,8 @@ md_status md_dataset_check(md_cli *cli);
 md_status md_dataset_index(md_cli *cli);
 md_status md_dataset_stat(md_cli *cli);
 md_status md_dataset_flow(md_cli *cli);
-typedef struct md_map_rule md_map_rule;             // video.h
+typedef struct md_map_rule md_map_rule;  // video.h
+bool md_cli_maps_named(md_cli *cli);     // --maps, if given, is not empty; false: reported
 bool md_cli_map_rule(md_cli *cli, md_map_rule *r);  // from --kind, --lag and so on; false: reported
 
 // --- source.c: what a user names on the command line becomes a graph -----------------------------

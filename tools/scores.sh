@@ -21,5 +21,7 @@ percent() { awk -v key="\"$1\":" '(at = index($0, key)) { printf "%.1f", 100 * s
 # score METHOD RUN TRAIN TEST: percent of the videos that are named rightly, and its standard error.
 score() {
   modistc eval "$1" "$3" "$4" --weights="$2/weights.safetensors" --to-end --format=json >"$2/$1.json"
-  echo "$(percent top1 <"$2/$1.json") $(percent standard_error <"$2/$1.json")"
+  top1=$(percent top1 <"$2/$1.json") error=$(percent standard_error <"$2/$1.json")
+  [ -n "$top1" ] && [ -n "$error" ] || { echo "no score in $2/$1.json" >&2; return 1; }
+  echo "$top1 $error"
 }

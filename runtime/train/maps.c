@@ -91,7 +91,8 @@ bool md_maps_about(const char *folder, const md_dataset *data, md_map_info *abou
   } else {
     md_error(d, f.code, MD_IN_FILE(md_map_path(a, folder, data, data->num_items - 1)), "%s",
              f.text);
-    md_note(d, MD_NOWHERE, "nor has any other of %d videos its map", data->num_items);
+    if (data->num_items > 1)
+      md_note(d, MD_NOWHERE, "nor has any other of %d videos its map", data->num_items);
   }
   bool ok = found != NULL;
   md_map_close(found);

@@ -172,7 +172,7 @@ bool md_picture_save(const char *const *run_dir, int num_runs, const md_sheet_op
                      const char *path, md_diags *d) {
   md_arena *a = md_arena_create();
   Run *run = calloc((size_t)num_runs + 1, sizeof *run);
-  MD_ASSERT(run, "no memory for %d runs", num_runs);
+  if (!run) md_out_of_memory((size_t)num_runs * sizeof *run);
   bool ok = true;
   for (int i = 0; ok && i < num_runs; i++) ok = read_run(&run[i], run_dir[i], a, d);
   md_text body = {0};

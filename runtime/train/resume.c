@@ -8,10 +8,18 @@
 #include <unistd.h>
 
 // Everything else is part of the run, above all every setting that is yet to come.
-static const char *const may_change[] = {
-    "data.train", "data.maps",   "data.prefix",   "data.workers",         "data.queue",
-    "run.dir",    "run.threads", "run.log_every", "run.checkpoint_every", "run.checkpoint_minutes",
-    "run.keep"};
+static const char *const may_change[] = {"data.train",
+                                         "data.maps",
+                                         "data.prefix",
+                                         "data.workers",
+                                         "data.queue",
+                                         "run.dir",
+                                         "run.threads",
+                                         "run.log_every",
+                                         "run.checkpoint_every",
+                                         "run.checkpoint_minutes",
+                                         "run.keep",
+                                         "run.tensorboard"};
 
 // A checkpoint that cannot be used is no reason to stop while there are older ones.
 static md_checkpoint *try_open(const char *path, md_diags *d) {

@@ -91,6 +91,7 @@ static void add_video(Sheet *s, int video, md_diags *d) {
     s->row[s->num++] = r;
   } else {
     md_warning(d, MD_IN_FILE(item->path), "is left out: %s", f.text);
+    if (*f.hint) md_hint(d, "%s", f.hint);
     free_row(&r);
   }
   md_timeline_destroy(t);
@@ -167,7 +168,8 @@ static void put_row(const Sheet *s, const Row *r, md_text *to, int *w, int *h) {
   md_put(to, "<text y=\"%d\">", *h + LINE - 5);
   md_svg_put_text(to, r->name);
   if (r->label >= 0) md_put(to, ", label %d", r->label);
-  md_put(to, ", a frame every %.2g s</text>\n", r->seconds);
+  if (s->o->frames > 1) md_put(to, ", a frame every %.*f s", r->seconds < 10 ? 2 : 0, r->seconds);
+  md_put(to, "</text>\n");
   int y = *h + LINE, width = s->o->frames * (CELL + GAP) - GAP;
   int height = (width * im.h + im.w / 2) / im.w;
   md_put(to, "<text x=\"-6\" y=\"%d\" text-anchor=\"end\">RGB</text>", y + height / 4 + 4);
@@ -186,7 +188,8 @@ static void put_row(const Sheet *s, const Row *r, md_text *to, int *w, int *h) {
 static void put_caption(const Sheet *s, md_text *to, int *w, int *h) {
   static const char *const what[] = {[MD_MAP_DIFF] = "the difference of",
                                      [MD_MAP_EDGE] = "edges of optical flow between",
-                                     [MD_MAP_FLOW] = "optical flow, direction as colour, between"};
+                                     [MD_MAP_FLOW] =
+                                         "optical flow back in time (red: u > 0) between"};
   const md_map_info *m = &s->about;
   double most = m->kind == MD_MAP_DIFF ? 1 : m->clamp;
   int levels = m->kind == MD_MAP_FLOW ? 127 : 255;

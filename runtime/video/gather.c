@@ -214,7 +214,7 @@ static bool is_wanted(const void *ctx, int64_t pts) {
 
 md_gather *md_gather_create(void) {
   md_gather *g = calloc(1, sizeof *g);
-  MD_ASSERT(g, "no memory for a reader of videos");
+  if (!g) md_out_of_memory(sizeof *g);
   return g;
 }
 

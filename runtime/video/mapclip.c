@@ -22,6 +22,11 @@ static bool fits(const md_map_info *i, const md_timeline *t, const md_sample_rul
              (long long)t->num_frames);
     return refuse(f, "the video was changed: run the same 'modistc dataset flow' again");
   }
+  if (t->file_bytes && i->source_bytes != t->file_bytes) {
+    snprintf(f->text, sizeof f->text, "motion map is that of a video of %lld bytes, not %lld",
+             (long long)i->source_bytes, (long long)t->file_bytes);
+    return refuse(f, "the video was changed: run the same 'modistc dataset flow' again");
+  }
   return true;
 }
 

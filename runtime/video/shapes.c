@@ -47,8 +47,9 @@ static bool open_folders(const md_scene_set *o, const char *list_path, md_arena 
 
 bool md_scene_set_make(const md_scene_set *o, md_diags *d) {
   md_arena *a = md_arena_create();
-  uint8_t *rgb = malloc((size_t)3 * (size_t)o->size * (size_t)o->size);
-  MD_ASSERT(rgb, "no memory for a frame");
+  size_t bytes = (size_t)3 * (size_t)o->size * (size_t)o->size;
+  uint8_t *rgb = malloc(bytes);
+  if (!rgb) md_out_of_memory(bytes);
   const char *list_path = md_format(a, "%s/%s", o->folder, o->list);
   md_text list = {0};
   bool ok = open_folders(o, list_path, a, d);

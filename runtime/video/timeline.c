@@ -9,6 +9,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const double min_rate = 1e-3, max_rate = 1e3, base_rate = 30;
 
@@ -196,6 +197,8 @@ md_timeline *md_timeline_read(const char *path, const md_video_limits *limits, m
   if (t) {
     t->damaged = md_video_damaged(v);
     t->missing = MD_MAX(0, about.declared - md_video_packets(v));
+    struct stat st;
+    if (stat(path, &st) == 0) t->file_bytes = st.st_size;
   }
   md_video_close(v);
   return t;

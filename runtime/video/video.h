@@ -128,6 +128,7 @@ typedef struct md_timeline {
   int32_t *key;  // [num_keys] frames at which decoding can start
   int num_keys, cap_keys;
   int64_t damaged, missing;  // seen while it was made; missing: promised by the header, not there
+  int64_t file_bytes;        // of the video; 0: made from times alone
 } md_timeline;
 md_timeline *md_timeline_read(const char *path, const md_video_limits *limits, md_fault *f);
 // The same from frame times alone. Takes pts (malloc'ed, may be NULL).

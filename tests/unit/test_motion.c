@@ -686,6 +686,8 @@ START_TEST(clips_show_the_maps_that_the_table_names) {
   ck_assert(!md_map_clips(in_folder("m/0.mkv.mmap1"), t, &r, 7, &out, &f) && f.code == E0851);
   r.from.kind = MD_MAP_EDGE;
   ck_assert(!md_map_clips(in_folder("m/2.mkv.mmap1"), t, &r, 7, &out, &f) && f.code == E0851);
+  t->file_bytes++;  // another video, which has as many frames
+  ck_assert(!md_map_clips(in_folder("m/0.mkv.mmap1"), t, &r, 7, &out, &f) && f.code == E0851);
   md_map_close(m);
   md_timeline_destroy(t);
   free(clip[0]);
