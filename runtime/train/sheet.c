@@ -189,7 +189,7 @@ static void put_caption(const Sheet *s, md_text *to, int *w, int *h) {
   static const char *const what[] = {[MD_MAP_DIFF] = "the difference of",
                                      [MD_MAP_EDGE] = "edges of optical flow between",
                                      [MD_MAP_FLOW] =
-                                         "optical flow back in time (red: u > 0) between"};
+                                         "optical flow back in time (red: to the right) between"};
   const md_map_info *m = &s->about;
   double most = m->kind == MD_MAP_DIFF ? 1 : m->clamp;
   int levels = m->kind == MD_MAP_FLOW ? 127 : 255;

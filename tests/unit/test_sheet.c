@@ -216,7 +216,7 @@ static uint32_t expected_ways(int t, int x, int y) {
 
 START_TEST(flow_has_its_direction_as_colour) {
   make_set(slopes, MD_MAP_FLOW, ways);
-  check_sheet(true, "direction as colour, between frames 3/30 s apart", slopes, expected_ways);
+  check_sheet(true, "(red: to the right) between frames 3/30 s apart", slopes, expected_ways);
   remove_folder();
 }
 END_TEST

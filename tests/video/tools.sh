@@ -77,7 +77,7 @@ modistc plot run run2 --videos=v --maps=maps --rows=3 --frames=4 -o picture.svg 
 need plot out '^wrote picture.svg$'
 need plot err '^v/broken.mp4: warning: is left out: is not a video'
 need plot picture.svg '<polyline'
-need plot picture.svg 'optical flow, direction as colour, between frames 5/30 s apart'
+need plot picture.svg 'optical flow back in time (red: to the right) between frames 5/30 s apart'
 [ "$(grep -c '<image' picture.svg)" = 3 ] || { echo "not 3 videos in the picture"; exit 1; }
 modistc plot --videos=labels.csv --rows=2 -o sheet.svg -q
 need sheet sheet.svg '>shapes_0001.mkv, label 4, a frame every'
