@@ -125,7 +125,8 @@ static void disturb_variance(Evaluation *e, const md_tensor *mean, double length
   double eps = sqrt(length) * md_epsilon(MD_F64);
   for (int64_t i = 0; i < md_elements(&var->type.shape); i++) {
     double square = mean->f[i] * mean->f[i] + var->f[i];
-    var->f[i] = fmax(var->f[i] + square * eps * md_hash_unit(e->key, e->counter++), 0);
+    // Reflected at 0: a variance of 0 is off in every sample.
+    var->f[i] = fabs(var->f[i] + square * eps * md_hash_unit(e->key, e->counter++));
   }
 }
 
