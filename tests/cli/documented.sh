@@ -42,7 +42,7 @@ for page in "$source/README.md" "$source"/docs/*.md; do
   case $page in */ROADMAP.md) continue ;; esac
   sed -nE 's/^(\$ |    )(build\/bin\/)?(modistc|modist_rt) /\3 /p' "$page" | sed 's/  *#.*//'
   { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
-done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/configs\/mini_[a-z]+\.yaml/& --max-steps=2/
+done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/train -c configs\/mini_[a-z]+\.yaml/& --max-steps=2/
   s/dataset mini -o [^;]*/& --videos=48/
   s/-c (CONFIG|FILE)/-c configs\/modist_tiny.yaml/' >commands
 [ "$(wc -l <commands)" -ge 15 ]
