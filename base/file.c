@@ -90,18 +90,6 @@ static bool fail(md_file_writer *w, const char *doing) {
   return false;
 }
 
-// mkdir -p with 0700 for what is new.
-static bool make_folders(char *path) {
-  for (char *p = path + 1; *p; p++) {
-    if (*p != '/') continue;
-    *p = '\0';
-    int rc = mkdir(path, 0700);
-    *p = '/';
-    if (rc < 0 && errno != EEXIST) return false;
-  }
-  return mkdir(path, 0700) == 0 || errno == EEXIST;
-}
-
 int md_sync_folder_of(const char *path) {
   size_t len = folder_len(path);
   char *folder = len ? strndup(path, len) : strdup(".");
@@ -114,6 +102,25 @@ int md_sync_folder_of(const char *path) {
   close(fd);
   errno = error;
   return rc;
+}
+
+static bool make_folder(const char *path, mode_t mode) {
+  if (mkdir(path, mode) == 0) return md_sync_folder_of(path) == 0;
+  struct stat st;
+  if (errno != EEXIST || stat(path, &st) < 0) return false;
+  errno = ENOTDIR;
+  return S_ISDIR(st.st_mode);
+}
+
+bool md_make_folders(char *path, mode_t mode) {
+  for (char *p = path + 1;; p++) {
+    if (*p && *p != '/') continue;
+    char kept = *p;
+    *p = 0;
+    if (!make_folder(path, mode)) return false;
+    *p = kept;
+    if (!kept) return true;
+  }
 }
 
 bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, char **data,
@@ -249,7 +256,7 @@ const char *md_cache_dir(md_arena *a) {
   if (own && *own) path = md_strdup(a, own);
   else if (xdg && *xdg == '/') path = md_format(a, "%s/modist", xdg);  // relative: to be ignored
   else if (home && *home == '/') path = md_format(a, "%s/.cache/modist", home);
-  if (!path || !make_folders(path)) return NULL;
+  if (!path || !md_make_folders(path, 0700)) return NULL;
   // Code is loaded from here: nobody else may be able to put a file in.
   struct stat st;
   if (lstat(path, &st) < 0 || !S_ISDIR(st.st_mode)) return NULL;

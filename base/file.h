@@ -5,6 +5,8 @@
 
 #include "base/diag.h"
 
+#include <sys/types.h>
+
 // Reads a regular file of at most `limit` bytes. `code` is what a failure is reported as.
 // *data is malloc'ed and NUL-terminated one past *len.
 bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, char **data,
@@ -24,6 +26,9 @@ bool md_file_save(const char *path, const void *data, size_t len, md_diags *d); 
 // A new name, of a file or a folder, survives a loss of power only when the folder that it is in was
 // synced. -1: errno says why not.
 int md_sync_folder_of(const char *path);
+// Every folder of the path that is not there yet, durably. False: errno says why, and the path ends with
+// the folder that could not be made.
+bool md_make_folders(char *path, mode_t mode);
 
 // $XDG_CACHE_HOME/modist or ~/.cache/modist, made with 0700; MODIST_CACHE overrides.
 // NULL when there is no usable one (owner is somebody else, no HOME): caching is then off.

@@ -96,21 +96,13 @@ bool md_run_protect(const char *dir, md_diags *d) {
   return !has_weights && !num;
 }
 
-// Every folder of the path that is not there yet; what is saved below is lost with any of their names.
 static bool make_folders(const char *dir, md_diags *d) {
   char *path = strdup(dir);
   if (!path) md_out_of_memory(strlen(dir));
-  bool ok = true;
-  for (char *s = path + 1; ok; s++) {
-    if (*s && *s != '/') continue;
-    char kept = *s;
-    *s = 0;
-    if (mkdir(path, 0777) == 0 ? md_sync_folder_of(path) != 0 : errno != EEXIST)
-      ok = md_error(d, E0801, MD_IN_FILE(path), "the folder of the run cannot be made: %s",
-                    strerror(errno));
-    *s = kept;
-    if (!kept) break;
-  }
+  bool ok = md_make_folders(path, 0777);
+  if (!ok)
+    md_error(d, E0801, MD_IN_FILE(path), "the folder of the run cannot be made: %s",
+             strerror(errno));
   free(path);
   return ok;
 }

@@ -129,8 +129,9 @@ static bool write_motion(md_gather *g, const want *w, const md_sample_rule *r, u
   md_square_make(&square, now->w, now->h, now->disp_w, now->disp_h, r->motion.size, at);
   int64_t pixels = (int64_t)r->motion.size * r->motion.size;
   for (int p = 0; p < planes; p++)
-    md_motion_plane(g->diff + (int64_t)p * now->w * now->h, now->w, is_signed, &square,
-                    clip + (p * r->motion.frames + w->j) * pixels);
+    md_motion_resize(g->diff + (int64_t)p * now->w * now->h, now->w, is_signed, square.row,
+                     square.size, square.col, square.size,
+                     clip + (p * r->motion.frames + w->j) * pixels);
   return true;
 }
 

@@ -339,9 +339,8 @@ void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out)
     const uint8_t *up = plane + (int64_t)row.lo * w, *low = plane + (int64_t)row.hi * w;
     for (int x = 0; x < s->size; x++) {
       md_tap col = s->col[x];
-      float a = (float)up[col.lo] + col.frac * (float)(up[col.hi] - up[col.lo]);
-      float b = (float)low[col.lo] + col.frac * (float)(low[col.hi] - low[col.lo]);
-      *out++ = (uint8_t)(a + row.frac * (b - a) + 0.5F);
+      *out++ =
+          (uint8_t)(md_bilinear(up[col.lo], up[col.hi], low[col.lo], low[col.hi], col, row) + 0.5F);
     }
   }
 }

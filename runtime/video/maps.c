@@ -88,15 +88,7 @@ static void fill_diff(Work *w, const md_image *now, const md_image *before, uint
   md_tap *tap = grow(NULL, w->info.w + w->info.h, sizeof *tap), *col = tap, *row = tap + w->info.w;
   md_taps(col, w->info.w, 0, (double)now->w / w->info.w, now->w);
   md_taps(row, w->info.h, 0, (double)now->h / w->info.h, now->h);
-  for (int y = 0; y < w->info.h; y++) {
-    const uint16_t *up = w->diff + (int64_t)row[y].lo * now->w;
-    const uint16_t *low = w->diff + (int64_t)row[y].hi * now->w;
-    for (int x = 0; x < w->info.w; x++) {
-      float a = (float)up[col[x].lo] + col[x].frac * (float)(up[col[x].hi] - up[col[x].lo]);
-      float b = (float)low[col[x].lo] + col[x].frac * (float)(low[col[x].hi] - low[col[x].lo]);
-      *q++ = (uint8_t)((a + row[y].frac * (b - a)) / 3 + 0.5F);
-    }
-  }
+  md_motion_resize(w->diff, now->w, false, row, w->info.h, col, w->info.w, q);
   free(tap);
 }
 
@@ -342,22 +334,16 @@ char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int vi
 }
 
 bool md_map_folders(const char *path, md_diags *d) {
-  char *copy = strdup(path);
-  if (!copy) md_out_of_memory(strlen(path));
-  bool ok = true;
-  for (char *p = copy + 1; *p && ok; p++) {
-    if (*p != '/') continue;
-    *p = 0;
-    struct stat st;
-    bool is_there = mkdir(copy, 0777) == 0 || errno == EEXIST;
-    if (!is_there)
-      ok =
-          md_error(d, E0801, MD_IN_FILE(copy), "folder cannot be made: %s", strerrordesc_np(errno));
-    else if (stat(copy, &st) != 0 || !S_ISDIR(st.st_mode))
-      ok = md_error(d, E0801, MD_IN_FILE(copy), "a folder is needed here, but this is none");
-    *p = '/';
-  }
-  free(copy);
+  const char *slash = strrchr(path, '/');
+  if (!slash || slash == path) return true;
+  char *folder = strndup(path, (size_t)(slash - path));
+  if (!folder) md_out_of_memory(strlen(path));
+  bool ok = md_make_folders(folder, 0777);
+  if (!ok && errno == ENOTDIR)
+    md_error(d, E0801, MD_IN_FILE(folder), "a folder is needed here, but this is none");
+  else if (!ok)
+    md_error(d, E0801, MD_IN_FILE(folder), "folder cannot be made: %s", strerrordesc_np(errno));
+  free(folder);
   return ok;
 }
 

@@ -25,18 +25,17 @@ void md_motion_signed_diff(const md_image *a, const md_image *b, uint16_t *diff)
       *diff++ = (uint16_t)(255 + a->rgb[3 * i + c] - b->rgb[3 * i + c]);
 }
 
-void md_motion_plane(const uint16_t *diff, int w, bool is_signed, const md_square *s,
-                     uint8_t *out) {
+void md_motion_resize(const uint16_t *diff, int w, bool is_signed, const md_tap *rows, int num_rows,
+                      const md_tap *cols, int num_cols, uint8_t *out) {
   // Signed: 1 + x / (255 / 127) takes 0, 255 and 510 to 1, 128 and 255.
   float per = is_signed ? 255.0F / 127 : 3, first = is_signed ? 1 : 0;
-  for (int y = 0; y < s->size; y++) {
-    md_tap row = s->row[y];
+  for (int y = 0; y < num_rows; y++) {
+    md_tap row = rows[y];
     const uint16_t *up = diff + (int64_t)row.lo * w, *low = diff + (int64_t)row.hi * w;
-    for (int x = 0; x < s->size; x++) {
-      md_tap col = s->col[x];
-      float a = (float)up[col.lo] + col.frac * (float)(up[col.hi] - up[col.lo]);
-      float b = (float)low[col.lo] + col.frac * (float)(low[col.hi] - low[col.lo]);
-      *out++ = (uint8_t)((a + row.frac * (b - a)) / per + first + 0.5F);
+    for (int x = 0; x < num_cols; x++) {
+      md_tap col = cols[x];
+      float value = md_bilinear(up[col.lo], up[col.hi], low[col.lo], low[col.hi], col, row);
+      *out++ = (uint8_t)(value / per + first + 0.5F);
     }
   }
 }

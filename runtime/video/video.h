@@ -45,6 +45,13 @@ typedef struct md_tap {
   int32_t lo, hi;
   float frac;
 } md_tap;
+// Between four samples: those of the row above (`lo`) and of the one below (`hi`), left and right.
+static inline float md_bilinear(int lo_left, int lo_right, int hi_left, int hi_right, md_tap col,
+                                md_tap row) {
+  float a = (float)lo_left + col.frac * (float)(lo_right - lo_left);
+  float b = (float)hi_left + col.frac * (float)(hi_right - hi_left);
+  return a + row.frac * (b - a);
+}
 void md_taps(md_tap *tap, int num, double in_first, double in_per_out, int in_size);
 // The whole frame [h,w], which is shown as disp_w x disp_h, resized so that its short side is `size`;
 // of it a square: `at` 0 to 1 is its place in what is left, on each axis, 0.5 the middle (spec 5.1).
@@ -218,8 +225,9 @@ int md_order_at(md_order *o, int64_t n);  // n / num_videos is the epoch
 void md_motion_diff(const md_image *a, const md_image *b, uint16_t *diff);
 // diff[c][i] = 255 + a - b of colour c, 0..510.
 void md_motion_signed_diff(const md_image *a, const md_image *b, uint16_t *diff);
-// A square of such a plane as bytes, round(255 D); of a signed one, 128 + round(127 (a - b) / 255).
-void md_motion_plane(const uint16_t *diff, int w, bool is_signed, const md_square *s, uint8_t *out);
+// Part of such a plane, resized, as bytes: round(255 D); of a signed one, 128 + round(127 (a - b) / 255).
+void md_motion_resize(const uint16_t *diff, int w, bool is_signed, const md_tap *rows, int num_rows,
+                      const md_tap *cols, int num_cols, uint8_t *out);
 
 // --- gather.c: one forward pass over a video fills all clips of a sample.
 typedef struct md_gather md_gather;  // buffers of one thread

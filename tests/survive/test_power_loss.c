@@ -5,7 +5,7 @@
 #include "base/file.h"
 #include "runtime/train/train.h"
 #include "tests/survive/disk.h"
-#include "tests/unit/folder.h"
+#include "tests/unit/made_videos.h"
 #include "tests/unit/suite.h"
 
 #include <sys/stat.h>
@@ -50,12 +50,7 @@ static void train(const char *trace, const char *more) {
 
 // A run of five steps that keeps two checkpoints, and goes on for three.
 static void run_in_two_parts(void) {
-  make_empty_folder();
-  md_diags *d = md_diags_create();
-  md_shapes_options o = {.folder = in_folder("videos"), .videos = 5, .size = 48, .seconds = 2};
-  ck_assert_msg(md_shapes_make(&o, d), "%s", md_diags_text(d));
-  md_diags_destroy(d);
-  setenv("MODIST_CACHE", in_folder("cache"), 0);
+  make_folder_of_videos();
   ck_assert_int_eq(mkdir(in_folder("disk"), 0700), 0);
   char settings[300];
   snprintf(settings, sizeof settings,

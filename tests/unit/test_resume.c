@@ -4,7 +4,7 @@
 //   MODIST_KILLS=N  kills of the last test; 5
 #include "base/file.h"
 #include "runtime/train/train.h"
-#include "tests/unit/folder.h"
+#include "tests/unit/made_videos.h"
 #include "tests/unit/suite.h"
 
 #include <fcntl.h>
@@ -17,14 +17,6 @@
 #include <unistd.h>
 
 enum { MAX_ARGS = 32, MORE = 23 };  // steps after an interruption
-static void make_folder(void) {
-  make_empty_folder();
-  md_diags *d = md_diags_create();
-  md_shapes_options o = {.folder = in_folder("videos"), .videos = 5, .size = 48, .seconds = 2};
-  ck_assert_msg(md_shapes_make(&o, d), "%s", md_diags_text(d));
-  md_diags_destroy(d);
-  setenv("MODIST_CACHE", in_folder("cache"), 0);
-}
 
 // --- the command
 
@@ -161,7 +153,7 @@ static const char *const adam[] = {"opt.name=adamw", "bn.groups=2", "bank.enqueu
 
 START_TEST(a_run_in_two_parts_ends_in_the_same_bytes) {
   for (int k = 0; k < 3; k++) {
-    make_folder();
+    make_folder_of_videos();
     Command c = {.max_steps = 17,
                  .args = {"run.checkpoint_every=5", k == 1 ? "run.threads=2" : "run.threads=1"}};
     for (int i = 0; k == 2 && i < MD_COUNT(adam); i++) c.args[2 + i] = adam[i];
@@ -175,7 +167,7 @@ START_TEST(a_run_in_two_parts_ends_in_the_same_bytes) {
 END_TEST
 
 static void interrupted_by(int signal_number, int code, const char *threads) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.args = {"run.checkpoint_every=1", threads}};
   pid_t child = start(&c);
   wait_for_checkpoint(17);
@@ -199,7 +191,7 @@ END_TEST
 
 // With another number of threads and workers in the second part, the states are still the same.
 START_TEST(the_number_of_threads_may_change) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.max_steps = 9, .args = {"run.threads=1", "data.workers=0"}};
   run(&c, 0);
   run(&(Command){.resume = true, .max_steps = 20, .args = {"run.threads=2", "data.workers=1"}}, 0);
@@ -218,7 +210,7 @@ START_TEST(the_number_of_threads_may_change) {
 END_TEST
 
 START_TEST(a_damaged_checkpoint_is_skipped_and_named) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.max_steps = 17, .args = {"run.checkpoint_every=5"}};
   run(&c, 0);
   FILE *f = fopen(in_folder("run/weights.safetensors"), "r+b");
@@ -241,7 +233,7 @@ END_TEST
 
 // No file may grow beyond 100 kB, so the log can be written and no checkpoint.
 START_TEST(a_full_disk_costs_no_checkpoint_that_is_there) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.max_steps = 17, .args = {"run.checkpoint_every=5"}};
   run(&c, 0);
   run(&(Command){.resume = true, .max_steps = 17 + MORE, .max_file = 100000}, MD_ERR_RUN);
@@ -258,7 +250,7 @@ START_TEST(a_full_disk_costs_no_checkpoint_that_is_there) {
 END_TEST
 
 START_TEST(the_newest_are_kept_and_leftovers_removed) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.max_steps = 10, .args = {"run.checkpoint_every=2", "run.keep=2"}};
   run(&c, 0);
   FILE *f = fopen(in_folder("run/checkpoints/.modist-abcdef"), "w");
@@ -278,7 +270,7 @@ START_TEST(the_newest_are_kept_and_leftovers_removed) {
 END_TEST
 
 START_TEST(an_overwritten_run_leaves_nothing_to_resume) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.max_steps = 10, .args = {"run.checkpoint_every=2"}};
   run(&c, 0);
   run(&c, MD_ERR_USAGE);  // a run is there
@@ -297,7 +289,7 @@ START_TEST(an_overwritten_run_leaves_nothing_to_resume) {
 END_TEST
 
 START_TEST(two_processes_do_not_share_a_folder) {
-  make_folder();
+  make_folder_of_videos();
   run(&(Command){.max_steps = 1}, 0);
   int fd = open(in_folder("run"), O_RDONLY | O_DIRECTORY);
   ck_assert_int_eq(flock(fd, LOCK_EX), 0);
@@ -310,7 +302,7 @@ START_TEST(two_processes_do_not_share_a_folder) {
 END_TEST
 
 START_TEST(a_checkpoint_from_elsewhere_starts_a_run_of_its_own) {
-  make_folder();
+  make_folder_of_videos();
   run(&(Command){.max_steps = 9}, 0);
   ck_assert_int_eq(rename(in_folder("run"), in_folder("first")), 0);
   char from[160], command[400];
@@ -327,7 +319,7 @@ START_TEST(a_checkpoint_from_elsewhere_starts_a_run_of_its_own) {
 END_TEST
 
 START_TEST(other_code_is_warned_of) {
-  make_folder();
+  make_folder_of_videos();
   run(&(Command){.max_steps = 1}, 0);
   run(&(Command){.resume = true, .max_steps = 2, .args = {"--precision=bf16"}}, 0);
   ck_assert_msg(strstr(told(), "warning: the step was compiled in another way") != NULL, "%s",
@@ -338,7 +330,7 @@ END_TEST
 
 // A complete run may be resumed: nothing is left to do, and its bytes stay.
 START_TEST(resuming_a_complete_run_changes_nothing) {
-  make_folder();
+  make_folder_of_videos();
   Command c = {.max_steps = 4};
   run(&c, 0);
   run(&(Command){.resume = true, .max_steps = 4}, 0);
@@ -351,7 +343,7 @@ END_TEST
 START_TEST(kills_at_random_moments_cost_nothing) {
   const char *text = getenv("MODIST_KILLS");
   int kills = text ? atoi(text) : 5;
-  make_folder();
+  make_folder_of_videos();
   Command c = {.args = {"run.checkpoint_every=1"}};
   pid_t child = start(&c);
   wait_for_checkpoint(1);

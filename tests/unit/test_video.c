@@ -421,7 +421,7 @@ START_TEST(motion_plane_is_the_rounded_mean_difference) {
   uint8_t q[16];
   md_square s;
   md_square_make(&s, 6, 4, 6, 4, 4, (double[]){0.5, 0.5});  // the middle columns, no change of size
-  md_motion_plane(diff, 6, false, &s, q);
+  md_motion_resize(diff, 6, false, s.row, 4, s.col, 4, q);
   static const int want[4] = {9, 7, 6, 5};  // 26/3, 22/3, 18/3, 14/3
   for (int i = 0; i < 16; i++) ck_assert_int_eq(q[i], want[i % 4]);
   md_image_free(&a);
@@ -442,7 +442,7 @@ START_TEST(signed_motion_keeps_sign_and_colour) {
   md_square_make(&s, 4, 4, 4, 4, 4, (double[]){0.5, 0.5});
   for (int c = 0; c < 3; c++) {
     uint8_t q[16];
-    md_motion_plane(diff + c * 16, 4, true, &s, q);
+    md_motion_resize(diff + c * 16, 4, true, s.row, 4, s.col, 4, q);
     for (int i = 0; i < 16; i++) {
       double d = c == 0 ? 17 * i : c == 1 ? 17 * i - 255 : 0;
       ck_assert_int_eq(q[i], 128 + (int)lround(127 * d / 255));
