@@ -72,8 +72,7 @@ learn() {
   heading "which motion? A linear classifier on frozen features; guessing gives 12.5 %"
   echo "network        L_v    L_m     vm     mv   right, of $(($(wc -l <"$test"))) videos   k-NN   trained"
   for mode in modist rgb; do
-    score probe "$out/$mode" "$train" "$test" >"$out/$mode/probe"
-    score knn "$out/$mode" "$train" "$test" >"$out/$mode/knn"
+    judge "$out/$mode" "$train" "$test"
     printf '%-10s' $mode
     for name in v m vm mv; do printf ' %6s' "$(term "$out/$mode" $name)"; done
     printf '   %5s +- %3s %%          %5s %%   %4s s\n' $(cat "$out/$mode/probe") \

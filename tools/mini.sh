@@ -41,9 +41,7 @@ for run in edge rgb diff flow; do
   for seed in 0 1 2; do
     learn $run $seed "$@"
     echo "$*." >"$out/$run-$seed/done"
-    for method in probe knn; do
-      score $method "$out/$run-$seed" "$train" "$asked" >"$out/$run-$seed/$method-$split"
-    done
+    judge "$out/$run-$seed" "$train" "$asked"
   done
 done
 
@@ -55,10 +53,10 @@ for run in edge rgb diff flow; do
     dir=$out/$run-$seed
     printf '%-4s %4s' $run $seed
     for name in v m vm mv; do printf ' %6s' "$(term "$dir" $name)"; done
-    printf '   %5s +- %s %%' $(cat "$dir/probe-$split")
-    printf '   %5s +- %s %%\n' $(cat "$dir/knn-$split")
+    printf '   %5s +- %s %%' $(cat "$dir/probe")
+    printf '   %5s +- %s %%\n' $(cat "$dir/knn")
   done
-  cat "$out/$run"-[012]/probe-"$split" | awk -v run=$run '
+  cat "$out/$run"-[012]/probe | awk -v run=$run '
     { x[NR] = $1; sum += $1 }
     END { mean = sum / NR
           for (i = 1; i <= NR; i++) square += (x[i] - mean) ^ 2

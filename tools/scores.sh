@@ -18,10 +18,15 @@ term() {
 # percent NAME: of a report in JSON, which comes in.
 percent() { awk -v key="\"$1\":" '(at = index($0, key)) { printf "%.1f", 100 * substr($0, at + length(key)) }'; }
 
-# score METHOD RUN TRAIN TEST: percent of the videos that are named rightly, and its standard error.
-score() {
-  modistc eval "$1" "$3" "$4" --weights="$2/weights.safetensors" --to-end --format=json >"$2/$1.json"
-  top1=$(percent top1 <"$2/$1.json") error=$(percent standard_error <"$2/$1.json")
-  [ -n "$top1" ] && [ -n "$error" ] || { echo "no score in $2/$1.json" >&2; return 1; }
-  echo "$top1 $error"
+# judge RUN TRAIN TEST: leaves RUN/probe and RUN/knn, percent of the videos of TEST that are named rightly and
+# its standard error. Features are computed once for both.
+judge() {
+  modistc features "$1/weights.safetensors" "$2" -o "$1/known" --to-end -q
+  modistc features "$1/weights.safetensors" "$3" -o "$1/asked" --to-end -q
+  for method in probe knn; do
+    modistc eval $method "$1/known" "$1/asked" --format=json >"$1/$method.json"
+    top1=$(percent top1 <"$1/$method.json") error=$(percent standard_error <"$1/$method.json")
+    [ -n "$top1" ] && [ -n "$error" ] || { echo "no score in $1/$method.json" >&2; return 1; }
+    echo "$top1 $error" >"$1/$method"
+  done
 }
