@@ -258,8 +258,8 @@ static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program 
 }
 
 static const char *target_text(const md_cpu *cpu, md_arena *a) {
-  return cpu->level == MD_CPU_GENERIC ? "cpu:generic"
-                                      : md_format(a, "cpu:%s+%s", cpu->name, cpu->llvm_cpu);
+  if (cpu->level == MD_CPU_GENERIC) return "cpu:generic";
+  return md_format(a, "cpu:%s+%s%s", cpu->name, cpu->llvm_cpu, cpu->bf16_dot ? "+avx512bf16" : "");
 }
 
 static void keep_graph_text(const md_graph *g, md_program *p) {

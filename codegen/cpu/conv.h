@@ -37,11 +37,18 @@ typedef struct md_conv {
   md_val src, w, bias, dst;
   md_dtype dtype;    // of the result
   LLVMTypeRef type;  // compute type, scalar
+  md_dtype wide;     // of accumulators: f64 or f32
+  md_dtype packed;   // of windows and panels: wide, or bf16 where the target multiplies pairs of it
+  md_dtype cell;  // what a multiplication takes of them: an element, or an i32 with a pair of bf16
+  int pair;       // elements in a cell: 1 or 2
+  int64_t bytes;  // of a window for each of its elements
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];
   bool flipped;  // data gradient: w[src, dst, k] instead of w[dst, src, k]
 } md_conv;
+
+md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc);  // acc + x y
 
 // conv_plan.c
 enum { MD_MAX_DENSE = 64 };
@@ -61,9 +68,16 @@ int md_cut_row(int64_t width, int64_t most, md_run run[4]);
 // conv_dense.c
 void md_emit_conv_dense(md_kernel *k);
 // Packs channel blocks first .. first+blocks-1 of src, sample n, for the tile whose first m is m0, to
-// `to` (type c->type). Prologue values that are outputs of the region are stored.
+// `to` (of c->packed). Prologue values that are outputs of the region are stored. With `pairs`, rows are
+// of cells: cell j of lane l holds the pixels j*step and j*step + apart of channel l.
+typedef struct md_pairs {
+  int64_t step, apart, num;  // num: cells in a row
+  md_ir row;                 // scratch of md_pairs_row_bytes
+} md_pairs;
+int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *p);
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
-                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to);
+                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
+                    const md_pairs *pairs);
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
 
 // conv_wgrad.c

@@ -22,13 +22,13 @@ typedef struct Dense {
   md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
 } Dense;
 
-static int element_bytes(const md_conv *c) { return c->dtype == MD_F64 ? 8 : 4; }
-static md_dtype scratch_dtype(const md_conv *c) { return c->dtype == MD_F64 ? MD_F64 : MD_F32; }
-
-static int64_t inner_channels(const md_conv *c) { return MD_MIN(c->src_c, c->lanes); }
+// Cells of a block's channels that exist at most.
+static int64_t inner_cells(const md_conv *c) {
+  return md_ceil_div(MD_MIN(c->src_c, c->lanes), c->pair);
+}
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
-static int64_t panel_elements(const md_conv *c) {
-  return c->src_blocks * taps_of(c) * inner_channels(c) * c->lanes;
+static int64_t panel_cells(const md_conv *c) {
+  return c->src_blocks * taps_of(c) * inner_cells(c) * c->lanes;
 }
 
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes) {
@@ -37,21 +37,13 @@ md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes) {
   return md_first_lanes(e, md_imax(e, left, md_i64(e, 0)), lanes);
 }
 
-// Phase 0: one item for each dst block.
-static void pack_weights(const md_conv *c, int64_t place) {
+// Weights of source channel `src` at a tap, lanes along the channels of block dst; zero past the ends.
+static md_ir weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, md_ir tap) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
-  md_phase_begin(k, "pack_weights", c->dst_blocks, 0);
-  md_ir to = md_workspace(k, place), dst = k->item;
-  md_ir base = md_imulc(e, dst, panel_elements(c));
-  md_ir mask = md_channel_mask(e, c->dst_c, dst, c->lanes);
-  md_loop sb = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
-  md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
-  md_loop in = md_loop_begin(e, md_i64(e, 0), md_i64(e, inner_channels(c)), 1, "i");
-  md_ir src = md_iadd(e, md_imulc(e, sb.i, c->lanes), in.i);
-  md_ir at[5] = {NULL, NULL, md_idivc(e, tap.i, c->kernel[1] * c->kernel[2]),
-                 md_imodc(e, md_idivc(e, tap.i, c->kernel[2]), c->kernel[1]),
-                 md_imodc(e, tap.i, c->kernel[2])};
+  md_ir at[5] = {NULL, NULL, md_idivc(e, tap, c->kernel[1] * c->kernel[2]),
+                 md_imodc(e, md_idivc(e, tap, c->kernel[2]), c->kernel[1]),
+                 md_imodc(e, tap, c->kernel[2])};
   int lane_axis = c->flipped ? 1 : 0;
   at[lane_axis] = md_imulc(e, dst, c->lanes);
   // Channels past the end are packed as zeros; any real channel serves as their address.
@@ -61,11 +53,27 @@ static void pack_weights(const md_conv *c, int64_t place) {
   md_point p = md_point_of(5, at, lane_axis, c->lanes, mask);
   md_ir w = md_body_value(&body, c->w, &p), zero = md_const(e, c->type, c->lanes, 0);
   if (mask) w = md_select(e, mask, w, zero);
-  if (c->src_c % c->lanes && c->src_c > c->lanes)
-    w = md_select(e, md_ilt(e, src, md_i64(e, c->src_c)), w, zero);
+  bool past_end = c->src_c % c->lanes && (c->src_c > c->lanes || c->src_c % c->pair);
+  return past_end ? md_select(e, md_ilt(e, src, md_i64(e, c->src_c)), w, zero) : w;
+}
+
+// Phase 0: one item for each dst block.
+static void pack_weights(const md_conv *c, int64_t place) {
+  md_kernel *k = c->k;
+  md_emit *e = &k->e;
+  md_phase_begin(k, "pack_weights", c->dst_blocks, 0);
+  md_ir to = md_workspace(k, place), dst = k->item;
+  md_ir base = md_imulc(e, dst, panel_cells(c));
+  md_ir mask = md_channel_mask(e, c->dst_c, dst, c->lanes);
+  md_loop sb = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
+  md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
+  md_loop in = md_loop_begin(e, md_i64(e, 0), md_i64(e, inner_cells(c)), 1, "i");
+  md_ir src = md_iadd(e, md_imulc(e, sb.i, c->lanes), md_imulc(e, in.i, c->pair));
+  md_ir w = weights_at(c, dst, mask, src, tap.i);
+  if (c->pair == 2) w = md_bf16_pair(e, w, weights_at(c, dst, mask, md_iaddc(e, src, 1), tap.i));
   md_ir off = md_iadd(e, md_imulc(e, sb.i, taps_of(c)), tap.i);
-  off = md_iadd(e, md_imulc(e, off, inner_channels(c)), in.i);
-  md_store(e, scratch_dtype(c), to, md_iadd(e, base, md_imulc(e, off, c->lanes)), w, NULL);
+  off = md_iadd(e, md_imulc(e, off, inner_cells(c)), in.i);
+  md_store(e, c->cell, to, md_iadd(e, base, md_imulc(e, off, c->lanes)), w, NULL);
   md_loop_end(e, &in);
   md_loop_end(e, &tap);
   md_loop_end(e, &sb);
@@ -110,23 +118,43 @@ static void pack_run(const md_conv *c, const md_dense *d, md_val src, md_ir mask
     if (mask) v = md_select(e, mask, v, md_const(e, c->type, c->lanes, 0));
     if (d->merged) store_prologue(c, &body, &p);
   }
-  md_store(e, scratch_dtype(c), to, md_imulc(e, md_iadd(e, row, x.i), c->lanes), v, NULL);
+  md_store(e, c->packed, to, md_imulc(e, md_iadd(e, row, x.i), c->lanes), v, NULL);
   md_loop_end(e, &x);
 }
 
+int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *p) {
+  return md_round_up((d->window[2] + p->apart) * c->lanes * md_dtype_size(c->packed), 64);
+}
+
+// A row of pixels in p->row, behind which zeros lie, to cells at `to`.
+static void join_pixels(const md_conv *c, const md_pairs *p, md_ir to, md_ir row) {
+  md_emit *e = &c->k->e;
+  md_loop j = md_loop_begin(e, md_i64(e, 0), md_i64(e, p->num), 1, "pair");
+  md_ir at = md_imulc(e, j.i, p->step), pixel[2];
+  for (int i = 0; i < 2; i++) {
+    md_ir off = md_imulc(e, md_iaddc(e, at, i * p->apart), c->lanes);
+    pixel[i] = md_load(e, c->packed, p->row, off, c->lanes, NULL);
+  }
+  md_store(e, c->cell, to, md_imulc(e, md_iadd(e, row, j.i), c->lanes),
+           md_bf16_pair(e, pixel[0], pixel[1]), NULL);
+  md_loop_end(e, &j);
+}
+
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
-                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to) {
+                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
+                    const md_pairs *pairs) {
   md_emit *e = &c->k->e;
   int64_t window[3];
   for (int i = 0; i < 3; i++) window[i] = d->window[i] - (d->tile[i] - tile[i]) * d->in_step[i];
-  int64_t plane = md_window_elements(d);
+  int64_t width = pairs ? pairs->num : d->window[2];
   md_loop sb = md_loop_begin(e, md_i64(e, 0), blocks, 1, "block");
   md_ir block = md_iadd(e, first, sb.i);
   md_ir mask = md_channel_mask(e, channels, block, c->lanes);
   md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, window[0]), 1, "t");
   md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, window[1]), 1, "h");
-  md_ir row = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, t.i, d->window[1]), h.i), d->window[2]),
-                      md_imulc(e, sb.i, plane));
+  md_ir line = md_iadd(e, md_imulc(e, sb.i, d->window[0]), t.i);
+  md_ir row = md_imulc(e, md_iadd(e, md_imulc(e, line, d->window[1]), h.i), width);
+  md_ir pixels = pairs ? pairs->row : to, pixel = pairs ? md_i64(e, 0) : row;
   md_ir at[5] = {n, md_imulc(e, block, c->lanes)};
   md_ir inside = NULL, walk[2] = {t.i, h.i};
   for (int i = 0; i < 2; i++) {
@@ -147,13 +175,18 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
   md_ir w0 = md_iaddc(e, md_imulc(e, m0[2], d->in_step[2]), d->lo[2]);
   md_if f = {0};
   if (inside) f = md_if_begin(e, inside, "inside");
-  pack_run(c, d, src, mask, at, to, row, 0, j0, w0, false);
-  pack_run(c, d, src, mask, at, to, row, j0, j1, w0, true);
-  pack_run(c, d, src, mask, at, to, row, j1, window[2], w0, false);
+  pack_run(c, d, src, mask, at, pixels, pixel, 0, j0, w0, false);
+  pack_run(c, d, src, mask, at, pixels, pixel, j0, j1, w0, true);
+  pack_run(c, d, src, mask, at, pixels, pixel, j1, window[2], w0, false);
   if (inside) {
     md_if_else(e, &f);
-    pack_run(c, d, src, mask, at, to, row, 0, window[2], w0, false);
+    pack_run(c, d, src, mask, at, pixels, pixel, 0, window[2], w0, false);
     md_if_end(e, &f);
+  }
+  if (pairs) {
+    int64_t end = (pairs->num - 1) * pairs->step + pairs->apart + 1;
+    pack_run(c, d, src, mask, at, pixels, pixel, window[2], end, w0, false);
+    join_pixels(c, pairs, to, row);
   }
   md_loop_end(e, &h);
   md_loop_end(e, &t);
@@ -161,15 +194,14 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
 }
 
 // The register tile: `pixels` x `blocks` accumulators over all source channels and taps.
-// src: element offset of the first pixel in the window; panel[b]: element offset of its weights.
+// src: cell of the first pixel in the window; panel[b]: first cell of its weights.
 static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, const md_ir *panel,
                        md_ir weights, md_var *acc) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
-  md_dtype dt = scratch_dtype(c);
-  int64_t plane = md_window_elements(d) * c->lanes, inner = inner_channels(c);
-  int64_t row[3] = {d->window[1] * d->window[2] * c->lanes, d->window[2] * c->lanes, c->lanes};
+  int64_t pixel = c->lanes / c->pair, plane = md_window_elements(d) * pixel, inner = inner_cells(c);
+  int64_t row[3] = {d->window[1] * d->window[2] * pixel, d->window[2] * pixel, pixel};
   int64_t kstep[3] = {c->kernel[1] * c->kernel[2], c->kernel[2], 1};
   md_loop sb = md_loop_begin(e, md_i64(e, 0), s->blocks, 1, "i_block");
   md_ir in = md_iadd(e, src, md_imulc(e, sb.i, plane));
@@ -188,14 +220,14 @@ static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, co
     md_ir w[4];
     for (int b = 0; b < blocks; b++) {
       md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), ci * c->lanes);
-      w[b] = md_load(e, dt, weights, off, c->lanes, NULL);
+      w[b] = md_load(e, c->cell, weights, off, c->lanes, NULL);
     }
     for (int64_t p = 0; p < pixels; p++) {
-      md_ir off = md_iaddc(e, in, p * d->in_step[2] * c->lanes + ci);
-      md_ir x = md_splat(e, md_load(e, dt, s->window, off, 1, NULL), c->lanes);
+      md_ir off = md_iaddc(e, in, p * d->in_step[2] * pixel + ci);
+      md_ir x = md_splat(e, md_load(e, c->cell, s->window, off, 1, NULL), c->lanes);
       for (int b = 0; b < blocks; b++) {
         md_var a = acc[p * blocks + b];
-        md_set(e, a, md_fma(e, x, w[b], md_get(e, a)));
+        md_set(e, a, md_multiply_cells(c, x, w[b], md_get(e, a)));
       }
     }
   }
@@ -268,25 +300,24 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
       md_ir start = zero;
       if (s->chunked) {
         md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
-        start = md_load(e, scratch_dtype(c), s->acc, off, c->lanes, NULL);
+        start = md_load(e, c->wide, s->acc, off, c->lanes, NULL);
       }
       md_set(e, acc[p * blocks + b], start);
     }
   }
   if (taps_used(d)) {
     md_ir weights = md_workspace(c->k, s->weights), panel[4];
-    for (int b = 0; b < blocks; b++)
-      panel[b] = md_imulc(e, md_iaddc(e, block, b), panel_elements(c));
+    for (int b = 0; b < blocks; b++) panel[b] = md_imulc(e, md_iaddc(e, block, b), panel_cells(c));
     md_ir line = md_iadd(e, md_imulc(e, md_imulc(e, t, d->in_step[0]), d->window[1]),
                          md_imulc(e, h, d->in_step[1]));
     md_ir src = md_iadd(e, md_imulc(e, line, d->window[2]), md_imulc(e, w, d->in_step[2]));
-    accumulate(s, pixels, blocks, md_imulc(e, src, c->lanes), panel, weights, acc);
+    accumulate(s, pixels, blocks, md_imulc(e, src, c->lanes / c->pair), panel, weights, acc);
   }
   for (int64_t p = 0; p < pixels; p++) {
     for (int b = 0; b < blocks; b++) {
       md_ir x = md_iaddc(e, w, p), v = md_get(e, acc[p * blocks + b]);
       if (s->acc) {
-        md_store(e, scratch_dtype(c), s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
+        md_store(e, c->wide, s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
       } else {
         md_store(e, c->dtype, md_kernel_arg(c->k, c->dst),
                  dst_offset(s, md_iaddc(e, block, b), t, h, x), v, NULL);
@@ -309,8 +340,7 @@ static void finish(const Dense *s, int blocks, md_ir block) {
     md_point p = out_point(s, ob, t.i, h.i, w.i);
     md_body body;
     md_body_init(&body, k);
-    md_ir v = md_load(e, scratch_dtype(c), s->acc, acc_offset(s, block, b, t.i, h.i, w.i), c->lanes,
-                      NULL);
+    md_ir v = md_load(e, c->wide, s->acc, acc_offset(s, block, b, t.i, h.i, w.i), c->lanes, NULL);
     if (c->bias != MD_NONE) {
       md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
       v = md_fadd(e, v, md_body_value(&body, c->bias, &channel));
@@ -365,30 +395,28 @@ static void tile_body(Dense *s) {
   s->blocks = md_i64(e, c->src_blocks);
   if (!s->chunked) {
     if (taps_used(d))
-      md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window);
+      md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window,
+                     NULL);
     all_blocks(s);
     return;
   }
   int64_t results = c->dst_blocks * s->tile[0] * s->tile[1] * s->tile[2];
   md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, results), 1, "clear");
   md_ir zero = md_const(e, c->type, c->lanes, 0);
-  md_store(e, scratch_dtype(c), s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
+  md_store(e, c->wide, s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
   md_loop_end(e, &z);
   md_loop chunk = md_loop_begin(e, s->first, s->blocks, d->chunk, "chunk");
   md_ir left = md_isub(e, s->blocks, chunk.i);
   s->first = chunk.i;
   s->blocks =
       c->src_blocks % d->chunk ? md_imin(e, left, md_i64(e, d->chunk)) : md_i64(e, d->chunk);
-  md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window);
+  md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window,
+                 NULL);
   all_blocks(s);
   md_loop_end(e, &chunk);
   md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks), 1, "o_block");
   finish(s, 1, o.i);
   md_loop_end(e, &o);
-}
-
-static int64_t scratch_window_bytes(const md_conv *c, const md_dense *d) {
-  return md_round_up(md_window_elements(d) * d->chunk * c->lanes * element_bytes(c), 64);
 }
 
 // Results go straight to memory when nothing follows the convolution.
@@ -406,10 +434,10 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   md_emit *e = &k->e;
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], tiles[4] = {c->n};
   for (int i = 0; i < 3; i++) tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
-  int64_t window = scratch_window_bytes(c, d);
+  int64_t window = md_round_up(md_window_elements(d) * d->chunk * c->lanes * c->bytes, 64);
   bool chunked = md_is_chunked(c, d) && taps_used(d);
   int64_t acc =
-      md_round_up((chunked ? c->dst_blocks : 2) * pixels * c->lanes * element_bytes(c), 64);
+      md_round_up((chunked ? c->dst_blocks : 2) * pixels * c->lanes * md_dtype_size(c->wide), 64);
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
@@ -453,7 +481,7 @@ void md_emit_conv_dense(md_kernel *k) {
   int num = md_conv_problems(&c, problem);
   int64_t parts = 0;
   for (int i = 0; i < num; i++) parts += md_dense_tiles(&problem[i]);
-  int64_t bytes = c.dst_blocks * panel_elements(&c) * element_bytes(&c);
+  int64_t bytes = c.dst_blocks * panel_cells(&c) * md_dtype_size(c.cell);
   int64_t weights = md_workspace_reserve(k, bytes);
   md_sums *sums = md_sums_create(k, parts, 1);
   pack_weights(&c, weights);

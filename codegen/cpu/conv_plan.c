@@ -19,6 +19,14 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   const md_shape *x = &md_type_in(g, src)->shape, *y = &md_type_in(g, dst)->shape;
   c.dtype = md_type_in(g, node->out)->dtype;
   c.type = md_compute_type(&k->e, c.dtype);
+  c.wide = c.packed = c.cell = c.dtype == MD_F64 ? MD_F64 : MD_F32;
+  c.pair = 1;
+  if (k->e.cpu->bf16_dot && c.dtype == MD_BF16) {
+    c.packed = MD_BF16;
+    c.cell = MD_I32;
+    c.pair = 2;
+  }
+  c.bytes = md_dtype_size(c.packed);
   c.n = x->dim[0];
   c.src_c = x->dim[1];
   c.dst_c = y->dim[1];
@@ -30,6 +38,11 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
     c.kernel[i] = md_type_in(g, w)->shape.dim[2 + i];
   }
   return c;
+}
+
+md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc) {
+  md_emit *e = &c->k->e;
+  return c->pair == 2 ? md_bf16_dot(e, acc, x, y) : md_fma(e, x, y, acc);
 }
 
 int64_t md_dense_tiles(const md_dense *d) {
@@ -55,7 +68,7 @@ static void set_window(md_dense *d) {
 static bool fits(const md_conv *c, md_dense *d) {
   set_window(d);
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
-  int64_t block_bytes = md_window_elements(d) * c->lanes * 4;
+  int64_t block_bytes = md_window_elements(d) * c->lanes * c->bytes;
   if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < MIN_ITEMS) return false;
   if (block_bytes * c->src_blocks <= window_budget(c)) return true;
   return pixels * c->dst_blocks * c->lanes * 4 <= result_budget(c);
@@ -63,7 +76,7 @@ static bool fits(const md_conv *c, md_dense *d) {
 
 // Where the window of all source channels is too large, results stay and channels come in chunks.
 static void choose_chunk(const md_conv *c, md_dense *d) {
-  int64_t block_bytes = md_window_elements(d) * c->lanes * 4;
+  int64_t block_bytes = md_window_elements(d) * c->lanes * c->bytes;
   d->chunk = c->src_blocks;
   if (block_bytes * c->src_blocks > window_budget(c))
     d->chunk = MD_MAX(MD_MIN(chunk_budget(c) / block_bytes, c->src_blocks), 1);

@@ -1,35 +1,41 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weight gradient: dw[o,i,k] = sum over n, p of dy[n,o,p] * x[n,i,p*stride + off(k)].
 //
-// The sum over pixels is cut into a fixed number of splits, each with a dw of its own in the
-// workspace; a last phase adds them in order. A split walks over its tiles of pixels: both windows
-// are packed (prologues applied), then each register tile of `ROWS` input channels x two blocks of
-// output channels runs over all pixels of the tile:
+// Work is cut into items by groups of output channels and by splits of the sum over pixels, each with
+// a part of dw of its own in the workspace; a last phase adds the splits in order. Many splits of a
+// large dw would cost more than packing x once for each group. An item walks over its tiles of pixels:
+// both windows are packed (prologues applied); for each block of input channels and two blocks of
+// output channels, strips of pixels that L1 holds are run over for every tap:
 //
 //     acc[i][block] += splat(x[pixel + tap][i]) * dy[pixel][block]
+//
+// Where the target multiplies pairs of bf16, `pixel` is two neighbours of a row, packed side by side; a
+// row of an odd number ends with a zero.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
 
-enum { ROWS = 4, MAX_SPLITS = 4, MAX_PARTIAL_MB = 128 };
+enum { ROWS = 8, ITEMS = 4, STRIP_CELLS = 128, SMALL_DW = 1 << 20 };
 
 typedef struct Wgrad {
   md_kernel *k;
   md_conv x;  // as if a forward convolution x -> dy
   md_val dy;
-  md_dense xd, yd;  // windows of x and of dy for a tile
+  md_dense xd, yd;                // windows of x and of dy for a tile
+  md_pairs xp, yp;                // pairs of their pixels
+  int64_t xwidth, ywidth, xstep;  // cells in a row; in x from an output pixel (or pair) to the next
+  int64_t groups, group_blocks;   // of output blocks
   int64_t splits, tiles_each;
+  int64_t strip[3];        // t, h, cells
   int64_t inner;           // input channels of a block that exist at most
-  int64_t partial;         // elements of a split's dw: [o block][i block][tap][inner][lane]
+  int64_t partial;         // elements of an item's dw: [o block][i block][tap][inner][lane]
   int64_t place;           // workspace
   md_ir n, m0[3], xw, yw;  // of the tile
   md_ir first, blocks;     // input blocks in the window of x
 } Wgrad;
 
-static md_dtype scratch_dtype(const md_conv *c) { return c->dtype == MD_F64 ? MD_F64 : MD_F32; }
-static int64_t element_bytes(const md_conv *c) { return c->dtype == MD_F64 ? 8 : 4; }
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
 
-// Offset in a split's dw of channel block (ob, ib), tap, row.
+// Offset in an item's dw of channel block (ob, ib), tap, row.
 static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64_t row) {
   md_emit *e = &g->k->e;
   md_ir off = md_iadd(e, md_imulc(e, ob, g->x.src_blocks), ib);
@@ -37,13 +43,13 @@ static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64
   return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->x.lanes);
 }
 
-// acc[row][block] over all pixels of the tile, for one tap; joins what the split has so far.
-static void register_tile(const Wgrad *g, int64_t row0, int64_t rows, int blocks, md_ir ob,
-                          md_ir ib, md_ir tap, const md_ir tap_at[3], md_ir sums) {
+// acc[row][block] over the strip from `from`, for one tap; joins what the item has so far.
+static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int64_t rows,
+                          int blocks, md_ir ob, md_ir ib, md_ir tap, const md_ir tap_at[3],
+                          md_ir sums) {
   const md_conv *c = &g->x;
   const md_dense *xd = &g->xd, *yd = &g->yd;
   md_emit *e = &g->k->e;
-  md_dtype dt = scratch_dtype(c);
   md_var acc[2 * ROWS];
   md_ir at[2 * ROWS];
   for (int64_t r = 0; r < rows; r++) {
@@ -51,82 +57,95 @@ static void register_tile(const Wgrad *g, int64_t row0, int64_t rows, int blocks
       int64_t i = r * blocks + b;
       at[i] = partial_offset(g, md_iaddc(e, ob, b), md_iadd(e, g->first, ib), tap, row0 + r);
       acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
-      md_set(e, acc[i], md_load(e, dt, sums, at[i], c->lanes, NULL));
+      md_set(e, acc[i], md_load(e, c->wide, sums, at[i], c->lanes, NULL));
     }
   }
-  md_ir xplane = md_imulc(e, ib, md_window_elements(xd));
-  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, xd->tile[0]), 1, "t");
-  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, xd->tile[1]), 1, "h");
+  md_ir xplane = md_imulc(e, ib, xd->window[0] * xd->window[1] * g->xwidth);
+  md_loop t = md_loop_begin(e, from[0], md_iaddc(e, from[0], g->strip[0]), 1, "t");
+  md_loop h = md_loop_begin(e, from[1], md_iaddc(e, from[1], g->strip[1]), 1, "h");
   md_ir xt = md_iadd(e, md_imulc(e, t.i, xd->in_step[0]), tap_at[0]);
   md_ir xh = md_iadd(e, md_imulc(e, h.i, xd->in_step[1]), tap_at[1]);
-  md_ir xrow =
-      md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, xt, xd->window[1]), xh), xd->window[2]),
-              md_iadd(e, xplane, tap_at[2]));
-  md_ir yrow = md_imulc(e, md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i), yd->window[2]);
-  md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, xd->tile[2]), 1, "w");
-  md_ir xi = md_imulc(e, md_iadd(e, xrow, md_imulc(e, w.i, xd->in_step[2])), c->lanes);
+  md_ir xrow = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, xt, xd->window[1]), xh), g->xwidth),
+                       md_iadd(e, xplane, tap_at[2]));
+  md_ir yrow = md_imulc(e, md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i), g->ywidth);
+  md_loop w = md_loop_begin(e, from[2], md_iaddc(e, from[2], g->strip[2]), 1, "w");
+  md_ir xi = md_imulc(e, md_iadd(e, xrow, md_imulc(e, w.i, g->xstep)), c->lanes);
   md_ir yi = md_iadd(e, yrow, w.i), y[2];
   for (int b = 0; b < blocks; b++) {
-    md_ir plane = md_imulc(e, md_iaddc(e, ob, b), md_window_elements(yd));
-    y[b] = md_load(e, dt, g->yw, md_imulc(e, md_iadd(e, plane, yi), c->lanes), c->lanes, NULL);
+    md_ir plane = md_imulc(e, md_iaddc(e, ob, b), yd->window[0] * yd->window[1] * g->ywidth);
+    y[b] = md_load(e, c->cell, g->yw, md_imulc(e, md_iadd(e, plane, yi), c->lanes), c->lanes, NULL);
   }
   for (int64_t r = 0; r < rows; r++) {
-    md_ir x = md_load(e, dt, g->xw, md_iaddc(e, xi, row0 + r), 1, NULL);
+    md_ir x = md_load(e, c->cell, g->xw, md_iaddc(e, xi, row0 + r), 1, NULL);
     x = md_splat(e, x, c->lanes);
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
-      md_set(e, acc[i], md_fma(e, x, y[b], md_get(e, acc[i])));
+      md_set(e, acc[i], md_multiply_cells(c, x, y[b], md_get(e, acc[i])));
     }
   }
   md_loop_end(e, &w);
   md_loop_end(e, &h);
   md_loop_end(e, &t);
-  for (int64_t i = 0; i < rows * blocks; i++) md_store(e, dt, sums, at[i], md_get(e, acc[i]), NULL);
+  for (int64_t i = 0; i < rows * blocks; i++)
+    md_store(e, c->wide, sums, at[i], md_get(e, acc[i]), NULL);
 }
 
-// All input channels and taps against `blocks` output blocks.
+// All input channels and taps against `blocks` output blocks of the group.
 static void block_group(const Wgrad *g, int blocks, md_ir ob, md_ir sums) {
   const md_conv *c = &g->x;
   const md_dense *d = &g->xd;
   md_emit *e = &g->k->e;
   md_loop ib = md_loop_begin(e, md_i64(e, 0), g->blocks, 1, "i_block");
-  md_loop tap[3];
-  md_ir at[3], index = md_i64(e, 0);
+  md_loop strip[3], tap[3];
+  md_ir from[3], at[3], index = md_i64(e, 0);
+  int64_t extent[3] = {d->tile[0], d->tile[1], g->ywidth};
+  for (int i = 0; i < 3; i++) {
+    strip[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, extent[i]), g->strip[i], "strip");
+    from[i] = strip[i].i;
+  }
   for (int i = 0; i < 3; i++) {
     tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->kernel[i]), 1, "tap");
     at[i] = md_iaddc(e, md_imulc(e, tap[i].i, d->tap[i].doff), d->tap[i].off0 - d->lo[i]);
     index = md_iadd(e, md_imulc(e, index, c->kernel[i]), tap[i].i);
   }
   for (int64_t row = 0; row < g->inner; row += ROWS)
-    register_tile(g, row, MD_MIN(ROWS, g->inner - row), blocks, ob, ib.i, index, at, sums);
+    register_tile(g, from, row, MD_MIN(ROWS, g->inner - row), blocks, ob, ib.i, index, at, sums);
   for (int i = 2; i >= 0; i--) md_loop_end(e, &tap[i]);
+  for (int i = 2; i >= 0; i--) md_loop_end(e, &strip[i]);
   md_loop_end(e, &ib);
 }
 
 static void clear(const Wgrad *g, md_ir sums) {
   md_emit *e = &g->k->e;
   md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->partial), g->x.lanes, "clear");
-  md_store(e, scratch_dtype(&g->x), sums, i.i, md_const(e, g->x.type, g->x.lanes, 0), NULL);
+  md_store(e, g->x.wide, sums, i.i, md_const(e, g->x.type, g->x.lanes, 0), NULL);
   md_loop_end(e, &i);
 }
 
-// One item a split: its tiles, one after another.
-static void emit_splits(Wgrad *g) {
+// An item: the tiles of its split, one after another, for its group of output blocks.
+static void emit_items(Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->x;
+  int64_t cell = c->lanes * md_dtype_size(c->cell);
   int64_t xbytes =
-      md_round_up(md_window_elements(&g->xd) * g->xd.chunk * c->lanes * element_bytes(c), 64);
+      md_round_up(g->xd.window[0] * g->xd.window[1] * g->xwidth * g->xd.chunk * cell, 64);
   int64_t ybytes =
-      md_round_up(md_window_elements(&g->yd) * c->dst_blocks * c->lanes * element_bytes(c), 64);
-  md_phase_begin(k, "wgrad", g->splits, xbytes + ybytes);
+      md_round_up(g->yd.window[0] * g->yd.window[1] * g->ywidth * g->group_blocks * cell, 64);
+  int64_t row_bytes = 0;
+  if (c->pair == 2)
+    row_bytes =
+        MD_MAX(md_pairs_row_bytes(c, &g->xd, &g->xp), md_pairs_row_bytes(c, &g->yd, &g->yp));
+  md_phase_begin(k, "wgrad", g->splits * g->groups, xbytes + ybytes + row_bytes);
   g->xw = k->scratch;
   g->yw = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes));
-  md_ir sums =
-      md_at(e, scratch_dtype(c), md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
+  g->xp.row = g->yp.row = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes + ybytes));
+  const md_pairs *xp = c->pair == 2 ? &g->xp : NULL, *yp = c->pair == 2 ? &g->yp : NULL;
+  md_ir sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
   clear(g, sums);
   int64_t per_sample = md_dense_tiles(&g->xd), all = per_sample * c->n;
-  md_ir first = md_imulc(e, k->item, g->tiles_each);
+  md_ir group = md_imulc(e, md_imodc(e, k->item, g->groups), g->group_blocks);
+  md_ir first = md_imulc(e, md_idivc(e, k->item, g->groups), g->tiles_each);
   md_ir last = md_imin(e, md_iaddc(e, first, g->tiles_each), md_i64(e, all));
   md_loop tile = md_loop_begin(e, first, last, 1, "tile");
   int64_t count[4] = {c->n};
@@ -134,8 +153,8 @@ static void emit_splits(Wgrad *g) {
   md_ir index[4];
   md_split_index(e, tile.i, 4, count, index);
   for (int i = 0; i < 3; i++) g->m0[i] = md_imulc(e, index[1 + i], g->xd.tile[i]);
-  md_pack_window(c, &g->yd, g->dy, c->dst_c, md_i64(e, 0), md_i64(e, c->dst_blocks), index[0],
-                 g->m0, g->yd.tile, g->yw);
+  md_pack_window(c, &g->yd, g->dy, c->dst_c, group, md_i64(e, g->group_blocks), index[0], g->m0,
+                 g->yd.tile, g->yw, yp);
   int64_t step = g->xd.chunk;
   md_loop chunk = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), step, "chunk");
   g->first = chunk.i;
@@ -143,14 +162,14 @@ static void emit_splits(Wgrad *g) {
   if (c->src_blocks % step)
     g->blocks = md_imin(e, md_isub(e, md_i64(e, c->src_blocks), chunk.i), g->blocks);
   md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, index[0], g->m0, g->xd.tile,
-                 g->xw);
-  int64_t pairs = c->dst_blocks / 2;
+                 g->xw, xp);
+  int64_t pairs = g->group_blocks / 2;
   if (pairs) {
     md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, pairs), 1, "o_pair");
     block_group(g, 2, md_imulc(e, o.i, 2), sums);
     md_loop_end(e, &o);
   }
-  if (c->dst_blocks % 2) block_group(g, 1, md_i64(e, c->dst_blocks - 1), sums);
+  if (g->group_blocks % 2) block_group(g, 1, md_i64(e, g->group_blocks - 1), sums);
   md_loop_end(e, &chunk);
   md_loop_end(e, &tile);
   md_phase_end(k);
@@ -167,10 +186,13 @@ static void emit_merge(const Wgrad *g) {
   md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_c), 1, "i");
   md_ir ib = md_idivc(e, i.i, c->lanes), row = md_imodc(e, i.i, c->lanes);
   md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
-  md_ir off = md_iadd(e, partial_offset(g, ob, ib, tap.i, 0), md_imulc(e, row, c->lanes));
+  md_ir in_group = md_imodc(e, ob, g->group_blocks), group = md_idivc(e, ob, g->group_blocks);
+  md_ir off = md_iadd(e, partial_offset(g, in_group, ib, tap.i, 0), md_imulc(e, row, c->lanes));
+  off = md_iadd(e, off, md_imulc(e, group, g->partial));
   md_ir sum = NULL;
   for (int64_t s = 0; s < g->splits; s++) {
-    md_ir x = md_load(e, scratch_dtype(c), from, md_iaddc(e, off, s * g->partial), c->lanes, NULL);
+    int64_t part = s * g->groups * g->partial;
+    md_ir x = md_load(e, c->wide, from, md_iaddc(e, off, part), c->lanes, NULL);
     sum = sum ? md_fadd(e, sum, x) : x;
   }
   md_ir at[5] = {md_imulc(e, ob, c->lanes), i.i, md_idivc(e, tap.i, c->kernel[1] * c->kernel[2]),
@@ -194,11 +216,51 @@ static void shrink_row(md_dense *d, int64_t rows) {
   }
 }
 
+// Several taps along a row ask for pairs that begin at any pixel, a single one for every other.
+static void pair_pixels(Wgrad *g) {
+  const md_dense *d = &g->xd;
+  const md_taps *taps = &d->tap[2];
+  int64_t stride = d->in_step[2];
+  g->xwidth = d->window[2];
+  g->ywidth = d->tile[2];
+  g->xstep = stride;
+  if (g->x.pair == 1) return;
+  g->ywidth = md_ceil_div(d->tile[2], 2);
+  g->yp = (md_pairs){.step = 2, .apart = 1, .num = g->ywidth};
+  g->xp = (md_pairs){.step = taps->num > 1 ? 1 : 2 * stride, .apart = stride};
+  g->xstep = 2 * stride / g->xp.step;
+  g->xwidth = g->xp.num = (g->ywidth - 1) * g->xstep + (taps->num - 1) * taps->doff + 1;
+}
+
+// Into items that do not depend on the number of threads.
+static void cut_work(Wgrad *g) {
+  const md_conv *c = &g->x;
+  int64_t block = c->src_blocks * taps_of(c) * g->inner * c->lanes;
+  int64_t tiles = md_dense_tiles(&g->xd) * c->n;
+  bool large = c->dst_blocks * block * md_dtype_size(c->wide) > SMALL_DW;
+  g->groups = large && c->dst_blocks % (2 * ITEMS) == 0 ? ITEMS : 1;
+  g->group_blocks = c->dst_blocks / g->groups;
+  g->partial = g->group_blocks * block;
+  g->tiles_each = md_ceil_div(tiles, MD_MIN(ITEMS / g->groups, tiles));
+  g->splits = md_ceil_div(tiles, g->tiles_each);
+}
+
+// Whole rows where they are short, and several of them.
+static void choose_strip(Wgrad *g) {
+  int64_t extent[3] = {g->xd.tile[0], g->xd.tile[1], g->ywidth}, cells = 1;
+  for (int i = 2; i >= 0; i--) {
+    g->strip[i] = MD_MAX(MD_MIN(extent[i], STRIP_CELLS / cells), 1);
+    while (extent[i] % g->strip[i]) g->strip[i]--;
+    cells *= g->strip[i];
+  }
+}
+
 void md_emit_conv_wgrad(md_kernel *k) {
   const md_node *node = k->r->anchor;
   // Seen as the forward convolution x -> dy: its windows of x, its pixels of dy.
   Wgrad g = {.k = k, .dy = node->in[0], .x = md_conv_of(k, node->in[1], node->out, node->in[0])};
   md_conv *c = &g.x;
+  c->bytes = md_dtype_size(c->cell);
   md_dense problem[MD_MAX_DENSE];
   md_conv_problems(c, problem);
   g.xd = problem[0];
@@ -217,14 +279,11 @@ void md_emit_conv_wgrad(md_kernel *k) {
     g.yd.lo[i] = 0;
     g.yd.window[i] = g.yd.tile[i];
   }
+  pair_pixels(&g);
   g.inner = MD_MIN(c->src_c, c->lanes);
-  g.partial = c->dst_blocks * c->src_blocks * taps_of(c) * g.inner * c->lanes;
-  int64_t tiles = md_dense_tiles(&g.xd) * c->n, bytes = g.partial * element_bytes(c);
-  int64_t most = MD_MAX(2, (int64_t)MAX_PARTIAL_MB * 1024 * 1024 / bytes);
-  g.splits = MD_MIN(MD_MIN(MAX_SPLITS, most), tiles);
-  g.tiles_each = md_ceil_div(tiles, g.splits);
-  g.splits = md_ceil_div(tiles, g.tiles_each);
-  g.place = md_workspace_reserve(k, g.splits * bytes);
-  emit_splits(&g);
+  cut_work(&g);
+  choose_strip(&g);
+  g.place = md_workspace_reserve(k, g.splits * g.groups * g.partial * md_dtype_size(c->wide));
+  emit_items(&g);
   emit_merge(&g);
 }

@@ -10,7 +10,13 @@
 
 // --- target.c: facts of CPU targets --------------------------------------------------------------
 
-typedef enum md_cpu_level { MD_CPU_GENERIC, MD_CPU_SSE42, MD_CPU_AVX2, MD_CPU_AVX512 } md_cpu_level;
+typedef enum md_cpu_level {
+  MD_CPU_GENERIC,
+  MD_CPU_SSE42,
+  MD_CPU_AVX2,
+  MD_CPU_AVX512,
+  MD_CPU_AVX512_BF16
+} md_cpu_level;
 typedef struct md_cpu {
   md_cpu_level level;
   const char *name;      // "avx2": what --cpu= takes
@@ -19,6 +25,7 @@ typedef struct md_cpu {
   int lanes;             // f32 elements of a vector register = channel block
   int registers;         // vector registers
   bool fma;
+  bool bf16_dot;  // adds products of pairs of bf16 to f32 in one instruction
   int64_t l2_bytes;
 } md_cpu;
 // `cap`: "native" or NULL for what this machine has, else the name of a row. NULL: reported (E0420

@@ -250,6 +250,27 @@ md_ir md_round_bf16(md_emit *e, md_ir v) {
   md_ir up = LLVMBuildAdd(e->b, LLVMBuildAdd(e->b, bits, int_like(bits, 0x7fff), ""), odd, "");
   md_ir nan = LLVMBuildFCmp(e->b, LLVMRealUNO, v, v, "");
   md_ir quiet = LLVMBuildOr(e->b, bits, int_like(bits, 0x400000), "");
-  md_ir cut = LLVMBuildAnd(e->b, md_select(e, nan, quiet, up), int_like(bits, -0x10000), "");
+  md_ir cut = LLVMBuildLShr(e->b, md_select(e, nan, quiet, up), int_like(bits, 16), "");
+  // Through 16 bits, so that a store finds them.
+  cut = LLVMBuildTrunc(e->b, cut, md_lanes_type(e->i16, lanes), "");
+  cut = LLVMBuildShl(e->b, LLVMBuildZExt(e->b, cut, ints, ""), int_like(bits, 16), "");
   return LLVMBuildBitCast(e->b, cut, floats, "bf16");
+}
+
+md_ir md_bf16_dot(md_emit *e, md_ir acc, md_ir a, md_ir b) {
+  MD_ASSERT(e->cpu->bf16_dot && md_lanes_of(acc) == 16, "%d lanes", md_lanes_of(acc));
+  LLVMTypeRef pairs = LLVMVectorType(LLVMBFloatTypeInContext(e->ctx), 32);
+  const char *name = "llvm.x86.avx512bf16.dpbf16ps.512";
+  unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
+  md_ir arg[] = {acc, LLVMBuildBitCast(e->b, a, pairs, ""), LLVMBuildBitCast(e->b, b, pairs, "")};
+  return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, arg, 3, "");
+}
+
+md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high) {
+  LLVMTypeRef ints = md_lanes_type(e->i32, md_lanes_of(low));
+  low = LLVMBuildBitCast(e->b, low, ints, "");
+  low = LLVMBuildLShr(e->b, low, int_like(low, 16), "");
+  high = LLVMBuildBitCast(e->b, high, ints, "");
+  return LLVMBuildOr(e->b, low, high, "pair");
 }

@@ -24,7 +24,20 @@ static md_ir widen(md_emit *e, md_dtype d, md_ir v) {
   return v;
 }
 
+// The bf16 that v was widened from, or NULL.
+static md_ir was_bf16(const md_emit *e, md_ir v) {
+  md_ir shifted = LLVMIsABitCastInst(v) ? LLVMGetOperand(v, 0) : NULL;
+  if (!shifted || !LLVMIsAInstruction(shifted) || LLVMGetInstructionOpcode(shifted) != LLVMShl)
+    return NULL;
+  md_ir wide = LLVMGetOperand(shifted, 0);
+  if (!LLVMIsAZExtInst(wide) || LLVMGetOperand(shifted, 1) != md_const_like(e, wide, 16))
+    return NULL;
+  md_ir bits = LLVMGetOperand(wide, 0);
+  return md_scalar_type(bits) == e->i16 ? bits : NULL;
+}
+
 static md_ir narrow(md_emit *e, md_dtype d, md_ir v) {
+  if (d == MD_BF16 && was_bf16(e, v)) return was_bf16(e, v);
   v = md_convert(e, v, md_compute_type(e, d));
   int lanes = md_lanes_of(v);
   if (d == MD_BF16) {

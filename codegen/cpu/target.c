@@ -9,15 +9,16 @@
 
 // clang-format off
 static const md_cpu cpus[] = {
-  {MD_CPU_GENERIC, "generic", "x86-64",    "",                4,  16, false, 256 << 10},
-  {MD_CPU_SSE42,   "sse4.2",  "x86-64-v2", "",                4,  16, false, 256 << 10},
-  {MD_CPU_AVX2,    "avx2",    "x86-64-v3", "",                8,  16, true,  512 << 10},
-  {MD_CPU_AVX512,  "avx512",  "x86-64-v4", "-prefer-256-bit", 16, 32, true,  1 << 20},
+  {MD_CPU_GENERIC,     "generic",     "x86-64",    "",                            4,  16, false, false, 256 << 10},
+  {MD_CPU_SSE42,       "sse4.2",      "x86-64-v2", "",                            4,  16, false, false, 256 << 10},
+  {MD_CPU_AVX2,        "avx2",        "x86-64-v3", "",                            8,  16, true,  false, 512 << 10},
+  {MD_CPU_AVX512,      "avx512",      "x86-64-v4", "-prefer-256-bit",             16, 32, true,  false, 1 << 20},
+  {MD_CPU_AVX512_BF16, "avx512-bf16", "x86-64-v4", "-prefer-256-bit,+avx512bf16", 16, 32, true,  true,  1 << 20},
 };
 // Features that a machine must have for the row.
 static const char *const needs[] = {
   "", "+sse4.2,+popcnt", "+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt,+movbe",
-  "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl",
+  "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl", "+avx512bf16",
 };
 // clang-format on
 
@@ -69,7 +70,7 @@ const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
   md_error(d, E0420, MD_NOWHERE, "unknown cpu '%s'", md_clean(cap, clean, sizeof clean));
   const char *near = md_nearest(cap, names, MD_COUNT(names));
   if (near) md_hint(d, "did you mean --cpu=%s?", near);
-  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512");
+  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512, avx512-bf16");
   return NULL;
 }
 

@@ -110,7 +110,10 @@ static bool check_value(const Key *k, const char *text, md_place at, md_diags *d
   char clean[120];
   md_clean(text, clean, sizeof clean);
   switch (k->type) {
-  case TEXT: return true;
+  case TEXT:
+    // Printed settings read back the same: a text stands on one line.
+    for (const char *s = text; *s; s++) ok = ok && (unsigned char)*s >= ' ' && *s != 0x7f;
+    return ok || md_error(d, E0204, at, "%s is '%s', with a control character", k->name, clean);
   case INT:
     ok = md_parse_int(text, &i);
     x = (double)i;

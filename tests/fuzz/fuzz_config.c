@@ -8,6 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+// libfyaml 0.7.12 loses 512 bytes at a quoted text with many doubled quotes: 'a''b'. Unit tests of
+// settings still see what we do not give back.
+const char *__lsan_default_suppressions(void);
+const char *__lsan_default_suppressions(void) { return "leak:libfyaml.so"; }
+
 static md_config *parse(const char *text, size_t len, md_diags *d) {
   md_config *c = md_config_parse("fuzz.yaml", text, len, d);
   MD_ASSERT(!c == (md_diags_errors(d) > 0), "%d errors", md_diags_errors(d));

@@ -173,6 +173,7 @@ START_TEST(values_have_a_type_and_bounds) {
   refuse("opt: {lr: -0.1}\n", E0204, 1, "between 0 and 1000");
   refuse("opt: {nesterov: yes}\n", E0204, 1, "true or false");
   refuse("opt: {name: lion}\n", E0204, 1, "sgd,adamw");
+  refuse("data: {train: \"a\\nb\"}\n", E0204, 1, "control character");
   refuse("opt: {lr: [1]}\n", E0204, 1, "single value");
   refuse("opt:\n  lr:\n    x: 1\n", E0204, 2, "single value");
   refuse("batch:\n", E0204, 1, "whole number");

@@ -180,6 +180,8 @@ START_TEST(every_op_agrees_with_the_interpreter_avx2) { check_ops(MD_CPU_AVX2); 
 END_TEST
 START_TEST(every_op_agrees_with_the_interpreter_avx512) { check_ops(MD_CPU_AVX512); }
 END_TEST
+START_TEST(every_op_agrees_with_the_interpreter_avx512_bf16) { check_ops(MD_CPU_AVX512_BF16); }
+END_TEST
 
 // ld.lld refuses undefined symbols: code for any target stands alone.
 static void link_ops(const char *cpu) {
@@ -764,7 +766,8 @@ END_TEST
 
 SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            every_op_agrees_with_the_interpreter_sse42, every_op_agrees_with_the_interpreter_avx2,
-           every_op_agrees_with_the_interpreter_avx512, host_code_stands_alone_generic,
+           every_op_agrees_with_the_interpreter_avx512,
+           every_op_agrees_with_the_interpreter_avx512_bf16, host_code_stands_alone_generic,
            host_code_stands_alone_avx512, the_gradient_of_a_maximum_goes_to_its_place,
            channel_blocks_with_a_rest_are_right, views_inside_a_region_are_index_maps,
            reductions_over_any_axes_are_right, results_do_not_depend_on_the_number_of_threads,

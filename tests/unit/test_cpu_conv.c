@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions and both of their gradients in any shape, of all element types.
+#include "tests/unit/against_interpreter.h"
+
+typedef struct Sweep {
+  int n, in, out, size[3], kernel[3], stride[3], pad[3], dilation[3];
+} Sweep;
+
+static int drawn(uint64_t *key, const int *from, int num) {
+  *key = md_hash_key("draw", *key);
+  return from[*key % (uint64_t)num];
+}
+
+// Channels on both sides of a vector and of a tile, extents of 1 to 5, now and then a long row.
+static Sweep draw_convolution(uint64_t key) {
+  const int channels[] = {1, 3, 7, 16, 17, 33, 65}, rows[] = {1, 2, 3, 4, 5}, one_two[] = {1, 2};
+  Sweep s = {.n = drawn(&key, one_two, 2),
+             .in = drawn(&key, channels, MD_COUNT(channels)),
+             .out = drawn(&key, channels, MD_COUNT(channels))};
+  for (int i = 0; i < 3; i++) {
+    s.kernel[i] = drawn(&key, (const int[]){1, 1, 2, 3}, 4);
+    s.stride[i] = drawn(&key, (const int[]){1, 1, 2}, 3);
+    s.dilation[i] = drawn(&key, (const int[]){1, 1, 2}, 3);
+    int reach = (s.kernel[i] - 1) * s.dilation[i];
+    s.pad[i] = drawn(&key, (const int[]){0, reach / 2, reach}, 3);
+    s.size[i] = drawn(&key, rows, 5) + MD_MAX(reach - 2 * s.pad[i], 0);
+  }
+  if (key % 3 == 0) s.size[2] += drawn(&key, (const int[]){9, 24, 31}, 3);
+  return s;
+}
+
+static void put_axes(md_text *t, const int *x) { md_put(t, "[%d,%d,%d]", x[0], x[1], x[2]); }
+
+static void put_convolution(md_text *t, const Sweep *s) {
+  md_put(t, "stride=");
+  put_axes(t, s->stride);
+  md_put(t, ", pad=");
+  put_axes(t, s->pad);
+  md_put(t, ", dilation=");
+  put_axes(t, s->dilation);
+}
+
+// Operands are multiples of 1/64 that bf16 holds, and the sums are short: all three are exact.
+static void check_shapes(const char *of, int first) {
+  for (int i = first; i < first + 12; i++) {
+    Sweep s = draw_convolution((uint64_t)i);
+    int out[3];
+    for (int k = 0; k < 3; k++) {
+      int reach = (s.kernel[k] - 1) * s.dilation[k];
+      out[k] = (s.size[k] + 2 * s.pad[k] - reach - 1) / s.stride[k] + 1;
+    }
+    md_text t = {0};
+    md_put(&t, "graph @g(%%x: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d], ", of, s.n, s.in,
+           s.size[0], s.size[1], s.size[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
+    md_put(&t, "%%dy: %s[%d,%d,%d,%d,%d]) {\n  %%y = conv3d %%x, %%w {", of, s.n, s.out, out[0],
+           out[1], out[2]);
+    put_convolution(&t, &s);
+    md_put(&t, "}\n  %%dx = conv3d_dgrad %%dy, %%w {");
+    put_convolution(&t, &s);
+    md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  %%dw = conv3d_wgrad %%dy, %%x {", s.n, s.in, s.size[0],
+           s.size[1], s.size[2]);
+    put_convolution(&t, &s);
+    md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  return %%y, %%dx, %%dw\n}\n", s.out, s.in, s.kernel[0],
+           s.kernel[1], s.kernel[2]);
+    check_everywhere(t.s, 0, 1);
+    md_text_free(&t);
+  }
+}
+
+START_TEST(convolutions_of_f32_are_exact) { check_shapes("f32", 0); }
+END_TEST
+START_TEST(more_convolutions_of_f32_are_exact) { check_shapes("f32", 12); }
+END_TEST
+START_TEST(convolutions_of_bf16_are_exact) { check_shapes("bf16", 0); }
+END_TEST
+START_TEST(more_convolutions_of_bf16_are_exact) { check_shapes("bf16", 12); }
+END_TEST
+START_TEST(convolutions_of_f64_are_exact) { check_shapes("f64", 24); }
+END_TEST
+
+SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_are_exact,
+           convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
+           convolutions_of_f64_are_exact)
