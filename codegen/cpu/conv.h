@@ -16,16 +16,16 @@ typedef struct md_taps {
   int64_t num, k0, dk, off0, doff;
 } md_taps;
 
-// One dense problem. Axes are t, h, w; a merged problem (one tap, nothing strided or padded) has all
-// pixels on the last axis.
+// One dense problem. Axes are t, h, w. Where h and w have one tap and nothing strided or padded, a plane
+// is a list of pixels on the last axis; where t is the same, all pixels are.
 typedef struct md_dense {
   int64_t grid[3];            // extent of m
   int64_t first[3], step[3];  // of the output
   int64_t in_step[3];
   int64_t in_size[3];
   md_taps tap[3];
-  bool merged;
-  int64_t tile[3];           // of m, divides grid (but for the last tile of a merged problem)
+  int tail;                  // of the tensors: axes from here on are one list, 2 or 3; 5: none are
+  int64_t tile[3];           // of m, divides grid (but for the last tile of a list)
   int64_t chunk;             // source blocks packed at a time; all of them where they fit
   int64_t lo[3], window[3];  // packed window of a tile: first input offset, extent
 } md_dense;
@@ -45,7 +45,9 @@ typedef struct md_conv {
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];
-  bool flipped;  // data gradient: w[src, dst, k] instead of w[dst, src, k]
+  bool flipped;       // data gradient: w[src, dst, k] instead of w[dst, src, k]
+  bool whole_tiles;   // lists too are cut into tiles of one size
+  int64_t min_tiles;  // of all samples together, if it can be
 } md_conv;
 
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc);  // acc + x y

@@ -90,6 +90,17 @@ static void store_prologue(const md_conv *c, md_body *body, const md_point *p) {
   }
 }
 
+// at: n, c, t, h, w as the problem sees them.
+static md_point pixel_point(const md_conv *c, const md_dense *d, const md_ir at[5], md_ir mask) {
+  md_ir place[5];
+  for (int i = 0; i < 5; i++) place[i] = at[i];
+  md_point p = md_point_of(5, place, 1, c->lanes, mask);
+  for (int i = d->tail + 1; i < 5; i++) p.at[i] = NULL;
+  if (d->tail < 5) p.at[d->tail] = at[4];
+  p.tail = d->tail;
+  return p;
+}
+
 // Pixels j0 .. j1-1 of a packed row, from the source or zeros.
 static void pack_run(const md_conv *c, const md_dense *d, md_val src, md_ir mask, md_ir at[5],
                      md_ir to, md_ir row, int64_t j0, int64_t j1, md_ir w0, bool inside) {
@@ -100,23 +111,11 @@ static void pack_run(const md_conv *c, const md_dense *d, md_val src, md_ir mask
   if (inside) {
     md_body body;
     md_body_init(&body, c->k);
-    md_ir w = md_iadd(e, w0, x.i);
-    md_point p;
-    if (d->merged) {
-      md_ir flat[3] = {at[0], at[1], w};
-      p = (md_point){.rank = 5,
-                     .at = {flat[0], flat[1], flat[2]},
-                     .tail = 2,
-                     .lane_axis = 1,
-                     .lanes = c->lanes,
-                     .mask = mask};
-    } else {
-      at[4] = w;
-      p = md_point_of(5, at, 1, c->lanes, mask);
-    }
+    at[4] = md_iadd(e, w0, x.i);
+    md_point p = pixel_point(c, d, at, mask);
     v = md_body_value(&body, src, &p);
     if (mask) v = md_select(e, mask, v, md_const(e, c->type, c->lanes, 0));
-    if (d->merged) store_prologue(c, &body, &p);
+    if (d->tail == 2) store_prologue(c, &body, &p);
   }
   md_store(e, c->packed, to, md_imulc(e, md_iadd(e, row, x.i), c->lanes), v, NULL);
   md_loop_end(e, &x);
@@ -167,9 +166,10 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
                             md_ilt(e, at[2 + i], md_i64(e, d->in_size[i])), "");
     inside = inside ? LLVMBuildAnd(e->b, inside, in, "") : in;
   }
-  // The last axis is packed whole (m0 = 0) unless it is merged, where nothing is outside.
-  int64_t j0 = d->merged ? 0 : MD_MAX(0, -d->lo[2]);
-  int64_t j1 = d->merged ? window[2] : MD_MIN(window[2], d->in_size[2] - d->lo[2]);
+  // The last axis is packed whole (m0 = 0) unless it is a list, where nothing is outside.
+  bool is_list = d->tail < 5;
+  int64_t j0 = is_list ? 0 : MD_MAX(0, -d->lo[2]);
+  int64_t j1 = is_list ? window[2] : MD_MIN(window[2], d->in_size[2] - d->lo[2]);
   j0 = MD_MIN(j0, window[2]);
   j1 = MD_MAX(j1, j0);
   md_ir w0 = md_iaddc(e, md_imulc(e, m0[2], d->in_step[2]), d->lo[2]);
@@ -247,13 +247,7 @@ static md_point out_point(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w
   md_ir mask = md_channel_mask(e, c->dst_c, block, c->lanes);
   md_ir at[5] = {s->n, md_imulc(e, block, c->lanes), out_index(s, 0, t), out_index(s, 1, h),
                  out_index(s, 2, w)};
-  if (!s->d->merged) return md_point_of(5, at, 1, c->lanes, mask);
-  return (md_point){.rank = 5,
-                    .at = {at[0], at[1], at[4]},
-                    .tail = 2,
-                    .lane_axis = 1,
-                    .lanes = c->lanes,
-                    .mask = mask};
+  return pixel_point(c, s->d, at, mask);
 }
 
 // Element offset of a result of block `block`+b in scratch, which holds all blocks or just the group's.
@@ -271,13 +265,10 @@ static md_ir dst_offset(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w) 
   md_emit *e = &c->k->e;
   const int64_t *size = c->dst_size;
   md_ir at = md_iadd(e, md_imulc(e, s->n, c->dst_blocks), block);
-  md_ir pixel = out_index(s, 2, w);
-  if (!s->d->merged)
-    pixel = md_iadd(
-        e,
-        md_imulc(e, md_iadd(e, md_imulc(e, out_index(s, 0, t), size[1]), out_index(s, 1, h)),
-                 size[2]),
-        pixel);
+  md_ir line =
+      md_iadd(e, md_imulc(e, out_index(s, 0, t), s->d->tail < 5 ? 1 : size[1]), out_index(s, 1, h));
+  int64_t width = s->d->tail < 5 ? size[1] * size[2] : size[2];
+  md_ir pixel = md_iadd(e, md_imulc(e, line, width), out_index(s, 2, w));
   return md_imulc(e, md_iadd(e, md_imulc(e, at, size[0] * size[1] * size[2]), pixel), c->lanes);
 }
 
@@ -331,13 +322,12 @@ static void finish(const Dense *s, int blocks, md_ir block) {
   const md_conv *c = s->c;
   md_kernel *k = c->k;
   md_emit *e = &k->e;
+  md_sums_clear(s->sums, blocks);
+  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[0]), 1, "t");
+  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[1]), 1, "h");
+  md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[2]), 1, "w");
   for (int b = 0; b < blocks; b++) {
-    md_ir ob = md_iaddc(e, block, b);
-    md_sums_clear(s->sums, 1);
-    md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[0]), 1, "t");
-    md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[1]), 1, "h");
-    md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[2]), 1, "w");
-    md_point p = out_point(s, ob, t.i, h.i, w.i);
+    md_point p = out_point(s, md_iaddc(e, block, b), t.i, h.i, w.i);
     md_body body;
     md_body_init(&body, k);
     md_ir v = md_load(e, c->wide, s->acc, acc_offset(s, block, b, t.i, h.i, w.i), c->lanes, NULL);
@@ -347,13 +337,13 @@ static void finish(const Dense *s, int blocks, md_ir block) {
     }
     md_finish_set(&body, c->dst, v);
     // A result may lie over a tensor that the others read: all is read before anything is stored.
-    md_sums_add(s->sums, 0, &body, &p);
+    md_sums_add(s->sums, b, &body, &p);
     md_finish_store(&body, &p);
-    md_loop_end(e, &w);
-    md_loop_end(e, &h);
-    md_loop_end(e, &t);
-    md_sums_store(s->sums, 0, s->n, ob, s->part);
   }
+  md_loop_end(e, &w);
+  md_loop_end(e, &h);
+  md_loop_end(e, &t);
+  for (int b = 0; b < blocks; b++) md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
@@ -462,7 +452,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   int64_t tail = d->grid[2] % d->tile[2];
   if (tail == 0) {
     tile_body(&s);
-  } else {  // only merged problems: the last tile of the list is shorter
+  } else {  // the last tile of a list is shorter
     md_if last = md_if_begin(e, md_ieq(e, index[3], md_i64(e, tiles[3] - 1)), "last");
     Dense t = s;
     t.tile[2] = tail;
@@ -483,7 +473,7 @@ void md_emit_conv_dense(md_kernel *k) {
   for (int i = 0; i < num; i++) parts += md_dense_tiles(&problem[i]);
   int64_t bytes = c.dst_blocks * panel_cells(&c) * md_dtype_size(c.cell);
   int64_t weights = md_workspace_reserve(k, bytes);
-  md_sums *sums = md_sums_create(k, parts, 1);
+  md_sums *sums = md_sums_create(k, parts, 2);
   pack_weights(&c, weights);
   int64_t part = 0;
   for (int i = 0; i < num; i++) {

@@ -8,12 +8,18 @@
 static int64_t window_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes * 5 / 8; }
 static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4; }
 static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
-enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8 };
+enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8, MIN_LIST = 14 };
 
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   const md_node *node = k->r->anchor;
   const md_graph *g = k->r->g;
-  md_conv c = {.k = k, .node = node, .src = src, .w = w, .dst = dst, .lanes = k->e.cpu->lanes};
+  md_conv c = {.k = k,
+               .node = node,
+               .src = src,
+               .w = w,
+               .dst = dst,
+               .lanes = k->e.cpu->lanes,
+               .min_tiles = MIN_ITEMS};
   if (node->op == MD_OP_conv3d && node->num_in == 3) c.bias = node->in[2];
   c.flipped = node->op == MD_OP_conv3d_dgrad;
   const md_shape *x = &md_type_in(g, src)->shape, *y = &md_type_in(g, dst)->shape;
@@ -69,7 +75,7 @@ static bool fits(const md_conv *c, md_dense *d) {
   set_window(d);
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
   int64_t block_bytes = md_window_elements(d) * c->lanes * c->bytes;
-  if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < MIN_ITEMS) return false;
+  if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
   if (block_bytes * c->src_blocks <= window_budget(c)) return true;
   return pixels * c->dst_blocks * c->lanes * 4 <= result_budget(c);
 }
@@ -93,43 +99,48 @@ static void grow(const md_conv *c, md_dense *d, int axis) {
   set_window(d);
 }
 
-static void choose_tile(const md_conv *c, md_dense *d) {
-  if (d->merged) {
-    // Any even tile cuts well; a divisor of the pixels spares a second version of the code.
-    int64_t pixels = d->grid[2], best = 0;
-    d->tile[0] = d->tile[1] = 1;
-    for (int64_t x = MD_MIN(pixels, MAX_TILE_PIXELS); x >= 24 && !best; x--) {
-      d->tile[2] = x;
-      if (pixels % x == 0 && x % 2 == 0 && fits(c, d)) best = x;
-    }
-    d->tile[2] = best ? best : MD_MIN(pixels, 48);
-    set_window(d);
-    return;
+// A divisor of the pixels spares a second version of the code. Without one, whole register tiles.
+static void choose_list_tile(const md_conv *c, md_dense *d) {
+  int64_t pixels = d->grid[2];
+  for (int64_t x = MD_MIN(pixels, MAX_TILE_PIXELS); x >= MD_MIN(pixels, MIN_LIST); x--) {
+    d->tile[2] = x;
+    if (pixels % x == 0 && (x % 2 == 0 || x == pixels) && fits(c, d)) return;
   }
+  d->tile[2] = MD_MIN(pixels, 3 * MIN_LIST);
+  while (d->tile[2] > MIN_LIST && !fits(c, d)) d->tile[2] -= MIN_LIST;
+  for (int64_t x = d->tile[2]; c->whole_tiles && pixels % d->tile[2]; x--) d->tile[2] = x;
+  set_window(d);
+}
+
+static void choose_tile(const md_conv *c, md_dense *d) {
   d->tile[0] = d->tile[1] = 1;
   d->tile[2] = d->grid[2];
   // A temporal kernel reads every frame for each output frame: all frames of a tile are packed once.
   if (d->tap[0].num > 1) d->tile[0] = d->grid[0];
+  if (d->tail < 5) {
+    choose_list_tile(c, d);
+    return;
+  }
   grow(c, d, 1);
   if (d->tile[1] == d->grid[1] && d->tap[0].num <= 1) grow(c, d, 0);
   set_window(d);
 }
 
-// One tap at offset 0 and steps of 1: pixels are a list.
-static bool can_merge(const md_conv *c, const md_dense *d) {
-  for (int i = 0; i < 3; i++) {
-    if (d->tap[i].num != 1 || d->tap[i].off0 != 0 || d->in_step[i] != 1 || d->step[i] != 1 ||
-        d->first[i] != 0 || c->src_size[i] != c->dst_size[i] || d->grid[i] != c->dst_size[i])
-      return false;
-  }
-  return true;
+// One tap at offset 0 and steps of 1.
+static bool is_plain_axis(const md_conv *c, const md_dense *d, int i) {
+  return d->tap[i].num == 1 && d->tap[i].off0 == 0 && d->in_step[i] == 1 && d->step[i] == 1 &&
+         d->first[i] == 0 && c->src_size[i] == c->dst_size[i] && d->grid[i] == c->dst_size[i];
 }
 
-static void merge(md_dense *d) {
-  d->merged = true;
-  d->grid[2] *= d->grid[0] * d->grid[1];
-  d->in_size[2] *= d->in_size[0] * d->in_size[1];
-  d->grid[0] = d->grid[1] = d->in_size[0] = d->in_size[1] = 1;
+static void make_list(const md_conv *c, md_dense *d) {
+  d->tail = 5;
+  if (!is_plain_axis(c, d, 1) || !is_plain_axis(c, d, 2)) return;
+  d->tail = is_plain_axis(c, d, 0) ? 2 : 3;
+  for (int i = d->tail - 2; i < 2; i++) {
+    d->grid[2] *= d->grid[i];
+    d->in_size[2] *= d->in_size[i];
+    d->grid[i] = d->in_size[i] = 1;
+  }
 }
 
 // Taps of output index `first + stride*m` in a data gradient: p*stride + k*dilation - pad = q, so
@@ -182,7 +193,7 @@ int md_conv_problems(const md_conv *c, md_dense *problem) {
       empty |= d->grid[i] == 0;
     }
     if (empty) continue;
-    if (can_merge(c, d)) merge(d);
+    make_list(c, d);
     choose_tile(c, d);
     choose_chunk(c, d);
     num++;

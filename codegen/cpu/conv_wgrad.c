@@ -14,7 +14,14 @@
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
 
-enum { ROWS = 8, ITEMS = 4, STRIP_CELLS = 128, SMALL_DW = 1 << 20 };
+enum {
+  SPARE_REGISTERS = 8,
+  MAX_ACC = 24,
+  FEW_CHANNELS = 8,
+  ITEMS = 4,
+  STRIP_CELLS = 128,
+  SMALL_DW = 1 << 20
+};
 
 typedef struct Wgrad {
   md_kernel *k;
@@ -27,6 +34,7 @@ typedef struct Wgrad {
   int64_t splits, tiles_each;
   int64_t strip[3];        // t, h, cells
   int64_t inner;           // input channels of a block that exist at most
+  int64_t joined;          // taps along w whose channels are rows of one register tile
   int64_t partial;         // elements of an item's dw: [o block][i block][tap][inner][lane]
   int64_t place;           // workspace
   md_ir n, m0[3], xw, yw;  // of the tile
@@ -43,19 +51,22 @@ static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64
   return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->x.lanes);
 }
 
-// acc[row][block] over the strip from `from`, for one tap; joins what the item has so far.
+// acc[row][block] over the strip from `from`; joins what the item has so far. A row is an input channel of
+// the tap, or of one of the `joined` taps that begin there.
 static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int64_t rows,
                           int blocks, md_ir ob, md_ir ib, md_ir tap, const md_ir tap_at[3],
                           md_ir sums) {
   const md_conv *c = &g->x;
   const md_dense *xd = &g->xd, *yd = &g->yd;
   md_emit *e = &g->k->e;
-  md_var acc[2 * ROWS];
-  md_ir at[2 * ROWS];
+  md_var acc[MAX_ACC];
+  md_ir at[MAX_ACC];
   for (int64_t r = 0; r < rows; r++) {
+    int64_t of_tap = (row0 + r) / g->inner, channel = (row0 + r) % g->inner;
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
-      at[i] = partial_offset(g, md_iaddc(e, ob, b), md_iadd(e, g->first, ib), tap, row0 + r);
+      at[i] = partial_offset(g, md_iaddc(e, ob, b), md_iadd(e, g->first, ib),
+                             md_iaddc(e, tap, of_tap), channel);
       acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
       md_set(e, acc[i], md_load(e, c->wide, sums, at[i], c->lanes, NULL));
     }
@@ -76,7 +87,8 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
     y[b] = md_load(e, c->cell, g->yw, md_imulc(e, md_iadd(e, plane, yi), c->lanes), c->lanes, NULL);
   }
   for (int64_t r = 0; r < rows; r++) {
-    md_ir x = md_load(e, c->cell, g->xw, md_iaddc(e, xi, row0 + r), 1, NULL);
+    int64_t of_tap = (row0 + r) / g->inner * xd->tap[2].doff, channel = (row0 + r) % g->inner;
+    md_ir x = md_load(e, c->cell, g->xw, md_iaddc(e, xi, of_tap * c->lanes + channel), 1, NULL);
     x = md_splat(e, x, c->lanes);
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
@@ -104,12 +116,16 @@ static void block_group(const Wgrad *g, int blocks, md_ir ob, md_ir sums) {
     from[i] = strip[i].i;
   }
   for (int i = 0; i < 3; i++) {
-    tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->kernel[i]), 1, "tap");
+    int64_t step = i == 2 ? g->joined : 1;
+    tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->kernel[i]), step, "tap");
     at[i] = md_iaddc(e, md_imulc(e, tap[i].i, d->tap[i].doff), d->tap[i].off0 - d->lo[i]);
     index = md_iadd(e, md_imulc(e, index, c->kernel[i]), tap[i].i);
   }
-  for (int64_t row = 0; row < g->inner; row += ROWS)
-    register_tile(g, from, row, MD_MIN(ROWS, g->inner - row), blocks, ob, ib.i, index, at, sums);
+  int64_t rows = g->inner * g->joined;
+  int64_t most = MD_MIN(MAX_ACC, e->cpu->registers - SPARE_REGISTERS) / blocks;
+  int64_t each = md_ceil_div(rows, md_ceil_div(rows, most));
+  for (int64_t row = 0; row < rows; row += each)
+    register_tile(g, from, row, MD_MIN(each, rows - row), blocks, ob, ib.i, index, at, sums);
   for (int i = 2; i >= 0; i--) md_loop_end(e, &tap[i]);
   for (int i = 2; i >= 0; i--) md_loop_end(e, &strip[i]);
   md_loop_end(e, &ib);
@@ -208,14 +224,6 @@ static void emit_merge(const Wgrad *g) {
   md_phase_end(k);
 }
 
-static void shrink_row(md_dense *d, int64_t rows) {
-  for (int64_t x = MD_MIN(rows, d->grid[1]); x >= 1; x--) {
-    if (d->grid[1] % x) continue;
-    d->tile[1] = x;
-    return;
-  }
-}
-
 // Several taps along a row ask for pairs that begin at any pixel, a single one for every other.
 static void pair_pixels(Wgrad *g) {
   const md_dense *d = &g->xd;
@@ -261,16 +269,11 @@ void md_emit_conv_wgrad(md_kernel *k) {
   Wgrad g = {.k = k, .dy = node->in[0], .x = md_conv_of(k, node->in[1], node->out, node->in[0])};
   md_conv *c = &g.x;
   c->bytes = md_dtype_size(c->cell);
+  c->whole_tiles = true;
+  c->min_tiles = 1;
   md_dense problem[MD_MAX_DENSE];
   md_conv_problems(c, problem);
   g.xd = problem[0];
-  // Tiles must be whole here: a merged list whose length has no good divisor goes back to rows.
-  if (g.xd.merged && g.xd.grid[2] % g.xd.tile[2]) g.xd.tile[2] = c->dst_size[2] * c->dst_size[1];
-  if (!g.xd.merged) shrink_row(&g.xd, g.xd.tile[1]);
-  for (int i = 0; i < 3; i++) {
-    const md_taps *t = &g.xd.tap[i];
-    g.xd.window[i] = (g.xd.tile[i] - 1) * g.xd.in_step[i] + (t->num - 1) * t->doff + 1;
-  }
   g.yd = g.xd;
   for (int i = 0; i < 3; i++) {
     g.yd.in_step[i] = 1;
@@ -281,6 +284,7 @@ void md_emit_conv_wgrad(md_kernel *k) {
   }
   pair_pixels(&g);
   g.inner = MD_MIN(c->src_c, c->lanes);
+  g.joined = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
   cut_work(&g);
   choose_strip(&g);
   g.place = md_workspace_reserve(k, g.splits * g.groups * g.partial * md_dtype_size(c->wide));
