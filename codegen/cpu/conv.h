@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Direct convolution on packed tiles: what conv_plan.c, conv_dense.c and conv_wgrad.c share.
+// Direct convolution on packed tiles: what conv_plan.c, conv_window.c, conv_dense.c and conv_wgrad.c share.
 //
 // Forward and data gradient are the same dense problem
 //     dst[n, o, first + step*m] = sum over i, taps k of src[n, i, in_step*m + off(k)] * w(o, i, k)
@@ -28,6 +28,7 @@ typedef struct md_dense {
   int64_t tile[3];           // of m, divides grid (but for the last tile of a list)
   int64_t chunk;             // source blocks packed at a time; all of them where they fit
   int64_t lo[3], window[3];  // packed window of a tile: first input offset, extent
+  bool planar;               // in the window each row of a channel stands alone
 } md_dense;
 
 // Where a convolution node's parts are.
@@ -45,6 +46,7 @@ typedef struct md_conv {
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];
+  bool planar;        // src is row-major and of few channels
   bool flipped;       // data gradient: w[src, dst, k] instead of w[dst, src, k]
   bool whole_tiles;   // lists too are cut into tiles of one size
   int64_t min_tiles;  // of all samples together, if it can be
@@ -58,8 +60,7 @@ enum { MD_MAX_DENSE = 64 };
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
 // Splits the node into dense problems with tiles; returns how many.
 int md_conv_problems(const md_conv *c, md_dense *problem);
-int64_t md_dense_tiles(const md_dense *d);      // of one sample
-int64_t md_window_elements(const md_dense *d);  // of one channel
+int64_t md_dense_tiles(const md_dense *d);  // of one sample
 bool md_is_chunked(const md_conv *c, const md_dense *d);
 // Cuts a row of `width` pixels into runs of tiles of at most `most` and, where possible, at least 4.
 typedef struct md_run {
@@ -67,8 +68,20 @@ typedef struct md_run {
 } md_run;
 int md_cut_row(int64_t width, int64_t most, md_run run[4]);
 
+int64_t md_window_bytes(const md_conv *c, const md_dense *d);  // of a block of channels
+
 // conv_dense.c
 void md_emit_conv_dense(md_kernel *k);
+
+// conv_window.c
+md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
+// Place of a pixel; at: n, c, t, h, w as the problem sees them, lanes along c.
+md_point md_pixel_point(const md_conv *c, const md_dense *d, const md_ir at[5], md_ir mask);
+// How far apart things lie in a window whose rows are `width` long, in elements (pairs: in cells).
+typedef struct md_steps {
+  int64_t pixel, channel, row, block;
+} md_steps;
+md_steps md_window_steps(const md_conv *c, const md_dense *d, int64_t width);
 // Packs channel blocks first .. first+blocks-1 of src, sample n, for the tile whose first m is m0, to
 // `to` (of c->packed). Prologue values that are outputs of the region are stored. With `pairs`, rows are
 // of cells: cell j of lane l holds the pixels j*step and j*step + apart of channel l.
@@ -80,7 +93,6 @@ int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
                     const md_pairs *pairs);
-md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
 
 // conv_wgrad.c
 void md_emit_conv_wgrad(md_kernel *k);

@@ -4,6 +4,7 @@
 //
 //     acc[pixel][block] += splat(window[pixel + tap][i]) * panel[block][tap][i]
 //
+// In a planar window the taps along w join the channels: i counts both.
 // The epilogue works on the tile's result while it is in cache.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
@@ -22,28 +23,28 @@ typedef struct Dense {
   md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
 } Dense;
 
-// Cells of a block's channels that exist at most.
+// Cells along w of a planar window.
+static int64_t row_cells(const md_conv *c) { return md_ceil_div(c->kernel[2], c->pair); }
+// Cells of a tap: of a block's channels that exist at most.
 static int64_t inner_cells(const md_conv *c) {
+  if (c->planar) return c->src_c * row_cells(c);
   return md_ceil_div(MD_MIN(c->src_c, c->lanes), c->pair);
 }
-static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
+static int64_t taps_along_w(const md_conv *c) { return c->planar ? 1 : c->kernel[2]; }
+static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * taps_along_w(c); }
 static int64_t panel_cells(const md_conv *c) {
   return c->src_blocks * taps_of(c) * inner_cells(c) * c->lanes;
 }
-
-md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes) {
-  if (channels % lanes == 0) return NULL;
-  md_ir left = md_isub(e, md_i64(e, channels), md_imulc(e, block, lanes));
-  return md_first_lanes(e, md_imax(e, left, md_i64(e, 0)), lanes);
+// First tap of cell j along w: the last cell of an odd number begins one earlier.
+static int64_t first_tap(const md_conv *c, int64_t j) {
+  return MD_MIN(j * c->pair, c->kernel[2] - c->pair);
 }
 
-// Weights of source channel `src` at a tap, lanes along the channels of block dst; zero past the ends.
-static md_ir weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, md_ir tap) {
+// Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst; zero past the ends.
+static md_ir weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
-  md_ir at[5] = {NULL, NULL, md_idivc(e, tap, c->kernel[1] * c->kernel[2]),
-                 md_imodc(e, md_idivc(e, tap, c->kernel[2]), c->kernel[1]),
-                 md_imodc(e, tap, c->kernel[2])};
+  md_ir at[5] = {NULL, NULL, tap[0], tap[1], tap[2]};
   int lane_axis = c->flipped ? 1 : 0;
   at[lane_axis] = md_imulc(e, dst, c->lanes);
   // Channels past the end are packed as zeros; any real channel serves as their address.
@@ -57,6 +58,28 @@ static md_ir weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, md_i
   return past_end ? md_select(e, md_ilt(e, src, md_i64(e, c->src_c)), w, zero) : w;
 }
 
+// Cell `in` of a tap: two channels or, in a planar window, two taps along w.
+static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, const md_ir tap[3],
+                         md_ir in) {
+  md_emit *e = &c->k->e;
+  md_ir w[2], j = md_imodc(e, in, row_cells(c)), first = md_imulc(e, j, c->pair);
+  first = md_imin(e, first, md_i64(e, c->kernel[2] - c->pair));
+  for (int i = 0; i < c->pair; i++) {
+    md_ir at[3] = {tap[0], tap[1], tap[2]};
+    md_ir src = md_iadd(e, md_imulc(e, sb, c->lanes), md_iaddc(e, md_imulc(e, in, c->pair), i));
+    if (c->planar) {
+      src = md_idivc(e, in, row_cells(c));
+      at[2] = md_iaddc(e, first, i);
+    }
+    w[i] = weights_at(c, dst, mask, src, at);
+    // A tap that the cell before holds already.
+    if (c->planar && i == 0 && c->kernel[2] % c->pair)
+      w[0] = md_select(e, md_ieq(e, md_imulc(e, j, c->pair), first), w[0],
+                       md_const(e, c->type, c->lanes, 0));
+  }
+  return c->pair == 2 ? md_bf16_pair(e, w[0], w[1]) : w[0];
+}
+
 // Phase 0: one item for each dst block.
 static void pack_weights(const md_conv *c, int64_t place) {
   md_kernel *k = c->k;
@@ -68,9 +91,10 @@ static void pack_weights(const md_conv *c, int64_t place) {
   md_loop sb = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
   md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
   md_loop in = md_loop_begin(e, md_i64(e, 0), md_i64(e, inner_cells(c)), 1, "i");
-  md_ir src = md_iadd(e, md_imulc(e, sb.i, c->lanes), md_imulc(e, in.i, c->pair));
-  md_ir w = weights_at(c, dst, mask, src, tap.i);
-  if (c->pair == 2) w = md_bf16_pair(e, w, weights_at(c, dst, mask, md_iaddc(e, src, 1), tap.i));
+  int64_t along = taps_along_w(c);
+  md_ir at[3] = {md_idivc(e, tap.i, c->kernel[1] * along),
+                 md_imodc(e, md_idivc(e, tap.i, along), c->kernel[1]), md_imodc(e, tap.i, along)};
+  md_ir w = weight_cell(c, dst, mask, sb.i, at, in.i);
   md_ir off = md_iadd(e, md_imulc(e, sb.i, taps_of(c)), tap.i);
   off = md_iadd(e, md_imulc(e, off, inner_cells(c)), in.i);
   md_store(e, c->cell, to, md_iadd(e, base, md_imulc(e, off, c->lanes)), w, NULL);
@@ -80,151 +104,50 @@ static void pack_weights(const md_conv *c, int64_t place) {
   md_phase_end(k);
 }
 
-// Prologue values that the region also keeps are stored where they are made.
-static void store_prologue(const md_conv *c, md_body *body, const md_point *p) {
-  const md_region_view *r = c->k->r;
-  for (int i = 0; i < r->num_outputs; i++) {
-    const md_node *n = md_inner(r, r->output[i]);
-    if (n && n != r->anchor && md_in_prologue(r, n))
-      md_body_store(body, r->output[i], p, md_body_value(body, r->output[i], p));
-  }
-}
-
-// at: n, c, t, h, w as the problem sees them.
-static md_point pixel_point(const md_conv *c, const md_dense *d, const md_ir at[5], md_ir mask) {
-  md_ir place[5];
-  for (int i = 0; i < 5; i++) place[i] = at[i];
-  md_point p = md_point_of(5, place, 1, c->lanes, mask);
-  for (int i = d->tail + 1; i < 5; i++) p.at[i] = NULL;
-  if (d->tail < 5) p.at[d->tail] = at[4];
-  p.tail = d->tail;
-  return p;
-}
-
-// Pixels j0 .. j1-1 of a packed row, from the source or zeros.
-static void pack_run(const md_conv *c, const md_dense *d, md_val src, md_ir mask, md_ir at[5],
-                     md_ir to, md_ir row, int64_t j0, int64_t j1, md_ir w0, bool inside) {
+// The cell at element `off` of the window, in all lanes. Taps along w begin at any element.
+static md_ir window_cell(const Dense *s, md_ir off) {
+  const md_conv *c = s->c;
   md_emit *e = &c->k->e;
-  if (j0 >= j1) return;
-  md_loop x = md_loop_begin(e, md_i64(e, j0), md_i64(e, j1), 1, "x");
-  md_ir v = md_const(e, c->type, c->lanes, 0);
-  if (inside) {
-    md_body body;
-    md_body_init(&body, c->k);
-    at[4] = md_iadd(e, w0, x.i);
-    md_point p = pixel_point(c, d, at, mask);
-    v = md_body_value(&body, src, &p);
-    if (mask) v = md_select(e, mask, v, md_const(e, c->type, c->lanes, 0));
-    if (d->tail == 2) store_prologue(c, &body, &p);
-  }
-  md_store(e, c->packed, to, md_imulc(e, md_iadd(e, row, x.i), c->lanes), v, NULL);
-  md_loop_end(e, &x);
-}
-
-int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *p) {
-  return md_round_up((d->window[2] + p->apart) * c->lanes * md_dtype_size(c->packed), 64);
-}
-
-// A row of pixels in p->row, behind which zeros lie, to cells at `to`.
-static void join_pixels(const md_conv *c, const md_pairs *p, md_ir to, md_ir row) {
-  md_emit *e = &c->k->e;
-  md_loop j = md_loop_begin(e, md_i64(e, 0), md_i64(e, p->num), 1, "pair");
-  md_ir at = md_imulc(e, j.i, p->step), pixel[2];
-  for (int i = 0; i < 2; i++) {
-    md_ir off = md_imulc(e, md_iaddc(e, at, i * p->apart), c->lanes);
-    pixel[i] = md_load(e, c->packed, p->row, off, c->lanes, NULL);
-  }
-  md_store(e, c->cell, to, md_imulc(e, md_iadd(e, row, j.i), c->lanes),
-           md_bf16_pair(e, pixel[0], pixel[1]), NULL);
-  md_loop_end(e, &j);
-}
-
-void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
-                    md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
-                    const md_pairs *pairs) {
-  md_emit *e = &c->k->e;
-  int64_t window[3];
-  for (int i = 0; i < 3; i++) window[i] = d->window[i] - (d->tile[i] - tile[i]) * d->in_step[i];
-  int64_t width = pairs ? pairs->num : d->window[2];
-  md_loop sb = md_loop_begin(e, md_i64(e, 0), blocks, 1, "block");
-  md_ir block = md_iadd(e, first, sb.i);
-  md_ir mask = md_channel_mask(e, channels, block, c->lanes);
-  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, window[0]), 1, "t");
-  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, window[1]), 1, "h");
-  md_ir line = md_iadd(e, md_imulc(e, sb.i, d->window[0]), t.i);
-  md_ir row = md_imulc(e, md_iadd(e, md_imulc(e, line, d->window[1]), h.i), width);
-  md_ir pixels = pairs ? pairs->row : to, pixel = pairs ? md_i64(e, 0) : row;
-  md_ir at[5] = {n, md_imulc(e, block, c->lanes)};
-  md_ir inside = NULL, walk[2] = {t.i, h.i};
-  for (int i = 0; i < 2; i++) {
-    at[2 + i] = md_iadd(e, md_iaddc(e, md_imulc(e, m0[i], d->in_step[i]), d->lo[i]), walk[i]);
-    if (d->lo[i] >= 0 && (d->grid[i] - 1) * d->in_step[i] + d->lo[i] +
-                                 (d->window[i] - (d->tile[i] - 1) * d->in_step[i]) <=
-                             d->in_size[i])
-      continue;  // never outside
-    md_ir in = LLVMBuildAnd(e->b, md_ilt(e, md_i64(e, -1), at[2 + i]),
-                            md_ilt(e, at[2 + i], md_i64(e, d->in_size[i])), "");
-    inside = inside ? LLVMBuildAnd(e->b, inside, in, "") : in;
-  }
-  // The last axis is packed whole (m0 = 0) unless it is a list, where nothing is outside.
-  bool is_list = d->tail < 5;
-  int64_t j0 = is_list ? 0 : MD_MAX(0, -d->lo[2]);
-  int64_t j1 = is_list ? window[2] : MD_MIN(window[2], d->in_size[2] - d->lo[2]);
-  j0 = MD_MIN(j0, window[2]);
-  j1 = MD_MAX(j1, j0);
-  md_ir w0 = md_iaddc(e, md_imulc(e, m0[2], d->in_step[2]), d->lo[2]);
-  md_if f = {0};
-  if (inside) f = md_if_begin(e, inside, "inside");
-  pack_run(c, d, src, mask, at, pixels, pixel, 0, j0, w0, false);
-  pack_run(c, d, src, mask, at, pixels, pixel, j0, j1, w0, true);
-  pack_run(c, d, src, mask, at, pixels, pixel, j1, window[2], w0, false);
-  if (inside) {
-    md_if_else(e, &f);
-    pack_run(c, d, src, mask, at, pixels, pixel, 0, window[2], w0, false);
-    md_if_end(e, &f);
-  }
-  if (pairs) {
-    int64_t end = (pairs->num - 1) * pairs->step + pairs->apart + 1;
-    pack_run(c, d, src, mask, at, pixels, pixel, window[2], end, w0, false);
-    join_pixels(c, pairs, to, row);
-  }
-  md_loop_end(e, &h);
-  md_loop_end(e, &t);
-  md_loop_end(e, &sb);
+  md_ir x = md_load(e, c->cell, md_at(e, c->packed, s->window, off), md_i64(e, 0), 1, NULL);
+  if (LLVMIsALoadInst(x)) LLVMSetAlignment(x, (unsigned)md_dtype_size(c->packed));
+  return md_splat(e, x, c->lanes);
 }
 
 // The register tile: `pixels` x `blocks` accumulators over all source channels and taps.
-// src: cell of the first pixel in the window; panel[b]: first cell of its weights.
+// src: element of the first pixel in the window; panel[b]: first cell of its weights.
 static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, const md_ir *panel,
                        md_ir weights, md_var *acc) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
-  int64_t pixel = c->lanes / c->pair, plane = md_window_elements(d) * pixel, inner = inner_cells(c);
-  int64_t row[3] = {d->window[1] * d->window[2] * pixel, d->window[2] * pixel, pixel};
-  int64_t kstep[3] = {c->kernel[1] * c->kernel[2], c->kernel[2], 1};
+  md_steps step = md_window_steps(c, d, d->window[2]);
+  int64_t inner = inner_cells(c), along = taps_along_w(c);
+  int64_t row[3] = {d->window[1] * step.row, step.row, step.pixel};
+  int64_t kstep[3] = {c->kernel[1] * along, along, 1};
   md_loop sb = md_loop_begin(e, md_i64(e, 0), s->blocks, 1, "i_block");
-  md_ir in = md_iadd(e, src, md_imulc(e, sb.i, plane));
+  md_ir in = md_iadd(e, src, md_imulc(e, sb.i, step.block));
   md_ir wt = md_imulc(e, md_iadd(e, s->first, sb.i), taps_of(c) * inner * c->lanes);
   md_loop tap[3];
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &d->tap[i];
-    tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->num), 1, "tap");
+    tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, i == 2 && c->planar ? 1 : t->num), 1, "tap");
     // off(j) - lo, so that the window's first pixel is 0
     md_ir off = md_iaddc(e, md_imulc(e, tap[i].i, t->doff), t->off0 - d->lo[i]);
     in = md_iadd(e, in, md_imulc(e, off, row[i]));
     md_ir kk = md_iaddc(e, md_imulc(e, tap[i].i, t->dk), t->k0);
     wt = md_iadd(e, wt, md_imulc(e, kk, kstep[i] * inner * c->lanes));
   }
-  for (int64_t ci = 0; ci < inner; ci++) {
+  for (int64_t i = 0; i < inner; i++) {
     md_ir w[4];
     for (int b = 0; b < blocks; b++) {
-      md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), ci * c->lanes);
+      md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), i * c->lanes);
       w[b] = md_load(e, c->cell, weights, off, c->lanes, NULL);
     }
+    int64_t of_cell = i * c->pair;
+    if (c->planar)
+      of_cell = i / row_cells(c) * step.channel + first_tap(c, i % row_cells(c)) * d->tap[2].doff;
     for (int64_t p = 0; p < pixels; p++) {
-      md_ir off = md_iaddc(e, in, p * d->in_step[2] * pixel + ci);
-      md_ir x = md_splat(e, md_load(e, c->cell, s->window, off, 1, NULL), c->lanes);
+      md_ir x = window_cell(s, md_iaddc(e, in, p * d->in_step[2] * step.pixel + of_cell));
       for (int b = 0; b < blocks; b++) {
         md_var a = acc[p * blocks + b];
         md_set(e, a, md_multiply_cells(c, x, w[b], md_get(e, a)));
@@ -247,7 +170,7 @@ static md_point out_point(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w
   md_ir mask = md_channel_mask(e, c->dst_c, block, c->lanes);
   md_ir at[5] = {s->n, md_imulc(e, block, c->lanes), out_index(s, 0, t), out_index(s, 1, h),
                  out_index(s, 2, w)};
-  return pixel_point(c, s->d, at, mask);
+  return md_pixel_point(c, s->d, at, mask);
 }
 
 // Element offset of a result of block `block`+b in scratch, which holds all blocks or just the group's.
@@ -301,8 +224,9 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
     for (int b = 0; b < blocks; b++) panel[b] = md_imulc(e, md_iaddc(e, block, b), panel_cells(c));
     md_ir line = md_iadd(e, md_imulc(e, md_imulc(e, t, d->in_step[0]), d->window[1]),
                          md_imulc(e, h, d->in_step[1]));
-    md_ir src = md_iadd(e, md_imulc(e, line, d->window[2]), md_imulc(e, w, d->in_step[2]));
-    accumulate(s, pixels, blocks, md_imulc(e, src, c->lanes / c->pair), panel, weights, acc);
+    md_steps step = md_window_steps(c, d, d->window[2]);
+    md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
+    accumulate(s, pixels, blocks, src, panel, weights, acc);
   }
   for (int64_t p = 0; p < pixels; p++) {
     for (int b = 0; b < blocks; b++) {
@@ -341,6 +265,7 @@ static void finish(const Dense *s, int blocks, md_ir block) {
     md_finish_store(&body, &p);
   }
   md_loop_end(e, &w);
+  md_sums_row(s->sums, blocks);
   md_loop_end(e, &h);
   md_loop_end(e, &t);
   for (int b = 0; b < blocks; b++) md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
@@ -424,7 +349,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   md_emit *e = &k->e;
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], tiles[4] = {c->n};
   for (int i = 0; i < 3; i++) tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
-  int64_t window = md_round_up(md_window_elements(d) * d->chunk * c->lanes * c->bytes, 64);
+  int64_t window = md_round_up(md_window_bytes(c, d) * d->chunk, 64);
   bool chunked = md_is_chunked(c, d) && taps_used(d);
   int64_t acc =
       md_round_up((chunked ? c->dst_blocks : 2) * pixels * c->lanes * md_dtype_size(c->wide), 64);

@@ -8,7 +8,7 @@
 static int64_t window_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes * 5 / 8; }
 static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4; }
 static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
-enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8, MIN_LIST = 14 };
+enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8, MIN_LIST = 14, FEW_CHANNELS = 4 };
 
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   const md_node *node = k->r->anchor;
@@ -22,7 +22,8 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
                .min_tiles = MIN_ITEMS};
   if (node->op == MD_OP_conv3d && node->num_in == 3) c.bias = node->in[2];
   c.flipped = node->op == MD_OP_conv3d_dgrad;
-  const md_shape *x = &md_type_in(g, src)->shape, *y = &md_type_in(g, dst)->shape;
+  const md_type *from = md_type_in(g, src);
+  const md_shape *x = &from->shape, *y = &md_type_in(g, dst)->shape;
   c.dtype = md_type_in(g, node->out)->dtype;
   c.type = md_compute_type(&k->e, c.dtype);
   c.wide = c.packed = c.cell = c.dtype == MD_F64 ? MD_F64 : MD_F32;
@@ -43,6 +44,9 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
     c.dst_size[i] = y->dim[2 + i];
     c.kernel[i] = md_type_in(g, w)->shape.dim[2 + i];
   }
+  // Taps along w are multiplied in pairs then, which must lie side by side.
+  c.planar = !c.flipped && !from->block && c.src_c <= FEW_CHANNELS && c.kernel[2] > 1 &&
+             (c.pair == 1 || node->attr.conv3d.dilation.d[2] == 1);
   return c;
 }
 
@@ -57,7 +61,10 @@ int64_t md_dense_tiles(const md_dense *d) {
   return n;
 }
 
-int64_t md_window_elements(const md_dense *d) { return d->window[0] * d->window[1] * d->window[2]; }
+int64_t md_window_bytes(const md_conv *c, const md_dense *d) {
+  int64_t channels = d->planar ? c->src_c : c->lanes;
+  return d->window[0] * d->window[1] * d->window[2] * channels * c->bytes;
+}
 
 bool md_is_chunked(const md_conv *c, const md_dense *d) { return d->chunk < c->src_blocks; }
 
@@ -74,7 +81,7 @@ static void set_window(md_dense *d) {
 static bool fits(const md_conv *c, md_dense *d) {
   set_window(d);
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
-  int64_t block_bytes = md_window_elements(d) * c->lanes * c->bytes;
+  int64_t block_bytes = md_window_bytes(c, d);
   if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
   if (block_bytes * c->src_blocks <= window_budget(c)) return true;
   return pixels * c->dst_blocks * c->lanes * 4 <= result_budget(c);
@@ -82,7 +89,7 @@ static bool fits(const md_conv *c, md_dense *d) {
 
 // Where the window of all source channels is too large, results stay and channels come in chunks.
 static void choose_chunk(const md_conv *c, md_dense *d) {
-  int64_t block_bytes = md_window_elements(d) * c->lanes * c->bytes;
+  int64_t block_bytes = md_window_bytes(c, d);
   d->chunk = c->src_blocks;
   if (block_bytes * c->src_blocks > window_budget(c))
     d->chunk = MD_MAX(MD_MIN(chunk_budget(c) / block_bytes, c->src_blocks), 1);
@@ -193,6 +200,7 @@ int md_conv_problems(const md_conv *c, md_dense *problem) {
       empty |= d->grid[i] == 0;
     }
     if (empty) continue;
+    d->planar = c->planar;
     make_list(c, d);
     choose_tile(c, d);
     choose_chunk(c, d);

@@ -71,24 +71,26 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
       md_set(e, acc[i], md_load(e, c->wide, sums, at[i], c->lanes, NULL));
     }
   }
-  md_ir xplane = md_imulc(e, ib, xd->window[0] * xd->window[1] * g->xwidth);
+  md_steps xs = md_window_steps(c, xd, g->xwidth), ys = md_window_steps(c, yd, g->ywidth);
   md_loop t = md_loop_begin(e, from[0], md_iaddc(e, from[0], g->strip[0]), 1, "t");
   md_loop h = md_loop_begin(e, from[1], md_iaddc(e, from[1], g->strip[1]), 1, "h");
   md_ir xt = md_iadd(e, md_imulc(e, t.i, xd->in_step[0]), tap_at[0]);
   md_ir xh = md_iadd(e, md_imulc(e, h.i, xd->in_step[1]), tap_at[1]);
-  md_ir xrow = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, xt, xd->window[1]), xh), g->xwidth),
-                       md_iadd(e, xplane, tap_at[2]));
-  md_ir yrow = md_imulc(e, md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i), g->ywidth);
+  md_ir xline = md_iadd(e, md_imulc(e, xt, xd->window[1]), xh);
+  md_ir xrow = md_iadd(e, md_imulc(e, ib, xs.block), md_imulc(e, xline, xs.row));
+  xrow = md_iadd(e, xrow, md_imulc(e, tap_at[2], xs.pixel));
+  md_ir yline = md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i);
   md_loop w = md_loop_begin(e, from[2], md_iaddc(e, from[2], g->strip[2]), 1, "w");
-  md_ir xi = md_imulc(e, md_iadd(e, xrow, md_imulc(e, w.i, g->xstep)), c->lanes);
-  md_ir yi = md_iadd(e, yrow, w.i), y[2];
+  md_ir xi = md_iadd(e, xrow, md_imulc(e, w.i, g->xstep * xs.pixel)), y[2];
   for (int b = 0; b < blocks; b++) {
-    md_ir plane = md_imulc(e, md_iaddc(e, ob, b), yd->window[0] * yd->window[1] * g->ywidth);
-    y[b] = md_load(e, c->cell, g->yw, md_imulc(e, md_iadd(e, plane, yi), c->lanes), c->lanes, NULL);
+    md_ir yi = md_iadd(e, md_imulc(e, md_iaddc(e, ob, b), ys.block), md_imulc(e, yline, ys.row));
+    yi = md_iadd(e, yi, md_imulc(e, w.i, ys.pixel));
+    y[b] = md_load(e, c->cell, g->yw, yi, c->lanes, NULL);
   }
   for (int64_t r = 0; r < rows; r++) {
     int64_t of_tap = (row0 + r) / g->inner * xd->tap[2].doff, channel = (row0 + r) % g->inner;
-    md_ir x = md_load(e, c->cell, g->xw, md_iaddc(e, xi, of_tap * c->lanes + channel), 1, NULL);
+    md_ir off = md_iaddc(e, xi, of_tap * xs.pixel + channel * xs.channel);
+    md_ir x = md_load(e, c->cell, g->xw, off, 1, NULL);
     x = md_splat(e, x, c->lanes);
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
@@ -143,11 +145,11 @@ static void emit_items(Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->x;
-  int64_t cell = c->lanes * md_dtype_size(c->cell);
+  int64_t cell = md_dtype_size(c->cell);
   int64_t xbytes =
-      md_round_up(g->xd.window[0] * g->xd.window[1] * g->xwidth * g->xd.chunk * cell, 64);
+      md_round_up(md_window_steps(c, &g->xd, g->xwidth).block * g->xd.chunk * cell, 64);
   int64_t ybytes =
-      md_round_up(g->yd.window[0] * g->yd.window[1] * g->ywidth * g->group_blocks * cell, 64);
+      md_round_up(md_window_steps(c, &g->yd, g->ywidth).block * g->group_blocks * cell, 64);
   int64_t row_bytes = 0;
   if (c->pair == 2)
     row_bytes =
@@ -275,6 +277,7 @@ void md_emit_conv_wgrad(md_kernel *k) {
   md_conv_problems(c, problem);
   g.xd = problem[0];
   g.yd = g.xd;
+  g.yd.planar = false;
   for (int i = 0; i < 3; i++) {
     g.yd.in_step[i] = 1;
     g.yd.in_size[i] = g.xd.grid[i];

@@ -241,20 +241,34 @@ md_ir md_hmax(md_emit *e, md_ir v) {
   return fold_lanes(e, v, is_float(md_scalar_type(v)) ? md_fmax : md_imax);
 }
 
-md_ir md_round_bf16(md_emit *e, md_ir v) {
+// The instruction takes denormals for zero, which are below any bf16 that matters.
+static md_ir cut_by_instruction(md_emit *e, md_ir v) {
+  const char *name = "llvm.x86.avx512bf16.cvtneps2bf16.512";
+  unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
+  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
+  md_ir cut = LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, &v, 1, "");
+  return LLVMBuildBitCast(e->b, cut, LLVMVectorType(e->i16, 16), "");
+}
+
+static md_ir cut_by_hand(md_emit *e, md_ir v) {
   int lanes = md_lanes_of(v);
-  LLVMTypeRef ints = md_lanes_type(e->i32, lanes), floats = md_lanes_type(e->f32, lanes);
-  md_ir bits = LLVMBuildBitCast(e->b, v, ints, "");
+  md_ir bits = LLVMBuildBitCast(e->b, v, md_lanes_type(e->i32, lanes), "");
   md_ir odd =
       LLVMBuildAnd(e->b, LLVMBuildLShr(e->b, bits, int_like(bits, 16), ""), int_like(bits, 1), "");
   md_ir up = LLVMBuildAdd(e->b, LLVMBuildAdd(e->b, bits, int_like(bits, 0x7fff), ""), odd, "");
   md_ir nan = LLVMBuildFCmp(e->b, LLVMRealUNO, v, v, "");
   md_ir quiet = LLVMBuildOr(e->b, bits, int_like(bits, 0x400000), "");
   md_ir cut = LLVMBuildLShr(e->b, md_select(e, nan, quiet, up), int_like(bits, 16), "");
-  // Through 16 bits, so that a store finds them.
-  cut = LLVMBuildTrunc(e->b, cut, md_lanes_type(e->i16, lanes), "");
-  cut = LLVMBuildShl(e->b, LLVMBuildZExt(e->b, cut, ints, ""), int_like(bits, 16), "");
-  return LLVMBuildBitCast(e->b, cut, floats, "bf16");
+  return LLVMBuildTrunc(e->b, cut, md_lanes_type(e->i16, lanes), "");
+}
+
+md_ir md_round_bf16(md_emit *e, md_ir v) {
+  int lanes = md_lanes_of(v);
+  // 16 bits that a store finds again.
+  md_ir cut = e->cpu->bf16_dot && lanes == 16 ? cut_by_instruction(e, v) : cut_by_hand(e, v);
+  md_ir wide = LLVMBuildZExt(e->b, cut, md_lanes_type(e->i32, lanes), "");
+  wide = LLVMBuildShl(e->b, wide, int_like(wide, 16), "");
+  return LLVMBuildBitCast(e->b, wide, md_lanes_type(e->f32, lanes), "bf16");
 }
 
 md_ir md_bf16_dot(md_emit *e, md_ir acc, md_ir a, md_ir b) {

@@ -180,10 +180,11 @@ void md_split_index(md_emit *e, md_ir item, int n, const int64_t *size, md_ir *i
 typedef struct md_point {
   int rank;
   md_ir at[MD_MAX_RANK];
-  int tail;       // rank: nothing is merged
-  int lane_axis;  // -1: one lane
-  int lanes;      // 1: scalars
-  md_ir mask;     // <lanes x i1>, NULL: all lanes exist
+  int tail;        // rank: nothing is merged
+  int lane_axis;   // -1: one lane
+  int lanes;       // 1: scalars
+  bool unaligned;  // the index of lane 0 is any
+  md_ir mask;      // <lanes x i1>, NULL: all lanes exist
 } md_point;
 // All of `at` given, nothing merged. lanes = 1: lane_axis is ignored.
 md_point md_point_of(int rank, md_ir *at, int lane_axis, int lanes, md_ir mask);
@@ -212,13 +213,14 @@ md_ir md_body_value(md_body *b, md_val v, const md_point *p);
 void md_body_store(md_body *b, md_val v, const md_point *p, md_ir value);
 
 // --- reduce.c: what reductions add up ------------------------------------------------------------
-// One or two quantities a result element, in double.
+// One or two quantities a result element, in double or, as far as that is exact enough, in f32: `type`.
 enum { MD_MAX_QUANTITIES = 2 };
 int md_reduce_quantities(const md_node *n);
-md_ir md_reduce_neutral(md_emit *e, const md_node *n, int lanes);
+md_ir md_reduce_neutral(md_emit *e, const md_node *n, LLVMTypeRef type, int lanes);
 md_ir md_reduce_join(md_emit *e, const md_node *n, md_ir a, md_ir b);
 // What the operands at p (a place in the shape of the first) contribute.
-void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, md_ir *term);
+void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, LLVMTypeRef type,
+                     md_ir *term);
 // Totals over `count` elements -> results, stored at p (a place in the results' shape).
 void md_reduce_store(md_body *b, const md_node *n, int64_t count, const md_point *p,
                      const md_ir *total);
@@ -238,6 +240,7 @@ const char *md_sums_refuse(const md_region_view *r);  // NULL: every reduction o
 // All take NULL and then do nothing.
 void md_sums_clear(md_sums *s, int blocks);                              // inside a phase
 void md_sums_add(md_sums *s, int block, md_body *b, const md_point *p);  // values at p join
+void md_sums_row(md_sums *s, int blocks);  // a row of pixels is complete
 void md_sums_store(md_sums *s, int block, md_ir n, md_ir channel_block, md_ir part);
 void md_sums_finish(md_sums *s);  // after the last phase: the phase that merges and stores results
 

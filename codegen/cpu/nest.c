@@ -180,10 +180,10 @@ static void visit(Walk *w, md_body *b, md_ir *index, md_ir mask) {
   for (int i = 0; i < w->n->num_reduces; i++) {
     const md_node *r = w->n->reduce[i];
     md_ir term[MD_MAX_QUANTITIES];
-    md_reduce_terms(b, r, &p, term);
+    md_reduce_terms(b, r, &p, b->k->e.f64, term);
     for (int q = 0; q < md_reduce_quantities(r); q++, acc++) {
       if (mask && !w->lanes_kept) {
-        term[q] = md_select(e, mask, term[q], md_reduce_neutral(e, r, w->lanes));
+        term[q] = md_select(e, mask, term[q], md_reduce_neutral(e, r, e->f64, w->lanes));
       }
       md_set(e, w->acc[acc], md_reduce_join(e, r, md_get(e, w->acc[acc]), term[q]));
     }
@@ -274,7 +274,7 @@ static void clear_accumulators(Walk *w, int lanes) {
   for (int i = 0, acc = 0; i < w->n->num_reduces; i++) {
     const md_node *r = w->n->reduce[i];
     for (int q = 0; q < md_reduce_quantities(r); q++, acc++) {
-      md_set(w->e, w->acc[acc], md_reduce_neutral(w->e, r, lanes));
+      md_set(w->e, w->acc[acc], md_reduce_neutral(w->e, r, w->e->f64, lanes));
     }
   }
 }

@@ -65,7 +65,8 @@ md_spot md_spot_of(const md_point *p) {
   md_spot s = {.rank = p->rank, .tail = p->tail, .lanes = p->lanes, .mask = p->mask};
   for (int i = 0; i < p->rank && i <= p->tail; i++) {
     bool is_lane_axis = p->lanes > 1 && i == p->lane_axis;
-    s.at[i] = (md_index){.base = p->at[i], .step = is_lane_axis, .aligned = is_lane_axis};
+    s.at[i] = (md_index){
+        .base = p->at[i], .step = is_lane_axis, .aligned = is_lane_axis && !p->unaligned};
   }
   return s;
 }

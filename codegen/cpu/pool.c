@@ -133,6 +133,7 @@ static void emit_pool(Pool *s, Make *make) {
   md_sums_add(s->sums, 0, &b, &p);
   md_finish_store(&b, &p);
   md_loop_end(e, &w);
+  md_sums_row(s->sums, 1);
   md_loop_end(e, &row);
   md_sums_store(s->sums, 0, index[0], index[1], index[2]);
   md_phase_end(k);

@@ -10,18 +10,19 @@ int md_reduce_quantities(const md_node *n) {
   return n->op == MD_OP_moments || n->op == MD_OP_batch_norm_sums ? 2 : 1;
 }
 
-md_ir md_reduce_neutral(md_emit *e, const md_node *n, int lanes) {
-  return md_const(e, e->f64, lanes, n->op == MD_OP_max ? -INFINITY : 0);
+md_ir md_reduce_neutral(md_emit *e, const md_node *n, LLVMTypeRef type, int lanes) {
+  return md_const(e, type, lanes, n->op == MD_OP_max ? -INFINITY : 0);
 }
 
 md_ir md_reduce_join(md_emit *e, const md_node *n, md_ir a, md_ir b) {
   return n->op == MD_OP_max ? md_fmax(e, a, b) : md_fadd(e, a, b);
 }
 
-void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, md_ir *term) {
+void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, LLVMTypeRef type,
+                     md_ir *term) {
   md_emit *e = &b->k->e;
   md_ir first = md_body_value(b, n->in[0], p);
-  term[0] = md_convert(e, first, e->f64);
+  term[0] = md_convert(e, first, type);
   if (n->op == MD_OP_moments) {
     term[1] = md_fmul(e, term[0], term[0]);
   } else if (n->op == MD_OP_batch_norm_sums) {
@@ -36,7 +37,7 @@ void md_reduce_terms(md_body *b, const md_node *n, const md_point *p, md_ir *ter
     md_ir mean =
         md_splat(e, md_body_value(b, n->in[2], &statistics), p->lane_axis == 1 ? 1 : p->lanes);
     md_ir away = md_fsub(e, md_body_value(b, n->in[1], p), mean);
-    term[1] = md_fmul(e, term[0], md_convert(e, away, e->f64));
+    term[1] = md_fmul(e, term[0], md_convert(e, away, type));
   }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Per-channel reductions that ride in the epilogue of a convolution: the kernel adds up what it has
 // in registers, stores partials for each (channel block, sample, part), and a last phase joins them
-// in that order.
+// in that order. Around an anchor of bf16, whose squares f32 holds exactly, a row of pixels is added up
+// in f32 before it joins the rest in double.
 #include "codegen/cpu/emit.h"
 
 struct md_sums {
@@ -9,7 +10,8 @@ struct md_sums {
   int num, max_blocks, lanes, num_acc;
   const md_node **node;
   int64_t samples, channels, blocks, parts, count;  // count: elements of a sample and channel
-  md_var *acc;  // [block][quantity], of the function that is being built
+  bool by_rows;
+  md_var *acc, *row;  // [block][quantity], of the function that is being built
   md_ir fn;
   int64_t partials;  // double [channel block][sample][part][quantity][lane]
 };
@@ -66,26 +68,26 @@ md_sums *md_sums_create(md_kernel *k, int64_t parts, int max_blocks) {
   s->blocks = md_ceil_div(s->channels, s->lanes);
   s->count = md_elements(shape) / (s->samples * s->channels);
   s->acc = MD_NEW_ARRAY(k->arena, md_var, max_blocks * s->num_acc);
+  s->row = MD_NEW_ARRAY(k->arena, md_var, max_blocks * s->num_acc);
+  s->by_rows = md_type_in(r->g, r->anchor->out)->dtype == MD_BF16;
   int64_t bytes = s->blocks * s->samples * parts * s->num_acc * s->lanes * 8;
   s->partials = md_workspace_reserve(k, bytes);
   return s;
 }
 
-static md_var *acc_of(md_sums *s, int block, int acc) { return &s->acc[block * s->num_acc + acc]; }
-
 void md_sums_clear(md_sums *s, int blocks) {
   if (!s) return;
   md_emit *e = &s->k->e;
-  for (int b = 0; b < s->max_blocks && s->fn != e->fn; b++) {
-    for (int i = 0; i < s->num_acc; i++) {
-      *acc_of(s, b, i) = md_var_new(e, md_lanes_type(e->f64, s->lanes), NULL, "acc");
-    }
+  for (int i = 0; i < s->max_blocks * s->num_acc && s->fn != e->fn; i++) {
+    s->acc[i] = md_var_new(e, md_lanes_type(e->f64, s->lanes), NULL, "acc");
+    s->row[i] = md_var_new(e, md_lanes_type(e->f32, s->lanes), NULL, "row");
   }
   s->fn = e->fn;
-  for (int b = 0; b < blocks; b++) {
-    for (int i = 0, acc = 0; i < s->num; i++) {
+  for (int b = 0, acc = 0; b < blocks; b++) {
+    for (int i = 0; i < s->num; i++) {
       for (int q = 0; q < md_reduce_quantities(s->node[i]); q++, acc++) {
-        md_set(e, *acc_of(s, b, acc), md_reduce_neutral(e, s->node[i], s->lanes));
+        md_set(e, s->acc[acc], md_reduce_neutral(e, s->node[i], e->f64, s->lanes));
+        md_set(e, s->row[acc], md_reduce_neutral(e, s->node[i], e->f32, s->lanes));
       }
     }
   }
@@ -94,13 +96,27 @@ void md_sums_clear(md_sums *s, int blocks) {
 void md_sums_add(md_sums *s, int block, md_body *b, const md_point *p) {
   if (!s) return;
   md_emit *e = &s->k->e;
-  for (int i = 0, acc = 0; i < s->num; i++) {
+  const md_var *to = (s->by_rows ? s->row : s->acc) + block * s->num_acc;
+  for (int i = 0; i < s->num; i++) {
     const md_node *n = s->node[i];
     md_ir term[MD_MAX_QUANTITIES];
-    md_reduce_terms(b, n, p, term);
-    for (int q = 0; q < md_reduce_quantities(n); q++, acc++) {
-      md_var to = *acc_of(s, block, acc);
-      md_set(e, to, md_reduce_join(e, n, md_get(e, to), term[q]));
+    md_reduce_terms(b, n, p, s->by_rows ? e->f32 : e->f64, term);
+    for (int q = 0; q < md_reduce_quantities(n); q++, to++)
+      md_set(e, *to, md_reduce_join(e, n, md_get(e, *to), term[q]));
+  }
+}
+
+void md_sums_row(md_sums *s, int blocks) {
+  if (!s || !s->by_rows) return;
+  md_emit *e = &s->k->e;
+  for (int b = 0, acc = 0; b < blocks; b++) {
+    for (int i = 0; i < s->num; i++) {
+      const md_node *n = s->node[i];
+      for (int q = 0; q < md_reduce_quantities(n); q++, acc++) {
+        md_ir row = md_convert(e, md_get(e, s->row[acc]), e->f64);
+        md_set(e, s->acc[acc], md_reduce_join(e, n, md_get(e, s->acc[acc]), row));
+        md_set(e, s->row[acc], md_reduce_neutral(e, n, e->f32, s->lanes));
+      }
     }
   }
 }
@@ -119,7 +135,7 @@ void md_sums_store(md_sums *s, int block, md_ir n, md_ir channel_block, md_ir pa
   md_ir row = md_iadd(e, md_imulc(e, n, s->parts), part);
   for (int i = 0; i < s->num_acc; i++) {
     md_ir at = partial_at(s, channel_block, row, i);
-    md_store(e, MD_F64, to, at, md_get(e, *acc_of(s, block, i)), NULL);
+    md_store(e, MD_F64, to, at, md_get(e, s->acc[block * s->num_acc + i]), NULL);
   }
 }
 
@@ -139,7 +155,7 @@ static void merge_node(md_sums *s, int i, int first_acc) {
   md_var acc[MD_MAX_QUANTITIES];
   int num = md_reduce_quantities(n);
   for (int q = 0; q < num; q++) {
-    md_ir neutral = md_reduce_neutral(e, n, s->lanes);
+    md_ir neutral = md_reduce_neutral(e, n, e->f64, s->lanes);
     acc[q] = md_var_new(e, LLVMTypeOf(neutral), neutral, "acc");
   }
   md_ir first = md_imulc(e, g.i, rows);

@@ -18,7 +18,7 @@ static Sweep draw_convolution(uint64_t key) {
              .in = drawn(&key, channels, MD_COUNT(channels)),
              .out = drawn(&key, channels, MD_COUNT(channels))};
   for (int i = 0; i < 3; i++) {
-    s.kernel[i] = drawn(&key, (const int[]){1, 1, 2, 3}, 4);
+    s.kernel[i] = drawn(&key, (const int[]){1, 2, 3, i == 2 ? 5 : 1}, 4);
     s.stride[i] = drawn(&key, (const int[]){1, 1, 2}, 3);
     s.dilation[i] = drawn(&key, (const int[]){1, 1, 2}, 3);
     int reach = (s.kernel[i] - 1) * s.dilation[i];
