@@ -14,7 +14,9 @@ void md_alarm_check(md_alarm *a, md_measure *m, md_diags *d) {
     if (!m->has_side[i] || a->dim[i] < 1 || a->batch < 2) continue;
     double random = 1 / sqrt((double)a->dim[i]), level = a->is_on[i] ? ends_at : starts_at;
     bool was_on = a->is_on[i];
-    m->is_collapsed[i] = a->is_on[i] = m->std[i] < level * random;
+    // What is logged depends on the step alone, so that a resumed run logs the same.
+    m->is_collapsed[i] = m->std[i] < starts_at * random;
+    a->is_on[i] = m->std[i] < level * random;
     if (was_on == a->is_on[i]) continue;
     if (was_on) {
       md_warning(d, MD_NOWHERE, "step %lld: embeddings of %s are apart again (std %.4f)",
