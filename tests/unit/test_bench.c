@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Statistics of benchmarks, against values worked out by hand.
+// Statistics of benchmarks, against values worked out by hand; problems and sweeps as text.
+#include "modistc/bench_spec.h"
 #include "modistc/bench_stats.h"
 #include "tests/unit/suite.h"
 
 #include <math.h>
+#include <string.h>
 
 static const double tiny = 1e-12;
 
@@ -116,7 +118,115 @@ START_TEST(many_samples_go_by_the_normal_curve) {
 }
 END_TEST
 
+static const md_problem_op slide = {"slide",
+                                    "slide:n2k3",
+                                    {{'n', 1, MD_SIZE_NEEDED, 1, "samples"},
+                                     {'k', 3, 1, 1, "kernel"},
+                                     {'p', 3, MD_SIZE_DERIVED, 0, "padding"}}};
+static const md_problem_op *const ops[] = {&slide};
+
+static bool parse(const char *text, md_problem *p) {
+  return md_problem_parse("--op", text, ops, 1, p, NULL);
+}
+
+static void check_size(const md_problem *p, char letter, int64_t t, int64_t h, int64_t w) {
+  const int64_t *size = md_problem_size(p, letter);
+  ck_assert_int_eq(size[0], t);
+  ck_assert_int_eq(size[1], h);
+  ck_assert_int_eq(size[2], w);
+}
+
+static void check_print(const md_problem *p, const char *text) {
+  md_text t = {0};
+  md_problem_print(p, &t);
+  ck_assert_str_eq(t.s, text);
+  md_text_free(&t);
+}
+
+START_TEST(a_problem_is_read_as_it_is_printed) {
+  md_problem p;
+  ck_assert(parse("slide:n12k1x2x3p0", &p));
+  ck_assert_int_eq(*md_problem_size(&p, 'n'), 12);
+  check_size(&p, 'k', 1, 2, 3);
+  check_size(&p, 'p', 0, 0, 0);
+  check_print(&p, "slide:n12k1x2x3p0");
+  ck_assert(parse("slide:k3n2", &p));  // in any order; one size stands for all axes
+  check_size(&p, 'k', 3, 3, 3);
+  check_size(&p, 'p', MD_SIZE_DERIVED, MD_SIZE_DERIVED, MD_SIZE_DERIVED);
+  check_print(&p, "slide:n2k3");
+  ck_assert(md_problem_set(&p, "--sweep", "k", "5x5x1", NULL));
+  ck_assert(md_problem_set(&p, "--sweep", "n", "4", NULL));
+  check_print(&p, "slide:n4k5x5x1");
+}
+END_TEST
+
+START_TEST(a_problem_that_says_too_little_or_too_much_is_refused) {
+  static const char *const wrong[] = {"",
+                                      "slide",
+                                      "slide:",
+                                      "slyde:n2",
+                                      "slide:k3",
+                                      "slide:n",
+                                      "slide:n0",
+                                      "slide:n-1",
+                                      "slide:n2n3",
+                                      "slide:n2x3",
+                                      "slide:n2k1x",
+                                      "slide:n2k1x3",
+                                      "slide:n2k1x1x1x1",
+                                      "slide:n2q3",
+                                      "slide:n16777217",
+                                      "slide:n99999999999999999999",
+                                      "slide:n2 k3"};
+  md_problem p;
+  for (int i = 0; i < MD_COUNT(wrong); i++) ck_assert_msg(!parse(wrong[i], &p), "%s", wrong[i]);
+  ck_assert(parse("slide:n16777216", &p));
+  ck_assert(!md_problem_set(&p, "--sweep", "nk", "4", NULL));
+  ck_assert(!md_problem_set(&p, "--sweep", "n", "4 ", NULL));
+}
+END_TEST
+
+static void check_sweep(const char *text, const char *key, const char *values) {
+  md_arena *a = md_arena_create();
+  md_sweep s;
+  ck_assert_msg(md_sweep_parse("--sweep", text, a, &s, NULL), "%s", text);
+  ck_assert_str_eq(s.key, key);
+  md_text all = {0};
+  for (int i = 0; i < s.num; i++) md_put(&all, "%s ", s.value[i]);
+  ck_assert_str_eq(all.s, values);
+  md_text_free(&all);
+  md_arena_destroy(a);
+}
+
+START_TEST(a_sweep_is_a_list_of_values_and_ranges) {
+  check_sweep("batch=4", "batch", "4 ");
+  check_sweep("batch=4,8..64*2", "batch", "4 8 16 32 64 ");
+  check_sweep("n=1..4", "n", "1 2 3 4 ");
+  check_sweep("n=0..10+4,3", "n", "0 4 8 3 ");
+  check_sweep("n=5..5", "n", "5 ");
+  check_sweep("k=1x3x3,3", "k", "1x3x3 3 ");
+  check_sweep("opt.name=sgd,adamw", "opt.name", "sgd adamw ");
+  check_sweep("opt.lr=0.1,1e-3", "opt.lr", "0.1 1e-3 ");
+}
+END_TEST
+
+START_TEST(a_sweep_without_key_value_or_end_is_refused) {
+  static const char *const wrong[] = {"",         "n",        "=4",      "n=",       "n=4,",
+                                      "n=,4",     "n=4..1",   "n=1..",   "n=1..8*1", "n=0..8*2",
+                                      "n=1..8+0", "n=1..8/2", "n=1..65", "n=1..8*2x"};
+  md_arena *a = md_arena_create();
+  md_sweep s;
+  for (int i = 0; i < MD_COUNT(wrong); i++)
+    ck_assert_msg(!md_sweep_parse("--sweep", wrong[i], a, &s, NULL), "%s", wrong[i]);
+  ck_assert(md_sweep_parse("--sweep", "n=1..64", a, &s, NULL));
+  md_arena_destroy(a);
+}
+END_TEST
+
 SUITE_MAIN("bench", the_median_and_quantiles_go_by_rank, one_far_sample_does_not_move_the_spread,
            the_interval_holds_the_median_and_is_repeatable,
            warm_up_ends_when_two_rounds_bring_nothing, apart_sets_have_the_least_p,
-           mixed_sets_have_the_exact_p, ties_share_their_rank, many_samples_go_by_the_normal_curve)
+           mixed_sets_have_the_exact_p, ties_share_their_rank, many_samples_go_by_the_normal_curve,
+           a_problem_is_read_as_it_is_printed,
+           a_problem_that_says_too_little_or_too_much_is_refused,
+           a_sweep_is_a_list_of_values_and_ranges, a_sweep_without_key_value_or_end_is_refused)

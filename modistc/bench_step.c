@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Benchmarks of whole steps, on inputs that are made up: of a model or graph, and of the miniature
+// experiment.
+#include "modistc/bench.h"
+
+#include <string.h>
+
+// What configs/mini_modist.yaml changes in the step of its model; a test compares the two graphs.
+static const char *const mini[] = {"modist-mini", "model.init=uniform", "aug.color=1",
+                                   "aug.gray=0.5"};
+
+static md_graph *make(void *ctx, md_diags *d) {
+  (void)d;
+  md_cli *cli = ctx;
+  return md_source_graph(cli, cli->arg[0]);
+}
+
+// arg[0], the model or graph, with the settings behind it and those of the sweeps. `title`: name of
+// the line in place of the settings that are not the user's.
+static bool measure(md_bench *b, const char *const *arg, int num_args, const char *title) {
+  md_cli *cli = b->cli;
+  md_bench_sweeps s;
+  if (!md_bench_sweeps_read(cli, &s)) return false;
+  md_cli given = *cli;
+  bool ok = true;
+  do {
+    cli->arg = MD_NEW_ARRAY(cli->arena, char *, num_args + s.num);
+    for (cli->num_args = 0; cli->num_args < num_args; cli->num_args++)
+      cli->arg[cli->num_args] = md_strdup(cli->arena, arg[cli->num_args]);
+    for (int i = 0; i < s.num; i++)
+      cli->arg[cli->num_args++] =
+          md_format(cli->arena, "%s=%s", s.sweep[i].key, md_bench_sweeps_value(&s, i));
+    md_text what = {0}, args = {0};
+    int own = title ? MD_COUNT(mini) : 1;
+    md_put(&what, "%s", title ? title : cli->arg[0]);
+    for (int i = own; i < cli->num_args; i++) md_put(&what, " %s", cli->arg[i]);
+    md_put(&args, "step");
+    for (int i = 0; i < cli->num_args; i++) md_bench_word(&args, cli->arg[i]);
+    md_bench_job job = {.what = what.s, .args = args.s, .make = make, .ctx = cli};
+    ok = md_bench_measure(b, &job);
+    md_text_free(&what);
+    md_text_free(&args);
+    cli->arg = given.arg;
+    cli->num_args = given.num_args;
+  } while (ok && md_bench_sweeps_next(&s));
+  return ok;
+}
+
+bool md_bench_step(md_bench *b) {
+  if (b->cli->num_args < 2) {
+    md_error(b->cli->diags, E0401, MD_NOWHERE, "modistc bench step: needs a model or graph");
+    md_hint(b->cli->diags, "for example: modistc bench step modist-tiny");
+    return false;
+  }
+  return measure(b, (const char *const *)b->cli->arg + 1, b->cli->num_args - 1, NULL);
+}
+
+bool md_bench_mini(md_bench *b) {
+  int own = MD_COUNT(mini), more = b->cli->num_args - 1;
+  const char **arg = MD_NEW_ARRAY(b->cli->arena, const char *, own + more);
+  memcpy(arg, mini, sizeof mini);
+  for (int i = 0; i < more; i++) arg[own + i] = b->cli->arg[1 + i];
+  return measure(b, arg, own + more, "train-mini");
+}
