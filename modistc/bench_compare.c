@@ -248,8 +248,13 @@ bool md_bench_compare(md_bench *b) {
   md_cli *cli = b->cli;
   double limit;
   Report r[2];
-  if (!md_cli_args(cli, 3, 3, "compare takes two reports") || !read_limit(cli, &limit))
+  if (cli->num_args != 3) {
+    md_error(cli->diags, E0401, MD_NOWHERE, "modistc bench compare: needs two reports, not %d",
+             cli->num_args - 1);
+    md_hint(cli->diags, "for example: modistc bench compare before.json after.json");
     return false;
+  }
+  if (!read_limit(cli, &limit)) return false;
   for (int i = 0; i < 2; i++)
     if (!read_report(cli->arg[1 + i], cli->arena, &r[i], cli->diags)) return false;
   return judge(b, &r[0], &r[1], limit);

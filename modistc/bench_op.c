@@ -105,8 +105,8 @@ static bool ways_of(md_bench *b, const md_bench_op *op, bool *want) {
   md_text list = {0};
   for (int i = 0; i < MD_NUM_DIRECTIONS; i++)
     if (op->goes[i]) md_put(&list, "%s%s", list.len ? ", " : "", words[i]);
-  md_error(b->cli->diags, E0401, MD_NOWHERE, "--direction: %s is not measured %s", op->problem.name,
-           text);
+  md_error(b->cli->diags, E0401, MD_NOWHERE, "--direction=%s: %s has no such direction", text,
+           op->problem.name);
   md_hint(b->cli->diags, "directions of %s: %s", op->problem.name, list.s);
   md_text_free(&list);
   return false;
