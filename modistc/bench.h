@@ -23,7 +23,7 @@ typedef struct md_bench {
   int64_t warmup;   // -1: until the times are steady
   int64_t threads;  // 0: all cores
   double min_ms;
-  bool unfused, interp;
+  bool unfused, interp, torch;
   bool wants_roof;   // measure it before the first line
   md_cpu_roof roof;  // zero: not measured
   bool has_begun;
@@ -34,8 +34,9 @@ typedef struct md_bench {
 
 // One of those that take turns. "fused" is what users get and what the others are compared with.
 typedef struct md_bench_side {
-  const char *name;
+  const char *name, *version;  // version: of what is not ours, else NULL
   md_samples samples;
+  const char *unmeasured;  // why there are no samples; NULL: there are
 } md_bench_side;
 
 enum { MD_BENCH_SIDES = 4 };
@@ -61,11 +62,20 @@ typedef struct md_bench_job {
   const char *args;                           // after `modistc bench`: what measures it alone
   md_graph *(*make)(void *ctx, md_diags *d);  // afresh for each side; NULL: reported
   void *ctx;
-  const char *only;  // kernels whose name holds it are timed; NULL: the whole step
+  const char *only;   // kernels whose name holds it are timed; NULL: the whole step
+  const char *torch;  // the same for the peer, in its words; NULL: it has nothing like it
 } md_bench_job;
 bool md_bench_measure(md_bench *b, const md_bench_job *job);  // false: reported
 // A word as the shell takes it.
 void md_bench_word(md_text *to, const char *word);
+
+// --- bench_torch.c: PyTorch, in a process that takes turns
+// `task`: words that its program knows; NULL: none. NULL: `why` says why not; nothing is reported.
+typedef struct md_bench_peer md_bench_peer;
+md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *why, size_t size);
+const char *md_bench_peer_version(const md_bench_peer *p);
+bool md_bench_peer_run(md_bench_peer *p, double *ms, char *why, size_t size);
+void md_bench_peer_stop(md_bench_peer *p);
 
 // --- bench_sweep.c: every combination of the values of all --sweep options
 typedef struct md_bench_sweeps {

@@ -14,7 +14,8 @@ static const double max_warmup_ms = 10e3;
 
 typedef struct Side {
   md_bench_side *to;
-  md_engine *engine;
+  md_engine *engine;    // one of the two
+  md_bench_peer *peer;  // NULL as well: it could not be started, or has ended
   md_samples warmup;
 } Side;
 
@@ -36,6 +37,13 @@ static void fill(md_engine *e) {
   }
 }
 
+static Side *add_side(Turns *t, const char *name, md_bench_line *l) {
+  md_bench_side *to = &l->side[l->num_sides++];
+  to->name = name;
+  t->side[t->num].to = to;
+  return &t->side[t->num++];
+}
+
 static bool start(Turns *t, const char *name, int level, md_backend backend, md_bench_line *l) {
   md_bench *b = t->b;
   md_engine_options o = {.backend = backend,
@@ -45,14 +53,20 @@ static bool start(Turns *t, const char *name, int level, md_backend backend, md_
                          .asan = md_cli_has(b->cli, "jit-asan"),
                          .no_cache = md_cli_has(b->cli, "no-cache")};
   o.passes.level = level;
-  md_bench_side *to = &l->side[l->num_sides++];
-  to->name = name;
-  Side *s = &t->side[t->num++];
-  s->to = to;
+  Side *s = add_side(t, name, l);
   md_graph *g = t->job->make(t->job->ctx, b->cli->diags);
   s->engine = g ? md_engine_create(g, &o, b->cli->diags) : NULL;
   if (s->engine) fill(s->engine);
   return s->engine != NULL;
+}
+
+// That the peer is not there is told in the report and stops nothing.
+static void start_peer(Turns *t, md_bench_line *l) {
+  char why[200];
+  Side *s = add_side(t, "torch", l);
+  s->peer = md_bench_peer_start(t->b, t->job->torch, why, sizeof why);
+  if (s->peer) s->to->version = md_strdup(t->b->cli->arena, md_bench_peer_version(s->peer));
+  else s->to->unmeasured = md_strdup(t->b->cli->arena, why);
 }
 
 static bool is_timed(const md_bench_job *job, const md_launch *l) {
@@ -69,12 +83,29 @@ static int64_t timed_ns(const md_bench_job *job, md_exec *x) {
 }
 
 // Time of one step: of the whole, or of the kernels that count.
-static bool run_once(Turns *t, Side *s, double *ms) {
-  md_exec *x = t->job->only ? md_engine_exec(s->engine) : NULL;
+static bool run_engine(Turns *t, md_engine *e, double *ms) {
+  md_exec *x = t->job->only ? md_engine_exec(e) : NULL;
   int64_t before = x ? timed_ns(t->job, x) : md_now_ns();
-  if (!md_engine_step(s->engine, t->b->cli->diags)) return false;
+  if (!md_engine_step(e, t->b->cli->diags)) return false;
   int64_t after = x ? timed_ns(t->job, x) : md_now_ns();
   *ms = (double)(after - before) / 1e6;
+  return true;
+}
+
+// Adds one sample to `to`. A peer that ends is unmeasured from then on.
+static bool take_turn(Turns *t, Side *s, md_samples *to) {
+  char why[200];
+  double ms = 0;
+  if (s->engine) {
+    if (!run_engine(t, s->engine, &ms)) return false;
+  } else if (!md_bench_peer_run(s->peer, &ms, why, sizeof why)) {
+    md_bench_peer_stop(s->peer);
+    s->peer = NULL;
+    md_samples_free(&s->to->samples);
+    s->to->unmeasured = md_strdup(t->b->cli->arena, why);
+    return true;
+  }
+  md_samples_add(to, ms);
   return true;
 }
 
@@ -97,12 +128,12 @@ static bool warm_up(Turns *t) {
   for (int64_t round = 0; round < most; round++) {
     bool is_steady = true;
     for (int i = 0; i < t->num; i++) {
-      double ms;
+      Side *s = &t->side[i];
+      if (s->to->unmeasured) continue;
       int64_t begin = md_now_ns();
-      if (!run_once(t, &t->side[i], &ms)) return false;
+      if (!take_turn(t, s, &s->warmup)) return false;
       spent += (double)(md_now_ns() - begin) / 1e6;
-      md_samples_add(&t->side[i].warmup, ms);
-      is_steady = is_steady && md_samples_are_steady(&t->side[i].warmup);
+      is_steady = is_steady && md_samples_are_steady(&s->warmup);
     }
     if (t->b->warmup < 0 && (is_steady || spent > max_warmup_ms)) return true;
   }
@@ -116,9 +147,8 @@ static bool count(Turns *t) {
     bool is_enough = round >= MAX_ROUNDS || (round >= MIN_ROUNDS && spent >= t->b->min_ms);
     if (t->b->rounds ? round >= t->b->rounds : is_enough) return true;
     for (int i = 0; i < t->num; i++) {
-      double ms;
-      if (!run_once(t, &t->side[i], &ms)) return false;
-      md_samples_add(&t->side[i].to->samples, ms);
+      Side *s = &t->side[i];
+      if (!s->to->unmeasured && !take_turn(t, s, &s->to->samples)) return false;
     }
   }
 }
@@ -167,6 +197,7 @@ bool md_bench_measure(md_bench *b, const md_bench_job *job) {
   bool ok = start(&t, "fused", 2, MD_BACKEND_CPU, &l);
   if (b->unfused) ok = ok && start(&t, "unfused", 1, MD_BACKEND_CPU, &l);
   if (b->interp) ok = ok && start(&t, "interp", 0, MD_BACKEND_INTERP, &l);
+  if (ok && b->torch) start_peer(&t, &l);
   ok = ok && md_bench_begin(b);
   if (ok) size_up(&t, &l);
   ok = ok && warm_up(&t) && count(&t);
@@ -175,6 +206,7 @@ bool md_bench_measure(md_bench *b, const md_bench_job *job) {
     md_samples_free(&t.side[i].to->samples);
     md_samples_free(&t.side[i].warmup);
     md_engine_destroy(t.side[i].engine);
+    md_bench_peer_stop(t.side[i].peer);
   }
   return ok;
 }

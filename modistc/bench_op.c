@@ -38,9 +38,21 @@ static md_graph *make(void *ctx, md_diags *d) {
   return j->op->make(&j->problem, j->way, d);
 }
 
+// "conv3d forward n=2 k=1,3,3 ...", as the peer's program takes it.
+static void put_task(const Job *j, md_text *to) {
+  md_put(to, "%s %s", j->problem.op->name, words[j->way]);
+  for (int i = 0; i < MD_PROBLEM_KEYS && j->problem.op->key[i].letter; i++) {
+    const md_problem_key *k = &j->problem.op->key[i];
+    md_put(to, " %c=", k->letter);
+    for (int x = 0; x < k->axes; x++)
+      md_put(to, "%s%lld", x ? "," : "", (long long)j->problem.size[i][x]);
+  }
+}
+
 // `title`: name of the line; NULL: the problem itself.
 static bool measure(md_bench *b, const Job *job, const char *title) {
-  md_text problem = {0}, args = {0};
+  md_text problem = {0}, args = {0}, task = {0};
+  put_task(job, &task);
   md_problem_print(&job->problem, &problem);
   md_put(&args, "--op %s --direction=%s", problem.s, words[job->way]);
   if (b->unfused && !md_cli_has(b->cli, "baseline")) md_put(&args, " --baseline=unfused");
@@ -49,10 +61,12 @@ static bool measure(md_bench *b, const Job *job, const char *title) {
                     .args = args.s,
                     .make = make,
                     .ctx = (void *)job,
-                    .only = job->op->only};
+                    .only = job->op->only,
+                    .torch = task.s};
   bool ok = md_bench_measure(b, &m);
   md_text_free(&problem);
   md_text_free(&args);
+  md_text_free(&task);
   return ok;
 }
 

@@ -130,6 +130,10 @@ static int decimals(double ms) { return ms < 0.1 ? 6 : ms < 10 ? 4 : ms < 1000 ?
 static void put_table(md_bench *b, const md_bench_line *l) {
   fprintf(b->out, "%s\n", l->what);
   for (int i = 0; i < l->num_sides; i++) {
+    if (l->side[i].unmeasured) {
+      fprintf(b->out, "  %-8s unmeasured: %s\n", l->side[i].name, l->side[i].unmeasured);
+      continue;
+    }
     Figures f = figures(l, i);
     int n = decimals(f.median);
     fprintf(b->out, "  %-8s %10.*f ms +-%.*f  95%% [%.*f, %.*f]  n=%d  %8.1f GFLOP/s",
@@ -138,6 +142,7 @@ static void put_table(md_bench *b, const md_bench_line *l) {
     if (l->roof_ms > 0) fprintf(b->out, "  %3.0f%% of roof", 100 * f.of_roof);
     if (f.of_roof > 1) fputs(" (from cache)", b->out);
     if (i > 0) fprintf(b->out, "  %.2fx%s", f.ratio, f.is_noise ? " (noise)" : "");
+    if (l->side[i].version) fprintf(b->out, "  version %s", l->side[i].version);
     fputc('\n', b->out);
   }
   fprintf(b->out, "  repro: %s\n", l->repro);
@@ -153,18 +158,16 @@ static void put_samples(md_json *j, const md_samples *s) {
   j->compact = false;
 }
 
-static void put_json(md_bench *b, const md_bench_line *l) {
-  md_json *j = &b->report;
+static void put_side(md_json *j, const md_bench_line *l, int i) {
+  const md_bench_side *side = &l->side[i];
+  const md_samples *s = &side->samples;
+  md_json_key(j, side->name);
   md_json_begin(j, '{');
-  put_str(j, "what", l->what);
-  put_str(j, "repro", l->repro);
-  put_float(j, "gflop", l->gflop);
-  if (l->roof_ms > 0) put_float(j, "roof_ms", l->roof_ms);
-  for (int i = 0; i < l->num_sides; i++) {
-    const md_samples *s = &l->side[i].samples;
+  if (side->version) put_str(j, "version", side->version);
+  if (side->unmeasured) {
+    put_str(j, "unmeasured", side->unmeasured);
+  } else {
     Figures f = figures(l, i);
-    md_json_key(j, l->side[i].name);
-    md_json_begin(j, '{');
     put_float(j, "median_ms", f.median);
     put_float(j, "mad_ms", f.mad);
     put_float(j, "low_ms", f.low);
@@ -175,8 +178,18 @@ static void put_json(md_bench *b, const md_bench_line *l) {
     put_float(j, "gflop_per_s", f.gflop_per_s);
     if (l->roof_ms > 0) put_float(j, "of_roof", f.of_roof);
     put_samples(j, s);
-    md_json_end(j, '}');
   }
+  md_json_end(j, '}');
+}
+
+static void put_json(md_bench *b, const md_bench_line *l) {
+  md_json *j = &b->report;
+  md_json_begin(j, '{');
+  put_str(j, "what", l->what);
+  put_str(j, "repro", l->repro);
+  put_float(j, "gflop", l->gflop);
+  if (l->roof_ms > 0) put_float(j, "roof_ms", l->roof_ms);
+  for (int i = 0; i < l->num_sides; i++) put_side(j, l, i);
   md_json_end(j, '}');
 }
 
@@ -192,6 +205,7 @@ void md_bench_field(FILE *to, const char *text) {
 
 static void put_csv(md_bench *b, const md_bench_line *l) {
   for (int i = 0; i < l->num_sides; i++) {
+    if (l->side[i].unmeasured) continue;
     Figures f = figures(l, i);
     md_bench_field(b->out, l->what);
     fprintf(b->out, ",%s,%d,%.6g,%.6g,%.6g,%.6g,%.6g,%.6g,", l->side[i].name,

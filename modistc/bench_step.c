@@ -3,6 +3,9 @@
 // experiment.
 #include "modistc/bench.h"
 
+#include "runtime/train/config.h"
+
+#include <fnmatch.h>
 #include <string.h>
 
 // What configs/mini_modist.yaml changes in the step of its model; a test compares the two graphs.
@@ -13,6 +16,30 @@ static md_graph *make(void *ctx, md_diags *d) {
   (void)d;
   md_cli *cli = ctx;
   return md_source_graph(cli, cli->arg[0]);
+}
+
+// The peer knows the full step alone, at any size. NULL: this is another one, or not valid.
+static const char *task_of(const md_cli *cli) {
+  static const char *const sizes[] = {"batch=*",        "clip.frames=*", "clip.size=*",
+                                      "mclip.frames=*", "mclip.size=*",  "bank.size=*"};
+  if (strcmp(cli->arg[0], "modist-r3d50") != 0 || md_cli_has(cli, "config")) return NULL;
+  for (int i = 1; i < cli->num_args; i++) {
+    bool is_size = false;
+    for (int k = 0; k < MD_COUNT(sizes); k++)
+      is_size = is_size || fnmatch(sizes[k], cli->arg[i], 0) == 0;
+    if (!is_size) return NULL;
+  }
+  md_config *c = md_config_load(NULL, cli->arg + 1, cli->num_args - 1, NULL);
+  if (!c) return NULL;
+  const char *task = md_format(
+      cli->arena,
+      "step both batch=%lld visual_frames=%lld visual_size=%lld motion_frames=%lld "
+      "motion_size=%lld bank=%lld",
+      (long long)md_config_int(c, "batch"), (long long)md_config_int(c, "clip.frames"),
+      (long long)md_config_int(c, "clip.size"), (long long)md_config_int(c, "mclip.frames"),
+      (long long)md_config_int(c, "mclip.size"), (long long)md_config_int(c, "bank.size"));
+  md_config_destroy(c);
+  return task;
 }
 
 // arg[0], the model or graph, with the settings behind it and those of the sweeps. `title`: name of
@@ -36,7 +63,11 @@ static bool measure(md_bench *b, const char *const *arg, int num_args, const cha
     for (int i = own; i < cli->num_args; i++) md_put(&what, " %s", cli->arg[i]);
     md_put(&args, "step");
     for (int i = 0; i < cli->num_args; i++) md_bench_word(&args, cli->arg[i]);
-    md_bench_job job = {.what = what.s, .args = args.s, .make = make, .ctx = cli};
+    md_bench_job job = {.what = what.s,
+                        .args = args.s,
+                        .make = make,
+                        .ctx = cli,
+                        .torch = b->torch ? task_of(cli) : NULL};
     ok = md_bench_measure(b, &job);
     md_text_free(&what);
     md_text_free(&args);

@@ -14,7 +14,9 @@ static const md_option bench_options[] = {
     {"direction", 0, "WAY", "of --op: forward, dgrad, wgrad, both (in one program), all"},
     {"sweep", 0, "KEY=LIST", "measure for each value: 4,8..64*2; several: all combinations"},
     {"config", 'c', "FILE", "settings of the model (step, loader)"},
-    {"baseline", 0, "LIST", "unfused, interp: measured in turn with the fused program"},
+    {"baseline", 0, "LIST", "unfused, interp, torch: measured in turn with the fused program"},
+    {"torch-python", 0, "PYTHON", "of the baseline torch: a Python that has it (python3)"},
+    {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
     {"rounds", 'n', "N", "counted rounds (5 or more, for --min-time); loader: batches (one epoch)"},
     {"min-time", 0, "SECONDS", "without --rounds: measure a line at least so long (0.5)"},
     {"warmup", 0, "N", "rounds before counting starts (auto: until steady; loader: 0)"},
@@ -32,6 +34,8 @@ static const md_option_rule bench_rules[] = {
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
     {":loader|roof|compare", "sweep baseline", "nothing is compiled", NULL},
+    {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
+     "add --baseline=torch"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
     {":loader", "min-time " MD_CPU_NAMES, "no kernels run", NULL},
     {":roof", "rounds min-time warmup jit-asan no-cache", "it takes the best of some runs", NULL},
@@ -81,15 +85,23 @@ static const Subject *subject_of(md_cli *cli) {
 }
 
 static bool read_baselines(md_bench *b) {
+  const struct {
+    const char *name;
+    bool *wanted;
+  } known[] = {{"unfused", &b->unfused}, {"interp", &b->interp}, {"torch", &b->torch}};
   const char *list = md_cli_get(b->cli, "baseline");
   for (const char *s = list ? list : ""; *s;) {
     size_t len = strcspn(s, ",");
-    if (len == 7 && strncmp(s, "unfused", 7) == 0) b->unfused = true;
-    else if (len == 6 && strncmp(s, "interp", 6) == 0) b->interp = true;
-    else {
+    bool found = false;
+    for (int i = 0; i < MD_COUNT(known); i++) {
+      if (strlen(known[i].name) != len || strncmp(s, known[i].name, len) != 0) continue;
+      *known[i].wanted = found = true;
+    }
+    if (!found) {
+      char clean[80];
       md_error(b->cli->diags, E0401, MD_NOWHERE, "--baseline: there is no baseline '%.*s'",
-               (int)len, s);
-      md_hint(b->cli->diags, "baselines are: unfused, interp");
+               (int)len, md_clean(s, clean, sizeof clean));
+      md_hint(b->cli->diags, "baselines are: unfused, interp, torch");
       return false;
     }
     s += len + (s[len] == ',');
@@ -142,6 +154,8 @@ static const char *const examples[] = {
     "modistc bench step modist-tiny --sweep batch=2,4..16*2",
     "modistc bench --op conv3d:n2c64t8h56w56o64k1x3x3 --direction=all --sweep c=32,64",
     "modistc bench conv --format=json -o conv.json",
+    "modistc bench step modist-r3d50 batch=2 --baseline=torch --torch-python=PYTHON "
+    "--torch-reference=DIR",
     "modistc bench infonce --sweep q=8..64*2",
     "modistc bench compare before.json after.json --max-regress=5%",
     "modistc bench loader videos data.workers=2",

@@ -56,4 +56,39 @@ modistc bench compare report.json report.json >same || wrong "a report differs f
 [ "$(grep -c ' noise$' same)" = 3 ] || wrong "a report is not noise beside itself"
 modistc bench --op matmul:m4n4k4 --direction=all -n 5 --format=csv >lines.csv
 [ "$(grep -c '^matmul:m4n4k4 .*,fused,5,' lines.csv)" = 3 ] || wrong "the CSV lacks lines"
+
+# The peer is a program that answers each line with a time; where it is not there the report says why.
+mkdir -p peer/reference
+touch peer/reference/bench_torch.py
+answer() {
+  { echo '#!/bin/sh'; echo "$2"; } >"$1"
+  chmod +x "$1"
+}
+answer steady 'echo ready 9.9; while read -r line; do echo 1000000; done'
+answer brief 'echo ready 9.9; read -r line; echo 5; echo "Killed: no memory" >&2'
+answer absent 'echo Traceback >&2; echo "ModuleNotFoundError: no torch" >&2; exit 1'
+answer odd 'echo hello'
+answer words 'echo ready 9.9; while read -r line; do echo soon; done'
+# told TEXT ARGUMENTS...: the report of a small op beside the peer has this text.
+told() {
+  text=$1
+  shift
+  modistc bench --op matmul:m4n4k4 -n 3 --warmup=0 --baseline=torch "$@" >table || wrong "torch $*: exit $?"
+  grep -q '^  fused .*GFLOP' table || wrong "torch $*: nothing of ours"
+  grep -qF "$text" table || { wrong "torch $*: not told: $text"; cat table; }
+}
+told 'torch    unmeasured: --torch-reference=DIR is not given'
+told 'unmeasured: nowhere/reference/bench_torch.py: No such file' --torch-reference=nowhere
+told '/nowhere: No such file or directory' --torch-reference=peer --torch-python=./nowhere
+told 'unmeasured: ModuleNotFoundError: no torch' --torch-reference=peer --torch-python=./absent
+told 'unmeasured: the program does not answer as expected' --torch-reference=peer --torch-python=./odd
+told 'unmeasured: Killed: no memory' --torch-reference=peer --torch-python=./brief
+told "unmeasured: it answered 'soon'" --torch-reference=peer --torch-python=./words
+told 'version 9.9' --torch-reference=peer --torch-python=./steady
+grep -q '^  torch  *1000000 ms .* n=3 ' table || wrong "three rounds of the peer are not counted"
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --baseline=torch --torch-reference=peer \
+  --torch-python=./steady >table
+grep -q 'unmeasured: the peer has nothing like it' table || wrong "the peer has another step"
+modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
+  --format=json | grep -q '"version": "9.9"' || wrong "the JSON lacks the peer's version"
 exit $failed
