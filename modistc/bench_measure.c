@@ -73,22 +73,26 @@ static bool is_timed(const md_bench_job *job, const md_launch *l) {
   return !job->only || strstr(l->name, job->only);
 }
 
-static int64_t timed_ns(const md_bench_job *job, md_exec *x) {
-  const md_program *p = md_exec_program(x);
-  const md_launch_time *t = md_exec_times(x);
-  int64_t ns = 0;
-  for (int i = 0; i < p->num_launches; i++)
-    if (is_timed(job, &p->launch[i])) ns += t[i].total_ns;
-  return ns;
+// Time so far of the kernels that count; false: the passes left none of them, or there are no kernels.
+static bool timed_ns(const md_bench_job *job, md_exec *x, int64_t *ns) {
+  bool found = false;
+  *ns = 0;
+  for (int i = 0; job->only && x && i < md_exec_program(x)->num_launches; i++) {
+    if (!is_timed(job, &md_exec_program(x)->launch[i])) continue;
+    *ns += md_exec_times(x)[i].total_ns;
+    found = true;
+  }
+  return found;
 }
 
-// Time of one step: of the whole, or of the kernels that count.
+// Time of one step: of the kernels that count, or of the whole.
 static bool run_engine(Turns *t, md_engine *e, double *ms) {
-  md_exec *x = t->job->only ? md_engine_exec(e) : NULL;
-  int64_t before = x ? timed_ns(t->job, x) : md_now_ns();
+  md_exec *x = md_engine_exec(e);
+  int64_t before, after;
+  if (!timed_ns(t->job, x, &before)) before = md_now_ns();
   if (!md_engine_step(e, t->b->cli->diags)) return false;
-  int64_t after = x ? timed_ns(t->job, x) : md_now_ns();
-  *ms = (double)(after - before) / 1e6;
+  if (!timed_ns(t->job, x, &after)) after = md_now_ns();
+  *ms = (double)MD_MAX(after - before, 1) / 1e6;  // the clock's own step at least
   return true;
 }
 

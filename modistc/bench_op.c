@@ -8,7 +8,7 @@
 
 enum { MAX_OPS = 16 };
 
-static const char *const words[] = {"forward", "dgrad", "wgrad", "both", NULL};
+static const char *const words[] = {"forward", "dgrad", "wgrad", "both"};
 static const char *const titles[] = {"forward", "data gradient", "weight gradient",
                                      "forward and backward"};
 
@@ -107,7 +107,7 @@ static Job job_of(md_bench *b, const char *op, const char *sizes, md_direction w
 
 // --- subjects
 
-// Which directions --direction asks for: one, all that the op has, or the op's first.
+// Which directions --direction asks for: one, all that the op has, or its preset.
 static bool ways_of(md_bench *b, const md_bench_op *op, bool *want) {
   const char *text = md_cli_get(b->cli, "direction");
   static const char *const choices[] = {"forward", "dgrad", "wgrad", "both", "all", NULL};

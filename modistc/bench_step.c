@@ -42,39 +42,42 @@ static const char *task_of(const md_cli *cli) {
   return task;
 }
 
-// arg[0], the model or graph, with the settings behind it and those of the sweeps. `title`: name of
-// the line in place of the settings that are not the user's.
-static bool measure(md_bench *b, const char *const *arg, int num_args, const char *title) {
+// cli->arg: the model or graph, then its settings. `title`: name of the line in place of the model
+// and of the settings that are not the user's.
+static bool measure_once(md_bench *b, const char *title) {
+  md_cli *cli = b->cli;
+  md_text what = {0}, args = {0};
+  md_put(&what, "%s", title ? title : cli->arg[0]);
+  for (int i = title ? MD_COUNT(mini) : 1; i < cli->num_args; i++)
+    md_put(&what, " %s", cli->arg[i]);
+  md_put(&args, "step");
+  for (int i = 0; i < cli->num_args; i++) md_bench_word(&args, cli->arg[i]);
+  md_bench_job job = {.what = what.s,
+                      .args = args.s,
+                      .make = make,
+                      .ctx = cli,
+                      .torch = b->torch ? task_of(cli) : NULL};
+  bool ok = md_bench_measure(b, &job);
+  md_text_free(&what);
+  md_text_free(&args);
+  return ok;
+}
+
+// arg[0] with the settings behind it and those of every combination of the sweeps.
+static bool measure(md_bench *b, char *const *arg, int num_args, const char *title) {
   md_cli *cli = b->cli;
   md_bench_sweeps s;
   if (!md_bench_sweeps_read(cli, &s)) return false;
-  md_cli given = *cli;
-  bool ok = true;
+  cli->arg = MD_NEW_ARRAY(cli->arena, char *, num_args + s.num);
+  memcpy(cli->arg, arg, (size_t)num_args * sizeof *arg);
+  cli->num_args = num_args + s.num;
   do {
-    cli->arg = MD_NEW_ARRAY(cli->arena, char *, num_args + s.num);
-    for (cli->num_args = 0; cli->num_args < num_args; cli->num_args++)
-      cli->arg[cli->num_args] = md_strdup(cli->arena, arg[cli->num_args]);
     for (int i = 0; i < s.num; i++)
-      cli->arg[cli->num_args++] =
+      cli->arg[num_args + i] =
           md_format(cli->arena, "%s=%s", s.sweep[i].key, md_bench_sweeps_value(&s, i));
-    md_text what = {0}, args = {0};
-    int own = title ? MD_COUNT(mini) : 1;
-    md_put(&what, "%s", title ? title : cli->arg[0]);
-    for (int i = own; i < cli->num_args; i++) md_put(&what, " %s", cli->arg[i]);
-    md_put(&args, "step");
-    for (int i = 0; i < cli->num_args; i++) md_bench_word(&args, cli->arg[i]);
-    md_bench_job job = {.what = what.s,
-                        .args = args.s,
-                        .make = make,
-                        .ctx = cli,
-                        .torch = b->torch ? task_of(cli) : NULL};
-    ok = md_bench_measure(b, &job);
-    md_text_free(&what);
-    md_text_free(&args);
-    cli->arg = given.arg;
-    cli->num_args = given.num_args;
-  } while (ok && md_bench_sweeps_next(&s));
-  return ok;
+    if (!measure_once(b, title)) return false;
+  } while (md_bench_sweeps_next(&s));
+  return true;
 }
 
 bool md_bench_step(md_bench *b) {
@@ -83,13 +86,14 @@ bool md_bench_step(md_bench *b) {
     md_hint(b->cli->diags, "for example: modistc bench step modist-tiny");
     return false;
   }
-  return measure(b, (const char *const *)b->cli->arg + 1, b->cli->num_args - 1, NULL);
+  return measure(b, b->cli->arg + 1, b->cli->num_args - 1, NULL);
 }
 
 bool md_bench_mini(md_bench *b) {
-  int own = MD_COUNT(mini), more = b->cli->num_args - 1;
-  const char **arg = MD_NEW_ARRAY(b->cli->arena, const char *, own + more);
-  memcpy(arg, mini, sizeof mini);
-  for (int i = 0; i < more; i++) arg[own + i] = b->cli->arg[1 + i];
+  md_cli *cli = b->cli;
+  int own = MD_COUNT(mini), more = cli->num_args - 1;
+  char **arg = MD_NEW_ARRAY(cli->arena, char *, own + more);
+  for (int i = 0; i < own; i++) arg[i] = md_strdup(cli->arena, mini[i]);
+  for (int i = 0; i < more; i++) arg[own + i] = cli->arg[1 + i];
   return measure(b, arg, own + more, "train-mini");
 }
