@@ -16,7 +16,7 @@ enum {
   READ_SUMS = 8,
   MIN_RUNS = 3,
 };
-static const double enough_s = 0.15;  // of one rate
+static const double enough_s = 0.1;  // of one rate
 
 typedef void Kernel(void *const *arg, int64_t item, void *scratch);
 typedef struct Rate {
