@@ -39,7 +39,8 @@ static bool read_row(const md_tree *t, const char *path, md_arena *a, Row *row, 
   const char *what = md_tree_str(md_tree_get(t, "what"));
   if (!what || list->kind != MD_JSON_LIST || list->num == 0)
     return unfit(d, path, "a row has no name, or no list of samples");
-  row->what = what;
+  size_t size = strlen(what) + 1;
+  row->what = md_clean(what, md_alloc(a, size), size);
   row->samples = (md_samples){.ms = MD_NEW_ARRAY(a, double, list->num), .num = list->num};
   for (int i = 0; i < list->num; i++)
     if (!md_tree_float(&list->item[i], &row->samples.ms[i]) || !(row->samples.ms[i] > 0) ||

@@ -56,6 +56,7 @@ prepare() {
   report few.json bench/2 A line 2,2,2
   report elsewhere.json bench/2 B line 1,1.1,1.2,1.3,1.4
   report other.json bench/2 A another 1,2
+  report escape.json bench/2 A 'a\u001b[31m' 1,2
   report zero.json bench/2 A line 1,0
   report nothing.json bench/2 A line ''
   report old.json bench/1 A line 1
