@@ -80,10 +80,11 @@ static double clip_ms(const Run *r, const md_loader_work *w, double ms) {
 }
 
 static void put_table(const Run *r, const Codecs *codecs, FILE *to) {
-  double clips = (double)(r->rounds * r->batch * r->clips_a_sample);
+  int64_t samples = r->rounds * r->batch;
+  double clips = (double)(samples * r->clips_a_sample);
   const md_loader_work *t = &r->total;
-  fprintf(to, "%.0f clips of %lld samples in %.2f s: %.1f clips/s\n", clips,
-          (long long)(r->rounds * r->batch), r->seconds, clips / r->seconds);
+  fprintf(to, "%.0f clips of %lld samples in %.2f s: %.1f clips/s\n", clips, (long long)samples,
+          r->seconds, clips / r->seconds);
   fprintf(to, "%.2f ms of processor time a clip: %.1f clips/s on one core\n",
           r->cpu_s * 1e3 / clips, clips / r->cpu_s);
   fprintf(to, "%.1f %% of the time the caller waited for data\n\n", 100 * r->wait_s / r->seconds);

@@ -186,7 +186,7 @@ static bool add_value(Cursor *c, const char *at, const char *value, md_sweep *s)
 // first ".." last [("+" | "*") step]
 static bool range(Cursor *c, md_arena *a, md_sweep *s) {
   const char *start = c->at;
-  int64_t first, last, step = 1;
+  int64_t first = 0, last = 0, step = 1;
   if (!number(c, &first)) return false;
   c->at += 2;
   if (!number(c, &last)) return false;

@@ -64,7 +64,7 @@ static int64_t accumulators(const md_cpu *cpu) { return cpu->registers - 2; }
 // multiply-add nor memory is waited for. Without FMA it is acc*a + b: a*b would be computed once.
 static void emit_arithmetic(md_kernel *k, bool is_dot) {
   md_emit *e = &k->e;
-  int64_t num = accumulators(e->cpu), bytes = 4 * e->cpu->lanes;
+  int64_t num = accumulators(e->cpu), bytes = (int64_t)4 * e->cpu->lanes;
   md_phase_begin(k, is_dot ? "dot" : "arithmetic", 1, num * bytes);
   if (is_dot) allow_dot(k);
   LLVMTypeRef vector = md_lanes_type(e->f32, e->cpu->lanes);
@@ -87,9 +87,9 @@ static void emit_arithmetic(md_kernel *k, bool is_dot) {
 
 static void emit_reading(md_kernel *k) {
   md_emit *e = &k->e;
-  int lanes = e->cpu->lanes;
-  md_phase_begin(k, "reading", READ_BYTES / READ_ITEM_BYTES, READ_SUMS * 4 * lanes);
-  LLVMTypeRef vector = md_lanes_type(e->f32, lanes);
+  int64_t lanes = e->cpu->lanes;
+  md_phase_begin(k, "reading", READ_BYTES / READ_ITEM_BYTES, lanes * 4 * READ_SUMS);
+  LLVMTypeRef vector = md_lanes_type(e->f32, e->cpu->lanes);
   md_var sum[READ_SUMS];
   for (int i = 0; i < READ_SUMS; i++) sum[i] = md_var_new(e, vector, md_zero(vector), "sum");
   md_ir first = md_imulc(e, k->item, READ_ITEM_BYTES / 4), memory = md_workspace(k, 0);
@@ -97,7 +97,8 @@ static void emit_reading(md_kernel *k) {
       md_loop_begin(e, md_i64(e, 0), md_i64(e, READ_ITEM_BYTES / 4), READ_SUMS * lanes, "i");
   for (int i = 0; i < READ_SUMS; i++) {
     md_ir at = md_iadd(e, first, md_iaddc(e, l.i, i * lanes));
-    md_set(e, sum[i], md_fadd(e, md_get(e, sum[i]), md_load(e, MD_F32, memory, at, lanes, NULL)));
+    md_set(e, sum[i],
+           md_fadd(e, md_get(e, sum[i]), md_load(e, MD_F32, memory, at, e->cpu->lanes, NULL)));
   }
   md_loop_end(e, &l);
   for (int i = 0; i < READ_SUMS; i++)
@@ -154,11 +155,11 @@ static bool measure(md_pool *pool, Rate *r, void *jit, const char *symbol, doubl
 static bool measure_all(const md_cpu *cpu, md_pool *pool, void *jit, char *memory, char *scratch,
                         md_cpu_roof *roof, md_diags *d) {
   double flops = 2.0 * (double)accumulators(cpu) * cpu->lanes * ARITHMETIC_STEPS;
-  Rate r = {.items = ITEMS_A_THREAD * md_pool_threads(pool),
+  Rate r = {.items = (int64_t)ITEMS_A_THREAD * md_pool_threads(pool),
             .work = flops,
             .arg = {memory},
             .scratch = scratch,
-            .stride = 4 * cpu->registers * cpu->lanes};
+            .stride = (int64_t)4 * cpu->registers * cpu->lanes};
   if (!measure(pool, &r, jit, "roof_0_arithmetic", &roof->f32_flops, d)) return false;
   r.work = 2 * flops;
   if (has_dot(cpu) && !measure(pool, &r, jit, "roof_2_dot", &roof->bf16_flops, d)) return false;
