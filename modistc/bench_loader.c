@@ -2,7 +2,7 @@
 // bench loader: how many clips a second come out of the loader, and where the processor's time goes.
 // Batches are taken as fast as they come, or with --step-ms as slowly as a step would take them; the
 // wait that is left is the time that training would stand still.
-#include "modistc/modistc.h"
+#include "modistc/bench.h"
 
 #include "runtime/train/train.h"
 
@@ -79,27 +79,29 @@ static double clip_ms(const Run *r, const md_loader_work *w, double ms) {
   return ms / (double)MD_MAX(1, w->samples * r->clips_a_sample);
 }
 
-static void put_table(const Run *r, const Codecs *codecs) {
-  double clips = (double)(r->rounds * r->batch * r->clips_a_sample);
+static void put_table(const Run *r, const Codecs *codecs, FILE *to) {
+  int64_t samples = r->rounds * r->batch;
+  double clips = (double)(samples * r->clips_a_sample);
   const md_loader_work *t = &r->total;
-  printf("%.0f clips of %lld samples in %.2f s: %.1f clips/s\n", clips,
-         (long long)(r->rounds * r->batch), r->seconds, clips / r->seconds);
-  printf("%.2f ms of processor time a clip: %.1f clips/s on one core\n", r->cpu_s * 1e3 / clips,
-         clips / r->cpu_s);
-  printf("%.1f %% of the time the caller waited for data\n\n", 100 * r->wait_s / r->seconds);
-  printf("%-10s %10s %8s\n", "work", "ms a clip", "share");
+  fprintf(to, "%.0f clips of %lld samples in %.2f s: %.1f clips/s\n", clips, (long long)samples,
+          r->seconds, clips / r->seconds);
+  fprintf(to, "%.2f ms of processor time a clip: %.1f clips/s on one core\n",
+          r->cpu_s * 1e3 / clips, clips / r->cpu_s);
+  fprintf(to, "%.1f %% of the time the caller waited for data\n\n", 100 * r->wait_s / r->seconds);
+  fprintf(to, "%-10s %10s %8s\n", "work", "ms a clip", "share");
   for (int i = 0; i < MD_NUM_WORKS; i++) {
     double ms = (double)t->work_ns[i] / 1e6;
-    printf("%-10s %10.3f %7.1f%%\n", md_work_names[i], clip_ms(r, t, ms), 100 * ms / work_ms(t));
+    fprintf(to, "%-10s %10.3f %7.1f%%\n", md_work_names[i], clip_ms(r, t, ms),
+            100 * ms / work_ms(t));
   }
-  printf("\n%-12s %8s %14s %10s %18s\n", "codec", "samples", "frames/sample", "ms a clip",
-         "clips/s on a core");
+  fprintf(to, "\n%-12s %8s %14s %10s %18s\n", "codec", "samples", "frames/sample", "ms a clip",
+          "clips/s on a core");
   for (int i = 0; i < codecs->num; i++) {
     const md_loader_work *w = &codecs->row[i];
     if (!w->samples) continue;
     double ms = clip_ms(r, w, work_ms(w));
-    printf("%-12s %8lld %14.1f %10.2f %18.1f\n", w->codec, (long long)w->samples,
-           (double)w->frames / (double)w->samples, ms, 1e3 / ms);
+    fprintf(to, "%-12s %8lld %14.1f %10.2f %18.1f\n", w->codec, (long long)w->samples,
+            (double)w->frames / (double)w->samples, ms, 1e3 / ms);
   }
 }
 
@@ -146,7 +148,7 @@ static void put_json(const Run *r, const Codecs *codecs, md_json *j) {
   md_json_end(j, '}');
 }
 
-static bool measure(Run *r, int64_t warmup, md_json *report) {
+static bool measure(Run *r, int64_t warmup, md_bench *b) {
   static Codecs before, now;
   if (!take(r, warmup)) return false;
   read_codecs(r->loader, &before);
@@ -159,8 +161,8 @@ static bool measure(Run *r, int64_t warmup, md_json *report) {
   r->wait_s = (double)(md_loader_stats_now(r->loader).wait_ns - at_start.wait_ns) / 1e9;
   read_codecs(r->loader, &now);
   sum_up(r, &now, &before);
-  if (report) put_json(r, &now, report);
-  else put_table(r, &now);
+  if (b->format == MD_BENCH_JSON) put_json(r, &now, &b->report);
+  else put_table(r, &now, b->out);
   return true;
 }
 
@@ -187,7 +189,8 @@ static md_dataset *open_data(md_cli *cli, const md_config *c) {
   return NULL;
 }
 
-bool md_bench_loader(md_cli *cli, int64_t rounds, int64_t warmup, md_json *report) {
+bool md_bench_loader(md_bench *b) {
+  md_cli *cli = b->cli;
   Run r = {0};
   if (!md_cli_float(cli, "step-ms", 0, 1e6, &r.step_ms)) return false;
   md_config *c = settings(cli);
@@ -198,8 +201,8 @@ bool md_bench_loader(md_cli *cli, int64_t rounds, int64_t warmup, md_json *repor
   if (ok) {
     r.clips_a_sample = s.mode == MD_MODE_MODIST ? MD_NUM_SLOTS : 2;
     r.batch = s.batch;
-    r.rounds = rounds ? rounds : md_ceil_div(data->num_items, s.batch);
-    ok = measure(&r, warmup, report);
+    r.rounds = b->rounds ? b->rounds : md_ceil_div(data->num_items, s.batch);
+    ok = md_bench_begin(b) && measure(&r, MD_MAX(b->warmup, 0), b);
   }
   md_loader_destroy(r.loader);
   md_dataset_destroy(data);

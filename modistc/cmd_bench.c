@@ -1,345 +1,107 @@
 // SPDX-License-Identifier: Apache-2.0
-// bench: how long a step, convolutions, or fused regions take, against baselines of the same run;
-// the loader's part is in bench_loader.c.
-//
-// Candidates take turns (a, b, a, b, ...), so that a machine that slows down slows both. The median
-// and the spread (half the range between the quartiles) of the rounds are printed.
-#include "modistc/modistc.h"
+// bench: what is measured, how long, and in which form it is told.
+#include "modistc/bench.h"
 
 #include "base/file.h"
-#include "runtime/train/train.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 1000, MAX_SIDES = 3 };
+enum { MAX_ROUNDS = 1000 };
 
 static const md_option bench_options[] = {
-    {"config", 'c', "FILE", "settings of the model (step)"},
-    {"baseline", 0, "LIST", "unfused, interp: measured in turn with the fused program"},
-    {"rounds", 'n', "N", "counted rounds (5); loader: batches (one epoch)"},
-    {"warmup", 0, "N", "rounds before counting starts (1; loader: 0)"},
+    {"op", 0, "SPEC", "measure one op: OP:KEY SIZE..., as in conv3d:n2c64t8h56w56o64k1x3x3"},
+    {"direction", 0, "WAY", "of --op: forward, dgrad, wgrad, both (in one program), all"},
+    {"sweep", 0, "KEY=LIST", "measure for each value: 4,8..64*2; several: all combinations"},
+    {"config", 'c', "FILE", "settings of the model (step, loader)"},
+    {"baseline", 0, "LIST", "unfused, interp, torch: measured in turn with the fused program"},
+    {"torch-python", 0, "PYTHON", "of the baseline torch: a Python that has it (python3)"},
+    {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
+    {"rounds", 'n', "N", "counted rounds (5 or more, for --min-time); loader: batches (one epoch)"},
+    {"min-time", 0, "SECONDS", "without --rounds: measure a line at least so long (0.5)"},
+    {"warmup", 0, "N", "rounds before counting starts (auto: until steady; loader: 0)"},
     {"step-ms", 0, "T", "loader: pretend that a step takes so long (0)"},
+    {"max-regress", 0, "SHARE", "compare: by how much a line may be slower (5%)"},
     {"threads", 'j', "N", "threads (all cores)"},
-    {"format", 0, "FORM", "table (default) or json"},
+    {"format", 0, "FORM", "table (default), json or csv"},
     {"output", 'o', "FILE", "where to write the report; '-' or nothing: standard output"},
     MD_CPU_OPTIONS,
     {0}};
 
 static const md_option_rule bench_rules[] = {
-    {":conv|fused", "config", "only `bench step` has settings", NULL}, {0}};
+    {":conv|fused|infonce|train-mini|roof|compare", "config", "only `bench step` has settings",
+     NULL},
+    {"op", "config", "only `bench step` has settings", NULL},
+    {"!op", "direction", "no op is named", "add --op=SPEC"},
+    {":loader|roof|compare", "sweep baseline", "nothing is compiled", NULL},
+    {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
+     "add --baseline=torch"},
+    {":loader", "threads", "no kernels run", "take data.workers=N"},
+    {":loader", "min-time " MD_CPU_NAMES, "no kernels run", NULL},
+    {":roof", "rounds min-time warmup jit-asan no-cache", "it takes the best of some runs", NULL},
+    {":compare", "rounds min-time warmup threads " MD_CPU_NAMES, "nothing is measured", NULL},
+    {"!:compare", "max-regress", "only `bench compare` has a limit", NULL},
+    {"!:loader", "step-ms", "only `bench loader` waits for a step", NULL},
+    {":loader|roof format=csv", "format", "it has no rows of times", "take json"},
+    {"rounds", "min-time", "--rounds says how long", NULL},
+    {0}};
 
-typedef struct Samples {
-  double ms[MAX_ROUNDS];
-  int num;
-} Samples;
+static bool roof_alone(md_bench *b) { return md_bench_begin(b); }
 
-static int by_value(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-// Quantile of sorted samples, linear between neighbours.
-static double quantile(const Samples *s, double q) {
-  double at = q * (s->num - 1);
-  int i = (int)at, j = MD_MIN(i + 1, s->num - 1);
-  return s->ms[i] + (at - i) * (s->ms[j] - s->ms[i]);
-}
-
-typedef struct Side {
+typedef struct Subject {
   const char *name;
-  int level;
-  md_backend backend;
-  md_engine *engine;
-  Samples samples;
-} Side;
+  bool (*run)(md_bench *b);
+  int most_args;
+  bool wants_roof;
+} Subject;
+static const Subject subjects[] = {
+    {"step", md_bench_step, 64, false},     {"train-mini", md_bench_mini, 64, false},
+    {"conv", md_bench_convs, 1, true},      {"fused", md_bench_fused, 1, false},
+    {"infonce", md_bench_infonce, 1, true}, {"roof", roof_alone, 1, true},
+    {"loader", md_bench_loader, 64, false}, {"compare", md_bench_compare, 64, false},
+};
+static const Subject one_op = {"--op", md_bench_one_op, 0, true};
 
-typedef struct Line {
-  const char *what;
-  double gflop;
-  Side *side;
-  int num_sides;
-} Line;
-
-typedef struct Bench {
-  md_cli *cli;
-  int64_t rounds, warmup, threads;
-  bool json, unfused, interp;
-  FILE *out;  // the table, as it grows
-  md_json report;
-} Bench;
-
-static double flops_of(const md_graph *g) {
-  double total = 0;
-  for (int i = 0; i < g->num_nodes; i++) {
-    md_cost c = {0};
-    if (md_ops[g->node[i]->op].role != MD_LEAF) md_node_cost(g, g->node[i], &c);
-    total += c.flops;
+static const Subject *subject_of(md_cli *cli) {
+  if (md_cli_has(cli, "op"))
+    return md_cli_args(cli, 0, 0, "--op is a benchmark of its own") ? &one_op : NULL;
+  if (!md_cli_args(cli, 1, 64, "takes a benchmark or --op")) return NULL;
+  const char *names[MD_COUNT(subjects)];
+  for (int i = 0; i < MD_COUNT(subjects); i++) {
+    names[i] = subjects[i].name;
+    if (strcmp(names[i], cli->arg[0]) != 0) continue;
+    bool ok = cli->num_args <= subjects[i].most_args;
+    return ok || md_cli_args(cli, 1, 1, "this benchmark takes no more") ? &subjects[i] : NULL;
   }
-  return total;
-}
-
-static void fill(md_engine *e) {
-  const md_graph *g = md_engine_graph(e);
-  for (int i = 0; i < g->num_nodes; i++) {
-    const md_node *n = g->node[i];
-    if (n->op != MD_OP_input) continue;
-    md_type type;
-    void *to = md_engine_input(e, n->name, &type);
-    md_fill_input(n->name, type.dtype, md_elements(&type.shape), 0, to);
-  }
-}
-
-static void report_line(Bench *b, const Line *l) {
-  double base = quantile(&l->side[0].samples, 0.5);
-  if (!b->json) {
-    fprintf(b->out, "%-44s", l->what);
-    for (int i = 0; i < l->num_sides; i++) {
-      const Samples *s = &l->side[i].samples;
-      double median = quantile(s, 0.5), spread = (quantile(s, 0.75) - quantile(s, 0.25)) / 2;
-      fprintf(b->out, "  %s %.3f ms +-%.3f", l->side[i].name, median, spread);
-      if (i == 0) fprintf(b->out, " (%.1f GFLOP/s)", l->gflop / median * 1e3);
-      else fprintf(b->out, " (%.2fx)", median / base);
-    }
-    fputc('\n', b->out);
-    return;
-  }
-  md_json *j = &b->report;
-  md_json_begin(j, '{');
-  md_json_key(j, "what");
-  md_json_str(j, l->what);
-  md_json_key(j, "gflop");
-  md_json_float(j, l->gflop);
-  for (int i = 0; i < l->num_sides; i++) {
-    const Samples *s = &l->side[i].samples;
-    md_json_key(j, l->side[i].name);
-    md_json_begin(j, '{');
-    md_json_key(j, "median_ms");
-    md_json_float(j, quantile(s, 0.5));
-    md_json_key(j, "min_ms");
-    md_json_float(j, s->ms[0]);
-    md_json_key(j, "q1_ms");
-    md_json_float(j, quantile(s, 0.25));
-    md_json_key(j, "q3_ms");
-    md_json_float(j, quantile(s, 0.75));
-    md_json_end(j, '}');
-  }
-  md_json_end(j, '}');
-}
-
-// Time of one step: of the whole, or of the kernels whose name holds `only`.
-static bool time_once(Bench *b, Side *s, const char *only, double *ms) {
-  md_exec *x = md_engine_exec(s->engine);
-  if (!only || !x) {
-    int64_t start = md_now_ns();
-    if (!md_engine_step(s->engine, b->cli->diags)) return false;
-    *ms = (double)(md_now_ns() - start) / 1e6;
-    return true;
-  }
-  const md_program *p = md_exec_program(x);
-  const md_launch_time *t = md_exec_times(x);
-  int64_t before = 0, after = 0;
-  for (int i = 0; i < p->num_launches; i++)
-    if (strstr(p->launch[i].name, only)) before += t[i].total_ns;
-  if (!md_engine_step(s->engine, b->cli->diags)) return false;
-  for (int i = 0; i < p->num_launches; i++)
-    if (strstr(p->launch[i].name, only)) after += t[i].total_ns;
-  *ms = (double)(after - before) / 1e6;
-  return true;
-}
-
-// `make` gives the graph afresh for each side.
-typedef md_graph *(*Make)(void *ctx, md_diags *d);
-
-static bool measure(Bench *b, const char *what, Make make, void *ctx, const char *only) {
-  Side side[MAX_SIDES] = {{.name = "fused", .level = 2, .backend = MD_BACKEND_CPU}};
-  int num = 1;
-  if (b->unfused) side[num++] = (Side){.name = "unfused", .level = 1, .backend = MD_BACKEND_CPU};
-  if (b->interp) side[num++] = (Side){.name = "interp", .level = 0, .backend = MD_BACKEND_INTERP};
-  Line line = {.what = what, .side = side, .num_sides = num};
-  bool ok = true;
-  for (int i = 0; i < num && ok; i++) {
-    md_engine_options o = {.backend = side[i].backend,
-                           .passes = md_pass_defaults(),
-                           .threads = (int)b->threads,
-                           .cpu = md_cli_get(b->cli, "cpu"),
-                           .asan = md_cli_has(b->cli, "jit-asan"),
-                           .no_cache = md_cli_has(b->cli, "no-cache")};
-    o.passes.level = side[i].level;
-    md_graph *g = make(ctx, b->cli->diags);
-    side[i].engine = g ? md_engine_create(g, &o, b->cli->diags) : NULL;
-    ok = side[i].engine != NULL;
-    if (ok) fill(side[i].engine);
-    if (ok && i == 0) line.gflop = flops_of(md_engine_graph(side[i].engine)) / 1e9;
-  }
-  for (int64_t round = -b->warmup; round < b->rounds && ok; round++) {
-    for (int i = 0; i < num && ok; i++) {
-      double ms;
-      ok = time_once(b, &side[i], only, &ms);
-      if (ok && round >= 0) side[i].samples.ms[side[i].samples.num++] = ms;
-    }
-  }
-  for (int i = 0; i < num; i++) {
-    qsort(side[i].samples.ms, (size_t)side[i].samples.num, sizeof(double), by_value);
-    md_engine_destroy(side[i].engine);
-  }
-  if (ok) report_line(b, &line);
-  return ok;
-}
-
-static md_graph *make_source(void *ctx, md_diags *d) {
-  (void)d;
-  md_cli *cli = ctx;
-  return md_source_graph(cli, cli->arg[0]);
-}
-
-// --- conv and fused: layers of R3D-50 at 8 x 224 x 224 (spec §16), batch 2
-
-typedef struct Layer {
-  const char *name;
-  int64_t in, out, t, size, k[3], stride, pad[3];
-} Layer;
-static const Layer layers[] = {{"conv1", 3, 64, 8, 224, {5, 7, 7}, 2, {2, 3, 3}},
-                               {"res2 a 1x1x1", 256, 64, 8, 56, {1, 1, 1}, 1, {0, 0, 0}},
-                               {"res2 b 1x3x3", 64, 64, 8, 56, {1, 3, 3}, 1, {0, 1, 1}},
-                               {"res2 c 1x1x1", 64, 256, 8, 56, {1, 1, 1}, 1, {0, 0, 0}},
-                               {"res3 a 1x1x1", 512, 128, 8, 28, {1, 1, 1}, 1, {0, 0, 0}},
-                               {"res3 b /2", 128, 128, 8, 56, {1, 3, 3}, 2, {0, 1, 1}},
-                               {"res3 b 1x3x3", 128, 128, 8, 28, {1, 3, 3}, 1, {0, 1, 1}},
-                               {"res3 c 1x1x1", 128, 512, 8, 28, {1, 1, 1}, 1, {0, 0, 0}},
-                               {"res4 a 3x1x1", 1024, 256, 8, 14, {3, 1, 1}, 1, {1, 0, 0}},
-                               {"res4 b 1x3x3", 256, 256, 8, 14, {1, 3, 3}, 1, {0, 1, 1}},
-                               {"res4 c 1x1x1", 256, 1024, 8, 14, {1, 1, 1}, 1, {0, 0, 0}},
-                               {"res5 a 3x1x1", 2048, 512, 8, 7, {3, 1, 1}, 1, {1, 0, 0}},
-                               {"res5 b 1x3x3", 512, 512, 8, 7, {1, 3, 3}, 1, {0, 1, 1}},
-                               {"res5 c 1x1x1", 512, 2048, 8, 7, {1, 1, 1}, 1, {0, 0, 0}}};
-
-typedef struct ConvJob {
-  const Layer *layer;
-  md_op op;    // conv3d, conv3d_dgrad, conv3d_wgrad
-  bool fused;  // batch norm and ReLU around it
-} ConvJob;
-
-static md_conv3d_attr attr_of(const Layer *l) {
-  return (md_conv3d_attr){.stride = D3(1, l->stride, l->stride),
-                          .pad = D3(l->pad[0], l->pad[1], l->pad[2])};
-}
-
-// A pooling of single elements in front of each operand keeps it inside the program, in the layout
-// that a network would have, and is never fused with the convolution.
-static md_val inside(md_builder *b, const char *name, const md_shape *shape) {
-  md_pool3d_attr one = {.kernel = D3(1, 1, 1)};
-  return md_max_pool3d(b, md_input(b, name, md_type_of(MD_F32, 5, shape->dim)), &one);
-}
-
-static md_graph *make_conv(void *ctx, md_diags *d) {
-  const ConvJob *job = ctx;
-  const Layer *l = job->layer;
-  md_graph *g = md_graph_create("conv");
-  md_builder b;
-  md_builder_init(&b, g, d);
-  md_conv3d_attr a = attr_of(l);
-  md_shape x = {5, {2, l->in, l->t, l->size, l->size}},
-           w = {5, {l->out, l->in, l->k[0], l->k[1], l->k[2]}}, y = {.rank = 5};
-  y.dim[0] = 2;
-  y.dim[1] = l->out;
-  for (int i = 0; i < 3; i++)
-    y.dim[2 + i] = (x.dim[2 + i] + 2 * l->pad[i] - l->k[i]) / (i ? l->stride : 1) + 1;
-  md_val xv = MD_NONE, yv = MD_NONE, result;
-  md_state_attr init = {.init = MD_INIT_normal, .b = 0.05};
-  md_val wv = md_state(&b, "w", md_type_of(MD_F32, 5, w.dim), &init);
-  if (job->op != MD_OP_conv3d_dgrad) xv = inside(&b, "x", &x);
-  if (job->op != MD_OP_conv3d) yv = inside(&b, "dy", &y);
-  if (job->op == MD_OP_conv3d) result = md_conv3d(&b, xv, wv, MD_NONE, &a);
-  else if (job->op == MD_OP_conv3d_dgrad) result = md_conv3d_dgrad(&b, yv, wv, x, &a);
-  else result = md_conv3d_wgrad(&b, yv, xv, w, &a);
-  md_return(&b, "s", md_sum(&b, result, (md_dims){0}));
-  if (!b.failed) return g;
-  md_graph_destroy(g);
+  char clean[80];
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc bench: '%s' is no benchmark",
+           md_clean(cli->arg[0], clean, sizeof clean));
+  const char *near = md_nearest(cli->arg[0], names, MD_COUNT(names));
+  if (near) md_hint(cli->diags, "did you mean 'modistc bench %s'?", near);
+  else
+    md_hint(cli->diags, "benchmarks are: step MODEL, train-mini, conv, fused, infonce, roof, "
+                        "loader VIDEOS, compare A.json B.json, --op SPEC");
   return NULL;
 }
 
-static md_val norm(md_builder *b, md_val x, const char *name) {
-  int64_t c = md_shape_of(b, x).dim[1];
-  md_state_attr one = {.init = MD_INIT_ones}, zero = {.init = MD_INIT_zeros};
-  md_val g = md_state(b, md_format(b->g->arena, "%s.g", name), md_type_of(MD_F32, 1, &c), &one);
-  md_val s = md_state(b, md_format(b->g->arena, "%s.b", name), md_type_of(MD_F32, 1, &c), &zero);
-  md_val mean = md_moments(b, x, 1);
-  return md_batch_norm(b, x, g, s, mean, md_result_of(b, mean, 1), 1e-5, true);
-}
-
-// conv, batch norm, ReLU, conv, batch norm, ReLU, forward and backward, as inside a block.
-static md_graph *make_fused(void *ctx, md_diags *d) {
-  const ConvJob *job = ctx;
-  const Layer *l = job->layer;
-  md_graph *g = md_graph_create("fused");
-  md_builder b;
-  md_builder_init(&b, g, d);
-  md_conv3d_attr a = attr_of(l), back = {0};
-  md_state_attr init = {.init = MD_INIT_normal, .b = 0.05};
-  md_val x =
-      md_input(&b, "x", md_type_of(MD_F32, 5, (int64_t[]){2, l->in, l->t, l->size, l->size}));
-  md_val w0 = md_state(&b, "w0", md_type_of(MD_F32, 5, (int64_t[]){l->in, l->in, 1, 1, 1}), &init);
-  md_val w1 =
-      md_state(&b, "w1",
-               md_type_of(MD_F32, 5, (int64_t[]){l->out, l->in, l->k[0], l->k[1], l->k[2]}), &init);
-  md_val w2 = md_state(&b, "w2", md_type_of(MD_F32, 5, (int64_t[]){l->in, l->out, 1, 1, 1}), &init);
-  md_val h = md_relu(&b, norm(&b, md_conv3d(&b, x, w0, MD_NONE, &back), "n0"));
-  h = md_relu(&b, norm(&b, md_conv3d(&b, h, w1, MD_NONE, &a), "n1"));
-  h = md_relu(&b, norm(&b, md_conv3d(&b, h, w2, MD_NONE, &back), "n2"));
-  md_val loss = md_mean(&b, md_mul(&b, h, h), (md_dims){0}), wrt[3] = {w0, w1, w2};
-  md_val grads = md_gradient(&b, loss, wrt, 3);
-  for (int i = 0; i < 3; i++) {
-    md_dims all = {0};
-    md_return(&b, md_format(g->arena, "g%d", i), md_sum(&b, md_result_of(&b, grads, i), all));
-  }
-  if (!b.failed) return g;
-  md_graph_destroy(g);
-  return NULL;
-}
-
-static bool bench_convs(Bench *b) {
-  static const struct {
-    md_op op;
+static bool read_baselines(md_bench *b) {
+  const struct {
     const char *name;
-  } ops[] = {{MD_OP_conv3d, "forward"},
-             {MD_OP_conv3d_dgrad, "data gradient"},
-             {MD_OP_conv3d_wgrad, "weight gradient"}};
-  for (int i = 0; i < MD_COUNT(layers); i++) {
-    for (int j = 0; j < MD_COUNT(ops); j++) {
-      if (j == 1 && i == 0) continue;  // nobody needs the gradient of the clip
-      ConvJob job = {.layer = &layers[i], .op = ops[j].op};
-      char what[64];
-      snprintf(what, sizeof what, "%s %s", layers[i].name, ops[j].name);
-      if (!measure(b, what, make_conv, &job, "conv3d")) return false;
-    }
-  }
-  return true;
-}
-
-static bool bench_fused(Bench *b) {
-  b->unfused = true;
-  static const int some[] = {2, 4, 6, 9, 12};
-  for (int i = 0; i < MD_COUNT(some); i++) {
-    ConvJob job = {.layer = &layers[some[i]]};
-    char what[64];
-    snprintf(what, sizeof what, "%s + BN + ReLU, forward and backward", layers[some[i]].name);
-    if (!measure(b, what, make_fused, &job, NULL)) return false;
-  }
-  return true;
-}
-
-static bool read_baselines(Bench *b) {
+    bool *wanted;
+  } known[] = {{"unfused", &b->unfused}, {"interp", &b->interp}, {"torch", &b->torch}};
   const char *list = md_cli_get(b->cli, "baseline");
   for (const char *s = list ? list : ""; *s;) {
     size_t len = strcspn(s, ",");
-    if (len == 7 && strncmp(s, "unfused", 7) == 0) b->unfused = true;
-    else if (len == 6 && strncmp(s, "interp", 6) == 0) b->interp = true;
-    else {
+    bool found = false;
+    for (int i = 0; i < MD_COUNT(known); i++) {
+      if (strlen(known[i].name) != len || strncmp(s, known[i].name, len) != 0) continue;
+      *known[i].wanted = found = true;
+    }
+    if (!found) {
+      char clean[80];
       md_error(b->cli->diags, E0401, MD_NOWHERE, "--baseline: there is no baseline '%.*s'",
-               (int)len, s);
-      md_hint(b->cli->diags, "baselines are: unfused, interp");
+               (int)len, md_clean(s, clean, sizeof clean));
+      md_hint(b->cli->diags, "baselines are: unfused, interp, torch");
       return false;
     }
     s += len + (s[len] == ',');
@@ -347,86 +109,66 @@ static bool read_baselines(Bench *b) {
   return true;
 }
 
-static bool run_kind(Bench *b) {
+static bool read_options(md_bench *b) {
+  static const char *const formats[] = {"table", "json", "csv", NULL};
   md_cli *cli = b->cli;
-  const char *kind = cli->arg[0];
-  if (strcmp(kind, "loader") == 0)
-    return md_bench_loader(cli, md_cli_has(cli, "rounds") ? b->rounds : 0,
-                           md_cli_has(cli, "warmup") ? b->warmup : 0, b->json ? &b->report : NULL);
-  bool is_conv = strcmp(kind, "conv") == 0, is_fused = strcmp(kind, "fused") == 0;
-  if ((is_conv || is_fused) && !md_cli_args(cli, 1, 1, "conv and fused take no more")) return false;
-  if (is_conv) return bench_convs(b);
-  if (is_fused) return bench_fused(b);
-  if (strcmp(kind, "step") != 0) {
-    char clean[80];
-    md_error(cli->diags, E0401, MD_NOWHERE, "modistc bench: '%s' is no benchmark",
-             md_clean(kind, clean, sizeof clean));
-    md_hint(cli->diags, "benchmarks are: step MODEL, conv, fused, loader VIDEOS");
+  int format = md_cli_choice(cli, "format", formats, 0);
+  const char *warmup = md_cli_get(cli, "warmup");
+  bool is_auto = !warmup || strcmp(warmup, "auto") == 0;
+  double seconds = 0.5;
+  if (format < 0 || !md_cli_int(cli, "rounds", 1, MAX_ROUNDS, &b->rounds) ||
+      !md_cli_float(cli, "min-time", 0, 3600, &seconds) ||
+      (!is_auto && !md_cli_int(cli, "warmup", 0, 1000, &b->warmup)) ||
+      !md_cli_int(cli, "threads", 0, 1024, &b->threads) || !read_baselines(b))
     return false;
-  }
-  if (cli->num_args < 2) {
-    md_error(cli->diags, E0401, MD_NOWHERE, "modistc bench step: needs a model or graph");
-    md_hint(cli->diags, "for example: modistc bench step modist-tiny");
-    return false;
-  }
-  cli->arg++;
-  cli->num_args--;
-  return measure(b, cli->arg[0], make_source, cli, NULL);
+  b->min_ms = 1e3 * seconds;
+  b->format = (md_bench_format)format;
+  b->cpu = md_cpu_find(md_cli_get(cli, "cpu"), true, cli->diags);
+  return b->cpu != NULL;
 }
 
 static md_status run(md_cli *cli) {
-  static const char *const formats[] = {"table", "json", NULL};
-  Bench b = {.cli = cli, .rounds = 5, .warmup = 1};
-  if (!md_cli_args(cli, 1, 64, "takes step MODEL, conv, fused or loader VIDEOS"))
-    return MD_ERR_USAGE;
-  int format = md_cli_choice(cli, "format", formats, 0);
-  if (format < 0 || !md_cli_int(cli, "rounds", 1, MAX_ROUNDS, &b.rounds) ||
-      !md_cli_int(cli, "warmup", 0, 1000, &b.warmup) ||
-      !md_cli_int(cli, "threads", 0, 1024, &b.threads) || !read_baselines(&b))
-    return MD_ERR_USAGE;
+  md_bench b = {.cli = cli, .warmup = -1};
+  const Subject *subject = subject_of(cli);
+  if (!subject || !read_options(&b)) return md_diags_status(cli->diags);
+  b.wants_roof = subject->wants_roof;
   const char *path = md_cli_get(cli, "output");
   bool to_file = path && strcmp(path, "-") != 0;
   char *text = NULL;
   size_t len = 0;
   b.out = to_file ? open_memstream(&text, &len) : stdout;
   MD_ASSERT(b.out, "out of memory");
-  b.json = format == 1;
-  if (b.json) {
-    md_json_begin(&b.report, '{');
-    md_json_key(&b.report, "schema");
-    md_json_str(&b.report, "modist.bench/1");
-    md_json_key(&b.report, "version");
-    md_json_str(&b.report, MODIST_VERSION);
-    md_json_key(&b.report, "rows");
-    md_json_begin(&b.report, '[');
-  }
-  bool ok = run_kind(&b);
-  if (b.json && ok) {
-    md_json_end(&b.report, ']');
-    md_json_end(&b.report, '}');
-    fprintf(b.out, "%s\n", b.report.out.s);
-  }
+  bool ok = subject->run(&b);
+  if (ok && b.has_begun) md_bench_end(&b);
   md_text_free(&b.report.out);
   if (to_file) fclose(b.out);
-  ok = ok && (!to_file || md_file_save(path, text, len, cli->diags));
+  // A comparison that found something is worth a file as well.
+  bool is_whole = ok || md_diags_status(cli->diags) == MD_ERR_MISMATCH;
+  if (is_whole && to_file) md_file_save(path, text, len, cli->diags);
   free(text);
-  return ok ? MD_OK : md_diags_status(cli->diags);
+  return md_diags_status(cli->diags);
 }
 
-static const char *const examples[] = {"modistc bench step modist-r3d50 batch=2 --baseline=unfused",
-                                       "modistc bench conv --format=json -o conv.json",
-                                       "modistc bench fused",
-                                       "modistc bench loader videos data.workers=2",
-                                       "modistc bench loader -c configs/modist_tiny.yaml "
-                                       "data.train=videos --step-ms=50 --format=json",
-                                       NULL};
-const md_command md_cmd_bench = {.name = "bench",
-                                 .group = "Compile and run",
-                                 .usage =
-                                     "step MODEL [key=value ...] | conv | fused | loader VIDEOS "
-                                     "[key=value ...]",
-                                 .doc = "time a step, convolutions, fused regions or the loader",
-                                 .examples = examples,
-                                 .options = bench_options,
-                                 .rules = bench_rules,
-                                 .run = run};
+static const char *const examples[] = {
+    "modistc bench step modist-r3d50 batch=2 --baseline=unfused",
+    "modistc bench step modist-tiny --sweep batch=2,4..16*2",
+    "modistc bench --op conv3d:n2c64t8h56w56o64k1x3x3 --direction=all --sweep c=32,64",
+    "modistc bench conv --format=json -o conv.json",
+    "modistc bench step modist-r3d50 batch=2 --baseline=torch --torch-python=PYTHON "
+    "--torch-reference=DIR",
+    "modistc bench infonce --sweep q=8..64*2",
+    "modistc bench compare before.json after.json --max-regress=5%",
+    "modistc bench loader videos data.workers=2",
+    "modistc bench loader -c configs/modist_tiny.yaml data.train=videos --step-ms=50 "
+    "--format=json",
+    NULL};
+const md_command md_cmd_bench = {
+    .name = "bench",
+    .group = "Compile and run",
+    .usage = "step MODEL [key=value ...] | train-mini [key=value ...] | conv | fused | infonce | "
+             "--op SPEC | roof | loader VIDEOS [key=value ...] | compare A.json B.json",
+    .doc = "time a step, an op, fused regions or the loader; compare reports",
+    .examples = examples,
+    .options = bench_options,
+    .rules = bench_rules,
+    .run = run};

@@ -79,10 +79,6 @@ void md_help_command(const md_command *c, FILE *to);
 void md_help_manual(const md_command *c, FILE *to);  // roff
 bool md_help_completion(const char *shell, FILE *to);
 
-// --- bench_loader.c: `modistc bench loader [VIDEOS] [key=value ...]`. rounds 0: one epoch of batches.
-// Adds a row to *report, or prints a table when it is NULL. False: reported.
-bool md_bench_loader(md_cli *cli, int64_t rounds, int64_t warmup, md_json *report);
-
 // --- dataset_tools.c, dataset_flow.c: verbs of `modistc dataset`
 md_status md_dataset_check(md_cli *cli);
 md_status md_dataset_index(md_cli *cli);

@@ -27,29 +27,6 @@ typedef struct Run {
 
 // --- one job
 
-static md_emit emit_of(const md_cpu *cpu, const char *name) {
-  md_emit e = {.ctx = LLVMContextCreate(), .cpu = cpu};
-  e.mod = LLVMModuleCreateWithNameInContext(name, e.ctx);
-  e.b = LLVMCreateBuilderInContext(e.ctx);
-  e.i1 = LLVMInt1TypeInContext(e.ctx);
-  e.i8 = LLVMInt8TypeInContext(e.ctx);
-  e.i16 = LLVMInt16TypeInContext(e.ctx);
-  e.i32 = LLVMInt32TypeInContext(e.ctx);
-  e.i64 = LLVMInt64TypeInContext(e.ctx);
-  e.f32 = LLVMFloatTypeInContext(e.ctx);
-  e.f64 = LLVMDoubleTypeInContext(e.ctx);
-  e.ptr = LLVMPointerTypeInContext(e.ctx, 0);
-  e.void_ = LLVMVoidTypeInContext(e.ctx);
-  e.invariant_kind = LLVMGetMDKindIDInContext(e.ctx, "invariant.load", strlen("invariant.load"));
-  return e;
-}
-
-static void emit_dispose(md_emit *e) {
-  LLVMDisposeBuilder(e->b);
-  LLVMDisposeModule(e->mod);
-  LLVMContextDispose(e->ctx);
-}
-
 // Element by element, whatever the layout: both sides have the same. The input and the output are
 // the same value, so they are told apart by number.
 static void emit_snapshot(md_kernel *k) {
@@ -124,7 +101,7 @@ static void run_job(void *ctx, int64_t item, int thread) {
   j->arena = md_arena_create();
   md_diags *own = md_diags_create();
   if (!j->diags) j->diags = own;
-  md_kernel k = {.e = emit_of(run->assembly->cpu, j->symbol),
+  md_kernel k = {.e = md_emit_open(run->assembly->cpu, j->symbol),
                  .r = j->view,
                  .whole = j->view,
                  .arena = j->arena,
@@ -149,7 +126,7 @@ static void run_job(void *ctx, int64_t item, int thread) {
     if (ok && !run->o->no_cache) md_cache_write(key, &j->object);
   }
   j->failed = !ok;
-  emit_dispose(&k.e);
+  md_emit_close(&k.e);
   md_diags_destroy(own);
   j->diags = NULL;
 }
@@ -215,14 +192,14 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
 static bool link_image(const md_assembly *s, const md_object *objects, md_program *p, md_diags *d) {
   if (s->num_jobs)
     return md_link_image(objects, s->num_jobs, p->arena, &p->image, &p->image_bytes, d);
-  md_emit e = emit_of(s->cpu, "empty");
+  md_emit e = md_emit_open(s->cpu, "empty");
   md_object empty = {0};
   md_cpu_report times = {0};
   bool ok = md_module_setup(e.mod, s->cpu, d) &&
             md_object_compile(e.mod, s->cpu, false, &empty, &times, d) &&
             md_link_image(&empty, 1, p->arena, &p->image, &p->image_bytes, d);
   free(empty.data);
-  emit_dispose(&e);
+  md_emit_close(&e);
   return ok;
 }
 

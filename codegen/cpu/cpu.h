@@ -37,6 +37,16 @@ const md_cpu *md_cpu_native(void);
 md_target_facts md_cpu_facts(const md_cpu *cpu);
 void md_cpu_llvm_version(char *text, int size);  // "19.1.7"
 
+// --- roof.c: what this machine does at most with the instructions of a target ---------------------
+
+typedef struct md_cpu_roof {
+  double f32_flops,
+      bf16_flops;     // a second; bf16: dot products of pairs, 0 where there is no such instruction
+  double read_bytes;  // a second, from memory
+} md_cpu_roof;
+// The best of some runs on so many threads (0: one for each core), in a second or so. False: reported.
+bool md_cpu_measure_roof(const md_cpu *cpu, int threads, md_cpu_roof *roof, md_diags *d);
+
 // --- compile.c -----------------------------------------------------------------------------------
 
 typedef struct md_cpu_options {

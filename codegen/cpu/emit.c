@@ -6,6 +6,29 @@
 #include <math.h>
 #include <string.h>
 
+md_emit md_emit_open(const md_cpu *cpu, const char *name) {
+  md_emit e = {.ctx = LLVMContextCreate(), .cpu = cpu};
+  e.mod = LLVMModuleCreateWithNameInContext(name, e.ctx);
+  e.b = LLVMCreateBuilderInContext(e.ctx);
+  e.i1 = LLVMInt1TypeInContext(e.ctx);
+  e.i8 = LLVMInt8TypeInContext(e.ctx);
+  e.i16 = LLVMInt16TypeInContext(e.ctx);
+  e.i32 = LLVMInt32TypeInContext(e.ctx);
+  e.i64 = LLVMInt64TypeInContext(e.ctx);
+  e.f32 = LLVMFloatTypeInContext(e.ctx);
+  e.f64 = LLVMDoubleTypeInContext(e.ctx);
+  e.ptr = LLVMPointerTypeInContext(e.ctx, 0);
+  e.void_ = LLVMVoidTypeInContext(e.ctx);
+  e.invariant_kind = LLVMGetMDKindIDInContext(e.ctx, "invariant.load", strlen("invariant.load"));
+  return e;
+}
+
+void md_emit_close(md_emit *e) {
+  LLVMDisposeBuilder(e->b);
+  LLVMDisposeModule(e->mod);
+  LLVMContextDispose(e->ctx);
+}
+
 LLVMTypeRef md_compute_type(const md_emit *e, md_dtype d) {
   switch (d) {
   case MD_F64: return e->f64;

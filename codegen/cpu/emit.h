@@ -32,6 +32,9 @@ typedef struct md_emit {
   const md_cpu *cpu;
   unsigned invariant_kind;  // metadata kind of invariant.load
 } md_emit;
+// An empty module of its own context.
+md_emit md_emit_open(const md_cpu *cpu, const char *name);
+void md_emit_close(md_emit *e);
 
 LLVMTypeRef md_compute_type(const md_emit *e, md_dtype d);  // scalar
 LLVMTypeRef md_memory_type(const md_emit *e, md_dtype d);   // bf16 -> i16, bool -> i8

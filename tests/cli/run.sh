@@ -16,6 +16,12 @@ unset MODIST_LOG MODIST_LLD MODIST_NVRTC XDG_CACHE_HOME CLICOLOR_FORCE || true
 mkdir "$work/box" "$work/cache"
 chmod 700 "$work/cache"
 
+# A report of one line: file, schema, machine, line, samples.
+report() {
+  printf '{"schema": "modist.%s", "machine": {"cpu": "%s", "instructions": "avx2", "threads": 2},\n "rows": [{"what": "%s", "fused": {"samples_ms": [%s]}}]}\n' \
+    "$2" "$3" "$4" "$5" >"$1"
+}
+
 prepare() {
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = relu %%x\n  return %%y\n}\n' >good.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = rellu %%x\n  return %%y\n}\n' >op.mdg
@@ -44,6 +50,18 @@ prepare() {
   printf 'a: [\n' >broken.yaml
   printf 'model: {name: modist-mini}\n' >mini.yaml
   printf 'not a number\n' >x.npy
+  report fast.json bench/2 A line 1,1.1,1.2,1.3,1.4
+  report slow.json bench/2 A line 2,2.1,2.2,2.3,2.4
+  report near.json bench/2 A line 1,1.15,1.25,1.35,9
+  report few.json bench/2 A line 2,2,2
+  report elsewhere.json bench/2 B line 1,1.1,1.2,1.3,1.4
+  report other.json bench/2 A another 1,2
+  report escape.json bench/2 A 'a\u001b[31m' 1,2
+  report zero.json bench/2 A line 1,0
+  report nothing.json bench/2 A line ''
+  report old.json bench/1 A line 1
+  printf '{"rows": []}\n' >noschema.json
+  printf '{"schema": "modist.bench/2"}\n' >norows.json
   mkdir folder empty_videos
   modistc compile good.mdg -q -o good.mdx
   modistc compile good.mdg -q --emit=fused -o dump.mdg

@@ -764,6 +764,21 @@ START_TEST(text_forms_are_given_when_wanted) {
 }
 END_TEST
 
+START_TEST(the_roof_is_measured_for_every_target_that_runs_here) {
+  md_diags *d = md_diags_create();
+  for (int i = 0; i < md_cpu_count(); i++) {
+    const md_cpu *cpu = md_cpu_at(i);
+    if (!md_cpu_find(cpu->name, true, NULL)) continue;
+    md_cpu_roof roof;
+    ck_assert_msg(md_cpu_measure_roof(cpu, 2, &roof, d), "%s: %s", cpu->name, md_diags_text(d));
+    ck_assert(isfinite(roof.f32_flops) && roof.f32_flops > 0);
+    ck_assert(isfinite(roof.read_bytes) && roof.read_bytes > 0);
+    ck_assert(roof.bf16_flops == 0 || (cpu->level == MD_CPU_AVX512 && roof.bf16_flops > 0));
+  }
+  md_diags_destroy(d);
+}
+END_TEST
+
 SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            every_op_agrees_with_the_interpreter_sse42, every_op_agrees_with_the_interpreter_avx2,
            every_op_agrees_with_the_interpreter_avx512,
@@ -777,7 +792,8 @@ SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            dropout_draws_the_documented_numbers, elementary_functions_are_within_two_ulp,
            equal_regions_compile_once, no_memory_is_writable_and_executable,
            a_kernel_that_refuses_executable_memory_is_told_of,
-           objects_come_from_the_cache_and_damage_is_only_a_miss, an_image_is_a_shared_object,
+           objects_come_from_the_cache_and_damage_is_only_a_miss,
+           the_roof_is_measured_for_every_target_that_runs_here, an_image_is_a_shared_object,
            an_artefact_computes_the_same_bits, instrumented_kernels_notice_an_overrun,
            an_unknown_cpu_brings_a_hint, instrumented_code_is_refused_where_it_could_not_run,
            a_cpu_beyond_this_machine_is_only_compiled_for,

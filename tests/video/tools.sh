@@ -60,7 +60,7 @@ need bench out '^mpeg4 '
 echo 'model: {name: modist-tiny}' >tiny.yaml
 modistc bench loader -c tiny.yaml data.train=index.csv batch=2 data.workers=0 -n 1 --warmup=1 \
   --step-ms=1 --format=json -o bench.json
-need bench-json bench.json '"schema": "modist.bench/1"'
+need bench-json bench.json '"schema": "modist.bench/2"'
 need bench-json bench.json '"clips": 8'
 need bench-json bench.json '"codec": "mpeg4"'
 

@@ -1,0 +1,93 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Benchmarks say how to measure each line again, and that works; reports can be compared. No time is
+# looked at.
+#   bench.sh SOURCE_FOLDER BIN_FOLDER
+set -eu
+source=$(cd "$1" && pwd) bin=$(cd "$2" && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work"
+PATH=$bin:$PATH
+export PATH LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
+failed=0
+wrong() {
+  echo "$*"
+  failed=1
+}
+
+# try LINES ARGUMENTS...: so many lines, each with a reproducer that measures one line.
+try() {
+  want=$1
+  shift
+  modistc bench "$@" -n 1 --warmup=0 >table || wrong "bench $*: exit $?"
+  sed -n 's/^  repro: //p' table >repros
+  [ "$(wc -l <repros)" = "$want" ] || { wrong "bench $*: not $want lines"; cat table; }
+  [ "$(grep -c 'GFLOP/s' table)" -ge "$want" ] || wrong "bench $*: no rates"
+  sed -n '1p;$p' repros | uniq >some
+  while IFS= read -r repro; do
+    sh -c "$repro" >again || wrong "exit $?: $repro"
+    [ "$(grep -c '^  repro: ' again)" = 1 ] || wrong "not one line: $repro"
+  done <some
+}
+small='--sweep n=1 --sweep h=8 --sweep w=8 --sweep c=8 --sweep o=8'
+try 6 --op=matmul:m4n4k4 --direction=all --sweep m=4,8
+try 2 --op conv3d:c3h9w9o4k3p0 --sweep k=1x3x3,3 --sweep t=3 --baseline=unfused,interp
+# shellcheck disable=SC2086
+try 41 conv $small
+# shellcheck disable=SC2086
+try 5 fused $small
+try 2 infonce --sweep q=2 --sweep r=64,70
+try 2 step modist-tiny clip.size=16 --sweep batch=1,2 --baseline=unfused --threads=1
+try 1 train-mini batch=2
+grep -q '^train-mini batch=2$' table || wrong "train-mini does not name its settings"
+
+# The miniature experiment's step is that of its settings file.
+settings=$(sed 's/.* step \(modist-mini .*\) batch=2 .*/\1/' repros)
+# shellcheck disable=SC2086
+modistc compile $settings --emit=graph >ours
+modistc compile modist-mini -c "$source/configs/mini_modist.yaml" --emit=graph >theirs
+cmp ours theirs || wrong "train-mini is not configs/mini_modist.yaml: $settings"
+
+modistc bench roof | grep -q 'GFLOP/s in f32.* GB/s read' || wrong "roof tells no rates"
+modistc bench --op matmul:m4n4k4 --direction=all -n 5 --format=json -o report.json
+modistc bench compare report.json report.json >same || wrong "a report differs from itself"
+[ "$(grep -c ' noise$' same)" = 3 ] || wrong "a report is not noise beside itself"
+modistc bench --op matmul:m4n4k4 --direction=all -n 5 --format=csv >lines.csv
+[ "$(grep -c '^matmul:m4n4k4 .*,fused,5,' lines.csv)" = 3 ] || wrong "the CSV lacks lines"
+
+# The peer is a program that answers each line with a time; where it is not there the report says why.
+mkdir -p peer/reference
+touch peer/reference/bench_torch.py
+answer() {
+  { echo '#!/bin/sh'; echo "$2"; } >"$1"
+  chmod +x "$1"
+}
+answer steady 'echo ready 9.9; while read -r line; do echo 1000000; done'
+answer brief 'echo ready 9.9; read -r line; echo 5; echo "Killed: no memory" >&2'
+answer absent 'echo Traceback >&2; echo "ModuleNotFoundError: no torch" >&2; exit 1'
+answer odd 'echo hello'
+answer words 'echo ready 9.9; while read -r line; do echo soon; done'
+# told TEXT ARGUMENTS...: the report of a small op beside the peer has this text.
+told() {
+  text=$1
+  shift
+  modistc bench --op matmul:m4n4k4 -n 3 --warmup=0 --baseline=torch "$@" >table || wrong "torch $*: exit $?"
+  grep -q '^  fused .*GFLOP' table || wrong "torch $*: nothing of ours"
+  grep -qF "$text" table || { wrong "torch $*: not told: $text"; cat table; }
+}
+told 'torch    unmeasured: --torch-reference=DIR is not given'
+told 'unmeasured: nowhere/reference/bench_torch.py: No such file' --torch-reference=nowhere
+told '/nowhere: No such file or directory' --torch-reference=peer --torch-python=./nowhere
+told 'unmeasured: ModuleNotFoundError: no torch' --torch-reference=peer --torch-python=./absent
+told 'unmeasured: the program does not answer as expected' --torch-reference=peer --torch-python=./odd
+told 'unmeasured: Killed: no memory' --torch-reference=peer --torch-python=./brief
+told "unmeasured: it answered 'soon'" --torch-reference=peer --torch-python=./words
+told 'version 9.9' --torch-reference=peer --torch-python=./steady
+grep -q '^  torch  *1000000 ms .* n=3 ' table || wrong "three rounds of the peer are not counted"
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --baseline=torch --torch-reference=peer \
+  --torch-python=./steady >table
+grep -q 'unmeasured: the peer has nothing like it' table || wrong "the peer has another step"
+modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
+  --format=json | grep -q '"version": "9.9"' || wrong "the JSON lacks the peer's version"
+exit $failed
