@@ -53,6 +53,7 @@ static bool start(Turns *t, const char *name, int level, md_backend backend, md_
                          .asan = md_cli_has(b->cli, "jit-asan"),
                          .no_cache = md_cli_has(b->cli, "no-cache")};
   o.passes.level = level;
+  o.passes.precision = t->b->precision;
   Side *s = add_side(t, name, l);
   md_graph *g = t->job->make(t->job->ctx, b->cli->diags);
   s->engine = g ? md_engine_create(g, &o, b->cli->diags) : NULL;
@@ -117,12 +118,14 @@ static bool take_turn(Turns *t, Side *s, md_samples *to) {
 // its arithmetic and its bytes.
 static void size_up(const Turns *t, md_bench_line *l) {
   const md_program *p = md_exec_program(md_engine_exec(t->side[0].engine));
+  const md_cpu_roof *roof = &t->b->roof;
+  double flops =
+      t->b->precision == MD_BF16 && roof->bf16_flops > 0 ? roof->bf16_flops : roof->f32_flops;
   for (int i = 0; i < p->num_launches; i++) {
     const md_launch *x = &p->launch[i];
     if (!is_timed(t->job, x)) continue;
     l->gflop += x->flops / 1e9;
-    if (t->b->roof.f32_flops > 0)
-      l->roof_ms += 1e3 * fmax(x->flops / t->b->roof.f32_flops, x->bytes / t->b->roof.read_bytes);
+    if (flops > 0) l->roof_ms += 1e3 * fmax(x->flops / flops, x->bytes / roof->read_bytes);
   }
 }
 
@@ -196,7 +199,9 @@ static const char *repro_of(const md_bench *b, const char *args) {
 }
 
 bool md_bench_measure(md_bench *b, const md_bench_job *job) {
-  md_bench_line l = {.what = job->what, .repro = repro_of(b, job->args)};
+  bool is_bf16 = b->precision == MD_BF16;
+  md_bench_line l = {.what = is_bf16 ? md_format(b->cli->arena, "%s bf16", job->what) : job->what,
+                     .repro = repro_of(b, job->args)};
   Turns t = {.b = b, .job = job};
   bool ok = start(&t, "fused", 2, MD_BACKEND_CPU, &l);
   if (b->unfused) ok = ok && start(&t, "unfused", 1, MD_BACKEND_CPU, &l);

@@ -27,12 +27,12 @@ static const char program[] =
     "import argparse, sys, time, torch\n"
     "from torch import nn\n"
     "from reference import bench_torch as peer\n"
-    "what, way = sys.argv[1:3]\n"
-    "v = {k: [int(x) for x in s.split(',')] for k, s in (p.split('=') for p in sys.argv[3:])}\n"
+    "dtype, what, way = sys.argv[1:4]\n"
+    "v = {k: [int(x) for x in s.split(',')] for k, s in (p.split('=') for p in sys.argv[4:])}\n"
     "one = lambda k: v[k][0]\n"
     "torch.manual_seed(0)\n"
     "torch.set_num_threads(one('threads'))\n"
-    "a = argparse.Namespace(device='cpu', dtype='fp32', layout='channels_last_3d', mode='eager',\n"
+    "a = argparse.Namespace(device='cpu', dtype=dtype, layout='channels_last_3d', mode='eager',\n"
     "                       fold2d=True, visual='r3d50', motion='frames', head='mlp')\n"
     "\n"
     "def step():\n"
@@ -69,7 +69,11 @@ static const char program[] =
     "    net = peer.fold2d(nn.Sequential(*parts).to(memory_format=torch.channels_last_3d))\n"
     "    x = torch.rand(xs).to(memory_format=torch.channels_last_3d)\n"
     "    w = [q for q in net.parameters() if q.dim() > 1]\n"
-    "    return lambda: torch.autograd.grad(net(x).square().mean(), w)\n"
+    "    def run():\n"
+    "        with peer.autocast(a):\n"
+    "            loss = net(x).float().square().mean()\n"
+    "        return torch.autograd.grad(loss, w)\n"
+    "    return run\n"
     "\n"
     "def matmul():\n"
     "    x, w = torch.randn(one('m'), one('k')), torch.randn(one('k'), one('n'))\n"
@@ -189,7 +193,9 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
   if (!task || !folder || access(script, R_OK) != 0) return NULL;
   int threads = b->threads ? (int)b->threads : md_pool_default(), num = 0;
   char *argv[MAX_WORDS + 4] = {md_strdup(a, python), md_strdup(a, "-c"), md_strdup(a, program)};
-  char *words = md_format(a, "%s threads=%d", task, threads), *rest_of = NULL;
+  char *words = md_format(a, "%s %s threads=%d", b->precision == MD_BF16 ? "bf16" : "fp32", task,
+                          threads),
+       *rest_of = NULL;
   for (char *w = strtok_r(words, " ", &rest_of); w; w = strtok_r(NULL, " ", &rest_of)) {
     MD_ASSERT(num < MAX_WORDS, "task of the peer: %s", task);
     argv[3 + num++] = w;

@@ -14,6 +14,7 @@ static const md_option bench_options[] = {
     {"direction", 0, "WAY", "of --op: forward, dgrad, wgrad, both (in one program), all"},
     {"sweep", 0, "KEY=LIST", "measure for each value: 4,8..64*2; several: all combinations"},
     {"config", 'c', "FILE", "settings of the model (step, loader)"},
+    {"precision", 0, "TYPE", "fp32 (default) or bf16 storage of activations"},
     {"baseline", 0, "LIST", "unfused, interp, torch: measured in turn with the fused program"},
     {"torch-python", 0, "PYTHON", "of the baseline torch: a Python that has it (python3)"},
     {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
@@ -33,7 +34,7 @@ static const md_option_rule bench_rules[] = {
      NULL},
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
-    {":loader|roof|compare", "sweep baseline", "nothing is compiled", NULL},
+    {":loader|roof|compare", "sweep baseline precision", "nothing is compiled", NULL},
     {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
      "add --baseline=torch"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
@@ -110,19 +111,22 @@ static bool read_baselines(md_bench *b) {
 }
 
 static bool read_options(md_bench *b) {
-  static const char *const formats[] = {"table", "json", "csv", NULL};
+  static const char *const formats[] = {"table", "json", "csv", NULL}, *const precisions[] = {
+                                                                           "fp32", "bf16", NULL};
   md_cli *cli = b->cli;
   int format = md_cli_choice(cli, "format", formats, 0);
+  int precision = md_cli_choice(cli, "precision", precisions, 0);
   const char *warmup = md_cli_get(cli, "warmup");
   bool is_auto = !warmup || strcmp(warmup, "auto") == 0;
   double seconds = 0.5;
-  if (format < 0 || !md_cli_int(cli, "rounds", 1, MAX_ROUNDS, &b->rounds) ||
+  if (format < 0 || precision < 0 || !md_cli_int(cli, "rounds", 1, MAX_ROUNDS, &b->rounds) ||
       !md_cli_float(cli, "min-time", 0, 3600, &seconds) ||
       (!is_auto && !md_cli_int(cli, "warmup", 0, 1000, &b->warmup)) ||
       !md_cli_int(cli, "threads", 0, 1024, &b->threads) || !read_baselines(b))
     return false;
   b->min_ms = 1e3 * seconds;
   b->format = (md_bench_format)format;
+  b->precision = precision == 1 ? MD_BF16 : MD_F32;
   b->cpu = md_cpu_find(md_cli_get(cli, "cpu"), true, cli->diags);
   return b->cpu != NULL;
 }
@@ -156,6 +160,7 @@ static const char *const examples[] = {
     "modistc bench conv --format=json -o conv.json",
     "modistc bench step modist-r3d50 batch=2 --baseline=torch --torch-python=PYTHON "
     "--torch-reference=DIR",
+    "modistc bench step modist-r3d50 batch=2 --precision=bf16",
     "modistc bench infonce --sweep q=8..64*2",
     "modistc bench compare before.json after.json --max-regress=5%",
     "modistc bench loader videos data.workers=2",

@@ -51,7 +51,7 @@ static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64
   return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->x.lanes);
 }
 
-// acc[row][block] over the strip from `from`; joins what the item has so far. A row is an input channel of
+// acc[row][block] over the strip from `from`, which joins what the item has so far. A row is an input channel of
 // the tap, or of one of the `joined` taps that begin there.
 static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int64_t rows,
                           int blocks, md_ir ob, md_ir ib, md_ir tap, const md_ir tap_at[3],
@@ -68,7 +68,7 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
       at[i] = partial_offset(g, md_iaddc(e, ob, b), md_iadd(e, g->first, ib),
                              md_iaddc(e, tap, of_tap), channel);
       acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
-      md_set(e, acc[i], md_load(e, c->wide, sums, at[i], c->lanes, NULL));
+      md_set(e, acc[i], md_const(e, c->type, c->lanes, 0));
     }
   }
   md_steps xs = md_window_steps(c, xd, g->xwidth), ys = md_window_steps(c, yd, g->ywidth);
@@ -100,8 +100,11 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   md_loop_end(e, &w);
   md_loop_end(e, &h);
   md_loop_end(e, &t);
-  for (int64_t i = 0; i < rows * blocks; i++)
-    md_store(e, c->wide, sums, at[i], md_get(e, acc[i]), NULL);
+  // Sums of strips join, rather than pixels one by one: rounding errors grow with the root of either.
+  for (int64_t i = 0; i < rows * blocks; i++) {
+    md_ir sum = md_fadd(e, md_load(e, c->wide, sums, at[i], c->lanes, NULL), md_get(e, acc[i]));
+    md_store(e, c->wide, sums, at[i], sum, NULL);
+  }
 }
 
 // All input channels and taps against `blocks` output blocks of the group.

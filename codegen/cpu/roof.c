@@ -36,28 +36,6 @@ static md_ir factor(md_kernel *k, LLVMTypeRef type, int64_t offset) {
   return v;
 }
 
-// acc[i] += a[2i]*b[2i] + a[2i+1]*b[2i+1] of bf16.
-static md_ir dot(md_emit *e, md_ir acc, md_ir a, md_ir b) {
-  static const char name[] = "llvm.x86.avx512bf16.dpbf16ps.512";
-  unsigned id = LLVMLookupIntrinsicID(name, sizeof name - 1);
-  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0), arg[] = {acc, a, b};
-  return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, arg, 3, "");
-}
-
-static bool has_dot(const md_cpu *cpu) {
-  char why[120];
-  return cpu->level == MD_CPU_AVX512 && md_machine_runs("cpu:dot+avx512bf16", why, sizeof why);
-}
-
-// The target's own features do not name it.
-static void allow_dot(md_kernel *k) {
-  const char *name = "target-features",
-             *features = md_format(k->arena, "%s,+avx512bf16", k->e.cpu->features);
-  LLVMAddAttributeAtIndex(k->e.fn, (unsigned)LLVMAttributeFunctionIndex,
-                          LLVMCreateStringAttribute(k->e.ctx, name, (unsigned)strlen(name),
-                                                    features, (unsigned)strlen(features)));
-}
-
 static int64_t accumulators(const md_cpu *cpu) { return cpu->registers - 2; }
 
 // acc += a*b in all registers but two, each its own chain, so that neither the time of one
@@ -66,16 +44,15 @@ static void emit_arithmetic(md_kernel *k, bool is_dot) {
   md_emit *e = &k->e;
   int64_t num = accumulators(e->cpu), bytes = (int64_t)4 * e->cpu->lanes;
   md_phase_begin(k, is_dot ? "dot" : "arithmetic", 1, num * bytes);
-  if (is_dot) allow_dot(k);
   LLVMTypeRef vector = md_lanes_type(e->f32, e->cpu->lanes);
-  LLVMTypeRef pairs = LLVMVectorType(LLVMBFloatTypeInContext(e->ctx), 2 * (unsigned)e->cpu->lanes);
+  LLVMTypeRef pairs = md_lanes_type(e->i32, e->cpu->lanes);
   md_ir a = factor(k, is_dot ? pairs : vector, 0), b = factor(k, is_dot ? pairs : vector, bytes);
   md_var *acc = MD_NEW_ARRAY(k->arena, md_var, num);
   for (int64_t i = 0; i < num; i++) acc[i] = md_var_new(e, vector, md_zero(vector), "acc");
   md_loop l = md_loop_begin(e, md_i64(e, 0), md_i64(e, ARITHMETIC_STEPS), 1, "step");
   for (int64_t i = 0; i < num; i++) {
     md_ir old = md_get(e, acc[i]), new;
-    if (is_dot) new = dot(e, old, a, b);
+    if (is_dot) new = md_bf16_dot(e, old, a, b);
     else new = e->cpu->fma ? md_fma(e, a, b, old) : md_fma(e, old, a, b);
     md_set(e, acc[i], new);
   }
@@ -117,7 +94,7 @@ static void *compile(const md_cpu *cpu, md_arena *a, md_diags *d) {
                  .symbol = "roof"};
   emit_arithmetic(&k, false);
   emit_reading(&k);
-  if (has_dot(cpu)) emit_arithmetic(&k, true);
+  if (cpu->bf16_dot) emit_arithmetic(&k, true);
   md_object object = {0};
   md_cpu_report times = {0};
   bool ok = md_module_setup(k.e.mod, cpu, d) &&
@@ -162,7 +139,7 @@ static bool measure_all(const md_cpu *cpu, md_pool *pool, void *jit, char *memor
             .stride = (int64_t)4 * cpu->registers * cpu->lanes};
   if (!measure(pool, &r, jit, "roof_0_arithmetic", &roof->f32_flops, d)) return false;
   r.work = 2 * flops;
-  if (has_dot(cpu) && !measure(pool, &r, jit, "roof_2_dot", &roof->bf16_flops, d)) return false;
+  if (cpu->bf16_dot && !measure(pool, &r, jit, "roof_2_dot", &roof->bf16_flops, d)) return false;
   r.items = READ_BYTES / READ_ITEM_BYTES;
   r.work = READ_ITEM_BYTES;
   return measure(pool, &r, jit, "roof_1_reading", &roof->read_bytes, d);
