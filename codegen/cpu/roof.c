@@ -44,20 +44,6 @@ static md_ir dot(md_emit *e, md_ir acc, md_ir a, md_ir b) {
   return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, arg, 3, "");
 }
 
-static bool has_dot(const md_cpu *cpu) {
-  char why[120];
-  return cpu->level == MD_CPU_AVX512 && md_machine_runs("cpu:dot+avx512bf16", why, sizeof why);
-}
-
-// The target's own features do not name it.
-static void allow_dot(md_kernel *k) {
-  const char *name = "target-features",
-             *features = md_format(k->arena, "%s,+avx512bf16", k->e.cpu->features);
-  LLVMAddAttributeAtIndex(k->e.fn, (unsigned)LLVMAttributeFunctionIndex,
-                          LLVMCreateStringAttribute(k->e.ctx, name, (unsigned)strlen(name),
-                                                    features, (unsigned)strlen(features)));
-}
-
 static int64_t accumulators(const md_cpu *cpu) { return cpu->registers - 2; }
 
 // acc += a*b in all registers but two, each its own chain, so that neither the time of one
@@ -66,7 +52,6 @@ static void emit_arithmetic(md_kernel *k, bool is_dot) {
   md_emit *e = &k->e;
   int64_t num = accumulators(e->cpu), bytes = (int64_t)4 * e->cpu->lanes;
   md_phase_begin(k, is_dot ? "dot" : "arithmetic", 1, num * bytes);
-  if (is_dot) allow_dot(k);
   LLVMTypeRef vector = md_lanes_type(e->f32, e->cpu->lanes);
   LLVMTypeRef pairs = LLVMVectorType(LLVMBFloatTypeInContext(e->ctx), 2 * (unsigned)e->cpu->lanes);
   md_ir a = factor(k, is_dot ? pairs : vector, 0), b = factor(k, is_dot ? pairs : vector, bytes);
@@ -117,7 +102,7 @@ static void *compile(const md_cpu *cpu, md_arena *a, md_diags *d) {
                  .symbol = "roof"};
   emit_arithmetic(&k, false);
   emit_reading(&k);
-  if (has_dot(cpu)) emit_arithmetic(&k, true);
+  if (cpu->bf16_dot) emit_arithmetic(&k, true);
   md_object object = {0};
   md_cpu_report times = {0};
   bool ok = md_module_setup(k.e.mod, cpu, d) &&
@@ -162,7 +147,7 @@ static bool measure_all(const md_cpu *cpu, md_pool *pool, void *jit, char *memor
             .stride = (int64_t)4 * cpu->registers * cpu->lanes};
   if (!measure(pool, &r, jit, "roof_0_arithmetic", &roof->f32_flops, d)) return false;
   r.work = 2 * flops;
-  if (has_dot(cpu) && !measure(pool, &r, jit, "roof_2_dot", &roof->bf16_flops, d)) return false;
+  if (cpu->bf16_dot && !measure(pool, &r, jit, "roof_2_dot", &roof->bf16_flops, d)) return false;
   r.items = READ_BYTES / READ_ITEM_BYTES;
   r.work = READ_ITEM_BYTES;
   return measure(pool, &r, jit, "roof_1_reading", &roof->read_bytes, d);

@@ -153,12 +153,10 @@ static void check_text(const char *text, const Setup *s) {
   md_diags_destroy(d);
 }
 
-static bool runs_here(const md_cpu *cpu) { return cpu->level <= md_cpu_native()->level; }
-
 // On every target that runs here; the best one also at every level.
 static void check_everywhere(const char *text, int64_t length, int steps) {
   for (int i = 0; i < md_cpu_count(); i++) {
-    if (!runs_here(md_cpu_at(i))) continue;
+    if (!md_cpu_runs_here(md_cpu_at(i))) continue;
     check_text(text, &(Setup){2, NULL, md_cpu_at(i)->name, steps, length});
   }
   for (int level = 0; level < 2; level++)

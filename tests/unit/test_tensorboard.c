@@ -273,7 +273,7 @@ START_TEST(collapse_is_told_once_when_it_starts_and_once_when_it_ends) {
     double std;
     int warnings;
     bool is_collapsed;
-  } steps[] = {{0.1, 0, false},   {0.0101, 0, false}, {0.0099, 1, true},  {0.001, 1, true},
+  } steps[] = {{0.1, 0, false},    {0.0101, 0, false}, {0.0099, 1, true},  {0.001, 1, true},
                {0.0199, 1, false}, {0.0201, 2, false}, {0.0101, 2, false}, {0, 3, true}};
   md_alarm a = {.batch = 8, .dim = {100, 100}};
   md_diags *d = md_diags_create();
