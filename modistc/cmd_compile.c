@@ -28,7 +28,7 @@ static const md_option compile_options[] = {
     {"output", 'o', "FILE", "where to write; '-' is standard output"},
     {"config", 'c', "FILE", "settings of the model; key=value arguments override them"},
     {"target", 't', "TARGET",
-     "cpu (default) or cuda:sm_80 and so on; 'modistc targets' lists them"},
+     "cpu (this machine, default), cpu:NAME, cuda:sm_80 and so on; 'modistc targets' lists them"},
     {"emit", 0, "WHAT",
      "artefact (default), graph (as declared), fused (after the passes), dot, llvm, asm, "
      "cuda, ptx, cubin, report"},
@@ -49,12 +49,14 @@ static const md_option_rule compile_rules[] = {
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", MD_CPU_NAMES " report", "the target is not the CPU", NULL},
+    {"target=cpu:*", "cpu", "--target names the CPU", NULL},
     {0}};
 
 typedef struct Job {
   md_cli *cli;
   enum Emit emit;
   const char *output, *target;
+  const char *cpu;  // of a CPU target; NULL: this machine's
   bool cuda;
   int64_t memory_limit;  // bytes; 0: none
   md_pass_options passes;
@@ -182,7 +184,7 @@ static bool compile_cpu(Job *j, const md_graph *g, int declared) {
   const char *parts = md_cli_get(cli, "report");
   if (j->emit == EMIT_REPORT && !parts) parts = "all";
   md_text text = {0};
-  md_cpu_options o = {.cpu = md_cli_get(cli, "cpu"),
+  md_cpu_options o = {.cpu = j->cpu,
                       .asan = md_cli_has(cli, "jit-asan"),
                       .no_cache = md_cli_has(cli, "no-cache"),
                       .want_image = j->emit == EMIT_ARTEFACT && j->output,
@@ -248,16 +250,17 @@ static bool choose_target(Job *j) {
     return false;
   }
   if (j->cuda) return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags);
-  if (strcmp(j->target, "cpu") != 0 && strcmp(j->target, "cpu:host") != 0) {
+  bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
+  if (!names_cpu && strcmp(j->target, "cpu") != 0) {
     char clean[80];
     md_error(j->cli->diags, E0441, MD_NOWHERE, "unknown target '%s'",
              md_clean(j->target, clean, sizeof clean));
-    md_hint(
-        j->cli->diags,
-        "targets are cpu and cuda:sm_NN; 'modistc targets' lists them; --cpu=NAME caps the CPU");
+    md_hint(j->cli->diags, "targets are cpu, cpu:NAME and cuda:sm_NN; 'modistc targets' lists "
+                           "them; --cpu=NAME caps the CPU");
     return false;
   }
-  const md_cpu *cpu = md_cpu_find(md_cli_get(j->cli, "cpu"), false, j->cli->diags);
+  j->cpu = names_cpu ? j->target + 4 : md_cli_get(j->cli, "cpu");
+  const md_cpu *cpu = md_cpu_find(j->cpu, false, j->cli->diags);
   if (cpu) j->passes.facts = md_cpu_facts(cpu);
   return cpu != NULL;
 }

@@ -114,11 +114,12 @@ static md_status run_targets(md_cli *cli) {
   for (int i = md_cpu_count() - 1; i >= 0; i--) {
     const md_cpu *c = md_cpu_at(i);
     char code[64];
-    snprintf(code, sizeof code, "LLVM %s, %d lanes", c->llvm_cpu, c->lanes);
-    printf("--cpu=%-18s %-26s %s\n", c->name, code,
-           c == native                 ? "yes (default)"
-           : c->level <= native->level ? "yes"
-                                       : "no");
+    snprintf(code, sizeof code, "%s, %d lanes", c->isa, c->lanes);
+    bool here = md_cpu_runs_here(c);
+    printf(here ? "--cpu=%-18s %-26s %s\n" : "--target=cpu:%-11s %-26s %s\n", c->name, code,
+           c == native ? "yes (default)"
+           : here      ? "yes"
+                       : "no: compile only");
   }
   int major, minor, sm[64];
   md_diags *quiet = md_diags_create();

@@ -234,11 +234,6 @@ static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program 
   return true;
 }
 
-static const char *target_text(const md_cpu *cpu, md_arena *a) {
-  if (cpu->level == MD_CPU_GENERIC) return "cpu:generic";
-  return md_format(a, "cpu:%s+%s%s", cpu->name, cpu->llvm_cpu, cpu->bf16_dot ? "+avx512bf16" : "");
-}
-
 static void keep_graph_text(const md_graph *g, md_program *p) {
   md_text t = {0};
   md_graph_print(g, &t);
@@ -283,15 +278,15 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
   unsigned major, minor, patch;
   LLVMGetVersion(&major, &minor, &patch);
   const char *options =
-      md_format(s.arena, "modist %s llvm %u.%u.%u %s %s%s", MODIST_VERSION, major, minor, patch,
-                cpu->llvm_cpu, cpu->features, o->asan ? " asan" : "");
+      md_format(s.arena, "modist %s llvm %u.%u.%u %s %s %s%s", MODIST_VERSION, major, minor, patch,
+                cpu->arch, cpu->llvm_cpu, cpu->features, o->asan ? " asan" : "");
   Run run = {&s, o, options};
   md_assembly_plan(&s, options);
   bool ok = run_jobs(&run, d);
   md_program *p = NULL;
   if (ok) {
     p = md_program_create(g->name ? g->name : "graph");
-    p->target = target_text(cpu, p->arena);
+    p->target = md_format(p->arena, "cpu:%s+%s", cpu->name, cpu->isa);
     md_assembly_program(&s, p);
     if (o->want_graph_text) keep_graph_text(g, p);
     int64_t start = md_now_ns();

@@ -10,30 +10,26 @@
 
 // --- target.c: facts of CPU targets --------------------------------------------------------------
 
-typedef enum md_cpu_level {
-  MD_CPU_GENERIC,
-  MD_CPU_SSE42,
-  MD_CPU_AVX2,
-  MD_CPU_AVX512,
-  MD_CPU_AVX512_BF16
-} md_cpu_level;
 typedef struct md_cpu {
-  md_cpu_level level;
   const char *name;      // "avx2": what --cpu= takes
+  const char *isa;       // "x86-64-v3": taken too, and what an artefact asks of a machine
+  const char *arch;      // "x86_64": first word of LLVM's triple
   const char *llvm_cpu;  // "x86-64-v3"
   const char *features;  // LLVM's spelling, on top of llvm_cpu
   int lanes;             // f32 elements of a vector register = channel block
   int registers;         // vector registers
   bool fma;
+  bool rounding;  // an instruction rounds a float to a whole number
   bool bf16_dot;  // adds products of pairs of bf16 to f32 in one instruction
   int64_t l2_bytes;
 } md_cpu;
-// `cap`: "native" or NULL for what this machine has, else the name of a row. NULL: reported (E0420
-// unknown name, E0421 this machine lacks it and the code must run here).
+// `cap`: "native", "host" or NULL for what this machine has, else the name of a row. NULL: reported
+// (E0420 unknown name, E0421 this machine lacks it and the code must run here).
 const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d);
 int md_cpu_count(void);
-const md_cpu *md_cpu_at(int i);  // best last
+const md_cpu *md_cpu_at(int i);  // of an architecture: best last
 const md_cpu *md_cpu_native(void);
+bool md_cpu_runs_here(const md_cpu *cpu);
 md_target_facts md_cpu_facts(const md_cpu *cpu);
 void md_cpu_llvm_version(char *text, int size);  // "19.1.7"
 

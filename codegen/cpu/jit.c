@@ -35,8 +35,14 @@ static bool failed_error(md_diags *d, const char *doing, LLVMErrorRef error) {
 
 // LLVM's list of targets is its own global: two threads that register at once make it ambiguous.
 static void initialize(void) {
-  LLVMInitializeNativeTarget();
-  LLVMInitializeNativeAsmPrinter();
+  LLVMInitializeX86TargetInfo();
+  LLVMInitializeX86Target();
+  LLVMInitializeX86TargetMC();
+  LLVMInitializeX86AsmPrinter();
+  LLVMInitializeAArch64TargetInfo();
+  LLVMInitializeAArch64Target();
+  LLVMInitializeAArch64TargetMC();
+  LLVMInitializeAArch64AsmPrinter();
 }
 
 static void initialize_once(void) {
@@ -46,17 +52,15 @@ static void initialize_once(void) {
 
 static LLVMTargetMachineRef machine_of(const md_cpu *cpu, md_diags *d) {
   initialize_once();
-  char *triple = LLVMGetDefaultTargetTriple(), *message = NULL;
+  char triple[64], *message = NULL;
+  snprintf(triple, sizeof triple, "%s-unknown-linux-gnu", cpu->arch);
   LLVMTargetRef target;
-  LLVMTargetMachineRef machine = NULL;
   if (LLVMGetTargetFromTriple(triple, &target, &message)) {
-    failed(d, "find the target of this machine", message);
-  } else {
-    machine = LLVMCreateTargetMachine(target, triple, cpu->llvm_cpu, cpu->features,
-                                      LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelDefault);
+    failed(d, "find its target", message);
+    return NULL;
   }
-  LLVMDisposeMessage(triple);
-  return machine;
+  return LLVMCreateTargetMachine(target, triple, cpu->llvm_cpu, cpu->features,
+                                 LLVMCodeGenLevelDefault, LLVMRelocPIC, LLVMCodeModelDefault);
 }
 
 bool md_module_setup(LLVMModuleRef mod, const md_cpu *cpu, md_diags *d) {

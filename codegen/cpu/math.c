@@ -159,7 +159,7 @@ md_ir md_sqrt_of(md_emit *e, md_ir x) { return md_intrinsic(e, "llvm.sqrt", &x, 
 // Adding 2^mantissa rounds to a whole number; targets without a rounding instruction would call
 // libm. From there on every number is whole.
 md_ir md_floor_of(md_emit *e, md_ir x) {
-  if (e->cpu->level >= MD_CPU_SSE42) return md_intrinsic(e, "llvm.floor", &x, 1, LLVMTypeOf(x));
+  if (e->cpu->rounding) return md_intrinsic(e, "llvm.floor", &x, 1, LLVMTypeOf(x));
   format f = format_of(e, x);
   md_ir big = constant(e, &f, ldexp(1, f.mantissa));
   md_ir size = md_intrinsic(e, "llvm.fabs", &x, 1, LLVMTypeOf(x));

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// CPU targets as rows of facts. A wider target is a later row; what this machine runs is decided by
-// the features that LLVM sees.
+// CPU targets as rows of facts. A wider target of an architecture is a later row; what this machine
+// runs is decided by its architecture and the features that LLVM sees.
 #include "codegen/cpu/cpu.h"
 
 #include <llvm-c/Core.h>
@@ -9,18 +9,26 @@
 
 // clang-format off
 static const md_cpu cpus[] = {
-  {MD_CPU_GENERIC,     "generic",     "x86-64",    "",                            4,  16, false, false, 256 << 10},
-  {MD_CPU_SSE42,       "sse4.2",      "x86-64-v2", "",                            4,  16, false, false, 256 << 10},
-  {MD_CPU_AVX2,        "avx2",        "x86-64-v3", "",                            8,  16, true,  false, 512 << 10},
-  {MD_CPU_AVX512,      "avx512",      "x86-64-v4", "-prefer-256-bit",             16, 32, true,  false, 1 << 20},
-  {MD_CPU_AVX512_BF16, "avx512-bf16", "x86-64-v4", "-prefer-256-bit,+avx512bf16", 16, 32, true,  true,  1 << 20},
+  {"generic",     "x86-64",    "x86_64",  "x86-64",    "",                4,  16, false, false, false, 256 << 10},
+  {"sse4.2",      "x86-64-v2", "x86_64",  "x86-64-v2", "",                4,  16, false, true,  false, 256 << 10},
+  {"avx2",        "x86-64-v3", "x86_64",  "x86-64-v3", "",                8,  16, true,  true,  false, 512 << 10},
+  {"avx512",      "x86-64-v4", "x86_64",  "x86-64-v4", "-prefer-256-bit", 16, 32, true,  true,  false, 1 << 20},
+  {"avx512-bf16", "x86-64-v4+avx512bf16", "x86_64", "x86-64-v4", "-prefer-256-bit,+avx512bf16",
+                                                                          16, 32, true,  true,  true,  1 << 20},
+  {"aarch64",     "armv8-a",   "aarch64", "generic",   "",                4,  32, true,  true,  false, 512 << 10},
 };
-// Features that a machine must have for the row.
+// Features that a machine of the architecture must have for the row.
 static const char *const needs[] = {
   "", "+sse4.2,+popcnt", "+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt,+movbe",
   "+avx512f,+avx512bw,+avx512cd,+avx512dq,+avx512vl", "+avx512bf16",
+  "",
 };
 // clang-format on
+#if defined(__aarch64__)
+static const char host_arch[] = "aarch64";
+#else
+static const char host_arch[] = "x86_64";
+#endif
 
 // Is every word of the comma list `wanted` a word of `have`?
 static bool has_all(const char *have, const char *wanted) {
@@ -36,31 +44,38 @@ static bool has_all(const char *have, const char *wanted) {
   return true;
 }
 
+static bool is_of_host(int row) { return !strcmp(cpus[row].arch, host_arch); }
+
+// The rows of an architecture include one another.
 static bool machine_has(int row) {
+  if (!is_of_host(row)) return false;
   char *features = LLVMGetHostCPUFeatures();
   bool ok = true;
-  for (int i = 0; i <= row; i++) ok = ok && has_all(features, needs[i]);
+  for (int i = 0; i <= row; i++) ok = ok && (!is_of_host(i) || has_all(features, needs[i]));
   LLVMDisposeMessage(features);
   return ok;
 }
 
 int md_cpu_count(void) { return MD_COUNT(cpus); }
 const md_cpu *md_cpu_at(int i) { return &cpus[i]; }
+bool md_cpu_runs_here(const md_cpu *cpu) { return machine_has((int)(cpu - cpus)); }
 
 const md_cpu *md_cpu_native(void) {
-  int best = 0;
-  for (int i = 1; i < MD_COUNT(cpus); i++) {
-    if (machine_has(i)) best = i;
+  const md_cpu *best = NULL;
+  for (int i = 0; i < MD_COUNT(cpus); i++) {
+    if (machine_has(i)) best = &cpus[i];
   }
-  return &cpus[best];
+  MD_ASSERT(best, "no CPU of the table is of this architecture (%s)", host_arch);
+  return best;
 }
 
 const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
-  if (!cap || !strcmp(cap, "native")) return md_cpu_native();
-  const char *names[MD_COUNT(cpus) + 1] = {"native"};
+  if (!cap || !strcmp(cap, "native") || !strcmp(cap, "host")) return md_cpu_native();
+  const char *names[2 * MD_COUNT(cpus) + 1] = {"native"};
   for (int i = 0; i < MD_COUNT(cpus); i++) {
-    names[i + 1] = cpus[i].name;
-    if (strcmp(cap, cpus[i].name) != 0) continue;
+    names[2 * i + 1] = cpus[i].name;
+    names[2 * i + 2] = cpus[i].isa;
+    if (strcmp(cap, cpus[i].name) && strcmp(cap, cpus[i].isa)) continue;
     if (!must_run_here || machine_has(i)) return &cpus[i];
     md_error(d, E0421, MD_NOWHERE, "this machine cannot run code for cpu '%s'", cap);
     md_hint(d, "--cpu=%s is the most that it can run", md_cpu_native()->name);
@@ -69,8 +84,8 @@ const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
   char clean[64];
   md_error(d, E0420, MD_NOWHERE, "unknown cpu '%s'", md_clean(cap, clean, sizeof clean));
   const char *near = md_nearest(cap, names, MD_COUNT(names));
-  if (near) md_hint(d, "did you mean --cpu=%s?", near);
-  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512, avx512-bf16");
+  if (near) md_hint(d, "did you mean '%s'?", near);
+  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512, avx512-bf16, aarch64");
   return NULL;
 }
 

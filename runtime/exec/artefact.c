@@ -114,7 +114,7 @@ static bool check_machine(const md_program *p, md_diags *d) {
   if (md_machine_runs(p->target, why, sizeof why)) return true;
   md_error(d, E0633, MD_IN_FILE(p->path), "artefact is for target '%s': %s",
            md_clean(p->target, target, sizeof target), md_clean(why, shown, sizeof shown));
-  md_hint(d, "modistc compile ... --target=cpu:host -o %s", p->path);
+  md_hint(d, "modistc compile ... --target=%s -o %s", md_machine_target(), p->path);
   return false;
 }
 

@@ -77,8 +77,8 @@ typedef struct md_copy {
 
 typedef struct md_program {
   md_arena *arena;  // owns everything below but the code
-  // target: "cpu:" NAME and "+FEATURE" for all that the code needs beyond the architecture's
-  // baseline, as machine.c knows them: "cpu:avx2+x86-64-v3". NAME is for people.
+  // target: "cpu:" NAME and "+FEATURE" for all that the code needs, an instruction set or less, as
+  // machine.c knows them: "cpu:avx2+x86-64-v3", "cpu:aarch64+armv8-a". NAME is for people.
   const char *name, *target;
   const char *path;  // of the artefact it was loaded from; NULL: made here
   md_digest graph;   // of the compiled graph
@@ -125,6 +125,7 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
 
 // --- machine.c: may this processor run a target? -------------------------------------------------
 bool md_machine_runs(const char *target, char *why, int why_size);  // false: with the reason
+const char *md_machine_target(void);  // what --target= takes for this machine
 
 // --- manifest.c: a program as JSON ---------------------------------------------------------------
 enum { MD_ABI_VERSION = 1 };

@@ -361,7 +361,7 @@ static bool run_narrow(Check *c, const md_graph *g) {
 static bool check_variant(Check *c) {
   const md_cpu *cpu = md_cpu_find(c->variant->cpu, false, c->d);
   if (!cpu) return refused(c, "target");
-  if (cpu->level > md_cpu_native()->level) return true;  // does not run here
+  if (!md_cpu_runs_here(cpu)) return true;  // does not run here
   md_target_facts facts = md_cpu_facts(cpu);
   md_text shuffled = {0};
   if (c->variant->shuffled) put_shuffled(c, &shuffled);

@@ -245,6 +245,15 @@ static void write_edited(const char *path, const char *from, const char *to) {
   md_arena_destroy(a);
 }
 
+// A target of the architecture that this one is not, what is said, and what is asked for instead.
+#if defined(__aarch64__)
+#define FOREIGN "cpu:avx2+x86-64-v3", "it is code for x86-64, and this machine is AArch64"
+#define WANTED "--target=cpu:aarch64"
+#else
+#define FOREIGN "cpu:aarch64+armv8-a", "it is code for AArch64, and this machine is x86-64"
+#define WANTED "--target=cpu:host"
+#endif
+
 typedef struct edit {
   md_code code;
   const char *from, *to, *text;
@@ -257,7 +266,8 @@ static const edit edits[] = {
     {E0632, "\"abi\": 1,", "", "manifest.json: 'abi' is missing or is not a number in its range"},
     {E0632, "\"abi\": 1", "\"abi\": 1, \"abi\": 1", "duplicate object key"},
     {E0632, "{", "[", "/manifest.json:2:11: error[E0632]: not valid JSON: "},
-    {E0633, "cpu:generic", "cpu:generic+x86-64-v9", "'x86-64-v9' is no feature known here"},
+    {E0633, "cpu:generic", "cpu:generic+avx9000", "'avx9000' is no feature known here"},
+    {E0633, "cpu:generic", FOREIGN},
     {E0633, "cpu:generic", "cuda:sm_80", "artefact is for target 'cuda:sm_80'"},
     {E0632, "\"type\":\"f32\"", "\"type\":\"f33\"", "'type' is missing or is not an element type"},
     {E0632, "\"w\",\"type\":\"f32\",\"shape\":[4096]", "\"w\",\"type\":\"f32\",\"shape\":[4097]",
@@ -548,7 +558,8 @@ START_TEST(runner_exits_with_the_documented_codes) {
   md_arena *a = md_arena_create();
   const char *good = saved_fixture(a), *foreign = in_folder(a, "edited.mdx"),
              *cut = in_folder(a, "cut.mdx");
-  write_edited(foreign, "cpu:generic", "cpu:future+avx9000");
+  const edit other = {E0633, "cpu:generic", FOREIGN};
+  write_edited(foreign, other.from, other.to);
   md_text file = read_file(good);
   write_file(cut, file.s, file.len / 2);
   md_text_free(&file);
@@ -568,7 +579,8 @@ START_TEST(runner_exits_with_the_documented_codes) {
       {md_format(a, "%s --output=los=@/dev/null", good), "did you mean 'loss'?", MD_ERR_USAGE},
       {md_format(a, "%s --input=x=abc", good), "'abc' is neither a number nor FILE.npy",
        MD_ERR_USAGE},
-      {foreign, "error[E0633]", MD_ERR_MISSING},
+      {foreign, other.text, MD_ERR_MISSING},
+      {foreign, "hint: modistc compile ... " WANTED " -o ", MD_ERR_MISSING},
       {cut, "error[E0630]", MD_ERR_DATA},
       {md_format(a, "%s --input=x=@/dev/null", good), "error[E0640]", MD_ERR_DATA},
       {md_format(a, "%s --memory-limit=1000", good), "error[E0803]", MD_ERR_MEMORY},

@@ -7,6 +7,7 @@
 #include "tests/tolerance.h"
 #include "tests/unit/suite.h"
 
+#include <elf.h>
 #include <errno.h>
 #include <float.h>
 #include <math.h>
@@ -151,8 +152,6 @@ static void check_levels(const char *text, int steps) {
     check_text(text, &(setup){.level = level, .steps = steps});
 }
 
-static bool runs_here(const md_cpu *cpu) { return cpu->level <= md_cpu_native()->level; }
-
 static void check_samples(md_op op, const char *cpu) {
   for (int i = 0; i < MD_ROW_SAMPLES; i++) {
     md_text t = {0};
@@ -164,23 +163,23 @@ static void check_samples(md_op op, const char *cpu) {
 }
 
 // One test a target, so that each has its own time limit.
-static void check_ops(md_cpu_level level) {
-  const md_cpu *cpu = md_cpu_at((int)level);
-  if (!runs_here(cpu)) return;
+static void check_ops(const char *name) {
+  const md_cpu *cpu = md_cpu_find(name, false, NULL);
+  if (!md_cpu_runs_here(cpu)) return;
   for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
     if (md_ops[op].role != MD_META) check_samples((md_op)op, cpu->name);
   }
 }
 
-START_TEST(every_op_agrees_with_the_interpreter_generic) { check_ops(MD_CPU_GENERIC); }
+START_TEST(every_op_agrees_with_the_interpreter_generic) { check_ops("x86-64"); }
 END_TEST
-START_TEST(every_op_agrees_with_the_interpreter_sse42) { check_ops(MD_CPU_SSE42); }
+START_TEST(every_op_agrees_with_the_interpreter_sse42) { check_ops("x86-64-v2"); }
 END_TEST
-START_TEST(every_op_agrees_with_the_interpreter_avx2) { check_ops(MD_CPU_AVX2); }
+START_TEST(every_op_agrees_with_the_interpreter_avx2) { check_ops("x86-64-v3"); }
 END_TEST
-START_TEST(every_op_agrees_with_the_interpreter_avx512) { check_ops(MD_CPU_AVX512); }
+START_TEST(every_op_agrees_with_the_interpreter_avx512) { check_ops("x86-64-v4"); }
 END_TEST
-START_TEST(every_op_agrees_with_the_interpreter_avx512_bf16) { check_ops(MD_CPU_AVX512_BF16); }
+START_TEST(every_op_agrees_with_the_interpreter_avx512_bf16) { check_ops("avx512-bf16"); }
 END_TEST
 
 // ld.lld refuses undefined symbols: code for any target stands alone.
@@ -207,6 +206,8 @@ static void link_ops(const char *cpu) {
 START_TEST(host_code_stands_alone_generic) { link_ops("generic"); }
 END_TEST
 START_TEST(host_code_stands_alone_avx512) { link_ops("avx512"); }
+END_TEST
+START_TEST(host_code_stands_alone_aarch64) { link_ops("aarch64"); }
 END_TEST
 
 START_TEST(the_gradient_of_a_maximum_goes_to_its_place) {
@@ -467,7 +468,7 @@ START_TEST(elementary_functions_are_within_two_ulp) {
       {"sqrt", sqrt, 0, 100}, {"sigmoid", sigmoid, -30, 30},
   };
   for (int c = 0; c < md_cpu_count(); c++) {
-    if (!runs_here(md_cpu_at(c))) continue;
+    if (!md_cpu_runs_here(md_cpu_at(c))) continue;
     for (int i = 0; i < MD_COUNT(functions); i++) {
       check_function(&functions[i], MD_F32, md_cpu_at(c)->name);
       check_function(&functions[i], MD_F64, md_cpu_at(c)->name);
@@ -601,6 +602,13 @@ START_TEST(an_image_is_a_shared_object) {
   ck_assert_int_eq(memcmp(p->image, "\177ELF", 4), 0);
   ck_assert_str_eq(p->target, "cpu:avx512+x86-64-v4");
   md_program_destroy(p);
+  o.cpu = "aarch64";
+  p = md_cpu_compile(g, &o, NULL, d);
+  ck_assert_msg(p != NULL, "%s", md_diags_text(d));
+  ck_assert_str_eq(p->target, "cpu:aarch64+armv8-a");
+  const unsigned char *machine = (const unsigned char *)p->image + 18;  // e_machine of ELF
+  ck_assert_int_eq(machine[0] | machine[1] << 8, EM_AARCH64);
+  md_program_destroy(p);
   setenv("MODIST_LLD", "/no/such/linker", 1);
   ck_assert_ptr_null(md_cpu_compile(g, &o, NULL, d));
   unsetenv("MODIST_LLD");
@@ -680,7 +688,7 @@ START_TEST(an_unknown_cpu_brings_a_hint) {
   md_diags *d = md_diags_create();
   ck_assert_ptr_null(md_cpu_find("avx-2", true, d));
   ck_assert_int_eq(md_diags_status(d), MD_ERR_USAGE);
-  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "did you mean --cpu=avx2?"));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "did you mean 'avx2'?"));
   md_diags_destroy(d);
 }
 END_TEST
@@ -709,18 +717,23 @@ START_TEST(instrumented_code_is_refused_where_it_could_not_run) {
 }
 END_TEST
 
-// The rows of the table are in order: what lies above the machine's own it cannot run.
+// The rows of an architecture are in order: what lies above the machine's own it cannot run. Of
+// another architecture it runs none.
 START_TEST(a_cpu_beyond_this_machine_is_only_compiled_for) {
+  const md_cpu *native = md_cpu_native();
   bool above = false;
   for (int i = 0; i < md_cpu_count(); i++) {
     const md_cpu *cpu = md_cpu_at(i);
+    bool beyond = above || strcmp(cpu->arch, native->arch) != 0;
     md_diags *d = md_diags_create();
     ck_assert_ptr_eq(md_cpu_find(cpu->name, false, d), cpu);
-    ck_assert_ptr_eq(md_cpu_find(cpu->name, true, d), above ? NULL : cpu);
-    ck_assert_int_eq(md_diags_status(d), above ? MD_ERR_MISSING : MD_OK);
+    ck_assert_ptr_eq(md_cpu_find(cpu->isa, false, d), cpu);
+    ck_assert_ptr_eq(md_cpu_find(cpu->name, true, d), beyond ? NULL : cpu);
+    ck_assert_int_eq(md_diags_status(d), beyond ? MD_ERR_MISSING : MD_OK);
     ck_assert_ptr_eq(strstr(md_diags_text(d), "error[E0421]") != NULL ? cpu : NULL,
-                     above ? cpu : NULL);
-    above |= cpu == md_cpu_native();
+                     beyond ? cpu : NULL);
+    ck_assert(md_cpu_runs_here(cpu) == !beyond);
+    above |= cpu == native;
     md_diags_destroy(d);
   }
 }
@@ -773,7 +786,7 @@ START_TEST(the_roof_is_measured_for_every_target_that_runs_here) {
     ck_assert_msg(md_cpu_measure_roof(cpu, 2, &roof, d), "%s: %s", cpu->name, md_diags_text(d));
     ck_assert(isfinite(roof.f32_flops) && roof.f32_flops > 0);
     ck_assert(isfinite(roof.read_bytes) && roof.read_bytes > 0);
-    ck_assert(roof.bf16_flops == 0 || (cpu->level == MD_CPU_AVX512 && roof.bf16_flops > 0));
+    ck_assert((roof.bf16_flops > 0) == cpu->bf16_dot);
   }
   md_diags_destroy(d);
 }
@@ -783,15 +796,15 @@ SUITE_MAIN("cpu", every_op_agrees_with_the_interpreter_generic,
            every_op_agrees_with_the_interpreter_sse42, every_op_agrees_with_the_interpreter_avx2,
            every_op_agrees_with_the_interpreter_avx512,
            every_op_agrees_with_the_interpreter_avx512_bf16, host_code_stands_alone_generic,
-           host_code_stands_alone_avx512, the_gradient_of_a_maximum_goes_to_its_place,
-           channel_blocks_with_a_rest_are_right, views_inside_a_region_are_index_maps,
-           reductions_over_any_axes_are_right, results_do_not_depend_on_the_number_of_threads,
-           variance_survives_a_large_offset, states_are_updated_in_place_and_by_copy,
-           types_convert_as_the_interpreter_says, narrow_types_convert_as_the_interpreter_says,
-           bf16_is_rounded_inside_of_a_region_too, states_begin_as_the_interpreter_says,
-           dropout_draws_the_documented_numbers, elementary_functions_are_within_two_ulp,
-           equal_regions_compile_once, no_memory_is_writable_and_executable,
-           a_kernel_that_refuses_executable_memory_is_told_of,
+           host_code_stands_alone_avx512, host_code_stands_alone_aarch64,
+           the_gradient_of_a_maximum_goes_to_its_place, channel_blocks_with_a_rest_are_right,
+           views_inside_a_region_are_index_maps, reductions_over_any_axes_are_right,
+           results_do_not_depend_on_the_number_of_threads, variance_survives_a_large_offset,
+           states_are_updated_in_place_and_by_copy, types_convert_as_the_interpreter_says,
+           narrow_types_convert_as_the_interpreter_says, bf16_is_rounded_inside_of_a_region_too,
+           states_begin_as_the_interpreter_says, dropout_draws_the_documented_numbers,
+           elementary_functions_are_within_two_ulp, equal_regions_compile_once,
+           no_memory_is_writable_and_executable, a_kernel_that_refuses_executable_memory_is_told_of,
            objects_come_from_the_cache_and_damage_is_only_a_miss,
            the_roof_is_measured_for_every_target_that_runs_here, an_image_is_a_shared_object,
            an_artefact_computes_the_same_bits, instrumented_kernels_notice_an_overrun,

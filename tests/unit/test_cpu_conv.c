@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions and both of their gradients in any shape, of all element types.
 #include "tests/unit/against_interpreter.h"
+#include "tests/unit/suite.h"
 
 typedef struct Sweep {
   int n, in, out, size[3], kernel[3], stride[3], pad[3], dilation[3];

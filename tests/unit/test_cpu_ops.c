@@ -4,6 +4,7 @@
 // here. One thread and two give the same bits.
 #include "tests/samples.h"
 #include "tests/unit/against_interpreter.h"
+#include "tests/unit/suite.h"
 
 // One op: "f32[3,5], f32[5,4] {tx=true}" as in the samples of the op table.
 static void op_text(const char *op, const char *sample, int num_out, md_text *to) {
@@ -159,7 +160,7 @@ START_TEST(a_bank_without_negatives_gives_minus_infinity) {
       "  %dq = nce_lse_grad %dl, %lse, %q, %ids, %bank, %bids\n  return %lse, %top, %dq\n}\n";
   check_everywhere(text, 70, 1);
   Setup s = {.level = 2};
-  md_program *p = compiled(text, &s);
+  md_program *p = compiled(text, &s, NULL);
   md_exec *e = executor(p, 1);
   ck_assert(md_exec_step(e, NULL));
   const float *lse = md_exec_result(e, "lse", NULL), *top = md_exec_result(e, "top", NULL);
