@@ -210,6 +210,11 @@ static struct fy_node *earlier_key(struct fy_node *map, const struct fy_node *ke
   return NULL;
 }
 
+// libfyaml 0.7.12 takes 'a''''b' for a'''; its double quotes are right.
+static bool misread_quotes(struct fy_node *v, const char *text) {
+  return fy_node_get_style(v) == FYNS_SINGLE_QUOTED && strstr(text, "''");
+}
+
 static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const char *prefix) {
   bool ok = true;
   void *at = NULL;
@@ -246,6 +251,11 @@ static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const
       continue;
     }
     md_place at_value = place_of(file, v);
+    if (misread_quotes(v, text)) {
+      ok = md_error(r->d, E0204, at_value, "%s has two ' side by side", name);
+      md_hint(r->d, "put the value in double quotes: in single ones they are not read reliably");
+      continue;
+    }
     ok = set_value(r, name, text, key_at, *text && at_value.line ? at_value : key_at) && ok;
   }
   return ok;
@@ -651,9 +661,11 @@ void md_config_print(const md_config *c, bool origin, md_text *to) {
     bool quote = keys[i].type == TEXT;
     md_put(to, dot ? "  %s: " : "%s: ", dot ? dot + 1 : name);
     if (quote) {
-      md_put(to, "'");
-      for (const char *s = v->text; *s; s++) md_put(to, *s == '\'' ? "''" : "%c", *s);
-      md_put(to, "'");
+      const char *mark = strchr(v->text, '\'') ? "\"" : "'";
+      md_put(to, "%s", mark);
+      for (const char *s = v->text; *s; s++)
+        md_put(to, *mark == '"' && strchr("\"\\", *s) ? "\\%c" : "%c", *s);
+      md_put(to, "%s", mark);
     } else {
       md_put(to, "%s", v->text);
     }

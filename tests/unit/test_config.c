@@ -108,7 +108,7 @@ START_TEST(printed_settings_read_back_to_the_same_step) {
   for (int i = 0; i < md_num_models; i++) {
     char name[64];
     snprintf(name, sizeof name, "model.name=%s", md_models[i].name);
-    md_config *c = load(NULL, (char *[]){name, "run.dir=it's"}, 2);
+    md_config *c = load(NULL, (char *[]){name, "run.dir=it''s a \\ \"name\""}, 2);
     md_text first = {0}, second = {0};
     md_config_print(c, false, &first);
     md_config *again = load(write_file("again.yaml", first.s), NULL, 0);
@@ -174,6 +174,7 @@ START_TEST(values_have_a_type_and_bounds) {
   refuse("opt: {nesterov: yes}\n", E0204, 1, "true or false");
   refuse("opt: {name: lion}\n", E0204, 1, "sgd,adamw");
   refuse("data: {train: \"a\\nb\"}\n", E0204, 1, "control character");
+  refuse("data: {train: 'a''''b'}\n", E0204, 1, "side by side");
   refuse("opt: {lr: [1]}\n", E0204, 1, "single value");
   refuse("opt:\n  lr:\n    x: 1\n", E0204, 2, "single value");
   refuse("batch:\n", E0204, 1, "whole number");
