@@ -60,11 +60,11 @@ END_TEST
 
 // Whatever is told as the least is a limit that can be kept, and so is all above it.
 START_TEST(every_limit_from_the_least_on_is_kept) {
-  for (int level = 0; level <= 2; level++) {
+  for (int level = 1; level <= 2; level++) {
     Plan most = plan_of(level, 0), least = plan_of(level, 1);
     ck_assert_int_lt(least.bytes, most.bytes);
-    for (int i = 0; i < 8; i++) {
-      int64_t limit = least.bytes + (most.bytes - least.bytes) * i / 8;
+    for (int i = 0; i < 4; i++) {
+      int64_t limit = least.bytes + (most.bytes - least.bytes) * i / 4;
       Plan p = plan_of(level, limit);
       ck_assert_msg(p.bytes <= limit, "-O%d: %lld bytes of %lld", level, (long long)p.bytes,
                     (long long)limit);
