@@ -32,11 +32,16 @@ int64_t md_ceil_div(int64_t x, int64_t by);  // x >= 0, by > 0
 // Numbers as text, whatever the locale. Parsing takes the whole string or fails.
 bool md_parse_int(const char *s, int64_t *out);
 bool md_parse_float(const char *s, double *out);
+// "1400M", "1.4G" or "1.4GiB", "1048576"; the units are powers of 1024. At least one byte.
+bool md_parse_bytes(const char *s, int64_t *out);
 // Shortest decimal text that reads back to the same double ("0.1", "1e-05", "inf"). Returns buf.
 #define MD_FLOAT_CHARS 32
 char *md_float_text(double x, char buf[MD_FLOAT_CHARS]);
 // "1.5 GiB", "312 B". Returns buf.
 char *md_bytes_text(double bytes, char buf[MD_FLOAT_CHARS]);
+
+// A region that makes a value once more, to save memory, has the name of the first with this behind.
+#define MD_AGAIN ".again"
 
 uint16_t md_bf16_from_float(float x);  // round to nearest even; NaN stays NaN
 float md_bf16_to_float(uint16_t x);

@@ -65,6 +65,23 @@ bool md_parse_float(const char *s, double *out) {
   return true;
 }
 
+bool md_parse_bytes(const char *s, int64_t *out) {
+  static const char units[] = "KMGTPE";
+  char number[64];
+  size_t len = strlen(s);
+  if (len > 3 && !strcmp(s + len - 2, "iB")) len -= 2;
+  const char *unit = len > 1 ? strchr(units, s[len - 1]) : NULL;
+  if (!unit && s[len]) return false;
+  if (!unit) return md_parse_int(s, out) && *out > 0;
+  snprintf(number, sizeof number, "%.*s", (int)MD_MIN(len - 1, sizeof number - 1), s);
+  double x;
+  if (len > sizeof number || !md_parse_float(number, &x)) return false;
+  x = ldexp(x, 10 * (int)(unit - units + 1));
+  if (!(x >= 1 && x < 0x1p63)) return false;
+  *out = (int64_t)x;
+  return true;
+}
+
 char *md_float_text(double x, char buf[MD_FLOAT_CHARS]) {
   if (isnan(x)) return strcpy(buf, "nan");
   if (isinf(x)) return strcpy(buf, x < 0 ? "-inf" : "inf");

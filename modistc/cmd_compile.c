@@ -35,17 +35,17 @@ static const md_option compile_options[] = {
     {"report", 0, "PARTS", "print reports: summary, fusion, memory, kernels"},
     MD_PASS_OPTIONS,
     MD_CPU_OPTIONS,
-    {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
+    MD_MEMORY_OPTION,
     {0}};
 
 static const md_option_rule compile_rules[] = {
     {"emit=graph !passes",
      "target cpu disable-pass opt-level precision print-ir-after print-changed dump-dir "
      "time-passes "
-     "max-rewrites verify-each",
+     "max-rewrites verify-each memory-limit",
      "--emit=graph shows the graph as it is declared", "take --emit=fused"},
-    {"emit=graph|fused|dot", "report memory-limit jit-asan no-cache",
-     "no program is made of the graph", "take --emit=report"},
+    {"emit=graph|fused|dot", "report jit-asan no-cache", "no program is made of the graph",
+     "take --emit=report"},
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", MD_CPU_NAMES " report", "the target is not the CPU", NULL},
@@ -138,6 +138,26 @@ static void report_fusion(const md_pass_report *r, FILE *to) {
   }
 }
 
+// What is computed again so as to keep the limit: each value's bytes and work.
+static void report_again(const md_program *p, int64_t saved, bool list, FILE *to) {
+  md_again again = md_program_again(p);
+  if (!again.launches) return;
+  char text[MD_FLOAT_CHARS];
+  fprintf(
+      to,
+      "again   %d of %d kernels compute values again: %.1f%% of FLOPs, %.1f%% of bytes; saves %s\n",
+      again.launches, p->num_launches, 100 * again.flops, 100 * again.bytes,
+      md_bytes_text((double)saved, text));
+  for (int i = 0; i < p->num_launches && list; i++) {
+    const md_launch *l = &p->launch[i];
+    if (!md_launch_is_again(l)) continue;
+    const md_arg *made = &p->arg[l->first_arg];
+    while (!made->write) made++;
+    fprintf(to, "  %-40s %10s %10.2f MFLOP\n", l->name, md_bytes_text((double)made->bytes, text),
+            l->flops / 1e6);
+  }
+}
+
 static void report_memory(const md_graph *g, const md_program *p, FILE *to) {
   md_memory_report m;
   md_memory_of(g, &m);
@@ -209,7 +229,10 @@ static bool compile_cpu(Job *j, const md_graph *g, int declared) {
   if (wants(parts, "summary") || (!cli->quiet && j->emit == EMIT_ARTEFACT))
     report_summary(j, declared, g, p, to);
   if (wants(parts, "fusion")) report_fusion(&j->report, to);
-  if (wants(parts, "memory") || (!cli->quiet && j->emit == EMIT_ARTEFACT)) report_memory(g, p, to);
+  if (wants(parts, "memory") || (!cli->quiet && j->emit == EMIT_ARTEFACT)) {
+    report_memory(g, p, to);
+    report_again(p, j->report.saved, wants(parts, "memory"), to);
+  }
   if (wants(parts, "kernels")) report_kernels(p, &r, to);
   if (j->emit == EMIT_REPORT) {
     fclose(to);
@@ -261,8 +284,10 @@ static bool choose_target(Job *j) {
   }
   j->cpu = names_cpu ? j->target + 4 : md_cli_get(j->cli, "cpu");
   const md_cpu *cpu = md_cpu_find(j->cpu, false, j->cli->diags);
-  if (cpu) j->passes.facts = md_cpu_facts(cpu);
-  return cpu != NULL;
+  if (!cpu) return false;
+  j->passes.facts = md_cpu_facts(cpu);
+  j->passes.memory = md_cpu_memory(cpu, j->memory_limit, 0);
+  return true;
 }
 
 static bool run_job(Job *j) {
@@ -294,7 +319,7 @@ static md_status run(md_cli *cli) {
   if (!md_cli_args(cli, 1, 64, "takes a model, a graph text or a plug-in, then key=value settings"))
     return MD_ERR_USAGE;
   int emit = md_cli_choice(cli, "emit", emits, EMIT_ARTEFACT);
-  if (emit < 0 || !md_cli_int(cli, "memory-limit", 1, INT64_MAX, &j.memory_limit) ||
+  if (emit < 0 || !md_cli_bytes(cli, "memory-limit", &j.memory_limit) ||
       !md_source_passes(cli, &j.passes) || !check_parts(&j, md_cli_get(cli, "report")))
     return MD_ERR_USAGE;
   j.emit = (enum Emit)emit;

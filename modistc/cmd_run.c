@@ -25,7 +25,7 @@ static const md_option run_options[] = {
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of the kernels"},
     {"times", 0, NULL, "list the kernels by time"},
-    {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
+    MD_MEMORY_OPTION,
     MD_PASS_OPTIONS,
     MD_CPU_OPTIONS,
     {0}};
@@ -265,8 +265,7 @@ static md_status run(md_cli *cli) {
   if (backend < 0 || !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
       !md_cli_int(cli, "threads", 0, 1024, &threads) ||
       !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) ||
-      !md_cli_int(cli, "memory-limit", 1, INT64_MAX, &o.memory_limit) ||
-      !md_source_passes(cli, &o.passes))
+      !md_cli_bytes(cli, "memory-limit", &o.memory_limit) || !md_source_passes(cli, &o.passes))
     return MD_ERR_USAGE;
   o.backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
   // A wrong rewrite would change what it is compared with.

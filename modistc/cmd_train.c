@@ -16,7 +16,7 @@ static const md_option train_options[] = {
     {"backend", 0, "NAME", "cpu (default) or interp: the slow interpreter, behind the same passes"},
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
-    {"memory-limit", 0, "BYTES", "refuse a plan that needs more"},
+    MD_MEMORY_OPTION,
     MD_PASS_OPTIONS,
     MD_CPU_OPTIONS,
     {0}};
@@ -40,8 +40,7 @@ static md_status run(md_cli *cli) {
   e->check_nan = md_cli_has(cli, "check-nan");
   int backend = md_cli_choice(cli, "backend", backends, 0);
   if (backend < 0 || !md_cli_int(cli, "max-steps", 1, INT64_MAX, &o.max_steps) ||
-      !md_cli_int(cli, "memory-limit", 1, INT64_MAX, &e->memory_limit) ||
-      !md_source_passes(cli, &e->passes))
+      !md_cli_bytes(cli, "memory-limit", &e->memory_limit) || !md_source_passes(cli, &e->passes))
     return MD_ERR_USAGE;
   e->backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
   if (o.resume && o.overwrite)

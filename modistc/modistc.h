@@ -68,6 +68,8 @@ const char *md_cli_next(const md_cli *cli, const char *name,
                         int *at);  // each of several; *at from 0
 bool md_cli_int(md_cli *cli, const char *name, int64_t lo, int64_t hi,
                 int64_t *value);  // keeps *value when absent
+// A number of bytes, such as 1400M or 1.4G; keeps *value when absent.
+bool md_cli_bytes(md_cli *cli, const char *name, int64_t *value);
 bool md_cli_float(md_cli *cli, const char *name, double lo, double hi, double *value);
 // One of `choices` (NULL-terminated); -1: reported. Absent: `preset`.
 int md_cli_choice(md_cli *cli, const char *name, const char *const *choices, int preset);
@@ -116,6 +118,10 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
    " or x86-64-v4, -v3, -v2, x86-64"},                                                   \
       {"jit-asan", 0, NULL, "instrument the generated code with AddressSanitizer"},      \
       {"no-cache", 0, NULL, "neither read nor write the cache of compiled kernels"}
+#define MD_MEMORY_OPTION                                                                \
+  {"memory-limit", 0, "BYTES",                                                          \
+   "need no more than that (1400M, 1.4G): values are computed again rather than kept, " \
+   "and what still needs more is refused"}
 #define MD_CPU_NAMES "cpu jit-asan no-cache"
 // Of `run` and `train`: the interpreter has the graph and nothing else.
 #define MD_INTERP_WHY "--backend=interp runs no kernels"

@@ -201,6 +201,15 @@ bool md_cli_int(md_cli *cli, const char *name, int64_t lo, int64_t hi, int64_t *
                   md_clean(text, clean, sizeof clean), (long long)lo, (long long)hi);
 }
 
+bool md_cli_bytes(md_cli *cli, const char *name, int64_t *value) {
+  const char *text = md_cli_get(cli, name);
+  if (!text || md_parse_bytes(text, value)) return true;
+  char clean[80];
+  return md_error(cli->diags, E0401, MD_NOWHERE,
+                  "--%s is '%s', but takes a number of bytes such as 1400M or 1.4G", name,
+                  md_clean(text, clean, sizeof clean));
+}
+
 bool md_cli_float(md_cli *cli, const char *name, double lo, double hi, double *value) {
   const char *text = md_cli_get(cli, name);
   if (!text) return true;

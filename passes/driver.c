@@ -20,7 +20,7 @@ const md_pass *const md_passes[] = {
     &md_pass_canon,          &md_pass_cse,       &md_pass_dce,
     &md_pass_fold_bn,        &md_pass_precision, &md_pass_fuse_conv_bn_relu,
     &md_pass_fuse_pointwise, &md_pass_regions,   &md_pass_layout,
-    &md_pass_schedule,       &md_pass_memory,
+    &md_pass_schedule,       &md_pass_recompute, &md_pass_memory,
 };
 const int md_num_passes = MD_COUNT(md_passes);
 enum { MAX_PIPELINE = 256 };
@@ -160,8 +160,8 @@ static bool carry_over(md_rewriter *r) {
 }
 
 static md_graph *run_one(const md_pass *pass, const md_graph *g, const md_pass_options *o,
-                         int64_t budget, md_arena *scratch, md_pass_report *report, int *rewrites,
-                         md_diags *d) {
+                         int64_t budget, void *own, md_arena *scratch, md_pass_report *report,
+                         int *rewrites, md_diags *d) {
   md_rewriter r = {.old = g,
                    .scratch = scratch,
                    .options = o,
@@ -170,7 +170,8 @@ static md_graph *run_one(const md_pass *pass, const md_graph *g, const md_pass_o
                    .report = report->arena,
                    .site = report->site,
                    .num_sites = report->num_sites,
-                   .cap_sites = report->cap_sites};
+                   .cap_sites = report->cap_sites,
+                   .own = own};
   if (pass->required) r.budget = -1;
   md_graph *to = md_graph_create(g->name);
   md_builder_init(&r.b, to, d);
@@ -180,10 +181,21 @@ static md_graph *run_one(const md_pass *pass, const md_graph *g, const md_pass_o
               carry_over(&r);
   free(r.region_name);
   report->site = r.site, report->num_sites = r.num_sites, report->cap_sites = r.cap_sites;
+  report->saved += r.saved;
   *rewrites = r.rewrites;
   if (good) return to;
   md_graph_destroy(to);
   return NULL;
+}
+
+md_graph *md_apply(const md_rewriter *r, const md_pass *pass, const md_graph *g, void *own) {
+  md_pass_report report = {.arena = md_arena_create()};
+  md_arena *scratch = md_arena_create();
+  int rewrites;
+  md_graph *to = run_one(pass, g, r->options, -1, own, scratch, &report, &rewrites, r->b.diags);
+  md_arena_destroy(scratch);
+  md_pass_report_free(&report);
+  return to;
 }
 
 static void print_graph(const md_graph *g, FILE *to, const char *fmt, const char *name,
@@ -282,11 +294,11 @@ md_pass_options md_pass_defaults(void) {
 const char *md_pipeline(int level) {
   // `regions` behind fuse-pointwise serves those who disable that: else it finds nothing to do.
   switch (level) {
-  case 0: return "autodiff,dce,regions,schedule,memory";
-  case 1: return "autodiff,fold,canon,cse,dce,precision,regions,layout,schedule,memory";
+  case 0: return "autodiff,dce,regions,schedule,recompute,memory";
+  case 1: return "autodiff,fold,canon,cse,dce,precision,regions,layout,schedule,recompute,memory";
   default:
     return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,"
-           "fuse-conv-bn-relu,fuse-pointwise,regions,layout,schedule,memory";
+           "fuse-conv-bn-relu,fuse-pointwise,regions,layout,schedule,recompute,memory";
   }
 }
 
@@ -311,7 +323,7 @@ md_graph *md_run_passes(md_graph *g, const md_pass_options *o, md_pass_report *r
     md_pass_stat stat = {.name = pass->name, .before = g->num_nodes};
     md_graph *next = NULL;
     good = check_needs(pass, g, d) &&
-           (next = run_one(pass, g, &full, budget, scratch, to, &stat.rewrites, d));
+           (next = run_one(pass, g, &full, budget, NULL, scratch, to, &stat.rewrites, d));
     md_arena_reset(scratch);
     if (!good) break;
     if (o->verify_each && !md_graph_verify(next, d)) {

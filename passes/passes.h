@@ -33,6 +33,8 @@ struct md_rewriter {
   md_site *site;
   int num_sites, cap_sites;
   md_arena *report;  // texts of sites
+  int64_t saved;     // bytes of the peak, by computing again
+  void *own;         // what a pass hands to one that it applies
 };
 
 // A rule: returns the new value that replaces the first result (several results: it sets r->map
@@ -63,6 +65,16 @@ typedef struct md_target_facts {
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;
 
+// What a program may need: arena, states, inputs and all else. Back ends fill in `needs`.
+typedef struct md_memory_limit md_memory_limit;
+struct md_memory_limit {
+  int64_t bytes;    // 0: no limit
+  int threads;      // of the run; 0: one for each core
+  const void *cpu;  // whoever `needs` is knows what this is
+  // Bytes that the program of a planned graph needs; 0: it has none. NULL: its arena alone.
+  int64_t (*needs)(const md_graph *planned, const md_memory_limit *limit);
+};
+
 struct md_pass_options {
   const char *passes;   // "canon,cse,..." or NULL: the standard pipeline of `level`
   const char *disable;  // comma list
@@ -74,6 +86,7 @@ struct md_pass_options {
   bool verify_each;
   md_dtype precision;  // MD_F32 or MD_BF16 storage of activations
   md_target_facts facts;
+  md_memory_limit memory;
   FILE *print_to;  // where --print-* goes; NULL: stderr
 };
 typedef struct md_pass_stat {
@@ -86,6 +99,7 @@ typedef struct md_pass_report {
   int num_stats, cap_stats;
   md_site *site;
   int num_sites, cap_sites;
+  int64_t saved;  // bytes of the peak, by computing again
   md_arena *arena;
 } md_pass_report;
 
@@ -94,12 +108,16 @@ const char *md_pipeline(int level);  // comma list of the standard pipeline
 // Takes g (frees it) and returns the new graph; NULL: reported.
 md_graph *md_run_passes(md_graph *g, const md_pass_options *o, md_pass_report *report, md_diags *d);
 void md_pass_report_free(md_pass_report *r);
+// What `pass` makes of g, which stays, under the options of r: for a pass that judges by what comes of
+// its choices. NULL: reported.
+md_graph *md_apply(const md_rewriter *r, const md_pass *pass, const md_graph *g, void *own);
 
 // The passes, one file each, in pipeline order. `regions` (fuse_pointwise.c) gives every node a
 // region of its own: what runs without fusion.
 extern const md_pass md_pass_fuse_infonce, md_pass_autodiff, md_pass_fold, md_pass_canon,
     md_pass_cse, md_pass_dce, md_pass_fold_bn, md_pass_precision, md_pass_fuse_conv_bn_relu,
-    md_pass_fuse_pointwise, md_pass_regions, md_pass_layout, md_pass_schedule, md_pass_memory;
+    md_pass_fuse_pointwise, md_pass_regions, md_pass_layout, md_pass_schedule, md_pass_recompute,
+    md_pass_memory;
 
 // --- rewrite.c: the hands of a pass
 
@@ -122,6 +140,7 @@ bool md_run_rules(md_rewriter *r, const md_rule *rules, md_rule otherwise);
 void md_place_like(md_rewriter *r, const md_node *n);
 // All leaves, in order: passes that order nodes anew put them first.
 void md_copy_leaves(md_rewriter *r);
+void md_copy_region(md_rewriter *r, int region);  // its nodes, leaves left out
 // A new region of that name; returns its number, which nodes then get through r->region.
 int md_new_region(md_rewriter *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 // Nodes that read value v: reader[first[v]] .. reader[first[v + 1] - 1], ascending, an entry for

@@ -145,6 +145,13 @@ void md_copy_leaves(md_rewriter *r) {
     if (md_ops[r->old->node[i]->op].role == MD_LEAF) md_copy_node(r, r->old->node[i]);
 }
 
+void md_copy_region(md_rewriter *r, int region) {
+  const md_region *g = &r->old->region[region];
+  r->region = region;
+  for (int i = g->first; i < g->first + g->num; i++)
+    if (md_region_of(r->old->node[i]) == region) md_copy_node(r, r->old->node[i]);
+}
+
 int md_new_region(md_rewriter *r, const char *fmt, ...) {
   char name[128];
   va_list args;

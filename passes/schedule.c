@@ -367,16 +367,8 @@ static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *or
 
 // The old graph's nodes in the order of `order`, leaves first.
 static void emit(md_rewriter *r, const int *order) {
-  const md_graph *g = r->old;
   md_copy_leaves(r);
-  for (int i = 0; i < g->num_regions; i++) {
-    const md_region *region = &g->region[order[i]];
-    for (int j = region->first; j < region->first + region->num; j++) {
-      if (md_ops[g->node[j]->op].role == MD_LEAF) continue;
-      r->region = order[i];
-      md_copy_node(r, g->node[j]);
-    }
-  }
+  for (int i = 0; i < r->old->num_regions; i++) md_copy_region(r, order[i]);
 }
 
 static bool run(md_rewriter *r) {

@@ -77,5 +77,8 @@ typedef struct md_cpu_report {
 // its code. `report` may be NULL.
 md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_report *report,
                            md_diags *d);
+// Programs for `cpu` need no more than so many bytes (0: no limit) on so many threads (0: one for each
+// core). For md_pass_options.
+md_memory_limit md_cpu_memory(const md_cpu *cpu, int64_t bytes, int threads);
 
 #endif

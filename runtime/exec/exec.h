@@ -175,6 +175,14 @@ typedef struct md_launch_time {
 // All memory of a run on so many threads (0: one for each core): arena, states, inputs, results,
 // workspace, and scratch of each thread. Everything that shows or limits a plan asks here.
 int64_t md_program_bytes(const md_program *p, int threads);
+// What of a program makes values once more, to need less memory: launches, and their share of all
+// FLOPs and bytes.
+typedef struct md_again {
+  int launches;
+  double flops, bytes;
+} md_again;
+md_again md_program_again(const md_program *p);
+bool md_launch_is_again(const md_launch *l);
 // False: it is more than `limit` (0: no limit); reported (E0803).
 bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d);
 

@@ -77,6 +77,28 @@ static demand demand_of(const md_program *p, int threads) {
   return n;
 }
 
+bool md_launch_is_again(const md_launch *l) {
+  size_t len = strlen(l->name), end = strlen(MD_AGAIN);
+  return len > end && strcmp(l->name + len - end, MD_AGAIN) == 0;
+}
+
+md_again md_program_again(const md_program *p) {
+  md_again again = {0};
+  double flops = 0, bytes = 0;
+  for (int i = 0; i < p->num_launches; i++) {
+    const md_launch *l = &p->launch[i];
+    flops += l->flops;
+    bytes += l->bytes;
+    if (!md_launch_is_again(l)) continue;
+    again.launches++;
+    again.flops += l->flops;
+    again.bytes += l->bytes;
+  }
+  again.flops /= MD_MAX(flops, 1);
+  again.bytes /= MD_MAX(bytes, 1);
+  return again;
+}
+
 static int threads_or_default(int threads) { return threads > 0 ? threads : md_pool_default(); }
 
 static bool no_memory(const md_program *p, const demand *n, int threads, md_code code,
@@ -88,6 +110,10 @@ static bool no_memory(const md_program *p, const demand *n, int threads, md_code
           md_bytes_text((double)n->arena, t[1]), md_bytes_text((double)n->states, t[2]),
           md_bytes_text((double)n->inputs, t[3]), md_bytes_text((double)n->workspace, t[4]),
           md_bytes_text((double)n->scratch * threads, t[5]));
+  md_again again = md_program_again(p);
+  if (again.launches)
+    md_note(d, MD_NOWHERE, "that is with %d of %d kernels computing values again", again.launches,
+            p->num_launches);
   md_hint(d, "a smaller batch, clip or bank needs less");
   return false;
 }

@@ -20,7 +20,7 @@ static const char usage[] =
     "                        any name). Others are random: floats in [-1, 1), bytes in 0..255,\n"
     "                        other integers 0 or 1\n"
     "  --output=NAME=F.npy   writes a result or state to a file after the last step\n"
-    "  --memory-limit=BYTES  refuse to run with more\n"
+    "  --memory-limit=BYTES  refuse to run with more (1400M, 1.4G)\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity\n"
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
@@ -112,7 +112,9 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     if (!parse_number(arg, 0, INT64_MAX, &n, d)) return false;
     r->exec.seed = (uint64_t)n;
     return true;
-  case LIMIT: return parse_number(arg, 1, INT64_MAX, &r->exec.memory_limit, d);
+  case LIMIT:
+    return md_parse_bytes(arg, &r->exec.memory_limit) ||
+           misused(d, "'%s' is no number of bytes such as 1400M or 1.4G", arg);
   case INPUT:
     if (!parse_binding(arg, &b, d)) return false;
     MD_PUSH(r->input, r->num_input, r->cap_input, b);

@@ -85,6 +85,7 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
       return NULL;
     }
     passes.facts = md_cpu_facts(cpu);
+    passes.memory = md_cpu_memory(cpu, o->memory_limit, o->threads);
   }
   md_engine *e = calloc(1, sizeof *e);
   if (!e) md_out_of_memory(sizeof *e);

@@ -58,6 +58,11 @@ static void show_memory(const md_graph *g, const md_program *p, const md_step *s
   fprintf(to, "        %-14s %12s\n", "inputs", md_bytes_text((double)inputs, a));
   fprintf(to, "        %-14s %12s\n", "kernels' own",
           md_bytes_text((double)(total - p->arena_bytes - m.states - inputs), a));
+  md_again again = md_program_again(p);
+  if (again.launches)
+    fprintf(to, "        %-14s %12d of %d kernels, %.1f%% of FLOPs and %.1f%% of bytes\n",
+            "computed again", again.launches, p->num_launches, 100 * again.flops,
+            100 * again.bytes);
   fprintf(to, "        %-14s %12s\n", "for a video",
           md_bytes_text((double)p->arena_bytes / (double)s->batch, a));
 }
@@ -81,6 +86,7 @@ static md_graph *show_step(const md_step *s, const md_engine_options *engine, in
   if (!g) return NULL;
   md_pass_options o = engine->passes;
   o.facts = md_cpu_facts(cpu);
+  o.memory = md_cpu_memory(cpu, engine->memory_limit, threads);
   g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
   double flops = 0;

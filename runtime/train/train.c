@@ -89,7 +89,7 @@ static bool restore(Run *r) {
                "the step was compiled in another way: the run goes on, but not bit for bit");
     char clean[160];
     md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
-    md_hint(r->d, "--cpu, --precision, passes or the version of modist differ");
+    md_hint(r->d, "--cpu, --precision, --memory-limit, passes or the version of modist differ");
   }
   r->done = md_checkpoint_step(r->from);
   if (!r->o->quiet)

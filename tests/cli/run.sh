@@ -28,6 +28,7 @@ prepare() {
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = log %%x\n  return %%y\n}\n' >log.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = affine %%x {scale=0.5}\n  return %%y\n}\n' >half.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  return %%x\n}\n' >same.mdg
+  printf 'graph @g(%%x: f32[16], %%y: f32[16]) {\n  %%a = broadcast %%x {shape=[64,16], axes=[1]}\n  %%b = broadcast %%y {shape=[64,16], axes=[1]}\n  %%c = transpose %%b {axes=[1,0]}\n  %%t = sum %%c\n  %%u = sum %%a\n  return %%t, %%u\n}\n' >again.mdg
   printf 'graph @g(%%x: f32[1,8,1,2,2]) {\n  %%a = relu %%x : f32[1,8,1,2,2].c8\n  %%b = exp %%a\n  return %%b\n}\n' >block.mdg
   printf 'graph @g(%%x: f32[1,8,1,2,2].c4) {\n  %%y = relu %%x\n  return %%y\n}\n' >blocked_input.mdg
   printf 'graph @g(%%d: f32[1,4,2,2,2], %%w: f32[4,4,1,1,1]) {\n  %%x = conv3d_dgrad %%d, %%w {stride=[5,5,5], shape=[1,4,6,6,6]}\n  %%y = relu %%x\n  return %%y\n}\n' >stride.mdg

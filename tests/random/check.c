@@ -6,6 +6,7 @@
 //   interpreter(passes(graph)) = reference, to the last bits of double
 //   compiled(passes(graph))    = reference, within the bounds of rounding, over several steps
 //   one thread = two threads, fresh code = code from the cache, bit for bit
+//   values computed again = values kept, bit for bit
 #include "tests/random/random.h"
 
 #include "codegen/cpu/cpu.h"
@@ -33,6 +34,8 @@ const md_variant md_variants[] = {
 {.name = "full-bf16", .level = 2, .jit = true, .bf16 = true},
   {.name = "shuffled", .jit = true, .shuffled = true},
   {.name = "limited", .level = 2, .jit = true, .limited = true},
+  {.name = "again", .passes = "autodiff,dce,fuse-conv-bn-relu,fuse-pointwise,layout,recompute,memory", .jit = true, .again = true},
+  {.name = "again-alone", .passes = "autodiff,dce,regions,recompute,memory", .jit = true, .again = true},
   {.name = "layout", .passes = "autodiff,dce,regions,layout,schedule,memory", .jit = true},
   {.name = "fuse-pointwise", .passes = "autodiff,dce,fuse-pointwise,schedule,memory", .jit = true},
   {.name = "fuse-conv-bn-relu", .passes = "autodiff,dce,fuse-conv-bn-relu,fuse-pointwise,schedule,memory", .jit = true},
@@ -122,6 +125,12 @@ static void put_shuffled(const Check *c, md_text *list) {
   md_put(list, chosen(c, at) % 2 ? ",layout,schedule,memory" : ",schedule,memory");
 }
 
+// Each value that is computed again is taken for a gain.
+static int64_t needs_less(const md_graph *planned, const md_memory_limit *limit) {
+  (void)limit;
+  return INT32_MAX - planned->num_regions;
+}
+
 static md_graph *run_passes(Check *c, const char *passes, int level, const md_target_facts *facts) {
   md_graph *g = copied(c, c->plain);
   if (!g) return NULL;
@@ -131,6 +140,8 @@ static md_graph *run_passes(Check *c, const char *passes, int level, const md_ta
   o.verify_each = true;
   if (c->variant && c->variant->bf16) o.precision = MD_BF16;
   if (c->variant && c->variant->limited) o.max_rewrites = (int64_t)(chosen(c, 0) % 30);
+  if (c->variant && c->variant->again)
+    o.memory = (md_memory_limit){.bytes = 1, .needs = needs_less};
   if (facts) o.facts = *facts;
   g = md_run_passes(g, &o, NULL, c->d);
   if (!g) refused(c, "passes");
@@ -358,6 +369,26 @@ static bool run_narrow(Check *c, const md_graph *g) {
   return ok;
 }
 
+// The same graph with all values kept.
+static bool agrees_with_kept(Check *c, const md_graph *g, const md_target_facts *facts) {
+  md_variant kept = *c->variant;
+  const md_variant *again = c->variant;
+  kept.again = false;
+  c->variant = &kept;
+  md_graph *plain = run_passes(c, kept.passes, kept.level, facts);
+  c->variant = again;
+  bool ok = plain != NULL;
+  if (ok && plain->num_regions < g->num_regions) {
+    c->stats->again++;
+    md_program *p = compiled(c, g, false, NULL), *q = p ? compiled(c, plain, false, NULL) : NULL;
+    ok = q && execute(c, p, q, "what is computed again");
+    md_program_destroy(p);
+    md_program_destroy(q);
+  }
+  if (plain) md_graph_destroy(plain);
+  return ok;
+}
+
 static bool check_variant(Check *c) {
   const md_cpu *cpu = md_cpu_find(c->variant->cpu, false, c->d);
   if (!cpu) return refused(c, "target");
@@ -374,9 +405,49 @@ static bool check_variant(Check *c) {
   bool ok = copy && (c->variant->bf16 ? run_narrow(c, g)
                                       : interpret(c, g, folds ? folded_part : pass_part));
   if (ok && c->variant->jit && !c->variant->bf16) ok = run_compiled(c, g);
+  if (ok && c->variant->again) ok = agrees_with_kept(c, g, &facts);
   if (g) md_graph_destroy(g);
   if (copy) md_graph_destroy(copy);
   md_text_free(&shuffled);
+  return ok;
+}
+
+// g with values that are read once more at its end, one after another, in place of its results: most of
+// them are in memory for long, as activations are.
+static md_graph *read_late(Check *c, const md_graph *from) {
+  md_graph *g = copied(c, from);
+  if (!g) return NULL;
+  md_builder b;
+  md_builder_init(&b, g, c->d);
+  int num_values = g->num_values;
+  g->num_results = 0;
+  for (int v = 1; v <= num_values && !b.failed; v++) {
+    bool is_leaf = md_ops[md_def(g, (md_val)v)->op].role == MD_LEAF;
+    bool is_float = md_dtype_is_float(md_type_in(g, (md_val)v)->dtype);
+    if (!is_float || is_leaf || (chosen(c, (uint64_t)v) % 2 && g->num_results)) continue;
+    md_return(&b, md_format(g->arena, "late%d", v), md_sum(&b, (md_val)v, (md_dims){0}));
+  }
+  md_graph *late = g->num_results ? copied(c, g) : NULL;
+  md_graph_destroy(g);
+  return late;
+}
+
+// Everything is computed again that may be, in a graph where much may be.
+static bool check_again(Check *c) {
+  Check own = *c;
+  md_reference ref;
+  md_graph *late = read_late(c, c->plain);
+  if (!late) return !c->finding->kind;
+  own.plain = late;
+  own.variant = NULL;
+  md_graph *expanded = run_passes(&own, "autodiff", 0, NULL);
+  own.variant = c->variant;
+  own.ref = &ref;
+  bool ok = expanded != NULL;
+  if (ok && md_reference_create(&ref, expanded, c->seed, MOST_DRAWS)) ok = check_variant(&own);
+  if (expanded) md_reference_destroy(&ref);
+  if (expanded) md_graph_destroy(expanded);
+  md_graph_destroy(late);
   return ok;
 }
 
@@ -413,7 +484,7 @@ bool md_check_graph(const md_graph *g, uint64_t seed, unsigned variants, md_chec
     for (int i = 0; ok && i < md_num_variants; i++) {
       if (!(variants >> i & 1)) continue;
       c.variant = &md_variants[i];
-      ok = check_variant(&c);
+      ok = c.variant->again ? check_again(&c) : check_variant(&c);
     }
   }
   md_reference_destroy(&ref);

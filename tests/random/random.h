@@ -115,6 +115,7 @@ typedef struct md_variant {
   bool bf16;      // storage of activations
   bool shuffled;  // rewriting passes in an order that the seed chooses
   bool limited;   // only as many rewrites as the seed says
+  bool again;     // all values that may be computed again are
 } md_variant;
 extern const md_variant md_variants[];
 extern const int md_num_variants;       // the first is the full level
@@ -126,8 +127,8 @@ typedef struct md_finding {
   char text[MD_FINDING_TEXT];
 } md_finding;
 typedef struct md_check_stats {
-  int draws, steps, gave_up;
-  char why[24];  // it gave up
+  int draws, steps, gave_up, again;  // again: graphs of which something was computed again
+  char why[24];                      // it gave up
   int64_t draw_ns, pass_ns, compile_ns, run_ns;
   int64_t elements;
   double worst;  // largest part of its bound that an element was off

@@ -35,7 +35,7 @@ typedef struct Verdict {
 } Verdict;
 
 typedef struct Totals {
-  int64_t graphs, refused, gave_up, draws, steps, elements, nodes, failures;
+  int64_t graphs, refused, gave_up, again, draws, steps, elements, nodes, failures;
   uint64_t worst_seed;
   double worst, draw_s, pass_s, compile_s, run_s;
 } Totals;
@@ -158,6 +158,7 @@ static void count(Totals *t, const Verdict *v) {
   t->graphs++;
   t->refused += !v->built;
   t->gave_up += v->stats.gave_up;
+  t->again += v->stats.again;
   t->draws += v->stats.draws;
   t->steps += v->stats.steps;
   t->elements += v->stats.elements;
@@ -296,11 +297,11 @@ int main(int argc, char **argv) {
   printf(
       "%lld graphs, %.1f nodes each; %lld refused by the builder, %lld without good inputs, %.2f "
       "draws a graph, %.2f steps; %lld elements compared, worst %.2f of its bound (seed %llu); "
-      "%lld failed\n",
+      "%lld with values computed again; %lld failed\n",
       (long long)t.graphs, (double)t.nodes / (double)MD_MAX(t.graphs, 1), (long long)t.refused,
       (long long)t.gave_up, (double)t.draws / (double)MD_MAX(t.graphs, 1),
       (double)t.steps / (double)MD_MAX(t.graphs, 1), (long long)t.elements, t.worst,
-      (unsigned long long)t.worst_seed, (long long)t.failures);
+      (unsigned long long)t.worst_seed, (long long)t.again, (long long)t.failures);
   printf("seconds: inputs and reference %.1f, passes %.1f, compiler %.1f, execution %.1f\n",
          t.draw_s, t.pass_s, t.compile_s, t.run_s);
   return t.failures || t.refused ? EXIT_FAILURE : EXIT_SUCCESS;

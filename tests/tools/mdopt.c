@@ -63,6 +63,8 @@ int main(int argc, char **argv) {
       o.facts.channel_block = (int)number;
     else if (take(argv[i], "--max-prologue=", &value) && md_parse_int(value, &number))
       o.facts.max_prologue = (int)number;
+    else if (take(argv[i], "--memory-limit=", &value) && md_parse_int(value, &number))
+      o.memory.bytes = number;  // of the arena alone
     else if (take(argv[i], "--max-rewrites=", &value) && md_parse_int(value, &number))
       o.max_rewrites = number;
     else if (argv[i][0] != '-' && !path) path = argv[i];

@@ -156,6 +156,23 @@ START_TEST(float_text_is_short_and_reads_back_to_the_same_bits) {
 }
 END_TEST
 
+START_TEST(bytes_are_read_as_they_are_shown) {
+  int64_t x = -1;
+  ck_assert(md_parse_bytes("312", &x) && x == 312);
+  ck_assert(md_parse_bytes("1400M", &x) && x == 1400 << 20);
+  ck_assert(md_parse_bytes("1.5G", &x) && x == 3 << 29);
+  ck_assert(md_parse_bytes("1.5GiB", &x) && x == 3 << 29);
+  ck_assert(md_parse_bytes("0.5K", &x) && x == 512);
+  ck_assert(md_parse_bytes("2T", &x) && x == (int64_t)2 << 40);
+  ck_assert(md_parse_bytes("9223372036854775807", &x) && x == INT64_MAX);
+  static const char *const bad[] = {
+      "",    "0",    "-1",    "K",   "G1",      "1.5",  "1GB",  "1g", "1 G",
+      "1iB", "12iB", "1GiBs", "-1G", "0.0001K", "infG", "nanG", "8E", "9223372036854775808"};
+  for (int i = 0; i < MD_COUNT(bad); i++)
+    ck_assert_msg(!md_parse_bytes(bad[i], &x), "'%s'", bad[i]);
+}
+END_TEST
+
 START_TEST(bytes_are_shown_with_the_unit_that_fits) {
   char buf[MD_FLOAT_CHARS];
   ck_assert_str_eq(md_bytes_text(0, buf), "0 B");
@@ -361,7 +378,7 @@ SUITE_MAIN("base", memory_is_zeroed_aligned_and_apart, reset_frees_and_memory_is
            copies_and_formats_end_in_nul, impossible_size_ends_with_exit_code_6,
            broken_assertion_runs_the_hook_and_aborts, sizes_refuse_overflow_and_negatives,
            integers_take_the_whole_string, floats_take_the_whole_string,
-           float_text_is_short_and_reads_back_to_the_same_bits,
+           float_text_is_short_and_reads_back_to_the_same_bits, bytes_are_read_as_they_are_shown,
            bytes_are_shown_with_the_unit_that_fits, bf16_rounds_to_nearest_even,
            element_types_hold_the_nearest_they_can, hash_gives_the_numbers_of_the_golden_sets,
            normal_numbers_have_mean_0_and_variance_1, digest_is_xxh3_128,
