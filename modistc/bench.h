@@ -23,7 +23,8 @@ typedef struct md_bench {
   int64_t warmup;   // -1: until the times are steady
   int64_t threads;  // 0: all cores
   double min_ms;
-  md_dtype precision;  // of activations
+  md_dtype precision;    // of activations
+  int64_t memory_limit;  // bytes; 0: none
   bool unfused, interp, torch;
   bool wants_roof;   // measure it before the first line
   md_cpu_roof roof;  // zero: not measured

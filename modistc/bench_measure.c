@@ -49,6 +49,7 @@ static bool start(Turns *t, const char *name, int level, md_backend backend, md_
   md_engine_options o = {.backend = backend,
                          .passes = md_pass_defaults(),
                          .threads = (int)b->threads,
+                         .memory_limit = backend == MD_BACKEND_CPU ? b->memory_limit : 0,
                          .cpu = md_cli_get(b->cli, "cpu"),
                          .asan = md_cli_has(b->cli, "jit-asan"),
                          .no_cache = md_cli_has(b->cli, "no-cache")};

@@ -26,6 +26,7 @@ static const md_option bench_options[] = {
     {"threads", 'j', "N", "threads (all cores)"},
     {"format", 0, "FORM", "table (default), json or csv"},
     {"output", 'o', "FILE", "where to write the report; '-' or nothing: standard output"},
+    MD_MEMORY_OPTION,
     MD_CPU_OPTIONS,
     {0}};
 
@@ -34,7 +35,7 @@ static const md_option_rule bench_rules[] = {
      NULL},
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
-    {":loader|roof|compare", "sweep baseline precision", "nothing is compiled", NULL},
+    {":loader|roof|compare", "sweep baseline precision memory-limit", "nothing is compiled", NULL},
     {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
      "add --baseline=torch"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
@@ -121,6 +122,7 @@ static bool read_options(md_bench *b) {
   double seconds = 0.5;
   if (format < 0 || precision < 0 || !md_cli_int(cli, "rounds", 1, MAX_ROUNDS, &b->rounds) ||
       !md_cli_float(cli, "min-time", 0, 3600, &seconds) ||
+      !md_cli_bytes(cli, "memory-limit", &b->memory_limit) ||
       (!is_auto && !md_cli_int(cli, "warmup", 0, 1000, &b->warmup)) ||
       !md_cli_int(cli, "threads", 0, 1024, &b->threads) || !read_baselines(b))
     return false;
