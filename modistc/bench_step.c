@@ -29,7 +29,11 @@ static const char *task_of(const md_cli *cli) {
       is_size = is_size || fnmatch(sizes[k], cli->arg[i], 0) == 0;
     if (!is_size) return NULL;
   }
-  md_config *c = md_config_load(NULL, cli->arg + 1, cli->num_args - 1, NULL);
+  // Sizes that are not given are the model's.
+  char **settings = MD_NEW_ARRAY(cli->arena, char *, cli->num_args);
+  settings[0] = md_format(cli->arena, "model.name=%s", cli->arg[0]);
+  for (int i = 1; i < cli->num_args; i++) settings[i] = cli->arg[i];
+  md_config *c = md_config_load(NULL, settings, cli->num_args, NULL);
   if (!c) return NULL;
   const char *task = md_format(
       cli->arena,

@@ -64,6 +64,7 @@ answer() {
   chmod +x "$1"
 }
 answer steady 'echo ready 9.9; while read -r line; do echo 1000000; done'
+answer asked 'shift 2; echo "$@" >asked; echo ready 9.9; while read -r line; do echo 1; done'
 answer brief 'echo ready 9.9; read -r line; echo 5; echo "Killed: no memory" >&2'
 answer absent 'echo Traceback >&2; echo "ModuleNotFoundError: no torch" >&2; exit 1'
 answer odd 'echo hello'
@@ -88,6 +89,10 @@ grep -q '^  torch  *1000000 ms .* n=3 ' table || wrong "three rounds of the peer
 modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --baseline=torch --torch-reference=peer \
   --torch-python=./steady >table
 grep -q 'unmeasured: the peer has nothing like it' table || wrong "the peer has another step"
+modistc bench step modist-r3d50 batch=1 clip.size=32 -n 1 --warmup=0 --baseline=torch --precision=bf16 \
+  --torch-reference=peer --torch-python=./asked >table
+sizes='batch=1 visual_frames=8 visual_size=32 motion_frames=16 motion_size=224 bank=65536'
+grep -q "^bf16 step both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
 modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
   --format=json | grep -q '"version": "9.9"' || wrong "the JSON lacks the peer's version"
 exit $failed
