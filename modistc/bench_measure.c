@@ -120,12 +120,13 @@ static bool take_turn(Turns *t, Side *s, md_samples *to) {
 static void size_up(const Turns *t, md_bench_line *l) {
   const md_program *p = md_exec_program(md_engine_exec(t->side[0].engine));
   const md_cpu_roof *roof = &t->b->roof;
-  double flops =
-      t->b->precision == MD_BF16 && roof->bf16_flops > 0 ? roof->bf16_flops : roof->f32_flops;
   for (int i = 0; i < p->num_launches; i++) {
     const md_launch *x = &p->launch[i];
     if (!is_timed(t->job, x)) continue;
     l->gflop += x->flops / 1e9;
+    // Only convolutions multiply bf16.
+    bool is_bf16 = t->b->precision == MD_BF16 && strstr(x->name, "conv3d") && roof->bf16_flops > 0;
+    double flops = is_bf16 ? roof->bf16_flops : roof->f32_flops;
     if (flops > 0) l->roof_ms += 1e3 * fmax(x->flops / flops, x->bytes / roof->read_bytes);
   }
 }

@@ -72,7 +72,7 @@ static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, cons
       at[2] = md_iaddc(e, first, i);
     }
     w[i] = weights_at(c, dst, mask, src, at);
-    // A tap that the cell before holds already.
+    // A tap that the cell before holds already; its zero weight meets an element that counts anyway.
     if (c->planar && i == 0 && c->kernel[2] % c->pair)
       w[0] = md_select(e, md_ieq(e, md_imulc(e, j, c->pair), first), w[0],
                        md_const(e, c->type, c->lanes, 0));

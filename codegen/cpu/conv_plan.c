@@ -84,7 +84,7 @@ static bool fits(const md_conv *c, md_dense *d) {
   int64_t block_bytes = md_window_bytes(c, d);
   if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
   if (block_bytes * c->src_blocks <= window_budget(c)) return true;
-  return pixels * c->dst_blocks * c->lanes * 4 <= result_budget(c);
+  return pixels * c->dst_blocks * c->lanes * md_dtype_size(c->wide) <= result_budget(c);
 }
 
 // Where the window of all source channels is too large, results stay and channels come in chunks.
@@ -111,10 +111,11 @@ static void choose_list_tile(const md_conv *c, md_dense *d) {
   int64_t pixels = d->grid[2];
   for (int64_t x = MD_MIN(pixels, MAX_TILE_PIXELS); x >= MD_MIN(pixels, MIN_LIST); x--) {
     d->tile[2] = x;
-    if (pixels % x == 0 && (x % 2 == 0 || x == pixels) && fits(c, d)) return;
+    bool is_even = x % 2 == 0 || x == pixels || c->whole_tiles;
+    if (pixels % x == 0 && is_even && fits(c, d)) return;
   }
   d->tile[2] = MD_MIN(pixels, 3 * MIN_LIST);
-  while (d->tile[2] > MIN_LIST && !fits(c, d)) d->tile[2] -= MIN_LIST;
+  while (d->tile[2] > MIN_LIST && !fits(c, d)) d->tile[2] = MD_MAX(d->tile[2] - MIN_LIST, MIN_LIST);
   for (int64_t x = d->tile[2]; c->whole_tiles && pixels % d->tile[2]; x--) d->tile[2] = x;
   set_window(d);
 }

@@ -273,8 +273,14 @@ static md_ir cut_by_instruction(md_emit *e, md_ir v) {
   return LLVMBuildBitCast(e->b, cut, LLVMVectorType(e->i16, 16), "");
 }
 
+// Without denormals too where the instruction would be taken for more lanes.
 static md_ir cut_by_hand(md_emit *e, md_ir v) {
   int lanes = md_lanes_of(v);
+  if (e->cpu->bf16_dot) {
+    md_ir size = md_intrinsic(e, "llvm.fabs", &v, 1, LLVMTypeOf(v));
+    md_ir is_tiny = md_flt(e, size, md_const_like(e, v, 0x1p-126));
+    v = md_select(e, is_tiny, md_fmul(e, v, md_const_like(e, v, 0)), v);
+  }
   md_ir bits = LLVMBuildBitCast(e->b, v, md_lanes_type(e->i32, lanes), "");
   md_ir odd =
       LLVMBuildAnd(e->b, LLVMBuildLShr(e->b, bits, int_like(bits, 16), ""), int_like(bits, 1), "");

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Per-channel reductions that ride in the epilogue of a convolution: the kernel adds up what it has
 // in registers, stores partials for each (channel block, sample, part), and a last phase joins them
-// in that order. Around an anchor of bf16, whose squares f32 holds exactly, a row of pixels is added up
-// in f32 before it joins the rest in double.
+// in that order. Of bf16, whose squares f32 holds exactly, a row of pixels is added up in f32 before it
+// joins the rest in double; so are the sums of gradients of bf16, which take no difference of squares.
 #include "codegen/cpu/emit.h"
 
 struct md_sums {
@@ -10,7 +10,7 @@ struct md_sums {
   int num, max_blocks, lanes, num_acc;
   const md_node **node;
   int64_t samples, channels, blocks, parts, count;  // count: elements of a sample and channel
-  bool by_rows;
+  bool *by_rows;                                    // of each node
   md_var *acc, *row;  // [block][quantity], of the function that is being built
   md_ir fn;
   int64_t partials;  // double [channel block][sample][part][quantity][lane]
@@ -51,6 +51,13 @@ const char *md_sums_refuse(const md_region_view *r) {
   return NULL;
 }
 
+// Is v bf16, perhaps widened?
+static bool is_bf16(const md_region_view *r, md_val v) {
+  const md_node *n = md_inner(r, v);
+  if (n && n->op == MD_OP_cast) v = n->in[0];
+  return md_type_in(r->g, v)->dtype == MD_BF16;
+}
+
 md_sums *md_sums_create(md_kernel *k, int64_t parts, int max_blocks) {
   const md_region_view *r = k->r;
   md_sums *s = MD_NEW(k->arena, md_sums);
@@ -69,7 +76,10 @@ md_sums *md_sums_create(md_kernel *k, int64_t parts, int max_blocks) {
   s->count = md_elements(shape) / (s->samples * s->channels);
   s->acc = MD_NEW_ARRAY(k->arena, md_var, max_blocks * s->num_acc);
   s->row = MD_NEW_ARRAY(k->arena, md_var, max_blocks * s->num_acc);
-  s->by_rows = md_type_in(r->g, r->anchor->out)->dtype == MD_BF16;
+  s->by_rows = MD_NEW_ARRAY(k->arena, bool, s->num);
+  for (int i = 0; i < s->num; i++)
+    s->by_rows[i] = is_bf16(r, r->anchor->out) &&
+                    (s->node[i]->op != MD_OP_moments || is_bf16(r, s->node[i]->in[0]));
   int64_t bytes = s->blocks * s->samples * parts * s->num_acc * s->lanes * 8;
   s->partials = md_workspace_reserve(k, bytes);
   return s;
@@ -96,23 +106,24 @@ void md_sums_clear(md_sums *s, int blocks) {
 void md_sums_add(md_sums *s, int block, md_body *b, const md_point *p) {
   if (!s) return;
   md_emit *e = &s->k->e;
-  const md_var *to = (s->by_rows ? s->row : s->acc) + block * s->num_acc;
-  for (int i = 0; i < s->num; i++) {
+  for (int i = 0, acc = block * s->num_acc; i < s->num; i++) {
     const md_node *n = s->node[i];
+    const md_var *to = s->by_rows[i] ? s->row : s->acc;
     md_ir term[MD_MAX_QUANTITIES];
-    md_reduce_terms(b, n, p, s->by_rows ? e->f32 : e->f64, term);
-    for (int q = 0; q < md_reduce_quantities(n); q++, to++)
-      md_set(e, *to, md_reduce_join(e, n, md_get(e, *to), term[q]));
+    md_reduce_terms(b, n, p, s->by_rows[i] ? e->f32 : e->f64, term);
+    for (int q = 0; q < md_reduce_quantities(n); q++, acc++)
+      md_set(e, to[acc], md_reduce_join(e, n, md_get(e, to[acc]), term[q]));
   }
 }
 
 void md_sums_row(md_sums *s, int blocks) {
-  if (!s || !s->by_rows) return;
+  if (!s) return;
   md_emit *e = &s->k->e;
   for (int b = 0, acc = 0; b < blocks; b++) {
     for (int i = 0; i < s->num; i++) {
       const md_node *n = s->node[i];
       for (int q = 0; q < md_reduce_quantities(n); q++, acc++) {
+        if (!s->by_rows[i]) continue;
         md_ir row = md_convert(e, md_get(e, s->row[acc]), e->f64);
         md_set(e, s->acc[acc], md_reduce_join(e, n, md_get(e, s->acc[acc]), row));
         md_set(e, s->row[acc], md_reduce_neutral(e, n, e->f32, s->lanes));
