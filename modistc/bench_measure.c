@@ -179,6 +179,12 @@ void md_bench_word(md_text *to, const char *word) {
   md_put(to, "'");
 }
 
+// Where something lies on one machine is no part of what is measured: a report is given to others.
+static const char *shown_value(const md_option *o, const char *value) {
+  if (strcmp(o->name, "torch-python") == 0) return "PYTHON";
+  return strcmp(o->name, "torch-reference") == 0 ? "DIR" : value;
+}
+
 // `args` and every option that changes what is measured.
 static const char *repro_of(const md_bench *b, const char *args) {
   static const char *const not_repeated[] = {"op",     "direction", "sweep",   "format",
@@ -192,7 +198,8 @@ static const char *repro_of(const md_bench *b, const char *args) {
     for (int k = 0; k < MD_COUNT(not_repeated); k++)
       repeat = repeat && strcmp(o->name, not_repeated[k]) != 0;
     if (!repeat) continue;
-    md_bench_word(&t, o->arg ? md_format(b->cli->arena, "--%s=%s", o->name, b->cli->set[i].value)
+    const char *value = shown_value(o, b->cli->set[i].value);
+    md_bench_word(&t, o->arg ? md_format(b->cli->arena, "--%s=%s", o->name, value)
                              : md_format(b->cli->arena, "--%s", o->name));
   }
   const char *repro = md_strdup(b->cli->arena, t.s);

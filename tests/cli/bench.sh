@@ -94,5 +94,7 @@ modistc bench step modist-r3d50 batch=1 clip.size=32 -n 1 --warmup=0 --baseline=
 sizes='batch=1 visual_frames=8 visual_size=32 motion_frames=16 motion_size=224 bank=65536'
 grep -q "^bf16 step both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
 modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
-  --format=json | grep -q '"version": "9.9"' || wrong "the JSON lacks the peer's version"
+  --format=json >peer.json
+grep -q '"version": "9.9"' peer.json || wrong "the JSON lacks the peer's version"
+grep -q -e '--torch-reference=DIR --torch-python=PYTHON' peer.json || wrong "the report says where the peer lies here"
 exit $failed
