@@ -107,7 +107,10 @@ void md_json_end(md_json *j, char bracket);    // '}' or ']'
 void md_json_key(md_json *j, const char *key);
 void md_json_str(md_json *j, const char *s);
 void md_json_int(md_json *j, int64_t x);
-void md_json_float(md_json *j, double x);  // NaN and infinities become null
+void md_json_float(md_json *j, double x);                          // NaN and infinities become null
+void md_json_put_str(md_json *j, const char *key, const char *s);  // "key": value
+void md_json_put_int(md_json *j, const char *key, int64_t x);
+void md_json_put_float(md_json *j, const char *key, double x);
 void md_json_bool(md_json *j, bool x);
 
 // --- clock.c

@@ -82,6 +82,21 @@ void md_json_float(md_json *j, double x) {
   j->need_comma = true;
 }
 
+void md_json_put_str(md_json *j, const char *key, const char *s) {
+  md_json_key(j, key);
+  md_json_str(j, s);
+}
+
+void md_json_put_int(md_json *j, const char *key, int64_t x) {
+  md_json_key(j, key);
+  md_json_int(j, x);
+}
+
+void md_json_put_float(md_json *j, const char *key, double x) {
+  md_json_key(j, key);
+  md_json_float(j, x);
+}
+
 void md_json_bool(md_json *j, bool x) {
   before_item(j);
   md_put(&j->out, x ? "true" : "false");

@@ -165,27 +165,22 @@ static void put_csv(FILE *to, const Pair *pair, int num) {
   }
 }
 
-static void put_float(md_json *j, const char *key, double x) {
-  md_json_key(j, key);
-  md_json_float(j, x);
-}
-
 static void put_json(FILE *to, const Pair *pair, int num, double limit) {
   md_json j = {0};
   md_json_begin(&j, '{');
   md_json_key(&j, "schema");
   md_json_str(&j, "modist.compare/1");
-  put_float(&j, "max_regress", limit);
+  md_json_put_float(&j, "max_regress", limit);
   md_json_key(&j, "rows");
   md_json_begin(&j, '[');
   for (int i = 0; i < num; i++) {
     md_json_begin(&j, '{');
     md_json_key(&j, "what");
     md_json_str(&j, pair[i].a->what);
-    put_float(&j, "a_ms", md_samples_median(&pair[i].a->samples));
-    put_float(&j, "b_ms", md_samples_median(&pair[i].b->samples));
-    put_float(&j, "ratio", pair[i].ratio);
-    put_float(&j, "p", pair[i].p);
+    md_json_put_float(&j, "a_ms", md_samples_median(&pair[i].a->samples));
+    md_json_put_float(&j, "b_ms", md_samples_median(&pair[i].b->samples));
+    md_json_put_float(&j, "ratio", pair[i].ratio);
+    md_json_put_float(&j, "p", pair[i].p);
     md_json_key(&j, "verdict");
     md_json_str(&j, pair[i].verdict);
     md_json_end(&j, '}');

@@ -105,11 +105,6 @@ static void put_table(const Run *r, const Codecs *codecs, FILE *to) {
   }
 }
 
-static void put_float(md_json *j, const char *key, double x) {
-  md_json_key(j, key);
-  md_json_float(j, x);
-}
-
 static void put_work(md_json *j, const Run *r, const md_loader_work *w) {
   md_json_key(j, "samples");
   md_json_int(j, w->samples);
@@ -118,7 +113,7 @@ static void put_work(md_json *j, const Run *r, const md_loader_work *w) {
   md_json_key(j, "ms_a_clip");
   md_json_begin(j, '{');
   for (int i = 0; i < MD_NUM_WORKS; i++)
-    put_float(j, md_work_names[i], clip_ms(r, w, (double)w->work_ns[i] / 1e6));
+    md_json_put_float(j, md_work_names[i], clip_ms(r, w, (double)w->work_ns[i] / 1e6));
   md_json_end(j, '}');
 }
 
@@ -129,10 +124,10 @@ static void put_json(const Run *r, const Codecs *codecs, md_json *j) {
   md_json_str(j, "loader");
   md_json_key(j, "clips");
   md_json_int(j, (int64_t)clips);
-  put_float(j, "seconds", r->seconds);
-  put_float(j, "clips_per_s", clips / r->seconds);
-  put_float(j, "cpu_ms_a_clip", r->cpu_s * 1e3 / clips);
-  put_float(j, "waited", r->wait_s / r->seconds);
+  md_json_put_float(j, "seconds", r->seconds);
+  md_json_put_float(j, "clips_per_s", clips / r->seconds);
+  md_json_put_float(j, "cpu_ms_a_clip", r->cpu_s * 1e3 / clips);
+  md_json_put_float(j, "waited", r->wait_s / r->seconds);
   put_work(j, r, &r->total);
   md_json_key(j, "codecs");
   md_json_begin(j, '[');

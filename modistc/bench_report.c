@@ -29,21 +29,6 @@ static int threads_of(const md_bench *b) {
   return b->threads ? (int)b->threads : md_pool_default();
 }
 
-static void put_float(md_json *j, const char *key, double x) {
-  md_json_key(j, key);
-  md_json_float(j, x);
-}
-
-static void put_str(md_json *j, const char *key, const char *s) {
-  md_json_key(j, key);
-  md_json_str(j, s);
-}
-
-static void put_int(md_json *j, const char *key, int64_t x) {
-  md_json_key(j, key);
-  md_json_int(j, x);
-}
-
 // --- what was measured on
 
 static void begin_json(md_bench *b, const char *model, int cores) {
@@ -51,22 +36,22 @@ static void begin_json(md_bench *b, const char *model, int cores) {
   char llvm[32];
   md_cpu_llvm_version(llvm, sizeof llvm);
   md_json_begin(j, '{');
-  put_str(j, "schema", MD_BENCH_SCHEMA);
-  put_str(j, "version", MODIST_VERSION);
+  md_json_put_str(j, "schema", MD_BENCH_SCHEMA);
+  md_json_put_str(j, "version", MODIST_VERSION);
   md_json_key(j, "machine");
   md_json_begin(j, '{');
-  put_str(j, "cpu", model);
-  put_int(j, "cores", cores);
-  put_int(j, "threads", threads_of(b));
-  put_str(j, "instructions", b->cpu->name);
-  put_str(j, "llvm", llvm);
+  md_json_put_str(j, "cpu", model);
+  md_json_put_int(j, "cores", cores);
+  md_json_put_int(j, "threads", threads_of(b));
+  md_json_put_str(j, "instructions", b->cpu->name);
+  md_json_put_str(j, "llvm", llvm);
   md_json_end(j, '}');
   if (b->roof.f32_flops > 0) {
     md_json_key(j, "roof");
     md_json_begin(j, '{');
-    put_float(j, "f32_gflop_per_s", b->roof.f32_flops / 1e9);
-    if (b->roof.bf16_flops > 0) put_float(j, "bf16_gflop_per_s", b->roof.bf16_flops / 1e9);
-    put_float(j, "read_gb_per_s", b->roof.read_bytes / 1e9);
+    md_json_put_float(j, "f32_gflop_per_s", b->roof.f32_flops / 1e9);
+    if (b->roof.bf16_flops > 0) md_json_put_float(j, "bf16_gflop_per_s", b->roof.bf16_flops / 1e9);
+    md_json_put_float(j, "read_gb_per_s", b->roof.read_bytes / 1e9);
     md_json_end(j, '}');
   }
   md_json_key(j, "rows");
@@ -163,20 +148,20 @@ static void put_side(md_json *j, const md_bench_line *l, int i) {
   const md_samples *s = &side->samples;
   md_json_key(j, side->name);
   md_json_begin(j, '{');
-  if (side->version) put_str(j, "version", side->version);
+  if (side->version) md_json_put_str(j, "version", side->version);
   if (side->unmeasured) {
-    put_str(j, "unmeasured", side->unmeasured);
+    md_json_put_str(j, "unmeasured", side->unmeasured);
   } else {
     Figures f = figures(l, i);
-    put_float(j, "median_ms", f.median);
-    put_float(j, "mad_ms", f.mad);
-    put_float(j, "low_ms", f.low);
-    put_float(j, "high_ms", f.high);
-    put_float(j, "min_ms", f.min);
-    put_float(j, "q1_ms", md_samples_quantile(s, 0.25));
-    put_float(j, "q3_ms", md_samples_quantile(s, 0.75));
-    put_float(j, "gflop_per_s", f.gflop_per_s);
-    if (l->roof_ms > 0) put_float(j, "of_roof", f.of_roof);
+    md_json_put_float(j, "median_ms", f.median);
+    md_json_put_float(j, "mad_ms", f.mad);
+    md_json_put_float(j, "low_ms", f.low);
+    md_json_put_float(j, "high_ms", f.high);
+    md_json_put_float(j, "min_ms", f.min);
+    md_json_put_float(j, "q1_ms", md_samples_quantile(s, 0.25));
+    md_json_put_float(j, "q3_ms", md_samples_quantile(s, 0.75));
+    md_json_put_float(j, "gflop_per_s", f.gflop_per_s);
+    if (l->roof_ms > 0) md_json_put_float(j, "of_roof", f.of_roof);
     put_samples(j, s);
   }
   md_json_end(j, '}');
@@ -185,10 +170,10 @@ static void put_side(md_json *j, const md_bench_line *l, int i) {
 static void put_json(md_bench *b, const md_bench_line *l) {
   md_json *j = &b->report;
   md_json_begin(j, '{');
-  put_str(j, "what", l->what);
-  put_str(j, "repro", l->repro);
-  put_float(j, "gflop", l->gflop);
-  if (l->roof_ms > 0) put_float(j, "roof_ms", l->roof_ms);
+  md_json_put_str(j, "what", l->what);
+  md_json_put_str(j, "repro", l->repro);
+  md_json_put_float(j, "gflop", l->gflop);
+  if (l->roof_ms > 0) md_json_put_float(j, "roof_ms", l->roof_ms);
   for (int i = 0; i < l->num_sides; i++) put_side(j, l, i);
   md_json_end(j, '}');
 }

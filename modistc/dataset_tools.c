@@ -48,30 +48,16 @@ static void count(Tool *t, const md_survey_row *r) {
   t->seconds += r->seconds;
 }
 
-static void put_int(md_json *j, const char *key, int64_t x) {
-  md_json_key(j, key);
-  md_json_int(j, x);
-}
-
-static void put_float(md_json *j, const char *key, double x) {
-  md_json_key(j, key);
-  md_json_float(j, x);
-}
-
-static void put_str(md_json *j, const char *key, const char *s) {
-  md_json_key(j, key);
-  md_json_str(j, s);
-}
-
 static void begin_json(Tool *t, const char *schema) {
   md_json_begin(&t->json, '{');
-  put_str(&t->json, "schema", schema);
+  md_json_put_str(&t->json, "schema", schema);
 }
 
 static void end_json(Tool *t) {
-  put_int(&t->json, "videos", t->data->num_items);
-  for (int i = 0; i < MD_NUM_VERDICTS; i++) put_int(&t->json, md_verdict_names[i], t->num[i]);
-  put_float(&t->json, "seconds", t->seconds);
+  md_json_put_int(&t->json, "videos", t->data->num_items);
+  for (int i = 0; i < MD_NUM_VERDICTS; i++)
+    md_json_put_int(&t->json, md_verdict_names[i], t->num[i]);
+  md_json_put_float(&t->json, "seconds", t->seconds);
   md_json_end(&t->json, '}');
   puts(t->json.out.s);
 }
@@ -113,18 +99,18 @@ static void check_csv(const md_survey_row *r) {
 
 static void check_json(md_json *j, const md_survey_row *r) {
   md_json_begin(j, '{');
-  put_str(j, "path", r->path);
-  put_str(j, "verdict", md_verdict_names[r->verdict]);
+  md_json_put_str(j, "path", r->path);
+  md_json_put_str(j, "verdict", md_verdict_names[r->verdict]);
   if (r->why) {
-    put_str(j, "reason", r->why->text);
+    md_json_put_str(j, "reason", r->why->text);
   } else {
-    put_str(j, "codec", r->codec);
-    put_int(j, "width", r->w);
-    put_int(j, "height", r->h);
-    put_int(j, "frames", r->frames);
-    put_float(j, "seconds", r->seconds);
-    put_int(j, "damaged", r->damaged);
-    put_int(j, "missing", r->missing);
+    md_json_put_str(j, "codec", r->codec);
+    md_json_put_int(j, "width", r->w);
+    md_json_put_int(j, "height", r->h);
+    md_json_put_int(j, "frames", r->frames);
+    md_json_put_float(j, "seconds", r->seconds);
+    md_json_put_int(j, "damaged", r->damaged);
+    md_json_put_int(j, "missing", r->missing);
   }
   md_json_end(j, '}');
 }
@@ -392,21 +378,21 @@ static void stat_csv(const Stat *s) {
 static void stat_json(Stat *s) {
   md_json *j = &s->tool.json;
   begin_json(&s->tool, "modist.dataset.stat/1");
-  put_int(j, "frames", s->frames);
-  put_int(j, "bytes", s->bytes);
-  put_float(j, "clip_seconds", s->clip_seconds);
-  put_int(j, "too_short", s->num_short);
+  md_json_put_int(j, "frames", s->frames);
+  md_json_put_int(j, "bytes", s->bytes);
+  md_json_put_float(j, "clip_seconds", s->clip_seconds);
+  md_json_put_int(j, "too_short", s->num_short);
   if (s->shortest) {
-    put_str(j, "shortest", s->shortest);
-    put_float(j, "shortest_seconds", s->shortest_s);
-    put_str(j, "longest", s->longest);
-    put_float(j, "longest_seconds", s->longest_s);
+    md_json_put_str(j, "shortest", s->shortest);
+    md_json_put_float(j, "shortest_seconds", s->shortest_s);
+    md_json_put_str(j, "longest", s->longest);
+    md_json_put_float(j, "longest_seconds", s->longest_s);
   }
   for (int k = 0; k < NUM_KINDS; k++) {
     md_json_key(j, s->kinds[k].what);
     md_json_begin(j, '{');
     for (int i = 0; i < s->kinds[k].num; i++)
-      put_int(j, s->kinds[k].item[i].name, s->kinds[k].item[i].num);
+      md_json_put_int(j, s->kinds[k].item[i].name, s->kinds[k].item[i].num);
     md_json_end(j, '}');
   }
   end_json(&s->tool);

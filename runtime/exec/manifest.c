@@ -28,23 +28,8 @@ static void end_row(md_json *j) {
   j->compact = false;
 }
 
-static void put_str(md_json *j, const char *key, const char *s) {
-  md_json_key(j, key);
-  md_json_str(j, s);
-}
-
-static void put_int(md_json *j, const char *key, int64_t x) {
-  md_json_key(j, key);
-  md_json_int(j, x);
-}
-
-static void put_float(md_json *j, const char *key, double x) {
-  md_json_key(j, key);
-  md_json_float(j, x);
-}
-
 static void put_type(md_json *j, md_dtype t, int rank, const int64_t *dim) {
-  put_str(j, "type", md_element_name(t));
+  md_json_put_str(j, "type", md_element_name(t));
   md_json_key(j, "shape");
   md_json_begin(j, '[');
   for (int i = 0; i < rank; i++) md_json_int(j, dim[i]);
@@ -52,48 +37,48 @@ static void put_type(md_json *j, md_dtype t, int rank, const int64_t *dim) {
 }
 
 static void put_spec(md_json *j, const md_spec *s) {
-  put_str(j, "name", s->name);
+  md_json_put_str(j, "name", s->name);
   put_type(j, s->dtype, s->rank, s->dim);
 }
 
 static void put_arg(md_json *j, const md_arg *a) {
-  put_str(j, "in", md_space_names[a->space]);
-  if (a->space != MD_IN_ARENA && a->space != MD_IN_WORKSPACE) put_int(j, "index", a->index);
-  put_int(j, "offset", a->offset);
-  put_int(j, "bytes", a->bytes);
+  md_json_put_str(j, "in", md_space_names[a->space]);
+  if (a->space != MD_IN_ARENA && a->space != MD_IN_WORKSPACE) md_json_put_int(j, "index", a->index);
+  md_json_put_int(j, "offset", a->offset);
+  md_json_put_int(j, "bytes", a->bytes);
   if (a->write) {
     md_json_key(j, "write");
     md_json_bool(j, true);
   }
-  if (a->name) put_str(j, "value", a->name);
+  if (a->name) md_json_put_str(j, "value", a->name);
   if (a->dtype == MD_NO_DTYPE) return;
   put_type(j, a->dtype, a->rank, a->dim);
-  if (a->block) put_int(j, "block", a->block);
+  if (a->block) md_json_put_int(j, "block", a->block);
 }
 
 static void put_state(md_json *j, const md_spec *s) {
   begin_row(j);
   put_spec(j, s);
-  put_str(j, "init", md_init_names[s->init]);
-  if (s->a != 0) put_float(j, "a", s->a);
-  if (s->b != 0) put_float(j, "b", s->b);
-  if (s->init == MD_INIT_copy) put_str(j, "from", s->from);
+  md_json_put_str(j, "init", md_init_names[s->init]);
+  if (s->a != 0) md_json_put_float(j, "a", s->a);
+  if (s->b != 0) md_json_put_float(j, "b", s->b);
+  if (s->init == MD_INIT_copy) md_json_put_str(j, "from", s->from);
   end_row(j);
 }
 
 static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
   md_json_begin(j, '{');
-  put_str(j, "name", l->name);
-  put_float(j, "flops", l->flops);
-  put_float(j, "bytes", l->bytes);
+  md_json_put_str(j, "name", l->name);
+  md_json_put_float(j, "flops", l->flops);
+  md_json_put_float(j, "bytes", l->bytes);
   md_json_key(j, "phases");
   md_json_begin(j, '[');
   for (int i = l->first_phase; i < l->first_phase + l->num_phases; i++) {
     const md_phase *f = &p->phase[i];
     begin_row(j);
-    put_str(j, "symbol", f->symbol);
-    put_int(j, "items", f->items);
-    if (f->scratch_bytes) put_int(j, "scratch", f->scratch_bytes);
+    md_json_put_str(j, "symbol", f->symbol);
+    md_json_put_int(j, "items", f->items);
+    if (f->scratch_bytes) md_json_put_int(j, "scratch", f->scratch_bytes);
     end_row(j);
   }
   md_json_end(j, ']');
@@ -118,20 +103,21 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
   char digest[33];
   md_json w = {.compact = false}, *j = &w;
   md_json_begin(j, '{');
-  put_str(j, "format", MD_ARTEFACT_FORMAT);
-  put_int(j, "abi", MD_ABI_VERSION);
-  put_str(j, "producer", "modist " MODIST_VERSION);
-  put_str(j, "name", p->name);
-  put_str(j, "target", p->target);
-  put_str(j, "graph", md_digest_text(p->graph, digest));
-  put_int(j, "arena_bytes", p->arena_bytes);
-  put_int(j, "workspace_bytes", p->workspace_bytes);
+  md_json_put_str(j, "format", MD_ARTEFACT_FORMAT);
+  md_json_put_int(j, "abi", MD_ABI_VERSION);
+  md_json_put_str(j, "producer", "modist " MODIST_VERSION);
+  md_json_put_str(j, "name", p->name);
+  md_json_put_str(j, "target", p->target);
+  md_json_put_str(j, "graph", md_digest_text(p->graph, digest));
+  md_json_put_int(j, "arena_bytes", p->arena_bytes);
+  md_json_put_int(j, "workspace_bytes", p->workspace_bytes);
   begin_rows(j, "members");
   for (int i = 0; i < num_members; i++) {
     begin_row(j);
-    put_str(j, "name", members[i].name);
-    put_int(j, "bytes", (int64_t)members[i].bytes);
-    put_str(j, "xxh3", md_digest_text(md_digest_of(members[i].data, members[i].bytes), digest));
+    md_json_put_str(j, "name", members[i].name);
+    md_json_put_int(j, "bytes", (int64_t)members[i].bytes);
+    md_json_put_str(j, "xxh3",
+                    md_digest_text(md_digest_of(members[i].data, members[i].bytes), digest));
     end_row(j);
   }
   md_json_end(j, ']');
@@ -162,7 +148,7 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
   begin_rows(j, "copies");
   for (int i = 0; i < p->num_copies; i++) {
     begin_row(j);
-    put_int(j, "state", p->copy[i].state);
+    md_json_put_int(j, "state", p->copy[i].state);
     md_json_key(j, "from");
     md_json_begin(j, '{');
     put_arg(j, &p->copy[i].src);

@@ -6,6 +6,15 @@
 #include <check.h>
 #include <stdlib.h>
 
+// Generated code is checked by AddressSanitizer where the test is.
+#if defined(__SANITIZE_ADDRESS__)
+enum { JIT_ASAN = 1 };
+#elif defined(__has_feature)
+enum { JIT_ASAN = __has_feature(address_sanitizer) };
+#else
+enum { JIT_ASAN = 0 };
+#endif
+
 // `tests` is an array of const TTest *: the names that START_TEST declares.
 static int run_suite(const char *name, const TTest *const *tests, int num_tests) {
   Suite *suite = suite_create(name);

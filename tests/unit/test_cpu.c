@@ -46,17 +46,9 @@ static md_graph *prepared(const char *text, const setup *s) {
   return g;
 }
 
-#if defined(__SANITIZE_ADDRESS__)
-enum { ASAN = 1 };
-#elif defined(__has_feature)
-enum { ASAN = __has_feature(address_sanitizer) };
-#else
-enum { ASAN = 0 };
-#endif
-
 static md_program *compiled(const md_graph *g, const setup *s, md_cpu_report *report) {
   md_diags *d = md_diags_create();
-  md_cpu_options o = {.cpu = s->cpu, .no_cache = true, .asan = ASAN};
+  md_cpu_options o = {.cpu = s->cpu, .no_cache = true, .asan = JIT_ASAN};
   md_program *p = md_cpu_compile(g, &o, report, d);
   ck_assert_msg(p != NULL, "%s", md_diags_text(d));
   ck_assert_msg(md_program_check(p, d), "%s", md_diags_text(d));
@@ -662,7 +654,7 @@ END_TEST
 
 // A kernel is called with an input that is one element short; only instrumented code can notice.
 START_TEST(instrumented_kernels_notice_an_overrun) {
-  if (!ASAN) return;
+  if (!JIT_ASAN) return;
   setup s = {.level = 2};
   md_graph *g = prepared("graph @g(%x: f32[64]) {\n  %y = neg %x\n  return %y\n}\n", &s);
   md_program *p = compiled(g, &s, NULL);
@@ -700,7 +692,7 @@ START_TEST(instrumented_code_is_refused_where_it_could_not_run) {
   const struct {
     md_cpu_options o;
     bool works;
-  } tries[] = {{{.no_cache = true, .asan = true}, ASAN},
+  } tries[] = {{{.no_cache = true, .asan = true}, JIT_ASAN},
                {{.no_cache = true, .asan = true, .no_code = true, .want_image = true}, false},
                {{.no_cache = true, .asan = true, .no_code = true, .llvm_ir = &ir}, true}};
   for (int i = 0; i < MD_COUNT(tries); i++) {
@@ -744,7 +736,8 @@ START_TEST(a_plan_without_code_has_the_sizes_of_the_program) {
   md_graph *g = prepared(small, &s);
   md_program *whole = compiled(g, &s, NULL);
   md_diags *d = md_diags_create();
-  md_program *plan = md_cpu_compile(g, &(md_cpu_options){.asan = ASAN, .plan_only = true}, NULL, d);
+  md_program *plan =
+      md_cpu_compile(g, &(md_cpu_options){.asan = JIT_ASAN, .plan_only = true}, NULL, d);
   ck_assert_msg(plan != NULL, "%s", md_diags_text(d));
   ck_assert_ptr_null(plan->code);
   for (int threads = 1; threads < 4; threads++)

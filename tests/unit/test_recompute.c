@@ -6,14 +6,6 @@
 
 #include <string.h>
 
-#if defined(__SANITIZE_ADDRESS__)
-enum { ASAN = 1 };
-#elif defined(__has_feature)
-enum { ASAN = __has_feature(address_sanitizer) };
-#else
-enum { ASAN = 0 };
-#endif
-
 static md_graph *tiny_step(md_diags *d) {
   md_step s = md_step_defaults();
   md_model_from("modist-tiny")->fill(&s);
@@ -78,8 +70,11 @@ END_TEST
 
 static md_engine *engine_of(md_dtype precision, int level, int64_t limit) {
   md_diags *d = md_diags_create();
-  md_engine_options o = {
-      .passes = md_pass_defaults(), .threads = 2, .asan = ASAN, .seed = 7, .memory_limit = limit};
+  md_engine_options o = {.passes = md_pass_defaults(),
+                         .threads = 2,
+                         .asan = JIT_ASAN,
+                         .seed = 7,
+                         .memory_limit = limit};
   o.passes.level = level;
   o.passes.precision = precision;
   md_engine *e = md_engine_create(tiny_step(d), &o, d);
