@@ -112,11 +112,11 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
 #define MD_PASS_NAMES                                                                          \
   "passes disable-pass opt-level precision print-ir-after print-changed dump-dir time-passes " \
   "max-rewrites verify-each"
-#define MD_CPU_OPTIONS                                                                   \
-  {"cpu", 0, "NAME",                                                                     \
-   "cap the instructions: native (default), avx512-bf16, avx512, avx2, sse4.2, generic;" \
-   " or x86-64-v4, -v3, -v2, x86-64"},                                                   \
-      {"jit-asan", 0, NULL, "instrument the generated code with AddressSanitizer"},      \
+#define MD_CPU_OPTIONS                                                                       \
+  {"cpu", 0, "NAME",                                                                         \
+   "cap the instructions: native (default), avx512-bf16, avx512, avx2, sse4.2, generic;"     \
+   " or x86-64-v4, -v3, -v2, x86-64; with ,-winograd behind it: direct convolutions alone"}, \
+      {"jit-asan", 0, NULL, "instrument the generated code with AddressSanitizer"},          \
       {"no-cache", 0, NULL, "neither read nor write the cache of compiled kernels"}
 #define MD_MEMORY_OPTION                                                                \
   {"memory-limit", 0, "BYTES",                                                          \

@@ -46,6 +46,11 @@ static const char *refuse_dense(const md_region_view *r, const md_cpu *cpu) {
   return why ? why : md_sums_refuse(r);
 }
 
+static const char *refuse_winograd(const md_region_view *r, const md_cpu *cpu) {
+  const char *why = refuse_dense(r, cpu);
+  return why ? "" : md_winograd_refuse(r, cpu);
+}
+
 static const char *refuse_wgrad(const md_region_view *r, const md_cpu *cpu) {
   if (!r->anchor || r->anchor->op != MD_OP_conv3d_wgrad) return "";
   for (int i = 0; i < r->num_nodes; i++)
@@ -53,8 +58,15 @@ static const char *refuse_wgrad(const md_region_view *r, const md_cpu *cpu) {
   return refuse_common(r, cpu);
 }
 
+static const char *refuse_winograd_wgrad(const md_region_view *r, const md_cpu *cpu) {
+  const char *why = refuse_wgrad(r, cpu);
+  return why ? "" : md_winograd_wgrad_refuse(r, cpu);
+}
+
 const md_lowering md_conv_rows[] = {
+    {"conv3d winograd", refuse_winograd, md_emit_conv_winograd},
     {"conv3d direct", refuse_dense, md_emit_conv_dense},
+    {"conv3d winograd weight gradient", refuse_winograd_wgrad, md_emit_conv_winograd_wgrad},
     {"conv3d weight gradient", refuse_wgrad, md_emit_conv_wgrad},
     {0},
 };

@@ -61,6 +61,7 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
 // Splits the node into dense problems with tiles; returns how many.
 int md_conv_problems(const md_conv *c, md_dense *problem);
 int64_t md_dense_tiles(const md_dense *d);  // of one sample
+void md_set_window(md_dense *d);            // lo and window of d's tile
 bool md_is_chunked(const md_conv *c, const md_dense *d);
 // Cuts a row of `width` pixels into runs of tiles of at most `most` and, where possible, at least 4.
 typedef struct md_run {
@@ -71,7 +72,29 @@ int md_cut_row(int64_t width, int64_t most, md_run run[4]);
 int64_t md_window_bytes(const md_conv *c, const md_dense *d);  // of a block of channels
 
 // conv_dense.c
+// A dense problem's item: a tile of pixels of one sample, for all channels.
+typedef struct md_item {
+  const md_conv *c;
+  const md_dense *d;
+  md_sums *sums;
+  int64_t tile[3];  // of the version being emitted
+  md_ir extent[3];  // how much of it exists
+  bool chunked;     // results of all blocks stay in acc while chunks of the source come
+  md_ir n, m0[3], part;
+  md_ir first, blocks;  // source blocks in the window
+  md_ir window;         // packed source
+  md_ir panels;         // packed weights
+  md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
+} md_item;
 void md_emit_conv_dense(md_kernel *k);
+// Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst (which of them
+// exist: mask); zero past the ends.
+md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]);
+int64_t md_panel_cells(const md_conv *c);  // packed weights of a dst block
+// The sums of dst blocks block .. block+blocks-1 (at most two) for all pixels of the tile.
+void md_item_multiply(const md_item *s, int blocks, md_ir block);
+// Their epilogue, from acc.
+void md_item_finish(const md_item *s, int blocks, md_ir block);
 
 // conv_window.c
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
@@ -93,6 +116,16 @@ int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
                     const md_pairs *pairs);
+
+// conv_winograd.c
+// For a convolution or data gradient. NULL: takes it; "": it is none of its business.
+const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu);
+void md_emit_conv_winograd(md_kernel *k);
+bool md_is_three_by_three(const md_conv *c);  // along h and w, with steps of 1
+
+// conv_winograd_wgrad.c
+const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu);  // the same
+void md_emit_conv_winograd_wgrad(md_kernel *k);
 
 // conv_wgrad.c
 void md_emit_conv_wgrad(md_kernel *k);

@@ -9,20 +9,6 @@
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
 
-typedef struct Dense {
-  const md_conv *c;
-  const md_dense *d;
-  md_sums *sums;
-  int64_t first_part;  // of this problem among all parts of a sample
-  int64_t weights;     // workspace place
-  int64_t tile[3];     // of the version being emitted
-  bool chunked;        // results of all blocks stay in acc while chunks of the source come
-  md_ir n, m0[3], part;
-  md_ir first, blocks;  // source blocks in the window
-  md_ir window;         // packed source
-  md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
-} Dense;
-
 // Cells along w of a planar window.
 static int64_t row_cells(const md_conv *c) { return md_ceil_div(c->kernel[2], c->pair); }
 // Cells of a tap: of a block's channels that exist at most.
@@ -32,7 +18,7 @@ static int64_t inner_cells(const md_conv *c) {
 }
 static int64_t taps_along_w(const md_conv *c) { return c->planar ? 1 : c->kernel[2]; }
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * taps_along_w(c); }
-static int64_t panel_cells(const md_conv *c) {
+int64_t md_panel_cells(const md_conv *c) {
   return c->src_blocks * taps_of(c) * inner_cells(c) * c->lanes;
 }
 // First tap of cell j along w: the last cell of an odd number begins one earlier.
@@ -41,7 +27,7 @@ static int64_t first_tap(const md_conv *c, int64_t j) {
 }
 
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst; zero past the ends.
-static md_ir weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]) {
+md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   md_ir at[5] = {NULL, NULL, tap[0], tap[1], tap[2]};
@@ -71,7 +57,7 @@ static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, cons
       src = md_idivc(e, in, row_cells(c));
       at[2] = md_iaddc(e, first, i);
     }
-    w[i] = weights_at(c, dst, mask, src, at);
+    w[i] = md_weights_at(c, dst, mask, src, at);
     // A tap that the cell before holds already; its zero weight meets an element that counts anyway.
     if (c->planar && i == 0 && c->kernel[2] % c->pair)
       w[0] = md_select(e, md_ieq(e, md_imulc(e, j, c->pair), first), w[0],
@@ -86,7 +72,7 @@ static void pack_weights(const md_conv *c, int64_t place) {
   md_emit *e = &k->e;
   md_phase_begin(k, "pack_weights", c->dst_blocks, 0);
   md_ir to = md_workspace(k, place), dst = k->item;
-  md_ir base = md_imulc(e, dst, panel_cells(c));
+  md_ir base = md_imulc(e, dst, md_panel_cells(c));
   md_ir mask = md_channel_mask(e, c->dst_c, dst, c->lanes);
   md_loop sb = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
   md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
@@ -105,7 +91,7 @@ static void pack_weights(const md_conv *c, int64_t place) {
 }
 
 // The cell at element `off` of the window, in all lanes. Taps along w begin at any element.
-static md_ir window_cell(const Dense *s, md_ir off) {
+static md_ir window_cell(const md_item *s, md_ir off) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
   md_ir x = md_load(e, c->cell, md_at(e, c->packed, s->window, off), md_i64(e, 0), 1, NULL);
@@ -115,8 +101,8 @@ static md_ir window_cell(const Dense *s, md_ir off) {
 
 // The register tile: `pixels` x `blocks` accumulators over all source channels and taps.
 // src: element of the first pixel in the window; panel[b]: first cell of its weights.
-static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, const md_ir *panel,
-                       md_ir weights, md_var *acc) {
+static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir src, const md_ir *panel,
+                       md_var *acc) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
@@ -141,7 +127,7 @@ static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, co
     md_ir w[4];
     for (int b = 0; b < blocks; b++) {
       md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), i * c->lanes);
-      w[b] = md_load(e, c->cell, weights, off, c->lanes, NULL);
+      w[b] = md_load(e, c->cell, s->panels, off, c->lanes, NULL);
     }
     int64_t of_cell = i * c->pair;
     if (c->planar)
@@ -159,12 +145,12 @@ static void accumulate(const Dense *s, int64_t pixels, int blocks, md_ir src, co
 }
 
 // Index of output pixel m on each axis.
-static md_ir out_index(const Dense *s, int axis, md_ir m) {
+static md_ir out_index(const md_item *s, int axis, md_ir m) {
   md_emit *e = &s->c->k->e;
   return md_iaddc(e, md_imulc(e, md_iadd(e, s->m0[axis], m), s->d->step[axis]), s->d->first[axis]);
 }
 
-static md_point out_point(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w) {
+static md_point out_point(const md_item *s, md_ir block, md_ir t, md_ir h, md_ir w) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
   md_ir mask = md_channel_mask(e, c->dst_c, block, c->lanes);
@@ -174,7 +160,7 @@ static md_point out_point(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w
 }
 
 // Element offset of a result of block `block`+b in scratch, which holds all blocks or just the group's.
-static md_ir acc_offset(const Dense *s, md_ir block, int b, md_ir t, md_ir h, md_ir w) {
+static md_ir acc_offset(const md_item *s, md_ir block, int b, md_ir t, md_ir h, md_ir w) {
   md_emit *e = &s->c->k->e;
   md_ir pixel = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, t, s->tile[1]), h), s->tile[2]), w);
   int64_t pixels = s->tile[0] * s->tile[1] * s->tile[2];
@@ -183,7 +169,7 @@ static md_ir acc_offset(const Dense *s, md_ir block, int b, md_ir t, md_ir h, md
   return md_imulc(e, pixel, s->c->lanes);
 }
 
-static md_ir dst_offset(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w) {
+static md_ir dst_offset(const md_item *s, md_ir block, md_ir t, md_ir h, md_ir w) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
   const int64_t *size = c->dst_size;
@@ -200,8 +186,8 @@ static int64_t taps_used(const md_dense *d) {
 }
 
 // One register tile at pixels w .. w+pixels-1 of row (t, h), result to scratch or dst.
-static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir block, md_ir t, md_ir h,
-                          md_ir w) {
+static void register_tile(const md_item *s, int64_t pixels, int blocks, md_ir block, md_ir t,
+                          md_ir h, md_ir w) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
@@ -220,13 +206,14 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
     }
   }
   if (taps_used(d)) {
-    md_ir weights = md_workspace(c->k, s->weights), panel[4];
-    for (int b = 0; b < blocks; b++) panel[b] = md_imulc(e, md_iaddc(e, block, b), panel_cells(c));
+    md_ir panel[4];
+    for (int b = 0; b < blocks; b++)
+      panel[b] = md_imulc(e, md_iaddc(e, block, b), md_panel_cells(c));
     md_ir line = md_iadd(e, md_imulc(e, md_imulc(e, t, d->in_step[0]), d->window[1]),
                          md_imulc(e, h, d->in_step[1]));
     md_steps step = md_window_steps(c, d, d->window[2]);
     md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
-    accumulate(s, pixels, blocks, src, panel, weights, acc);
+    accumulate(s, pixels, blocks, src, panel, acc);
   }
   for (int64_t p = 0; p < pixels; p++) {
     for (int b = 0; b < blocks; b++) {
@@ -242,14 +229,14 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
 }
 
 // Epilogue of `blocks` channel blocks of the tile.
-static void finish(const Dense *s, int blocks, md_ir block) {
+void md_item_finish(const md_item *s, int blocks, md_ir block) {
   const md_conv *c = s->c;
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   md_sums_clear(s->sums, blocks);
-  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[0]), 1, "t");
-  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[1]), 1, "h");
-  md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[2]), 1, "w");
+  md_loop t = md_loop_begin(e, md_i64(e, 0), s->extent[0], 1, "t");
+  md_loop h = md_loop_begin(e, md_i64(e, 0), s->extent[1], 1, "h");
+  md_loop w = md_loop_begin(e, md_i64(e, 0), s->extent[2], 1, "w");
   for (int b = 0; b < blocks; b++) {
     md_point p = out_point(s, md_iaddc(e, block, b), t.i, h.i, w.i);
     md_body body;
@@ -271,8 +258,7 @@ static void finish(const Dense *s, int blocks, md_ir block) {
   for (int b = 0; b < blocks; b++) md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
-// Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
-static void block_group(const Dense *s, int blocks, md_ir block) {
+void md_item_multiply(const md_item *s, int blocks, md_ir block) {
   md_emit *e = &s->c->k->e;
   int64_t most = (e->cpu->registers - blocks - 1) / blocks;
   md_run run[4];
@@ -287,10 +273,15 @@ static void block_group(const Dense *s, int blocks, md_ir block) {
   }
   md_loop_end(e, &h);
   md_loop_end(e, &t);
-  if (s->acc && !s->chunked) finish(s, blocks, block);
 }
 
-static void all_blocks(const Dense *s) {
+// Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
+static void block_group(const md_item *s, int blocks, md_ir block) {
+  md_item_multiply(s, blocks, block);
+  if (s->acc && !s->chunked) md_item_finish(s, blocks, block);
+}
+
+static void all_blocks(const md_item *s) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
   int64_t pairs = c->dst_blocks / 2;
@@ -302,10 +293,11 @@ static void all_blocks(const Dense *s) {
   if (c->dst_blocks % 2) block_group(s, 1, md_i64(e, c->dst_blocks - 1));
 }
 
-static void tile_body(Dense *s) {
+static void tile_body(md_item *s) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
+  for (int i = 0; i < 3; i++) s->extent[i] = md_i64(e, s->tile[i]);
   s->first = md_i64(e, 0);
   s->blocks = md_i64(e, c->src_blocks);
   if (!s->chunked) {
@@ -330,7 +322,7 @@ static void tile_body(Dense *s) {
   all_blocks(s);
   md_loop_end(e, &chunk);
   md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks), 1, "o_block");
-  finish(s, 1, o.i);
+  md_item_finish(s, 1, o.i);
   md_loop_end(e, &o);
 }
 
@@ -356,14 +348,13 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
-  Dense s = {.c = c,
-             .d = d,
-             .sums = sums,
-             .first_part = first_part,
-             .weights = weights,
-             .n = index[0],
-             .chunked = chunked,
-             .window = k->scratch};
+  md_item s = {.c = c,
+               .d = d,
+               .sums = sums,
+               .panels = md_workspace(k, weights),
+               .n = index[0],
+               .chunked = chunked,
+               .window = k->scratch};
   s.part = md_iaddc(
       e,
       md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, index[1], tiles[2]), index[2]), tiles[3]),
@@ -379,7 +370,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
     tile_body(&s);
   } else {  // the last tile of a list is shorter
     md_if last = md_if_begin(e, md_ieq(e, index[3], md_i64(e, tiles[3] - 1)), "last");
-    Dense t = s;
+    md_item t = s;
     t.tile[2] = tail;
     tile_body(&t);
     md_if_else(e, &last);
@@ -396,7 +387,7 @@ void md_emit_conv_dense(md_kernel *k) {
   int num = md_conv_problems(&c, problem);
   int64_t parts = 0;
   for (int i = 0; i < num; i++) parts += md_dense_tiles(&problem[i]);
-  int64_t bytes = c.dst_blocks * panel_cells(&c) * md_dtype_size(c.cell);
+  int64_t bytes = c.dst_blocks * md_panel_cells(&c) * md_dtype_size(c.cell);
   int64_t weights = md_workspace_reserve(k, bytes);
   md_sums *sums = md_sums_create(k, parts, 2);
   pack_weights(&c, weights);

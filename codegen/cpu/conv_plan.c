@@ -68,7 +68,7 @@ int64_t md_window_bytes(const md_conv *c, const md_dense *d) {
 
 bool md_is_chunked(const md_conv *c, const md_dense *d) { return d->chunk < c->src_blocks; }
 
-static void set_window(md_dense *d) {
+void md_set_window(md_dense *d) {
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &d->tap[i];
     int64_t last = t->off0 + (t->num - 1) * t->doff;
@@ -79,7 +79,7 @@ static void set_window(md_dense *d) {
 }
 
 static bool fits(const md_conv *c, md_dense *d) {
-  set_window(d);
+  md_set_window(d);
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
   int64_t block_bytes = md_window_bytes(c, d);
   if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
@@ -103,7 +103,7 @@ static void grow(const md_conv *c, md_dense *d, int axis) {
     if (fits(c, d)) return;
   }
   d->tile[axis] = 1;
-  set_window(d);
+  md_set_window(d);
 }
 
 // A divisor of the pixels spares a second version of the code. Without one, whole register tiles.
@@ -117,7 +117,7 @@ static void choose_list_tile(const md_conv *c, md_dense *d) {
   d->tile[2] = MD_MIN(pixels, 3 * MIN_LIST);
   while (d->tile[2] > MIN_LIST && !fits(c, d)) d->tile[2] = MD_MAX(d->tile[2] - MIN_LIST, MIN_LIST);
   for (int64_t x = d->tile[2]; c->whole_tiles && pixels % d->tile[2]; x--) d->tile[2] = x;
-  set_window(d);
+  md_set_window(d);
 }
 
 static void choose_tile(const md_conv *c, md_dense *d) {
@@ -131,7 +131,7 @@ static void choose_tile(const md_conv *c, md_dense *d) {
   }
   grow(c, d, 1);
   if (d->tile[1] == d->grid[1] && d->tap[0].num <= 1) grow(c, d, 0);
-  set_window(d);
+  md_set_window(d);
 }
 
 // One tap at offset 0 and steps of 1.

@@ -22,6 +22,7 @@ typedef struct md_cpu {
   bool rounding;  // an instruction rounds a float to a whole number
   bool bf16_dot;  // adds products of pairs of bf16 to f32 in one instruction
   int64_t l2_bytes;
+  bool winograd;  // convolutions may take Winograd's transforms
 } md_cpu;
 // `cap`: "native", "host" or NULL for what this machine has, else the name of a row. NULL: reported
 // (E0420 unknown name, E0421 this machine lacks it and the code must run here).

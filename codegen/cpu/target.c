@@ -8,15 +8,16 @@
 #include <string.h>
 
 // clang-format off
-static const md_cpu cpus[] = {
-  {"generic",     "x86-64",    "x86_64",  "x86-64",    "",                4,  16, false, false, false, 256 << 10},
-  {"sse4.2",      "x86-64-v2", "x86_64",  "x86-64-v2", "",                4,  16, false, true,  false, 256 << 10},
-  {"avx2",        "x86-64-v3", "x86_64",  "x86-64-v3", "",                8,  16, true,  true,  false, 512 << 10},
-  {"avx512",      "x86-64-v4", "x86_64",  "x86-64-v4", "-prefer-256-bit", 16, 32, true,  true,  false, 1 << 20},
-  {"avx512-bf16", "x86-64-v4+avx512bf16", "x86_64", "x86-64-v4", "-prefer-256-bit,+avx512bf16",
-                                                                          16, 32, true,  true,  true,  1 << 20},
-  {"aarch64",     "armv8-a",   "aarch64", "generic",   "",                4,  32, true,  true,  false, 512 << 10},
-};
+#define ROWS(suffix, winograd)                                                                               \
+  {"generic" suffix, "x86-64",    "x86_64",  "x86-64",    "",              4,  16, false, false, false, 256 << 10, winograd}, \
+  {"sse4.2" suffix,  "x86-64-v2", "x86_64",  "x86-64-v2", "",              4,  16, false, true,  false, 256 << 10, winograd}, \
+  {"avx2" suffix,    "x86-64-v3", "x86_64",  "x86-64-v3", "",              8,  16, true,  true,  false, 512 << 10, winograd}, \
+  {"avx512" suffix,  "x86-64-v4", "x86_64",  "x86-64-v4", "-prefer-256-bit", 16, 32, true, true, false, 1 << 20,   winograd}, \
+  {"avx512-bf16" suffix, "x86-64-v4+avx512bf16", "x86_64", "x86-64-v4", "-prefer-256-bit,+avx512bf16", \
+                                                                           16, 32, true,  true,  true,  1 << 20,   winograd}, \
+  {"aarch64" suffix, "armv8-a",   "aarch64", "generic",   "",              4,  32, true,  true,  false, 512 << 10, winograd},
+static const md_cpu cpus[] = {ROWS("", true)};
+static const md_cpu direct[] = {ROWS(",-winograd", false)};
 // Features that a machine of the architecture must have for the row.
 static const char *const needs[] = {
   "", "+sse4.2,+popcnt", "+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt,+movbe",
@@ -44,6 +45,7 @@ static bool has_all(const char *have, const char *wanted) {
   return true;
 }
 
+static int row_of(const md_cpu *cpu) { return (int)(cpu - (cpu->winograd ? cpus : direct)); }
 static bool is_of_host(int row) { return !strcmp(cpus[row].arch, host_arch); }
 
 // The rows of an architecture include one another.
@@ -58,7 +60,7 @@ static bool machine_has(int row) {
 
 int md_cpu_count(void) { return MD_COUNT(cpus); }
 const md_cpu *md_cpu_at(int i) { return &cpus[i]; }
-bool md_cpu_runs_here(const md_cpu *cpu) { return machine_has((int)(cpu - cpus)); }
+bool md_cpu_runs_here(const md_cpu *cpu) { return machine_has(row_of(cpu)); }
 
 const md_cpu *md_cpu_native(void) {
   const md_cpu *best = NULL;
@@ -69,24 +71,37 @@ const md_cpu *md_cpu_native(void) {
   return best;
 }
 
-const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
-  if (!cap || !strcmp(cap, "native") || !strcmp(cap, "host")) return md_cpu_native();
+static const md_cpu *unknown(const char *cap, const char *name, md_diags *d) {
   const char *names[2 * MD_COUNT(cpus) + 1] = {"native"};
   for (int i = 0; i < MD_COUNT(cpus); i++) {
     names[2 * i + 1] = cpus[i].name;
     names[2 * i + 2] = cpus[i].isa;
-    if (strcmp(cap, cpus[i].name) && strcmp(cap, cpus[i].isa)) continue;
-    if (!must_run_here || machine_has(i)) return &cpus[i];
+  }
+  char clean[64];
+  md_error(d, E0420, MD_NOWHERE, "unknown cpu '%s'", md_clean(cap, clean, sizeof clean));
+  const char *near = md_nearest(name, names, MD_COUNT(names));
+  if (near) md_hint(d, "did you mean '%s'?", near);
+  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512, avx512-bf16, aarch64");
+  md_note(d, MD_NOWHERE, "',-winograd' may follow: convolutions are direct ones then");
+  return NULL;
+}
+
+const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
+  if (!cap) return md_cpu_native();
+  const char *feature = strchr(cap, ',');
+  if (feature && strcmp(feature, ",-winograd")) return unknown(cap, cap, d);
+  const md_cpu *table = feature ? direct : cpus;
+  char name[64];
+  snprintf(name, sizeof name, "%.*s", feature ? (int)(feature - cap) : (int)sizeof name, cap);
+  if (!strcmp(name, "native") || !strcmp(name, "host")) return &table[row_of(md_cpu_native())];
+  for (int i = 0; i < MD_COUNT(cpus); i++) {
+    if (strcmp(name, cpus[i].name) && strcmp(name, cpus[i].isa)) continue;
+    if (!must_run_here || machine_has(i)) return &table[i];
     md_error(d, E0421, MD_NOWHERE, "this machine cannot run code for cpu '%s'", cap);
     md_hint(d, "--cpu=%s is the most that it can run", md_cpu_native()->name);
     return NULL;
   }
-  char clean[64];
-  md_error(d, E0420, MD_NOWHERE, "unknown cpu '%s'", md_clean(cap, clean, sizeof clean));
-  const char *near = md_nearest(cap, names, MD_COUNT(names));
-  if (near) md_hint(d, "did you mean '%s'?", near);
-  else md_hint(d, "one of native, generic, sse4.2, avx2, avx512, avx512-bf16, aarch64");
-  return NULL;
+  return unknown(cap, name, d);
 }
 
 md_target_facts md_cpu_facts(const md_cpu *cpu) {

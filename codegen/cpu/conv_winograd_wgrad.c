@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+// Weight gradient of 3x3 kernels of stride 1 by Winograd's filtering (filter.h): squares of x and of dy become
+// pixels of n^2 planes in the workspace, some frames at a time, so that the caches hold them. A plane is an
+// item: the sum over its pixels of x times dy, for each pair of channels. Sums of all planes become dw.
+#include "codegen/cpu/conv.h"
+#include "codegen/cpu/filter.h"
+#include "codegen/cpu/parts.h"
+
+#include <math.h>
+
+enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8, MAX_PLANES = 24 << 20 };
+
+// x or dy in the planes: [block][frame][h][w][lane].
+typedef struct Operand {
+  md_val val;
+  md_dense d;  // its window for a tile of dy
+  int64_t channels, blocks;
+  int64_t place, step;  // of plane 0 in the workspace; elements from a plane to the next
+} Operand;
+
+typedef struct Wgrad {
+  md_kernel *k;
+  md_conv c;  // as if a forward convolution x -> dy
+  const md_filter *f;
+  Operand x, dy;
+  int64_t rows;                // of squares in a tile
+  int64_t frames;              // in the planes, of all samples' frames
+  int64_t pixels;              // of a plane
+  int64_t place, sums, inner;  // sums of a plane: [dst block][src block][inner][lane]
+} Wgrad;
+
+// --- the plan
+
+// Multiply-adds of vectors; an element of a plane, made and read again, costs as much as TRANSFORM of them.
+enum { TRANSFORM = 12 };
+static double cost_of(const md_conv *c, const md_filter *f) {
+  double squares = (double)(c->n * c->dst_size[0] * md_ceil_div(c->dst_size[1], f->m) *
+                            md_ceil_div(c->dst_size[2], f->m));
+  double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
+  return f->n * f->n *
+         (squares * pairs +
+          TRANSFORM * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs));
+}
+
+static const md_filter *best_filter(const md_conv *c) {
+  const md_filter *best = &md_filters[0];
+  for (int i = 1; i < MD_FILTERS; i++)
+    if (cost_of(c, &md_filters[i]) < cost_of(c, best)) best = &md_filters[i];
+  return best;
+}
+
+static md_conv conv_of(md_kernel *k) {
+  const md_node *node = k->r->anchor;
+  return md_conv_of(k, node->in[1], node->out, node->in[0]);
+}
+
+const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu) {
+  md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
+  md_conv c = conv_of(&k);
+  if (!cpu->winograd || c.dtype != MD_F32 || c.kernel[0] != 1 || !md_is_three_by_three(&c))
+    return "";
+  int64_t pixels = c.n * c.dst_size[0] * c.dst_size[1] * c.dst_size[2];
+  double direct = (double)(9 * pixels * c.src_blocks * c.lanes * c.dst_blocks);
+  return cost_of(&c, best_filter(&c)) < 0.8 * direct
+             ? NULL
+             : "its transforms would cost more than they spare";
+}
+
+// Vectors of a plane: never a power of two, or lines of all planes would share a few sets of L1.
+static int64_t odd(int64_t vectors) { return vectors | 1; }
+
+static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const md_dense *d) {
+  const md_conv *c = &g->c;
+  *o = (Operand){.val = v,
+                 .d = *d,
+                 .channels = channels,
+                 .blocks = md_ceil_div(channels, c->lanes),
+                 .step = odd(md_ceil_div(channels, c->lanes) * g->pixels) * c->lanes};
+  for (int i = 0; i < 3; i++) {
+    int64_t tile[3] = {1, g->rows * g->f->m, md_round_up(c->dst_size[2], g->f->m)};
+    o->d.tile[i] = tile[i];
+    o->d.grid[i] = md_round_up(c->dst_size[i], tile[i]);
+  }
+  md_set_window(&o->d);
+  o->place = md_workspace_reserve(g->k, g->f->n * g->f->n * o->step * md_dtype_size(c->wide));
+}
+
+// --- planes
+
+// A phase: an item is a tile of rows of squares in a frame (from `frame` on), for all channels.
+static void emit_planes(const Wgrad *g, const Operand *o, md_filter_part *part, int size,
+                        int64_t frame) {
+  const md_conv *c = &g->c;
+  const md_dense *d = &o->d;
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  md_squares q = {c, g->f, 1, g->rows, d->tile[2] / g->f->m, d->window[1], d->window[2]};
+  int64_t tiles[2] = {g->frames, d->grid[1] / d->tile[1]};
+  md_phase_begin(k, "planes", tiles[0] * tiles[1], md_round_up(md_window_bytes(c, d), 64));
+  md_ir at[2], zero = md_i64(e, 0);
+  md_split_index(e, k->item, 2, tiles, at);
+  md_ir f = md_iaddc(e, at[0], frame), n = md_idivc(e, f, c->dst_size[0]);
+  md_ir m0[3] = {md_imodc(e, f, c->dst_size[0]), md_imulc(e, at[1], d->tile[1]), zero};
+  md_loop b = md_loop_begin(e, zero, md_i64(e, o->blocks), 1, "block");
+  md_pack_window(c, d, o->val, o->channels, b.i, md_i64(e, 1), n, m0, d->tile, k->scratch, NULL);
+  md_ir first = md_iadd(e, md_imulc(e, b.i, g->pixels), md_imulc(e, k->item, q.h * q.w));
+  md_planes to = {md_workspace(k, o->place), md_imulc(e, first, c->lanes), o->step};
+  md_squares_to_planes(&q, part, size, k->scratch, &to);
+  md_loop_end(e, &b);
+  md_phase_end(k);
+}
+
+// --- products
+
+typedef struct Product {
+  const Wgrad *g;
+  md_ir x, dy, sums;  // of the plane
+  md_ir first, last;  // pixels of the strip
+  bool only;          // there is no other strip
+} Product;
+
+// acc[row][block] over the strip's pixels; a row is an input channel of the block.
+static void register_tile(const Product *t, int64_t row0, int64_t rows, int blocks, md_ir ob,
+                          md_ir ib) {
+  const Wgrad *g = t->g;
+  const md_conv *c = &g->c;
+  md_emit *e = &g->k->e;
+  md_var acc[MAX_ACC];
+  md_ir zero = md_const(e, c->type, c->lanes, 0);
+  for (int64_t i = 0; i < rows * blocks; i++)
+    acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
+  for (int64_t i = 0; i < rows * blocks; i++) md_set(e, acc[i], zero);
+  md_loop q = md_loop_begin(e, t->first, t->last, 1, "pixel");
+  md_ir xi = md_imulc(e, md_iadd(e, md_imulc(e, ib, g->pixels), q.i), c->lanes), y[2];
+  for (int b = 0; b < blocks; b++) {
+    md_ir block = md_imulc(e, md_iaddc(e, ob, b), g->pixels);
+    y[b] =
+        md_load(e, c->wide, t->dy, md_imulc(e, md_iadd(e, block, q.i), c->lanes), c->lanes, NULL);
+  }
+  for (int64_t r = 0; r < rows; r++) {
+    md_ir x = md_load(e, c->wide, t->x, md_iaddc(e, xi, row0 + r), 1, NULL);
+    x = md_splat(e, x, c->lanes);
+    for (int b = 0; b < blocks; b++) {
+      md_var a = acc[r * blocks + b];
+      md_set(e, a, md_fma(e, x, y[b], md_get(e, a)));
+    }
+  }
+  md_loop_end(e, &q);
+  for (int64_t i = 0; i < rows * blocks; i++) {
+    md_ir at = md_iadd(e, md_imulc(e, md_iaddc(e, ob, i % blocks), c->src_blocks), ib);
+    at = md_imulc(e, md_iaddc(e, md_imulc(e, at, g->inner), row0 + i / blocks), c->lanes);
+    md_ir sum = md_get(e, acc[i]);
+    if (!t->only) sum = md_fadd(e, md_load(e, c->wide, t->sums, at, c->lanes, NULL), sum);
+    md_store(e, c->wide, t->sums, at, sum, NULL);
+  }
+}
+
+static void block_group(const Product *t, int blocks, md_ir ob) {
+  const Wgrad *g = t->g;
+  md_emit *e = &g->k->e;
+  md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->c.src_blocks), 1, "i_block");
+  int64_t most = MD_MIN(MAX_ACC, e->cpu->registers - SPARE_REGISTERS) / blocks;
+  int64_t each = md_ceil_div(g->inner, md_ceil_div(g->inner, most));
+  for (int64_t row = 0; row < g->inner; row += each)
+    register_tile(t, row, MD_MIN(each, g->inner - row), blocks, ob, ib.i);
+  md_loop_end(e, &ib);
+}
+
+// A phase: an item is a plane. Strips of its pixels stay in L1 while all blocks are run over.
+static void emit_products(const Wgrad *g, bool first, bool last) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  const md_conv *c = &g->c;
+  md_phase_begin(k, "products", g->f->n * g->f->n, 0);
+  md_ir p = k->item, zero = md_i64(e, 0);
+  Product t = {.g = g, .only = first && last && g->pixels <= STRIP};
+  t.x = md_at(e, c->wide, md_workspace(k, g->x.place), md_imulc(e, p, g->x.step));
+  t.dy = md_at(e, c->wide, md_workspace(k, g->dy.place), md_imulc(e, p, g->dy.step));
+  t.sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, p, g->sums));
+  if (first && !t.only) {
+    md_loop z = md_loop_begin(e, zero, md_i64(e, g->sums), c->lanes, "clear");
+    md_store(e, c->wide, t.sums, z.i, md_const(e, c->type, c->lanes, 0), NULL);
+    md_loop_end(e, &z);
+  }
+  md_loop strip = md_loop_begin(e, zero, md_i64(e, g->pixels), STRIP, "strip");
+  t.first = strip.i;
+  t.last = md_imin(e, md_iaddc(e, strip.i, STRIP), md_i64(e, g->pixels));
+  if (c->dst_blocks >= 2) {
+    md_loop o = md_loop_begin(e, zero, md_i64(e, c->dst_blocks / 2), 1, "o_pair");
+    block_group(&t, 2, md_imulc(e, o.i, 2));
+    md_loop_end(e, &o);
+  }
+  if (c->dst_blocks % 2) block_group(&t, 1, md_i64(e, c->dst_blocks - 1));
+  md_loop_end(e, &strip);
+  md_phase_end(k);
+}
+
+// A phase: an item is a pair of blocks, whose dw[o,i,0,h,w] it stores.
+static void emit_results(const Wgrad *g) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  const md_conv *c = &g->c;
+  int64_t size[2] = {c->dst_blocks, c->src_blocks};
+  int n = g->f->n;
+  md_phase_begin(k, "results", size[0] * size[1], 0);
+  md_ir from = md_workspace(k, g->place), at[2], zero = md_i64(e, 0);
+  md_split_index(e, k->item, 2, size, at);
+  md_ir mask = md_channel_mask(e, c->dst_c, at[0], c->lanes);
+  md_ir channel = md_imulc(e, at[1], c->lanes);
+  md_ir rows = md_imin(e, md_isub(e, md_i64(e, c->src_c), channel), md_i64(e, g->inner));
+  md_loop row = md_loop_begin(e, zero, rows, 1, "i");
+  md_ir off = md_iadd(e, md_imulc(e, k->item, g->inner), row.i);
+  md_square x;
+  for (int i = 0; i < n * n; i++) {
+    md_ir element = md_iaddc(e, md_imulc(e, off, c->lanes), i * g->sums);
+    x[i / n][i % n] = md_load(e, c->wide, from, element, c->lanes, NULL);
+  }
+  md_filter_weight_gradient(e, g->f, x);
+  for (int i = 0; i < 9; i++) {
+    md_ir place[5] = {md_imulc(e, at[0], c->lanes), md_iadd(e, channel, row.i), zero,
+                      md_i64(e, i / 3), md_i64(e, i % 3)};
+    md_body body;
+    md_body_init(&body, k);
+    md_point p = md_point_of(5, place, 0, c->lanes, mask);
+    md_finish_set(&body, c->w, x[i / 3][i % 3]);
+    md_finish_store(&body, &p);
+  }
+  md_loop_end(e, &row);
+  md_phase_end(k);
+}
+
+void md_emit_conv_winograd_wgrad(md_kernel *k) {
+  Wgrad g = {.k = k, .c = conv_of(k)};
+  md_conv *c = &g.c;
+  g.f = best_filter(c);
+  g.inner = MD_MIN(c->src_c, c->lanes);
+  int64_t rows = md_ceil_div(c->dst_size[1], g.f->m), cols = md_ceil_div(c->dst_size[2], g.f->m);
+  // Several rows of squares share the pixels between them.
+  for (g.rows = rows; g.rows > 1 && (rows % g.rows || g.rows * cols > STRIP);) g.rows--;
+  int64_t all = c->n * c->dst_size[0], planes = g.f->n * g.f->n;
+  int64_t frame_bytes =
+      planes * rows * cols * (c->src_blocks + c->dst_blocks) * c->lanes * md_dtype_size(c->wide);
+  for (g.frames = all; g.frames > 1 && (all % g.frames || g.frames * frame_bytes > MAX_PLANES);)
+    g.frames--;
+  g.pixels = g.frames * rows * cols;
+  md_dense d, yd;
+  md_conv_problems(c, &d);
+  d.chunk = 1;
+  yd = d;
+  for (int i = 0; i < 3; i++) {
+    yd.in_size[i] = c->dst_size[i];
+    yd.tap[i] = (md_taps){.num = 1};
+  }
+  set_operand(&g, &g.x, c->src, c->src_c, &d);
+  set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
+  g.sums = odd(c->dst_blocks * c->src_blocks * g.inner) * c->lanes;
+  g.place = md_workspace_reserve(k, planes * g.sums * md_dtype_size(c->wide));
+  for (int64_t frame = 0; frame < all; frame += g.frames) {
+    emit_planes(&g, &g.x, md_filter_source, g.f->n, frame);
+    emit_planes(&g, &g.dy, md_filter_result_gradient, g.f->m, frame);
+    emit_products(&g, frame == 0, frame + g.frames == all);
+  }
+  emit_results(&g);
+}

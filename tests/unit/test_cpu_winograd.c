@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions by Winograd's filtering: they are taken, on every target, they agree with the interpreter, and
+// they round as docs/winograd.md says.
+#include "tests/unit/against_interpreter.h"
+#include "tests/unit/suite.h"
+
+typedef struct Shape {
+  int n, in, out, t, h, w, kt, pad[3];
+} Shape;
+// Whole squares and parts of them, one and several items, an odd number of blocks, taps along t, any padding.
+static const Shape shapes[] = {
+    {1, 64, 64, 2, 8, 8, 1, {0, 1, 1}},   {2, 33, 48, 3, 13, 15, 1, {0, 1, 1}},
+    {1, 64, 33, 3, 7, 9, 3, {1, 1, 1}},   {2, 65, 64, 2, 10, 9, 1, {0, 0, 2}},
+    {2, 32, 80, 4, 12, 10, 1, {0, 2, 0}}, {1, 128, 64, 2, 28, 28, 1, {0, 1, 1}},
+    {1, 48, 64, 4, 6, 6, 2, {0, 1, 1}},   {2, 32, 32, 2, 116, 96, 1, {0, 1, 1}},
+};
+
+static void put_tensor(md_text *to, const char *name, int n, int c, const int size[3]) {
+  md_put(to, "%%%s: f32[%d,%d,%d,%d,%d]", name, n, c, size[0], size[1], size[2]);
+}
+
+// A graph of one convolution or gradient; `length` of its sums.
+static void put_graph(md_text *to, const Shape *s, const char *op, int64_t *length) {
+  const int x[3] = {s->t, s->h, s->w}, kernel[3] = {s->kt, 3, 3};
+  int y[3];
+  for (int i = 0; i < 3; i++) y[i] = x[i] + 2 * s->pad[i] - kernel[i] + 1;
+  bool forward = !strcmp(op, "conv3d"), data = !strcmp(op, "conv3d_dgrad");
+  md_put(to, "graph @g(");
+  if (forward) put_tensor(to, "a", s->n, s->in, x);
+  else put_tensor(to, "a", s->n, s->out, y);
+  md_put(to, ", ");
+  if (forward || data) put_tensor(to, "b", s->out, s->in, kernel);
+  else put_tensor(to, "b", s->n, s->in, x);
+  md_put(to, ") {\n  %%r = %s %%a, %%b {pad=[%d,%d,%d]", op, s->pad[0], s->pad[1], s->pad[2]);
+  if (data) md_put(to, ", shape=[%d,%d,%d,%d,%d]", s->n, s->in, x[0], x[1], x[2]);
+  else if (!forward) md_put(to, ", shape=[%d,%d,%d,3,3]", s->out, s->in, s->kt);
+  md_put(to, "}\n  return %%r\n}\n");
+  int64_t taps = (int64_t)s->kt * 9;
+  *length = forward ? taps * s->in : data ? taps * s->out : (int64_t)s->n * y[0] * y[1] * y[2];
+}
+
+// Which kernel takes the graph's only node?
+static const char *lowering_of(const char *text, const char *name, md_arena *a) {
+  md_diags *d = md_diags_create();
+  const md_cpu *cpu = md_cpu_find(name, true, d);
+  md_pass_options o = md_pass_defaults();
+  o.facts = md_cpu_facts(cpu);
+  md_graph *g = md_run_passes(parse(text), &o, NULL, d);
+  md_cpu_report report = {.arena = a};
+  md_program *p = md_cpu_compile(g, &(md_cpu_options){.cpu = name, .plan_only = true}, &report, d);
+  ck_assert_msg(p != NULL, "%s", md_diags_text(d));
+  const char *found = "none";
+  for (int i = 0; i < report.num_kernels; i++)
+    if (strstr(report.kernel[i].lowering, "conv3d")) found = report.kernel[i].lowering;
+  md_program_destroy(p);
+  md_graph_destroy(g);
+  md_diags_destroy(d);
+  return found;
+}
+
+static void check_op(const char *op, const char *lowering, const char *direct) {
+  for (int i = 0; i < MD_COUNT(shapes); i++) {
+    if (shapes[i].kt > 1 && !strcmp(op, "conv3d_wgrad")) continue;  // frames are added up directly
+    md_text t = {0};
+    int64_t length;
+    put_graph(&t, &shapes[i], op, &length);
+    md_arena *a = md_arena_create();
+    if (!is_elsewhere()) {
+      ck_assert_str_eq(lowering_of(t.s, "native", a), lowering);
+      ck_assert_str_eq(lowering_of(t.s, "native,-winograd", a), direct);
+      check_text(t.s, &(Setup){.level = 2, .cpu = "native,-winograd"});  // exact
+    }
+    const Setup setup = {.level = 2, .length = length};
+    if (i < 3 || is_elsewhere()) check_targets(t.s, &setup);
+    else check_text(t.s, &setup);
+    md_arena_destroy(a);
+    md_text_free(&t);
+  }
+}
+
+START_TEST(forward) { check_op("conv3d", "conv3d winograd", "conv3d direct"); }
+END_TEST
+START_TEST(data_gradient) { check_op("conv3d_dgrad", "conv3d winograd", "conv3d direct"); }
+END_TEST
+START_TEST(weight_gradient) {
+  check_op("conv3d_wgrad", "conv3d winograd weight gradient", "conv3d weight gradient");
+}
+END_TEST
+
+START_TEST(planes_of_some_frames_at_a_time) {
+  const Shape s = {2, 32, 32, 2, 116, 96, 1, {0, 1, 1}};
+  md_text t = {0};
+  int64_t length;
+  put_graph(&t, &s, "conv3d_wgrad", &length);
+  check_text(t.s, &(Setup){.level = 2, .length = length});
+  md_text_free(&t);
+}
+END_TEST
+
+// Fine numbers, whose products round.
+static void fill_finely(md_tensor *t, const char *name) {
+  uint64_t key = md_hash_key(name, 3);
+  int64_t n = md_elements(&t->type.shape);
+  for (int64_t i = 0; i < n; i++) t->f[i] = (float)(md_hash_01(key, (uint64_t)i) - 0.5);
+}
+
+// Root mean square of the error of the graph's result, relative to that of the result.
+static double error_of(const char *text, const char *cpu) {
+  md_graph *plain = parse(text);
+  md_program *p = compiled(text, &(Setup){.level = 2, .cpu = cpu}, NULL);
+  md_interp *in = md_interp_create(plain, false);
+  md_exec *e = executor(p, 2);
+  md_diags *d = md_diags_create();
+  for (int i = 0; i < p->num_inputs; i++) {
+    md_tensor *x = md_interp_input(in, p->input[i].name);
+    fill_finely(x, p->input[i].name);
+    md_tensor_write(x, md_exec_input(e, p->input[i].name, NULL));
+  }
+  ck_assert_msg(md_interp_step(in, d) && md_exec_step(e, d), "%s", md_diags_text(d));
+  const md_tensor *want = md_interp_value(in, plain->result[0].val);
+  const float *got = md_exec_result(e, p->result[0].name, NULL);
+  double error = 0, size = 0;
+  for (int64_t i = 0; i < md_elements(&want->type.shape); i++) {
+    error += pow((double)got[i] - want->f[i], 2);
+    size += pow(want->f[i], 2);
+  }
+  md_exec_destroy(e);
+  md_interp_destroy(in);
+  md_program_destroy(p);
+  md_graph_destroy(plain);
+  md_diags_destroy(d);
+  return sqrt(error / size);
+}
+
+// Units of 2^-24, of a plane's sums of so many terms: docs/winograd.md.
+static double bound(double terms) { return 5.2 * (sqrt(terms / 6) + sqrt(12)); }
+
+START_TEST(rounding_is_as_analysed) {
+  if (is_elsewhere()) return;
+  const Shape s = {1, 128, 64, 2, 28, 28, 1, {0, 1, 1}};
+  const struct {
+    const char *op;
+    double terms;
+  } rows[] = {{"conv3d", s.in}, {"conv3d_dgrad", s.out}, {"conv3d_wgrad", 98}};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_text t = {0};
+    int64_t length;
+    put_graph(&t, &s, rows[i].op, &length);
+    double direct = ldexp(error_of(t.s, "native,-winograd"), 24);
+    double winograd = ldexp(error_of(t.s, "native"), 24);
+    printf("%-14s error: direct %.1f, Winograd %.1f, bound %.1f\n", rows[i].op, direct, winograd,
+           bound(rows[i].terms));
+    ck_assert_msg(winograd < bound(rows[i].terms), "%s: %g", rows[i].op, winograd);
+    ck_assert(winograd != direct);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
+SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, planes_of_some_frames_at_a_time,
+           rounding_is_as_analysed)
