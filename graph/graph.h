@@ -449,6 +449,9 @@ md_val md_sum(md_builder *b, md_val x, md_dims axes);  // summed axes disappear
 md_val md_mean(md_builder *b, md_val x, md_dims axes);
 md_val md_matmul(md_builder *b, md_val x, md_val y, bool tx, bool ty);
 md_val md_conv3d(md_builder *b, md_val x, md_val w, md_val bias, const md_conv3d_attr *a);
+// A conv3d of T x 1 x 1 that has as many frames and pixels as its operand: every element of x counts, and
+// a pixel of y is made of the frames of that pixel of x alone.
+bool md_conv3d_stays_at_pixel(const md_graph *g, const md_node *n);
 md_val md_conv3d_dgrad(md_builder *b, md_val dy, md_val w, md_shape x, const md_conv3d_attr *a);
 md_val md_conv3d_wgrad(md_builder *b, md_val dy, md_val x, md_shape w, const md_conv3d_attr *a);
 md_val md_moments(md_builder *b, md_val x, int64_t groups);  // mean, var (biased), [g,c] each

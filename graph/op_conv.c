@@ -143,6 +143,17 @@ bool conv3d_shape(md_infer *f) {
          set_result(f, 0, md_in_dtype(f, 0), &y);
 }
 
+bool md_conv3d_stays_at_pixel(const md_graph *g, const md_node *n) {
+  if (n->op != MD_OP_conv3d) return false;
+  const md_conv3d_attr *a = &n->attr.conv3d;
+  const md_shape *x = &md_type_in(g, n->in[0])->shape, *w = &md_type_in(g, n->in[1])->shape;
+  for (int i = 0; i < 3; i++) {
+    bool single = w->dim[2 + i] == 1 && a->pad.d[i] == 0;
+    if (a->stride.d[i] != 1 || !(single || i == 0)) return false;
+  }
+  return x->dim[2] == md_type_in(g, n->out)->shape.dim[2];
+}
+
 // Serves every operand; dead-code elimination drops what nobody reads (dx of the first layer).
 void conv3d_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
   md_val x = y->in[0], w = y->in[1];

@@ -8,16 +8,6 @@ static const char *refuse_type(const md_region_view *r, md_val v, const md_cpu *
   return NULL;
 }
 
-// A value that the packing would store must be made exactly once.
-static bool makes_prologue_once(const md_region_view *r) {
-  const md_type *x = md_type_in(r->g, r->anchor->in[0]), *w = md_type_in(r->g, r->anchor->in[1]);
-  const md_conv3d_attr *a = &r->anchor->attr.conv3d;
-  for (int i = 0; i < 3; i++) {
-    if (w->shape.dim[2 + i] != 1 || a->stride.d[i] != 1 || a->pad.d[i] != 0) return false;
-  }
-  return x->shape.rank == 5 && r->anchor->op == MD_OP_conv3d;
-}
-
 static const char *refuse_common(const md_region_view *r, const md_cpu *cpu) {
   for (int i = 0; i < r->num_inputs; i++) {
     const char *why = refuse_type(r, r->input[i], cpu);
@@ -30,7 +20,9 @@ static const char *refuse_common(const md_region_view *r, const md_cpu *cpu) {
     if (n == r->anchor || md_in_epilogue(r, n)) continue;
     if (!md_in_prologue(r, n))
       return "it holds a value that has nothing to do with the convolution";
-    if (!makes_prologue_once(r)) return "its prologue is kept, but made more than once";
+    // Tiles hold all frames of their pixels then, so packing makes each element once.
+    if (!md_conv3d_stays_at_pixel(r->g, r->anchor))
+      return "its prologue is kept, but made more than once";
   }
   return NULL;
 }

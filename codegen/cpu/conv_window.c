@@ -56,7 +56,7 @@ static void pack_pixels(Row *r, md_ir j, md_ir mask, bool inside) {
     }
     v = md_body_value(&body, r->src, &p);
     if (mask) v = md_select(e, mask, v, md_const(e, c->type, c->lanes, 0));
-    if (r->d->tail == 2) store_prologue(c, &body, &p);
+    store_prologue(c, &body, &p);
   }
   md_ir at = md_iadd(e, r->base, md_imulc(e, j, r->d->planar ? 1 : c->lanes));
   md_store(e, c->packed, r->to, at, v, r->d->planar ? mask : NULL);

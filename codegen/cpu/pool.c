@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling over t, h, w. Lanes are channels where the result is blocked (or summed per channel). An
-// item is a run of rows (t, h) of one channel block of one sample.
+// item is a run of rows (t, h) of one channel block of one sample. For a row of maxima the rows of the
+// windows are laid out in scratch first, prologue applied, -inf around them: windows overlap.
 //
 // Both gradients gather: an element of dx looks at the windows that contain it. On an axis, element i
 // lies in window p when p*stride - pad <= i < p*stride - pad + kernel.
@@ -19,6 +20,7 @@ typedef struct Pool {
   LLVMTypeRef type;
   int lanes;
   int64_t blocks, rows, parts, per_part;
+  int64_t scratch;  // bytes
 } Pool;
 
 static Pool pool_of(md_kernel *k) {
@@ -105,14 +107,16 @@ static md_ir flat_place(md_emit *e, const md_shape *x, const md_point *p) {
 
 // What is made at a point of the result; sets the anchor's results in b.
 typedef void Make(const Pool *s, md_body *b, const md_point *p);
+// What is made before the points of a row.
+typedef void Prepare(const Pool *s, const md_point *p);
 
 // The rows of an item, point by point.
-static void emit_pool(Pool *s, Make *make) {
+static void emit_pool(Pool *s, Prepare *prepare, Make *make) {
   md_kernel *k = s->k;
   md_emit *e = &k->e;
   md_finish_kept(k);
   s->sums = md_sums_create(k, s->parts, 1);
-  md_phase_begin(k, md_ops[s->node->op].name, s->out->dim[0] * s->blocks * s->parts, 0);
+  md_phase_begin(k, md_ops[s->node->op].name, s->out->dim[0] * s->blocks * s->parts, s->scratch);
   const int64_t size[] = {s->out->dim[0], s->blocks, s->parts};
   md_ir index[3], mask = NULL;
   md_split_index(e, k->item, 3, size, index);
@@ -123,10 +127,12 @@ static void emit_pool(Pool *s, Make *make) {
   md_ir last = md_imin(e, md_iaddc(e, first, s->per_part), md_i64(e, s->rows));
   md_sums_clear(s->sums, 1);
   md_loop row = md_loop_begin(e, first, last, 1, "row");
-  md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->out->dim[4]), 1, "w");
   md_ir at[5] = {index[0], channel, md_idivc(e, row.i, s->out->dim[3]),
-                 md_imodc(e, row.i, s->out->dim[3]), w.i};
+                 md_imodc(e, row.i, s->out->dim[3]), md_i64(e, 0)};
   md_point p = md_point_of(5, at, 1, s->lanes, mask);
+  if (prepare) prepare(s, &p);
+  md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->out->dim[4]), 1, "w");
+  p.at[4] = w.i;
   md_body b;
   md_body_init(&b, k);
   make(s, &b, &p);
@@ -142,25 +148,89 @@ static void emit_pool(Pool *s, Make *make) {
 
 // --- maximum
 
-// The window's first element is the winner until another is larger, or the first NaN.
+static md_dtype scratch_dtype(const Pool *s) {
+  return md_wide_dtype(md_type_in(s->k->r->g, s->node->out)->dtype);
+}
+
+// Elements of a row of the windows of a row of results.
+static int64_t window_width(const Pool *s) {
+  return (s->out->dim[4] - 1) * s->a->stride.d[2] + s->a->kernel.d[2];
+}
+
+// First element of the window of result `at`, perhaps outside of x.
+static md_ir window_begin(md_emit *e, const Pool *s, int axis, md_ir at) {
+  return md_iaddc(e, md_imulc(e, at, s->a->stride.d[axis]), -s->a->pad.d[axis]);
+}
+
+// Elements j0 .. j1-1 of row `row` of the windows, from the row that q lies in or -inf (NULL).
+static void lay_out(const Pool *s, md_ir row, int64_t j0, int64_t j1, const md_point *q) {
+  md_emit *e = &s->k->e;
+  if (j0 >= j1) return;
+  md_loop j = md_loop_begin(e, md_i64(e, j0), md_i64(e, j1), 1, "x");
+  md_ir x = md_const(e, s->type, s->lanes, -INFINITY);
+  if (q) {
+    md_point p = *q;
+    p.at[4] = md_iaddc(e, j.i, -s->a->pad.d[2]);
+    x = value(s, 0, &p);
+  }
+  md_ir at = md_iadd(e, md_imulc(e, row, window_width(s)), j.i);
+  md_store(e, scratch_dtype(s), s->k->scratch, md_imulc(e, at, s->lanes), x, NULL);
+  md_loop_end(e, &j);
+}
+
+static void lay_out_windows(const Pool *s, const md_point *p) {
+  md_emit *e = &s->k->e;
+  const int64_t *kernel = s->a->kernel.d, width = window_width(s);
+  int64_t j0 = MD_MIN(s->a->pad.d[2], width), j1 = MD_MIN(s->in->dim[4] + s->a->pad.d[2], width);
+  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, kernel[0]), 1, "t");
+  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, kernel[1]), 1, "h");
+  md_ir row = md_iadd(e, md_imulc(e, t.i, kernel[1]), h.i);
+  md_point q = *p;
+  q.at[2] = md_iadd(e, window_begin(e, s, 0, p->at[2]), t.i);
+  q.at[3] = md_iadd(e, window_begin(e, s, 1, p->at[3]), h.i);
+  md_ir inside = NULL;
+  for (int i = 2; i < 4; i++) {
+    md_ir in = LLVMBuildAnd(e->b, md_ilt(e, md_i64(e, -1), q.at[i]),
+                            md_ilt(e, q.at[i], md_i64(e, s->in->dim[i])), "");
+    inside = inside ? LLVMBuildAnd(e->b, inside, in, "") : in;
+  }
+  md_if f = md_if_begin(e, inside, "inside");
+  lay_out(s, row, 0, j0, NULL);
+  lay_out(s, row, j0, j1, &q);
+  lay_out(s, row, j1, width, NULL);
+  md_if_else(e, &f);
+  lay_out(s, row, 0, width, NULL);
+  md_if_end(e, &f);
+  md_loop_end(e, &h);
+  md_loop_end(e, &t);
+}
+
+// The window's first element is the winner until another is larger, or the first NaN. No -inf around
+// x is larger than anything.
 static void make_max(const Pool *s, md_body *b, const md_point *p) {
   md_emit *e = &s->k->e;
-  Range r[3];
-  md_point q = *p;
+  const int64_t *kernel = s->a->kernel.d;
+  md_point first = *p, q = *p;
+  md_ir begin[3];
+  Range tap[3];
   for (int i = 0; i < 3; i++) {
-    r[i] = window(e, s, s->in, i, p->at[2 + i]);
-    q.at[2 + i] = r[i].first;
+    begin[i] = window_begin(e, s, i, p->at[2 + i]);
+    first.at[2 + i] = md_imax(e, begin[i], md_i64(e, 0));
+    tap[i] = (Range){md_i64(e, 0), md_i64(e, kernel[i])};
   }
   md_var best = md_var_new(e, md_lanes_type(s->type, s->lanes), NULL, "best");
   md_var winner = md_var_new(e, md_lanes_type(e->i32, s->lanes), NULL, "winner");
   md_set(e, best, md_const(e, s->type, s->lanes, -INFINITY));
-  md_set(e, winner, md_splat(e, flat_place(e, s->in, &q), s->lanes));
-  Loops l = loops_begin(e, r);
-  q = moved(p, &l);
-  md_ir x = value(s, 0, &q), old = md_get(e, best);
-  md_ir larger = LLVMBuildFCmp(e->b, LLVMRealUGT, x, old, "");
+  md_set(e, winner, md_splat(e, flat_place(e, s->in, &first), s->lanes));
+  Loops l = loops_begin(e, tap);
+  md_ir row = md_iadd(e, md_imulc(e, l.axis[0].i, kernel[1]), l.axis[1].i);
+  md_ir at = md_iadd(e, md_imulc(e, row, window_width(s)), l.axis[2].i);
+  at = md_iadd(e, at, md_imulc(e, p->at[4], s->a->stride.d[2]));
+  md_ir x = md_load(e, scratch_dtype(s), s->k->scratch, md_imulc(e, at, s->lanes), s->lanes, NULL);
+  md_ir old = md_get(e, best), larger = LLVMBuildFCmp(e->b, LLVMRealUGT, x, old, "");
   md_ir take = LLVMBuildAnd(e->b, larger, LLVMBuildFCmp(e->b, LLVMRealORD, old, old, ""), "");
   md_set(e, best, md_select(e, take, x, old));
+  for (int i = 0; i < 3; i++) q.at[2 + i] = md_iadd(e, begin[i], l.axis[i].i);
   md_ir here = md_splat(e, flat_place(e, s->in, &q), s->lanes);
   md_set(e, winner, md_select(e, take, here, md_get(e, winner)));
   loops_end(e, &l);
@@ -170,7 +240,9 @@ static void make_max(const Pool *s, md_body *b, const md_point *p) {
 
 static void emit_max(md_kernel *k) {
   Pool s = pool_of(k);
-  emit_pool(&s, make_max);
+  const int64_t *kernel = s.a->kernel.d;
+  s.scratch = kernel[0] * kernel[1] * window_width(&s) * s.lanes * md_dtype_size(scratch_dtype(&s));
+  emit_pool(&s, lay_out_windows, make_max);
 }
 
 static void make_max_grad(const Pool *s, md_body *b, const md_point *p) {
@@ -191,7 +263,7 @@ static void make_max_grad(const Pool *s, md_body *b, const md_point *p) {
 
 static void emit_max_grad(md_kernel *k) {
   Pool s = pool_of(k);
-  emit_pool(&s, make_max_grad);
+  emit_pool(&s, NULL, make_max_grad);
 }
 
 // --- mean
@@ -221,12 +293,12 @@ static void make_avg_grad(const Pool *s, md_body *b, const md_point *p) {
 
 static void emit_avg(md_kernel *k) {
   Pool s = pool_of(k);
-  emit_pool(&s, make_avg);
+  emit_pool(&s, NULL, make_avg);
 }
 
 static void emit_avg_grad(md_kernel *k) {
   Pool s = pool_of(k);
-  emit_pool(&s, make_avg_grad);
+  emit_pool(&s, NULL, make_avg_grad);
 }
 
 // --- rows of the table

@@ -28,14 +28,24 @@ static void draw_window(md_gen *g, int64_t x, int64_t *k, int64_t *stride, int64
   *pad = 0;
 }
 
+// A kernel of 1 or 3 frames that stays at its pixel.
+static void draw_frames(md_gen *g, int64_t k[3], md_conv3d_attr *a) {
+  k[0] = md_gen_one_in(g, 2) ? 1 : 3;
+  k[1] = k[2] = 1;
+  a->stride = a->dilation = D3(1, 1, 1);
+  a->pad = D3(k[0] / 2, 0, 0);
+}
+
 static bool draw_conv(md_gen *g, md_val x, md_conv3d_attr *a, int64_t w[5]) {
   md_shape s = md_shape_of(&g->b, x);
   if (s.rank != 5) return false;
   w[0] = md_gen_channels(g);
   w[1] = s.dim[1];
   double macs = (double)(w[0] * w[1] * s.dim[0]);
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 3; i++)
     draw_window(g, s.dim[2 + i], &w[2 + i], &a->stride.d[i], &a->pad.d[i], &a->dilation.d[i]);
+  if (md_gen_one_in(g, 3)) draw_frames(g, &w[2], a);
+  for (int i = 0; i < 3; i++) {
     int64_t y =
         (s.dim[2 + i] + 2 * a->pad.d[i] - (w[2 + i] - 1) * a->dilation.d[i] - 1) / a->stride.d[i] +
         1;
@@ -102,6 +112,7 @@ void md_random_conv(md_gen *g) {
     y = md_gen_keep(g, md_add(&g->b, y, shortcut), size);
   }
   if (!md_gen_one_in(g, 4)) y = activate(g, y);
+  if (md_gen_one_in(g, 2)) conv(g, y);  // the first of the next block
   if (md_gen_one_in(g, 4))
     md_gen_keep(g, md_mean(&g->b, y, (md_dims){3, {2, 3, 4}}), md_gen_size(g, y));
 }

@@ -79,6 +79,42 @@ END_TEST
 START_TEST(convolutions_of_f64_are_exact) { check_shapes("f64", 24); }
 END_TEST
 
+// The first convolution forms the sum and stores it for the second and for the outside. Frames beyond
+// the ends are no elements of it; channels come in chunks, pixels in tiles of two sizes.
+static void check_formed(const char *of) {
+  const Sweep formed[] = {
+      {.n = 2, .in = 7, .out = 5, .size = {3, 5, 3}, .kernel = {1}, .dilation = {1}},
+      {.n = 2, .in = 17, .out = 33, .size = {5, 7, 5}, .kernel = {3}, .dilation = {1}},
+      {.n = 1, .in = 33, .out = 16, .size = {1, 3, 3}, .kernel = {3}, .dilation = {1}},
+      {.n = 1, .in = 3, .out = 7, .size = {4, 9, 11}, .kernel = {5}, .dilation = {2}},
+      {.n = 1, .in = 16, .out = 3, .size = {2, 29, 31}, .kernel = {3}, .dilation = {1}},
+      {.n = 1, .in = 2041, .out = 3, .size = {3, 5, 7}, .kernel = {3}, .dilation = {1}},
+  };
+  for (int i = 0; i < MD_COUNT(formed); i++) {
+    const Sweep *s = &formed[i];
+    char x[80];
+    snprintf(x, sizeof x, "%s[%d,%d,%d,%d,%d]", of, s->n, s->in, s->size[0], s->size[1],
+             s->size[2]);
+    md_text t = {0};
+    md_put(&t, "graph @g(%%x: %s, %%y: %s, %%w: %s[%d,%d,%d,1,1], %%u: %s[5,%d,1,1,1]) {\n", x, x,
+           of, s->out, s->in, s->kernel[0], of, s->in);
+    md_put(&t, "  %%s = add %%x, %%y\n  %%r = relu %%s\n");
+    md_put(&t, "  %%p = conv3d %%r, %%w {pad=[%d,0,0], dilation=[%d,1,1]}\n",
+           s->kernel[0] / 2 * s->dilation[0], s->dilation[0]);
+    md_put(&t, "  %%q = conv3d %%r, %%u {stride=[1,2,2]}\n  return %%p, %%q, %%r\n}\n");
+    check_everywhere(t.s, 0, 1);
+    md_text_free(&t);
+  }
+}
+
+START_TEST(sums_of_f32_are_formed_and_stored_once) { check_formed("f32"); }
+END_TEST
+START_TEST(sums_of_bf16_are_formed_and_stored_once) { check_formed("bf16"); }
+END_TEST
+START_TEST(sums_of_f64_are_formed_and_stored_once) { check_formed("f64"); }
+END_TEST
+
 SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_are_exact,
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
-           convolutions_of_f64_are_exact)
+           convolutions_of_f64_are_exact, sums_of_f32_are_formed_and_stored_once,
+           sums_of_bf16_are_formed_and_stored_once, sums_of_f64_are_formed_and_stored_once)
