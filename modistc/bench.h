@@ -78,6 +78,8 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
 const char *md_bench_peer_version(const md_bench_peer *p);
 bool md_bench_peer_run(md_bench_peer *p, double *ms, char *why, size_t size);
 void md_bench_peer_stop(md_bench_peer *p);
+// bench_program.c: what the process runs, in pieces that follow one another; ended by NULL.
+extern const char *const md_bench_program[];
 
 // --- bench_sweep.c: every combination of the values of all --sweep options
 typedef struct md_bench_sweeps {
@@ -112,6 +114,7 @@ bool md_bench_one_op(md_bench *b);   // bench_op.c: --op
 bool md_bench_convs(md_bench *b);    // bench_op.c: layers of R3D-50
 bool md_bench_fused(md_bench *b);    // bench_op.c: some of them within their block
 bool md_bench_infonce(md_bench *b);  // bench_op.c
+bool md_bench_motion(md_bench *b);   // bench_op.c: the motion network
 bool md_bench_step(md_bench *b);     // bench_step.c
 bool md_bench_mini(md_bench *b);     // bench_step.c
 bool md_bench_loader(md_bench *b);   // bench_loader.c

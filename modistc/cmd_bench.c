@@ -31,8 +31,8 @@ static const md_option bench_options[] = {
     {0}};
 
 static const md_option_rule bench_rules[] = {
-    {":conv|fused|infonce|train-mini|roof|compare", "config", "only `bench step` has settings",
-     NULL},
+    {":conv|fused|infonce|motion|train-mini|roof|compare", "config",
+     "only `bench step` has settings", NULL},
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
     {":loader|roof|compare", "sweep baseline precision memory-limit", "nothing is compiled", NULL},
@@ -57,10 +57,15 @@ typedef struct Subject {
   bool wants_roof;
 } Subject;
 static const Subject subjects[] = {
-    {"step", md_bench_step, 64, false},     {"train-mini", md_bench_mini, 64, false},
-    {"conv", md_bench_convs, 1, true},      {"fused", md_bench_fused, 1, false},
-    {"infonce", md_bench_infonce, 1, true}, {"roof", roof_alone, 1, true},
-    {"loader", md_bench_loader, 64, false}, {"compare", md_bench_compare, 64, false},
+    {"step", md_bench_step, 64, false},
+    {"train-mini", md_bench_mini, 64, false},
+    {"conv", md_bench_convs, 1, true},
+    {"fused", md_bench_fused, 1, false},
+    {"infonce", md_bench_infonce, 1, true},
+    {"motion", md_bench_motion, 1, false},
+    {"roof", roof_alone, 1, true},
+    {"loader", md_bench_loader, 64, false},
+    {"compare", md_bench_compare, 64, false},
 };
 static const Subject one_op = {"--op", md_bench_one_op, 0, true};
 
@@ -81,8 +86,8 @@ static const Subject *subject_of(md_cli *cli) {
   const char *near = md_nearest(cli->arg[0], names, MD_COUNT(names));
   if (near) md_hint(cli->diags, "did you mean 'modistc bench %s'?", near);
   else
-    md_hint(cli->diags, "benchmarks are: step MODEL, train-mini, conv, fused, infonce, roof, "
-                        "loader VIDEOS, compare A.json B.json, --op SPEC");
+    md_hint(cli->diags, "benchmarks are: step MODEL, train-mini, conv, fused, infonce, motion, "
+                        "roof, loader VIDEOS, compare A.json B.json, --op SPEC");
   return NULL;
 }
 
@@ -173,7 +178,7 @@ const md_command md_cmd_bench = {
     .name = "bench",
     .group = "Compile and run",
     .usage = "step MODEL [key=value ...] | train-mini [key=value ...] | conv | fused | infonce | "
-             "--op SPEC | roof | loader VIDEOS [key=value ...] | compare A.json B.json",
+             "motion | --op SPEC | roof | loader VIDEOS [key=value ...] | compare A.json B.json",
     .doc = "time a step, an op, fused regions or the loader; compare reports",
     .examples = examples,
     .options = bench_options,

@@ -36,8 +36,9 @@ try 2 --op conv3d:c3h9w9o4k3p0 --sweep k=1x3x3,3 --sweep t=3 --baseline=unfused,
 # shellcheck disable=SC2086
 try 41 conv $small
 # shellcheck disable=SC2086
-try 5 fused $small
+try 10 fused $small
 try 2 infonce --sweep q=2 --sweep r=64,70
+try 2 motion --sweep t=1,2 --sweep h=16 --sweep w=16 --sweep n=1
 try 2 step modist-tiny clip.size=16 --sweep batch=1,2 --baseline=unfused --threads=1
 try 1 train-mini batch=2
 grep -q '^train-mini batch=2$' table || wrong "train-mini does not name its settings"
@@ -93,6 +94,18 @@ modistc bench step modist-r3d50 batch=1 clip.size=32 -n 1 --warmup=0 --baseline=
   --torch-reference=peer --torch-python=./asked >table
 sizes='batch=1 visual_frames=8 visual_size=32 motion_frames=16 motion_size=224 bank=65536'
 grep -q "^bf16 step both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
+modistc bench train-mini batch=2 -n 1 --warmup=0 --baseline=torch --torch-reference=peer --torch-python=./asked >table
+sizes='batch=2 visual_frames=8 visual_size=32 motion_frames=8 motion_size=32 bank=192'
+grep -q "^fp32 mini both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
+rm peer/asked
+sh -c "$(sed -n 's/^  repro: //p' table | sed 's/PYTHON/.\/asked/; s/DIR/peer/')" >again
+grep -q "^fp32 mini both $sizes threads=" peer/asked || wrong "the reproducer does not ask the peer for the same"
+modistc bench train-mini batch=2 bank.size=96 opt.lr=1 -n 1 --warmup=0 --baseline=torch --torch-reference=peer \
+  --torch-python=./steady >table
+grep -q 'unmeasured: the peer has nothing like it' table || wrong "the peer has other settings"
+modistc bench motion --sweep n=1 --sweep t=2 --sweep h=16 --sweep w=32 -n 1 --warmup=0 --baseline=torch \
+  --torch-reference=peer --torch-python=./asked >table
+grep -q "^fp32 motion both n=1 t=2 h=16 w=32 threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
 modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
   --format=json >peer.json
 grep -q '"version": "9.9"' peer.json || wrong "the JSON lacks the peer's version"
