@@ -113,7 +113,7 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
   else if (!folder) snprintf(why, size, "--torch-reference=DIR is not given");
   else if (access(script, R_OK) != 0) snprintf(why, size, "%s: %s", script, strerror(errno));
   if (!task || !folder || access(script, R_OK) != 0) return NULL;
-  int threads = b->threads ? (int)b->threads : md_pool_default(), num = 0;
+  int threads = md_bench_threads(b), num = 0;
   md_text program = {0};
   for (int i = 0; md_bench_program[i]; i++) md_put(&program, "%s", md_bench_program[i]);
   char *argv[MAX_WORDS + 4] = {md_strdup(a, python), md_strdup(a, "-c"), md_strdup(a, program.s)};

@@ -18,6 +18,7 @@ static const md_option bench_options[] = {
     {"baseline", 0, "LIST", "unfused, interp, torch: measured in turn with the fused program"},
     {"torch-python", 0, "PYTHON", "of the baseline torch: a Python that has it (python3)"},
     {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
+    {"predict", 0, NULL, "beside the time of each kind of kernel what its costs predict"},
     {"rounds", 'n', "N", "counted rounds (5 or more, for --min-time); loader: batches (one epoch)"},
     {"min-time", 0, "SECONDS", "without --rounds: measure a line at least so long (0.5)"},
     {"warmup", 0, "N", "rounds before counting starts (auto: until steady; loader: 0)"},
@@ -35,7 +36,9 @@ static const md_option_rule bench_rules[] = {
      "only `bench step` has settings", NULL},
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
-    {":loader|roof|compare", "sweep baseline precision memory-limit", "nothing is compiled", NULL},
+    {":loader|roof|compare", "sweep baseline precision memory-limit predict", "nothing is compiled",
+     NULL},
+    {"format=csv", "predict", "a line of CSV is a side of a line", "take table or json"},
     {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
      "add --baseline=torch"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
@@ -142,7 +145,8 @@ static md_status run(md_cli *cli) {
   md_bench b = {.cli = cli, .warmup = -1};
   const Subject *subject = subject_of(cli);
   if (!subject || !read_options(&b)) return md_diags_status(cli->diags);
-  b.wants_roof = subject->wants_roof;
+  b.predict = md_cli_has(cli, "predict");
+  b.wants_roof = subject->wants_roof || b.predict;
   const char *path = md_cli_get(cli, "output");
   bool to_file = path && strcmp(path, "-") != 0;
   char *text = NULL;
@@ -168,6 +172,7 @@ static const char *const examples[] = {
     "modistc bench step modist-r3d50 batch=2 --baseline=torch --torch-python=PYTHON "
     "--torch-reference=DIR",
     "modistc bench step modist-r3d50 batch=2 --precision=bf16",
+    "modistc bench step modist-r3d50 batch=2 --predict",
     "modistc bench infonce --sweep q=8..64*2",
     "modistc bench compare before.json after.json --max-regress=5%",
     "modistc bench loader videos data.workers=2",

@@ -57,6 +57,27 @@ modistc bench compare report.json report.json >same || wrong "a report differs f
 modistc bench --op matmul:m4n4k4 --direction=all -n 5 --format=csv >lines.csv
 [ "$(grep -c '^matmul:m4n4k4 .*,fused,5,' lines.csv)" = 3 ] || wrong "the CSV lacks lines"
 
+# Predicted times: a row for each kind of kernel, and their sum. The machine's own rates where it runs the
+# target, else those of the target.
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict >table
+sed -n '/kernels, fastest calls/,/^  repro/p' table | sed '1d;$d' >kinds
+awk '$1 == "all" { n = $2; m = $3; p = $4; next }
+     { kn += $(NF-4); km += $(NF-3); kp += $(NF-2) }
+     END { exit !(NR > 3 && n == kn && n > 100 && km > 0.99 * m && km < 1.01 * m && kp > 0.99 * p && kp < 1.01 * p) }' kinds ||
+  { wrong "kinds of kernels do not add up"; cat kinds; }
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict --format=json >predicted.json
+[ "$(grep -c '"predicted_ms":' predicted.json)" = "$(awk '$1 == "all" { print $2 }' kinds)" ] ||
+  wrong "the JSON has not every kernel"
+for target in cpu cpu:aarch64; do
+  modistc compile modist-tiny --target=$target --emit=report --report=kernels --no-cache >report.txt
+  awk '$1 == "all" { all = $3; exit } / [0-9.]+$/ && NF > 6 { sum += $NF; n++ }
+       END { exit !(n > 100 && all > 0 && sum > 0.99 * all && sum < 1.01 * all) }' report.txt ||
+    wrong "$target: predictions do not add up"
+  grep '^rates' report.txt >>rates
+done
+sed -n 1p rates | grep -q '^rates  *measured here for .* GFLOP/s in f32.* GB/s$' || wrong "not measured: $(cat rates)"
+sed -n 2p rates | grep -q '^rates  *nominal for .* of aarch64: .* GFLOP/s in f32, 50 GB/s$' || wrong "not nominal: $(cat rates)"
+
 # The peer is a program that answers each line with a time; where it is not there the report says why.
 mkdir -p peer/reference
 touch peer/reference/bench_torch.py
