@@ -8,6 +8,7 @@
 #include "modistc/bench_spec.h"
 #include "modistc/bench_stats.h"
 #include "modistc/modistc.h"
+#include "runtime/train/train.h"
 
 #define MD_BENCH_SCHEMA "modist.bench/2"
 // Two sets of rounds differ where chance alone would set them so far apart in fewer cases.
@@ -26,6 +27,7 @@ typedef struct md_bench {
   md_dtype precision;    // of activations
   int64_t memory_limit;  // bytes; 0: none
   bool unfused, interp, torch;
+  bool predict;      // put predicted times beside measured ones
   bool wants_roof;   // measure it before the first line
   md_cpu_roof roof;  // zero: not measured
   bool has_begun;
@@ -41,6 +43,12 @@ typedef struct md_bench_side {
   const char *unmeasured;  // why there are no samples; NULL: there are
 } md_bench_side;
 
+// A kernel of the fused program: its fastest call beside what its costs predict.
+typedef struct md_bench_kernel {
+  const md_cpu_kernel_report *report;
+  double measured_ms, predicted_ms;
+} md_bench_kernel;
+
 enum { MD_BENCH_SIDES = 4 };
 typedef struct md_bench_line {
   const char *what;   // `bench compare` matches lines by it
@@ -49,6 +57,8 @@ typedef struct md_bench_line {
   double roof_ms;  // the least time that the roof allows; 0: not known
   md_bench_side side[MD_BENCH_SIDES];
   int num_sides;
+  md_bench_kernel *kernel;  // --predict; those that are timed
+  int num_kernels;
 } md_bench_line;
 
 // --- bench_report.c: table, JSON, CSV
@@ -68,8 +78,16 @@ typedef struct md_bench_job {
   const char *torch;  // the same for the peer, in its words; NULL: it has nothing like it
 } md_bench_job;
 bool md_bench_measure(md_bench *b, const md_bench_job *job);  // false: reported
+bool md_bench_is_timed(const md_bench_job *job, const md_launch *l);
+int md_bench_threads(const md_bench *b);
 // A word as the shell takes it.
 void md_bench_word(md_text *to, const char *word);
+
+// --- bench_predict.c: kernels, measured and predicted
+bool md_bench_predict(md_bench *b, const md_bench_job *job, md_engine *e,
+                      md_bench_line *l);  // false: reported
+void md_bench_put_kernels(const md_bench_line *l, md_arena *a, FILE *to);
+void md_bench_put_kernels_json(const md_bench_line *l, md_json *j);
 
 // --- bench_torch.c: PyTorch, in a process that takes turns
 // `task`: words that its program knows; NULL: none. NULL: `why` says why not; nothing is reported.
@@ -78,6 +96,8 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
 const char *md_bench_peer_version(const md_bench_peer *p);
 bool md_bench_peer_run(md_bench_peer *p, double *ms, char *why, size_t size);
 void md_bench_peer_stop(md_bench_peer *p);
+// bench_program.c: what the process runs, in pieces that follow one another; ended by NULL.
+extern const char *const md_bench_program[];
 
 // --- bench_sweep.c: every combination of the values of all --sweep options
 typedef struct md_bench_sweeps {
@@ -112,6 +132,7 @@ bool md_bench_one_op(md_bench *b);   // bench_op.c: --op
 bool md_bench_convs(md_bench *b);    // bench_op.c: layers of R3D-50
 bool md_bench_fused(md_bench *b);    // bench_op.c: some of them within their block
 bool md_bench_infonce(md_bench *b);  // bench_op.c
+bool md_bench_motion(md_bench *b);   // bench_op.c: the motion network
 bool md_bench_step(md_bench *b);     // bench_step.c
 bool md_bench_mini(md_bench *b);     // bench_step.c
 bool md_bench_loader(md_bench *b);   // bench_loader.c

@@ -2,6 +2,10 @@
 // Ops that are measured alone: what a problem may say, and the graph that it stands for.
 #include "modistc/bench.h"
 
+#include "models/models.h"
+
+#include <stdlib.h>
+
 static md_val weights(md_builder *b, const char *name, const md_shape *shape) {
   md_state_attr init = {.init = MD_INIT_normal, .b = 0.05};
   return md_state(b, name, md_type_of(MD_F32, shape->rank, shape->dim), &init);
@@ -157,6 +161,32 @@ static md_graph *make_infonce(const md_problem *p, md_direction way, md_diags *d
   return finished(&b);
 }
 
+// --- motion: the motion network of modist-r3d50 in training, with its head
+
+static void return_gradients(md_builder *b, md_val loss, const md_params *p) {
+  md_val *wrt = MD_NEW_ARRAY(b->g->arena, md_val, p->num);
+  for (int i = 0; i < p->num; i++) wrt[i] = p->item[i].val;
+  md_val grads = md_gradient(b, loss, wrt, p->num);
+  for (int i = 0; i < p->num; i++) md_return(b, p->item[i].name, md_result_of(b, grads, i));
+}
+
+static md_graph *make_motion(const md_problem *p, md_direction way, md_diags *d) {
+  const md_net *net = md_net_from("frames2d");
+  int64_t clip[] = {*md_problem_size(p, 'n'), net->in_channels, *md_problem_size(p, 't'),
+                    *md_problem_size(p, 'h'), *md_problem_size(p, 'w')};
+  md_builder b;
+  md_builder_init(&b, md_graph_create("motion"), d);
+  md_params params = {0};
+  md_net_options o = {.train = true, .track = true, .params = &params};
+  md_val f = md_net_trunk(&b, net, "m", &o, md_input(&b, "x", md_type_of(MD_F32, 5, clip)));
+  md_val e = md_net_head(&b, net, "m", &o, f);
+  md_val loss = md_mean(&b, md_mul(&b, e, e), (md_dims){0});
+  md_return(&b, "loss", loss);
+  if (way == MD_BOTH) return_gradients(&b, loss, &params);
+  free(params.item);
+  return finished(&b);
+}
+
 // --- the rows
 
 #define CONV_KEYS                                                                                  \
@@ -191,5 +221,14 @@ const md_bench_op md_bench_ops[] = {
      .goes = {[MD_FORWARD] = true, [MD_BOTH] = true},
      .preset = MD_BOTH,
      .make = make_infonce},
+    {.problem = {"motion",
+                 "motion:n2t16h224w224",
+                 {{'n', 1, 1, 1, "samples"},
+                  {'t', 1, MD_SIZE_NEEDED, 1, "frames"},
+                  {'h', 1, MD_SIZE_NEEDED, 1, "height"},
+                  {'w', 1, MD_SIZE_NEEDED, 1, "width"}}},
+     .goes = {[MD_FORWARD] = true, [MD_BOTH] = true},
+     .preset = MD_BOTH,
+     .make = make_motion},
 };
 const int md_num_bench_ops = MD_COUNT(md_bench_ops);

@@ -3,8 +3,6 @@
 // them, and none has the cooler start.
 #include "modistc/bench.h"
 
-#include "runtime/train/train.h"
-
 #include <ctype.h>
 #include <math.h>
 #include <string.h>
@@ -71,7 +69,7 @@ static void start_peer(Turns *t, md_bench_line *l) {
   else s->to->unmeasured = md_strdup(t->b->cli->arena, why);
 }
 
-static bool is_timed(const md_bench_job *job, const md_launch *l) {
+bool md_bench_is_timed(const md_bench_job *job, const md_launch *l) {
   return !job->only || strstr(l->name, job->only);
 }
 
@@ -80,7 +78,7 @@ static bool timed_ns(const md_bench_job *job, md_exec *x, int64_t *ns) {
   bool found = false;
   *ns = 0;
   for (int i = 0; job->only && x && i < md_exec_program(x)->num_launches; i++) {
-    if (!is_timed(job, &md_exec_program(x)->launch[i])) continue;
+    if (!md_bench_is_timed(job, &md_exec_program(x)->launch[i])) continue;
     *ns += md_exec_times(x)[i].total_ns;
     found = true;
   }
@@ -122,7 +120,7 @@ static void size_up(const Turns *t, md_bench_line *l) {
   const md_cpu_roof *roof = &t->b->roof;
   for (int i = 0; i < p->num_launches; i++) {
     const md_launch *x = &p->launch[i];
-    if (!is_timed(t->job, x)) continue;
+    if (!md_bench_is_timed(t->job, x)) continue;
     l->gflop += x->flops / 1e9;
     // Only convolutions multiply bf16.
     bool is_bf16 = t->b->precision == MD_BF16 && strstr(x->name, "conv3d") && roof->bf16_flops > 0;
@@ -219,6 +217,7 @@ bool md_bench_measure(md_bench *b, const md_bench_job *job) {
   ok = ok && md_bench_begin(b);
   if (ok) size_up(&t, &l);
   ok = ok && warm_up(&t) && count(&t);
+  if (ok && b->predict) ok = md_bench_predict(b, job, t.side[0].engine, &l);
   if (ok) md_bench_put(b, &l);
   for (int i = 0; i < t.num; i++) {
     md_samples_free(&t.side[i].to->samples);

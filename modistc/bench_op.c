@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Benchmarks of single ops: one that --op describes, convolutions of R3D-50 at 8 x 224 x 224 (spec 16)
-// alone and within their block, InfoNCE. Each is a list of problems, so that each line can be
-// measured again by --op.
+// alone and within their block, InfoNCE, the motion network. Each is a list of problems, so that each
+// line can be measured again by --op.
 #include "modistc/bench.h"
 
 #include <string.h>
@@ -24,6 +24,12 @@ static const Layer layers[] = {
     {"res4 a 3x1x1", "n2c1024t8h14w14o256k3x1x1"}, {"res4 b 1x3x3", "n2c256t8h14w14o256k1x3x3"},
     {"res4 c 1x1x1", "n2c256t8h14w14o1024"},       {"res5 a 3x1x1", "n2c2048t8h7w7o512k3x1x1"},
     {"res5 b 1x3x3", "n2c512t8h7w7o512k1x3x3"},    {"res5 c 1x1x1", "n2c512t8h7w7o2048"}};
+// Of the motion network, at 16 x 224 x 224.
+static const Layer motion_layers[] = {{"motion res2 b 1x3x3", "n2c8t16h56w56o8k1x3x3"},
+                                      {"motion res3 a 1x1x1", "n2c64t16h28w28o16"},
+                                      {"motion res3 b 1x3x3", "n2c16t16h28w28o16k1x3x3"},
+                                      {"motion res4 b 1x3x3", "n2c32t16h14w14o32k1x3x3"},
+                                      {"motion res5 b 1x3x3", "n2c64t16h7w7o64k1x3x3"}};
 
 // --- one problem, in one direction, with the values of the sweeps
 
@@ -148,14 +154,18 @@ bool md_bench_convs(md_bench *b) {
   return true;
 }
 
+static bool measure_block(md_bench *b, const Layer *l) {
+  const char *title = md_format(b->cli->arena, "%s + BN + ReLU, %s", l->name, titles[MD_BOTH]);
+  return measure_swept(b, job_of(b, "bottleneck", l->sizes, MD_BOTH), title);
+}
+
 bool md_bench_fused(md_bench *b) {
   static const int some[] = {2, 4, 6, 9, 12};
   b->unfused = true;
-  for (int i = 0; i < MD_COUNT(some); i++) {
-    const Layer *l = &layers[some[i]];
-    const char *title = md_format(b->cli->arena, "%s + BN + ReLU, %s", l->name, titles[MD_BOTH]);
-    if (!measure_swept(b, job_of(b, "bottleneck", l->sizes, MD_BOTH), title)) return false;
-  }
+  for (int i = 0; i < MD_COUNT(some); i++)
+    if (!measure_block(b, &layers[some[i]])) return false;
+  for (int i = 0; i < MD_COUNT(motion_layers); i++)
+    if (!measure_block(b, &motion_layers[i])) return false;
   return true;
 }
 
@@ -166,4 +176,8 @@ bool md_bench_infonce(md_bench *b) {
   for (int i = 0; i < num; i++)
     if (!measure_swept(b, job_of(b, "infonce", sizes[i], MD_BOTH), NULL)) return false;
   return true;
+}
+
+bool md_bench_motion(md_bench *b) {
+  return measure_swept(b, job_of(b, "motion", "n2t16h224w224", MD_BOTH), NULL);
 }

@@ -25,9 +25,7 @@ static const char *cpu_model(md_arena *a) {
   return model;
 }
 
-static int threads_of(const md_bench *b) {
-  return b->threads ? (int)b->threads : md_pool_default();
-}
+int md_bench_threads(const md_bench *b) { return b->threads ? (int)b->threads : md_pool_default(); }
 
 // --- what was measured on
 
@@ -42,7 +40,7 @@ static void begin_json(md_bench *b, const char *model, int cores) {
   md_json_begin(j, '{');
   md_json_put_str(j, "cpu", model);
   md_json_put_int(j, "cores", cores);
-  md_json_put_int(j, "threads", threads_of(b));
+  md_json_put_int(j, "threads", md_bench_threads(b));
   md_json_put_str(j, "instructions", b->cpu->name);
   md_json_put_str(j, "llvm", llvm);
   md_json_end(j, '}');
@@ -60,7 +58,7 @@ static void begin_json(md_bench *b, const char *model, int cores) {
 
 static void begin_table(md_bench *b, const char *model, int cores) {
   fprintf(b->out, "machine  %s, %d cores, %s; %d thread%s; modist %s\n", model, cores, b->cpu->name,
-          threads_of(b), threads_of(b) == 1 ? "" : "s", MODIST_VERSION);
+          md_bench_threads(b), md_bench_threads(b) == 1 ? "" : "s", MODIST_VERSION);
   if (b->roof.f32_flops == 0) return;
   fprintf(b->out, "roof     %.1f GFLOP/s in f32 multiply-adds", b->roof.f32_flops / 1e9);
   if (b->roof.bf16_flops > 0)
@@ -130,6 +128,7 @@ static void put_table(md_bench *b, const md_bench_line *l) {
     if (l->side[i].version) fprintf(b->out, "  version %s", l->side[i].version);
     fputc('\n', b->out);
   }
+  if (l->num_kernels) md_bench_put_kernels(l, b->cli->arena, b->out);
   fprintf(b->out, "  repro: %s\n", l->repro);
   fflush(b->out);
 }
@@ -175,6 +174,7 @@ static void put_json(md_bench *b, const md_bench_line *l) {
   md_json_put_float(j, "gflop", l->gflop);
   if (l->roof_ms > 0) md_json_put_float(j, "roof_ms", l->roof_ms);
   for (int i = 0; i < l->num_sides; i++) put_side(j, l, i);
+  if (l->num_kernels) md_bench_put_kernels_json(l, j);
   md_json_end(j, '}');
 }
 

@@ -18,12 +18,20 @@ static md_graph *make(void *ctx, md_diags *d) {
   return md_source_graph(cli, cli->arg[0]);
 }
 
-// The peer knows the full step alone, at any size. NULL: this is another one, or not valid.
+static bool is_mini(const md_cli *cli) {
+  bool is = cli->num_args >= MD_COUNT(mini);
+  for (int i = 0; is && i < MD_COUNT(mini); i++) is = strcmp(cli->arg[i], mini[i]) == 0;
+  return is;
+}
+
+// The peer knows two steps, each at any size. NULL: this is another one, or not valid.
 static const char *task_of(const md_cli *cli) {
   static const char *const sizes[] = {"batch=*",        "clip.frames=*", "clip.size=*",
                                       "mclip.frames=*", "mclip.size=*",  "bank.size=*"};
-  if (strcmp(cli->arg[0], "modist-r3d50") != 0 || md_cli_has(cli, "config")) return NULL;
-  for (int i = 1; i < cli->num_args; i++) {
+  bool small = is_mini(cli);
+  if ((!small && strcmp(cli->arg[0], "modist-r3d50") != 0) || md_cli_has(cli, "config"))
+    return NULL;
+  for (int i = small ? MD_COUNT(mini) : 1; i < cli->num_args; i++) {
     bool is_size = false;
     for (int k = 0; k < MD_COUNT(sizes); k++)
       is_size = is_size || fnmatch(sizes[k], cli->arg[i], 0) == 0;
@@ -37,11 +45,12 @@ static const char *task_of(const md_cli *cli) {
   if (!c) return NULL;
   const char *task = md_format(
       cli->arena,
-      "step both batch=%lld visual_frames=%lld visual_size=%lld motion_frames=%lld "
+      "%s both batch=%lld visual_frames=%lld visual_size=%lld motion_frames=%lld "
       "motion_size=%lld bank=%lld",
-      (long long)md_config_int(c, "batch"), (long long)md_config_int(c, "clip.frames"),
-      (long long)md_config_int(c, "clip.size"), (long long)md_config_int(c, "mclip.frames"),
-      (long long)md_config_int(c, "mclip.size"), (long long)md_config_int(c, "bank.size"));
+      small ? "mini" : "step", (long long)md_config_int(c, "batch"),
+      (long long)md_config_int(c, "clip.frames"), (long long)md_config_int(c, "clip.size"),
+      (long long)md_config_int(c, "mclip.frames"), (long long)md_config_int(c, "mclip.size"),
+      (long long)md_config_int(c, "bank.size"));
   md_config_destroy(c);
   return task;
 }

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The same work in PyTorch, as a process that takes turns with ours: it is sent a line, does the work
-// once and answers with the milliseconds. The step and the losses are those of the peer's own script,
-// reference/bench_torch.py; convolutions are called as it calls them.
+// once and answers with the milliseconds.
 //
 //   modistc  --- "\n" --->  python -c program TASK   (a socket is its standard input and output)
 //            <-- "3.25\n" --
@@ -21,83 +20,6 @@
 enum { MAX_WORDS = 24 };
 // The peer's threads spin for a while after their work; ours shall not share the cores with them.
 static const struct timespec rest = {.tv_nsec = 20000000};
-
-// clang-format off
-static const char program[] =
-    "import argparse, sys, time, torch\n"
-    "from torch import nn\n"
-    "from reference import bench_torch as peer\n"
-    "dtype, what, way = sys.argv[1:4]\n"
-    "v = {k: [int(x) for x in s.split(',')] for k, s in (p.split('=') for p in sys.argv[4:])}\n"
-    "one = lambda k: v[k][0]\n"
-    "torch.manual_seed(0)\n"
-    "torch.set_num_threads(one('threads'))\n"
-    "a = argparse.Namespace(device='cpu', dtype=dtype, layout='channels_last_3d', mode='eager',\n"
-    "                       fold2d=True, visual='r3d50', motion='frames', head='mlp')\n"
-    "\n"
-    "def step():\n"
-    "    for k in ('batch', 'visual_frames', 'visual_size', 'motion_frames', 'motion_size', 'bank'):\n"
-    "        setattr(a, k, one(k))\n"
-    "    return peer.Step(a).run\n"
-    "\n"
-    "def sizes():\n"
-    "    k, s, d = v['k'], v['s'], v['d']\n"
-    "    wide = [d[i] * (k[i] - 1) + 1 for i in range(3)]\n"
-    "    p = [wide[i] // 2 if v['p'][i] < 0 else v['p'][i] for i in range(3)]\n"
-    "    size = [one(i) for i in 'thw']\n"
-    "    out = [(size[i] + 2 * p[i] - wide[i]) // s[i] + 1 for i in range(3)]\n"
-    "    return (one('n'), one('c'), *size), (one('n'), one('o'), *out), k, s, p, d\n"
-    "\n"
-    "def conv3d():\n"
-    "    xs, ys, k, s, p, d = sizes()\n"
-    "    x, w, dy = peer.conv_tensors({'x': xs, 'y': ys, 'k': k}, a)\n"
-    "    if k[0] == 1 and s[0] == 1 and p[0] == 0:\n"
-    "        fold = lambda z: z.transpose(1, 2).reshape(-1, z.shape[1], *z.shape[3:])\n"
-    "        x, dy, w, s, p, d = fold(x), fold(dy), w.squeeze(2), s[1:], p[1:], d[1:]\n"
-    "    zero = [0] * len(s)\n"
-    "    if way == 'forward':\n"
-    "        return lambda: torch.ops.aten.convolution(x, w, None, s, p, d, False, zero, 1)\n"
-    "    mask = [way == 'dgrad', way == 'wgrad', False]\n"
-    "    back = torch.ops.aten.convolution_backward\n"
-    "    return lambda: back(dy, x, w, None, s, p, d, False, zero, 1, mask)\n"
-    "\n"
-    "def bottleneck():\n"
-    "    xs, ys, k, s, p, d = sizes()\n"
-    "    c, o, parts = xs[1], ys[1], []\n"
-    "    for i, j, *rest in ((c, c, 1), (c, o, k, s, p, d), (o, c, 1)):\n"
-    "        parts += [nn.Conv3d(i, j, *rest, bias=False), nn.BatchNorm3d(j), nn.ReLU(True)]\n"
-    "    net = peer.fold2d(nn.Sequential(*parts).to(memory_format=torch.channels_last_3d))\n"
-    "    x = torch.rand(xs).to(memory_format=torch.channels_last_3d)\n"
-    "    w = [q for q in net.parameters() if q.dim() > 1]\n"
-    "    def run():\n"
-    "        with peer.autocast(a):\n"
-    "            loss = net(x).float().square().mean()\n"
-    "        return torch.autograd.grad(loss, w)\n"
-    "    return run\n"
-    "\n"
-    "def matmul():\n"
-    "    x, w = torch.randn(one('m'), one('k')), torch.randn(one('k'), one('n'))\n"
-    "    dy = torch.randn(one('m'), one('n'))\n"
-    "    x, y = {'forward': (x, w), 'dgrad': (dy, w.t()), 'wgrad': (x.t(), dy)}[way]\n"
-    "    return lambda: x @ y\n"
-    "\n"
-    "def infonce():\n"
-    "    unit = lambda n: nn.functional.normalize(torch.randn(n, one('d')))\n"
-    "    q, k1, k2, bank = unit(one('q')), unit(one('q')), unit(one('q')), unit(one('r'))\n"
-    "    q.requires_grad_(way == 'both')\n"
-    "    ids, bank_ids = torch.arange(one('q')), torch.full((one('r'),), -1)\n"
-    "    def run():\n"
-    "        loss = sum(peer.nce_pair(q, k1, k2, bank, bank_ids[None] == ids[:, None], 0.1))\n"
-    "        return torch.autograd.grad(loss, q) if way == 'both' else loss\n"
-    "    return run\n"
-    "\n"
-    "run = {f.__name__: f for f in (step, conv3d, bottleneck, matmul, infonce)}[what]()\n"
-    "print('ready', torch.__version__, flush=True)\n"
-    "for _ in sys.stdin:\n"
-    "    start = time.perf_counter()\n"
-    "    run()\n"
-    "    print((time.perf_counter() - start) * 1e3, flush=True)\n";
-// clang-format on
 
 struct md_bench_peer {
   pid_t child;
@@ -191,8 +113,11 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
   else if (!folder) snprintf(why, size, "--torch-reference=DIR is not given");
   else if (access(script, R_OK) != 0) snprintf(why, size, "%s: %s", script, strerror(errno));
   if (!task || !folder || access(script, R_OK) != 0) return NULL;
-  int threads = b->threads ? (int)b->threads : md_pool_default(), num = 0;
-  char *argv[MAX_WORDS + 4] = {md_strdup(a, python), md_strdup(a, "-c"), md_strdup(a, program)};
+  int threads = md_bench_threads(b), num = 0;
+  md_text program = {0};
+  for (int i = 0; md_bench_program[i]; i++) md_put(&program, "%s", md_bench_program[i]);
+  char *argv[MAX_WORDS + 4] = {md_strdup(a, python), md_strdup(a, "-c"), md_strdup(a, program.s)};
+  md_text_free(&program);
   char *words = md_format(a, "%s %s threads=%d", b->precision == MD_BF16 ? "bf16" : "fp32", task,
                           threads),
        *rest_of = NULL;

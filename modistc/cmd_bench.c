@@ -18,6 +18,7 @@ static const md_option bench_options[] = {
     {"baseline", 0, "LIST", "unfused, interp, torch: measured in turn with the fused program"},
     {"torch-python", 0, "PYTHON", "of the baseline torch: a Python that has it (python3)"},
     {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
+    {"predict", 0, NULL, "beside the time of each kind of kernel what its costs predict"},
     {"rounds", 'n', "N", "counted rounds (5 or more, for --min-time); loader: batches (one epoch)"},
     {"min-time", 0, "SECONDS", "without --rounds: measure a line at least so long (0.5)"},
     {"warmup", 0, "N", "rounds before counting starts (auto: until steady; loader: 0)"},
@@ -31,11 +32,13 @@ static const md_option bench_options[] = {
     {0}};
 
 static const md_option_rule bench_rules[] = {
-    {":conv|fused|infonce|train-mini|roof|compare", "config", "only `bench step` has settings",
-     NULL},
+    {":conv|fused|infonce|motion|train-mini|roof|compare", "config",
+     "only `bench step` has settings", NULL},
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
-    {":loader|roof|compare", "sweep baseline precision memory-limit", "nothing is compiled", NULL},
+    {":loader|roof|compare", "sweep baseline precision memory-limit predict", "nothing is compiled",
+     NULL},
+    {"format=csv", "predict", "a line of CSV is a side of a line", "take table or json"},
     {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
      "add --baseline=torch"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
@@ -57,10 +60,15 @@ typedef struct Subject {
   bool wants_roof;
 } Subject;
 static const Subject subjects[] = {
-    {"step", md_bench_step, 64, false},     {"train-mini", md_bench_mini, 64, false},
-    {"conv", md_bench_convs, 1, true},      {"fused", md_bench_fused, 1, false},
-    {"infonce", md_bench_infonce, 1, true}, {"roof", roof_alone, 1, true},
-    {"loader", md_bench_loader, 64, false}, {"compare", md_bench_compare, 64, false},
+    {"step", md_bench_step, 64, false},
+    {"train-mini", md_bench_mini, 64, false},
+    {"conv", md_bench_convs, 1, true},
+    {"fused", md_bench_fused, 1, false},
+    {"infonce", md_bench_infonce, 1, true},
+    {"motion", md_bench_motion, 1, false},
+    {"roof", roof_alone, 1, true},
+    {"loader", md_bench_loader, 64, false},
+    {"compare", md_bench_compare, 64, false},
 };
 static const Subject one_op = {"--op", md_bench_one_op, 0, true};
 
@@ -81,8 +89,8 @@ static const Subject *subject_of(md_cli *cli) {
   const char *near = md_nearest(cli->arg[0], names, MD_COUNT(names));
   if (near) md_hint(cli->diags, "did you mean 'modistc bench %s'?", near);
   else
-    md_hint(cli->diags, "benchmarks are: step MODEL, train-mini, conv, fused, infonce, roof, "
-                        "loader VIDEOS, compare A.json B.json, --op SPEC");
+    md_hint(cli->diags, "benchmarks are: step MODEL, train-mini, conv, fused, infonce, motion, "
+                        "roof, loader VIDEOS, compare A.json B.json, --op SPEC");
   return NULL;
 }
 
@@ -137,7 +145,8 @@ static md_status run(md_cli *cli) {
   md_bench b = {.cli = cli, .warmup = -1};
   const Subject *subject = subject_of(cli);
   if (!subject || !read_options(&b)) return md_diags_status(cli->diags);
-  b.wants_roof = subject->wants_roof;
+  b.predict = md_cli_has(cli, "predict");
+  b.wants_roof = subject->wants_roof || b.predict;
   const char *path = md_cli_get(cli, "output");
   bool to_file = path && strcmp(path, "-") != 0;
   char *text = NULL;
@@ -163,6 +172,7 @@ static const char *const examples[] = {
     "modistc bench step modist-r3d50 batch=2 --baseline=torch --torch-python=PYTHON "
     "--torch-reference=DIR",
     "modistc bench step modist-r3d50 batch=2 --precision=bf16",
+    "modistc bench step modist-r3d50 batch=2 --predict",
     "modistc bench infonce --sweep q=8..64*2",
     "modistc bench compare before.json after.json --max-regress=5%",
     "modistc bench loader videos data.workers=2",
@@ -173,7 +183,7 @@ const md_command md_cmd_bench = {
     .name = "bench",
     .group = "Compile and run",
     .usage = "step MODEL [key=value ...] | train-mini [key=value ...] | conv | fused | infonce | "
-             "--op SPEC | roof | loader VIDEOS [key=value ...] | compare A.json B.json",
+             "motion | --op SPEC | roof | loader VIDEOS [key=value ...] | compare A.json B.json",
     .doc = "time a step, an op, fused regions or the loader; compare reports",
     .examples = examples,
     .options = bench_options,

@@ -170,20 +170,42 @@ static void report_memory(const md_graph *g, const md_program *p, FILE *to) {
           m.peak_region > 0 ? g->region[m.peak_region].name : "-");
 }
 
-static void report_kernels(const md_program *p, const md_cpu_report *r, FILE *to) {
+// What the predictions go by: this machine where it runs the target, else the target's facts.
+static md_cpu_roof rates_of(const md_cpu *cpu, FILE *to) {
+  md_cpu_roof roof;
+  int threads = md_pool_default();
+  md_diags *dropped = md_diags_create();
+  bool is_measured = md_cpu_runs_here(cpu) && md_cpu_measure_roof(cpu, threads, &roof, dropped);
+  md_diags_destroy(dropped);
+  if (!is_measured) roof = md_cpu_nominal_roof(cpu, threads);
+  fprintf(to, "rates   %s for %d thread%s of %s: %.0f GFLOP/s in f32",
+          is_measured ? "measured here" : "nominal", threads, threads == 1 ? "" : "s", cpu->name,
+          roof.f32_flops / 1e9);
+  if (roof.bf16_flops > 0) fprintf(to, ", %.0f in bf16", roof.bf16_flops / 1e9);
+  fprintf(to, ", %.0f GB/s\n", roof.read_bytes / 1e9);
+  return roof;
+}
+
+static void report_kernels(const md_cpu *cpu, const md_program *p, const md_cpu_report *r,
+                           FILE *to) {
   fprintf(to,
           "kernels %d launches, %d distinct, %d from cache; emit %.0f ms, optimise %.0f ms, code "
           "%.0f ms\n",
           r->launches, r->distinct, r->cache_hits, r->emit_ms, r->optimise_ms, r->codegen_ms);
-  fprintf(to, "  %-28s %-24s %6s %10s %10s %8s\n", "region", "kernel", "phases", "MFLOP", "KiB",
-          "FLOP/B");
+  md_cpu_roof roof = rates_of(cpu, to);
+  double total = 0;
+  fprintf(to, "  %-28s %-24s %6s %10s %10s %8s %12s\n", "region", "kernel", "phases", "MFLOP",
+          "KiB", "FLOP/B", "predicted us");
   for (int i = 0; i < r->num_kernels; i++) {
     const md_cpu_kernel_report *k = &r->kernel[i];
     const md_launch *l = &p->launch[i];
-    fprintf(to, "  %-28s %-24s %6d %10.2f %10.1f %8.1f\n", k->region, k->lowering, k->phases,
-            l->flops / 1e6, l->bytes / 1024, l->bytes > 0 ? l->flops / l->bytes : 0.0);
+    double us = 1e6 * md_cpu_predict(k, &roof, md_pool_default());
+    total += us;
+    fprintf(to, "  %-28s %-24s %6d %10.2f %10.1f %8.1f %12.1f\n", k->region, k->lowering, k->phases,
+            l->flops / 1e6, l->bytes / 1024, l->bytes > 0 ? l->flops / l->bytes : 0.0, us);
     if (k->why_not && k->why_not[0]) fprintf(to, "      not as: %s\n", k->why_not);
   }
+  fprintf(to, "  %-93s %12.1f\n", "all kernels", total);
 }
 
 static void report_summary(const Job *j, int declared, const md_graph *g, const md_program *p,
@@ -233,7 +255,7 @@ static bool compile_cpu(Job *j, const md_graph *g, int declared) {
     report_memory(g, p, to);
     report_again(p, j->report.saved, wants(parts, "memory"), to);
   }
-  if (wants(parts, "kernels")) report_kernels(p, &r, to);
+  if (wants(parts, "kernels")) report_kernels(md_cpu_find(j->cpu, false, cli->diags), p, &r, to);
   if (j->emit == EMIT_REPORT) {
     fclose(to);
     ok = write_text(j, report, report_len);

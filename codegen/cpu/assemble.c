@@ -155,18 +155,6 @@ static void add_arg(md_program *p, const md_graph *g, md_val v, md_arg a) {
   p->arg[p->num_args++] = a;
 }
 
-static void add_cost(const md_region_view *r, md_launch *l) {
-  for (int i = 0; i < r->num_nodes; i++) {
-    md_cost cost = {0};
-    md_node_cost(r->g, r->node[i], &cost);
-    l->flops += cost.flops;
-  }
-  for (int i = 0; i < r->num_inputs; i++)
-    l->bytes += (double)md_type_bytes(md_type_in(r->g, r->input[i]));
-  for (int i = 0; i < r->num_outputs; i++)
-    l->bytes += (double)md_type_bytes(md_type_in(r->g, r->output[i]));
-}
-
 static void add_launch(const md_assembly *s, const Names *names, md_program *p,
                        const md_step *step) {
   const md_job *job = &s->job[step->job];
@@ -176,7 +164,9 @@ static void add_launch(const md_assembly *s, const Names *names, md_program *p,
                    .first_phase = p->num_phases,
                    .num_phases = job->num_phases,
                    .first_arg = p->num_args};
-  add_cost(r, l);
+  md_cpu_work work = md_work_of(r, s->cpu);
+  l->flops = work.flops;
+  l->bytes = work.memory_bytes + work.cache_bytes;
   for (int i = 0; i < job->num_phases; i++) {
     p->phase[p->num_phases] = job->phase[i];
     p->phase[p->num_phases].symbol = md_strdup(p->arena, job->phase[i].symbol);

@@ -158,6 +158,12 @@ static void gather_texts(const md_assembly *s, const md_cpu_options *o) {
   }
 }
 
+static int64_t most_items(const md_job *j) {
+  int64_t most = 0;
+  for (int i = 0; i < j->num_phases; i++) most = MD_MAX(most, j->phase[i].items);
+  return most;
+}
+
 static void fill_report(const md_assembly *s, md_cpu_report *r) {
   r->launches = s->num_steps;
   r->distinct = s->num_jobs;
@@ -180,7 +186,9 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
                                .lowering = md_strdup(r->arena, j->lowering),
                                .why_not = md_strdup(r->arena, j->refusals.len ? j->refusals.s : ""),
                                .phases = j->num_phases,
-                               .shared_with = -1};
+                               .items = most_items(j),
+                               .shared_with = -1,
+                               .work = md_work_of(s->step[i].view, s->cpu)};
     for (int e = 0; e < i && k->shared_with < 0; e++) {
       if (s->step[e].job == s->step[i].job) k->shared_with = e;
     }

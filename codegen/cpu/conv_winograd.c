@@ -50,10 +50,10 @@ static int64_t weight_vectors(const md_conv *c) {
 
 // Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 5:
 // an element of a plane in a transform; a vector of weights that comes from L2, L3, memory.
-enum { TRANSFORM = 6, SHARED_CACHE = 32 << 20 };
+enum { TRANSFORM = 6 };
 static double weight_cost(const md_conv *c, int64_t bytes) {
   if (bytes <= c->k->e.cpu->l2_bytes) return 0.5;
-  return bytes <= SHARED_CACHE ? 2.5 : 36;
+  return bytes <= c->k->e.cpu->cache_bytes ? 2.5 : 36;
 }
 
 static double direct_cost(const md_conv *c) {

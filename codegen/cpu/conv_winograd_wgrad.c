@@ -8,7 +8,7 @@
 
 #include <math.h>
 
-enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8, MAX_PLANES = 24 << 20 };
+enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8 };
 
 // x or dy in the planes: [block][frame][h][w][lane].
 typedef struct Operand {
@@ -237,10 +237,11 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   int64_t rows = md_ceil_div(c->dst_size[1], g.f->m), cols = md_ceil_div(c->dst_size[2], g.f->m);
   // Several rows of squares share the pixels between them.
   for (g.rows = rows; g.rows > 1 && (rows % g.rows || g.rows * cols > STRIP);) g.rows--;
+  int64_t most = k->e.cpu->cache_bytes * 3 / 4;
   int64_t all = c->n * c->dst_size[0], planes = g.f->n * g.f->n;
   int64_t frame_bytes =
       planes * rows * cols * (c->src_blocks + c->dst_blocks) * c->lanes * md_dtype_size(c->wide);
-  for (g.frames = all; g.frames > 1 && (all % g.frames || g.frames * frame_bytes > MAX_PLANES);)
+  for (g.frames = all; g.frames > 1 && (all % g.frames || g.frames * frame_bytes > most);)
     g.frames--;
   g.pixels = g.frames * rows * cols;
   md_dense d, yd;

@@ -23,6 +23,10 @@ typedef struct md_cpu {
   bool bf16_dot;  // adds products of pairs of bf16 to f32 in one instruction
   int64_t l2_bytes;
   bool winograd;  // convolutions may take Winograd's transforms
+  // Nominal, for predictions where the machine itself cannot be asked:
+  double core_flops;    // a second, of a core in f32
+  double read_bytes;    // a second, from memory, of all cores together
+  int64_t cache_bytes;  // the last cache
 } md_cpu;
 // `cap`: "native", "host" or NULL for what this machine has, else the name of a row. NULL: reported
 // (E0420 unknown name, E0421 this machine lacks it and the code must run here).
@@ -58,12 +62,22 @@ typedef struct md_cpu_options {
   md_text *assembly;     // gets the assembly of all kernels; NULL: not wanted
 } md_cpu_options;        // zero is the default
 
+// What a kernel has to do.
+typedef struct md_cpu_work {
+  double flops;
+  double memory_bytes, cache_bytes;  // of operands and results, each once, by where they are
+  int nodes;
+  bool is_bf16;  // it multiplies pairs of bf16
+} md_cpu_work;
+
 typedef struct md_cpu_kernel_report {
   const char *region;    // name
   const char *lowering;  // row that took it: "conv3d direct", "stream", "plain loops"
   const char *why_not;   // refusals of the rows before it that name its anchor; may be empty
   int phases;
+  int64_t items;    // of its largest phase
   int shared_with;  // index of an identical launch compiled before, or -1
+  md_cpu_work work;
 } md_cpu_kernel_report;
 typedef struct md_cpu_report {
   double emit_ms, optimise_ms, codegen_ms, link_ms;
@@ -81,5 +95,11 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
 // Programs for `cpu` need no more than so many bytes (0: no limit) on so many threads (0: one for each
 // core). For md_pass_options.
 md_memory_limit md_cpu_memory(const md_cpu *cpu, int64_t bytes, int threads);
+
+// --- cost.c: how long a kernel should take -------------------------------------------------------
+// Rates of so many cores by the target's facts, for machines other than this one.
+md_cpu_roof md_cpu_nominal_roof(const md_cpu *cpu, int threads);
+// Seconds of one call on `threads` threads, of which `roof` tells the rates.
+double md_cpu_predict(const md_cpu_kernel_report *k, const md_cpu_roof *roof, int threads);
 
 #endif

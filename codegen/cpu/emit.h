@@ -266,6 +266,9 @@ extern const md_lowering md_image_rows[];   // image.c
 extern const md_lowering md_stream_rows[];  // stream.c
 const md_lowering *md_lower(const md_region_view *r, const md_cpu *cpu, md_text *refusals);
 
+// --- cost.c: what a region has to do -------------------------------------------------------------
+md_cpu_work md_work_of(const md_region_view *r, const md_cpu *cpu);
+
 // --- jit.c: modules to code ----------------------------------------------------------------------
 typedef struct md_object {
   char *data;

@@ -36,8 +36,9 @@ try 2 --op conv3d:c3h9w9o4k3p0 --sweep k=1x3x3,3 --sweep t=3 --baseline=unfused,
 # shellcheck disable=SC2086
 try 41 conv $small
 # shellcheck disable=SC2086
-try 5 fused $small
+try 10 fused $small
 try 2 infonce --sweep q=2 --sweep r=64,70
+try 2 motion --sweep t=1,2 --sweep h=16 --sweep w=16 --sweep n=1
 try 2 step modist-tiny clip.size=16 --sweep batch=1,2 --baseline=unfused --threads=1
 try 1 train-mini batch=2
 grep -q '^train-mini batch=2$' table || wrong "train-mini does not name its settings"
@@ -55,6 +56,27 @@ modistc bench compare report.json report.json >same || wrong "a report differs f
 [ "$(grep -c ' noise$' same)" = 3 ] || wrong "a report is not noise beside itself"
 modistc bench --op matmul:m4n4k4 --direction=all -n 5 --format=csv >lines.csv
 [ "$(grep -c '^matmul:m4n4k4 .*,fused,5,' lines.csv)" = 3 ] || wrong "the CSV lacks lines"
+
+# Predicted times: a row for each kind of kernel, and their sum. The machine's own rates where it runs the
+# target, else those of the target.
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict >table
+sed -n '/kernels, fastest calls/,/^  repro/p' table | sed '1d;$d' >kinds
+awk '$1 == "all" { n = $2; m = $3; p = $4; next }
+     { kn += $(NF-4); km += $(NF-3); kp += $(NF-2) }
+     END { exit !(NR > 3 && n == kn && n > 100 && km > 0.99 * m && km < 1.01 * m && kp > 0.99 * p && kp < 1.01 * p) }' kinds ||
+  { wrong "kinds of kernels do not add up"; cat kinds; }
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict --format=json >predicted.json
+[ "$(grep -c '"predicted_ms":' predicted.json)" = "$(awk '$1 == "all" { print $2 }' kinds)" ] ||
+  wrong "the JSON has not every kernel"
+for target in cpu cpu:aarch64; do
+  modistc compile modist-tiny --target=$target --emit=report --report=kernels --no-cache >report.txt
+  awk '$1 == "all" { all = $3; exit } / [0-9.]+$/ && NF > 6 { sum += $NF; n++ }
+       END { exit !(n > 100 && all > 0 && sum > 0.99 * all && sum < 1.01 * all) }' report.txt ||
+    wrong "$target: predictions do not add up"
+  grep '^rates' report.txt >>rates
+done
+sed -n 1p rates | grep -q '^rates  *measured here for .* GFLOP/s in f32.* GB/s$' || wrong "not measured: $(cat rates)"
+sed -n 2p rates | grep -q '^rates  *nominal for .* of aarch64: .* GFLOP/s in f32, 50 GB/s$' || wrong "not nominal: $(cat rates)"
 
 # The peer is a program that answers each line with a time; where it is not there the report says why.
 mkdir -p peer/reference
@@ -93,6 +115,18 @@ modistc bench step modist-r3d50 batch=1 clip.size=32 -n 1 --warmup=0 --baseline=
   --torch-reference=peer --torch-python=./asked >table
 sizes='batch=1 visual_frames=8 visual_size=32 motion_frames=16 motion_size=224 bank=65536'
 grep -q "^bf16 step both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
+modistc bench train-mini batch=2 -n 1 --warmup=0 --baseline=torch --torch-reference=peer --torch-python=./asked >table
+sizes='batch=2 visual_frames=8 visual_size=32 motion_frames=8 motion_size=32 bank=192'
+grep -q "^fp32 mini both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
+rm peer/asked
+sh -c "$(sed -n 's/^  repro: //p' table | sed 's/PYTHON/.\/asked/; s/DIR/peer/')" >again
+grep -q "^fp32 mini both $sizes threads=" peer/asked || wrong "the reproducer does not ask the peer for the same"
+modistc bench train-mini batch=2 bank.size=96 opt.lr=1 -n 1 --warmup=0 --baseline=torch --torch-reference=peer \
+  --torch-python=./steady >table
+grep -q 'unmeasured: the peer has nothing like it' table || wrong "the peer has other settings"
+modistc bench motion --sweep n=1 --sweep t=2 --sweep h=16 --sweep w=32 -n 1 --warmup=0 --baseline=torch \
+  --torch-reference=peer --torch-python=./asked >table
+grep -q "^fp32 motion both n=1 t=2 h=16 w=32 threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
 modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
   --format=json >peer.json
 grep -q '"version": "9.9"' peer.json || wrong "the JSON lacks the peer's version"

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+// How long a kernel should take. Within a core arithmetic and memory do not overlap well: what a tile
+// needs is packed before it is multiplied, and stored, with its sums, after. So the parts add up:
+//
+//   seconds = start + nodes * node + (flops / (a F) + memory bytes / (m B) + cached bytes / (c B)) / t
+//
+// F and B are the rates of the machine (md_cpu_roof), t the share of its threads that have an item, and
+// a, m, c what a family of kernels makes of the rates. Leaves of the graph (states, inputs) come from
+// memory; what the step itself made comes from the last cache, where all that a kernel touches fits.
+#include "codegen/cpu/emit.h"
+
+#include <string.h>
+
+// Of fastest calls in `bench step --predict` on 2 cores of Zen 5, in f32 and bf16; tools/fit_cost.py
+// prints these rows anew.
+static const double start_s = 0.4e-6, node_s = 0.03e-6;
+typedef struct Shares {
+  const char *family;  // begins the lowering's name; the last row takes all others
+  double arithmetic, memory, cache;
+} Shares;
+// clang-format off
+static const Shares shares[] = {
+    {"conv3d weight gradient", 0.82, 1.34, 1.27},
+    {"conv3d",                 0.88, 1.02, 1.18},
+    {"stream",                 10.0, 1.07, 1.94},
+    {"max pool",               0.09, 0.86, 0.36},
+    {"InfoNCE",                0.70, 0.64, 0.71},
+    {"matmul",                 0.41, 1.03, 0.83},
+    {"",                       0.18, 1.03, 0.68},
+};
+// clang-format on
+
+// A bank that is pushed into in place is touched where the new rows go.
+static bool pushes_in_place(const md_graph *g, const md_node *n) {
+  return n->op == MD_OP_bank_push && md_same_memory(g, n->in[0], n->out);
+}
+
+static double bytes_of(const md_region_view *r, md_val v) {
+  const md_node *a = r->anchor;
+  if (a && pushes_in_place(r->g, a) && (v == a->in[0] || v == a->out)) v = a->in[1];
+  return (double)md_type_bytes(md_type_in(r->g, v));
+}
+
+md_cpu_work md_work_of(const md_region_view *r, const md_cpu *cpu) {
+  md_cpu_work w = {.nodes = r->num_nodes};
+  double leaves = 0, made = 0;
+  for (int i = 0; i < r->num_nodes; i++) {
+    md_cost cost = {0};
+    md_node_cost(r->g, r->node[i], &cost);
+    if (!pushes_in_place(r->g, r->node[i])) w.flops += cost.flops;
+  }
+  for (int i = 0; i < r->num_inputs; i++) {
+    bool is_leaf = md_ops[md_def(r->g, r->input[i])->op].role == MD_LEAF;
+    *(is_leaf ? &leaves : &made) += bytes_of(r, r->input[i]);
+  }
+  for (int i = 0; i < r->num_outputs; i++) made += bytes_of(r, r->output[i]);
+  bool fits = leaves + made <= (double)cpu->cache_bytes;
+  w.memory_bytes = leaves + (fits ? 0 : made);
+  w.cache_bytes = fits ? made : 0;
+  // Only convolutions multiply bf16.
+  const md_node *a = r->anchor;
+  w.is_bf16 = cpu->bf16_dot && a && strncmp(md_ops[a->op].name, "conv3d", 6) == 0 &&
+              md_type_in(r->g, a->out)->dtype == MD_BF16;
+  return w;
+}
+
+md_cpu_roof md_cpu_nominal_roof(const md_cpu *cpu, int threads) {
+  return (md_cpu_roof){.f32_flops = cpu->core_flops * threads,
+                       .bf16_flops = cpu->bf16_dot ? 2 * cpu->core_flops * threads : 0,
+                       .read_bytes = cpu->read_bytes};
+}
+
+double md_cpu_predict(const md_cpu_kernel_report *k, const md_cpu_roof *roof, int threads) {
+  const md_cpu_work *w = &k->work;
+  const Shares *s = shares;
+  while (strncmp(k->lowering, s->family, strlen(s->family)) != 0) s++;
+  double used = (double)MD_MIN(MD_MAX(k->items, 1), threads) / threads;
+  double flops = w->is_bf16 && roof->bf16_flops > 0 ? roof->bf16_flops : roof->f32_flops;
+  double seconds = w->flops / (s->arithmetic * flops) +
+                   (w->memory_bytes / s->memory + w->cache_bytes / s->cache) / roof->read_bytes;
+  return start_s + node_s * w->nodes + seconds / used;
+}
