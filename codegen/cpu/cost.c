@@ -20,6 +20,8 @@ typedef struct Shares {
 } Shares;
 // clang-format off
 static const Shares shares[] = {
+    {"conv3d winograd weight", 1.75, 0.60, 0.60},
+    {"conv3d winograd",        2.10, 1.02, 1.18},
     {"conv3d weight gradient", 0.82, 1.34, 1.27},
     {"conv3d",                 0.88, 1.02, 1.18},
     {"stream",                 10.0, 1.07, 1.94},
