@@ -49,8 +49,8 @@ typedef struct md_conv {
   bool planar;       // src is row-major and of few channels
   bool flipped;      // data gradient: w[src, dst, k] instead of w[dst, src, k]
   bool whole_tiles;  // lists too are cut into tiles of one size
-  int64_t
-      beside;  // bytes that lie beside the window for each pixel: not 0: tiles as large as leave room for a block
+  // Bytes beside the window in L2 for each pixel. Not 0: tiles leave room for one block of channels at least.
+  int64_t beside;
   int64_t min_tiles;  // of all samples together, if it can be
 } md_conv;
 
