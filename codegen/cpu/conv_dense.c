@@ -5,7 +5,7 @@
 //     acc[pixel][block] += splat(window[pixel + tap][i]) * panel[block][tap][i]
 //
 // In a planar window the taps along w join the channels: i counts both.
-// The epilogue works on the results of a register tile while they are in registers.
+// The epilogue works on the tile's result while it is in cache.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
 
@@ -20,7 +20,7 @@ typedef struct Dense {
   md_ir n, m0[3], part;
   md_ir first, blocks;  // source blocks in the window
   md_ir window;         // packed source
-  md_ir acc;            // if chunked: [block][pixel][lane] in scratch
+  md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
 } Dense;
 
 // Cells along w of a planar window.
@@ -180,32 +180,30 @@ static md_point out_point(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w
   return md_pixel_point(c, s->d, at, mask);
 }
 
-// Element offset of a result in scratch, which holds all blocks.
-static md_ir acc_offset(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w) {
+// Element offset of a result of block `block`+b in scratch, which holds all blocks or just the group's.
+static md_ir acc_offset(const Dense *s, md_ir block, int b, md_ir t, md_ir h, md_ir w) {
   md_emit *e = &s->c->k->e;
-  md_ir at = md_iadd(e, md_imulc(e, block, s->tile[0]), t);
-  at = md_iadd(e, md_imulc(e, at, s->tile[1]), h);
-  return md_imulc(e, md_iadd(e, md_imulc(e, at, s->tile[2]), w), s->c->lanes);
+  md_ir pixel = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, t, s->tile[1]), h), s->tile[2]), w);
+  int64_t pixels = s->tile[0] * s->tile[1] * s->tile[2];
+  pixel = md_iaddc(e, pixel, b * pixels);
+  if (s->chunked) pixel = md_iadd(e, pixel, md_imulc(e, block, pixels));
+  return md_imulc(e, pixel, s->c->lanes);
+}
+
+static md_ir dst_offset(const Dense *s, md_ir block, md_ir t, md_ir h, md_ir w) {
+  const md_conv *c = s->c;
+  md_emit *e = &c->k->e;
+  const int64_t *size = c->dst_size;
+  md_ir at = md_iadd(e, md_imulc(e, s->n, c->dst_blocks), block);
+  md_ir line =
+      md_iadd(e, md_imulc(e, out_index(s, 0, t), s->d->tail < 5 ? 1 : size[1]), out_index(s, 1, h));
+  int64_t width = s->d->tail < 5 ? size[1] * size[2] : size[2];
+  md_ir pixel = md_iadd(e, md_imulc(e, line, width), out_index(s, 2, w));
+  return md_imulc(e, md_iadd(e, md_imulc(e, at, size[0] * size[1] * size[2]), pixel), c->lanes);
 }
 
 static int64_t taps_used(const md_dense *d) {
   return d->tap[0].num * d->tap[1].num * d->tap[2].num;
-}
-
-// Epilogue of a pixel of block `block`, the b-th of its group, whose sum is v.
-static void finish_pixel(const Dense *s, int b, md_ir block, md_ir t, md_ir h, md_ir w, md_ir v) {
-  const md_conv *c = s->c;
-  md_point p = out_point(s, block, t, h, w);
-  md_body body;
-  md_body_init(&body, c->k);
-  if (c->bias != MD_NONE) {
-    md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
-    v = md_fadd(&c->k->e, v, md_body_value(&body, c->bias, &channel));
-  }
-  md_finish_set(&body, c->dst, v);
-  // A result may lie over a tensor that the others read: all is read before anything is stored.
-  md_sums_add(s->sums, b, &body, &p);
-  md_finish_store(&body, &p);
 }
 
 // One register tile at pixels w .. w+pixels-1 of row (t, h), result to scratch or dst.
@@ -222,7 +220,7 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
     for (int b = 0; b < blocks; b++) {
       md_ir start = zero;
       if (s->chunked) {
-        md_ir off = acc_offset(s, md_iaddc(e, block, b), t, h, md_iaddc(e, w, p));
+        md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
         start = md_load(e, c->wide, s->acc, off, c->lanes, NULL);
       }
       md_set(e, acc[p * blocks + b], start);
@@ -237,34 +235,47 @@ static void register_tile(const Dense *s, int64_t pixels, int blocks, md_ir bloc
     md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
     accumulate(s, pixels, blocks, src, panel, weights, acc);
   }
-  for (int b = 0; b < blocks; b++) {
-    for (int64_t p = 0; p < pixels; p++) {
+  for (int64_t p = 0; p < pixels; p++) {
+    for (int b = 0; b < blocks; b++) {
       md_ir x = md_iaddc(e, w, p), v = md_get(e, acc[p * blocks + b]);
-      if (s->chunked) {
-        md_store(e, c->wide, s->acc, acc_offset(s, md_iaddc(e, block, b), t, h, x), v, NULL);
+      if (s->acc) {
+        md_store(e, c->wide, s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
       } else {
-        finish_pixel(s, b, md_iaddc(e, block, b), t, h, x, v);
+        md_store(e, c->dtype, md_kernel_arg(c->k, c->dst),
+                 dst_offset(s, md_iaddc(e, block, b), t, h, x), v, NULL);
       }
     }
   }
-  if (!s->chunked) md_sums_row(s->sums, blocks);
 }
 
-// Epilogue of a channel block whose sums lie in scratch.
-static void finish(const Dense *s, md_ir block) {
+// Epilogue of `blocks` channel blocks of the tile.
+static void finish(const Dense *s, int blocks, md_ir block) {
   const md_conv *c = s->c;
-  md_emit *e = &c->k->e;
-  md_sums_clear(s->sums, 1);
+  md_kernel *k = c->k;
+  md_emit *e = &k->e;
+  md_sums_clear(s->sums, blocks);
   md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[0]), 1, "t");
   md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[1]), 1, "h");
   md_loop w = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[2]), 1, "w");
-  md_ir v = md_load(e, c->wide, s->acc, acc_offset(s, block, t.i, h.i, w.i), c->lanes, NULL);
-  finish_pixel(s, 0, block, t.i, h.i, w.i, v);
+  for (int b = 0; b < blocks; b++) {
+    md_point p = out_point(s, md_iaddc(e, block, b), t.i, h.i, w.i);
+    md_body body;
+    md_body_init(&body, k);
+    md_ir v = md_load(e, c->wide, s->acc, acc_offset(s, block, b, t.i, h.i, w.i), c->lanes, NULL);
+    if (c->bias != MD_NONE) {
+      md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
+      v = md_fadd(e, v, md_body_value(&body, c->bias, &channel));
+    }
+    md_finish_set(&body, c->dst, v);
+    // A result may lie over a tensor that the others read: all is read before anything is stored.
+    md_sums_add(s->sums, b, &body, &p);
+    md_finish_store(&body, &p);
+  }
   md_loop_end(e, &w);
-  md_sums_row(s->sums, 1);
+  md_sums_row(s->sums, blocks);
   md_loop_end(e, &h);
   md_loop_end(e, &t);
-  md_sums_store(s->sums, 0, s->n, block, s->part);
+  for (int b = 0; b < blocks; b++) md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
@@ -273,7 +284,6 @@ static void block_group(const Dense *s, int blocks, md_ir block) {
   int64_t most = (e->cpu->registers - blocks - 1) / blocks;
   md_run run[4];
   int num = md_cut_row(s->tile[2], most, run);
-  if (!s->chunked) md_sums_clear(s->sums, blocks);
   md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[0]), 1, "t");
   md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[1]), 1, "h");
   for (int i = 0; i < num; i++) {
@@ -284,8 +294,7 @@ static void block_group(const Dense *s, int blocks, md_ir block) {
   }
   md_loop_end(e, &h);
   md_loop_end(e, &t);
-  for (int b = 0; b < blocks && !s->chunked; b++)
-    md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
+  if (s->acc && !s->chunked) finish(s, blocks, block);
 }
 
 static void all_blocks(const Dense *s) {
@@ -328,8 +337,17 @@ static void tile_body(Dense *s) {
   all_blocks(s);
   md_loop_end(e, &chunk);
   md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks), 1, "o_block");
-  finish(s, o.i);
+  finish(s, 1, o.i);
   md_loop_end(e, &o);
+}
+
+// Results go straight to memory when nothing follows the convolution.
+static bool is_plain(const md_conv *c) {
+  const md_region_view *r = c->k->r;
+  for (int i = 0; i < r->num_nodes; i++)
+    if (md_in_epilogue(r, r->node[i])) return false;
+  return c->bias == MD_NONE && md_type_in(r->g, c->dst)->block == c->lanes &&
+         md_is_output(r, c->dst);
 }
 
 static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int64_t first_part,
@@ -340,7 +358,8 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   for (int i = 0; i < 3; i++) tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
   int64_t window = md_round_up(md_window_bytes(c, d) * d->chunk, 64);
   bool chunked = md_is_chunked(c, d) && taps_used(d);
-  int64_t acc = chunked ? c->dst_blocks * pixels * c->lanes * md_dtype_size(c->wide) : 0;
+  int64_t acc =
+      md_round_up((chunked ? c->dst_blocks : 2) * pixels * c->lanes * md_dtype_size(c->wide), 64);
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
@@ -361,7 +380,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
     s.tile[i] = d->tile[i];
     s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
   }
-  if (chunked) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
+  if (chunked || !is_plain(c)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
   int64_t tail = d->grid[2] % d->tile[2];
   if (tail == 0) {
     tile_body(&s);

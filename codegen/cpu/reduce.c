@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What reductions add up, one section for all who reduce. It is gathered in double (sums.c: most of it by
-// rows in f32 first), so that the variance of values far from zero survives: E[x^2] - E[x]^2 loses the
-// digits that the mean has over the deviation, and of those float inputs leave double enough.
+// What reductions add up, one section for all who reduce. It is gathered in double (sums.c: of bf16, by rows), so that
+// the variance of values far from zero survives: E[x^2] - E[x]^2 loses the digits that the mean has
+// over the deviation, and of those float inputs leave double enough.
 #include "codegen/cpu/emit.h"
 
 #include <math.h>

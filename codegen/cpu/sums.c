@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Per-channel reductions that ride in the epilogue of a convolution: the kernel adds up what it has
 // in registers, stores partials for each (channel block, sample, part), and a last phase joins them
-// in that order. A row of p pixels is added up in f32 before it joins the rest in double, which is off by p * 2^-24
-// of the sum of absolute values at most. Moments of f32 are gathered in double throughout: their
-// variance is a difference of squares. Those of bf16 f32 holds exactly.
+// in that order. Of bf16, whose squares f32 holds exactly, a row of pixels is added up in f32 before it
+// joins the rest in double; so are the sums of gradients of bf16, which take no difference of squares.
 #include "codegen/cpu/emit.h"
 
 struct md_sums {
@@ -59,15 +58,6 @@ static bool is_bf16(const md_region_view *r, md_val v) {
   return md_type_in(r->g, v)->dtype == MD_BF16;
 }
 
-static bool goes_by_rows(const md_region_view *r, const md_node *n) {
-  if (n->op == MD_OP_moments) return is_bf16(r, n->in[0]);
-  for (int i = 0; i < n->num_in; i++) {
-    md_dtype d = md_type_in(r->g, n->in[i])->dtype;
-    if (d != MD_F32 && d != MD_BF16) return false;
-  }
-  return true;
-}
-
 md_sums *md_sums_create(md_kernel *k, int64_t parts, int max_blocks) {
   const md_region_view *r = k->r;
   md_sums *s = MD_NEW(k->arena, md_sums);
@@ -87,7 +77,9 @@ md_sums *md_sums_create(md_kernel *k, int64_t parts, int max_blocks) {
   s->acc = MD_NEW_ARRAY(k->arena, md_var, max_blocks * s->num_acc);
   s->row = MD_NEW_ARRAY(k->arena, md_var, max_blocks * s->num_acc);
   s->by_rows = MD_NEW_ARRAY(k->arena, bool, s->num);
-  for (int i = 0; i < s->num; i++) s->by_rows[i] = goes_by_rows(r, s->node[i]);
+  for (int i = 0; i < s->num; i++)
+    s->by_rows[i] = is_bf16(r, r->anchor->out) &&
+                    (s->node[i]->op != MD_OP_moments || is_bf16(r, s->node[i]->in[0]));
   int64_t bytes = s->blocks * s->samples * parts * s->num_acc * s->lanes * 8;
   s->partials = md_workspace_reserve(k, bytes);
   return s;
