@@ -46,9 +46,11 @@ typedef struct md_conv {
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];
-  bool planar;        // src is row-major and of few channels
-  bool flipped;       // data gradient: w[src, dst, k] instead of w[dst, src, k]
-  bool whole_tiles;   // lists too are cut into tiles of one size
+  bool planar;       // src is row-major and of few channels
+  bool flipped;      // data gradient: w[src, dst, k] instead of w[dst, src, k]
+  bool whole_tiles;  // lists too are cut into tiles of one size
+  // Bytes beside the window in L2 for each pixel. Not 0: tiles leave room for one block of channels at least.
+  int64_t beside;
   int64_t min_tiles;  // of all samples together, if it can be
 } md_conv;
 

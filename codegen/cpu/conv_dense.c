@@ -22,8 +22,9 @@ int64_t md_panel_cells(const md_conv *c) {
   return c->src_blocks * taps_of(c) * inner_cells(c) * c->lanes;
 }
 // First tap of cell j along w: the last cell of an odd number begins one earlier.
-static int64_t first_tap(const md_conv *c, int64_t j) {
-  return MD_MIN(j * c->pair, c->kernel[2] - c->pair);
+static md_ir first_tap(const md_conv *c, md_ir j) {
+  md_emit *e = &c->k->e;
+  return md_imin(e, md_imulc(e, j, c->pair), md_i64(e, c->kernel[2] - c->pair));
 }
 
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst; zero past the ends.
@@ -48,8 +49,7 @@ md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md
 static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, const md_ir tap[3],
                          md_ir in) {
   md_emit *e = &c->k->e;
-  md_ir w[2], j = md_imodc(e, in, row_cells(c)), first = md_imulc(e, j, c->pair);
-  first = md_imin(e, first, md_i64(e, c->kernel[2] - c->pair));
+  md_ir w[2], j = md_imodc(e, in, row_cells(c)), first = first_tap(c, j);
   for (int i = 0; i < c->pair; i++) {
     md_ir at[3] = {tap[0], tap[1], tap[2]};
     md_ir src = md_iadd(e, md_imulc(e, sb, c->lanes), md_iaddc(e, md_imulc(e, in, c->pair), i));
@@ -123,15 +123,21 @@ static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir src, 
     md_ir kk = md_iaddc(e, md_imulc(e, tap[i].i, t->dk), t->k0);
     wt = md_iadd(e, wt, md_imulc(e, kk, kstep[i] * inner * c->lanes));
   }
-  for (int64_t i = 0; i < inner; i++) {
+  // Pixels of a row share elements, each at another tap. Code for one tap at a time loads them again, which costs
+  // less than to keep them: there are no registers left.
+  int64_t cells = c->planar ? row_cells(c) : 1;
+  md_loop cell = md_loop_begin(e, md_i64(e, 0), md_i64(e, cells), 1, "cell");
+  if (c->planar) {
+    in = md_iadd(e, in, md_imulc(e, first_tap(c, cell.i), d->tap[2].doff));
+    wt = md_iadd(e, wt, md_imulc(e, cell.i, c->lanes));
+  }
+  for (int64_t i = 0; i < inner / cells; i++) {
     md_ir w[4];
     for (int b = 0; b < blocks; b++) {
-      md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), i * c->lanes);
+      md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), i * cells * c->lanes);
       w[b] = md_load(e, c->cell, s->panels, off, c->lanes, NULL);
     }
-    int64_t of_cell = i * c->pair;
-    if (c->planar)
-      of_cell = i / row_cells(c) * step.channel + first_tap(c, i % row_cells(c)) * d->tap[2].doff;
+    int64_t of_cell = c->planar ? i * step.channel : i * c->pair;
     for (int64_t p = 0; p < pixels; p++) {
       md_ir x = window_cell(s, md_iaddc(e, in, p * d->in_step[2] * step.pixel + of_cell));
       for (int b = 0; b < blocks; b++) {
@@ -140,6 +146,7 @@ static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir src, 
       }
     }
   }
+  md_loop_end(e, &cell);
   for (int i = 2; i >= 0; i--) md_loop_end(e, &tap[i]);
   md_loop_end(e, &sb);
 }

@@ -82,6 +82,7 @@ static bool fits(const md_conv *c, md_dense *d) {
   md_set_window(d);
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
   int64_t block_bytes = md_window_bytes(c, d);
+  if (c->beside) return block_bytes + pixels * c->beside <= window_budget(c);
   if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
   if (block_bytes * c->src_blocks <= window_budget(c)) return true;
   return pixels * c->dst_blocks * c->lanes * md_dtype_size(c->wide) <= result_budget(c);
@@ -91,8 +92,10 @@ static bool fits(const md_conv *c, md_dense *d) {
 static void choose_chunk(const md_conv *c, md_dense *d) {
   int64_t block_bytes = md_window_bytes(c, d);
   d->chunk = c->src_blocks;
-  if (block_bytes * c->src_blocks > window_budget(c))
-    d->chunk = MD_MAX(MD_MIN(chunk_budget(c) / block_bytes, c->src_blocks), 1);
+  int64_t room = chunk_budget(c);
+  if (c->beside) room = window_budget(c) - d->tile[0] * d->tile[1] * d->tile[2] * c->beside;
+  else if (block_bytes * c->src_blocks <= window_budget(c)) return;
+  d->chunk = MD_MAX(MD_MIN(room / block_bytes, c->src_blocks), 1);
 }
 
 // The largest divisor of `size` that keeps the tile within its budget.
@@ -109,7 +112,8 @@ static void grow(const md_conv *c, md_dense *d, int axis) {
 // A divisor of the pixels spares a second version of the code. Without one, whole register tiles.
 static void choose_list_tile(const md_conv *c, md_dense *d) {
   int64_t pixels = d->grid[2];
-  for (int64_t x = MD_MIN(pixels, MAX_TILE_PIXELS); x >= MD_MIN(pixels, MIN_LIST); x--) {
+  int64_t most = c->beside ? pixels : MAX_TILE_PIXELS;
+  for (int64_t x = MD_MIN(pixels, most); x >= MD_MIN(pixels, MIN_LIST); x--) {
     d->tile[2] = x;
     bool is_even = x % 2 == 0 || x == pixels || c->whole_tiles;
     if (pixels % x == 0 && is_even && fits(c, d)) return;

@@ -196,34 +196,81 @@ static void emit_items(Wgrad *g) {
   md_phase_end(k);
 }
 
-// Adds the splits in order and stores dw[o,i,k]; an item is an output block.
-static void emit_merge(const Wgrad *g) {
-  md_kernel *k = g->k;
-  md_emit *e = &k->e;
+// The sum of all splits, in order, of output block `ob` at row `row` of block `ib`; lanes along the block.
+static md_ir merged(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, md_ir row) {
   const md_conv *c = &g->x;
-  md_phase_begin(k, "merge", c->dst_blocks, 0);
-  md_ir from = md_workspace(k, g->place), ob = k->item;
-  md_ir mask = md_channel_mask(e, c->dst_c, ob, c->lanes);
-  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_c), 1, "i");
-  md_ir ib = md_idivc(e, i.i, c->lanes), row = md_imodc(e, i.i, c->lanes);
-  md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
+  md_emit *e = &g->k->e;
   md_ir in_group = md_imodc(e, ob, g->group_blocks), group = md_idivc(e, ob, g->group_blocks);
-  md_ir off = md_iadd(e, partial_offset(g, in_group, ib, tap.i, 0), md_imulc(e, row, c->lanes));
+  md_ir off = md_iadd(e, partial_offset(g, in_group, ib, tap, 0), md_imulc(e, row, c->lanes));
   off = md_iadd(e, off, md_imulc(e, group, g->partial));
-  md_ir sum = NULL;
+  md_ir sum = NULL, from = md_workspace(g->k, g->place);
   for (int64_t s = 0; s < g->splits; s++) {
     int64_t part = s * g->groups * g->partial;
     md_ir x = md_load(e, c->wide, from, md_iaddc(e, off, part), c->lanes, NULL);
     sum = sum ? md_fadd(e, sum, x) : x;
   }
+  return sum;
+}
+
+static void store_result(const Wgrad *g, const md_point *p, md_ir sum) {
+  md_body body;
+  md_body_init(&body, g->k);
+  md_finish_set(&body, g->x.w, sum);
+  md_finish_store(&body, p);
+}
+
+// In memory dw[o,i,k] lies row-major: a vector of sums holds elements that lie far apart. As many of them
+// make whole lines, those of a block of input channels, taps and all.
+static void store_lines(const Wgrad *g, md_ir ob) {
+  const md_conv *c = &g->x;
+  md_emit *e = &g->k->e;
+  int64_t taps = taps_of(c);
+  md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
+  md_loop j = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->lanes * taps), c->lanes, "j");
+  md_ir line[64];
+  for (int l = 0; l < c->lanes; l++) {
+    md_ir at = md_iaddc(e, j.i, l);
+    line[l] = merged(g, ob, ib.i, md_imodc(e, at, taps), md_idivc(e, at, taps));
+  }
+  md_turn_lanes(e, line, c->lanes);
+  for (int l = 0; l < c->lanes; l++) {
+    md_ir at[5] = {md_iaddc(e, md_imulc(e, ob, c->lanes), l),
+                   md_iadd(e, md_imulc(e, ib.i, c->lanes * taps), j.i)};
+    md_point p = md_point_of(5, at, 1, c->lanes, NULL);
+    p.tail = 1;
+    store_result(g, &p, line[l]);
+  }
+  md_loop_end(e, &j);
+  md_loop_end(e, &ib);
+}
+
+static bool has_lines(const Wgrad *g) {
+  const md_conv *c = &g->x;
+  return c->src_c % c->lanes == 0 && c->dst_c % c->lanes == 0 &&
+         !md_type_in(g->k->r->g, c->w)->block;
+}
+
+// Adds the splits and stores dw[o,i,k]; an item is an output block.
+static void emit_merge(const Wgrad *g) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  const md_conv *c = &g->x;
+  md_phase_begin(k, "merge", c->dst_blocks, 0);
+  md_ir ob = k->item;
+  if (has_lines(g)) {
+    store_lines(g, ob);
+    md_phase_end(k);
+    return;
+  }
+  md_ir mask = md_channel_mask(e, c->dst_c, ob, c->lanes);
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_c), 1, "i");
+  md_ir ib = md_idivc(e, i.i, c->lanes), row = md_imodc(e, i.i, c->lanes);
+  md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
   md_ir at[5] = {md_imulc(e, ob, c->lanes), i.i, md_idivc(e, tap.i, c->kernel[1] * c->kernel[2]),
                  md_imodc(e, md_idivc(e, tap.i, c->kernel[2]), c->kernel[1]),
                  md_imodc(e, tap.i, c->kernel[2])};
-  md_body body;
-  md_body_init(&body, k);
   md_point p = md_point_of(5, at, 0, c->lanes, mask);
-  md_finish_set(&body, c->w, sum);
-  md_finish_store(&body, &p);
+  store_result(g, &p, merged(g, ob, ib, tap.i, row));
   md_loop_end(e, &tap);
   md_loop_end(e, &i);
   md_phase_end(k);
@@ -245,15 +292,23 @@ static void pair_pixels(Wgrad *g) {
   g->xwidth = g->xp.num = (g->ywidth - 1) * g->xstep + (taps->num - 1) * taps->doff + 1;
 }
 
-// Into items that do not depend on the number of threads.
-static void cut_work(Wgrad *g) {
-  const md_conv *c = &g->x;
+// Sums of a group that are larger than L2 would come and go with each tile: then tiles have many pixels, and few
+// channels of x beside them.
+static void choose_groups(Wgrad *g) {
+  md_conv *c = &g->x;
+  g->inner = MD_MIN(c->src_c, c->lanes);
   int64_t block = c->src_blocks * taps_of(c) * g->inner * c->lanes;
-  int64_t tiles = md_dense_tiles(&g->xd) * c->n;
   bool large = c->dst_blocks * block * md_dtype_size(c->wide) > SMALL_DW;
   g->groups = large && c->dst_blocks % (2 * ITEMS) == 0 ? ITEMS : 1;
   g->group_blocks = c->dst_blocks / g->groups;
   g->partial = g->group_blocks * block;
+  if (g->groups > 1) c->beside = g->group_blocks * c->lanes * md_dtype_size(c->packed);
+}
+
+// Into items that do not depend on the number of threads.
+static void cut_work(Wgrad *g) {
+  const md_conv *c = &g->x;
+  int64_t tiles = md_dense_tiles(&g->xd) * c->n;
   g->tiles_each = md_ceil_div(tiles, MD_MIN(ITEMS / g->groups, tiles));
   g->splits = md_ceil_div(tiles, g->tiles_each);
 }
@@ -273,9 +328,10 @@ void md_emit_conv_wgrad(md_kernel *k) {
   // Seen as the forward convolution x -> dy: its windows of x, its pixels of dy.
   Wgrad g = {.k = k, .dy = node->in[0], .x = md_conv_of(k, node->in[1], node->out, node->in[0])};
   md_conv *c = &g.x;
-  c->bytes = md_dtype_size(c->cell);
+  c->bytes = md_dtype_size(c->kernel[2] == 1 ? c->packed : c->cell);
   c->whole_tiles = true;
   c->min_tiles = 1;
+  choose_groups(&g);
   md_dense problem[MD_MAX_DENSE];
   md_conv_problems(c, problem);
   g.xd = problem[0];
@@ -289,7 +345,6 @@ void md_emit_conv_wgrad(md_kernel *k) {
     g.yd.window[i] = g.yd.tile[i];
   }
   pair_pixels(&g);
-  g.inner = MD_MIN(c->src_c, c->lanes);
   g.joined = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
   cut_work(&g);
   choose_strip(&g);

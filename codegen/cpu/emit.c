@@ -136,6 +136,23 @@ md_ir md_shuffle(md_emit *e, md_ir a, md_ir b, const int *lane, int lanes) {
   return LLVMBuildShuffleVector(e->b, a, b, LLVMConstVector(at, (unsigned)lanes), "shuffle");
 }
 
+// log2(lanes) rounds, each interleaving vectors half the lanes apart.
+void md_turn_lanes(md_emit *e, md_ir *v, int lanes) {
+  int low[64], high[64];
+  for (int i = 0; i < lanes; i++) {
+    low[i] = i / 2 + (i % 2) * lanes;
+    high[i] = low[i] + lanes / 2;
+  }
+  for (int round = 1; round < lanes; round *= 2) {
+    md_ir w[64];
+    for (int i = 0; i < lanes / 2; i++) {
+      w[2 * i] = md_shuffle(e, v[i], v[i + lanes / 2], low, lanes);
+      w[2 * i + 1] = md_shuffle(e, v[i], v[i + lanes / 2], high, lanes);
+    }
+    for (int i = 0; i < lanes; i++) v[i] = w[i];
+  }
+}
+
 // --- index arithmetic
 
 static bool const_of(md_ir v, int64_t *x) {

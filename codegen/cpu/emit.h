@@ -53,6 +53,9 @@ md_ir md_get_lane(md_emit *e, md_ir v, int lane);  // v itself for a scalar
 md_ir md_set_lane(md_emit *e, md_ir v, int lane, md_ir x);
 md_ir md_shuffle(md_emit *e, md_ir a, md_ir b, const int *lane, int lanes);  // b may be NULL
 
+// Rows of v[lanes] become columns.
+void md_turn_lanes(md_emit *e, md_ir *v, int lanes);
+
 // Index arithmetic on i64: folds constants, so that shapes disappear.
 md_ir md_iadd(md_emit *e, md_ir a, md_ir b);
 md_ir md_isub(md_emit *e, md_ir a, md_ir b);

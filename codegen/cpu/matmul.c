@@ -179,23 +179,6 @@ static md_ir y_offset(const Packed *s, md_ir vector, md_ir kk) {
   return md_imulc(e, md_iadd(e, md_imulc(e, vector, DEPTH), kk), s->p.lanes);
 }
 
-// Rows of `v` become columns: log2(lanes) rounds, each interleaving vectors half the lanes apart.
-static void transpose(md_emit *e, md_ir *v, int lanes) {
-  int low[64], high[64];
-  for (int i = 0; i < lanes; i++) {
-    low[i] = i / 2 + (i % 2) * lanes;
-    high[i] = low[i] + lanes / 2;
-  }
-  for (int round = 1; round < lanes; round *= 2) {
-    md_ir w[64];
-    for (int i = 0; i < lanes / 2; i++) {
-      w[2 * i] = md_shuffle(e, v[i], v[i + lanes / 2], low, lanes);
-      w[2 * i + 1] = md_shuffle(e, v[i], v[i + lanes / 2], high, lanes);
-    }
-    for (int i = 0; i < lanes; i++) v[i] = w[i];
-  }
-}
-
 static void pack_y(const Packed *s) {
   const md_product *p = &s->p;
   md_emit *e = &p->k->e;
@@ -214,7 +197,7 @@ static void pack_y(const Packed *s) {
       if (p->n % p->lanes) column = md_imin(e, column, md_i64(e, p->n - 1));
       line[l] = md_product_y(p, at, column, MD_ALONG_DEPTH, mask);
     }
-    transpose(e, line, p->lanes);
+    md_turn_lanes(e, line, p->lanes);
     for (int l = 0; l < p->lanes; l++)
       md_store(e, p->dtype, s->y, y_offset(s, v.i, md_iaddc(e, kk.i, l)), line[l], NULL);
     md_loop_end(e, &kk);

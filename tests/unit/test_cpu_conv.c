@@ -42,30 +42,40 @@ static void put_convolution(md_text *t, const Sweep *s) {
 }
 
 // Operands are multiples of 1/64 that bf16 holds, and the sums are short: all three are exact.
-static void check_shapes(const char *of, int first) {
-  for (int i = first; i < first + 12; i++) {
-    Sweep s = draw_convolution((uint64_t)i);
-    int out[3];
-    for (int k = 0; k < 3; k++) {
-      int reach = (s.kernel[k] - 1) * s.dilation[k];
-      out[k] = (s.size[k] + 2 * s.pad[k] - reach - 1) / s.stride[k] + 1;
-    }
-    md_text t = {0};
-    md_put(&t, "graph @g(%%x: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d], ", of, s.n, s.in,
-           s.size[0], s.size[1], s.size[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
-    md_put(&t, "%%dy: %s[%d,%d,%d,%d,%d]) {\n  %%y = conv3d %%x, %%w {", of, s.n, s.out, out[0],
-           out[1], out[2]);
-    put_convolution(&t, &s);
-    md_put(&t, "}\n  %%dx = conv3d_dgrad %%dy, %%w {");
-    put_convolution(&t, &s);
-    md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  %%dw = conv3d_wgrad %%dy, %%x {", s.n, s.in, s.size[0],
-           s.size[1], s.size[2]);
-    put_convolution(&t, &s);
-    md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  return %%y, %%dx, %%dw\n}\n", s.out, s.in, s.kernel[0],
-           s.kernel[1], s.kernel[2]);
-    check_everywhere(t.s, 0, 1);
-    md_text_free(&t);
+static void check_shape(const char *of, Sweep s) {
+  int out[3];
+  for (int k = 0; k < 3; k++) {
+    int reach = (s.kernel[k] - 1) * s.dilation[k];
+    out[k] = (s.size[k] + 2 * s.pad[k] - reach - 1) / s.stride[k] + 1;
   }
+  md_text t = {0};
+  md_put(&t, "graph @g(%%x: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d], ", of, s.n, s.in,
+         s.size[0], s.size[1], s.size[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
+  md_put(&t, "%%dy: %s[%d,%d,%d,%d,%d]) {\n  %%y = conv3d %%x, %%w {", of, s.n, s.out, out[0],
+         out[1], out[2]);
+  put_convolution(&t, &s);
+  md_put(&t, "}\n  %%dx = conv3d_dgrad %%dy, %%w {");
+  put_convolution(&t, &s);
+  md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  %%dw = conv3d_wgrad %%dy, %%x {", s.n, s.in, s.size[0],
+         s.size[1], s.size[2]);
+  put_convolution(&t, &s);
+  md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  return %%y, %%dx, %%dw\n}\n", s.out, s.in, s.kernel[0],
+         s.kernel[1], s.kernel[2]);
+  check_everywhere(t.s, 0, 1);
+  md_text_free(&t);
+}
+
+static void check_shapes(const char *of, int first) {
+  for (int i = first; i < first + 12; i++) check_shape(of, draw_convolution((uint64_t)i));
+}
+
+// More than a megabyte of weights: their gradient is made in groups of output channels.
+static void check_large(const char *of, Sweep s) {
+  for (int i = 0; i < 3; i++) {
+    s.stride[i] = s.dilation[i] = 1;
+    s.pad[i] = s.kernel[i] / 2;
+  }
+  check_shape(of, s);
 }
 
 START_TEST(convolutions_of_f32_are_exact) { check_shapes("f32", 0); }
@@ -77,6 +87,17 @@ END_TEST
 START_TEST(more_convolutions_of_bf16_are_exact) { check_shapes("bf16", 12); }
 END_TEST
 START_TEST(convolutions_of_f64_are_exact) { check_shapes("f64", 24); }
+END_TEST
+// The input channels come in chunks, and the last has fewer.
+START_TEST(many_weights_of_f32_are_exact) {
+  check_large("f32",
+              (Sweep){.n = 1, .in = 240, .out = 128, .size = {3, 13, 12}, .kernel = {1, 3, 4}});
+}
+END_TEST
+START_TEST(many_weights_of_bf16_are_exact) {
+  check_large("bf16",
+              (Sweep){.n = 2, .in = 688, .out = 128, .size = {3, 5, 3}, .kernel = {3, 1, 1}});
+}
 END_TEST
 
 // The first convolution forms the sum and stores it for the second and for the outside. Frames beyond
@@ -116,5 +137,6 @@ END_TEST
 
 SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_are_exact,
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
-           convolutions_of_f64_are_exact, sums_of_f32_are_formed_and_stored_once,
+           convolutions_of_f64_are_exact, many_weights_of_f32_are_exact,
+           many_weights_of_bf16_are_exact, sums_of_f32_are_formed_and_stored_once,
            sums_of_bf16_are_formed_and_stored_once, sums_of_f64_are_formed_and_stored_once)
