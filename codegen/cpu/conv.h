@@ -86,7 +86,7 @@ typedef struct md_item {
   md_ir first, blocks;  // source blocks in the window
   md_ir window;         // packed source
   md_ir panels;         // packed weights
-  md_ir acc;            // [block][pixel][lane] in scratch; NULL: straight to dst
+  md_ir acc;            // [block][pixel][lane] in scratch; NULL: results are finished in registers
 } md_item;
 void md_emit_conv_dense(md_kernel *k);
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst (which of them

@@ -176,23 +176,27 @@ static md_ir acc_offset(const md_item *s, md_ir block, int b, md_ir t, md_ir h, 
   return md_imulc(e, pixel, s->c->lanes);
 }
 
-static md_ir dst_offset(const md_item *s, md_ir block, md_ir t, md_ir h, md_ir w) {
-  const md_conv *c = s->c;
-  md_emit *e = &c->k->e;
-  const int64_t *size = c->dst_size;
-  md_ir at = md_iadd(e, md_imulc(e, s->n, c->dst_blocks), block);
-  md_ir line =
-      md_iadd(e, md_imulc(e, out_index(s, 0, t), s->d->tail < 5 ? 1 : size[1]), out_index(s, 1, h));
-  int64_t width = s->d->tail < 5 ? size[1] * size[2] : size[2];
-  md_ir pixel = md_iadd(e, md_imulc(e, line, width), out_index(s, 2, w));
-  return md_imulc(e, md_iadd(e, md_imulc(e, at, size[0] * size[1] * size[2]), pixel), c->lanes);
-}
-
 static int64_t taps_used(const md_dense *d) {
   return d->tap[0].num * d->tap[1].num * d->tap[2].num;
 }
 
-// One register tile at pixels w .. w+pixels-1 of row (t, h), result to scratch or dst.
+// Epilogue of a pixel of block `block`, the b-th of its group, whose sum is v.
+static void finish_pixel(const md_item *s, int b, md_ir block, md_ir t, md_ir h, md_ir w, md_ir v) {
+  const md_conv *c = s->c;
+  md_point p = out_point(s, block, t, h, w);
+  md_body body;
+  md_body_init(&body, c->k);
+  if (c->bias != MD_NONE) {
+    md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
+    v = md_fadd(&c->k->e, v, md_body_value(&body, c->bias, &channel));
+  }
+  md_finish_set(&body, c->dst, v);
+  // A result may lie over a tensor that the others read: all is read before anything is stored.
+  md_sums_add(s->sums, b, &body, &p);
+  md_finish_store(&body, &p);
+}
+
+// One register tile at pixels w .. w+pixels-1 of row (t, h), results to scratch or through the epilogue.
 static void register_tile(const md_item *s, int64_t pixels, int blocks, md_ir block, md_ir t,
                           md_ir h, md_ir w) {
   const md_conv *c = s->c;
@@ -222,17 +226,14 @@ static void register_tile(const md_item *s, int64_t pixels, int blocks, md_ir bl
     md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
     accumulate(s, pixels, blocks, src, panel, acc);
   }
-  for (int64_t p = 0; p < pixels; p++) {
-    for (int b = 0; b < blocks; b++) {
+  for (int b = 0; b < blocks; b++) {
+    for (int64_t p = 0; p < pixels; p++) {
       md_ir x = md_iaddc(e, w, p), v = md_get(e, acc[p * blocks + b]);
-      if (s->acc) {
-        md_store(e, c->wide, s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
-      } else {
-        md_store(e, c->dtype, md_kernel_arg(c->k, c->dst),
-                 dst_offset(s, md_iaddc(e, block, b), t, h, x), v, NULL);
-      }
+      if (s->acc) md_store(e, c->wide, s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
+      else finish_pixel(s, b, md_iaddc(e, block, b), t, h, x, v);
     }
   }
+  if (!s->acc) md_sums_row(s->sums, blocks);
 }
 
 // Epilogue of `blocks` channel blocks of the tile.
@@ -245,18 +246,9 @@ void md_item_finish(const md_item *s, int blocks, md_ir block) {
   md_loop h = md_loop_begin(e, md_i64(e, 0), s->extent[1], 1, "h");
   md_loop w = md_loop_begin(e, md_i64(e, 0), s->extent[2], 1, "w");
   for (int b = 0; b < blocks; b++) {
-    md_point p = out_point(s, md_iaddc(e, block, b), t.i, h.i, w.i);
-    md_body body;
-    md_body_init(&body, k);
-    md_ir v = md_load(e, c->wide, s->acc, acc_offset(s, block, b, t.i, h.i, w.i), c->lanes, NULL);
-    if (c->bias != MD_NONE) {
-      md_point channel = md_point_of(1, &p.at[1], 0, c->lanes, p.mask);
-      v = md_fadd(e, v, md_body_value(&body, c->bias, &channel));
-    }
-    md_finish_set(&body, c->dst, v);
-    // A result may lie over a tensor that the others read: all is read before anything is stored.
-    md_sums_add(s->sums, b, &body, &p);
-    md_finish_store(&body, &p);
+    md_ir at = acc_offset(s, block, b, t.i, h.i, w.i);
+    md_ir v = md_load(e, c->wide, s->acc, at, c->lanes, NULL);
+    finish_pixel(s, b, md_iaddc(e, block, b), t.i, h.i, w.i, v);
   }
   md_loop_end(e, &w);
   md_sums_row(s->sums, blocks);
@@ -284,8 +276,13 @@ void md_item_multiply(const md_item *s, int blocks, md_ir block) {
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
 static void block_group(const md_item *s, int blocks, md_ir block) {
+  md_emit *e = &s->c->k->e;
+  if (!s->acc) md_sums_clear(s->sums, blocks);
   md_item_multiply(s, blocks, block);
-  if (s->acc && !s->chunked) md_item_finish(s, blocks, block);
+  if (s->chunked) return;
+  if (s->acc) md_item_finish(s, blocks, block);
+  for (int b = 0; b < blocks && !s->acc; b++)
+    md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
 static void all_blocks(const md_item *s) {
@@ -333,13 +330,13 @@ static void tile_body(md_item *s) {
   md_loop_end(e, &o);
 }
 
-// Results go straight to memory when nothing follows the convolution.
-static bool is_plain(const md_conv *c) {
+// Few sums leave an epilogue no time to hide in: it follows on the register tile then, and the results
+// never lie in scratch. Behind many, code for a pixel at a time is smaller and no slower.
+static bool finishes_at_once(const md_conv *c, const md_dense *d) {
   const md_region_view *r = c->k->r;
-  for (int i = 0; i < r->num_nodes; i++)
-    if (md_in_epilogue(r, r->node[i])) return false;
-  return c->bias == MD_NONE && md_type_in(r->g, c->dst)->block == c->lanes &&
-         md_is_output(r, c->dst);
+  bool follows = c->bias != MD_NONE || !md_is_output(r, c->dst);
+  for (int i = 0; i < r->num_nodes; i++) follows |= md_in_epilogue(r, r->node[i]);
+  return !follows || taps_used(d) <= 1;
 }
 
 static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int64_t first_part,
@@ -371,7 +368,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
     s.tile[i] = d->tile[i];
     s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
   }
-  if (chunked || !is_plain(c)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
+  if (chunked || !finishes_at_once(c, d)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
   int64_t tail = d->grid[2] % d->tile[2];
   if (tail == 0) {
     tile_body(&s);

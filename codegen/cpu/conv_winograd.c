@@ -239,7 +239,8 @@ void md_emit_conv_winograd(md_kernel *k) {
   choose_squares(&c, &d, &g.q);
   md_dense pd = plane_problem(&d, &g.q);
   int64_t planes = g.q.f->n * g.q.f->n;
-  g.place = md_workspace_reserve(k, planes * c.dst_blocks * md_panel_cells(&pc) * vector_bytes(&c));
+  g.place =
+      md_workspace_reserve(k, planes * c.dst_blocks * md_panel_cells(&pc) * md_dtype_size(c.wide));
   md_sums *sums = md_sums_create(k, md_dense_tiles(&d), 2);
   g.item = (md_item){.c = &c, .d = &d, .sums = sums};
   pack_weights(&g, &pc);
