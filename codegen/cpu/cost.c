@@ -20,12 +20,12 @@ typedef struct Shares {
 } Shares;
 // clang-format off
 static const Shares shares[] = {
-    {"conv3d winograd weight", 1.75, 0.60, 0.60},
-    {"conv3d winograd",        2.10, 1.02, 1.18},
-    {"conv3d weight gradient", 0.82, 1.34, 1.27},
-    {"conv3d",                 0.88, 1.02, 1.18},
-    {"stream",                 10.0, 1.07, 1.94},
-    {"max pool",               0.09, 0.86, 0.36},
+    {"conv3d winograd weight", 1.91, 1.40, 0.40},
+    {"conv3d winograd",        2.11, 9.98, 0.82},
+    {"conv3d weight gradient", 0.85, 1.38, 1.46},
+    {"conv3d",                 0.90, 1.09, 1.46},
+    {"stream",                 10.0, 1.47, 1.84},
+    {"max pool",               0.22, 0.87, 0.64},
     {"InfoNCE",                0.70, 0.64, 0.71},
     {"matmul",                 0.41, 1.03, 0.83},
     {"",                       0.18, 1.03, 0.68},
