@@ -123,7 +123,6 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
 // For a convolution or data gradient. NULL: takes it; "": it is none of its business.
 const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu);
 void md_emit_conv_winograd(md_kernel *k);
-bool md_is_three_by_three(const md_conv *c);  // along h and w, with steps of 1
 
 // conv_winograd_wgrad.c
 const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu);  // the same

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weight gradient of 3x3 kernels of stride 1 by Winograd's filtering (filter.h): squares of x and of dy become
-// pixels of n^2 planes in the workspace, some frames at a time, so that the caches hold them. A plane is an
+// Weight gradient by Winograd's filtering (filter.h): squares of x and of dy become pixels of planes in the
+// workspace, some frames (with taps along t: samples) at a time, so that the caches hold them. A plane is an
 // item: the sum over its pixels of x times dy, for each pair of channels. Sums of all planes become dw.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/filter.h"
@@ -10,7 +10,7 @@
 
 enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8 };
 
-// x or dy in the planes: [block][frame][h][w][lane].
+// x or dy in the planes: [block][unit][square][lane].
 typedef struct Operand {
   md_val val;
   md_dense d;  // its window for a tile of dy
@@ -23,8 +23,9 @@ typedef struct Wgrad {
   md_conv c;  // as if a forward convolution x -> dy
   const md_filter *f;
   Operand x, dy;
-  int64_t rows;                // of squares in a tile
-  int64_t frames;              // in the planes, of all samples' frames
+  int64_t size[3];             // of dy: t, h, w
+  int64_t num[3];              // squares in a tile
+  int64_t units, all_units;    // frames or samples in the planes, and in all
   int64_t pixels;              // of a plane
   int64_t place, sums, inner;  // sums of a plane: [dst block][src block][inner][lane]
 } Wgrad;
@@ -33,19 +34,27 @@ typedef struct Wgrad {
 
 // Multiply-adds of vectors; an element of a plane, made and read again, costs as much as TRANSFORM of them.
 enum { TRANSFORM = 12 };
-static double cost_of(const md_conv *c, const md_filter *f) {
-  double squares = (double)(c->n * c->dst_size[0] * md_ceil_div(c->dst_size[1], f->m) *
-                            md_ceil_div(c->dst_size[2], f->m));
+static int64_t squares_along(const md_dense *d, const md_filter *f, int axis) {
+  return md_ceil_div(d->grid[axis], md_filter_step(f, axis));
+}
+
+static double cost_of(const md_conv *c, const md_dense *d, const md_filter *f) {
+  double squares = (double)c->n;
+  for (int i = 0; i < 3; i++) squares *= (double)squares_along(d, f, i);
   double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
-  return f->n * f->n *
+  return md_filter_planes(f) *
          (squares * pairs +
           TRANSFORM * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs));
 }
 
-static const md_filter *best_filter(const md_conv *c) {
-  const md_filter *best = &md_filters[0];
-  for (int i = 1; i < MD_FILTERS; i++)
-    if (cost_of(c, &md_filters[i]) < cost_of(c, best)) best = &md_filters[i];
+// NULL: none suits. Frames apart of each other add up directly.
+static const md_filter *best_filter(const md_conv *c, const md_dense *d) {
+  const md_filter *best = NULL;
+  for (int i = 0; i < MD_FILTERS; i++) {
+    const md_filter *f = &md_filters[i];
+    if (!md_filter_suits(f, d) || (!f->along_t && c->kernel[0] > 1)) continue;
+    if (!best || cost_of(c, d, f) < cost_of(c, d, best)) best = f;
+  }
   return best;
 }
 
@@ -57,13 +66,15 @@ static md_conv conv_of(md_kernel *k) {
 const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv c = conv_of(&k);
-  if (!cpu->winograd || c.dtype != MD_F32 || c.kernel[0] != 1 || !md_is_three_by_three(&c))
-    return "";
+  md_dense problem[MD_MAX_DENSE];
+  if (!cpu->winograd || c.dtype != MD_F32 || md_conv_problems(&c, problem) != 1) return "";
+  const md_filter *f = best_filter(&c, problem);
+  if (!f) return "";
   int64_t pixels = c.n * c.dst_size[0] * c.dst_size[1] * c.dst_size[2];
-  double direct = (double)(9 * pixels * c.src_blocks * c.lanes * c.dst_blocks);
-  return cost_of(&c, best_filter(&c)) < 0.8 * direct
-             ? NULL
-             : "its transforms would cost more than they spare";
+  int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2];
+  double direct = (double)(taps * pixels * c.src_blocks * c.lanes * c.dst_blocks);
+  return cost_of(&c, problem, f) < 0.8 * direct ? NULL
+                                                : "its transforms would cost more than they spare";
 }
 
 // Vectors of a plane: never a power of two, or lines of all planes would share a few sets of L1.
@@ -77,33 +88,38 @@ static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const 
                  .blocks = md_ceil_div(channels, c->lanes),
                  .step = odd(md_ceil_div(channels, c->lanes) * g->pixels) * c->lanes};
   for (int i = 0; i < 3; i++) {
-    int64_t tile[3] = {1, g->rows * g->f->m, md_round_up(c->dst_size[2], g->f->m)};
-    o->d.tile[i] = tile[i];
-    o->d.grid[i] = md_round_up(c->dst_size[i], tile[i]);
+    o->d.tile[i] = g->num[i] * md_filter_step(g->f, i);
+    o->d.grid[i] = md_round_up(g->size[i], o->d.tile[i]);
   }
   md_set_window(&o->d);
-  o->place = md_workspace_reserve(g->k, g->f->n * g->f->n * o->step * md_dtype_size(c->wide));
+  o->place = md_workspace_reserve(g->k, md_filter_planes(g->f) * o->step * md_dtype_size(c->wide));
 }
 
 // --- planes
 
-// A phase: an item is a tile of rows of squares in a frame (from `frame` on), for all channels.
+// A phase: an item is a tile of squares of a unit (from `unit` on), for all channels.
 static void emit_planes(const Wgrad *g, const Operand *o, md_filter_part *part, int size,
-                        int64_t frame) {
+                        int64_t unit) {
   const md_conv *c = &g->c;
   const md_dense *d = &o->d;
   md_kernel *k = g->k;
   md_emit *e = &k->e;
-  md_squares q = {c, g->f, 1, g->rows, d->tile[2] / g->f->m, d->window[1], d->window[2]};
-  int64_t tiles[2] = {g->frames, d->grid[1] / d->tile[1]};
+  md_squares q = {c, g->f, {g->num[0], g->num[1], g->num[2]}, d->window[1], d->window[2]};
+  int64_t along[3], frames = g->all_units / c->n;  // units of a sample
+  for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
+  int64_t tiles[2] = {g->units, md_dense_tiles(d) / frames};
   md_phase_begin(k, "planes", tiles[0] * tiles[1], md_round_up(md_window_bytes(c, d), 64));
-  md_ir at[2], zero = md_i64(e, 0);
+  md_ir at[2], tile[3], zero = md_i64(e, 0);
   md_split_index(e, k->item, 2, tiles, at);
-  md_ir f = md_iaddc(e, at[0], frame), n = md_idivc(e, f, c->dst_size[0]);
-  md_ir m0[3] = {md_imodc(e, f, c->dst_size[0]), md_imulc(e, at[1], d->tile[1]), zero};
+  md_ir u = md_iaddc(e, at[0], unit), n = md_idivc(e, u, frames);
+  md_ir of_sample = md_iadd(e, md_imulc(e, md_imodc(e, u, frames), tiles[1]), at[1]);
+  md_split_index(e, of_sample, 3, along, tile);
+  md_ir m0[3];
+  for (int i = 0; i < 3; i++) m0[i] = md_imulc(e, tile[i], d->tile[i]);
   md_loop b = md_loop_begin(e, zero, md_i64(e, o->blocks), 1, "block");
   md_pack_window(c, d, o->val, o->channels, b.i, md_i64(e, 1), n, m0, d->tile, k->scratch, NULL);
-  md_ir first = md_iadd(e, md_imulc(e, b.i, g->pixels), md_imulc(e, k->item, q.h * q.w));
+  md_ir first =
+      md_iadd(e, md_imulc(e, b.i, g->pixels), md_imulc(e, k->item, q.num[0] * q.num[1] * q.num[2]));
   md_planes to = {md_workspace(k, o->place), md_imulc(e, first, c->lanes), o->step};
   md_squares_to_planes(&q, part, size, k->scratch, &to);
   md_loop_end(e, &b);
@@ -171,7 +187,7 @@ static void emit_products(const Wgrad *g, bool first, bool last) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
-  md_phase_begin(k, "products", g->f->n * g->f->n, 0);
+  md_phase_begin(k, "products", md_filter_planes(g->f), 0);
   md_ir p = k->item, zero = md_i64(e, 0);
   Product t = {.g = g, .only = first && last && g->pixels <= STRIP};
   t.x = md_at(e, c->wide, md_workspace(k, g->x.place), md_imulc(e, p, g->x.step));
@@ -195,13 +211,14 @@ static void emit_products(const Wgrad *g, bool first, bool last) {
   md_phase_end(k);
 }
 
-// A phase: an item is a pair of blocks, whose dw[o,i,0,h,w] it stores.
+// A phase: an item is a pair of blocks, whose dw[o,i,t,h,w] it stores.
 static void emit_results(const Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
   int64_t size[2] = {c->dst_blocks, c->src_blocks};
-  int n = g->f->n;
+  bool along_t = g->f->along_t;
+  int cols = along_t ? 1 : g->f->n;
   md_phase_begin(k, "results", size[0] * size[1], 0);
   md_ir from = md_workspace(k, g->place), at[2], zero = md_i64(e, 0);
   md_split_index(e, k->item, 2, size, at);
@@ -211,55 +228,69 @@ static void emit_results(const Wgrad *g) {
   md_loop row = md_loop_begin(e, zero, rows, 1, "i");
   md_ir off = md_iadd(e, md_imulc(e, k->item, g->inner), row.i);
   md_square x;
-  for (int i = 0; i < n * n; i++) {
+  for (int i = 0; i < md_filter_planes(g->f); i++) {
     md_ir element = md_iaddc(e, md_imulc(e, off, c->lanes), i * g->sums);
-    x[i / n][i % n] = md_load(e, c->wide, from, element, c->lanes, NULL);
+    x[i / cols][i % cols] = md_load(e, c->wide, from, element, c->lanes, NULL);
   }
   md_filter_weight_gradient(e, g->f, x);
-  for (int i = 0; i < 9; i++) {
-    md_ir place[5] = {md_imulc(e, at[0], c->lanes), md_iadd(e, channel, row.i), zero,
-                      md_i64(e, i / 3), md_i64(e, i % 3)};
+  for (int i = 0; i < (along_t ? 3 : 9); i++) {
+    md_ir first = md_i64(e, along_t ? i : i / 3), second = md_i64(e, i % 3);
+    md_ir place[5] = {md_imulc(e, at[0], c->lanes), md_iadd(e, channel, row.i),
+                      along_t ? first : zero, along_t ? zero : first, along_t ? zero : second};
     md_body body;
     md_body_init(&body, k);
     md_point p = md_point_of(5, place, 0, c->lanes, mask);
-    md_finish_set(&body, c->w, x[i / 3][i % 3]);
+    md_finish_set(&body, c->w, along_t ? x[i][0] : x[i / 3][i % 3]);
     md_finish_store(&body, &p);
   }
   md_loop_end(e, &row);
   md_phase_end(k);
 }
 
+// Tiles whose rows of squares share the pixels between them, and that a strip holds.
+static void cut(Wgrad *g, const md_dense *d) {
+  int64_t squares[3], in_unit = 1;
+  for (int i = 0; i < 3; i++) {
+    g->size[i] = d->grid[i];
+    squares[i] = g->num[i] = squares_along(d, g->f, i);
+  }
+  int shrinks = g->f->along_t ? 2 : 1;
+  if (!g->f->along_t) g->num[0] = 1;
+  for (int i = 0; i < 3; i++) in_unit *= i ? squares[i] : g->num[0];
+  int64_t *rows = &g->num[shrinks];
+  while (*rows > 1 && (squares[shrinks] % *rows || g->num[0] * g->num[1] * g->num[2] > STRIP))
+    --*rows;
+  const md_conv *c = &g->c;
+  int64_t most = c->k->e.cpu->cache_bytes * 3 / 4;
+  int64_t bytes = md_filter_planes(g->f) * in_unit * (c->src_blocks + c->dst_blocks) * c->lanes *
+                  md_dtype_size(c->wide);
+  g->units = g->all_units = c->n * squares[0] / g->num[0];
+  while (g->units > 1 && (g->all_units % g->units || g->units * bytes > most)) g->units--;
+  g->pixels = g->units * in_unit;
+}
+
 void md_emit_conv_winograd_wgrad(md_kernel *k) {
   Wgrad g = {.k = k, .c = conv_of(k)};
   md_conv *c = &g.c;
-  g.f = best_filter(c);
-  g.inner = MD_MIN(c->src_c, c->lanes);
-  int64_t rows = md_ceil_div(c->dst_size[1], g.f->m), cols = md_ceil_div(c->dst_size[2], g.f->m);
-  // Several rows of squares share the pixels between them.
-  for (g.rows = rows; g.rows > 1 && (rows % g.rows || g.rows * cols > STRIP);) g.rows--;
-  int64_t most = k->e.cpu->cache_bytes * 3 / 4;
-  int64_t all = c->n * c->dst_size[0], planes = g.f->n * g.f->n;
-  int64_t frame_bytes =
-      planes * rows * cols * (c->src_blocks + c->dst_blocks) * c->lanes * md_dtype_size(c->wide);
-  for (g.frames = all; g.frames > 1 && (all % g.frames || g.frames * frame_bytes > most);)
-    g.frames--;
-  g.pixels = g.frames * rows * cols;
   md_dense d, yd;
   md_conv_problems(c, &d);
   d.chunk = 1;
+  g.f = best_filter(c, &d);
+  g.inner = MD_MIN(c->src_c, c->lanes);
+  cut(&g, &d);
   yd = d;
   for (int i = 0; i < 3; i++) {
-    yd.in_size[i] = c->dst_size[i];
+    yd.in_size[i] = g.size[i];
     yd.tap[i] = (md_taps){.num = 1};
   }
   set_operand(&g, &g.x, c->src, c->src_c, &d);
   set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
   g.sums = odd(c->dst_blocks * c->src_blocks * g.inner) * c->lanes;
-  g.place = md_workspace_reserve(k, planes * g.sums * md_dtype_size(c->wide));
-  for (int64_t frame = 0; frame < all; frame += g.frames) {
-    emit_planes(&g, &g.x, md_filter_source, g.f->n, frame);
-    emit_planes(&g, &g.dy, md_filter_result_gradient, g.f->m, frame);
-    emit_products(&g, frame == 0, frame + g.frames == all);
+  g.place = md_workspace_reserve(k, md_filter_planes(g.f) * g.sums * md_dtype_size(c->wide));
+  for (int64_t unit = 0; unit < g.all_units; unit += g.units) {
+    emit_planes(&g, &g.x, md_filter_source, g.f->n, unit);
+    emit_planes(&g, &g.dy, md_filter_result_gradient, g.f->m, unit);
+    emit_products(&g, unit == 0, unit + g.units == g.all_units);
   }
   emit_results(&g);
 }

@@ -2,21 +2,36 @@
 // The matrices of Winograd's filtering, and code that takes squares of a window through them.
 #include "codegen/cpu/filter.h"
 
+#include <stdlib.h>
+
 // Points of a small product and sum of squares make for small rounding errors: those at 0, +-3/4 and +-3/2
 // have half of the error of the usual 0, +-1 and +-2. All of B and A is exact in f32.
 // clang-format off
-const md_filter md_filters[MD_FILTERS] = {
-  {.m = 4, .n = 6, .pairs = 2,
-   .b = {{1.265625, 0, -2.8125, 0, 1}, {0, -1.6875, -2.25, 0.75, 1}, {0, -0.84375, -0.5625, 1.5, 1},
-         {0, 1.265625, 0, -2.8125, 0, 1}},
-   .g = {{64. / 81}, {-128. / 243, -96. / 243, -72. / 243}, {32. / 243, 48. / 243, 72. / 243}, {0, 0, 1}},
-   .a = {{1}, {1, 0.75, 0.5625, 0.421875}, {1, 1.5, 2.25, 3.375}, {0, 0, 0, 1}}},
-  {.m = 2, .n = 4, .pairs = 1,
-   .b = {{-1, 0, 1}, {0, 1, 1}, {0, -1, 0, 1}},
-   .g = {{-1}, {0.5, 0.5, 0.5}, {0, 0, 1}},
-   .a = {{1}, {1, 1}, {0, 1}}},
-};
+#define FOUR                                                                                                  \
+  .m = 4, .n = 6, .pairs = 2,                                                                                 \
+  .b = {{1.265625, 0, -2.8125, 0, 1}, {0, -1.6875, -2.25, 0.75, 1}, {0, -0.84375, -0.5625, 1.5, 1},           \
+        {0, 1.265625, 0, -2.8125, 0, 1}},                                                                     \
+  .g = {{64. / 81}, {-128. / 243, -96. / 243, -72. / 243}, {32. / 243, 48. / 243, 72. / 243}, {0, 0, 1}},     \
+  .a = {{1}, {1, 0.75, 0.5625, 0.421875}, {1, 1.5, 2.25, 3.375}, {0, 0, 0, 1}}
+#define TWO                                                                                                   \
+  .m = 2, .n = 4, .pairs = 1, .b = {{-1, 0, 1}, {0, 1, 1}, {0, -1, 0, 1}},                                    \
+  .g = {{-1}, {0.5, 0.5, 0.5}, {0, 0, 1}}, .a = {{1}, {1, 1}, {0, 1}}
+const md_filter md_filters[MD_FILTERS] = {{FOUR}, {TWO}, {FOUR, .along_t = true}, {TWO, .along_t = true}};
 // clang-format on
+
+int md_filter_planes(const md_filter *f) { return f->along_t ? f->n : f->n * f->n; }
+int64_t md_filter_step(const md_filter *f, int axis) {
+  return (axis == 0) == f->along_t ? f->m : 1;
+}
+
+bool md_filter_suits(const md_filter *f, const md_dense *d) {
+  for (int i = 0; i < 3; i++) {
+    if (d->in_step[i] != 1 || d->step[i] != 1 || d->first[i] != 0) return false;
+    if (md_filter_step(f, i) > 1 && (d->tap[i].num != 3 || llabs(d->tap[i].doff) != 1))
+      return false;
+  }
+  return !d->planar && (d->tail == 3) == f->along_t;
+}
 
 // Sum of c[k] x[k] for k = first, first+step, ...; one that needs no product comes first.
 static md_ir dot(md_emit *e, const double *c, int num, int first, int step, const md_ir *x) {
@@ -76,13 +91,13 @@ typedef void Along(const Step *s, const md_ir *x, md_ir *y);
 
 // Along the columns, then along the rows: from^2 values become to^2.
 static void transform(const Step *s, Along *along, int from, int to, md_square x) {
-  for (int j = 0; j < from; j++) {
+  for (int j = 0; j < (s->f->along_t ? 1 : from); j++) {
     md_ir in[MD_FILTER_N], out[MD_FILTER_N];
     for (int i = 0; i < from; i++) in[i] = x[i][j];
     along(s, in, out);
     for (int i = 0; i < to; i++) x[i][j] = out[i];
   }
-  for (int i = 0; i < to; i++) {
+  for (int i = 0; i < to && !s->f->along_t; i++) {
     md_ir out[MD_FILTER_N];
     along(s, x[i], out);
     for (int j = 0; j < to; j++) x[i][j] = out[j];
@@ -114,17 +129,16 @@ typedef struct Place {
 
 static Place squares_begin(const md_squares *q, md_ir first) {
   md_emit *e = &q->c->k->e;
-  int64_t size[3] = {q->t, q->h, q->w};
   Place p;
-  md_ir index = md_i64(e, 0);
+  md_ir index = md_i64(e, 0), at[3];
   for (int i = 0; i < 3; i++) {
-    p.loop[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, size[i]), 1, "square");
-    index = md_iadd(e, md_imulc(e, index, size[i]), p.loop[i].i);
+    p.loop[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, q->num[i]), 1, "square");
+    index = md_iadd(e, md_imulc(e, index, q->num[i]), p.loop[i].i);
+    at[i] = md_imulc(e, p.loop[i].i, md_filter_step(q->f, i));
   }
   p.plane = md_iadd(e, first, md_imulc(e, index, q->c->lanes));
-  md_ir line = md_iadd(e, md_imulc(e, p.loop[0].i, q->height), md_imulc(e, p.loop[1].i, q->f->m));
-  md_ir pixel = md_iadd(e, md_imulc(e, line, q->width), md_imulc(e, p.loop[2].i, q->f->m));
-  p.pixel = md_imulc(e, pixel, q->c->lanes);
+  md_ir line = md_iadd(e, md_imulc(e, at[0], q->height), at[1]);
+  p.pixel = md_imulc(e, md_iadd(e, md_imulc(e, line, q->width), at[2]), q->c->lanes);
   return p;
 }
 
@@ -132,37 +146,41 @@ static void squares_end(const md_squares *q, Place *p) {
   for (int i = 2; i >= 0; i--) md_loop_end(&q->c->k->e, &p->loop[i]);
 }
 
-static md_ir pixel_at(const md_squares *q, const Place *p, int i, int j) {
-  return md_iaddc(&q->c->k->e, p->pixel, (i * q->width + j) * q->c->lanes);
+// Visits pixels k = 0, 1, ... of a square that is `size` wide: x[k / cols][k % cols].
+static int cols_of(const md_squares *q, int size) { return q->f->along_t ? 1 : size; }
+static md_ir pixel_at(const md_squares *q, const Place *p, int k, int cols) {
+  int64_t row = q->f->along_t ? q->height * q->width : q->width;
+  return md_iaddc(&q->c->k->e, p->pixel, (k / cols * row + k % cols) * q->c->lanes);
 }
 
 void md_squares_to_planes(const md_squares *q, md_filter_part *part, int size, md_ir window,
                           const md_planes *to) {
   const md_conv *c = q->c;
   md_emit *e = &c->k->e;
-  int n = q->f->n;
+  int cols = cols_of(q, size);
   Place p = squares_begin(q, to->first);
   md_square x;
-  for (int i = 0; i < size * size; i++)
-    x[i / size][i % size] =
-        md_load(e, c->wide, window, pixel_at(q, &p, i / size, i % size), c->lanes, NULL);
+  for (int k = 0; k < size * cols; k++)
+    x[k / cols][k % cols] = md_load(e, c->wide, window, pixel_at(q, &p, k, cols), c->lanes, NULL);
   part(e, q->f, x);
-  for (int i = 0; i < n * n; i++)
-    md_store(e, c->wide, to->at, md_iaddc(e, p.plane, i * to->step), x[i / n][i % n], NULL);
+  cols = cols_of(q, q->f->n);
+  for (int k = 0; k < md_filter_planes(q->f); k++)
+    md_store(e, c->wide, to->at, md_iaddc(e, p.plane, k * to->step), x[k / cols][k % cols], NULL);
   squares_end(q, &p);
 }
 
 void md_squares_from_planes(const md_squares *q, const md_planes *from, md_ir window) {
   const md_conv *c = q->c;
   md_emit *e = &c->k->e;
-  int n = q->f->n, m = q->f->m;
+  int cols = cols_of(q, q->f->n);
   Place p = squares_begin(q, from->first);
   md_square x;
-  for (int i = 0; i < n * n; i++)
-    x[i / n][i % n] =
-        md_load(e, c->wide, from->at, md_iaddc(e, p.plane, i * from->step), c->lanes, NULL);
+  for (int k = 0; k < md_filter_planes(q->f); k++)
+    x[k / cols][k % cols] =
+        md_load(e, c->wide, from->at, md_iaddc(e, p.plane, k * from->step), c->lanes, NULL);
   md_filter_results(e, q->f, x);
-  for (int i = 0; i < m * m; i++)
-    md_store(e, c->wide, window, pixel_at(q, &p, i / m, i % m), x[i / m][i % m], NULL);
+  cols = cols_of(q, q->f->m);
+  for (int k = 0; k < q->f->m * cols; k++)
+    md_store(e, c->wide, window, pixel_at(q, &p, k, cols), x[k / cols][k % cols], NULL);
   squares_end(q, &p);
 }

@@ -1,26 +1,31 @@
 // SPDX-License-Identifier: Apache-2.0
 // Winograd's minimal filtering F(m x m, 3 x 3): a square of m x m results from n x n pixels, n = m + 2, by n^2
 // products where the direct way takes 9 m^2 (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks", arXiv:1509.09308):
+// Networks", arXiv:1509.09308); along time alone F(m, 3): m results by n products instead of 3 m.
 //
 //     Y = A' [ (G g G') . (B d B') ] A,   d: n x n pixels of the source, g: 3x3 weights
 //
-// and, as it is linear in g, for the gradient of g:  dg = G' [ (A dY A') . (B d B') ] G.
+// (without the factors on the right along time) and, as it is linear in g, for the gradient of g:  dg = G' [ (A dY A') . (B d B') ] G.
 // docs/winograd.md has the error analysis.
 #ifndef CODEGEN_CPU_FILTER_H
 #define CODEGEN_CPU_FILTER_H
 
 #include "codegen/cpu/conv.h"
 
-enum { MD_FILTERS = 2, MD_FILTER_N = 6 };
+enum { MD_FILTERS = 4, MD_FILTER_N = 6 };
 
 // The matrices interpolate polynomials at 0, +-p for one or two p, and infinity. Rows stand in this
 // order; the row of -p is that of +p with other signs in odd columns.
 typedef struct md_filter {
   int m, n, pairs;
+  bool along_t;  // a "square" is a column of frames: x[.][0]
   double b[4][MD_FILTER_N], g[4][MD_FILTER_N], a[4][MD_FILTER_N];
 } md_filter;
-extern const md_filter md_filters[MD_FILTERS];  // F(4x4), F(2x2)
+extern const md_filter md_filters[MD_FILTERS];
+int md_filter_planes(const md_filter *f);              // pixels of a square
+int64_t md_filter_step(const md_filter *f, int axis);  // t, h, w: from a square to the next
+bool md_filter_suits(const md_filter *f,
+                     const md_dense *d);  // a problem of its taps, with steps of 1
 
 // Values (vectors of channels) in place, in the upper left corner of x.
 typedef md_ir md_square[MD_FILTER_N][MD_FILTER_N];
@@ -34,7 +39,7 @@ void md_filter_weight_gradient(md_emit *e, const md_filter *f, md_square x);  //
 typedef struct md_squares {
   const md_conv *c;
   const md_filter *f;
-  int64_t t, h, w;        // how many; t: frames
+  int64_t num[3];         // along t, h, w
   int64_t height, width;  // of the window's frames, in pixels
 } md_squares;
 // The first plane, where the first square's pixel is in each, and how far apart planes lie, in elements.
