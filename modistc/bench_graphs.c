@@ -172,13 +172,18 @@ static void return_gradients(md_builder *b, md_val loss, const md_params *p) {
 
 static md_graph *make_motion(const md_problem *p, md_direction way, md_diags *d) {
   const md_net *net = md_net_from("frames2d");
-  int64_t clip[] = {*md_problem_size(p, 'n'), net->in_channels, *md_problem_size(p, 't'),
-                    *md_problem_size(p, 'h'), *md_problem_size(p, 'w')};
+  md_shape clip = {5,
+                   {*md_problem_size(p, 'n'), 1, *md_problem_size(p, 't'), *md_problem_size(p, 'h'),
+                    *md_problem_size(p, 'w')}};
   md_builder b;
   md_builder_init(&b, md_graph_create("motion"), d);
   md_params params = {0};
   md_net_options o = {.train = true, .track = true, .params = &params};
-  md_val f = md_net_trunk(&b, net, "m", &o, md_input(&b, "x", md_type_of(MD_F32, 5, clip)));
+  // As in training: the planes are one.
+  md_val x = md_input(&b, "x", md_type_of(MD_F32, clip.rank, clip.dim));
+  clip.dim[1] = net->in_channels;
+  x = md_broadcast(&b, x, clip, (md_dims){.n = 5, .d = {0, 1, 2, 3, 4}});
+  md_val f = md_net_trunk(&b, net, "m", &o, x);
   md_val e = md_net_head(&b, net, "m", &o, f);
   md_val loss = md_mean(&b, md_mul(&b, e, e), (md_dims){0});
   md_return(&b, "loss", loss);

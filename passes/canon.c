@@ -10,9 +10,11 @@
 //   views that change nothing = x           slice(concat(x, y)) = slice of the one it lies in
 //   view(cast(x)) = cast(view(x)) where the cast widens: less to move, and the view is of a leaf
 //   sums over axes of size 1 = reshape      concat(x) = x, pad by 0 = x
+//   a convolution of equal channels = that of one channel with the sum of the weights, and its
+//   weight gradient is the same for all of them
 //
-// Not bitwise: -0 + 0 is 0, two affine steps round twice, and a factor or summand of bf16 is not
-// rounded when it becomes an attribute.
+// Not bitwise: -0 + 0 is 0, two affine steps round twice, a factor or summand of bf16 is not
+// rounded when it becomes an attribute, and weights add up before they meet a channel.
 #include "passes/passes.h"
 
 static const md_node *def(md_rewriter *r, md_val v) { return md_def(r->b.g, md_mapped(r, v)); }
@@ -224,6 +226,39 @@ static md_val canon_pad(md_rewriter *r, const md_node *n) {
   return same_shape(r, n->in[0], n->out) ? md_mapped(r, n->in[0]) : md_copy_node(r, n);
 }
 
+// The one channel of which v is copies, or MD_NONE.
+static md_val one_channel(md_rewriter *r, md_val v) {
+  const md_node *n = def(r, v);
+  if (n->op != MD_OP_broadcast) return MD_NONE;
+  const md_shape *x = &md_type_in(r->b.g, n->in[0])->shape;
+  md_shape y = shape_of(r, v);
+  if (x->rank != y.rank || x->dim[1] != 1 || y.dim[1] == 1) return MD_NONE;
+  for (int i = 0; i < x->rank; i++)
+    if (i != 1 && x->dim[i] != y.dim[i]) return MD_NONE;
+  return n->in[0];
+}
+
+static md_val canon_conv(md_rewriter *r, const md_node *n) {
+  md_val x = one_channel(r, n->in[0]);
+  if (x == MD_NONE) return md_copy_node(r, n);
+  md_shape w = shape_of(r, n->in[1]);
+  w.dim[1] = 1;
+  md_val sum = md_sum(&r->b, md_mapped(r, n->in[1]), (md_dims){.n = 1, .d = {1}});
+  md_val bias = n->num_in == 3 ? md_mapped(r, n->in[2]) : MD_NONE;
+  return md_conv3d(&r->b, x, md_reshape(&r->b, sum, w), bias, &n->attr.conv3d);
+}
+
+static md_val canon_wgrad(md_rewriter *r, const md_node *n) {
+  md_val x = one_channel(r, n->in[1]);
+  if (x == MD_NONE) return md_copy_node(r, n);
+  const md_conv3d_grad_attr *a = &n->attr.conv3d_grad;
+  md_shape all = shape_of(r, n->out), one = all;
+  one.dim[1] = 1;
+  md_conv3d_attr conv = {.stride = a->stride, .pad = a->pad, .dilation = a->dilation};
+  md_val dw = md_conv3d_wgrad(&r->b, md_mapped(r, n->in[0]), x, one, &conv);
+  return md_broadcast(&r->b, dw, all, (md_dims){.n = 5, .d = {0, 1, 2, 3, 4}});
+}
+
 static bool run(md_rewriter *r) {
   static const md_rule rule[MD_NUM_OPS] = {
       [MD_OP_add] = canon_add,
@@ -242,6 +277,8 @@ static bool run(md_rewriter *r) {
       [MD_OP_max] = canon_reduce,
       [MD_OP_concat] = canon_concat,
       [MD_OP_pad] = canon_pad,
+      [MD_OP_conv3d] = canon_conv,
+      [MD_OP_conv3d_wgrad] = canon_wgrad,
   };
   return md_run_rules(r, rule, canon_any);
 }
