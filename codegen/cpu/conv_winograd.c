@@ -30,11 +30,8 @@ typedef struct Winograd {
 
 // --- the plan
 
-// A plane must not be a power of two away from the next: their lines would share a few sets of L1.
-static int64_t odd(int64_t vectors) { return vectors | 1; }
-
 static int64_t squares_along(const Squares *q, int axis) {
-  return md_ceil_div(q->size[axis], md_filter_step(q->f, axis));
+  return md_filter_squares(q->f, axis, q->size[axis]);
 }
 static int64_t tile_squares(const Squares *q) { return q->num[0] * q->num[1] * q->num[2]; }
 static int64_t all_squares(const md_conv *c, const Squares *q) {
@@ -46,8 +43,8 @@ static void set_tile(const md_conv *c, md_dense *d, Squares *q) {
   q->frames = q->num[0];
   if (!q->f->along_t) q->frames += (d->tap[0].num - 1) * llabs(d->tap[0].doff);
   int64_t items = q->apart ? all_squares(c, q) / tile_squares(q) : 1;
-  q->source = odd(items * c->src_blocks * source_squares(q));
-  q->sums = odd(items * (q->apart ? c->dst_blocks : 2) * tile_squares(q));
+  q->source = md_plane_vectors(items * c->src_blocks * source_squares(q));
+  q->sums = md_plane_vectors(items * (q->apart ? c->dst_blocks : 2) * tile_squares(q));
   for (int i = 0; i < 3; i++) {
     d->tile[i] = q->num[i] * md_filter_step(q->f, i);
     d->grid[i] = md_round_up(q->size[i], d->tile[i]);
@@ -142,7 +139,7 @@ const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
 
 // Elements from a plane to the next: of weights, source, sums.
 static int64_t weights_step(const md_conv *plane) {
-  return odd(plane->dst_blocks * md_panel_cells(plane) / plane->lanes) * plane->lanes;
+  return md_plane_vectors(plane->dst_blocks * md_panel_cells(plane) / plane->lanes) * plane->lanes;
 }
 static int64_t source_step(const Winograd *g) { return g->q.source * g->item.c->lanes; }
 static int64_t sums_step(const Winograd *g) { return g->q.sums * g->item.c->lanes; }

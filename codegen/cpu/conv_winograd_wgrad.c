@@ -8,7 +8,8 @@
 
 #include <math.h>
 
-enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8 };
+// Each round has code of its own.
+enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8, MAX_ROUNDS = 8 };
 
 // x or dy in the planes: [block][unit][square][lane].
 typedef struct Operand {
@@ -34,13 +35,9 @@ typedef struct Wgrad {
 
 // Multiply-adds of vectors; an element of a plane, made and read again, costs as much as TRANSFORM of them.
 enum { TRANSFORM = 12 };
-static int64_t squares_along(const md_dense *d, const md_filter *f, int axis) {
-  return md_ceil_div(d->grid[axis], md_filter_step(f, axis));
-}
-
 static double cost_of(const md_conv *c, const md_dense *d, const md_filter *f) {
   double squares = (double)c->n;
-  for (int i = 0; i < 3; i++) squares *= (double)squares_along(d, f, i);
+  for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(f, i, d->grid[i]);
   double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
   return md_filter_planes(f) *
          (squares * pairs +
@@ -77,16 +74,13 @@ const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu)
                                                 : "its transforms would cost more than they spare";
 }
 
-// Vectors of a plane: never a power of two, or lines of all planes would share a few sets of L1.
-static int64_t odd(int64_t vectors) { return vectors | 1; }
-
 static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const md_dense *d) {
   const md_conv *c = &g->c;
   *o = (Operand){.val = v,
                  .d = *d,
                  .channels = channels,
                  .blocks = md_ceil_div(channels, c->lanes),
-                 .step = odd(md_ceil_div(channels, c->lanes) * g->pixels) * c->lanes};
+                 .step = md_plane_vectors(md_ceil_div(channels, c->lanes) * g->pixels) * c->lanes};
   for (int i = 0; i < 3; i++) {
     o->d.tile[i] = g->num[i] * md_filter_step(g->f, i);
     o->d.grid[i] = md_round_up(g->size[i], o->d.tile[i]);
@@ -252,7 +246,7 @@ static void cut(Wgrad *g, const md_dense *d) {
   int64_t squares[3], in_unit = 1;
   for (int i = 0; i < 3; i++) {
     g->size[i] = d->grid[i];
-    squares[i] = g->num[i] = squares_along(d, g->f, i);
+    squares[i] = g->num[i] = md_filter_squares(g->f, i, d->grid[i]);
   }
   int shrinks = g->f->along_t ? 2 : 1;
   if (!g->f->along_t) g->num[0] = 1;
@@ -266,6 +260,8 @@ static void cut(Wgrad *g, const md_dense *d) {
                   md_dtype_size(c->wide);
   g->units = g->all_units = c->n * squares[0] / g->num[0];
   while (g->units > 1 && (g->all_units % g->units || g->units * bytes > most)) g->units--;
+  g->units = MD_MAX(g->units, md_ceil_div(g->all_units, MAX_ROUNDS));
+  while (g->all_units % g->units) g->units++;
   g->pixels = g->units * in_unit;
 }
 
@@ -285,7 +281,7 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   }
   set_operand(&g, &g.x, c->src, c->src_c, &d);
   set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
-  g.sums = odd(c->dst_blocks * c->src_blocks * g.inner) * c->lanes;
+  g.sums = md_plane_vectors(c->dst_blocks * c->src_blocks * g.inner) * c->lanes;
   g.place = md_workspace_reserve(k, md_filter_planes(g.f) * g.sums * md_dtype_size(c->wide));
   for (int64_t unit = 0; unit < g.all_units; unit += g.units) {
     emit_planes(&g, &g.x, md_filter_source, g.f->n, unit);

@@ -24,6 +24,11 @@ int64_t md_filter_step(const md_filter *f, int axis) {
   return (axis == 0) == f->along_t ? f->m : 1;
 }
 
+int64_t md_filter_squares(const md_filter *f, int axis, int64_t size) {
+  return md_ceil_div(size, md_filter_step(f, axis));
+}
+int64_t md_plane_vectors(int64_t vectors) { return vectors | 1; }
+
 bool md_filter_suits(const md_filter *f, const md_dense *d) {
   for (int i = 0; i < 3; i++) {
     if (d->in_step[i] != 1 || d->step[i] != 1 || d->first[i] != 0) return false;

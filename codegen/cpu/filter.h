@@ -5,7 +5,7 @@
 //
 //     Y = A' [ (G g G') . (B d B') ] A,   d: n x n pixels of the source, g: 3x3 weights
 //
-// (without the factors on the right along time) and, as it is linear in g, for the gradient of g:  dg = G' [ (A dY A') . (B d B') ] G.
+// and, as it is linear in g, dg = G' [ (A dY A') . (B d B') ] G; along time without the factors on the right.
 // docs/winograd.md has the error analysis.
 #ifndef CODEGEN_CPU_FILTER_H
 #define CODEGEN_CPU_FILTER_H
@@ -24,8 +24,11 @@ typedef struct md_filter {
 extern const md_filter md_filters[MD_FILTERS];
 int md_filter_planes(const md_filter *f);              // pixels of a square
 int64_t md_filter_step(const md_filter *f, int axis);  // t, h, w: from a square to the next
-bool md_filter_suits(const md_filter *f,
-                     const md_dense *d);  // a problem of its taps, with steps of 1
+int64_t md_filter_squares(const md_filter *f, int axis, int64_t size);  // that cover `size` results
+// What a plane of so many vectors takes: not a power of two, or lines of all planes would share a few sets of L1.
+int64_t md_plane_vectors(int64_t vectors);
+// Has the problem the filter's taps, and steps of 1?
+bool md_filter_suits(const md_filter *f, const md_dense *d);
 
 // Values (vectors of channels) in place, in the upper left corner of x.
 typedef md_ir md_square[MD_FILTER_N][MD_FILTER_N];

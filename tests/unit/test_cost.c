@@ -46,11 +46,13 @@ static md_cpu_report block(int channels, const char *target, md_dtype precision,
 
 START_TEST(a_fused_graph_is_predicted_near_its_roof) {
   md_arena *a = md_arena_create();
-  md_cpu_report r = block(128, "avx512", MD_F32, a);
+  md_cpu_report r = block(128, "avx512,-winograd", MD_F32, a);
   double flops = 2 * 2.0 * 2 * 4 * 28 * 28 * 128 * 128 * 9;
   double seconds = total(&r, &rates, 2);
   ck_assert_double_gt(seconds, flops / rates.f32_flops);
   ck_assert_double_lt(seconds, 2 * flops / rates.f32_flops);
+  md_cpu_report winograd = block(128, "avx512", MD_F32, a);
+  ck_assert_double_lt(total(&winograd, &rates, 2), 0.8 * seconds);
   md_arena_destroy(a);
 }
 END_TEST
@@ -72,7 +74,7 @@ END_TEST
 
 START_TEST(pairs_of_bf16_are_predicted_faster_where_there_are_any) {
   md_arena *a = md_arena_create();
-  md_cpu_report f32 = block(128, "avx512-bf16", MD_F32, a),
+  md_cpu_report f32 = block(128, "avx512-bf16,-winograd", MD_F32, a),
                 pairs = block(128, "avx512-bf16", MD_BF16, a),
                 none = block(128, "avx512", MD_BF16, a);
   ck_assert_double_lt(total(&pairs, &rates, 2), 0.7 * total(&f32, &rates, 2));
