@@ -10,12 +10,11 @@ typedef struct Shape {
 // Whole squares and parts of them, one and several items, an odd number of blocks, any padding; other taps
 // along t beside those along h and w; taps along t alone.
 static const Shape shapes[] = {
-    {1, 64, 64, {2, 8, 8}, {1, 3, 3}, {0, 1, 1}},    {2, 33, 48, {3, 13, 15}, {1, 3, 3}, {0, 1, 1}},
-    {2, 80, 48, {8, 7, 9}, {3, 1, 1}, {1, 0, 0}},    {1, 64, 33, {3, 7, 9}, {3, 3, 3}, {1, 1, 1}},
-    {2, 65, 64, {2, 10, 9}, {1, 3, 3}, {0, 0, 2}},   {2, 32, 80, {4, 12, 10}, {1, 3, 3}, {0, 2, 0}},
-    {1, 128, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}}, {1, 48, 64, {4, 6, 6}, {2, 3, 3}, {0, 1, 1}},
-    {2, 96, 97, {10, 8, 9}, {3, 1, 1}, {0, 0, 0}},   {3, 96, 64, {4, 5, 5}, {3, 1, 1}, {1, 0, 0}},
-    {1, 512, 256, {4, 7, 7}, {1, 3, 3}, {0, 1, 1}},
+    {1, 64, 64, {2, 8, 8}, {1, 3, 3}, {0, 1, 1}},  {2, 33, 48, {3, 13, 15}, {1, 3, 3}, {0, 1, 1}},
+    {2, 80, 48, {8, 7, 9}, {3, 1, 1}, {1, 0, 0}},  {1, 64, 33, {3, 7, 9}, {3, 3, 3}, {1, 1, 1}},
+    {2, 65, 64, {2, 10, 9}, {1, 3, 3}, {0, 0, 2}}, {2, 32, 80, {4, 12, 10}, {1, 3, 3}, {0, 2, 0}},
+    {1, 48, 64, {4, 6, 6}, {2, 3, 3}, {0, 1, 1}},  {2, 96, 97, {10, 8, 9}, {3, 1, 1}, {0, 0, 0}},
+    {3, 96, 64, {4, 5, 5}, {3, 1, 1}, {1, 0, 0}},  {1, 512, 256, {4, 7, 7}, {1, 3, 3}, {0, 1, 1}},
 };
 
 static void put_tensor(md_text *to, const char *name, int n, int c, const int size[3]) {
@@ -74,7 +73,7 @@ static void check_op(const char *op, const char *lowering, const char *direct) {
     if (!is_elsewhere()) {
       ck_assert_msg(!strcmp(lowering_of(t.s, "native", a), lowering), "%s", t.s);
       ck_assert_str_eq(lowering_of(t.s, "native,-winograd", a), direct);
-      check_text(t.s, &(Setup){.level = 2, .cpu = "native,-winograd"});  // exact
+      if (i < 3) check_text(t.s, &(Setup){.level = 2, .cpu = "native,-winograd"});  // exact
     }
     const Setup setup = {.level = 2, .length = length};
     if (i < 3 || is_elsewhere()) check_targets(t.s, &setup);
