@@ -20,14 +20,14 @@ typedef struct Shares {
 } Shares;
 // clang-format off
 static const Shares shares[] = {
-    {"conv3d winograd weight", 1.91, 1.40, 0.40},
-    {"conv3d winograd",        2.11, 9.98, 0.82},
-    {"conv3d weight gradient", 0.85, 1.38, 1.46},
-    {"conv3d",                 0.90, 1.09, 1.46},
-    {"stream",                 10.0, 1.47, 1.84},
-    {"max pool",               0.22, 0.87, 0.64},
-    {"InfoNCE",                0.70, 0.64, 0.71},
-    {"matmul",                 0.41, 1.03, 0.83},
+    {"conv3d winograd weight", 1.91, 2.12, 0.41},
+    {"conv3d winograd",        2.28, 0.36, 0.75},
+    {"conv3d weight gradient", 0.87, 1.11, 1.31},
+    {"conv3d",                 0.91, 1.02, 1.41},
+    {"stream",                 10.0, 1.14, 1.68},
+    {"max pool",               0.19, 0.88, 0.67},
+    {"InfoNCE",                5.18, 0.60, 0.71},
+    {"matmul",                 0.34, 1.03, 1.01},
     {"",                       0.18, 1.03, 0.68},
 };
 // clang-format on
