@@ -55,6 +55,9 @@ typedef struct md_conv {
 } md_conv;
 
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc);  // acc + x y
+// Emits code for two of `num` channel blocks at a time (that from `block` on), then for an odd one.
+typedef void md_block_group(const void *ctx, int blocks, md_ir block);
+void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx);
 
 // conv_plan.c
 enum { MD_MAX_DENSE = 64 };

@@ -275,7 +275,8 @@ void md_item_multiply(const md_item *s, int blocks, md_ir block) {
 }
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
-static void block_group(const md_item *s, int blocks, md_ir block) {
+static void block_group(const void *item, int blocks, md_ir block) {
+  const md_item *s = item;
   md_emit *e = &s->c->k->e;
   if (!s->acc) md_sums_clear(s->sums, blocks);
   md_item_multiply(s, blocks, block);
@@ -286,15 +287,7 @@ static void block_group(const md_item *s, int blocks, md_ir block) {
 }
 
 static void all_blocks(const md_item *s) {
-  const md_conv *c = s->c;
-  md_emit *e = &c->k->e;
-  int64_t pairs = c->dst_blocks / 2;
-  if (pairs) {
-    md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, pairs), 1, "o_pair");
-    block_group(s, 2, md_imulc(e, o.i, 2));
-    md_loop_end(e, &o);
-  }
-  if (c->dst_blocks % 2) block_group(s, 1, md_i64(e, c->dst_blocks - 1));
+  md_in_pairs(&s->c->k->e, s->c->dst_blocks, block_group, s);
 }
 
 static void tile_body(md_item *s) {

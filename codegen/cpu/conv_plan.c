@@ -55,6 +55,15 @@ md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc) {
   return c->pair == 2 ? md_bf16_dot(e, acc, x, y) : md_fma(e, x, y, acc);
 }
 
+void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx) {
+  if (num >= 2) {
+    md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, num / 2), 1, "o_pair");
+    group(ctx, 2, md_imulc(e, o.i, 2));
+    md_loop_end(e, &o);
+  }
+  if (num % 2) group(ctx, 1, md_i64(e, num - 1));
+}
+
 int64_t md_dense_tiles(const md_dense *d) {
   int64_t n = 1;
   for (int i = 0; i < 3; i++) n *= md_ceil_div(d->grid[i], d->tile[i]);

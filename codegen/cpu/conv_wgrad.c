@@ -39,6 +39,7 @@ typedef struct Wgrad {
   int64_t place;           // workspace
   md_ir n, m0[3], xw, yw;  // of the tile
   md_ir first, blocks;     // input blocks in the window of x
+  md_ir sums;              // the item\'s dw
 } Wgrad;
 
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
@@ -54,8 +55,7 @@ static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64
 // acc[row][block] over the strip from `from`, which joins what the item has so far. A row is an input channel of
 // the tap, or of one of the `joined` taps that begin there.
 static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int64_t rows,
-                          int blocks, md_ir ob, md_ir ib, md_ir tap, const md_ir tap_at[3],
-                          md_ir sums) {
+                          int blocks, md_ir ob, md_ir ib, md_ir tap, const md_ir tap_at[3]) {
   const md_conv *c = &g->x;
   const md_dense *xd = &g->xd, *yd = &g->yd;
   md_emit *e = &g->k->e;
@@ -102,13 +102,14 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   md_loop_end(e, &t);
   // Sums of strips join, rather than pixels one by one: rounding errors grow with the root of either.
   for (int64_t i = 0; i < rows * blocks; i++) {
-    md_ir sum = md_fadd(e, md_load(e, c->wide, sums, at[i], c->lanes, NULL), md_get(e, acc[i]));
-    md_store(e, c->wide, sums, at[i], sum, NULL);
+    md_ir sum = md_fadd(e, md_load(e, c->wide, g->sums, at[i], c->lanes, NULL), md_get(e, acc[i]));
+    md_store(e, c->wide, g->sums, at[i], sum, NULL);
   }
 }
 
 // All input channels and taps against `blocks` output blocks of the group.
-static void block_group(const Wgrad *g, int blocks, md_ir ob, md_ir sums) {
+static void block_group(const void *wgrad, int blocks, md_ir ob) {
+  const Wgrad *g = wgrad;
   const md_conv *c = &g->x;
   const md_dense *d = &g->xd;
   md_emit *e = &g->k->e;
@@ -130,16 +131,16 @@ static void block_group(const Wgrad *g, int blocks, md_ir ob, md_ir sums) {
   int64_t most = MD_MIN(MAX_ACC, e->cpu->registers - SPARE_REGISTERS) / blocks;
   int64_t each = md_ceil_div(rows, md_ceil_div(rows, most));
   for (int64_t row = 0; row < rows; row += each)
-    register_tile(g, from, row, MD_MIN(each, rows - row), blocks, ob, ib.i, index, at, sums);
+    register_tile(g, from, row, MD_MIN(each, rows - row), blocks, ob, ib.i, index, at);
   for (int i = 2; i >= 0; i--) md_loop_end(e, &tap[i]);
   for (int i = 2; i >= 0; i--) md_loop_end(e, &strip[i]);
   md_loop_end(e, &ib);
 }
 
-static void clear(const Wgrad *g, md_ir sums) {
+static void clear(const Wgrad *g) {
   md_emit *e = &g->k->e;
   md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->partial), g->x.lanes, "clear");
-  md_store(e, g->x.wide, sums, i.i, md_const(e, g->x.type, g->x.lanes, 0), NULL);
+  md_store(e, g->x.wide, g->sums, i.i, md_const(e, g->x.type, g->x.lanes, 0), NULL);
   md_loop_end(e, &i);
 }
 
@@ -162,8 +163,8 @@ static void emit_items(Wgrad *g) {
   g->yw = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes));
   g->xp.row = g->yp.row = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes + ybytes));
   const md_pairs *xp = c->pair == 2 ? &g->xp : NULL, *yp = c->pair == 2 ? &g->yp : NULL;
-  md_ir sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
-  clear(g, sums);
+  g->sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
+  clear(g);
   int64_t per_sample = md_dense_tiles(&g->xd), all = per_sample * c->n;
   md_ir group = md_imulc(e, md_imodc(e, k->item, g->groups), g->group_blocks);
   md_ir first = md_imulc(e, md_idivc(e, k->item, g->groups), g->tiles_each);
@@ -184,13 +185,7 @@ static void emit_items(Wgrad *g) {
     g->blocks = md_imin(e, md_isub(e, md_i64(e, c->src_blocks), chunk.i), g->blocks);
   md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, index[0], g->m0, g->xd.tile,
                  g->xw, xp);
-  int64_t pairs = g->group_blocks / 2;
-  if (pairs) {
-    md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, pairs), 1, "o_pair");
-    block_group(g, 2, md_imulc(e, o.i, 2), sums);
-    md_loop_end(e, &o);
-  }
-  if (g->group_blocks % 2) block_group(g, 1, md_i64(e, g->group_blocks - 1), sums);
+  md_in_pairs(e, g->group_blocks, block_group, g);
   md_loop_end(e, &chunk);
   md_loop_end(e, &tile);
   md_phase_end(k);

@@ -22,7 +22,7 @@ typedef struct Squares {
 
 typedef struct Winograd {
   Squares q;
-  md_item item;                 // of the convolution
+  md_item item, plane;          // of the convolution, of the direct one in a plane
   int64_t place;                // of the weights, in the workspace
   md_ir source, weights, sums;  // the first plane of each
   md_ir base;                   // the item's first square in a block of a plane
@@ -210,11 +210,10 @@ static void transform_source(const Winograd *g) {
 }
 
 // The direct convolution in plane p, for `blocks` dst blocks, whose sums begin at `to` in the plane.
-static void multiply_plane(const Winograd *g, const md_item *plane, md_ir p, int blocks,
-                           md_ir block, md_ir to) {
-  const md_conv *c = plane->c;
+static void multiply_plane(const Winograd *g, md_ir p, int blocks, md_ir block, md_ir to) {
+  const md_conv *c = g->plane.c;
   md_emit *e = &c->k->e;
-  md_item s = *plane;
+  md_item s = g->plane;
   s.window = md_at(e, c->wide, g->source, md_imulc(e, p, source_step(g)));
   s.panels = md_at(e, c->wide, g->weights, md_imulc(e, p, weights_step(c)));
   s.acc = md_at(e, c->wide, g->sums, md_iadd(e, md_imulc(e, p, sums_step(g)), to));
@@ -291,36 +290,26 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   return md_at(e, MD_U8, s->acc, md_i64(e, acc));
 }
 
-typedef void Group(const Winograd *g, const md_item *plane, int blocks, md_ir block);
-static void all_groups(const Winograd *g, const md_item *plane, Group *group) {
-  const md_conv *c = g->item.c;
-  md_emit *e = &c->k->e;
-  if (c->dst_blocks >= 2) {
-    md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks / 2), 1, "o_pair");
-    group(g, plane, 2, md_imulc(e, o.i, 2));
-    md_loop_end(e, &o);
-  }
-  if (c->dst_blocks % 2) group(g, plane, 1, md_i64(e, c->dst_blocks - 1));
-}
-
-static void whole_group(const Winograd *g, const md_item *plane, int blocks, md_ir block) {
+static void whole_group(const void *winograd, int blocks, md_ir block) {
+  const Winograd *g = winograd;
   md_emit *e = &g->item.c->k->e;
   md_loop p = md_loop_begin(e, md_i64(e, 0), md_i64(e, md_filter_planes(g->q.f)), 1, "plane");
-  multiply_plane(g, plane, p.i, blocks, block, md_i64(e, 0));
+  multiply_plane(g, p.i, blocks, block, md_i64(e, 0));
   md_loop_end(e, &p);
   finish_blocks(g, blocks, block);
 }
-static void group_of_plane(const Winograd *g, const md_item *plane, int blocks, md_ir block) {
+static void group_of_plane(const void *winograd, int blocks, md_ir block) {
+  const Winograd *g = winograd;
   const md_conv *c = g->item.c;
   md_ir to = md_imulc(&c->k->e, block, block_squares(g, tile_squares(&g->q)) * c->lanes);
-  multiply_plane(g, plane, c->k->item, blocks, block, to);
+  multiply_plane(g, c->k->item, blocks, block, to);
 }
-static void group_of_tile(const Winograd *g, const md_item *plane, int blocks, md_ir block) {
-  (void)plane;
+static void group_of_tile(const void *winograd, int blocks, md_ir block) {
+  const Winograd *g = winograd;
   finish_blocks(g, blocks, block);
 }
 
-static void emit_whole(Winograd *g, md_item *plane) {
+static void emit_whole(Winograd *g) {
   const md_conv *c = g->item.c;
   md_emit *e = &c->k->e;
   int64_t planes = md_filter_planes(g->q.f), source = planes * g->q.source * vector_bytes(c);
@@ -328,13 +317,13 @@ static void emit_whole(Winograd *g, md_item *plane) {
   g->sums = md_at(e, MD_U8, g->source, md_i64(e, source));
   g->weights = md_workspace(c->k, g->place);
   transform_source(g);
-  plane->first = md_i64(e, 0);
-  plane->blocks = md_i64(e, c->src_blocks);
-  all_groups(g, plane, whole_group);
+  g->plane.first = md_i64(e, 0);
+  g->plane.blocks = md_i64(e, c->src_blocks);
+  md_in_pairs(e, c->dst_blocks, whole_group, g);
   md_phase_end(c->k);
 }
 
-static void emit_apart(Winograd *g, md_item *plane) {
+static void emit_apart(Winograd *g) {
   const md_conv *c = g->item.c;
   md_kernel *k = c->k;
   md_emit *e = &k->e;
@@ -350,14 +339,14 @@ static void emit_apart(Winograd *g, md_item *plane) {
   g->source = md_workspace(k, source);
   g->sums = md_workspace(k, sums);
   g->weights = md_workspace(k, g->place);
-  plane->first = md_i64(e, 0);
-  plane->blocks = md_i64(e, c->src_blocks);
-  all_groups(g, plane, group_of_plane);
+  g->plane.first = md_i64(e, 0);
+  g->plane.blocks = md_i64(e, c->src_blocks);
+  md_in_pairs(e, c->dst_blocks, group_of_plane, g);
   md_phase_end(k);
 
   begin_tiles(g, "results", 0);
   g->sums = md_workspace(k, sums);
-  all_groups(g, plane, group_of_tile);
+  md_in_pairs(e, c->dst_blocks, group_of_tile, g);
   md_phase_end(k);
 }
 
@@ -374,9 +363,9 @@ void md_emit_conv_winograd(md_kernel *k) {
   g.place = md_workspace_reserve(k, planes * weights_step(&pc) * md_dtype_size(c.wide));
   g.item.sums = md_sums_create(k, md_dense_tiles(&d), 2);
   pack_weights(&g, &pc);
-  md_item plane = {.c = &pc, .d = &pd};
-  for (int i = 0; i < 3; i++) plane.tile[i] = pd.tile[i];
-  if (g.q.apart) emit_apart(&g, &plane);
-  else emit_whole(&g, &plane);
+  g.plane = (md_item){.c = &pc, .d = &pd};
+  for (int i = 0; i < 3; i++) g.plane.tile[i] = pd.tile[i];
+  if (g.q.apart) emit_apart(&g);
+  else emit_whole(&g);
   md_sums_finish(g.item.sums);
 }

@@ -44,7 +44,7 @@ static double cost_of(const md_conv *c, const md_dense *d, const md_filter *f) {
           TRANSFORM * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs));
 }
 
-// NULL: none suits. Frames apart of each other add up directly.
+// NULL: none suits. Planes of a filter along h and w are not shifted in time, so other taps there are no choice.
 static const md_filter *best_filter(const md_conv *c, const md_dense *d) {
   const md_filter *best = NULL;
   for (int i = 0; i < MD_FILTERS; i++) {
@@ -165,7 +165,8 @@ static void register_tile(const Product *t, int64_t row0, int64_t rows, int bloc
   }
 }
 
-static void block_group(const Product *t, int blocks, md_ir ob) {
+static void block_group(const void *product, int blocks, md_ir ob) {
+  const Product *t = product;
   const Wgrad *g = t->g;
   md_emit *e = &g->k->e;
   md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->c.src_blocks), 1, "i_block");
@@ -195,12 +196,7 @@ static void emit_products(const Wgrad *g, bool first, bool last) {
   md_loop strip = md_loop_begin(e, zero, md_i64(e, g->pixels), STRIP, "strip");
   t.first = strip.i;
   t.last = md_imin(e, md_iaddc(e, strip.i, STRIP), md_i64(e, g->pixels));
-  if (c->dst_blocks >= 2) {
-    md_loop o = md_loop_begin(e, zero, md_i64(e, c->dst_blocks / 2), 1, "o_pair");
-    block_group(&t, 2, md_imulc(e, o.i, 2));
-    md_loop_end(e, &o);
-  }
-  if (c->dst_blocks % 2) block_group(&t, 1, md_i64(e, c->dst_blocks - 1));
+  md_in_pairs(e, c->dst_blocks, block_group, &t);
   md_loop_end(e, &strip);
   md_phase_end(k);
 }
