@@ -66,6 +66,15 @@ MD_KERNEL(64) unset_shared(float *y) {
   y[ME] = s[md_thread()];
 }
 
+//! shared=256 blocks=2 x=128 y=128
+MD_KERNEL(64) good_shift_twice(const float *x, float *y) {
+  MD_SHARED(shared);
+  float *const s = (float *)shared;
+  s[md_thread()] = x[ME];
+  md_sync();
+  y[ME] = s[md_thread() ^ 1];
+}
+
 //! shared=256 blocks=2: block 1 thread 0: reads shared memory +0, which nobody has written
 MD_KERNEL(64) unset_in_second_block(float *y) {
   MD_SHARED(shared);
