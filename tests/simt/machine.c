@@ -96,9 +96,7 @@ static void switch_to(Fiber *to) {
 }
 #endif
 
-uint64_t simt_draw(void) {
-  return md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++);
-}
+uint64_t simt_draw(void) { return md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++); }
 
 // Forward and reverse go on from the thread that stops; random may take any. Transfers that nobody
 // must wait for yet are made when no thread can run, or at random.

@@ -20,7 +20,7 @@ typedef struct simt_where {
 
 // --- machine.c
 
-int simt_current(void);  // thread or agent that acts now; -1: none
+int simt_current(void);       // thread or agent that acts now; -1: none
 void simt_act_as(int agent);  // from now on; -1: the thread again
 int simt_num_threads(void);
 simt_report *simt_counts(void);
@@ -93,7 +93,7 @@ void simt_bar_land(Bar *b, int64_t bytes);  // of those that it expects
 void simt_bar_reset(void);                  // a new block
 
 // --- tma.c
-bool simt_tma_run(void);           // one transfer; false: there is none
+bool simt_tma_run(void);             // one transfer; false: there is none
 void simt_tma_settle(const Bar *b);  // what landed in the phases before b's may be read
 void simt_tma_reset(void);
 void simt_tma_end(void);  // of the block

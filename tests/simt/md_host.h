@@ -22,7 +22,7 @@ typedef struct md_f8 {
   float x[8];
 } __attribute__((aligned(16))) md_f8;
 typedef struct md_tmap {
-  unsigned char x[256];
+  unsigned char x[128];
 } __attribute__((aligned(64))) md_tmap;
 
 #define MD_KERNEL(threads) __attribute__((noinline)) void
@@ -145,8 +145,8 @@ md_u32 simt_shared_address_(const void *p);
 #define md_fence_async() simt_fence_async_()
 #define md_tma2(shared, map, bar, x, y) \
   simt_tma_((shared), (map), (bar), (const int[5]){(x), (y)}, NULL, __LINE__)
-#define md_tma_im2col(shared, map, bar, c, w, h, d, n, ow, oh, od)                  \
-  simt_tma_((shared), (map), (bar), (const int[5]){(c), (w), (h), (d), (n)},       \
+#define md_tma_im2col(shared, map, bar, c, w, h, d, n, ow, oh, od)           \
+  simt_tma_((shared), (map), (bar), (const int[5]){(c), (w), (h), (d), (n)}, \
             (const int[3]){(ow), (oh), (od)}, __LINE__)
 #define md_wgmma_fence() simt_wgmma_fence_(__LINE__)
 #define md_wgmma_commit() simt_wgmma_commit_(__LINE__)

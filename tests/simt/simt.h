@@ -52,7 +52,7 @@ void simt_free_buffers(void);
 
 // --- tma.c: tensor maps of bf16 tensors, the first axis innermost. They are what md_tmap is here.
 typedef struct simt_tmap {
-  void *base;
+  _Alignas(64) void *base;
   int rank, dim[5], stride[5], box[5];  // strides in bytes
   int lower[3], upper[3], step[5], pixels;
   bool is_im2col, is_swizzled;

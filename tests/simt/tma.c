@@ -20,6 +20,8 @@ typedef struct Transfer {
   int line;
 } Transfer;
 
+_Static_assert(sizeof(simt_tmap) <= 128, "a tensor map has the size of the driver's");
+
 static Transfer transfers[MAX_TRANSFERS];
 static int num;
 
@@ -118,7 +120,8 @@ static void check(const Transfer *t, simt_where at) {
     for (int i = 0; i + 2 < m->rank; i++)
       if (t->at[i + 1] < m->lower[i] || (t->at[i + 1] - m->lower[i]) % m->step[i + 1] ||
           t->offset[i] < 0)
-        simt_error(true, at, "TMA at %d on axis %c, where no window begins", t->at[i + 1], "whd"[i]);
+        simt_error(true, at, "TMA at %d on axis %c, where no window begins", t->at[i + 1],
+                   "whd"[i]);
   simt_access_shared("TMA", t->to, bytes, 16, true, at.line);
   for (int64_t r = 0; r < rows_of(m); r++) {
     int place[5];

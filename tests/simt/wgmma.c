@@ -239,7 +239,8 @@ void simt_fence_async_(void) { simt_order_fence(); }
 
 void simt_regs_(int num, int line) {
   if (num % 8 || num < 24 || num > 256)
-    simt_error(true, (simt_where){.line = line}, "%d registers: a multiple of 8 from 24 to 256", num);
+    simt_error(true, (simt_where){.line = line}, "%d registers: a multiple of 8 from 24 to 256",
+               num);
 }
 
 void simt_wgmma_reset(void) {
@@ -264,7 +265,8 @@ void simt_wgmma_end(void) {
   for (int i = 0; i < num; i++) {
     int first = i / 4 * 4;
     if (warps[i].total == warps[first].total && (first + 4 <= num || !warps[i].total)) continue;
-    simt_error(true, (simt_where){0}, "wgmma by %lld and by %lld times in warps %d and %d of a group",
+    simt_error(true, (simt_where){0},
+               "wgmma by %lld and by %lld times in warps %d and %d of a group",
                (long long)warps[first].total, (long long)warps[i].total, first, i);
   }
 }
