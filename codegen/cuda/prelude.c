@@ -8,6 +8,7 @@
 
 #include "codegen/cuda/cuda.h"
 
+// MD_KERNEL(threads) or, where it matters, MD_KERNEL(threads, blocks of a multiprocessor).
 // min and max pass a NaN on. Floats to integers go toward zero and saturate, NaN becomes 0.
 static const char base[] =
     "#define MD_PRELUDE_H\n"
@@ -18,7 +19,7 @@ static const char base[] =
     "typedef unsigned long long md_u64;\n"
     "typedef struct __align__(16) md_h8 { md_bf16 x[8]; } md_h8;\n"
     "typedef struct __align__(16) md_f8 { float x[8]; } md_f8;\n"
-    "#define MD_KERNEL(threads) extern \"C\" __global__ void __launch_bounds__(threads)\n"
+    "#define MD_KERNEL(...) extern \"C\" __global__ void __launch_bounds__(__VA_ARGS__)\n"
     "#define MD_DEV_ static __device__ __forceinline__\n"
     "#define MD_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]\n"
     "#define MD_UNROLL _Pragma(\"unroll\")\n"

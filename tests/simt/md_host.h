@@ -25,7 +25,7 @@ typedef struct md_tmap {
   unsigned char x[128];
 } __attribute__((aligned(64))) md_tmap;
 
-#define MD_KERNEL(threads) __attribute__((noinline)) void
+#define MD_KERNEL(...) __attribute__((noinline)) void
 #define MD_DEV_ static inline
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
 #define MD_TMAP(name) const md_tmap name
