@@ -63,7 +63,7 @@ typedef struct md_target_facts {
   int channel_block;   // layout: 0 keeps row-major
   bool channels_last;  // one block holds all channels, rounded up to channel_block
   int max_prologue;    // full-size tensors that a prologue may read
-  int64_t alignment;  // of arena offsets, bytes
+  int64_t alignment;   // of arena offsets, bytes
 } md_target_facts;
 
 // The block in which such a target stores an activation of `channels`; 0: row-major. Few channels

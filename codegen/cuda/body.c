@@ -93,6 +93,38 @@ static md_cu_term value_of_channel(md_cu_kernel *k, md_val v) {
   return r;
 }
 
+static void make_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
+  const char *result[MD_ROW_OUT] = {NULL};
+  md_cu_gather(k, n, s, result);
+  for (int i = 0; i < n->num_out; i++) {
+    md_val v = n->out + (md_val)i;
+    if (!k->w->r->g->value[v].uses) continue;
+    // As its element type holds it; what only goes to memory is rounded there.
+    bool rounds = md_type_in(k->w->r->g, v)->dtype == MD_BF16 && md_read_inside(k->w->r, v);
+    md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, v)->dtype);
+    const char *text = md_format(k->w->arena, rounds ? "md_bf2f(md_f2bf(%s))" : "%s", result[i]);
+    md_cu_know(k, v, s, named(k, v, (md_cu_term){.text = text, .type = type}));
+  }
+}
+
+const char *md_cu_variable(md_cu_kernel *k, md_cu_type type, const char *init) {
+  const char *name = md_format(k->w->arena, "t%d", k->num_value++);
+  md_cu_line(k, NULL, "%s %s%s%s;", md_cu_type_name(type), name, init ? " = " : "",
+             init ? init : "");
+  return name;
+}
+
+const char *md_cu_sum(md_cu_kernel *k) {
+  const char *name = md_format(k->w->arena, "s%d", k->num_value++);
+  md_cu_line(k, NULL, "double %s = 0.0;", name);
+  return name;
+}
+
+const char *md_cu_from_double(md_cu_kernel *k, md_val v, const char *text) {
+  md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, v)->dtype);
+  return md_format(k->w->arena, "(%s)(%s)", md_cu_type_name(type), text);
+}
+
 md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
   const md_graph *g = k->w->r->g;
   const md_node *n = md_def(g, v);
@@ -113,6 +145,9 @@ md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
   } else if (md_ops[n->op].role == MD_POINTWISE) {
     make_pointwise(k, n, s);
     r = *recalled(k, v, s);
+  } else if (md_cu_op_of(n->op) && md_cu_op_of(n->op)->is_value) {
+    make_gather(k, n, s);
+    r = *recalled(k, v, s);
   } else {
     MD_ASSERT(md_ops[n->op].role == MD_VIEW, "%s has no value before it ran", md_ops[n->op].name);
     md_cu_spot in = md_cu_spot_view(k, n, s);
@@ -120,6 +155,11 @@ md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s) {
     if (!r.known) md_cu_know(k, v, s, r);
   }
   return r;
+}
+
+const char *md_cu_value_as(md_cu_kernel *k, md_val v, md_cu_spot *s, md_cu_type type) {
+  md_cu_term t = md_cu_value(k, v, s), plain = md_cu_plain(k, &t);
+  return md_cu_as(k->w->arena, &plain, type);
 }
 
 void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *text) {

@@ -15,23 +15,23 @@ typedef struct Conv {
   int64_t parts, place;  // of sums, of all kernels
 } Conv;
 
-static int64_t chunks_of(const Conv *c, const md_cu_gather *a) {
-  return md_cu_gather_taps(a) * md_ceil_div(c->in, MD_CU_LANES);
+static int64_t chunks_of(const Conv *c, const md_cu_map *a) {
+  return md_cu_map_taps(a) * md_ceil_div(c->in, MD_CU_LANES);
 }
 
-static int64_t steps_of(const Conv *c, const md_cu_gather *a) {
+static int64_t steps_of(const Conv *c, const md_cu_map *a) {
   return md_ceil_div(chunks_of(c, a), MD_CU_STEP_CHUNKS);
 }
 
 static int64_t packed_rows(const Conv *c) { return md_round_up(c->out, c->tile.n); }
 
-static int64_t packed_bytes(const Conv *c, const md_cu_gather *a) {
+static int64_t packed_bytes(const Conv *c, const md_cu_map *a) {
   return packed_rows(c) * steps_of(c, a) * MD_CU_STEP * (c->tile.narrow ? 2 : 4);
 }
 
 // --- weights in the order of the terms
 
-static void pack(const Conv *c, const md_cu_gather *a, int64_t place) {
+static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
   md_cu_kernel k;
   md_cu_begin(&k, c->w, "weights in the order of the terms");
   int64_t terms = steps_of(c, a) * MD_CU_STEP, num = packed_rows(c) * terms;
@@ -44,7 +44,7 @@ static void pack(const Conv *c, const md_cu_gather *a, int64_t place) {
   md_cu_line(&k, NULL, "float x = 0.0f;");
   md_cu_mark in = md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row,
                              (long long)c->out, channel, (long long)c->in, tap,
-                             (long long)md_cu_gather_taps(a));
+                             (long long)md_cu_map_taps(a));
   md_cu_spot s = {.shape = &md_type_in(c->w->r->g, c->n->in[1])->shape};
   s.at[0] = c->backward ? channel : row;
   s.at[1] = c->backward ? row : channel;
@@ -55,8 +55,7 @@ static void pack(const Conv *c, const md_cu_gather *a, int64_t place) {
     s.at[2 + i] = md_cu_linear(&k, 1, &at, &m->tap_step, m->tap0);
     div *= m->taps;
   }
-  md_cu_term x = md_cu_value(&k, c->n->in[1], &s);
-  md_cu_line(&k, NULL, "x = %s;", md_cu_as(c->w->arena, &x, MD_CU_FLOAT));
+  md_cu_line(&k, NULL, "x = %s;", md_cu_value_as(&k, c->n->in[1], &s, MD_CU_FLOAT));
   md_cu_close(&k, in);
   md_cu_line(&k, NULL, c->tile.narrow ? "%s[e] = md_f2bf(x);" : "%s[e] = x;", to);
   md_cu_close(&k, all);
@@ -68,7 +67,7 @@ static void pack(const Conv *c, const md_cu_gather *a, int64_t place) {
 typedef struct Kernel {
   const Conv *c;
   md_cu_kernel k;
-  md_cu_gather a;
+  md_cu_map a;
   md_cu_side source;
   int64_t weights;  // place of them
   int64_t parts, part0, tiles, columns;
@@ -225,10 +224,10 @@ static void put_parts(Kernel *p) {
   md_cu_close(k, m);
 }
 
-static void product(Conv *c, const md_cu_gather *a, int64_t weights, int64_t parts, int64_t part0) {
+static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
   Kernel p = {.c = c, .a = *a, .weights = weights, .parts = parts, .part0 = part0};
   md_cu_kernel *k = &p.k;
-  int64_t places = md_cu_gather_places(a) * (c->samples / c->groups);
+  int64_t places = md_cu_map_places(a) * (c->samples / c->groups);
   p.tiles = md_ceil_div(places, c->tile.m);
   p.columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
@@ -256,17 +255,17 @@ static void product(Conv *c, const md_cu_gather *a, int64_t weights, int64_t par
 
 // --- all kernels
 
-static int64_t parts_of(const Conv *c, const md_cu_gather *a) {
-  int64_t tiles = md_ceil_div(md_cu_gather_places(a) * (c->samples / c->groups), c->tile.m);
+static int64_t parts_of(const Conv *c, const md_cu_map *a) {
+  int64_t tiles = md_ceil_div(md_cu_map_places(a) * (c->samples / c->groups), c->tile.m);
   if (!c->finish.num_sums) return tiles;
   int64_t most = MD_CU_SUM_BLOCKS / (md_ceil_div(c->out, c->tile.n) * c->groups);
   return MD_MIN(tiles, MD_MAX(most, 1));
 }
 
-static int gathers_of(const Conv *c, md_cu_gather *to) {
+static int maps_of(const Conv *c, md_cu_map *to) {
   const md_region_view *r = c->w->r;
   if (!c->backward) {
-    to[0] = md_cu_gather_forward(r, c->n);
+    to[0] = md_cu_map_forward(r, c->n);
     return 1;
   }
   int num = 0;
@@ -274,7 +273,7 @@ static int gathers_of(const Conv *c, md_cu_gather *to) {
   for (int64_t t = 0; t < s[0]; t++)
     for (int64_t h = 0; h < s[1]; h++)
       for (int64_t w = 0; w < s[2]; w++)
-        num += md_cu_gather_backward(r, c->n, (int64_t[3]){t, h, w}, &to[num]);
+        num += md_cu_map_backward(r, c->n, (int64_t[3]){t, h, w}, &to[num]);
   return num;
 }
 
@@ -292,8 +291,8 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   c.tile = md_cu_tile_of(narrow ? 128 : 64, c.out, narrow, false);
   c.finish = md_cu_finish_of(w, n, c.groups);
   const int64_t *s = n->attr.conv3d.stride.d;
-  md_cu_gather *a = MD_NEW_ARRAY(w->arena, md_cu_gather, c.backward ? s[0] * s[1] * s[2] : 1);
-  int num = gathers_of(&c, a);
+  md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, c.backward ? s[0] * s[1] * s[2] : 1);
+  int num = maps_of(&c, a);
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
   c.sums = (md_cu_nest){.shape = dst,
                         .channels = true,

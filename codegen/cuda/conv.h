@@ -32,16 +32,16 @@ typedef struct md_cu_axis_map {
   int64_t taps, tap0, tap_step;
   int64_t from_q, from_m, from0, size;
 } md_cu_axis_map;
-typedef struct md_cu_gather {
+typedef struct md_cu_map {
   md_cu_axis_map axis[3];  // time, height, width
-} md_cu_gather;
+} md_cu_map;
 // Of conv3d, and of conv3d_wgrad with its dy as the result.
-md_cu_gather md_cu_gather_forward(const md_region_view *r, const md_node *n);
+md_cu_map md_cu_map_forward(const md_region_view *r, const md_node *n);
 // Of conv3d_dgrad: the places of dx that are congruent to `residue` by the stride; no place: false.
-bool md_cu_gather_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
-                           md_cu_gather *to);
-int64_t md_cu_gather_places(const md_cu_gather *a);  // of a sample
-int64_t md_cu_gather_taps(const md_cu_gather *a);
+bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
+                           md_cu_map *to);
+int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
+int64_t md_cu_map_taps(const md_cu_map *a);
 
 // --- conv_tile.c: tiles in shared memory and their product
 
@@ -59,8 +59,8 @@ void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t);
 // acc += product of the tiles at a and b (names of pointers).
 void md_cu_put_product(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b);
 // Loops over a thread's elements: row, col + z of the tile, and their sum.
-void md_cu_open_elements(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4]);
-void md_cu_close_elements(md_cu_kernel *k, const md_cu_mark mark[4]);
+void md_cu_open_tile(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4]);
+void md_cu_close_tile(md_cu_kernel *k, const md_cu_mark mark[4]);
 
 // --- conv_side.c: an operand on its way into shared memory
 
@@ -84,10 +84,10 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
 void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s);  // in such a loop, coordinates being set
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
-void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_gather *a, int64_t channels,
+void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
                    const char *chunk);
 // Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
-void md_cu_put_place(md_cu_kernel *k, const md_cu_gather *a, const char *place,
+void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place,
                      const char *sample0);
 
 // --- conv_finish.c: what stands behind a convolution
@@ -110,7 +110,7 @@ void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
 int md_cu_finish_bytes(const md_cu_finish *f, const md_cu_tile *t);
 int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                      const md_cu_gather *a, const char *places);
+                      const md_cu_map *a, const char *places);
 
 int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 

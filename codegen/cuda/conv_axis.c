@@ -6,13 +6,13 @@
 
 #include <string.h>
 
-md_cu_gather md_cu_gather_forward(const md_region_view *r, const md_node *n) {
+md_cu_map md_cu_map_forward(const md_region_view *r, const md_node *n) {
   bool weights = n->op == MD_OP_conv3d_wgrad;
   const md_shape *src = &md_type_in(r->g, n->in[weights ? 1 : 0])->shape;
   const md_shape *dst = &md_type_in(r->g, weights ? n->in[0] : n->out)->shape;
   const md_shape *kernel = &md_type_in(r->g, weights ? n->out : n->in[1])->shape;
   const md_conv3d_attr *attr = &n->attr.conv3d;
-  md_cu_gather to;
+  md_cu_map to;
   for (int a = 0; a < 3; a++)
     to.axis[a] = (md_cu_axis_map){.num = dst->dim[2 + a],
                                   .out_step = 1,
@@ -47,8 +47,8 @@ static md_cu_axis_map backward_axis(int64_t places, int64_t size, int64_t taps, 
   return m;
 }
 
-bool md_cu_gather_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
-                           md_cu_gather *to) {
+bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
+                           md_cu_map *to) {
   const md_shape *src = &md_type_in(r->g, n->in[0])->shape;
   const md_shape *dst = &md_type_in(r->g, n->out)->shape;
   const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
@@ -56,14 +56,14 @@ bool md_cu_gather_backward(const md_region_view *r, const md_node *n, const int6
   for (int a = 0; a < 3; a++)
     to->axis[a] = backward_axis(dst->dim[2 + a], src->dim[2 + a], kernel->dim[2 + a],
                                 attr->stride.d[a], attr->pad.d[a], attr->dilation.d[a], residue[a]);
-  return md_cu_gather_places(to) > 0;
+  return md_cu_map_places(to) > 0;
 }
 
-int64_t md_cu_gather_places(const md_cu_gather *a) {
+int64_t md_cu_map_places(const md_cu_map *a) {
   return a->axis[0].num * a->axis[1].num * a->axis[2].num;
 }
 
-int64_t md_cu_gather_taps(const md_cu_gather *a) {
+int64_t md_cu_map_taps(const md_cu_map *a) {
   return a->axis[0].taps * a->axis[1].taps * a->axis[2].taps;
 }
 

@@ -29,6 +29,23 @@ static bool sums_pixels(const md_region_view *r, const md_node *n, const md_node
   return follows(r, n->in[0], anchor);
 }
 
+// Something behind the anchor is for later kernels: they need its result, and what they may read must
+// not be written over yet.
+static bool leaves_work(const md_region_view *r, const md_node *anchor) {
+  for (int i = 0; i < r->num_nodes; i++) {
+    const md_node *n = r->node[i];
+    if (!md_in_epilogue(r, n) || sums_pixels(r, n, anchor)) continue;
+    if (!follows(r, n->out, anchor)) return true;
+  }
+  return false;
+}
+
+static bool is_over_input(const md_region_view *r, md_val v) {
+  for (int i = 0; i < r->num_inputs; i++)
+    if (md_shares_memory(r->g, v, r->input[i])) return true;
+  return false;
+}
+
 md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups) {
   const md_region_view *r = w->r;
   const md_shape *shape = &md_type_in(r->g, anchor->out)->shape;
@@ -45,20 +62,13 @@ md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t group
     f.reduce[f.num_reduces++] = n;
     f.num_sums += md_cu_num_sums(n);
   }
+  bool missing = leaves_work(r, anchor);
+  if (missing && !md_is_output(r, anchor->out)) f.store[f.num_stores++] = anchor->out;
   for (int i = 0; i < r->num_outputs; i++) {
     md_val v = r->output[i];
-    if (has_shape(r, v, shape) && follows(r, v, anchor)) f.store[f.num_stores++] = v;
+    bool now = !missing || !is_over_input(r, v);
+    if (now && has_shape(r, v, shape) && follows(r, v, anchor)) f.store[f.num_stores++] = v;
   }
-  // Somebody else in the region needs the result itself.
-  bool listed = md_is_output(r, anchor->out), missing = false;
-  for (int i = 0; i < r->num_nodes; i++) {
-    const md_node *n = r->node[i];
-    for (int j = 0; j < n->num_out; j++) {
-      md_val v = n->out + (md_val)j;
-      missing |= md_in_epilogue(r, n) && !sums_pixels(r, n, anchor) && !follows(r, v, anchor);
-    }
-  }
-  if (missing && !listed) f.store[f.num_stores++] = anchor->out;
   return f;
 }
 
@@ -93,18 +103,13 @@ static void sum_texts(md_cu_kernel *k, md_cu_finish *f) {
   for (int i = 0, sum = 0; i < f->num_reduces; i++) {
     const md_node *n = f->reduce[i];
     md_cu_spot s = spot_of(f, k);
-    md_cu_term x = md_cu_value(k, n->in[0], &s);
-    x = md_cu_plain(k, &x);
-    const char *first = md_cu_as(a, &x, MD_CU_FLOAT), *second = first;
+    const char *first = md_cu_value_as(k, n->in[0], &s, MD_CU_FLOAT), *second = first;
     if (n->op == MD_OP_batch_norm_sums) {
       md_cu_spot at = spot_of(f, k);
-      md_cu_term y = md_cu_value(k, n->in[1], &at);
-      md_cu_spot m = {.shape = &md_type_in(k->w->r->g, n->in[2])->shape, .at = {"0", MD_CU_CHANNEL}};
-      md_cu_term mean = md_cu_value(k, n->in[2], &m);
-      y = md_cu_plain(k, &y);
-      mean = md_cu_plain(k, &mean);
-      second = md_format(a, "(%s - %s)", md_cu_as(a, &y, MD_CU_FLOAT),
-                         md_cu_as(a, &mean, MD_CU_FLOAT));
+      md_cu_spot of_group = {.shape = &md_type_in(k->w->r->g, n->in[2])->shape,
+                             .at = {"group", MD_CU_CHANNEL}};
+      const char *y = md_cu_value_as(k, n->in[1], &at, MD_CU_FLOAT);
+      second = md_format(a, "(%s - %s)", y, md_cu_value_as(k, n->in[2], &of_group, MD_CU_FLOAT));
     }
     md_cu_line(k, NULL, "s%d[j] += %s;", sum++, first);
     md_cu_line(k, NULL, "s%d[j] += %s * %s;", sum++, first, second);
@@ -125,9 +130,8 @@ void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
   md_cu_know(k, f->anchor->out, &s, (md_cu_term){.text = "y", .type = MD_CU_FLOAT});
   const char **text = MD_NEW_ARRAY(k->w->arena, const char *, f->num_stores + 1);
   for (int i = 0; i < f->num_stores; i++) {
-    md_cu_term x = md_cu_value(k, f->store[i], &s);
-    x = md_cu_plain(k, &x);
-    text[i] = md_cu_as(k->w->arena, &x, x.type);
+    md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, f->store[i])->dtype);
+    text[i] = md_cu_value_as(k, f->store[i], &s, type);
   }
   sum_texts(k, f);
   store_texts(k, f, text);
@@ -151,23 +155,22 @@ static void put_tile(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
   md_cu_mark m[4];
   const md_node *n = f->anchor;
   const char *bias = "";
-  md_cu_open_elements(k, t, m);
+  md_cu_open_tile(k, t, m);
   if (n->op == MD_OP_conv3d && n->num_in > 2 && n->in[2] != MD_NONE) {
     md_cu_line(k, NULL, "const int b = n0 + col + z < %lld ? n0 + col + z : 0;",
                (long long)f->channels);
     md_cu_spot s = {.shape = &md_type_in(k->w->r->g, n->in[2])->shape, .at = {"b"}};
-    md_cu_term b = md_cu_value(k, n->in[2], &s);
-    bias = md_format(k->w->arena, " + %s", md_cu_as(k->w->arena, &b, MD_CU_FLOAT));
+    bias = md_format(k->w->arena, " + %s", md_cu_value_as(k, n->in[2], &s, MD_CU_FLOAT));
   }
   md_cu_line(k, NULL, f->narrow ? "stage[row * %d + col + z] = md_f2bf(sum%s);"
                                 : "stage[row * %d + col + z] = sum%s;",
              pitch(f, t), bias);
-  md_cu_close_elements(k, m);
+  md_cu_close_tile(k, m);
   md_cu_line(k, NULL, "md_sync();");
 }
 
 static void put_vectors(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                        const md_cu_gather *a, const char *places) {
+                        const md_cu_map *a, const char *places) {
   const md_graph *g = k->w->r->g;
   md_cu_line(k, NULL, "const int first = n0 + md_thread() %% %d * 8;", chunks(t));
   for (int i = 0; i < f->num_sums; i++) md_cu_line(k, NULL, "float s%d[8] = {0};", i);
@@ -223,7 +226,7 @@ static void put_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
 }
 
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                      const md_cu_gather *a, const char *places) {
+                      const md_cu_map *a, const char *places) {
   md_cu_line(k, NULL, "%s *const stage = (%s *)shared;", f->narrow ? "md_bf16" : "float",
              f->narrow ? "md_bf16" : "float");
   put_tile(k, f, t);

@@ -25,9 +25,7 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
   md_cu_lanes_begin(k, &s.lanes);
   md_cu_spot spot = {.shape = shape, .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
                                             made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
-  md_cu_term x = md_cu_value(k, v, &spot);
-  x = md_cu_plain(k, &x);
-  const char *text = md_cu_as(k->w->arena, &x, MD_CU_FLOAT);
+  const char *text = md_cu_value_as(k, v, &spot, MD_CU_FLOAT);
   md_cu_line(k, NULL, t->narrow ? "v.x[j] = md_f2bf(%s);" : "v.x[j] = %s;", text);
   md_cu_lanes_end(k);
   return s;
@@ -72,7 +70,7 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   md_cu_close(k, m);
 }
 
-void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_gather *a, int64_t channels,
+void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
                    const char *chunk) {
   int64_t per_tap = md_ceil_div(channels, MD_CU_LANES);
   md_cu_ix tap = md_cu_digit(k, chunk, per_tap, 0), rest = md_cu_digit(k, chunk, 1, per_tap);
@@ -82,11 +80,11 @@ void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_gather *a, int64_
   md_cu_line(k, NULL, "const int %sm1 = %s;", p, md_cu_digit(k, tap, MD_MAX(w, 1), MD_MAX(h, 1)));
   md_cu_line(k, NULL, "const int %sm2 = %s;", p, md_cu_digit(k, tap, 1, MD_MAX(w, 1)));
   md_cu_line(k, NULL, "const int %sok = %s < %lld;", p, chunk,
-             (long long)(md_cu_gather_taps(a) * per_tap));
+             (long long)(md_cu_map_taps(a) * per_tap));
 }
 
 // q0, q1, q2: the digits of a place of a sample.
-void md_cu_put_place(md_cu_kernel *k, const md_cu_gather *a, const char *place,
+void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place,
                      const char *sample0) {
   md_cu_ix ix = place;
   int64_t w = a->axis[2].num, h = a->axis[1].num, t = a->axis[0].num;

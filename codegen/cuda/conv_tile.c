@@ -134,7 +134,7 @@ void md_cu_put_product(md_cu_kernel *k, const md_cu_tile *t, const char *a, cons
 
 // --- elements of a thread
 
-void md_cu_open_elements(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4]) {
+void md_cu_open_tile(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4]) {
   mark[0] = md_cu_open(k, NULL, "if (md_warp() < %d) {", t->warps_m * t->warps_n);
   md_cu_line(k, NULL, "MD_UNROLL");
   mark[1] = md_cu_open(k, NULL, "for (int x = 0; x < %d * 2; x++) {", frags_m(t));
@@ -147,6 +147,6 @@ void md_cu_open_elements(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4
   md_cu_line(k, NULL, "const float sum = acc[x / 2][y][x %% 2 * 2 + z];");
 }
 
-void md_cu_close_elements(md_cu_kernel *k, const md_cu_mark mark[4]) {
+void md_cu_close_tile(md_cu_kernel *k, const md_cu_mark mark[4]) {
   for (int i = 3; i >= 0; i--) md_cu_close(k, mark[i]);
 }

@@ -10,7 +10,7 @@ typedef struct Wgrad {
   md_cu_work *w;
   const md_node *n;
   md_cu_kernel k;
-  md_cu_gather a;
+  md_cu_map a;
   md_cu_tile tile;
   md_cu_side dy, x;
   int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
@@ -130,12 +130,12 @@ static void product(Wgrad *g) {
   put_steps(g);
   const char *to = md_cu_workspace(k, g->place, parts_bytes(g), "float", true);
   md_cu_mark m[4];
-  md_cu_open_elements(k, &g->tile, m);
+  md_cu_open_tile(k, &g->tile, m);
   md_cu_line(k, NULL, "if (m0 + row < %lld && n0 + col + z < %lld)", (long long)g->out,
              (long long)g->columns);
   md_cu_line(k, NULL, "  %s[(part * %lld + m0 + row) * %lld + n0 + col + z] = sum;", to,
              (long long)g->out, (long long)g->columns);
-  md_cu_close_elements(k, m);
+  md_cu_close_tile(k, m);
   md_cu_end(k, g->tiles_m * g->tiles_n * g->parts);
 }
 
@@ -172,12 +172,12 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
   const md_type *dy = md_type_in(graph, n->in[0]), *x = md_type_in(graph, n->in[1]);
   Wgrad g = {.w = w,
              .n = n,
-             .a = md_cu_gather_forward(w->r, n),
+             .a = md_cu_map_forward(w->r, n),
              .out = dy->shape.dim[1],
              .in = x->shape.dim[1],
              .groups = md_cu_groups(w->r)};
-  g.columns = md_cu_gather_taps(&g.a) * md_round_up(g.in, MD_CU_LANES);
-  g.pixels = dy->shape.dim[0] * md_cu_gather_places(&g.a);
+  g.columns = md_cu_map_taps(&g.a) * md_round_up(g.in, MD_CU_LANES);
+  g.pixels = dy->shape.dim[0] * md_cu_map_places(&g.a);
   g.tile = md_cu_tile_of(g.out, g.columns, dy->dtype == MD_BF16, true);
   g.tiles_m = md_ceil_div(g.out, g.tile.m);
   g.tiles_n = md_ceil_div(g.columns, g.tile.n);

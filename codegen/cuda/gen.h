@@ -21,6 +21,16 @@ enum {
 // --- region.c: what the generator asks of a region ------------------------------------------------
 
 bool md_cu_is_wide(const md_region_view *r);  // an index may not fit into an int
+// How the results of an op come about that is neither pointwise nor a view nor a reduction.
+struct md_cu_work;
+typedef struct md_cu_op {
+  void (*emit)(struct md_cu_work *w, const md_node *n);  // kernels of its own
+  bool is_value;  // gather.c, pool.c say what a result is at a place
+  bool is_long;   // and take a loop for it
+  int reads;      // of an element of an operand, about; 0: one
+  bool places;    // emit places what it leaves in memory, and makes of the rest what it can
+} md_cu_op;
+const md_cu_op *md_cu_op_of(md_op op);  // NULL: there is no kernel yet
 // What of a region has no kernel yet; NULL: everything has one. In `a`.
 const char *md_cu_refuse(const md_region_view *r, md_arena *a);
 
@@ -84,6 +94,9 @@ typedef struct md_cu_mark {
 md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void md_cu_close(md_cu_kernel *k, md_cu_mark mark);
+// Opens a loop over elements e of `num`, a thread of the grid each; *blocks is what md_cu_end takes.
+md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, int64_t *blocks);
+const char *md_cu_counter(md_cu_kernel *k);  // a fresh name for the index of a loop
 // Name of the pointer to v's memory / to a place of the workspace with elements of C type `type`.
 const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write);
 const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const char *type,
@@ -102,13 +115,21 @@ md_cu_ix md_cu_linear(md_cu_kernel *k, int n, const md_cu_ix *ix, const int64_t 
 md_cu_ix md_cu_digit(md_cu_kernel *k, md_cu_ix x, int64_t div,
                      int64_t mod);  // x / div % mod; mod 0: none
 
-// A place in the index space `shape`: the row-major index, the index on each axis, or both; what is
-// missing (NULL) is made when somebody asks.
+bool md_cu_known(md_cu_ix x, int64_t *number);  // is it a number?
+
+// A place in the index space `shape`: the row-major index, the row-major index over all axes but
+// channels (then at[1] is set), the index on each axis, or several of them; what is missing (NULL) is
+// made when somebody asks, and named there: ask before a scope opens that ends earlier.
 typedef struct md_cu_spot {
   const md_shape *shape;
-  md_cu_ix flat, at[MD_MAX_RANK];
+  md_cu_ix flat, pixel, at[MD_MAX_RANK];
 } md_cu_spot;
 md_cu_spot md_cu_spot_flat(const md_shape *s, md_cu_ix flat);
+// The e-th place of a tensor in the order of its memory, padding of channels left out.
+md_cu_spot md_cu_spot_memory(md_cu_kernel *k, const md_type *t, md_cu_ix e);
+// The place s with `at` on one axis, in an operand that differs from s's shape on that axis.
+md_cu_spot md_cu_spot_moved(md_cu_kernel *k, md_cu_spot *s, const md_shape *in, int axis,
+                            md_cu_ix at);
 md_cu_ix md_cu_axis(md_cu_kernel *k, md_cu_spot *s, int axis);
 md_cu_ix md_cu_flat(md_cu_kernel *k, md_cu_spot *s);
 bool md_cu_spot_equal(const md_cu_spot *a, const md_cu_spot *b);
@@ -142,8 +163,20 @@ void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_
 
 md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s);
 void md_cu_know(md_cu_kernel *k, md_val v, const md_cu_spot *s, md_cu_term t);  // v is t at s
+const char *md_cu_value_as(md_cu_kernel *k, md_val v, md_cu_spot *s, md_cu_type type);
+// Declares a variable; `init` NULL: without a value.
+const char *md_cu_variable(md_cu_kernel *k, md_cu_type type, const char *init);
+const char *md_cu_sum(md_cu_kernel *k);                                      // a double that is 0
+const char *md_cu_from_double(md_cu_kernel *k, md_val v, const char *text);  // to v's compute type
 void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s,
                  const char *text);  // in v's compute type
+
+// --- gather.c, pool.c: results of data movement and pooling at a place ------------------------------
+
+// Texts in the compute types of n's results.
+void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
+void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
+void md_cu_push(struct md_cu_work *w, const md_node *n);  // bank_push over its own operand
 
 // --- lanes.c: eight neighbouring channels at once ---------------------------------------------------
 //

@@ -109,6 +109,21 @@ void md_cu_close(md_cu_kernel *k, md_cu_mark mark) {
   k->now.num_memo = mark.memo;
 }
 
+md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, int64_t *blocks) {
+  const char *type = md_cu_index_type(k);
+  const char *first = md_format(k->w->arena, "%smd_block() * %d + md_thread()",
+                                k->w->wide ? "(md_i64)" : "", MD_CU_THREADS);
+  *blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
+  int64_t stride = *blocks * MD_CU_THREADS;
+  if (stride < num)
+    return md_cu_open(k, NULL, "for (%s e = %s; e < %s; e += %lld) {", type, first,
+                      md_cu_number(k, num), (long long)stride);
+  md_cu_line(k, NULL, "const %s e = %s;", type, first);
+  return md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, num));
+}
+
+const char *md_cu_counter(md_cu_kernel *k) { return md_format(k->w->arena, "j%d", k->num_index++); }
+
 const char *md_cu_index_type(const md_cu_kernel *k) { return k->w->wide ? "md_i64" : "int"; }
 
 // --- arguments

@@ -53,18 +53,12 @@ static void store_values(md_cu_kernel *k, const md_cu_nest *n, md_cu_spot *s) {
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
   md_cu_kernel k;
   md_cu_begin(&k, w, "walk");
-  int64_t num = md_elements(n->shape);
-  int64_t blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
-  const char *type = md_cu_index_type(&k), *id = w->wide ? "(md_i64)md_block()" : "md_block()";
-  md_cu_mark m;
-  if (blocks * MD_CU_THREADS >= num) {
-    md_cu_line(&k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
-    m = md_cu_open(&k, NULL, "if (e < %s) {", md_cu_number(&k, num));
-  } else {
-    m = md_cu_open(&k, NULL, "for (%s e = %s * %d + md_thread(); e < %s; e += %lld) {", type, id,
-                   MD_CU_THREADS, md_cu_number(&k, num), (long long)(blocks * MD_CU_THREADS));
-  }
-  md_cu_spot s = md_cu_spot_flat(n->shape, "e");
+  int64_t blocks;
+  md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape), &blocks);
+  md_type order = {.shape = *n->shape};
+  for (int i = 0; i < n->num_stores; i++)
+    order.block = MD_MAX(order.block, md_type_in(w->r->g, n->store[i])->block);
+  md_cu_spot s = md_cu_spot_memory(&k, &order, "e");
   store_values(&k, n, &s);
   md_cu_close(&k, m);
   md_cu_end(&k, blocks);

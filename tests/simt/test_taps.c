@@ -22,7 +22,10 @@ static bool try_region(const Program *p, const simt_code *code, int first, int n
       const Image *image = &p->image[at];
       bool from_outside = a->val != MD_NONE && md_def(p->g, a->val)->region != region;
       bool over = data[at] != NULL;
-      if (!over) data[at] = simt_buffer(image->name, image->bytes, from_outside);
+      md_val state = a->val != MD_NONE ? p->g->value[a->val].storage : MD_NONE;
+      if (!over) data[at] = simt_buffer(image->name, image->bytes, from_outside || state);
+      // What changes a part of a state leaves the rest.
+      if (!over && state) md_tensor_write(md_interp_value(p->ref, state), data[at]);
       // A result may lie over an operand, which then decides what is there first.
       if (from_outside) {
         if (over) simt_set(data[at]);
