@@ -180,9 +180,11 @@ static void put_vectors(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile
   md_cu_mark in = md_cu_open(k, NULL, "if (p < %s && first < %lld) {", places,
                              (long long)f->channels);
   md_cu_put_place(k, a, "p", "sample0");
-  for (int x = 0; x < 3; x++)
-    md_cu_line(k, NULL, "const int o%d = q%d * %lld + %lld;", x, x,
-               (long long)a->axis[x].out_step, (long long)a->axis[x].out0);
+  for (int x = 0; x < 3; x++) {
+    md_cu_ix q = md_format(k->w->arena, "q%d", x);
+    md_cu_line(k, NULL, "const int o%d = %s;", x,
+               md_cu_linear(k, 1, &q, &a->axis[x].out_step, a->axis[x].out0));
+  }
   md_cu_line(k, NULL, "const md_%s tile = md_ld_%s(stage + i * %d + md_thread() %% %d * 8, 8);",
              f->narrow ? "h8" : "f8", f->narrow ? "h8" : "f8", pitch(f, t), chunks(t));
   md_cu_put_loads(k, &f->lanes);
