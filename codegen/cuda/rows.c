@@ -142,15 +142,16 @@ static void declare_label(Rows *r, int i) {
 
 static void cross_entropy(Rows *r) {
   md_cu_kernel *k = &r->k;
-  exponentials(r, 0);
-  md_cu_mark m = open_first_lane(r);
   declare_label(r, 1);
+  exponentials(r, 0);
+  md_cu_line(k, NULL, "const double lse = %s;", log_sum_exp);
+  md_cu_mark m = open_first_lane(r);
   md_cu_line(k, NULL, "%s loss = MD_NAN;", md_cu_type_name(r->type));
   md_cu_mark in = md_cu_open(k, NULL, "if (valid) {");
   md_cu_line(k, NULL, "const %s j = (%s)label;", md_cu_index_type(k), md_cu_index_type(k));
   const char *x = value_at(r, 0, "j", MD_CU_DOUBLE);
   md_cu_line(k, NULL, "loss = %s;",
-             md_cu_from_double(k, r->node->out, md_format(r->a, "%s - %s", log_sum_exp, x)));
+             md_cu_from_double(k, r->node->out, md_format(r->a, "lse - %s", x)));
   md_cu_close(k, in);
   put(r, NULL, "loss");
   md_cu_close(k, m);
@@ -168,18 +169,19 @@ static void cross_entropy_grad(Rows *r) {
   md_cu_close(&r->k, m);
 }
 
-// `length` of the row of operand i, at least eps; NaN stays.
+// `norm` of the row of operand i, and `per`, one over it or over eps, if that is more; NaN stays.
 static void declare_length(Rows *r, int i) {
   const char *eps = md_cu_literal(r->a, MD_CU_DOUBLE, r->node->attr.f.value);
   sum_up(r, "square", i, "x * x");
-  md_cu_line(&r->k, NULL, "const double norm = md_sqrtd(square), length = norm < %s ? %s : norm;",
-             eps, eps);
+  md_cu_line(&r->k, NULL,
+             "const double norm = md_sqrtd(square), per = 1.0 / (norm < %s ? %s : norm);", eps,
+             eps);
 }
 
 static void l2_normalize(Rows *r) {
   declare_length(r, 0);
   md_cu_mark m = open_columns(r);
-  const char *y = md_format(r->a, "%s / length", value_at(r, 0, "j", MD_CU_DOUBLE));
+  const char *y = md_format(r->a, "%s * per", value_at(r, 0, "j", MD_CU_DOUBLE));
   put(r, "j", md_cu_from_double(&r->k, r->node->out, y));
   md_cu_close(&r->k, m);
 }
@@ -191,7 +193,7 @@ static void l2_normalize_grad(Rows *r) {
   md_cu_line(k, NULL, "double along = 0.0;");
   md_cu_mark m = open_columns(r);
   const char *x = value_at(r, 1, "j", MD_CU_DOUBLE), *dy = value_at(r, 0, "j", MD_CU_DOUBLE);
-  md_cu_line(k, NULL, "along += %s * (%s / length);", dy, x);
+  md_cu_line(k, NULL, "along += %s * (%s * per);", dy, x);
   md_cu_close(k, m);
   join(r, "along", MD_CU_DOUBLE, "%s + %s");
   md_cu_line(k, NULL, "if (!(norm >= %s)) along = 0.0;",
@@ -201,7 +203,7 @@ static void l2_normalize_grad(Rows *r) {
   dy = value_at(r, 0, "j", MD_CU_DOUBLE);
   put(r, "j",
       md_cu_from_double(k, r->node->out,
-                        md_format(r->a, "(%s - along * (%s / length)) / length", dy, x)));
+                        md_format(r->a, "(%s - along * (%s * per)) * per", dy, x)));
   md_cu_close(k, m);
 }
 
@@ -261,7 +263,8 @@ void md_cu_rows(md_cu_work *w, const md_node *n) {
             .type = md_cu_compute_type(x->dtype),
             .num = x->shape.dim[0],
             .len = x->shape.dim[1],
-            .by_block = x->shape.dim[1] > LONG_ROW};
+            // Double exponentials and a block's joins together spill for some targets.
+            .by_block = x->shape.dim[1] > LONG_ROW && x->dtype != MD_F64};
   md_cu_begin(&r.k, w, r.by_block ? "a block for each row" : "a warp for each row");
   md_cu_mark m = begin(&r);
   rows[n->op](&r);
