@@ -184,7 +184,7 @@ static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_ter
 
 // Result v as its element type holds it: u8 and bool are computed as int, bf16 as float. What only
 // goes to memory is rounded to bf16 there.
-static const char *settle(const formula *f, md_val v, const md_cu_term *t) {
+static const char *settled(const formula *f, md_val v, const md_cu_term *t) {
   const md_region_view *r = f->k->w->r;
   md_dtype d = md_type_in(r->g, v)->dtype;
   md_cu_type type = md_cu_compute_type(d);
@@ -200,6 +200,26 @@ static const char *settle(const formula *f, md_val v, const md_cu_term *t) {
   return rounds ? md_format(f->a, "md_bf2f(md_f2bf(%s))", text) : text;
 }
 
+static md_cu_term settle(const formula *f, md_val v, const md_cu_term *t) {
+  md_dtype d = md_type_in(f->k->w->r->g, v)->dtype;
+  return (md_cu_term){.text = settled(f, v, t),
+                      .type = md_cu_compute_type(d),
+                      .by_channel = t->by_channel && !t->known};
+}
+
+// Is a step of what the channel alone decides? If not, what of its operands is comes from the table.
+static bool step_by_channel(md_cu_kernel *k, const md_expr_node *x, md_cu_term *s) {
+  const int from[] = {x->a, x->b, x->c};
+  int arity = x->kind == MD_EX_ARG ? 0 : md_expr_arity(x->kind);
+  bool any = false, all = true;
+  for (int i = 0; i < arity; i++) {
+    any |= s[from[i]].by_channel;
+    all &= s[from[i]].by_channel || s[from[i]].known;
+  }
+  for (int i = 0; any && !all && i < arity; i++) s[from[i]] = md_cu_plain(k, &s[from[i]]);
+  return any && all;
+}
+
 static void count_uses(const md_expr *e, int *uses) {
   for (int i = 0; i < e->num; i++) {
     const int from[] = {e->node[i].a, e->node[i].b, e->node[i].c};
@@ -208,7 +228,7 @@ static void count_uses(const md_expr *e, int *uses) {
 }
 
 void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_cu_spot *spot,
-                   const char **result) {
+                   md_cu_term *result) {
   const md_expr *e = md_op_expr(&md_ops[n->op]);
   const md_graph *g = k->w->r->g;
   formula f = {.k = k,
@@ -222,11 +242,15 @@ void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_
   for (int i = 0; i < e->num; i++) {
     const md_expr_node *x = &e->node[i];
     if (x->kind == MD_EX_RANDOM && !f.index) f.index = md_cu_flat(k, spot);
+    bool by_channel = step_by_channel(k, x, s);
     s[i] = apply(&f, x, s);
+    s[i].by_channel |= by_channel && !s[i].known;
     bool leaf = x->kind == MD_EX_CONST || x->kind == MD_EX_ATTR || x->kind == MD_EX_ARG;
     if (uses[i] < 2 || leaf || s[i].known) continue;
     const char *name = md_format(f.a, "t%d", k->num_value++);
+    if (s[i].by_channel) md_cu_enter_table(k);
     md_cu_line(k, NULL, "const %s %s = %s;", md_cu_type_name(s[i].type), name, s[i].text);
+    if (s[i].by_channel) md_cu_leave_table(k);
     s[i].text = name;
   }
   for (int i = 0; i < e->num_out; i++) result[i] = settle(&f, n->out + (md_val)i, &s[e->out[i]]);

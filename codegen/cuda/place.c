@@ -27,18 +27,18 @@ bool md_cu_known(md_cu_ix x, int64_t *number) {
 }
 
 md_cu_ix md_cu_name(md_cu_kernel *k, const char *text) {
-  for (int i = 0; i < k->num_named; i++)
-    if (!strcmp(k->named[i].text, text)) return k->named[i].name;
-  if (k->num_named == k->cap_named) {
-    int cap = MD_MAX(32, 2 * k->cap_named);
+  for (int i = 0; i < k->now.num_named; i++)
+    if (!strcmp(k->now.named[i].text, text)) return k->now.named[i].name;
+  if (k->now.num_named == k->now.cap_named) {
+    int cap = MD_MAX(32, 2 * k->now.cap_named);
     struct md_cu_named *named = MD_NEW_ARRAY(k->w->arena, struct md_cu_named, cap);
-    if (k->num_named) memcpy(named, k->named, sizeof *named * (size_t)k->num_named);
-    k->named = named;
-    k->cap_named = cap;
+    if (k->now.num_named) memcpy(named, k->now.named, sizeof *named * (size_t)k->now.num_named);
+    k->now.named = named;
+    k->now.cap_named = cap;
   }
   md_cu_ix name = md_format(k->w->arena, "i%d", k->num_index++);
   md_cu_line(k, NULL, "const %s %s = %s;", md_cu_index_type(k), name, text);
-  k->named[k->num_named++] = (struct md_cu_named){text, name};
+  k->now.named[k->now.num_named++] = (struct md_cu_named){text, name};
   return name;
 }
 
@@ -223,13 +223,13 @@ md_cu_ix md_cu_offset(md_cu_kernel *k, const md_type *t, md_cu_spot *s) {
     stride *= t->shape.dim[i];
   }
   md_cu_ix channel = md_cu_axis(k, s, 1);
-  bool last = block >= t->shape.dim[1];  // channels are the last axis
-  ix[num] = last ? "0" : md_cu_digit(k, channel, block, 0);
+  bool one_block = block >= t->shape.dim[1];
+  ix[num] = one_block ? "0" : md_cu_digit(k, channel, block, 0);
   by[num++] = stride;
   stride *= md_ceil_div(t->shape.dim[1], block);
   ix[num] = md_cu_axis(k, s, 0);
   by[num++] = stride;
-  ix[num] = last ? channel : md_cu_digit(k, channel, 1, block);
+  ix[num] = one_block ? channel : md_cu_digit(k, channel, 1, block);
   by[num++] = 1;
   return md_cu_linear(k, num, ix, by, 0);
 }

@@ -25,7 +25,7 @@ typedef struct Reduction {
   int64_t place;  // of the parts in the workspace: [result][part][sum] of double
 } Reduction;
 
-static int quantities(const md_node *n) {
+int md_cu_num_sums(const md_node *n) {
   return n->op == MD_OP_moments || n->op == MD_OP_batch_norm_sums ? 2 : 1;
 }
 
@@ -130,7 +130,7 @@ static md_cu_spot result_spot(const md_cu_kernel *k, const md_node *n, md_cu_ix 
 
 static void declare_sums(Reduction *r) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       md_cu_line(&r->k, NULL, "double s%d = %s;", sum, neutral(r->n->reduce[i]));
 }
 
@@ -177,7 +177,7 @@ static void finish(Reduction *r, md_cu_ix result) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
     const md_node *n = r->n->reduce[i];
     const char *x = md_format(a, "s%d", sum), *y = md_format(a, "s%d", sum + 1);
-    sum += quantities(n);
+    sum += md_cu_num_sums(n);
     const char *per = md_format(a, "%lld.0", (long long)r->terms);
     if (n->op == MD_OP_moments) {
       const char *mean = md_format(a, "%s / %s", x, per);
@@ -228,7 +228,7 @@ static md_cu_mark join_threads(Reduction *r) {
   int sum = 0;
   md_cu_mark m = md_cu_open(k, "over lanes", "for (int o = 16; o > 0; o >>= 1) {");
   for (int i = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++) {
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++) {
       md_cu_line(k, NULL, "const double u%d = md_shfl_xor_d(s%d, o);", sum, sum);
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "u%d", sum));
@@ -245,7 +245,7 @@ static md_cu_mark join_threads(Reduction *r) {
   md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 1; j < %d; j++) {", MD_CU_WARPS);
   sum = 0;
   for (int i = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "sums[j * %d + %d]", r->num_sums, sum));
   md_cu_close(k, loop);
@@ -310,7 +310,7 @@ static void merge(Reduction *r) {
   const char *from = md_cu_workspace(k, r->place, parts_bytes(r), "double", false);
   md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", (long long)r->parts);
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from, (long long)r->parts,
                      r->num_sums, sum));
@@ -320,11 +320,29 @@ static void merge(Reduction *r) {
   md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
 }
 
-void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
+static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {
   Reduction r = {.w = w, .n = n, .parts = 1};
   r.results = md_elements(&md_type_in(w->r->g, n->reduce[0]->out)->shape);
   r.terms = md_elements(n->shape) / r.results;
-  for (int i = 0; i < n->num_reduces; i++) r.num_sums += quantities(n->reduce[i]);
+  for (int i = 0; i < n->num_reduces; i++) r.num_sums += md_cu_num_sums(n->reduce[i]);
+  return r;
+}
+
+int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts) {
+  int sums = 0;
+  for (int i = 0; i < n->num_reduces; i++) sums += md_cu_num_sums(n->reduce[i]);
+  return n->groups * n->shape->dim[1] * parts * sums * 8;
+}
+
+void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t place) {
+  Reduction r = reduction_of(w, n);
+  r.parts = parts;
+  r.place = place;
+  merge(&r);
+}
+
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
+  Reduction r = reduction_of(w, n);
   // Neighbouring results are neighbours in memory: then threads of their own read well.
   bool last_kept = is_kept(n, n->shape->rank - 1);
   if (r.terms <= FEW_TERMS || (last_kept && r.results >= MANY_RESULTS)) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the generator asks of a region: how wide its indices are, and what is not there yet.
-#include "codegen/cuda/gen.h"
+#include "codegen/cuda/conv.h"
 
 // Indices of a walk go beyond the elements by a stride at most, so half of an int's range is safe.
 #define MAX_INT_ELEMENTS ((int64_t)1 << 30)
@@ -32,6 +32,9 @@ enum { MANY_READS = 100 };
 
 // clang-format off
 static const md_cu_op ops[MD_NUM_OPS] = {
+    [MD_OP_conv3d] = {.emit = md_cu_conv, .places = true, .is_narrow = true},
+    [MD_OP_conv3d_dgrad] = {.emit = md_cu_conv, .places = true, .is_narrow = true},
+    [MD_OP_conv3d_wgrad] = {.emit = md_cu_wgrad, .places = true, .is_narrow = true},
     [MD_OP_nce_lse] = {.emit = md_cu_nce, .reads = MANY_READS, .is_narrow = true},
     [MD_OP_nce_lse_grad] = {.emit = md_cu_nce, .reads = MANY_READS, .is_narrow = true},
     [MD_OP_max_pool3d] = {.is_value = true, .is_long = true},

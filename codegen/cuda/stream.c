@@ -132,6 +132,7 @@ static void emit_reductions(const Plan *p, int stage) {
   for (int i = 0; i < num; i++) {
     const md_node *first = p->r->node[i];
     if (!p->needed[i] || taken[i] || !is_reduce(first) || p->stage[i] != stage) continue;
+    if (md_cu_is_ready(p->w, first->out)) continue;  // the anchor's kernels made it
     md_cu_nest n = nest_of(p, first, &md_type_in(p->r->g, first->in[0])->shape);
     for (int j = i; j < num; j++) {
       const md_node *other = p->r->node[j];
@@ -194,7 +195,7 @@ static void walk_results(const Plan *p, const md_node *n) {
 static void emit_anchor(const Plan *p) {
   const md_node *n = p->r->anchor;
   const md_cu_op *op = md_cu_op_of(n->op);
-  place_results(p, n);
+  if (!op->places) place_results(p, n);
   if (op->emit) op->emit(p->w, n);
   else walk_results(p, n);
 }
@@ -213,8 +214,8 @@ static void emit_stage(const Plan *p, int stage) {
   }
   for (int i = 0; i < num; i++) {
     const md_node *n = p->r->node[i];
-    if (p->needed[i] && p->stage[i] == stage && (is_reduce(n) || is_anchor(p, n)))
-      finish_results(p, n);
+    bool placed = is_reduce(n) || (is_anchor(p, n) && !md_cu_op_of(n->op)->places);
+    if (p->needed[i] && p->stage[i] == stage && placed) finish_results(p, n);
   }
   for (int i = 0; i < p->r->num_outputs; i++)
     if (p->done[i]) md_cu_ready(p->w, p->r->output[i]);
