@@ -25,10 +25,11 @@ bool md_cu_is_wide(const md_region_view *r);  // an index may not fit into an in
 struct md_cu_work;
 typedef struct md_cu_op {
   void (*emit)(struct md_cu_work *w, const md_node *n);  // kernels of its own
-  bool is_value;  // gather.c, pool.c say what a result is at a place
-  bool is_long;   // and take a loop for it
-  int reads;      // of an element of an operand, about; 0: one
-  bool places;    // emit places what it leaves in memory, and makes of the rest what it can
+  bool is_value;   // gather.c, pool.c say what a result is at a place
+  bool is_long;    // and take a loop for it
+  bool is_narrow;  // f32 and bf16 alone
+  int reads;       // of an element of an operand, about; 0: one
+  bool places;     // emit places what it leaves in memory, and makes of the rest what it can
 } md_cu_op;
 const md_cu_op *md_cu_op_of(md_op op);  // NULL: there is no kernel yet
 // What of a region has no kernel yet; NULL: everything has one. In `a`.
@@ -140,8 +141,9 @@ md_cu_ix md_cu_offset(md_cu_kernel *k, const md_type *t, md_cu_spot *s);  // in 
 
 // --- formula.c: scalar formulas as text ------------------------------------------------------------
 
-// Compute types: f32, bf16 -> float; i32, u8, bool -> int; i64 -> md_i64; comparisons -> a condition.
-typedef enum md_cu_type { MD_CU_FLOAT, MD_CU_INT, MD_CU_LONG, MD_CU_COND } md_cu_type;
+// Compute types: f32, bf16 -> float; f64 -> double; i32, u8, bool -> int; i64 -> md_i64; comparisons ->
+// a condition.
+typedef enum md_cu_type { MD_CU_FLOAT, MD_CU_DOUBLE, MD_CU_INT, MD_CU_LONG, MD_CU_COND } md_cu_type;
 typedef struct md_cu_term {
   const char *text;
   md_cu_type type;
@@ -220,7 +222,7 @@ void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
-void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s);  // its lines, at the current depth
+void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s);     // its lines, at the current depth
 md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t);  // carried, if it is by channel
 
 // --- reduce.c: reductions over a walk --------------------------------------------------------------
@@ -247,6 +249,9 @@ void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t plac
 // --- nce.c: InfoNCE over a bank --------------------------------------------------------------------
 enum { MD_CU_NCE_TILE = 64, MD_CU_NCE_BLOCKS = 256 };  // queries of a block; blocks, about
 void md_cu_nce(md_cu_work *w, const md_node *n);
+
+// --- rows.c: work along the rows of a matrix --------------------------------------------------------
+void md_cu_rows(md_cu_work *w, const md_node *n);
 
 // --- stream.c: the order of a region's kernels -----------------------------------------------------
 void md_cu_region_kernels(md_cu_work *w);

@@ -150,14 +150,14 @@ static void add_terms(Reduction *r, md_cu_spot *s, md_cu_ix result) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
     const md_node *n = r->n->reduce[i];
     md_cu_term x = md_cu_value(k, n->in[0], s);
-    const char *first = md_format(a, "(double)%s", md_cu_as(a, &x, MD_CU_FLOAT)), *second = NULL;
+    const char *first = md_cu_as(a, &x, MD_CU_DOUBLE), *second = NULL;
     if (n->op == MD_OP_moments) {
       second = md_format(a, "%s * %s", first, first);
     } else if (n->op == MD_OP_batch_norm_sums) {
       md_cu_spot at = result_spot(k, n, result), full = *s;
       md_cu_term mean = md_cu_value(k, n->in[2], &at), y = md_cu_value(k, n->in[1], &full);
-      second = md_format(a, "%s * (double)(%s - %s)", first, md_cu_as(a, &y, MD_CU_FLOAT),
-                         md_cu_as(a, &mean, MD_CU_FLOAT));
+      second = md_format(a, "%s * (double)(%s - %s)", first, md_cu_as(a, &y, y.type),
+                         md_cu_as(a, &mean, mean.type));
     }
     join(k, n, md_format(a, "s%d", sum++), first);
     if (second) join(k, n, md_format(a, "s%d", sum++), second);
@@ -167,7 +167,7 @@ static void add_terms(Reduction *r, md_cu_spot *s, md_cu_ix result) {
 static void store_double(md_cu_kernel *k, md_val v, md_cu_ix result, const char *text) {
   const md_type *t = md_type_in(k->w->r->g, v);
   md_cu_spot s = md_cu_spot_flat(&t->shape, result);
-  md_cu_store(k, v, &s, md_format(k->w->arena, "(float)(%s)", text));
+  md_cu_store(k, v, &s, md_cu_from_double(k, v, text));
 }
 
 // Totals s0, s1, ... -> results. Factors are exact to the last digit of a double.
@@ -191,8 +191,8 @@ static void finish(Reduction *r, md_cu_ix result) {
       md_float_text(n->attr.f.value, eps);
       store_double(k, n->out, result, md_format(a, "%s / %s", x, per));
       store_double(k, n->out + 1, result,
-                   md_format(a, "%s / %s / md_sqrtd((double)%s + (double)%s)", y, per,
-                             md_cu_as(a, &var, MD_CU_FLOAT), eps));
+                   md_format(a, "%s / %s / md_sqrtd(%s + (double)%s)", y, per,
+                             md_cu_as(a, &var, MD_CU_DOUBLE), eps));
     } else {
       store_double(k, n->out, result, x);
     }

@@ -53,6 +53,16 @@ static const struct {
      "graph @s(%x: f32[4,6], %i: i32[5]) {\n  %l = log %x\n  %z = constant {value=0} : f32[4,6]\n"
      "  %k = log %z\n  %a = concat %l, %k {axis=0}\n  %b = pad %l {axis=1, before=1}\n"
      "  %c = gather_rows %l, %i\n  return %a, %b, %c\n}\n"},
+    {"f64 through every kind of node",
+     "graph @s(%x: f64[4,3,2,5,4], %g: f64[3], %l: i64[7,5], %y: f32[7,5], %k: i64[3,4]) {\n"
+     "  %m, %pv = moments %x {groups=2}\n  %n = batch_norm %x, %g, %g, %m, %pv\n"
+     "  %a = sigmoid %n\n  %b = softplus %x\n  %c = tanh %b\n  %d = sum %c {axes=[1,2]}\n"
+     "  %e = max %x {axes=[0]}\n  %f = cast %x {to=bf16}\n  %h = affine %x {scale=1000}\n"
+     "  %i = cast %h {to=i32}\n  %j = cast %h {to=u8}\n  %o = cast %l {to=f64}\n"
+     "  %p = cast %y {to=f64}\n  %q = add %o, %p\n  %r = less %o, %p\n  %s = cast %q {to=f32}\n"
+     "  %t = relu %q\n  %u = abs %q\n  %v = log %q\n  %w = sqrt %u\n  %z = rsqrt %u\n"
+     "  %md, %mx = batch_norm_sums %x, %a, %m, %pv\n  %ll = cast %q {to=i64}\n"
+     "  return %a, %b, %c, %d, %e, %f, %i, %j, %r, %s, %t, %v, %w, %z, %md, %mx, %ll\n}\n"},
     {"a result over an operand that another result reads",
      "graph @s(%x: f32[40,16], %y: f32[16,16], %i: i32[40]) {\n"
      "  region @q {\n    %r = exp %x\n  }\n  region @r {\n"
@@ -90,6 +100,7 @@ static const struct Pool {
     {5, "kernel=[1,2,2], stride=[2,4,3]", "f32"},
     {4, "kernel=[1,1,1], stride=[1,2,2]", "f32"},
     {8, "kernel=[3,3,3], pad=[2,2,2]", "bf16"},
+    {9, "kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]", "f64"},
     {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "bf16"},
 };
 
@@ -136,6 +147,66 @@ static const struct {
      "  return %y\n}\n"},
 };
 
+// --- rows
+
+static const struct Rows {
+  int num, len;
+  const char *type;
+} rows[] = {{1, 1, "f32"},     {3, 7, "f32"},  {9, 65, "f32"},    {2, 4099, "f32"},
+            {300, 10, "bf16"}, {4, 37, "f64"}, {3, 1025, "bf16"}, {2, 1030, "f64"}};
+
+static void put_rows(const struct Rows *r, md_text *to) {
+  const char *t = r->type;
+  int m = r->num, n = r->len;
+  md_put(
+      to,
+      "graph @s(%%x: %s[%d,%d], %%dy: %s[%d,%d], %%dl: %s[%d], %%l: i64[%d], %%k: i32[%d]) {\n"
+      "  %%z = affine %%x {scale=2}\n  %%i = cast %%x {to=i32}\n  %%t = cast %%i {to=%s}\n"
+      "  %%a = logsumexp %%z\n  %%b = softmax %%z\n  %%c = cross_entropy %%z, %%k\n"
+      "  %%d = cross_entropy_grad %%dl, %%z, %%l\n  %%e = l2_normalize %%z\n"
+      "  %%f = l2_normalize_grad %%dy, %%z\n  %%g = argmax %%t\n  %%h = topk_hit %%t, %%k {k=2}\n"
+      "  %%j = topk_hit %%x, %%l {k=1}\n  %%q = argmax %%x\n"
+      "  return %%a, %%b, %%c, %%d, %%e, %%f, %%g, %%h, %%j, %%q\n}\n",
+      t, m, n, t, m, n, t, m, m, m, t);
+}
+
+// A region of its own for each, with what surrounds it.
+static const char *const surrounded[] = {"logsumexp %a",          "softmax %a",
+                                         "cross_entropy %a, %k",  "argmax %a",
+                                         "l2_normalize %a",       "cross_entropy_grad %v, %a, %k",
+                                         "topk_hit %a, %k {k=3}", "l2_normalize_grad %a, %y"};
+
+static void put_surrounded(int i, md_text *to) {
+  bool by_row = i == 0 || i == 2 || i == 6, integer = i == 3;
+  md_put(to,
+         "graph @s(%%x: f32[9,37], %%y: f32[9,37], %%k: i32[9], %%v: f32[9]) {\n  region @r {\n"
+         "    %%a = mul %%x, %%y\n    %%o = %s\n    %%z = add %%o, %s\n  }\n"
+         "  return %%o, %%a, %%z\n}\n",
+         surrounded[i],
+         integer  ? "%k"
+         : by_row ? "%v"
+                  : "%x");
+}
+
+static const struct {
+  const char *name, *text;
+} rows_written[] = {
+    {"NaN in rows",
+     "graph @s(%x: f32[40,3], %l: i32[40]) {\n  %n = log %x\n"
+     "  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n  %a = l2_normalize %n\n"
+     "  %b = l2_normalize_grad %x, %n\n  %c = topk_hit %n, %l {k=2}\n  %d = topk_hit %all, %l\n"
+     "  %e = argmax %n\n  %f = argmax %all\n  %g = logsumexp %n\n  %h = softmax %n\n"
+     "  %i = cross_entropy_grad %g, %n, %l\n  return %a, %b, %c, %d, %e, %f, %g, %h, %i\n}\n"},
+    {"infinities in rows",
+     "graph @s(%x: f32[4,21], %k: i32[4]) {\n  %i = constant {value=inf} : f32[4,21]\n"
+     "  %n = neg %i\n  %a = logsumexp %n\n  %b = logsumexp %i\n  %c = concat %x, %n {axis=1}\n"
+     "  %d = logsumexp %c\n  %e = softmax %c\n  %f = argmax %n\n  %j = concat %x, %i {axis=1}\n"
+     "  %o = softmax %j\n  %p = softmax %n\n  %q = cross_entropy %j, %k\n"
+     "  %r = cross_entropy %n, %k\n  %z = constant {value=0} : f32[4,21]\n"
+     "  %y = l2_normalize %z\n  %w = l2_normalize_grad %x, %z\n"
+     "  return %a, %b, %d, %e, %f, %o, %p, %q, %r, %y, %w\n}\n"},
+};
+
 // --- all of them, and the op table's own
 
 static bool table_sample(int i, md_text *to, char name[64]) {
@@ -144,8 +215,8 @@ static bool table_sample(int i, md_text *to, char name[64]) {
     // An lse that is no smaller than the logits can only be made: the samples of InfoNCE do.
     if (role == MD_META || role == MD_LEAF || op == MD_OP_nce_lse_grad) continue;
     if (op == MD_OP_conv3d || op == MD_OP_conv3d_dgrad || op == MD_OP_conv3d_wgrad) continue;
-    if (op == MD_OP_matmul || (op >= MD_OP_logsumexp && op <= MD_OP_topk_hit)) continue;
-    if (op == MD_OP_resize || op == MD_OP_gaussian_blur || op == MD_OP_cast) continue;
+    if (op == MD_OP_matmul) continue;
+    if (op == MD_OP_resize || op == MD_OP_gaussian_blur) continue;
     int num_out = MD_MAX(md_op_num_out((md_op)op), 1), num = 0;
     if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
     while (num < MD_ROW_SAMPLES && md_ops[op].samples[num]) num++;
@@ -183,5 +254,23 @@ bool simt_op_sample(int i, md_text *to, char name[64]) {
     snprintf(name, 64, "%s", pools_written[i].name);
     return true;
   }
-  return table_sample(i - MD_COUNT(pools_written), to, name);
+  i -= MD_COUNT(pools_written);
+  if (i < MD_COUNT(rows)) {
+    put_rows(&rows[i], to);
+    snprintf(name, 64, "rows %d x %d of %s", rows[i].num, rows[i].len, rows[i].type);
+    return true;
+  }
+  i -= MD_COUNT(rows);
+  if (i < MD_COUNT(surrounded)) {
+    put_surrounded(i, to);
+    snprintf(name, 64, "what surrounds %s", surrounded[i]);
+    return true;
+  }
+  i -= MD_COUNT(surrounded);
+  if (i < MD_COUNT(rows_written)) {
+    md_put(to, "%s", rows_written[i].text);
+    snprintf(name, 64, "%s", rows_written[i].name);
+    return true;
+  }
+  return table_sample(i - MD_COUNT(rows_written), to, name);
 }
