@@ -147,6 +147,40 @@ static const struct {
      "  return %y\n}\n"},
 };
 
+// --- matrices
+
+static const struct Matrix {
+  int m, n, inner;
+  const char *type;
+} matrices[] = {{1, 1, 1, "f32"},     {1, 17, 33, "f32"},   {7, 5, 1300, "f32"},
+                {65, 64, 13, "f32"},  {130, 67, 35, "f32"}, {64, 128, 700, "f32"},
+                {33, 70, 50, "bf16"}, {5, 66, 300, "f64"}};
+
+// All four transpositions, bias and ReLU around some.
+static void put_matrix(const struct Matrix *s, md_text *to) {
+  const char *t = s->type;
+  int m = s->m, n = s->n, k = s->inner;
+  md_put(to,
+         "graph @s(%%x: %s[%d,%d], %%xt: %s[%d,%d], %%y: %s[%d,%d], %%yt: %s[%d,%d], %%b: %s[%d]) "
+         "{\n"
+         "  %%r = relu %%x\n  %%a = matmul %%r, %%y\n"
+         "  %%bb = broadcast %%b {shape=[%d,%d], axes=[1]}\n  %%c = add %%a, %%bb\n"
+         "  %%d = relu %%c\n  %%e = matmul %%x, %%yt {ty=true}\n"
+         "  %%f = matmul %%xt, %%y {tx=true}\n  %%g = matmul %%xt, %%yt {tx=true, ty=true}\n"
+         "  return %%d, %%e, %%f, %%g\n}\n",
+         t, m, k, t, k, m, t, k, n, t, n, k, t, n, m, n);
+}
+
+static const struct {
+  const char *name, *text;
+} matrices_written[] = {
+    {"a product with what surrounds it",
+     "graph @s(%x: f32[9,37], %y: f32[37,11], %b: f32[11]) {\n  region @r {\n    %e = tanh %x\n"
+     "    %t = transpose %y {axes=[1,0]}\n    %z = matmul %e, %t {ty=true}\n"
+     "    %c = broadcast %b {shape=[9,11], axes=[1]}\n    %a = add %z, %c\n    %r = relu %a\n"
+     "    %s = sum %r {axes=[0]}\n  }\n  return %e, %r, %s\n}\n"},
+};
+
 // --- rows
 
 static const struct Rows {
@@ -215,7 +249,6 @@ static bool table_sample(int i, md_text *to, char name[64]) {
     // An lse that is no smaller than the logits can only be made: the samples of InfoNCE do.
     if (role == MD_META || role == MD_LEAF || op == MD_OP_nce_lse_grad) continue;
     if (op == MD_OP_conv3d || op == MD_OP_conv3d_dgrad || op == MD_OP_conv3d_wgrad) continue;
-    if (op == MD_OP_matmul) continue;
     if (op == MD_OP_resize || op == MD_OP_gaussian_blur) continue;
     int num_out = MD_MAX(md_op_num_out((md_op)op), 1), num = 0;
     if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
@@ -255,6 +288,19 @@ bool simt_op_sample(int i, md_text *to, char name[64]) {
     return true;
   }
   i -= MD_COUNT(pools_written);
+  if (i < MD_COUNT(matrices)) {
+    put_matrix(&matrices[i], to);
+    snprintf(name, 64, "product %d x %d over %d of %s", matrices[i].m, matrices[i].n,
+             matrices[i].inner, matrices[i].type);
+    return true;
+  }
+  i -= MD_COUNT(matrices);
+  if (i < MD_COUNT(matrices_written)) {
+    md_put(to, "%s", matrices_written[i].text);
+    snprintf(name, 64, "%s", matrices_written[i].name);
+    return true;
+  }
+  i -= MD_COUNT(matrices_written);
   if (i < MD_COUNT(rows)) {
     put_rows(&rows[i], to);
     snprintf(name, 64, "rows %d x %d of %s", rows[i].num, rows[i].len, rows[i].type);
