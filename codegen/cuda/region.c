@@ -51,6 +51,8 @@ static const md_cu_op ops[MD_NUM_OPS] = {
     [MD_OP_l2_normalize_grad] = {.emit = md_cu_rows},
     [MD_OP_argmax] = {.emit = md_cu_rows},
     [MD_OP_topk_hit] = {.emit = md_cu_rows},
+    [MD_OP_resize] = {.emit = md_cu_resize, .reads = MANY_READS},
+    [MD_OP_gaussian_blur] = {.emit = md_cu_blur, .reads = MANY_READS},
     [MD_OP_concat] = {.is_value = true},
     [MD_OP_pad] = {.is_value = true},
     [MD_OP_crop] = {.is_value = true},
