@@ -42,9 +42,9 @@ static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
   md_cu_ix row = md_cu_digit(&k, "e", terms, 0), term = md_cu_digit(&k, "e", 1, terms);
   md_cu_ix tap = md_cu_digit(&k, term, lanes, 0), channel = md_cu_digit(&k, term, 1, lanes);
   md_cu_line(&k, NULL, "float x = 0.0f;");
-  md_cu_mark in =
-      md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row, (long long)c->out,
-                 channel, (long long)c->in, tap, (long long)md_cu_map_taps(a));
+  md_cu_mark in = md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row,
+                             (long long)c->out, channel, (long long)c->in, tap,
+                             (long long)md_cu_map_taps(a));
   md_cu_spot s = {.shape = &md_type_in(c->w->r->g, c->n->in[1])->shape};
   s.at[0] = c->backward ? channel : row;
   s.at[1] = c->backward ? row : channel;
@@ -108,6 +108,9 @@ static void put_shared(Kernel *p) {
 // Where the thread's pixels have their source at tap 0; far away where there is no pixel.
 static void put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
+  md_cu_side_declare(k, &p->source);
+  md_cu_line(k, NULL, "md_%s bv[%d];", p->c->tile.narrow ? "h8" : "f8",
+             MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1));
   md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);
   md_cu_line(k, NULL, "const int p = m0 + line;");
@@ -116,20 +119,20 @@ static void put_rows(Kernel *p, const char *places) {
   for (int x = 0; x < 3; x++) {
     const md_cu_axis_map *axis = &p->a.axis[x];
     const char *far = x ? "" : md_format(k->w->arena, "p >= %s ? -(1 << 28) : ", places);
-    md_cu_line(k, NULL, "base[i][%d] = %sq%d * %lld + %lld;", x, far, x, (long long)axis->from_q,
-               (long long)axis->from0);
+    md_cu_ix q = md_format(k->w->arena, "q%d", x);
+    md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far,
+               md_cu_linear(k, 1, &q, &axis->from_q, axis->from0));
   }
   md_cu_close(k, m);
 }
 
-static void put_load(Kernel *p, const char *step) {
+static void put_load(Kernel *p) {
   md_cu_kernel *k = &p->k;
   static const char at[3] = {'t', 'h', 'w'};
-  int rows = md_cu_side_rows(&p->source), b_rows = MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1);
-  md_cu_line(k, NULL, "const int chunk = %s * %d + md_thread() %% %d;", step, MD_CU_STEP_CHUNKS,
+  int b_rows = MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1);
+  md_cu_line(k, NULL, "const int chunk = next * %d + md_thread() %% %d;", MD_CU_STEP_CHUNKS,
              MD_CU_STEP_CHUNKS);
   md_cu_put_tap(k, "a", &p->a, p->c->in, "chunk");
-  (void)rows;
   md_cu_mark m = md_cu_side_open(k, &p->source);
   for (int x = 0; x < 3; x++)
     md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", at[x], x, x,
@@ -141,8 +144,8 @@ static void put_load(Kernel *p, const char *step) {
              (long long)p->a.axis[2].size);
   md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
-  const char *w =
-      md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(&p->c->tile), false);
+  const char *w = md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a),
+                                  md_cu_cell(&p->c->tile), false);
   md_cu_line(k, NULL, "MD_UNROLL");
   m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
@@ -150,59 +153,51 @@ static void put_load(Kernel *p, const char *step) {
              p->c->tile.n * 4 < MD_CU_THREADS
                  ? md_format(k->w->arena, "if (line < %d) ", p->c->tile.n)
                  : "",
-             p->c->tile.narrow ? "h8" : "f8", w, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
+             p->c->tile.narrow ? "h8" : "f8", w,
+             (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
   md_cu_close(k, m);
 }
 
 static const char *buffer(Kernel *p, const char *base, int rows, const char *which) {
   const md_cu_tile *t = &p->c->tile;
   int cells = md_cu_tile_bytes(t, rows) / (t->narrow ? 2 : 4);
-  return md_format(p->k.w->arena, "%s + (%s) * %d", base, which, cells);
+  return md_format(p->k.w->arena, "%s + %s * %d", base, which, cells);
 }
 
-static void put_store(Kernel *p, const char *which) {
+static void put_store(Kernel *p) {
   md_cu_kernel *k = &p->k;
   const md_cu_tile *t = &p->c->tile;
   int b_rows = MD_MAX(t->n * 4 / MD_CU_THREADS, 1);
-  md_cu_side_store(k, &p->source, buffer(p, "as", t->m, which));
+  md_cu_side_store(k, &p->source, buffer(p, "as", t->m, "next % 2"));
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
   md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, bv[i]);",
              t->n * 4 < MD_CU_THREADS ? md_format(k->w->arena, "if (line < %d) ", t->n) : "",
-             t->narrow ? "h8" : "f8", buffer(p, "bs", t->n, which), md_cu_pitch(t, t->n));
+             t->narrow ? "h8" : "f8", buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n));
   md_cu_close(k, m);
 }
 
+// The next step's tiles are on their way while the current ones are multiplied.
 static void put_steps(Kernel *p) {
   md_cu_kernel *k = &p->k;
   const md_cu_tile *t = &p->c->tile;
   int64_t steps = steps_of(p->c, &p->a);
   if (!steps) return;
-  md_cu_side_declare(k, &p->source);
-  md_cu_line(k, NULL, "md_%s bv[%d];", t->narrow ? "h8" : "f8",
-             MD_MAX(t->n * 4 / MD_CU_THREADS, 1));
-  md_cu_mark m = md_cu_open(k, NULL, "{");
-  put_load(p, "0");
-  put_store(p, "0");
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {",
+                               (long long)steps);
+  md_cu_line(k, NULL, "const int next = step + 1;");
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
+  put_load(p);
   md_cu_close(k, m);
-  md_cu_line(k, NULL, "md_sync();");
-  md_cu_mark loop =
-      md_cu_open(k, NULL, "for (int step = 0; step < %lld; step++) {", (long long)steps);
-  md_cu_line(k, NULL, "const int more = step + 1 < %lld;", (long long)steps);
-  if (steps > 1) {
-    m = md_cu_open(k, NULL, "if (more) {");
-    put_load(p, "(step + 1)");
-    md_cu_close(k, m);
-  }
+  m = md_cu_open(k, NULL, "if (step >= 0) {");
   md_cu_line(k, NULL, "const %s *const a = %s;", md_cu_cell(t), buffer(p, "as", t->m, "step % 2"));
   md_cu_line(k, NULL, "const %s *const b = %s;", md_cu_cell(t), buffer(p, "bs", t->n, "step % 2"));
   md_cu_put_product(k, t, "a", "b");
-  if (steps > 1) {
-    m = md_cu_open(k, NULL, "if (more) {");
-    put_store(p, "(step + 1) % 2");
-    md_cu_close(k, m);
-  }
+  md_cu_close(k, m);
+  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
+  put_store(p);
+  md_cu_close(k, m);
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);
 }
@@ -212,15 +207,15 @@ static void put_parts(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
   if (!c->finish.num_sums) return;
-  const char *to =
-      md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double", true);
+  const char *to = md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double",
+                                   true);
   md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
                             c->finish.num_sums * c->tile.n, MD_CU_THREADS);
   md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", c->tile.n);
   md_cu_line(k, NULL, "if (channel < %lld)", (long long)c->out);
-  md_cu_line(
-      k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];", to,
-      (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums, c->tile.n);
+  md_cu_line(k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];",
+             to, (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums,
+             c->tile.n);
   md_cu_close(k, m);
 }
 
@@ -244,7 +239,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
                                c->tile.m, count, (long long)(parts * c->tile.m));
   md_cu_put_accumulators(k, &c->tile);
-  put_rows(&p, count);
+  if (steps_of(c, a)) put_rows(&p, count);
   put_steps(&p);
   md_cu_put_finish(k, &c->finish, &c->tile, a, count);
   md_cu_line(k, NULL, "md_sync();");

@@ -30,11 +30,9 @@ static void put_shared(Wgrad *g) {
   md_cu_line(k, "two tiles of dy", "%s *const as = (%s *)shared;", cell, cell);
   md_cu_line(k, "and two of the source", "%s *const bs = (%s *)(shared + %d);", cell, cell, at);
   at += 2 * operand_bytes(g, g->tile.n);
-  if (g->dy.lanes.num_slots)
-    md_cu_line(k, NULL, "float *const atable = (float *)(shared + %d);", at);
+  if (g->dy.lanes.num_slots) md_cu_line(k, NULL, "float *const atable = (float *)(shared + %d);", at);
   at += md_cu_table_bytes(&g->dy.lanes);
-  if (g->x.lanes.num_slots)
-    md_cu_line(k, NULL, "float *const btable = (float *)(shared + %d);", at);
+  if (g->x.lanes.num_slots) md_cu_line(k, NULL, "float *const btable = (float *)(shared + %d);", at);
   at += md_cu_table_bytes(&g->x.lanes);
   k->shared_bytes = at;
   md_cu_put_table(k, &g->dy.lanes);
@@ -42,10 +40,10 @@ static void put_shared(Wgrad *g) {
   md_cu_line(k, NULL, "md_sync();");
 }
 
-static void put_load(Wgrad *g, const char *step) {
+static void put_load(Wgrad *g) {
   md_cu_kernel *k = &g->k;
   md_cu_mark m = md_cu_side_open(k, &g->dy);
-  md_cu_line(k, NULL, "const int p = begin + %s * %d + line;", step, MD_CU_STEP);
+  md_cu_line(k, NULL, "const int p = begin + next * %d + line;", MD_CU_STEP);
   md_cu_put_place(k, &g->a, "p", "0");
   md_cu_line(k, NULL, "an[i] = n;");
   md_cu_line(k, NULL, "at[i] = q0, ah[i] = q1, aw[i] = q2;");
@@ -53,14 +51,15 @@ static void put_load(Wgrad *g, const char *step) {
   md_cu_side_load(k, &g->dy);
   md_cu_close(k, m);
   m = md_cu_side_open(k, &g->x);
-  md_cu_line(k, NULL, "const int p = begin + %s * %d + line;", step, MD_CU_STEP);
+  md_cu_line(k, NULL, "const int p = begin + next * %d + line;", MD_CU_STEP);
   md_cu_put_place(k, &g->a, "p", "0");
   md_cu_line(k, NULL, "bn[i] = n;");
   static const char at[3] = {'t', 'h', 'w'};
   for (int x = 0; x < 3; x++) {
     const md_cu_axis_map *axis = &g->a.axis[x];
-    md_cu_line(k, NULL, "b%c[i] = q%d * %lld + bm%d * %lld + %lld;", at[x], x,
-               (long long)axis->from_q, x, (long long)axis->from_m, (long long)axis->from0);
+    md_cu_ix ix[] = {md_format(g->w->arena, "q%d", x), md_format(g->w->arena, "bm%d", x)};
+    md_cu_line(k, NULL, "b%c[i] = %s;", at[x],
+               md_cu_linear(k, 2, ix, (int64_t[]){axis->from_q, axis->from_m}, axis->from0));
   }
   md_cu_line(k, NULL,
              "bin[i] = bok && p < end && line < %d && bt[i] >= 0 && bt[i] < %lld && bh[i] >= 0 && "
@@ -73,34 +72,26 @@ static void put_load(Wgrad *g, const char *step) {
 
 static const char *buffer(Wgrad *g, const char *base, int rows, const char *which) {
   int cells = operand_bytes(g, rows) / (g->tile.narrow ? 2 : 4);
-  return md_format(g->w->arena, "%s + (%s) * %d", base, which, cells);
-}
-
-static void put_store(Wgrad *g, const char *which) {
-  md_cu_side_store(&g->k, &g->dy, buffer(g, "as", g->tile.m, which));
-  md_cu_side_store(&g->k, &g->x, buffer(g, "bs", g->tile.n, which));
+  return md_format(g->w->arena, "%s + %s * %d", base, which, cells);
 }
 
 static void put_steps(Wgrad *g) {
   md_cu_kernel *k = &g->k;
-  md_cu_mark m = md_cu_open(k, NULL, "{");
-  put_load(g, "0");
-  put_store(g, "0");
+  const char *cell = md_cu_cell(&g->tile);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {",
+                               (long long)g->steps);
+  md_cu_line(k, NULL, "const int next = step + 1;");
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
+  put_load(g);
   md_cu_close(k, m);
-  md_cu_line(k, NULL, "md_sync();");
-  md_cu_mark loop =
-      md_cu_open(k, NULL, "for (int step = 0; step < %lld; step++) {", (long long)g->steps);
-  md_cu_line(k, NULL, "const int more = step + 1 < %lld;", (long long)g->steps);
-  m = md_cu_open(k, NULL, "if (more) {");
-  put_load(g, "(step + 1)");
-  md_cu_close(k, m);
-  md_cu_line(k, NULL, "const %s *const a = %s;", md_cu_cell(&g->tile),
-             buffer(g, "as", g->tile.m, "step % 2"));
-  md_cu_line(k, NULL, "const %s *const b = %s;", md_cu_cell(&g->tile),
-             buffer(g, "bs", g->tile.n, "step % 2"));
+  m = md_cu_open(k, NULL, "if (step >= 0) {");
+  md_cu_line(k, NULL, "const %s *const a = %s;", cell, buffer(g, "as", g->tile.m, "step % 2"));
+  md_cu_line(k, NULL, "const %s *const b = %s;", cell, buffer(g, "bs", g->tile.n, "step % 2"));
   md_cu_put_product(k, &g->tile, "a", "b");
-  m = md_cu_open(k, NULL, "if (more) {");
-  put_store(g, "(step + 1) % 2");
+  md_cu_close(k, m);
+  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
+  md_cu_side_store(k, &g->dy, buffer(g, "as", g->tile.m, "next % 2"));
+  md_cu_side_store(k, &g->x, buffer(g, "bs", g->tile.n, "next % 2"));
   md_cu_close(k, m);
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);
@@ -109,10 +100,10 @@ static void put_steps(Wgrad *g) {
 static void product(Wgrad *g) {
   md_cu_kernel *k = &g->k;
   md_cu_begin(k, g->w, "gradient for the weights, in parts");
-  g->dy =
-      md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES, g->groups);
-  g->x =
-      md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES, g->groups);
+  g->dy = md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES,
+                        g->groups);
+  g->x = md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES,
+                       g->groups);
   put_shared(g);
   md_cu_line(k, NULL, "const int m0 = md_block() %% %lld * %d;", (long long)g->tiles_m, g->tile.m);
   md_cu_line(k, NULL, "const int n0 = md_block() / %lld %% %lld * %d;", (long long)g->tiles_m,

@@ -2,16 +2,23 @@
 // The device prelude: every name that kernel texts use and C does not have. No header is needed. The
 // host prelude of the tests has the same names (a test compares them); names that end in `_` are
 // private to a prelude.
+#include "codegen/cuda/prelude.h"
+
+#include <pthread.h>
+#include <stdio.h>
+
 #include "codegen/cuda/cuda.h"
 
 // min and max pass a NaN on. Floats to integers go toward zero and saturate, NaN becomes 0.
-static const char prelude[] =
+static const char base[] =
     "#define MD_PRELUDE_H\n"
     "typedef unsigned char md_u8;\n"
     "typedef unsigned short md_bf16;\n"
     "typedef unsigned int md_u32;\n"
     "typedef long long md_i64;\n"
     "typedef unsigned long long md_u64;\n"
+    "typedef struct __align__(16) md_h8 { md_bf16 x[8]; } md_h8;\n"
+    "typedef struct __align__(16) md_f8 { float x[8]; } md_f8;\n"
     "#define MD_KERNEL(threads) extern \"C\" __global__ void __launch_bounds__(threads)\n"
     "#define MD_DEV_ static __device__ __forceinline__\n"
     "#define MD_SHARED(name) extern __shared__ __align__(16) unsigned char name[]\n"
@@ -21,7 +28,10 @@ static const char prelude[] =
     "#define MD_NAN __int_as_float(0x7fc00000)\n"
     "#define md_thread() ((int)threadIdx.x)\n"
     "#define md_block() ((int)blockIdx.x)\n"
+    "#define md_lane() (md_thread() % 32)\n"
+    "#define md_warp() (md_thread() / 32)\n"
     "#define md_sync() __syncthreads()\n"
+    "#define md_sync_warp() __syncwarp()\n"
     "#define md_shfl_xor(x, lanes) __shfl_xor_sync(0xffffffffu, (float)(x), (lanes))\n"
     "#define md_shfl_xor_d(x, lanes) __shfl_xor_sync(0xffffffffu, (double)(x), (lanes))\n"
     "MD_DEV_ float md_bf2f(md_bf16 x) { return __uint_as_float((md_u32)x << 16); }\n"
@@ -63,4 +73,12 @@ static const char prelude[] =
     "  return (float)((z ^ z >> 31) >> 40) * (1.0f / 16777216.0f);\n"
     "}\n";
 
-const char *md_cuda_prelude(void) { return prelude; }
+// C promises no more than 4095 characters of a literal, so the parts are joined at the first call.
+static char all[sizeof base + 4 * 4096];
+static void join(void) { snprintf(all, sizeof all, "%s%s", base, md_cu_prelude_tensor); }
+
+const char *md_cuda_prelude(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, join);
+  return all;
+}

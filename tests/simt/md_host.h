@@ -6,6 +6,7 @@
 #define MD_PRELUDE_H
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -14,6 +15,12 @@ typedef unsigned short md_bf16;
 typedef unsigned int md_u32;
 typedef long long md_i64;
 typedef unsigned long long md_u64;
+typedef struct md_h8 {
+  md_bf16 x[8];
+} __attribute__((aligned(16))) md_h8;
+typedef struct md_f8 {
+  float x[8];
+} __attribute__((aligned(16))) md_f8;
 
 #define MD_KERNEL(threads) __attribute__((noinline)) void
 #define MD_DEV_ static inline
@@ -28,12 +35,40 @@ int simt_thread_(void);
 int simt_block_(void);
 void simt_sync_(int line);
 double simt_shfl_xor_(double x, int lanes, int line);
+void simt_sync_warp_(int line);
+void simt_load_(void *to, const void *p, int bytes, int line);
+void simt_store_(void *p, const void *from, int bytes, int line);
+void simt_ldmatrix4_(md_u32 *r, const void *row, bool trans, int line);
+void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
 #define md_thread() simt_thread_()
+#define md_lane() (md_thread() % 32)
+#define md_warp() (md_thread() / 32)
 #define md_block() simt_block_()
 #define md_sync() simt_sync_(__LINE__)
+#define md_sync_warp() simt_sync_warp_(__LINE__)
 #define md_shfl_xor(x, lanes) ((float)simt_shfl_xor_((double)(x), (lanes), __LINE__))
 #define md_shfl_xor_d(x, lanes) simt_shfl_xor_((x), (lanes), __LINE__)
 
+#define md_ld_h8(p, lanes) simt_ld_h8_((p), (lanes), __LINE__)
+#define md_ld_f8(p, lanes) simt_ld_f8_((p), (lanes), __LINE__)
+#define md_st_h8(p, v) simt_st_h8_((p), (v), __LINE__)
+#define md_st_f8(p, v) simt_st_f8_((p), (v), __LINE__)
+#define md_ldmatrix4(r, row) simt_ldmatrix4_((r), (row), false, __LINE__)
+#define md_ldmatrix4t(r, row) simt_ldmatrix4_((r), (row), true, __LINE__)
+#define md_mma(c, a, b) simt_mma_((c), (a), (b), __LINE__)
+
+MD_DEV_ md_h8 simt_ld_h8_(const md_bf16 *p, int lanes, int line) {
+  md_h8 v = {{0}};
+  simt_load_(v.x, p, lanes * 2, line);
+  return v;
+}
+MD_DEV_ md_f8 simt_ld_f8_(const float *p, int lanes, int line) {
+  md_f8 v = {{0}};
+  simt_load_(v.x, p, lanes * 4, line);
+  return v;
+}
+MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.x, 16, line); }
+MD_DEV_ void simt_st_f8_(float *p, md_f8 v, int line) { simt_store_(p, v.x, 32, line); }
 MD_DEV_ float md_bf2f(md_bf16 x) {
   uint32_t u = (uint32_t)x << 16;
   float f;

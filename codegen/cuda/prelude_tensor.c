@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device prelude for tensor cores: vectors, ldmatrix, mma. All of it is inlined and unrolled, so
+// that arrays stay in registers.
+#include "codegen/cuda/prelude.h"
+
+const char md_cu_prelude_tensor[] =
+    // Vectors: all 8 lanes are loaded, in words of 16 bytes; from `lanes` on they are 0 after it.
+    "MD_DEV_ md_h8 md_ld_h8(const md_bf16 *p, int lanes) {\n"
+    "  const uint4 u = *(const uint4 *)p;\n"
+    "  const md_u32 w[4] = {u.x, u.y, u.z, u.w};\n"
+    "  md_h8 v;\n"
+    "  MD_UNROLL for (int i = 0; i < 8; i++)\n"
+    "    v.x[i] = i < lanes ? (md_bf16)(w[i / 2] >> i % 2 * 16) : (md_bf16)0;\n"
+    "  return v;\n"
+    "}\n"
+    "MD_DEV_ md_f8 md_ld_f8(const float *p, int lanes) {\n"
+    "  const float4 a = *(const float4 *)p;\n"
+    "  float4 b = make_float4(0.0f, 0.0f, 0.0f, 0.0f);\n"
+    "  if (lanes > 4) b = *(const float4 *)(p + 4);\n"
+    "  const float w[8] = {a.x, a.y, a.z, a.w, b.x, b.y, b.z, b.w};\n"
+    "  md_f8 v;\n"
+    "  MD_UNROLL for (int i = 0; i < 8; i++) v.x[i] = i < lanes ? w[i] : 0.0f;\n"
+    "  return v;\n"
+    "}\n"
+    "MD_DEV_ void md_st_h8(md_bf16 *p, md_h8 v) {\n"
+    "  md_u32 w[4];\n"
+    "  MD_UNROLL for (int i = 0; i < 4; i++)\n"
+    "    w[i] = (md_u32)v.x[2 * i] | (md_u32)v.x[2 * i + 1] << 16;\n"
+    "  *(uint4 *)p = make_uint4(w[0], w[1], w[2], w[3]);\n"
+    "}\n"
+    "MD_DEV_ void md_st_f8(float *p, md_f8 v) {\n"
+    "  *(float4 *)p = make_float4(v.x[0], v.x[1], v.x[2], v.x[3]);\n"
+    "  *(float4 *)(p + 4) = make_float4(v.x[4], v.x[5], v.x[6], v.x[7]);\n"
+    "}\n"
+    // Matrices of 8 by 8 from shared memory: lane 8 m + i brings row i of matrix m.
+    "MD_DEV_ void md_ldmatrix4(md_u32 *r, const void *row) {\n"
+    "  asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\"\n"
+    "               : \"=r\"(r[0]), \"=r\"(r[1]), \"=r\"(r[2]), \"=r\"(r[3])\n"
+    "               : \"r\"((md_u32)__cvta_generic_to_shared(row)) : \"memory\");\n"
+    "}\n"
+    "MD_DEV_ void md_ldmatrix4t(md_u32 *r, const void *row) {\n"
+    "  asm volatile(\"ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\"\n"
+    "               : \"=r\"(r[0]), \"=r\"(r[1]), \"=r\"(r[2]), \"=r\"(r[3])\n"
+    "               : \"r\"((md_u32)__cvta_generic_to_shared(row)) : \"memory\");\n"
+    "}\n"
+    // c (16 by 8) += a (16 by 16) b (16 by 8), rounded by the tensor core.
+    "MD_DEV_ void md_mma(float *c, const md_u32 *a, const md_u32 *b) {\n"
+    "  asm volatile(\"mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 \"\n"
+    "               \"{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\"\n"
+    "               : \"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3])\n"
+    "               : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]),\n"
+    "                 \"r\"(b[0]), \"r\"(b[1]));\n"
+    "}\n";

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside the machine: what its files ask of each other, a section for each.
+#ifndef TESTS_SIMT_MACHINE_H
+#define TESTS_SIMT_MACHINE_H
+
+#include "tests/simt/simt.h"
+
+enum {
+  SIMT_THREADS = 1024,  // of a block, at most
+  SIMT_LANES = 32,
+  SIMT_AGENTS = 64,  // that write memory and are no threads (order.c)
+};
+
+// Where in the kernel text: the return address of an instrumented access, or a line.
+typedef struct simt_where {
+  const void *pc;
+  int line;
+} simt_where;
+
+// --- machine.c
+
+int simt_current(void);  // thread that runs now; -1: none
+int simt_num_threads(void);
+simt_report *simt_counts(void);
+// Notes an error of the current thread; `fatal` leaves the launch and does not return.
+void simt_error(bool fatal, simt_where at, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+// A collective of a warp: every lane brings its operands, and the last to come, for whom it is true,
+// works for all and then calls simt_part. The others return when it has.
+bool simt_meet(const char *what, int line, void *operands);
+void *const *simt_operands(void);  // by lane, for the last
+void simt_part(void);
+
+// --- order.c: who knows of whose past
+void simt_order_reset(void);      // a new block
+void simt_order_barrier(void);    // all threads met
+void simt_order_warp(int first);  // the lanes of a warp met
+// What a thread does now is at this moment of its past.
+typedef struct simt_moment {
+  uint32_t epoch;
+  uint16_t clock, thread;
+} simt_moment;
+simt_moment simt_order_now(void);
+bool simt_order_knows(simt_moment m);  // it is over for the current thread
+uint32_t simt_order_epoch(void);
+
+// --- checker.c
+void simt_checker_launch(unsigned char *shared, int shared_bytes, const char *stacks,
+                         int64_t stack_bytes);
+void simt_checker_block(void);  // a new block, fresh shared memory
+// An access by one of the prelude's functions; instrumented code announces its own.
+void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where at);
+// The same for what must be shared memory.
+void simt_access_shared(const char *what, const void *p, int64_t bytes, int align, bool write,
+                        int line);
+
+#endif
