@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device prelude for tensor cores: vectors, ldmatrix, mma. All of it is inlined and unrolled, so
+// The device prelude for tensor cores: vectors, ldmatrix, mma, asynchronous copies. All of it is inlined and unrolled, so
 // that arrays stay in registers.
 #include "codegen/cuda/prelude.h"
 
@@ -50,4 +50,15 @@ const char md_cu_prelude_tensor[] =
     "               : \"+f\"(c[0]), \"+f\"(c[1]), \"+f\"(c[2]), \"+f\"(c[3])\n"
     "               : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]),\n"
     "                 \"r\"(b[0]), \"r\"(b[1]));\n"
-    "}\n";
+    "}\n"
+    // Copies of 16 bytes to shared memory that run beside the thread; zeros where not valid.
+    "MD_DEV_ void md_cp_async16(void *shared, const void *global, bool valid) {\n"
+    "  asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16, %2;\"\n"
+    "               :: \"r\"((md_u32)__cvta_generic_to_shared(shared)),\n"
+    "                  \"l\"(__cvta_generic_to_global(global)), \"r\"(valid ? 16 : 0) : "
+    "\"memory\");\n"
+    "}\n"
+    "#define md_cp_commit() asm volatile(\"cp.async.commit_group;\" ::: \"memory\")\n"
+    // Until at most `groups` of the thread's last groups are under way; a constant.
+    "#define md_cp_wait(groups) asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(groups) : "
+    "\"memory\")\n";

@@ -20,7 +20,7 @@ typedef struct Cell {
   uint32_t written, read;  // epochs; 0: not in this program
   uint32_t foreign;        // launch in which another block has read it
   uint16_t writer, write_clock, reader[2], read_clock[2];
-  bool two_readers, is_set;
+  bool two_readers, is_set, in_flight;
 } Cell;
 
 typedef struct Buffer {
@@ -127,8 +127,15 @@ static void note_reader(Cell *c) {
   c->read_clock[i] = now.clock;
 }
 
-static bool read_cell(Cell *c, bool is_set, const char *where, int64_t off, simt_where at) {
-  if (!is_set) {
+static bool is_at_rest(const Cell *c, const char *what, int64_t off, simt_where at) {
+  if (!c->in_flight) return true;
+  simt_error(false, at, "%s shared memory +%lld, into which a copy of thread %d is in flight", what,
+             (long long)off, c->writer);
+  return false;
+}
+
+static bool read_cell(Cell *c, const char *where, int64_t off, simt_where at) {
+  if (!c->is_set) {
     simt_error(false, at, "reads %s +%lld, which nobody has written", where, (long long)off);
     return false;
   }
@@ -170,6 +177,7 @@ static bool write_cell(Cell *c, const char *where, int64_t off, simt_where at) {
   c->writer = now.thread;
   c->write_clock = now.clock;
   c->is_set = true;
+  c->in_flight = false;
   return true;
 }
 
@@ -179,15 +187,21 @@ static bool near(int64_t at, int64_t bytes, int64_t of) {
   return at + bytes > -SLACK && at < of + SLACK;
 }
 
-// Shared memory is new in every block: set is what this block wrote.
+// Shared memory is new in every block.
+static Cell *shared_cell(int64_t i) {
+  Cell *c = &C.shared_cell[i];
+  if (MD_MAX(c->written, c->read) < C.block_start) *c = (Cell){0};
+  return c;
+}
+
 static void access_shared(int64_t off, int64_t bytes, int align, bool write, simt_where at) {
   if (off % align)
     simt_error(false, at, "%s %lld bytes of shared memory at +%lld: misaligned",
                write ? "writes" : "reads", (long long)bytes, (long long)off);
   for (int64_t i = off; i < off + bytes; i++) {
-    Cell *c = &C.shared_cell[i];
-    if (!(write ? write_cell(c, "shared memory", i, at)
-                : read_cell(c, c->written >= C.block_start, "shared memory", i, at)))
+    Cell *c = shared_cell(i);
+    if (!is_at_rest(c, write ? "writes" : "reads", i, at)) return;
+    if (!(write ? write_cell(c, "shared memory", i, at) : read_cell(c, "shared memory", i, at)))
       return;
   }
 }
@@ -201,7 +215,7 @@ static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool
                (long long)bytes, b->name, (long long)off);
   for (int64_t i = off; i < off + bytes; i++) {
     Cell *c = &b->cell[i];
-    if (!(write ? write_cell(c, b->name, i, at) : read_cell(c, c->is_set, b->name, i, at))) return;
+    if (!(write ? write_cell(c, b->name, i, at) : read_cell(c, b->name, i, at))) return;
   }
 }
 
@@ -239,6 +253,27 @@ void simt_access_shared(const char *what, const void *p, int64_t bytes, int alig
                (long long)bytes, (long long)off, C.shared_bytes);
   if (C.off && off % align) simt_error(false, at, "%s at +%lld: misaligned", what, (long long)off);
   simt_access(p, bytes, align, write, at);
+}
+
+bool simt_is_shared(const void *p) {
+  const unsigned char *a = p;
+  return a >= C.shared && a < C.shared + C.shared_bytes;
+}
+
+void simt_fly(const void *p, int bytes) {
+  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  for (int i = 0; i < bytes; i++) c[i].in_flight = true;
+}
+
+void simt_land(const void *p, int bytes) {
+  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  simt_moment now = simt_order_now();
+  for (int i = 0; i < bytes; i++) {
+    c[i].in_flight = false;
+    c[i].written = now.epoch;
+    c[i].writer = now.thread;
+    c[i].write_clock = now.clock;
+  }
 }
 
 // --- what instrumented code calls. Their names are not ours to choose.

@@ -112,6 +112,7 @@ static void run_another(void) {
 
 static void enter(void) {
   M.launch->kernel(M.launch->arg);
+  simt_async_exit();
   M.now->done = true;
   M.now->ready = false;
   M.live--;
@@ -167,6 +168,9 @@ void simt_error(bool fatal, simt_where at, const char *fmt, ...) {
 int simt_current(void) { return M.now && M.now != &M.main ? M.now->thread : -1; }
 int simt_num_threads(void) { return M.launch->threads; }
 simt_report *simt_counts(void) { return &M.report; }
+bool simt_is_eager(void) {
+  return M.options.order == SIMT_RANDOM ? M.options.seed % 2 : M.options.order == SIMT_REVERSE;
+}
 
 static void report_stuck(void) {
   const Fiber *first = NULL, *other = NULL;
@@ -272,6 +276,7 @@ static void run_block(void) {
   memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
   simt_order_reset();
   simt_checker_block();
+  simt_async_reset();
   M.live = num;
   M.at_barrier = 0;
   for (int i = 0; i < num / SIMT_LANES; i++) M.warp[i].arrived = 0;

@@ -22,6 +22,7 @@ typedef struct simt_where {
 int simt_current(void);  // thread that runs now; -1: none
 int simt_num_threads(void);
 simt_report *simt_counts(void);
+bool simt_is_eager(void);  // asynchronous work is done at once
 // Notes an error of the current thread; `fatal` leaves the launch and does not return.
 void simt_error(bool fatal, simt_where at, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
@@ -53,5 +54,13 @@ void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where
 // The same for what must be shared memory.
 void simt_access_shared(const char *what, const void *p, int64_t bytes, int align, bool write,
                         int line);
+bool simt_is_shared(const void *p);
+// Bytes of shared memory begin to be written behind the threads' back / are written as of now.
+void simt_fly(const void *p, int bytes);
+void simt_land(const void *p, int bytes);
+
+// --- async.c
+void simt_async_reset(void);  // a new block
+void simt_async_exit(void);   // the current thread ends
 
 #endif

@@ -40,6 +40,9 @@ void simt_load_(void *to, const void *p, int bytes, int line);
 void simt_store_(void *p, const void *from, int bytes, int line);
 void simt_ldmatrix4_(md_u32 *r, const void *row, bool trans, int line);
 void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
+void simt_cp_async_(void *shared, const void *global, bool valid, int line);
+void simt_cp_commit_(void);
+void simt_cp_wait_(int groups);
 #define md_thread() simt_thread_()
 #define md_lane() (md_thread() % 32)
 #define md_warp() (md_thread() / 32)
@@ -56,6 +59,9 @@ void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
 #define md_ldmatrix4(r, row) simt_ldmatrix4_((r), (row), false, __LINE__)
 #define md_ldmatrix4t(r, row) simt_ldmatrix4_((r), (row), true, __LINE__)
 #define md_mma(c, a, b) simt_mma_((c), (a), (b), __LINE__)
+#define md_cp_async16(shared, global, valid) simt_cp_async_((shared), (global), (valid), __LINE__)
+#define md_cp_commit() simt_cp_commit_()
+#define md_cp_wait(groups) simt_cp_wait_(groups)
 
 MD_DEV_ md_h8 simt_ld_h8_(const md_bf16 *p, int lanes, int line) {
   md_h8 v = {{0}};

@@ -11,6 +11,8 @@
 
 // --- machine.c
 
+// Asynchronous work is done as late as it may be with the forward schedule, at once with the reverse
+// one, and either way, by the seed, with a random one.
 typedef enum simt_order { SIMT_FORWARD, SIMT_REVERSE, SIMT_RANDOM } simt_order;
 typedef struct simt_options {
   simt_order order;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NVRTC takes the text of every sample and of some random graphs, for the first and for the newest
 // target with a cubin each, and no kernel spills. Without NVRTC: says so and is skipped.
+#include "tests/simt/kernels.h"
 #include "tests/simt/program.h"
 #include "tests/simt/samples.h"
 
@@ -10,6 +11,8 @@
 enum { RANDOM_GRAPHS = 12 };
 
 static const md_cuda_arch archs[] = {{80, 0}, {90, 0}, {90, 'a'}};
+
+static const char *const files[] = {"gemm.cu", "dumps.cu"};
 
 static int compile_module(const md_cuda_module *m, const char *name, md_diags *d) {
   int failed = 0;
@@ -62,6 +65,26 @@ static int compile_wide(md_diags *d) {
   return failed;
 }
 
+// Texts by hand: for every target, sizes in front.
+static int compile_file(const char *file, md_diags *d) {
+  char *text = kernels_read(file);
+  md_text t = {0};
+  md_put(&t, "#define M 100\n#define N 72\n#define K 200\n%s", text ? text : "");
+  int failed = !text;
+  for (int a = 0; text && a < MD_COUNT(archs); a++) {
+    md_cubin c;
+    md_diags_clear(d);
+    bool ok = md_nvrtc_compile(t.s, file, archs[a], false, &c, d);
+    if (!ok) printf("FAILED %s for sm_%d: %s\n", file, archs[a].sm, md_diags_text(d));
+    failed += !ok;
+    free(c.data);
+    free(c.log);
+  }
+  md_text_free(&t);
+  free(text);
+  return failed;
+}
+
 // A kernel that must spill is refused.
 static int refuses_spills(void) {
   static const char text[] = "MD_KERNEL(1024) k0(const float *a0, float *a1, int n) {\n"
@@ -111,6 +134,7 @@ int main(void) {
     md_graph *g = simt_random_graph(seed, d);
     failed += compile(g ? program_of(g, 2, seed, d) : NULL, name, d);
   }
+  for (int i = 0; i < MD_COUNT(files); i++) failed += compile_file(files[i], d);
   md_diags_clear(d);
   failed += compile_wide(d) + refuses_spills() + refuses_nonsense();
   printf("NVRTC %d.%d: %d graphs for %d targets, %d failed\n", major, minor, num, MD_COUNT(archs),
