@@ -253,6 +253,13 @@ void md_cu_nce(md_cu_work *w, const md_node *n);
 // --- rows.c: work along the rows of a matrix --------------------------------------------------------
 void md_cu_rows(md_cu_work *w, const md_node *n);
 
+// --- matmul.c ----------------------------------------------------------------------------------------
+void md_cu_matmul(md_cu_work *w, const md_node *n);
+
+// --- image.c: filters of pictures --------------------------------------------------------------------
+void md_cu_resize(md_cu_work *w, const md_node *n);
+void md_cu_blur(md_cu_work *w, const md_node *n);
+
 // --- stream.c: the order of a region's kernels -----------------------------------------------------
 void md_cu_region_kernels(md_cu_work *w);
 

@@ -93,9 +93,9 @@ int md_cu_table_bytes(const md_cu_lanes *l) { return (int)(l->num_slots * slot_s
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
   if (!l->num_slots) return;
   int64_t padded = md_round_up(l->channels, MD_CU_LANES);
-  md_cu_mark m =
-      md_cu_open(k, "once for each channel", "for (int e = md_thread(); e < %lld; e += %d) {",
-                 (long long)slot_size(l), MD_CU_THREADS);
+  md_cu_mark m = md_cu_open(k, "once for each channel",
+                            "for (int e = md_thread(); e < %lld; e += %d) {",
+                            (long long)slot_size(l), MD_CU_THREADS);
   bool groups = l->groups > 1, rest = padded != l->channels;
   if (groups) {
     md_cu_line(k, NULL, "const int g = e / %lld;", (long long)padded);
@@ -152,9 +152,8 @@ void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
 
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
-  const char *group = l->groups == 1 ? ""
-                                     : md_format(k->w->arena, "%s * %lld + ", l->group,
-                                                 (long long)md_round_up(l->channels, 8));
+  const char *group = l->groups == 1 ? "" : md_format(k->w->arena, "%s * %lld + ", l->group,
+                                                      (long long)md_round_up(l->channels, 8));
   for (int i = 0; i < l->num_slots; i++)
     md_cu_line(k, NULL, "const md_f8 %s%d = md_ld_f8(%s + %lld + %s%s, %s);", l->shared, i,
                l->shared, (long long)(i * slot_size(l)), group, l->first, count(k, l));

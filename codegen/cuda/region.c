@@ -42,6 +42,7 @@ static const md_cu_op ops[MD_NUM_OPS] = {
     [MD_OP_avg_pool3d] = {.is_value = true, .is_long = true},
     [MD_OP_avg_pool3d_grad] = {.is_value = true, .is_long = true, .reads = MANY_READS},
     [MD_OP_scatter_rows] = {.is_value = true, .is_long = true, .reads = MANY_READS},
+    [MD_OP_matmul] = {.emit = md_cu_matmul, .reads = MANY_READS},
     [MD_OP_logsumexp] = {.emit = md_cu_rows},
     [MD_OP_softmax] = {.emit = md_cu_rows},
     [MD_OP_cross_entropy] = {.emit = md_cu_rows},
@@ -50,6 +51,8 @@ static const md_cu_op ops[MD_NUM_OPS] = {
     [MD_OP_l2_normalize_grad] = {.emit = md_cu_rows},
     [MD_OP_argmax] = {.emit = md_cu_rows},
     [MD_OP_topk_hit] = {.emit = md_cu_rows},
+    [MD_OP_resize] = {.emit = md_cu_resize, .reads = MANY_READS},
+    [MD_OP_gaussian_blur] = {.emit = md_cu_blur, .reads = MANY_READS},
     [MD_OP_concat] = {.is_value = true},
     [MD_OP_pad] = {.is_value = true},
     [MD_OP_crop] = {.is_value = true},
@@ -76,7 +79,7 @@ const char *md_cu_refuse(const md_region_view *r, md_arena *a) {
     args += 2 * n->num_out;  // workspace, at most
     if (md_cu_op_of(n->op) && md_cu_op_of(n->op)->is_narrow &&
         md_type_in(r->g, n->out)->dtype == MD_F64)
-      return md_format(a, "%s of f64 is not there", md_ops[n->op].name);
+      return md_format(a, "%s of f64 is not there yet", md_ops[n->op].name);
   }
   return args > MD_CU_MAX_ARGS ? "more tensors than a kernel takes" : NULL;
 }

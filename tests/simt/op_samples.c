@@ -147,6 +147,40 @@ static const struct {
      "  return %y\n}\n"},
 };
 
+// --- matrices
+
+static const struct Matrix {
+  int m, n, inner;
+  const char *type;
+} matrices[] = {{1, 1, 1, "f32"},     {1, 17, 33, "f32"},   {7, 5, 1300, "f32"},
+                {65, 64, 13, "f32"},  {130, 67, 35, "f32"}, {64, 128, 700, "f32"},
+                {33, 70, 50, "bf16"}, {5, 66, 300, "f64"}};
+
+// All four transpositions, bias and ReLU around some.
+static void put_matrix(const struct Matrix *s, md_text *to) {
+  const char *t = s->type;
+  int m = s->m, n = s->n, k = s->inner;
+  md_put(to,
+         "graph @s(%%x: %s[%d,%d], %%xt: %s[%d,%d], %%y: %s[%d,%d], %%yt: %s[%d,%d], %%b: %s[%d]) "
+         "{\n"
+         "  %%r = relu %%x\n  %%a = matmul %%r, %%y\n"
+         "  %%bb = broadcast %%b {shape=[%d,%d], axes=[1]}\n  %%c = add %%a, %%bb\n"
+         "  %%d = relu %%c\n  %%e = matmul %%x, %%yt {ty=true}\n"
+         "  %%f = matmul %%xt, %%y {tx=true}\n  %%g = matmul %%xt, %%yt {tx=true, ty=true}\n"
+         "  return %%d, %%e, %%f, %%g\n}\n",
+         t, m, k, t, k, m, t, k, n, t, n, k, t, n, m, n);
+}
+
+static const struct {
+  const char *name, *text;
+} matrices_written[] = {
+    {"a product with what surrounds it",
+     "graph @s(%x: f32[9,37], %y: f32[37,11], %b: f32[11]) {\n  region @r {\n    %e = tanh %x\n"
+     "    %t = transpose %y {axes=[1,0]}\n    %z = matmul %e, %t {ty=true}\n"
+     "    %c = broadcast %b {shape=[9,11], axes=[1]}\n    %a = add %z, %c\n    %r = relu %a\n"
+     "    %s = sum %r {axes=[0]}\n  }\n  return %e, %r, %s\n}\n"},
+};
+
 // --- rows
 
 static const struct Rows {
@@ -207,6 +241,43 @@ static const struct {
      "  return %a, %b, %d, %e, %f, %o, %p, %q, %r, %y, %w\n}\n"},
 };
 
+// --- pictures
+
+static const struct {
+  const char *name, *text;
+} pictures[] = {
+    {"pictures grow and shrink",
+     "graph @s(%x: f32[2,3,17,20], %v: f32[1,2,5,20,18], %y: f32[2,1,9], %z: f32[1,1,1,5]) {\n"
+     "  %a = resize %x {size=[11,13]}\n  %b = resize %x {size=[23,41]}\n"
+     "  %c = resize %v {size=[8,11,35]}\n  %d = resize %y {size=[40]}\n"
+     "  %e = resize %z {size=[3,33], align_corners=true}\n"
+     "  %f = resize %x {size=[1,9], align_corners=true}\n  %g = resize %x {size=[17,20]}\n"
+     "  return %a, %b, %c, %d, %e, %f, %g\n}\n"},
+    {"pictures shrink without aliasing",
+     "graph @s(%x: f32[1,3,50,41], %y: f32[1,3,7,9], %z: bf16[1,2,20,41], %d: f64[1,2,20,11]) {\n"
+     "  %a = resize %x {size=[7,18], antialias=true}\n"
+     "  %b = resize %y {size=[20,11], antialias=true}\n"
+     "  %c = resize %z {size=[7,18], antialias=true}\n  %e = resize %z {size=[7,43]}\n"
+     "  %f = resize %x {size=[1,1], antialias=true}\n"
+     "  %g = resize %d {size=[7,13], antialias=true}\n  return %a, %b, %c, %e, %f, %g\n}\n"},
+    {"pictures are blurred",
+     "graph @s(%x: f32[2,3,20,33], %p_s: f32[2], %y: f32[3,5,6], %r: f32[3], %v: f32[2,9,3,7,8], "
+     "%z: bf16[2,9,8], %pz: bf16[2], %d: f64[2,9,8], %pd: f64[2]) {\n"
+     "  %a = gaussian_blur %x, %p_s {size=7}\n  %b = gaussian_blur %y, %r {size=3}\n"
+     "  %w = relu %v\n  %c = gaussian_blur %w, %p_s {size=5}\n  %e = tanh %c\n"
+     "  %f = gaussian_blur %z, %pz {size=3}\n  %g = gaussian_blur %d, %pd {size=3}\n"
+     "  %h = gaussian_blur %x, %p_s {size=1}\n  return %a, %b, %e, %f, %g, %h\n}\n"},
+    {"pictures with what surrounds them",
+     "graph @s(%x: f32[2,3,20,40], %p_s: f32[2], %r: f32[2,3,9,33], %c: f32[3]) {\n"
+     "  region @r {\n    %b = broadcast %c {shape=[2,3,20,40], axes=[1]}\n    %a = mul %x, %b\n"
+     "    %o = resize %a {size=[9,33], antialias=true}\n    %y = sub %o, %r\n  }\n"
+     "  region @q {\n    %e = tanh %x\n    %t = affine %p_s {scale=2}\n"
+     "    %u = gaussian_blur %e, %t {size=5}\n    %v = sub %u, %x\n"
+     "    %m = sum %u {axes=[0,2,3]}\n  }\n  region @i {\n    %g = exp %x\n"
+     "    %n = neg %g\n    %f = crop %n {top=3, left=5, h=9, w=33}\n  }\n"
+     "  return %o, %y, %a, %v, %m, %f\n}\n"},
+};
+
 // --- all of them, and the op table's own
 
 static bool table_sample(int i, md_text *to, char name[64]) {
@@ -214,8 +285,6 @@ static bool table_sample(int i, md_text *to, char name[64]) {
     md_role role = md_ops[op].role;
     // An lse that is no smaller than the logits can only be made: the samples of InfoNCE do.
     if (role == MD_META || role == MD_LEAF || op == MD_OP_nce_lse_grad) continue;
-    if (op == MD_OP_matmul) continue;
-    if (op == MD_OP_resize || op == MD_OP_gaussian_blur) continue;
     int num_out = MD_MAX(md_op_num_out((md_op)op), 1), num = 0;
     if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
     while (num < MD_ROW_SAMPLES && md_ops[op].samples[num]) num++;
@@ -254,6 +323,19 @@ bool simt_op_sample(int i, md_text *to, char name[64]) {
     return true;
   }
   i -= MD_COUNT(pools_written);
+  if (i < MD_COUNT(matrices)) {
+    put_matrix(&matrices[i], to);
+    snprintf(name, 64, "product %d x %d over %d of %s", matrices[i].m, matrices[i].n,
+             matrices[i].inner, matrices[i].type);
+    return true;
+  }
+  i -= MD_COUNT(matrices);
+  if (i < MD_COUNT(matrices_written)) {
+    md_put(to, "%s", matrices_written[i].text);
+    snprintf(name, 64, "%s", matrices_written[i].name);
+    return true;
+  }
+  i -= MD_COUNT(matrices_written);
   if (i < MD_COUNT(rows)) {
     put_rows(&rows[i], to);
     snprintf(name, 64, "rows %d x %d of %s", rows[i].num, rows[i].len, rows[i].type);
@@ -271,5 +353,11 @@ bool simt_op_sample(int i, md_text *to, char name[64]) {
     snprintf(name, 64, "%s", rows_written[i].name);
     return true;
   }
-  return table_sample(i - MD_COUNT(rows_written), to, name);
+  i -= MD_COUNT(rows_written);
+  if (i < MD_COUNT(pictures)) {
+    md_put(to, "%s", pictures[i].text);
+    snprintf(name, 64, "%s", pictures[i].name);
+    return true;
+  }
+  return table_sample(i - MD_COUNT(pictures), to, name);
 }

@@ -153,6 +153,8 @@ double program_tolerance(const Program *p, int region) {
       length = MD_MAX(length, terms_of(g, n));
       term = fmax(term, largest(p, md_def(g, n->in[0])) * largest(p, md_def(g, n->in[1])));
     }
+    if (n->op == MD_OP_matmul)
+      length = MD_MAX(length, md_type_in(g, n->in[0])->shape.dim[n->attr.matmul.ta ? 0 : 1]);
     if (md_ops[n->op].role == MD_REDUCE) {
       length = MD_MAX(length, md_elements(&md_type_in(g, n->in[0])->shape) /
                                   md_elements(&md_type_in(g, n->out)->shape));
