@@ -109,7 +109,7 @@ static void put_shared(Kernel *p) {
 static void put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_side_declare(k, &p->source);
-  md_cu_line(k, NULL, "md_%s bv[%d];", p->c->tile.narrow ? "h8" : "f8",
+  md_cu_line(k, NULL, "md_%s wv[%d];", p->c->tile.narrow ? "h8" : "f8",
              MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1));
   md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);
@@ -149,7 +149,7 @@ static void put_load(Kernel *p) {
   md_cu_line(k, NULL, "MD_UNROLL");
   m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
-  md_cu_line(k, NULL, "%sbv[i] = md_ld_%s(%s + (n0 + line) * %lld + chunk * 8, 8);",
+  md_cu_line(k, NULL, "%swv[i] = md_ld_%s(%s + (n0 + line) * %lld + chunk * 8, 8);",
              p->c->tile.n * 4 < MD_CU_THREADS
                  ? md_format(k->w->arena, "if (line < %d) ", p->c->tile.n)
                  : "",
@@ -172,7 +172,7 @@ static void put_store(Kernel *p) {
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
-  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, bv[i]);",
+  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, wv[i]);",
              t->n * 4 < MD_CU_THREADS ? md_format(k->w->arena, "if (line < %d) ", t->n) : "",
              t->narrow ? "h8" : "f8", buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n));
   md_cu_close(k, m);
@@ -226,7 +226,8 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   p.tiles = md_ceil_div(places, c->tile.m);
   p.columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
-  p.source = md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+  if (steps_of(c, a))
+    p.source = md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);

@@ -122,7 +122,7 @@ void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
                            .row = "",
                            .first = "first",
                            .group = "group",
-                           .shared = "etable"};
+                           .prefix = "e"};
   md_cu_lanes_begin(k, &f->lanes);
   md_cu_spot s = spot_of(f, k);
   md_cu_line(k, md_cu_comment(k, f->anchor->out), "const float y = %s;",

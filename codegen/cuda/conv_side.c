@@ -20,7 +20,7 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
                           .groups = groups,
                           .row = "[i]",
                           .first = made(k, &s, "%sc"),
-                          .shared = made(k, &s, "%stable")};
+                          .prefix = p};
   s.lanes.group = md_format(k->w->arena, "(%sn[i] / %lld)", p, (long long)(shape->dim[0] / groups));
   md_cu_lanes_begin(k, &s.lanes);
   md_cu_spot spot = {.shape = shape, .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
@@ -34,8 +34,8 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
   int rows = md_cu_side_rows(s);
   const char *p = s->p;
-  md_cu_line(k, NULL, "%s %sn[%d];", md_cu_index_type(k), p, rows);
-  md_cu_line(k, NULL, "int %st[%d], %sh[%d], %sw[%d], %sin[%d], %sc = 0;", p, rows, p, rows, p,
+  md_cu_line(k, NULL, "%s %sn[%d] = {0};", md_cu_index_type(k), p, rows);
+  md_cu_line(k, NULL, "int %st[%d] = {0}, %sh[%d] = {0}, %sw[%d] = {0}, %sin[%d] = {0}, %sc = 0;", p, rows, p, rows, p,
              rows, p, rows, p);
   md_cu_put_vectors(k, &s->lanes, rows);
 }
