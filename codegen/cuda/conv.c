@@ -42,9 +42,9 @@ static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
   md_cu_ix row = md_cu_digit(&k, "e", terms, 0), term = md_cu_digit(&k, "e", 1, terms);
   md_cu_ix tap = md_cu_digit(&k, term, lanes, 0), channel = md_cu_digit(&k, term, 1, lanes);
   md_cu_line(&k, NULL, "float x = 0.0f;");
-  md_cu_mark in = md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row,
-                             (long long)c->out, channel, (long long)c->in, tap,
-                             (long long)md_cu_map_taps(a));
+  md_cu_mark in =
+      md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row, (long long)c->out,
+                 channel, (long long)c->in, tap, (long long)md_cu_map_taps(a));
   md_cu_spot s = {.shape = &md_type_in(c->w->r->g, c->n->in[1])->shape};
   s.at[0] = c->backward ? channel : row;
   s.at[1] = c->backward ? row : channel;
@@ -144,8 +144,8 @@ static void put_load(Kernel *p) {
              (long long)p->a.axis[2].size);
   md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
-  const char *w = md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a),
-                                  md_cu_cell(&p->c->tile), false);
+  const char *w =
+      md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(&p->c->tile), false);
   md_cu_line(k, NULL, "MD_UNROLL");
   m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
@@ -153,8 +153,7 @@ static void put_load(Kernel *p) {
              p->c->tile.n * 4 < MD_CU_THREADS
                  ? md_format(k->w->arena, "if (line < %d) ", p->c->tile.n)
                  : "",
-             p->c->tile.narrow ? "h8" : "f8", w,
-             (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
+             p->c->tile.narrow ? "h8" : "f8", w, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
   md_cu_close(k, m);
 }
 
@@ -207,15 +206,15 @@ static void put_parts(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
   if (!c->finish.num_sums) return;
-  const char *to = md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double",
-                                   true);
+  const char *to =
+      md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double", true);
   md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
                             c->finish.num_sums * c->tile.n, MD_CU_THREADS);
   md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", c->tile.n);
   md_cu_line(k, NULL, "if (channel < %lld)", (long long)c->out);
-  md_cu_line(k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];",
-             to, (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums,
-             c->tile.n);
+  md_cu_line(
+      k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];", to,
+      (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums, c->tile.n);
   md_cu_close(k, m);
 }
 
@@ -227,7 +226,8 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   p.columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
   if (steps_of(c, a))
-    p.source = md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+    p.source =
+        md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);

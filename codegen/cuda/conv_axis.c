@@ -48,7 +48,7 @@ static md_cu_axis_map backward_axis(int64_t places, int64_t size, int64_t taps, 
 }
 
 bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
-                           md_cu_map *to) {
+                        md_cu_map *to) {
   const md_shape *src = &md_type_in(r->g, n->in[0])->shape;
   const md_shape *dst = &md_type_in(r->g, n->out)->shape;
   const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;

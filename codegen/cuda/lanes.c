@@ -93,9 +93,9 @@ int md_cu_table_bytes(const md_cu_lanes *l) { return (int)(l->num_slots * slot_s
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
   if (!l->num_slots) return;
   int64_t padded = md_round_up(l->channels, MD_CU_LANES);
-  md_cu_mark m = md_cu_open(k, "once for each channel",
-                            "for (int e = md_thread(); e < %lld; e += %d) {",
-                            (long long)slot_size(l), MD_CU_THREADS);
+  md_cu_mark m =
+      md_cu_open(k, "once for each channel", "for (int e = md_thread(); e < %lld; e += %d) {",
+                 (long long)slot_size(l), MD_CU_THREADS);
   bool groups = l->groups > 1, rest = padded != l->channels;
   if (groups) {
     md_cu_line(k, NULL, "const int g = e / %lld;", (long long)padded);
@@ -107,7 +107,8 @@ void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
   if (rest) inner = md_cu_open(k, NULL, "if (%s < %lld) {", MD_CU_CHANNEL, (long long)l->channels);
   md_cu_splice(k, &l->table);
   for (int i = 0; i < l->num_slots; i++)
-    md_cu_line(k, NULL, "%stable[%lld + e] = %s;", l->prefix, (long long)(i * slot_size(l)), l->slot[i]);
+    md_cu_line(k, NULL, "%stable[%lld + e] = %s;", l->prefix, (long long)(i * slot_size(l)),
+               l->slot[i]);
   if (rest) md_cu_close(k, inner);
   md_cu_close(k, m);
 }
@@ -135,8 +136,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   first.at[1] = l->first;
   md_cu_ix at = md_cu_offset(k, t, &first);
   md_cu_line(k, md_cu_comment(k, v), "%s%sv%d%s = md_ld_%s(%s + %s, %s);",
-             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), l->prefix, i, l->row, kind,
-             md_cu_pointer(k, v, false), at, count(k, l));
+             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), l->prefix, i, l->row,
+             kind, md_cu_pointer(k, v, false), at, count(k, l));
   swap(k, &l->load);
   l->vector_type = grown(k, l->vector_type, i, &l->cap_vectors);
   l->vector_type[i] = kind;
@@ -152,8 +153,9 @@ void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
 
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
-  const char *group = l->groups == 1 ? "" : md_format(k->w->arena, "%s * %lld + ", l->group,
-                                                      (long long)md_round_up(l->channels, 8));
+  const char *group = l->groups == 1 ? ""
+                                     : md_format(k->w->arena, "%s * %lld + ", l->group,
+                                                 (long long)md_round_up(l->channels, 8));
   for (int i = 0; i < l->num_slots; i++)
     md_cu_line(k, NULL, "const md_f8 %sp%d = md_ld_f8(%stable + %lld + %s%s, %s);", l->prefix, i,
                l->prefix, (long long)(i * slot_size(l)), group, l->first, count(k, l));
