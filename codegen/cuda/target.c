@@ -53,10 +53,11 @@ bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d) {
   return false;
 }
 
-// Row-major for now: layout for tensor cores comes with the matrix kernels.
+// Channels last, rounded up to the 16 bytes of bf16 that one load takes.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   md_cuda_arch arch;
   if (!md_cuda_parse(target, &arch, d)) return false;
-  *facts = (md_target_facts){.channel_block = 0, .max_prologue = 4, .alignment = 256};
+  *facts = (md_target_facts){
+      .channel_block = 8, .channels_last = true, .max_prologue = 4, .alignment = 256};
   return true;
 }

@@ -50,6 +50,7 @@ void simt_cp_wait_(int groups);
 #define md_thread() simt_thread_()
 #define md_lane() (md_thread() % 32)
 #define md_warp() (md_thread() / 32)
+#define md_lanes(left) ((left) < 8 ? (left) : 8)
 #define md_block() simt_block_()
 #define md_sync() simt_sync_(__LINE__)
 #define md_sync_warp() simt_sync_warp_(__LINE__)
@@ -98,9 +99,17 @@ MD_DEV_ md_i64 md_f2l(float x) {
   return x != x ? 0 : x >= 0x1p63f ? INT64_MAX : x <= -0x1p63f ? INT64_MIN : (md_i64)x;
 }
 MD_DEV_ int md_f2u8(float x) { return (int)fminf(fmaxf(x, 0.0f), 255.0f); }
+MD_DEV_ int md_d2i(double x) {
+  return x != x ? 0 : x >= 0x1p31 ? INT32_MAX : x <= -0x1p31 ? INT32_MIN : (int)x;
+}
+MD_DEV_ md_i64 md_d2l(double x) {
+  return x != x ? 0 : x >= 0x1p63 ? INT64_MAX : x <= -0x1p63 ? INT64_MIN : (md_i64)x;
+}
+MD_DEV_ int md_d2u8(double x) { return (int)fmin(fmax(x, 0.0), 255.0); }
 MD_DEV_ float md_min(float a, float b) { return a < b || a != a ? a : b; }
 MD_DEV_ float md_max(float a, float b) { return a > b || a != a ? a : b; }
 MD_DEV_ double md_maxd(double a, double b) { return a > b || a != a ? a : b; }
+MD_DEV_ double md_mind(double a, double b) { return a < b || a != a ? a : b; }
 MD_DEV_ float md_exp(float x) { return expf(x); }
 MD_DEV_ float md_log(float x) { return logf(x); }
 MD_DEV_ float md_log1p(float x) { return log1pf(x); }
@@ -109,8 +118,14 @@ MD_DEV_ float md_rsqrt(float x) { return 1.0f / sqrtf(x); }
 MD_DEV_ float md_abs(float x) { return fabsf(x); }
 MD_DEV_ float md_tanh(float x) { return tanhf(x); }
 MD_DEV_ float md_floor(float x) { return floorf(x); }
-MD_DEV_ double md_sqrtd(double x) { return sqrt(x); }
+MD_DEV_ double md_expd(double x) { return exp(x); }
 MD_DEV_ double md_logd(double x) { return log(x); }
+MD_DEV_ double md_log1pd(double x) { return log1p(x); }
+MD_DEV_ double md_sqrtd(double x) { return sqrt(x); }
+MD_DEV_ double md_rsqrtd(double x) { return 1.0 / sqrt(x); }
+MD_DEV_ double md_absd(double x) { return fabs(x); }
+MD_DEV_ double md_tanhd(double x) { return tanh(x); }
+MD_DEV_ double md_floord(double x) { return floor(x); }
 MD_DEV_ float md_random(md_i64 key, md_i64 i) {
   md_u64 z = (md_u64)key + ((md_u64)i + 1) * 0x9E3779B97F4A7C15ull;
   z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;

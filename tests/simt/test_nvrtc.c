@@ -18,22 +18,54 @@ static const struct {
 } files[] = {
     {"gemm.cu", false}, {"dumps.cu", false}, {"dumps_hopper.cu", true}, {"hopper.cu", true}};
 
-static int compile(Program *p, const char *name, md_diags *d) {
+static int compile_module(const md_cuda_module *m, const char *name, md_diags *d) {
   int failed = 0;
-  for (int a = 0; p && a < MD_COUNT(archs); a++) {
+  for (int a = 0; a < MD_COUNT(archs); a++) {
     md_cubin c;
-    bool ok =
-        !p->m->num_refused && md_nvrtc_compile(p->m->text.s, "sample.cu", archs[a], false, &c, d);
+    bool ok = !m->num_refused && md_nvrtc_compile(m->text.s, "sample.cu", archs[a], false, &c, d);
     ok = ok && c.bytes > 4 && !memcmp(c.data, "\177ELF", 4) && strstr(c.log, "Used ");
     if (!ok)
-      printf("FAILED %s for sm_%d: %s\n%s\n", name, archs[a].sm, md_diags_text(d), p->m->text.s);
+      printf("FAILED %s for sm_%d: %s\n%s\n", name, archs[a].sm, md_diags_text(d), m->text.s);
     failed += !ok;
     free(c.data);
     free(c.log);
   }
+  return failed;
+}
+
+static int compile(Program *p, const char *name, md_diags *d) {
+  int failed = p ? compile_module(p->m, name, d) : 0;
   if (!p) printf("FAILED %s: %s\n", name, md_diags_text(d));
   failed += !p;
   program_destroy(p);
+  return failed;
+}
+
+// Indices beyond 32 bits, in graphs that no test could run.
+static int compile_wide(md_diags *d) {
+  static const char text[] =
+      "graph @wide(%x: f32[64,32,32,256,256], %i: i64[7], %z: f32[3000000,512], %p: i64[1], "
+      "%l: i64[3000000], %w: f32[512,9], %s: f32[64], %y: f32[2,2000000000], %k: i32[2]) {\n"
+      "  %r = relu %x\n  %a, %b = max_pool3d %r {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}\n"
+      "  %c = max_pool3d_grad %a, %b {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1], "
+      "shape=[64,32,32,256,256]}\n  %d = avg_pool3d %r {kernel=[32,256,256]}\n"
+      "  %e = concat %x, %x {axis=0}\n  %f = pad %x {axis=4, after=1}\n"
+      "  %g = gather_rows %x, %i\n  %h = scatter_rows %z, %l {rows=5000000}\n"
+      "  %n = bank_push %z, %z, %p\n  %o = softmax %z\n  %q = cross_entropy %z, %l\n"
+      "  %t = matmul %z, %w\n  %u = matmul %z, %z {tx=true}\n  %v = argmax %y\n"
+      "  %aa = resize %x {size=[128,300]}\n  %ab = gaussian_blur %x, %s {size=5}\n"
+      "  %ac = crop %x {top=1, left=1, h=250, w=250}\n  %ad = frame_difference %x\n"
+      "  %ae = topk_hit %y, %k {k=5}\n"
+      "  return %c, %d, %e, %f, %g, %h, %n, %o, %q, %t, %u, %v, %aa, %ab, %ac, %ad, %ae\n}\n";
+  md_pass_options o = md_pass_defaults();
+  md_graph *g = md_parse_graph("wide", text, strlen(text), d);
+  int failed = 1;
+  if (g && md_cuda_facts("cuda:sm_80", &o.facts, d)) g = md_run_passes(g, &o, NULL, d);
+  md_cuda_module *m = g ? md_cuda_generate(g, archs[0], d) : NULL;
+  if (m) failed = compile_module(m, "wide indices", d);
+  else printf("FAILED wide indices: %s\n", md_diags_text(d));
+  md_cuda_module_free(m);
+  if (g) md_graph_destroy(g);
   return failed;
 }
 
@@ -112,7 +144,8 @@ int main(void) {
   }
   for (int i = 0; i < MD_COUNT(files); i++)
     failed += compile_file(files[i].name, files[i].is_90a, d);
-  failed += refuses_spills() + refuses_nonsense();
+  md_diags_clear(d);
+  failed += compile_wide(d) + refuses_spills() + refuses_nonsense();
   printf("NVRTC %d.%d: %d graphs for %d targets, %d failed\n", major, minor, num, MD_COUNT(archs),
          failed);
   md_diags_destroy(d);
