@@ -184,8 +184,8 @@ static void put_steps(Kernel *p) {
   const md_cu_tile *t = &p->c->tile;
   int64_t steps = steps_of(p->c, &p->a);
   if (!steps) return;
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {",
-                               (long long)steps);
+  md_cu_mark loop =
+      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
   md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
   put_load(p);

@@ -78,8 +78,8 @@ static const char *buffer(Wgrad *g, const char *base, int rows, const char *whic
 static void put_steps(Wgrad *g) {
   md_cu_kernel *k = &g->k;
   const char *cell = md_cu_cell(&g->tile);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {",
-                               (long long)g->steps);
+  md_cu_mark loop =
+      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)g->steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
   md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
   put_load(g);

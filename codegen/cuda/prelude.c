@@ -30,6 +30,7 @@ static const char base[] =
     "#define md_block() ((int)blockIdx.x)\n"
     "#define md_lane() (md_thread() % 32)\n"
     "#define md_warp() (md_thread() / 32)\n"
+    "#define md_lanes(left) ((left) < 8 ? (left) : 8)\n"
     "#define md_sync() __syncthreads()\n"
     "#define md_sync_warp() __syncwarp()\n"
     "#define md_shfl_xor(x, lanes) __shfl_xor_sync(0xffffffffu, (float)(x), (lanes))\n"

@@ -46,6 +46,7 @@ void simt_cp_wait_(int groups);
 #define md_thread() simt_thread_()
 #define md_lane() (md_thread() % 32)
 #define md_warp() (md_thread() / 32)
+#define md_lanes(left) ((left) < 8 ? (left) : 8)
 #define md_block() simt_block_()
 #define md_sync() simt_sync_(__LINE__)
 #define md_sync_warp() simt_sync_warp_(__LINE__)

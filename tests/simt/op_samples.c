@@ -283,7 +283,6 @@ static bool table_sample(int i, md_text *to, char name[64]) {
     md_role role = md_ops[op].role;
     // An lse that is no smaller than the logits can only be made: the samples of InfoNCE do.
     if (role == MD_META || role == MD_LEAF || op == MD_OP_nce_lse_grad) continue;
-    if (op == MD_OP_conv3d || op == MD_OP_conv3d_dgrad || op == MD_OP_conv3d_wgrad) continue;
     int num_out = MD_MAX(md_op_num_out((md_op)op), 1), num = 0;
     if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
     while (num < MD_ROW_SAMPLES && md_ops[op].samples[num]) num++;

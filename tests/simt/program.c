@@ -115,6 +115,17 @@ static double divided(const Program *p, const md_node *n) {
   return size / sqrt(fmax(least, 0) + eps);
 }
 
+static bool is_convolution(md_op op) {
+  return op == MD_OP_conv3d || op == MD_OP_conv3d_dgrad || op == MD_OP_conv3d_wgrad;
+}
+
+// Products that are added up for an element.
+static int64_t terms_of(const md_graph *g, const md_node *n) {
+  const md_shape *a = &md_type_in(g, n->in[0])->shape, *w = &md_type_in(g, n->in[1])->shape;
+  if (n->op == MD_OP_conv3d_wgrad) return md_elements(a) / a->dim[1];
+  return md_elements(w) / w->dim[n->op == MD_OP_conv3d ? 0 : 1];
+}
+
 // Roundings of one node after another add up like a random walk, and so do those of the terms of a
 // sum. Sums themselves are made in double and rounded once. An exponential turns the error of its
 // operand, which the temperature has magnified, into a relative one.
@@ -137,6 +148,10 @@ double program_tolerance(const Program *p, int region) {
     if (n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad) {
       gain = fmax(gain, 1 / n->attr.f.value);
       length = MD_MAX(length, md_type_in(g, n->in[n->num_in - 2])->shape.dim[1]);
+    }
+    if (is_convolution(n->op)) {
+      length = MD_MAX(length, terms_of(g, n));
+      term = fmax(term, largest(p, md_def(g, n->in[0])) * largest(p, md_def(g, n->in[1])));
     }
     if (n->op == MD_OP_matmul)
       length = MD_MAX(length, md_type_in(g, n->in[0])->shape.dim[n->attr.matmul.ta ? 0 : 1]);

@@ -10,6 +10,8 @@
 bool simt_sample(int i, md_text *to, char name[64]);
 // The samples of op_samples.c: they follow in simt_sample.
 bool simt_op_sample(int i, md_text *to, char name[64]);
+// Those of conv_samples.c, likewise.
+bool simt_conv_sample(int i, md_text *to, char name[64]);
 // A random graph of pointwise nodes, views and reductions. NULL: the seed led nowhere.
 md_graph *simt_random_graph(uint64_t seed, md_diags *d);
 
