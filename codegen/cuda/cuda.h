@@ -6,6 +6,7 @@
 
 #include "graph/graph.h"
 #include "passes/passes.h"
+#include "runtime/exec/cubin.h"
 
 // --- target.c
 typedef struct md_cuda_arch {
@@ -28,6 +29,31 @@ typedef struct md_cubin {
 } md_cubin;  // malloc'ed
 bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
                       md_cubin *out, md_diags *d);
+// The digest of all that the result depends on. False: reported.
+bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d);
+
+// --- usage.c: what ptxas says of kernels. The same facts stand in a cubin (md_cubin_read), but for
+// the spills, of which the stack frame is the sign there.
+typedef struct md_cuda_usage {
+  md_kernel_facts facts;  // but threads and parameters
+  int spill_stores, spill_loads;
+} md_cuda_usage;
+int md_cuda_usage_of_log(const char *log, md_cuda_usage **usage);  // *usage is malloc'ed
+// False: reported (E0444) that a kernel spills, has a stack frame, or is slow for another reason.
+bool md_cuda_check_log(const char *log, const char *name, md_diags *d);
+
+// --- units.c: texts to code, each alone, from the cache where it has them, by several threads
+typedef struct md_cuda_unit {
+  const char *name, *text;
+  md_cuda_arch arch;
+  bool ptx;  // PTX text rather than a cubin
+  char *data;
+  size_t bytes;  // malloc'ed
+  bool hit;      // it came from the cache
+  bool failed;
+} md_cuda_unit;
+// Fills in data. threads 0: one for each core. False: reported. The caller frees data either way.
+bool md_cuda_units_compile(md_cuda_unit *u, int num, bool no_cache, int threads, md_diags *d);
 
 // --- text.c, stream.c, nce.c: regions to text
 typedef enum md_cuda_emit { MD_CUDA_TEXT, MD_CUDA_PTX, MD_CUDA_CUBIN } md_cuda_emit;
@@ -42,12 +68,19 @@ typedef struct md_cuda_arg {
 // How a kernel is to be launched, for the driver and for the host harness alike: a grid of one axis.
 typedef struct md_cuda_launch {
   char kernel[32];  // "k12"; never a user's name. Equal regions share a kernel.
+  int number;       // 12: in the module's kernels
   int64_t blocks;
   int threads, shared_bytes;
   int region;
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
 } md_cuda_launch;
+// A kernel as a text of its own, without comments; the symbol is made of its digest, so that equal
+// kernels of any graphs are equal texts.
+typedef struct md_cuda_kernel {
+  char symbol[20];
+  const char *text;
+} md_cuda_kernel;
 // A region that has no CUDA kernel yet, and why.
 typedef struct md_cuda_refusal {
   int region;
@@ -57,7 +90,8 @@ typedef struct md_cuda_module {
   md_text text;  // prelude-free: names md_* come from the device or the host prelude
   md_cuda_launch *launch;
   int num_launches, cap_launches;  // in the order in which they run
-  int num_kernels;
+  md_cuda_kernel *kernel;
+  int num_kernels, cap_kernels;
   int64_t workspace_bytes;  // regions run one after another and share it
   md_cuda_refusal *refused;
   int num_refused, cap_refused;

@@ -52,6 +52,7 @@ void md_cuda_module_free(md_cuda_module *m) {
   if (!m) return;
   md_text_free(&m->text);
   free(m->launch);
+  free(m->kernel);
   free(m->refused);
   md_arena_destroy(m->arena);
   free(m);
