@@ -6,7 +6,7 @@
 
 #include "graph/graph.h"
 #include "passes/passes.h"
-#include "runtime/exec/cubin.h"
+#include "runtime/exec/exec.h"
 
 // --- target.c
 typedef struct md_cuda_arch {
@@ -15,6 +15,10 @@ typedef struct md_cuda_arch {
 } md_cuda_arch;  // 90, 'a'
 // "cuda:sm_90a"; false: reported (E0441) with the nearest names.
 bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d);
+// "cuda:sm_80,cuda:sm_90a": their number, at most `max`; 0: reported.
+enum { MD_CUDA_TARGETS = 16 };
+int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
+// Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
 // --- nvrtc.c: the only file that speaks to NVRTC, opened at run time (MODIST_NVRTC overrides).
@@ -106,5 +110,23 @@ const char *md_cuda_prelude(void);  // device prelude, given to NVRTC as a named
 // named, unless some regions have one and the text is wanted: then comments say what is missing.
 bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, md_text *out,
                      md_diags *d);
+
+// False, reported (E0440), when a region of the module has no kernel.
+bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d);
+
+// --- program.c: a graph to a program for an artefact, with code for one or more targets
+typedef struct md_cuda_options {
+  const char *targets;  // "cuda:sm_80,cuda:sm_90a"
+  bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
+  bool no_cache, want_graph_text;
+  int threads;  // that compile; 0: one for each core
+} md_cuda_options;
+typedef struct md_cuda_report {
+  int kernels, cache_hits;  // compilation units, of all targets
+  double compile_ms;
+} md_cuda_report;
+// `g` must have been through the passes. NULL: reported. `report` may be NULL.
+md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
+                            md_diags *d);
 
 #endif

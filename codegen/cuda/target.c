@@ -53,10 +53,28 @@ bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d) {
   return false;
 }
 
+int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) {
+  int num = 0;
+  for (const char *s = list;; s++) {
+    size_t len = strcspn(s, ",");
+    char one[80];
+    snprintf(one, sizeof one, "%.*s", (int)MD_MIN(len, sizeof one - 1), s);
+    if (num == max) return md_error(d, E0441, MD_NOWHERE, "more than %d targets", max);
+    if (!md_cuda_parse(one, &arch[num], d)) return 0;
+    for (int i = 0; i < num; i++) {
+      if (arch[i].sm != arch[num].sm || arch[i].suffix != arch[num].suffix) continue;
+      return md_error(d, E0441, MD_NOWHERE, "target '%s' stands twice", one);
+    }
+    num++;
+    s += len;
+    if (!*s) return num;
+  }
+}
+
 // Row-major for now: layout for tensor cores comes with the matrix kernels.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
-  md_cuda_arch arch;
-  if (!md_cuda_parse(target, &arch, d)) return false;
+  md_cuda_arch arch[MD_CUDA_TARGETS];
+  if (!md_cuda_targets(target, arch, MD_CUDA_TARGETS, d)) return false;
   *facts = (md_target_facts){.channel_block = 0, .max_prologue = 4, .alignment = 256};
   return true;
 }

@@ -5,7 +5,6 @@
 
 #include "base/log.h"
 #include "codegen/cache.h"
-#include "runtime/exec/exec.h"
 
 #include <stdlib.h>
 
