@@ -26,6 +26,7 @@ static const md_option compile_options[] = {
     MD_CPU_OPTIONS,
     MD_MEMORY_OPTION,
     {"jobs", 'j', "N", "threads that compile kernels (default: one for each core)"},
+    {"target-spec", 0, "FILE", "facts of the CUDA device that predictions are for"},
     {"no-ptx", 0, NULL, "leave out the PTX from which a driver compiles for later CUDA devices"},
     {0}};
 
@@ -40,9 +41,9 @@ static const md_option_rule compile_rules[] = {
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", "cpu jit-asan", "the target is not the CPU", NULL},
-    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx", "the text of all kernels is one piece",
-     "take --emit=report"},
-    {"!target=cuda:*", "no-ptx", "the target is the CPU", "add --target=cuda:sm_90"},
+    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx target-spec",
+     "the text of all kernels is one piece", "take --emit=report"},
+    {"!target=cuda:*", "no-ptx target-spec", "the target is the CPU", "add --target=cuda:sm_90"},
     {"target=cpu:*", "cpu", "--target names the CPU", NULL},
     {0}};
 
@@ -161,7 +162,8 @@ static bool choose_target(md_compile_job *j) {
              "--memory-limit: programs for CUDA targets have no memory plan so far");
     return false;
   }
-  if (j->cuda) return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags);
+  if (j->cuda)
+    return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
   bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
   if (!names_cpu && strcmp(j->target, "cpu") != 0) {
     char clean[80];

@@ -4,6 +4,7 @@
 #ifndef MODISTC_COMPILE_H
 #define MODISTC_COMPILE_H
 
+#include "codegen/cuda/cuda.h"
 #include "modistc/modistc.h"
 
 typedef enum md_emit_what {
@@ -28,7 +29,8 @@ typedef struct md_compile_job {
   int64_t memory_limit;  // bytes; 0: none
   md_pass_options passes;
   md_pass_report report;
-  char *report_text;  // of --emit=report
+  const md_cuda_spec *spec;  // of --target-spec; NULL: none
+  char *report_text;         // of --emit=report
   size_t report_bytes;
 } md_compile_job;
 
@@ -47,6 +49,7 @@ void md_report_summary(const md_compile_job *j, int declared, const md_graph *g,
 
 // --- compile_cpu.c, compile_cuda.c
 bool md_compile_cpu(md_compile_job *j, const md_graph *g, int declared);
+bool md_compile_cuda_spec(md_compile_job *j);  // reads --target-spec; false: reported
 bool md_compile_cuda(md_compile_job *j, const md_graph *g, int declared);
 
 #endif

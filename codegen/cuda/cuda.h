@@ -21,8 +21,37 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+int md_cuda_num_archs(void);
+md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
+
+// --- devices.c, spec.c: facts of devices, for predictions. A device that is not known, or not there,
+// is described by a file of the same keys.
+typedef struct md_cuda_spec {
+  const char *name;    // "h200": --target=cuda:h200
+  const char *title;   // "NVIDIA H200 SXM"
+  const char *source;  // of the figures
+  md_cuda_arch arch;   // the best code for it
+  double sms, clock_mhz;
+  double registers, threads, blocks, shared_bytes;  // of a multiprocessor, at most
+  double block_shared_bytes;                        // of a block, at most
+  double l2_bytes, memory_bytes;
+  double bandwidth;                // bytes a second
+  double fma_flops, tensor_flops;  // a second; tensor: bf16 products added in f32, not sparse
+} md_cuda_spec;
+int md_cuda_num_devices(void);
+const md_cuda_spec *md_cuda_device_at(int i);
+const md_cuda_spec *md_cuda_device(const char *name);  // NULL: no such device
+const md_cuda_spec *
+md_cuda_device_of(md_cuda_arch arch);  // the best of a target; NULL: none is known
+void md_cuda_spec_print(const md_cuda_spec *s, md_text *to);  // as a file
+// One key of a file into *s; texts live in `a`. False: reported (E0445) at `at`.
+bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place at, md_arena *a,
+                      md_diags *d);
+bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d);  // is it all there?
+
 // --- nvrtc.c: the only file that speaks to NVRTC, opened at run time (MODIST_NVRTC overrides).
 // False: reported (E0442, exit 4) when the library is not there.
+const char *md_nvrtc_path(void);  // of the library; NULL: it is not there
 bool md_nvrtc_version(int *major, int *minor, md_diags *d);
 int md_nvrtc_archs(int *sm, int max,
                    md_diags *d);  // compute capabilities it compiles for; 0: reported
@@ -124,9 +153,28 @@ typedef struct md_cuda_options {
 typedef struct md_cuda_report {
   int kernels, cache_hits;  // compilation units, of all targets
   double compile_ms;
+  md_arena *arena;  // set by the caller; may be NULL: then no `is_tensor`
+  bool *is_tensor;  // by kernel of the program: its text multiplies on tensor cores
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
                             md_diags *d);
+
+// --- cost.c: how long a launch should take, by a roofline over a spec
+typedef enum md_cuda_limit {
+  MD_BY_MEMORY,
+  MD_BY_TENSOR,
+  MD_BY_FMA,
+  MD_BY_LAUNCH,
+  MD_NUM_LIMITS
+} md_cuda_limit;
+extern const char *const md_cuda_limit_names[MD_NUM_LIMITS];
+typedef struct md_cuda_cost {
+  int blocks_per_sm;  // that fit at once; 0: not even one
+  double us;
+  md_cuda_limit limit;
+} md_cuda_cost;
+md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
+                             bool is_tensor, const md_cuda_spec *s);
 
 #endif

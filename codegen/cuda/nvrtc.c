@@ -89,12 +89,28 @@ static void open_once(void) {
   }
 }
 
+const char *md_nvrtc_path(void) {
+  pthread_once(&nvrtc.once, open_once);
+  Dl_info info;
+  void *symbol = NULL;
+  memcpy(&symbol, &nvrtc.version, sizeof symbol);
+  return nvrtc.lib && dladdr(symbol, &info) && info.dli_fname ? info.dli_fname : NULL;
+}
+
 static bool is_there(md_diags *d) {
   pthread_once(&nvrtc.once, open_once);
   if (nvrtc.lib) return true;
   char clean[256];
   md_error(d, E0442, MD_NOWHERE, "NVRTC cannot be opened: %s",
            md_clean(nvrtc.why, clean, sizeof clean));
+  const char *own = getenv("MODIST_NVRTC");
+  if (own && *own)
+    md_note(d, MD_NOWHERE, "MODIST_NVRTC names %s", md_clean(own, clean, sizeof clean));
+  else
+    md_note(
+        d, MD_NOWHERE,
+        "looked for libnvrtc.so.13, .so.12 and .so where the loader looks, then in lib64, lib and "
+        "targets/x86_64-linux/lib of CUDA_HOME, CUDA_PATH, /usr/local/cuda and /opt/cuda");
   md_hint(d, "install CUDA 12 or 13, or set MODIST_NVRTC=/path/to/libnvrtc.so");
   return false;
 }
@@ -104,21 +120,14 @@ bool md_nvrtc_version(int *major, int *minor, md_diags *d) {
 }
 
 int md_nvrtc_archs(int *sm, int max, md_diags *d) {
-  int num = 0, kept = 0;
+  int num = 0;
   if (!is_there(d) || nvrtc.num_archs(&num) != 0 || num <= 0) return 0;
   int *all = calloc((size_t)num, sizeof *all);
   if (!all) md_out_of_memory((size_t)num * sizeof *all);
-  bool ok = nvrtc.archs(all) == 0;
-  md_diags *quiet = md_diags_create();
-  for (int i = 0; ok && i < num && kept < max; i++) {
-    char name[32];
-    md_cuda_arch arch;
-    snprintf(name, sizeof name, "cuda:sm_%d", all[i]);
-    if (md_cuda_parse(name, &arch, quiet)) sm[kept++] = all[i];  // ours begin with bf16
-  }
-  md_diags_destroy(quiet);
+  num = nvrtc.archs(all) == 0 ? MD_MIN(num, max) : 0;
+  memcpy(sm, all, sizeof *sm * (size_t)num);
   free(all);
-  return kept;
+  return num;
 }
 
 // The log has NUL bytes in the middle.

@@ -104,8 +104,13 @@ static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md
   for (int i = 0; i < s->num_variants; i++)
     for (int k = 0; k < s->variant[i].num_units; k++) s->variant[i].unit[k] = *to++;
   if (!r) return ok;
-  *r = (md_cuda_report){.kernels = num, .compile_ms = (double)(md_now_ns() - start) * 1e-6};
-  for (int i = 0; i < num; i++) r->cache_hits += all[i].hit;
+  r->kernels = num;
+  r->compile_ms = (double)(md_now_ns() - start) * 1e-6;
+  r->is_tensor = r->arena ? MD_NEW_ARRAY(r->arena, bool, num + 1) : NULL;
+  for (int i = 0; i < num; i++) {
+    r->cache_hits += all[i].hit;
+    if (r->is_tensor) r->is_tensor[i] = strstr(all[i].text, "mma") != NULL;  // md_mma, md_wgmma
+  }
   return ok;
 }
 
