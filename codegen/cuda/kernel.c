@@ -219,7 +219,7 @@ static md_cuda_kernel unit_of(const md_cu_kernel *k, md_digest digest) {
   snprintf(kernel.symbol, sizeof kernel.symbol, "k%.16s", md_digest_text(digest, hex));
   md_text unit = {0};
   put_params(k, &unit, kernel.symbol);
-  md_put(&unit, "%s}\n", k->code.s);
+  md_put(&unit, "%s}\n", k->now.code.s);
   kernel.text = md_strndup(k->w->module->arena, unit.s, unit.len);
   md_text_free(&unit);
   return kernel;
