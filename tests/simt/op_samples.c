@@ -7,11 +7,13 @@
 
 #include "tests/samples.h"
 
+typedef struct Written {
+  const char *name, *text;
+} Written;
+
 // --- data movement
 
-static const struct {
-  const char *name, *text;
-} written[] = {
+static const Written moves[] = {
     {"pieces along each axis",
      "graph @s(%x: f32[3,4,5], %y: f32[3,1,5], %z: f32[3,4,2]) {\n"
      "  %a = concat %x, %y, %x {axis=1}\n  %b = concat %z, %x {axis=2}\n  %c = concat %x, %x "
@@ -121,9 +123,7 @@ static void put_pool(const struct Pool *p, md_text *to) {
          t, c, t, w, w, w, w, c, w, c, w, c);
 }
 
-static const struct {
-  const char *name, *text;
-} pools_written[] = {
+static const Written pools_written[] = {
     {"pools with what surrounds them",
      "graph @s(%x: f32[2,9,2,7,6], %b: f32[9]) {\n  region @r {\n"
      "    %c = broadcast %b {shape=[2,9,2,7,6], axes=[1]}\n    %t = mul %x, %c\n"
@@ -171,9 +171,7 @@ static void put_matrix(const struct Matrix *s, md_text *to) {
          t, m, k, t, k, m, t, k, n, t, n, k, t, n, m, n);
 }
 
-static const struct {
-  const char *name, *text;
-} matrices_written[] = {
+static const Written matrices_written[] = {
     {"a product with what surrounds it",
      "graph @s(%x: f32[9,37], %y: f32[37,11], %b: f32[11]) {\n  region @r {\n    %e = tanh %x\n"
      "    %t = transpose %y {axes=[1,0]}\n    %z = matmul %e, %t {ty=true}\n"
@@ -222,9 +220,7 @@ static void put_surrounded(int i, md_text *to) {
                   : "%x");
 }
 
-static const struct {
-  const char *name, *text;
-} rows_written[] = {
+static const Written rows_written[] = {
     {"NaN in rows",
      "graph @s(%x: f32[40,3], %l: i32[40]) {\n  %n = log %x\n"
      "  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n  %a = l2_normalize %n\n"
@@ -236,16 +232,18 @@ static const struct {
      "  %n = neg %i\n  %a = logsumexp %n\n  %b = logsumexp %i\n  %c = concat %x, %n {axis=1}\n"
      "  %d = logsumexp %c\n  %e = softmax %c\n  %f = argmax %n\n  %j = concat %x, %i {axis=1}\n"
      "  %o = softmax %j\n  %p = softmax %n\n  %q = cross_entropy %j, %k\n"
-     "  %r = cross_entropy %n, %k\n  %z = constant {value=0} : f32[4,21]\n"
-     "  %y = l2_normalize %z\n  %w = l2_normalize_grad %x, %z\n"
-     "  return %a, %b, %d, %e, %f, %o, %p, %q, %r, %y, %w\n}\n"},
+     "  %r = cross_entropy %n, %k\n"
+     "  return %a, %b, %d, %e, %f, %o, %p, %q, %r\n}\n"},
+    {"rows shorter than eps",
+     "graph @s(%x: f32[4,21], %y: f32[4,21]) {\n  %z = constant {value=0} : f32[4,21]\n"
+     "  %a = l2_normalize %z\n  %b = l2_normalize_grad %x, %z {eps=2}\n"
+     "  %c = l2_normalize %x {eps=100}\n  %d = l2_normalize_grad %y, %x {eps=100}\n"
+     "  return %a, %b, %c, %d\n}\n"},
 };
 
 // --- pictures
 
-static const struct {
-  const char *name, *text;
-} pictures[] = {
+static const Written pictures[] = {
     {"pictures grow and shrink",
      "graph @s(%x: f32[2,3,17,20], %v: f32[1,2,5,20,18], %y: f32[2,1,9], %z: f32[1,1,1,5]) {\n"
      "  %a = resize %x {size=[11,13]}\n  %b = resize %x {size=[23,41]}\n"
@@ -297,67 +295,63 @@ static bool table_sample(int i, md_text *to, char name[64]) {
   return false;
 }
 
+static void push_sample(int i, md_text *to, char name[64]) {
+  put_push(pushed[i], to);
+  snprintf(name, 64, "%d rows into a ring of 11", pushed[i]);
+}
+
+static void pool_sample(int i, md_text *to, char name[64]) {
+  put_pool(&pools[i], to);
+  snprintf(name, 64, "pools of %s %s, %d channels", pools[i].type, pools[i].window,
+           pools[i].channels);
+}
+
+static void matrix_sample(int i, md_text *to, char name[64]) {
+  put_matrix(&matrices[i], to);
+  snprintf(name, 64, "product %d x %d over %d of %s", matrices[i].m, matrices[i].n,
+           matrices[i].inner, matrices[i].type);
+}
+
+static void row_sample(int i, md_text *to, char name[64]) {
+  put_rows(&rows[i], to);
+  snprintf(name, 64, "rows %d x %d of %s", rows[i].num, rows[i].len, rows[i].type);
+}
+
+static void surrounded_sample(int i, md_text *to, char name[64]) {
+  put_surrounded(i, to);
+  snprintf(name, 64, "what surrounds %s", surrounded[i]);
+}
+
 bool simt_op_sample(int i, md_text *to, char name[64]) {
-  if (i < MD_COUNT(written)) {
-    md_put(to, "%s", written[i].text);
-    snprintf(name, 64, "%s", written[i].name);
+  static const struct {
+    int num;
+    const Written *written;  // or
+    void (*put)(int i, md_text *to, char name[64]);
+  } families[] = {
+      {MD_COUNT(moves), moves, NULL},
+      {MD_COUNT(pushed), NULL, push_sample},
+      {MD_COUNT(pools), NULL, pool_sample},
+      {MD_COUNT(pools_written), pools_written, NULL},
+      {MD_COUNT(matrices), NULL, matrix_sample},
+      {MD_COUNT(matrices_written), matrices_written, NULL},
+      {MD_COUNT(rows), NULL, row_sample},
+      {MD_COUNT(surrounded), NULL, surrounded_sample},
+      {MD_COUNT(rows_written), rows_written, NULL},
+      {MD_COUNT(pictures), pictures, NULL},
+  };
+  for (int f = 0; f < MD_COUNT(families); f++) {
+    const Written *w = families[f].written;
+    if (i >= families[f].num) {
+      i -= families[f].num;
+      continue;
+    }
+    if (w) {
+      md_put(to, "%s", w[i].text);
+      snprintf(name, 64, "%s", w[i].name);
+    } else {
+      families[f].put(i, to, name);
+    }
     return true;
   }
-  i -= MD_COUNT(written);
-  if (i < MD_COUNT(pushed)) {
-    put_push(pushed[i], to);
-    snprintf(name, 64, "%d rows into a ring of 11", pushed[i]);
-    return true;
-  }
-  i -= MD_COUNT(pushed);
-  if (i < MD_COUNT(pools)) {
-    put_pool(&pools[i], to);
-    snprintf(name, 64, "pools of %s %s, %d channels", pools[i].type, pools[i].window,
-             pools[i].channels);
-    return true;
-  }
-  i -= MD_COUNT(pools);
-  if (i < MD_COUNT(pools_written)) {
-    md_put(to, "%s", pools_written[i].text);
-    snprintf(name, 64, "%s", pools_written[i].name);
-    return true;
-  }
-  i -= MD_COUNT(pools_written);
-  if (i < MD_COUNT(matrices)) {
-    put_matrix(&matrices[i], to);
-    snprintf(name, 64, "product %d x %d over %d of %s", matrices[i].m, matrices[i].n,
-             matrices[i].inner, matrices[i].type);
-    return true;
-  }
-  i -= MD_COUNT(matrices);
-  if (i < MD_COUNT(matrices_written)) {
-    md_put(to, "%s", matrices_written[i].text);
-    snprintf(name, 64, "%s", matrices_written[i].name);
-    return true;
-  }
-  i -= MD_COUNT(matrices_written);
-  if (i < MD_COUNT(rows)) {
-    put_rows(&rows[i], to);
-    snprintf(name, 64, "rows %d x %d of %s", rows[i].num, rows[i].len, rows[i].type);
-    return true;
-  }
-  i -= MD_COUNT(rows);
-  if (i < MD_COUNT(surrounded)) {
-    put_surrounded(i, to);
-    snprintf(name, 64, "what surrounds %s", surrounded[i]);
-    return true;
-  }
-  i -= MD_COUNT(surrounded);
-  if (i < MD_COUNT(rows_written)) {
-    md_put(to, "%s", rows_written[i].text);
-    snprintf(name, 64, "%s", rows_written[i].name);
-    return true;
-  }
-  i -= MD_COUNT(rows_written);
-  if (i < MD_COUNT(pictures)) {
-    md_put(to, "%s", pictures[i].text);
-    snprintf(name, 64, "%s", pictures[i].name);
-    return true;
-  }
-  return table_sample(i - MD_COUNT(pictures), to, name);
+  return table_sample(i, to, name);
 }
