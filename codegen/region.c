@@ -119,20 +119,21 @@ static bool reject_layout(const md_graph *g, md_val v, const char *why, md_diags
   return false;
 }
 
-static bool check_layout(const md_graph *g, md_val v, int block, md_diags *d) {
+static bool check_layout(const md_graph *g, md_val v, const md_target_facts *facts, md_diags *d) {
   const md_type *t = md_type_in(g, v);
   char why[80];
   if (!t->block) return true;
   if (md_ops[md_def(g, v)->op].role == MD_LEAF)
     return reject_layout(g, v, "inputs, states and constants are row-major", d);
-  bool fits = t->block == block && t->shape.rank == 5;
+  int block = t->shape.rank == 5 ? md_layout_block(facts, t->shape.dim[1]) : 0;
+  bool fits = t->block == block;
   if (fits && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32)) return true;
   if (block) snprintf(why, sizeof why, "this target takes f or i32 [n,c,t,h,w] in .c%d", block);
-  else snprintf(why, sizeof why, "this target takes row-major tensors alone");
+  else snprintf(why, sizeof why, "this target takes it row-major alone");
   return reject_layout(g, v, why, d);
 }
 
-bool md_regions_check(const md_graph *g, int block, md_diags *d) {
+bool md_regions_check(const md_graph *g, const md_target_facts *facts, md_diags *d) {
   if (g->arena_bytes < 0) {
     md_error(d, E0352, MD_NOWHERE, "graph %s has no memory plan, without which there is no code",
              g->name);
@@ -140,7 +141,7 @@ bool md_regions_check(const md_graph *g, int block, md_diags *d) {
     return false;
   }
   for (md_val v = 1; v <= (md_val)g->num_values; v++)
-    if (!check_layout(g, v, block, d)) return false;
+    if (!check_layout(g, v, facts, d)) return false;
   for (int i = 0; i < g->num_results; i++)
     if (md_type_in(g, g->result[i].val)->block)
       return reject_layout(g, g->result[i].val, "results are row-major", d);

@@ -4,6 +4,7 @@
 #define CODEGEN_REGION_H
 
 #include "graph/graph.h"
+#include "passes/passes.h"
 
 // A region as back ends see it. Nodes in order; at most one of them is the anchor (role
 // MD_ANCHOR or MD_GATHER), what it needs is prologue, what needs it is epilogue. No anchor: a
@@ -32,10 +33,9 @@ bool md_read_inside(const md_region_view *r, md_val v);
 bool md_shares_memory(const md_graph *g, md_val a, md_val b);
 // At the very same place?
 bool md_same_memory(const md_graph *g, md_val a, md_val b);
-// Can code be made for g: does it have a memory plan, and is every layout row-major or in blocks of
-// `block` channels (0: row-major alone)? What the outside sees is row-major. False: reported (E0352,
-// E0355).
-bool md_regions_check(const md_graph *g, int block, md_diags *d);
+// Can code be made for g: does it have a memory plan, and is every layout row-major or what the target
+// stores activations in? What the outside sees is row-major. False: reported (E0352, E0355).
+bool md_regions_check(const md_graph *g, const md_target_facts *facts, md_diags *d);
 // The view of a region, or of the single node n where index is 0. In `a`.
 md_region_view *md_region_view_of(const md_graph *g, int region, const md_node *n, md_arena *a);
 

@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-enum { MAX_BLOCK = 64 };
+enum { MAX_BLOCK = 4096 };
 
 static const struct dtype_row {
   const char *name;
@@ -109,8 +109,8 @@ bool md_type_check(const md_type *t, const char **why) {
     return false;
   }
   if (!md_shape_check(&t->shape, why) || !t->block) return !*why;
-  if (t->block < 1 || t->block > MAX_BLOCK) *why = "a block has 1 to 64 channels";
+  if (t->block < 1 || t->block > MAX_BLOCK) *why = "a block has 1 to 4096 channels";
   if (t->shape.rank < 2) *why = "only types with channels (axis 1) are stored in blocks";
-  // Padding at most turns a channel into a block: 2^40 * 2^6 elements stay far below 2^63 bytes.
+  // Padding at most turns a channel into a block: 2^40 * 2^12 elements stay far below 2^63 bytes.
   return !*why;
 }

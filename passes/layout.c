@@ -30,9 +30,14 @@ static bool *find_weights(const md_graph *g, md_arena *a) {
   return weight;
 }
 
+int md_layout_block(const md_target_facts *facts, int64_t channels) {
+  int block = facts->channel_block;
+  if (2 * channels < block || !block) return 0;
+  return facts->channels_last ? (int)md_round_up(channels, block) : block;
+}
+
 static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
-  int block = r->options->facts.channel_block;
   bool *plain = find_weights(g, r->scratch);
   for (int i = 0; i < g->num_updates; i++) plain[g->update[i].val] = true;
   for (int i = 0; i < g->num_results; i++) plain[g->result[i].val] = true;
@@ -43,12 +48,12 @@ static bool run(md_rewriter *r) {
     for (int j = 0; j < n->num_out; j++) {
       md_val v = n->out + (md_val)j;
       const md_type *t = md_type_in(g, v);
-      // Few channels would be mostly padding.
-      bool image = t->shape.rank == 5 && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32) &&
-                   2 * t->shape.dim[1] >= block;
-      bool blocked = image && !plain[v] && block > 0 && md_ops[n->op].role != MD_LEAF;
-      r->b.g->value[md_mapped(r, v)].type.block = blocked ? block : 0;
-      r->rewrites += t->block != (blocked ? block : 0);
+      bool image = t->shape.rank == 5 && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32);
+      int block = 0;
+      if (image && !plain[v] && md_ops[n->op].role != MD_LEAF)
+        block = md_layout_block(&r->options->facts, t->shape.dim[1]);
+      r->b.g->value[md_mapped(r, v)].type.block = block;
+      r->rewrites += t->block != block;
     }
   }
   return true;

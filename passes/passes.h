@@ -60,10 +60,15 @@ const md_pass *md_pass_from(const char *name);
 
 // Facts of a target that passes use; back ends fill it.
 typedef struct md_target_facts {
-  int channel_block;  // layout: 0 keeps row-major
-  int max_prologue;   // full-size tensors that a prologue may read
-  int64_t alignment;  // of arena offsets, bytes
+  int channel_block;   // layout: 0 keeps row-major
+  bool channels_last;  // one block holds all channels, rounded up to channel_block
+  int max_prologue;    // full-size tensors that a prologue may read
+  int64_t alignment;   // of arena offsets, bytes
 } md_target_facts;
+
+// The block in which such a target stores an activation of `channels`; 0: row-major. Few channels
+// would be mostly padding.
+int md_layout_block(const md_target_facts *facts, int64_t channels);
 
 // What a program may need: arena, states, inputs and all else. Back ends fill in `needs`.
 typedef struct md_memory_limit md_memory_limit;

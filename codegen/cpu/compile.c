@@ -275,7 +275,9 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
                            md_diags *d) {
   const md_cpu *cpu =
       check_asan(o, d) ? md_cpu_find(o->cpu, !o->no_code && !o->plan_only, d) : NULL;
-  if (!cpu || !md_regions_check(g, md_cpu_facts(cpu).channel_block, d)) return NULL;
+  if (!cpu) return NULL;
+  md_target_facts facts = md_cpu_facts(cpu);
+  if (!md_regions_check(g, &facts, d)) return NULL;
   md_assembly s = {.g = g, .cpu = cpu, .arena = md_arena_create()};
   unsigned major, minor, patch;
   LLVMGetVersion(&major, &minor, &patch);

@@ -19,11 +19,12 @@ typedef struct formula {
 } formula;
 
 md_cu_type md_cu_compute_type(md_dtype d) {
+  if (d == MD_F64) return MD_CU_DOUBLE;
   return d == MD_F32 || d == MD_BF16 ? MD_CU_FLOAT : d == MD_I64 ? MD_CU_LONG : MD_CU_INT;
 }
 
 const char *md_cu_type_name(md_cu_type t) {
-  static const char *const names[] = {"float", "int", "md_i64", "int"};
+  static const char *const names[] = {"float", "double", "int", "md_i64", "int"};
   return names[t];
 }
 
@@ -35,6 +36,8 @@ const char *md_cu_memory_type(md_dtype d) {
   return names[d];
 }
 
+static bool is_real(md_cu_type t) { return t == MD_CU_FLOAT || t == MD_CU_DOUBLE; }
+
 // Toward zero; what does not fit becomes the nearest that does, NaN becomes 0.
 static long long integer_of(md_cu_type t, double x) {
   if (isnan(x)) return 0;
@@ -42,21 +45,26 @@ static long long integer_of(md_cu_type t, double x) {
   return (long long)fmin(fmax(x, INT32_MIN), INT32_MAX);
 }
 
+static bool reads_back(md_cu_type t, const char *text, double x) {
+  return t == MD_CU_FLOAT ? strtof(text, NULL) == (float)x : strtod(text, NULL) == x;
+}
+
 const char *md_cu_literal(md_arena *a, md_cu_type t, double x) {
   if (t == MD_CU_COND) return x != 0 ? "1" : "0";
-  if (t != MD_CU_FLOAT) {
+  if (!is_real(t)) {
     long long i = integer_of(t, x);
     if (t == MD_CU_INT && i == INT32_MIN) return "(-2147483647 - 1)";
     if (i == INT64_MIN) return "(-9223372036854775807ll - 1)";
     return md_format(a, i < 0 ? "(%lld%s)" : "%lld%s", i, t == MD_CU_LONG ? "ll" : "");
   }
-  float f = (float)x;
-  if (isnan(f)) return "MD_NAN";
-  if (isinf(f)) return f < 0 ? "(-MD_INF)" : "MD_INF";
+  const char *wide = t == MD_CU_DOUBLE ? "(double)" : "";
+  if (t == MD_CU_FLOAT) x = (double)(float)x;
+  if (isnan(x)) return md_format(a, "%sMD_NAN", wide);
+  if (isinf(x)) return md_format(a, x < 0 ? "(-%sMD_INF)" : "%sMD_INF", wide);
   char text[MD_FLOAT_CHARS];  // as short as it reads back
-  for (int digits = 6; digits <= 9; digits++) {
-    snprintf(text, sizeof text, "%.*g", digits, (double)f);
-    if (strtof(text, NULL) == f) break;
+  for (int digits = 6; digits <= 17; digits++) {
+    snprintf(text, sizeof text, "%.*g", digits, x);
+    if (reads_back(t, text, x)) break;
   }
   // The process may use a locale with another decimal point, of any number of bytes.
   char s[MD_FLOAT_CHARS];
@@ -68,30 +76,34 @@ const char *md_cu_literal(md_arena *a, md_cu_type t, double x) {
     plain = plain && !other && *p != 'e';
   }
   s[len] = '\0';
-  return md_format(a, signbit(f) ? "(%s%sf)" : "%s%sf", s, plain ? ".0" : "");
+  return md_format(a, signbit(x) ? "(%s%s%s)" : "%s%s%s", s, plain ? ".0" : "",
+                   t == MD_CU_FLOAT ? "f" : "");
 }
 
 const char *md_cu_as(md_arena *a, const md_cu_term *t, md_cu_type to) {
   if (t->known) return md_cu_literal(a, to, t->number);
   if (t->type == to) return t->text;
   if (to == MD_CU_COND) return md_format(a, "(%s != 0)", t->text);
-  if (t->type == MD_CU_COND && to == MD_CU_FLOAT)
-    return md_format(a, "(%s ? 1.0f : 0.0f)", t->text);
-  if (t->type == MD_CU_FLOAT)
-    return md_format(a, to == MD_CU_INT ? "md_f2i(%s)" : "md_f2l(%s)", t->text);
+  if (t->type == MD_CU_COND && is_real(to))
+    return md_format(a, "(%s ? %s : %s)", t->text, md_cu_literal(a, to, 1),
+                     md_cu_literal(a, to, 0));
+  if (is_real(t->type) && !is_real(to))
+    return md_format(a, "md_%c2%c(%s)", t->type == MD_CU_FLOAT ? 'f' : 'd',
+                     to == MD_CU_INT ? 'i' : 'l', t->text);
   return md_format(a, "(%s)%s", md_cu_type_name(to), t->text);
 }
 
 // In which a and b compare without loss: integers as i64, so that large ids differ.
 static md_cu_type common(const md_cu_term *a, const md_cu_term *b) {
   const md_cu_term *both[] = {a, b};
-  bool real = false, all_int = true;
+  bool real = false, wide = false, all_int = true;
   for (int i = 0; i < 2; i++) {
     if (both[i]->known) real |= both[i]->number != floor(both[i]->number) || isinf(both[i]->number);
-    else if (both[i]->type == MD_CU_FLOAT) real = true;
+    else if (is_real(both[i]->type)) real = true;
     else all_int &= both[i]->type != MD_CU_LONG;
+    wide |= !both[i]->known && both[i]->type == MD_CU_DOUBLE;
   }
-  return real ? MD_CU_FLOAT : all_int ? MD_CU_INT : MD_CU_LONG;
+  return wide ? MD_CU_DOUBLE : real ? MD_CU_FLOAT : all_int ? MD_CU_INT : MD_CU_LONG;
 }
 
 static md_cu_term term(md_cu_type type, const char *text) {
@@ -106,15 +118,17 @@ static md_cu_term compare(const formula *f, const char *op, const md_cu_term *a,
 }
 
 static const char *arithmetic(const formula *f, char op, const char *a, const char *b) {
-  if (f->type == MD_CU_FLOAT) return md_format(f->a, "(%s %c %s)", a, op, b);
+  if (is_real(f->type)) return md_format(f->a, "(%s %c %s)", a, op, b);
   const char *bits = f->type == MD_CU_LONG ? "md_u64" : "md_u32", *type = md_cu_type_name(f->type);
   MD_ASSERT(op != '/', "%s has no integer form", md_ops[f->node->op].name);
   return md_format(f->a, "(%s)((%s)%s %c (%s)%s)", type, bits, a, op, bits, b);
 }
 
 static const char *call(const formula *f, const char *name, const char *a, const char *b) {
-  MD_ASSERT(f->type == MD_CU_FLOAT, "%s has no integer form", md_ops[f->node->op].name);
-  return b ? md_format(f->a, "%s(%s, %s)", name, a, b) : md_format(f->a, "%s(%s)", name, a);
+  MD_ASSERT(is_real(f->type), "%s has no integer form", md_ops[f->node->op].name);
+  const char *wide = f->type == MD_CU_DOUBLE ? "d" : "";
+  return b ? md_format(f->a, "%s%s(%s, %s)", name, wide, a, b)
+           : md_format(f->a, "%s%s(%s)", name, wide, a);
 }
 
 static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_term *s) {
@@ -162,28 +176,48 @@ static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_ter
   case MD_EX_MUL: return term(f->type, arithmetic(f, '*', ta, tb));
   case MD_EX_DIV: return term(f->type, arithmetic(f, '/', ta, tb));
   case MD_EX_NEG:
-    return term(f->type, f->type == MD_CU_FLOAT ? md_format(f->a, "(-%s)", ta)
-                                                : arithmetic(f, '-', "0", ta));
+    return term(f->type,
+                is_real(f->type) ? md_format(f->a, "(-%s)", ta) : arithmetic(f, '-', "0", ta));
   default: return term(f->type, call(f, functions[x->kind], ta, tb));
   }
 }
 
 // Result v as its element type holds it: u8 and bool are computed as int, bf16 as float. What only
 // goes to memory is rounded to bf16 there.
-static const char *settle(const formula *f, md_val v, const md_cu_term *t) {
+static const char *settled(const formula *f, md_val v, const md_cu_term *t) {
   const md_region_view *r = f->k->w->r;
   md_dtype d = md_type_in(r->g, v)->dtype;
   md_cu_type type = md_cu_compute_type(d);
   if (t->known) return md_cu_literal(f->a, type, md_rounded(d, t->number));
   if (d == MD_BOOL) return md_format(f->a, "(%s ? 1 : 0)", md_cu_as(f->a, t, MD_CU_COND));
   if (d == MD_U8) {
-    if (t->type == MD_CU_FLOAT)
-      return md_format(f->a, "md_f2u8(%s)", md_cu_as(f->a, t, MD_CU_FLOAT));
+    if (is_real(t->type))
+      return md_format(f->a, t->type == MD_CU_FLOAT ? "md_f2u8(%s)" : "md_d2u8(%s)", t->text);
     return md_format(f->a, "(%s & 255)", md_cu_as(f->a, t, MD_CU_INT));
   }
   const char *text = md_cu_as(f->a, t, type);
   bool rounds = d == MD_BF16 && md_read_inside(r, v);
   return rounds ? md_format(f->a, "md_bf2f(md_f2bf(%s))", text) : text;
+}
+
+static md_cu_term settle(const formula *f, md_val v, const md_cu_term *t) {
+  md_dtype d = md_type_in(f->k->w->r->g, v)->dtype;
+  return (md_cu_term){.text = settled(f, v, t),
+                      .type = md_cu_compute_type(d),
+                      .by_channel = t->by_channel && !t->known};
+}
+
+// Is a step of what the channel alone decides? If not, what of its operands is comes from the table.
+static bool step_by_channel(md_cu_kernel *k, const md_expr_node *x, md_cu_term *s) {
+  const int from[] = {x->a, x->b, x->c};
+  int arity = x->kind == MD_EX_ARG ? 0 : md_expr_arity(x->kind);
+  bool any = false, all = true;
+  for (int i = 0; i < arity; i++) {
+    any |= s[from[i]].by_channel;
+    all &= s[from[i]].by_channel || s[from[i]].known;
+  }
+  for (int i = 0; any && !all && i < arity; i++) s[from[i]] = md_cu_plain(k, &s[from[i]]);
+  return any && all;
 }
 
 static void count_uses(const md_expr *e, int *uses) {
@@ -194,7 +228,7 @@ static void count_uses(const md_expr *e, int *uses) {
 }
 
 void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_cu_spot *spot,
-                   const char **result) {
+                   md_cu_term *result) {
   const md_expr *e = md_op_expr(&md_ops[n->op]);
   const md_graph *g = k->w->r->g;
   formula f = {.k = k,
@@ -208,11 +242,15 @@ void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_
   for (int i = 0; i < e->num; i++) {
     const md_expr_node *x = &e->node[i];
     if (x->kind == MD_EX_RANDOM && !f.index) f.index = md_cu_flat(k, spot);
+    bool by_channel = step_by_channel(k, x, s);
     s[i] = apply(&f, x, s);
+    s[i].by_channel |= by_channel && !s[i].known;
     bool leaf = x->kind == MD_EX_CONST || x->kind == MD_EX_ATTR || x->kind == MD_EX_ARG;
     if (uses[i] < 2 || leaf || s[i].known) continue;
     const char *name = md_format(f.a, "t%d", k->num_value++);
+    if (s[i].by_channel) md_cu_enter_table(k);
     md_cu_line(k, NULL, "const %s %s = %s;", md_cu_type_name(s[i].type), name, s[i].text);
+    if (s[i].by_channel) md_cu_leave_table(k);
     s[i].text = name;
   }
   for (int i = 0; i < e->num_out; i++) result[i] = settle(&f, n->out + (md_val)i, &s[e->out[i]]);

@@ -21,6 +21,17 @@ enum {
 // --- region.c: what the generator asks of a region ------------------------------------------------
 
 bool md_cu_is_wide(const md_region_view *r);  // an index may not fit into an int
+// How the results of an op come about that is neither pointwise nor a view nor a reduction.
+struct md_cu_work;
+typedef struct md_cu_op {
+  void (*emit)(struct md_cu_work *w, const md_node *n);  // kernels of its own
+  bool is_value;   // gather.c, pool.c say what a result is at a place
+  bool is_long;    // and take a loop for it
+  bool is_narrow;  // f32 and bf16 alone
+  int reads;       // of an element of an operand, about; 0: one
+  bool places;     // emit places what it leaves in memory, and makes of the rest what it can
+} md_cu_op;
+const md_cu_op *md_cu_op_of(md_op op);  // NULL: there is no kernel yet
 // What of a region has no kernel yet; NULL: everything has one. In `a`.
 const char *md_cu_refuse(const md_region_view *r, md_arena *a);
 
@@ -49,16 +60,24 @@ void md_cu_place(md_cu_work *w, md_val v);            // memory for v: output or
 void md_cu_ready(md_cu_work *w, md_val v);            // v is in memory: later kernels load it
 bool md_cu_is_ready(const md_cu_work *w, md_val v);
 
-// One kernel. Lines go into two texts: as printed, and without comments (what equal kernels share).
-typedef struct md_cu_kernel {
-  md_cu_work *w;
-  const char *what;  // a word for the reader: "walk", "merge"
+// A run of lines and the names that hold in it. Lines go into two texts: as printed, and without
+// comments (what equal kernels share).
+typedef struct md_cu_stream {
   md_text text, code;
-  int indent, num_index, num_value;
+  int indent;
   struct md_cu_named *named;
   int num_named, cap_named;  // index texts that have a name
   struct md_cu_memo *memo;
   int num_memo, cap_memo;  // values at places
+} md_cu_stream;
+
+// One kernel.
+typedef struct md_cu_kernel {
+  md_cu_work *w;
+  const char *what;  // a word for the reader: "walk", "merge"
+  md_cu_stream now;  // where lines go
+  int num_index, num_value;
+  struct md_cu_lanes *lanes;  // values are made for eight channels at once; NULL: one by one
   md_cuda_arg *arg;
   const char **arg_type;
   int num_args, cap_args;
@@ -76,6 +95,9 @@ typedef struct md_cu_mark {
 md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void md_cu_close(md_cu_kernel *k, md_cu_mark mark);
+// Opens a loop over elements e of `num`, a thread of the grid each; *blocks is what md_cu_end takes.
+md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, int64_t *blocks);
+const char *md_cu_counter(md_cu_kernel *k);  // a fresh name for the index of a loop
 // Name of the pointer to v's memory / to a place of the workspace with elements of C type `type`.
 const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write);
 const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const char *type,
@@ -94,13 +116,21 @@ md_cu_ix md_cu_linear(md_cu_kernel *k, int n, const md_cu_ix *ix, const int64_t 
 md_cu_ix md_cu_digit(md_cu_kernel *k, md_cu_ix x, int64_t div,
                      int64_t mod);  // x / div % mod; mod 0: none
 
-// A place in the index space `shape`: the row-major index, the index on each axis, or both; what is
-// missing (NULL) is made when somebody asks.
+bool md_cu_known(md_cu_ix x, int64_t *number);  // is it a number?
+
+// A place in the index space `shape`: the row-major index, the row-major index over all axes but
+// channels (then at[1] is set), the index on each axis, or several of them; what is missing (NULL) is
+// made when somebody asks, and named there: ask before a scope opens that ends earlier.
 typedef struct md_cu_spot {
   const md_shape *shape;
-  md_cu_ix flat, at[MD_MAX_RANK];
+  md_cu_ix flat, pixel, at[MD_MAX_RANK];
 } md_cu_spot;
 md_cu_spot md_cu_spot_flat(const md_shape *s, md_cu_ix flat);
+// The e-th place of a tensor in the order of its memory, padding of channels left out.
+md_cu_spot md_cu_spot_memory(md_cu_kernel *k, const md_type *t, md_cu_ix e);
+// The place s with `at` on one axis, in an operand that differs from s's shape on that axis.
+md_cu_spot md_cu_spot_moved(md_cu_kernel *k, md_cu_spot *s, const md_shape *in, int axis,
+                            md_cu_ix at);
 md_cu_ix md_cu_axis(md_cu_kernel *k, md_cu_spot *s, int axis);
 md_cu_ix md_cu_flat(md_cu_kernel *k, md_cu_spot *s);
 bool md_cu_spot_equal(const md_cu_spot *a, const md_cu_spot *b);
@@ -111,29 +141,89 @@ md_cu_ix md_cu_offset(md_cu_kernel *k, const md_type *t, md_cu_spot *s);  // in 
 
 // --- formula.c: scalar formulas as text ------------------------------------------------------------
 
-// Compute types: f32, bf16 -> float; i32, u8, bool -> int; i64 -> md_i64; comparisons -> a condition.
-typedef enum md_cu_type { MD_CU_FLOAT, MD_CU_INT, MD_CU_LONG, MD_CU_COND } md_cu_type;
+// Compute types: f32, bf16 -> float; f64 -> double; i32, u8, bool -> int; i64 -> md_i64; comparisons ->
+// a condition.
+typedef enum md_cu_type { MD_CU_FLOAT, MD_CU_DOUBLE, MD_CU_INT, MD_CU_LONG, MD_CU_COND } md_cu_type;
 typedef struct md_cu_term {
   const char *text;
   md_cu_type type;
   bool known;
   double number;
+  bool by_channel;  // with lanes: made once for each channel, in the stream of the table
 } md_cu_term;
 md_cu_type md_cu_compute_type(md_dtype d);
 const char *md_cu_type_name(md_cu_type t);  // "float"
 const char *md_cu_memory_type(md_dtype d);  // "md_bf16"
 const char *md_cu_literal(md_arena *a, md_cu_type t, double x);
 const char *md_cu_as(md_arena *a, const md_cu_term *t, md_cu_type to);
-// Steps of n's formula; arg[i]: operand i. Texts of the results, in the compute type of each. `index`
-// is asked for the row-major index where the formula draws random numbers.
+// Steps of n's formula; arg[i]: operand i. The results, in the compute type of each. `s` is asked for
+// the row-major index where the formula draws random numbers.
 void md_cu_formula(md_cu_kernel *k, const md_node *n, const md_cu_term *arg, md_cu_spot *s,
-                   const char **result);
+                   md_cu_term *result);
 
 // --- body.c: what a value is at a place ------------------------------------------------------------
 
 md_cu_term md_cu_value(md_cu_kernel *k, md_val v, md_cu_spot *s);
+void md_cu_know(md_cu_kernel *k, md_val v, const md_cu_spot *s, md_cu_term t);  // v is t at s
+const char *md_cu_value_as(md_cu_kernel *k, md_val v, md_cu_spot *s, md_cu_type type);
+// Declares a variable; `init` NULL: without a value.
+const char *md_cu_variable(md_cu_kernel *k, md_cu_type type, const char *init);
+const char *md_cu_sum(md_cu_kernel *k);                                      // a double that is 0
+const char *md_cu_from_double(md_cu_kernel *k, md_val v, const char *text);  // to v's compute type
 void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s,
                  const char *text);  // in v's compute type
+
+// --- gather.c, pool.c: results of data movement and pooling at a place ------------------------------
+
+// Texts in the compute types of n's results.
+void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
+void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
+void md_cu_push(struct md_cu_work *w, const md_node *n);  // bank_push over its own operand
+
+// --- lanes.c: eight neighbouring channels at once ---------------------------------------------------
+//
+// Activations keep their channels innermost, so a thread takes eight channels of a pixel with one
+// load. The text for them is made in streams, which the caller puts where they belong:
+//   table  once for each channel: what depends on the channel alone; it is kept in shared memory
+//   load   once for each vector: loads
+//   lane   once for each channel of a vector: formulas
+enum { MD_CU_LANES = 8 };
+typedef struct md_cu_lanes {
+  int64_t channels, groups;  // of the values; statistics may differ by group of samples
+  const char *first;         // name of the vector's first channel
+  const char *group;         // name of its group, or "0"
+  const char *row;           // "[i]" where vectors of several rows are kept, or ""
+  const char *prefix;        // of names; the table is PREFIXtable: float [slot][group][channel]
+  md_cu_stream table, load, lane, outside;
+  bool in_table;
+  int num_vectors;
+  const char **vector_type;
+  const char **slot;  // text of the value in each slot of the table
+  int num_slots, cap_vectors, cap_slots;
+} md_cu_lanes;
+// Between the two, values are made for the channel MD_CU_CHANNEL of a vector, at spots whose index on
+// axis 1 is that text.
+#define MD_CU_CHANNEL "c"
+void md_cu_lanes_begin(md_cu_kernel *k, md_cu_lanes *l);
+void md_cu_lanes_end(md_cu_kernel *k);
+bool md_cu_is_channel(md_cu_ix x);
+// v depends on the channel alone, at s.
+bool md_cu_by_channel(const md_cu_kernel *k, md_val v, const md_cu_spot *s);
+void md_cu_enter_table(md_cu_kernel *k);
+void md_cu_leave_table(md_cu_kernel *k);
+md_cu_spot md_cu_table_spot(const md_cu_kernel *k, md_val v);
+// The table's value as the lanes have it.
+md_cu_term md_cu_carry(md_cu_kernel *k, const md_cu_term *t);
+// Text of lane j of v's vector at s; NULL: v does not lie in vectors there.
+const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s);
+// Where the streams go. The table takes md_cu_table_bytes of shared memory.
+int md_cu_table_bytes(const md_cu_lanes *l);
+void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
+void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
+void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
+void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
+void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s);     // its lines, at the current depth
+md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t);  // carried, if it is by channel
 
 // --- reduce.c: reductions over a walk --------------------------------------------------------------
 
@@ -151,10 +241,24 @@ typedef struct md_cu_nest {
 } md_cu_nest;
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n);    // stores only
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);  // both
+// Sums that somebody else made, parts of each result lying at `place`: [result][part][sum] of double.
+int md_cu_num_sums(const md_node *n);  // that a reduction adds up
+int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts);
+void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t place);
 
 // --- nce.c: InfoNCE over a bank --------------------------------------------------------------------
 enum { MD_CU_NCE_TILE = 64, MD_CU_NCE_BLOCKS = 256 };  // queries of a block; blocks, about
 void md_cu_nce(md_cu_work *w, const md_node *n);
+
+// --- rows.c: work along the rows of a matrix --------------------------------------------------------
+void md_cu_rows(md_cu_work *w, const md_node *n);
+
+// --- matmul.c ----------------------------------------------------------------------------------------
+void md_cu_matmul(md_cu_work *w, const md_node *n);
+
+// --- image.c: filters of pictures --------------------------------------------------------------------
+void md_cu_resize(md_cu_work *w, const md_node *n);
+void md_cu_blur(md_cu_work *w, const md_node *n);
 
 // --- stream.c: the order of a region's kernels -----------------------------------------------------
 void md_cu_region_kernels(md_cu_work *w);

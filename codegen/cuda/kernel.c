@@ -67,10 +67,10 @@ const char *md_cu_comment(const md_cu_kernel *k, md_val v) {
 // --- lines
 
 static void put_line(md_cu_kernel *k, const char *comment, const char *code) {
-  md_put(&k->code, "%s\n", code);
-  md_put(&k->text, "%*s%s", 2 * k->indent, "", code);
-  if (comment) md_put(&k->text, "  // %s", comment);
-  md_put(&k->text, "\n");
+  md_put(&k->now.code, "%s\n", code);
+  md_put(&k->now.text, "%*s%s", 2 * k->now.indent, "", code);
+  if (comment) md_put(&k->now.text, "  // %s", comment);
+  md_put(&k->now.text, "\n");
 }
 
 void md_cu_line(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
@@ -91,23 +91,38 @@ void md_cu_line(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
 }
 
 md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
-  md_cu_mark mark = {k->num_named, k->num_memo};
+  md_cu_mark mark = {k->now.num_named, k->now.num_memo};
   char code[512];
   va_list args;
   va_start(args, fmt);
   vsnprintf(code, sizeof code, fmt, args);
   va_end(args);
   put_line(k, comment, code);
-  k->indent++;
+  k->now.indent++;
   return mark;
 }
 
 void md_cu_close(md_cu_kernel *k, md_cu_mark mark) {
-  k->indent--;
+  k->now.indent--;
   put_line(k, NULL, "}");
-  k->num_named = mark.named;
-  k->num_memo = mark.memo;
+  k->now.num_named = mark.named;
+  k->now.num_memo = mark.memo;
 }
+
+md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, int64_t *blocks) {
+  const char *type = md_cu_index_type(k);
+  const char *first = md_format(k->w->arena, "%smd_block() * %d + md_thread()",
+                                k->w->wide ? "(md_i64)" : "", MD_CU_THREADS);
+  *blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
+  int64_t stride = *blocks * MD_CU_THREADS;
+  if (stride < num)
+    return md_cu_open(k, NULL, "for (%s e = %s; e < %s; e += %lld) {", type, first,
+                      md_cu_number(k, num), (long long)stride);
+  md_cu_line(k, NULL, "const %s e = %s;", type, first);
+  return md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, num));
+}
+
+const char *md_cu_counter(md_cu_kernel *k) { return md_format(k->w->arena, "j%d", k->num_index++); }
 
 const char *md_cu_index_type(const md_cu_kernel *k) { return k->w->wide ? "md_i64" : "int"; }
 
@@ -163,7 +178,7 @@ static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
 // --- the whole kernel
 
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what) {
-  *k = (md_cu_kernel){.w = w, .what = what, .indent = 1};
+  *k = (md_cu_kernel){.w = w, .what = what, .now.indent = 1};
 }
 
 static void put_params(const md_cu_kernel *k, md_text *to, const char *name) {
@@ -204,7 +219,7 @@ static md_cuda_kernel unit_of(const md_cu_kernel *k, md_digest digest) {
   snprintf(kernel.symbol, sizeof kernel.symbol, "k%.16s", md_digest_text(digest, hex));
   md_text unit = {0};
   put_params(k, &unit, kernel.symbol);
-  md_put(&unit, "%s}\n", k->code.s);
+  md_put(&unit, "%s}\n", k->now.code.s);
   kernel.text = md_strndup(k->w->module->arena, unit.s, unit.len);
   md_text_free(&unit);
   return kernel;
@@ -214,7 +229,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   md_cuda_module *m = k->w->module;
   md_text code = {0};
   put_params(k, &code, "");
-  md_put(&code, "%s", k->code.s);
+  md_put(&code, "%s", k->now.code.s);
   md_digest digest = md_digest_of(code.s, code.len);
   int number = md_cu_names_find(k->w->names, digest);
   md_text_free(&code);
@@ -231,9 +246,9 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
     MD_PUSH(m->kernel, m->num_kernels, m->cap_kernels, kernel);
     put_head(k, &m->text, l.kernel);
     put_params(k, &m->text, l.kernel);
-    md_put(&m->text, "%s}\n", k->text.s);
+    md_put(&m->text, "%s}\n", k->now.text.s);
   }
   MD_PUSH(m->launch, m->num_launches, m->cap_launches, l);
-  md_text_free(&k->text);
-  md_text_free(&k->code);
+  md_text_free(&k->now.text);
+  md_text_free(&k->now.code);
 }

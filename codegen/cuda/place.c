@@ -21,19 +21,24 @@ md_cu_ix md_cu_number(md_cu_kernel *k, int64_t x) {
 
 static bool is_number(md_cu_ix x) { return *x >= '0' && *x <= '9'; }
 
+bool md_cu_known(md_cu_ix x, int64_t *number) {
+  *number = is_number(x) ? strtoll(x, NULL, 10) : 0;
+  return is_number(x);
+}
+
 md_cu_ix md_cu_name(md_cu_kernel *k, const char *text) {
-  for (int i = 0; i < k->num_named; i++)
-    if (!strcmp(k->named[i].text, text)) return k->named[i].name;
-  if (k->num_named == k->cap_named) {
-    int cap = MD_MAX(32, 2 * k->cap_named);
+  for (int i = 0; i < k->now.num_named; i++)
+    if (!strcmp(k->now.named[i].text, text)) return k->now.named[i].name;
+  if (k->now.num_named == k->now.cap_named) {
+    int cap = MD_MAX(32, 2 * k->now.cap_named);
     struct md_cu_named *named = MD_NEW_ARRAY(k->w->arena, struct md_cu_named, cap);
-    if (k->num_named) memcpy(named, k->named, sizeof *named * (size_t)k->num_named);
-    k->named = named;
-    k->cap_named = cap;
+    if (k->now.num_named) memcpy(named, k->now.named, sizeof *named * (size_t)k->now.num_named);
+    k->now.named = named;
+    k->now.cap_named = cap;
   }
   md_cu_ix name = md_format(k->w->arena, "i%d", k->num_index++);
   md_cu_line(k, NULL, "const %s %s = %s;", md_cu_index_type(k), name, text);
-  k->named[k->num_named++] = (struct md_cu_named){text, name};
+  k->now.named[k->now.num_named++] = (struct md_cu_named){text, name};
   return name;
 }
 
@@ -82,20 +87,40 @@ md_cu_spot md_cu_spot_flat(const md_shape *s, md_cu_ix flat) {
   return (md_cu_spot){.shape = s, .flat = flat};
 }
 
+md_cu_spot md_cu_spot_memory(md_cu_kernel *k, const md_type *t, md_cu_ix e) {
+  if (!t->block) return md_cu_spot_flat(&t->shape, e);
+  int64_t channels = t->shape.dim[1];
+  md_cu_spot s = {.shape = &t->shape, .pixel = md_cu_digit(k, e, channels, 0)};
+  s.at[1] = md_cu_digit(k, e, 1, channels);
+  return s;
+}
+
+// From the row-major index, or from that over all axes but channels.
 md_cu_ix md_cu_axis(md_cu_kernel *k, md_cu_spot *s, int axis) {
   if (s->at[axis]) return s->at[axis];
-  int64_t inner = 1, outer = 1;
-  for (int i = axis + 1; i < s->shape->rank; i++) inner *= s->shape->dim[i];
-  for (int i = 0; i < axis; i++) outer *= s->shape->dim[i];
-  int64_t dim = s->shape->dim[axis];
-  s->at[axis] = md_cu_digit(k, s->flat, inner, dim == 1 ? 1 : outer == 1 ? 0 : dim);
+  int64_t inner = 1, outer = 1, dim = s->shape->dim[axis];
+  for (int i = 0; i < s->shape->rank; i++) {
+    if (i == axis || (!s->flat && i == 1)) continue;
+    if (i < axis) outer *= s->shape->dim[i];
+    else inner *= s->shape->dim[i];
+  }
+  md_cu_ix from = s->flat ? s->flat : s->pixel;
+  s->at[axis] = md_cu_digit(k, from, inner, dim == 1 ? 1 : outer == 1 ? 0 : dim);
   return s->at[axis];
+}
+
+md_cu_spot md_cu_spot_moved(md_cu_kernel *k, md_cu_spot *s, const md_shape *in, int axis,
+                            md_cu_ix at) {
+  md_cu_spot r = {.shape = in};
+  for (int i = 0; i < in->rank; i++) r.at[i] = i == axis ? at : md_cu_axis(k, s, i);
+  return r;
 }
 
 md_cu_ix md_cu_flat(md_cu_kernel *k, md_cu_spot *s) {
   if (s->flat) return s->flat;
   int64_t by[MD_MAX_RANK], stride = 1;
   for (int i = s->shape->rank - 1; i >= 0; i--) {
+    md_cu_axis(k, s, i);
     by[i] = s->shape->dim[i] == 1 ? 0 : stride;
     stride *= s->shape->dim[i];
   }
@@ -105,6 +130,7 @@ md_cu_ix md_cu_flat(md_cu_kernel *k, md_cu_spot *s) {
 
 bool md_cu_spot_equal(const md_cu_spot *a, const md_cu_spot *b) {
   if (a->flat && b->flat) return !strcmp(a->flat, b->flat);
+  if (a->pixel && b->pixel && !strcmp(a->pixel, b->pixel)) return !strcmp(a->at[1], b->at[1]);
   if (a->shape->rank != b->shape->rank) return false;
   for (int i = 0; i < a->shape->rank; i++)
     if (!a->at[i] || !b->at[i] || strcmp(a->at[i], b->at[i]) != 0) return false;
@@ -185,6 +211,8 @@ md_cu_spot md_cu_spot_view(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
 
 md_cu_ix md_cu_offset(md_cu_kernel *k, const md_type *t, md_cu_spot *s) {
   if (t->block == 0) return md_cu_flat(k, s);
+  if (s->pixel && t->block >= t->shape.dim[1])
+    return md_cu_linear(k, 2, (md_cu_ix[]){s->pixel, s->at[1]}, (int64_t[]){t->block, 1}, 0);
   int rank = t->shape.rank, num = 0;
   int64_t block = t->block, stride = block;
   md_cu_ix ix[MD_MAX_RANK + 1];
@@ -195,12 +223,13 @@ md_cu_ix md_cu_offset(md_cu_kernel *k, const md_type *t, md_cu_spot *s) {
     stride *= t->shape.dim[i];
   }
   md_cu_ix channel = md_cu_axis(k, s, 1);
-  ix[num] = md_cu_digit(k, channel, block, 0);
+  bool one_block = block >= t->shape.dim[1];
+  ix[num] = one_block ? "0" : md_cu_digit(k, channel, block, 0);
   by[num++] = stride;
   stride *= md_ceil_div(t->shape.dim[1], block);
   ix[num] = md_cu_axis(k, s, 0);
   by[num++] = stride;
-  ix[num] = md_cu_digit(k, channel, 1, block);
+  ix[num] = one_block ? channel : md_cu_digit(k, channel, 1, block);
   by[num++] = 1;
   return md_cu_linear(k, num, ix, by, 0);
 }

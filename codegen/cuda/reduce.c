@@ -25,7 +25,7 @@ typedef struct Reduction {
   int64_t place;  // of the parts in the workspace: [result][part][sum] of double
 } Reduction;
 
-static int quantities(const md_node *n) {
+int md_cu_num_sums(const md_node *n) {
   return n->op == MD_OP_moments || n->op == MD_OP_batch_norm_sums ? 2 : 1;
 }
 
@@ -53,18 +53,12 @@ static void store_values(md_cu_kernel *k, const md_cu_nest *n, md_cu_spot *s) {
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
   md_cu_kernel k;
   md_cu_begin(&k, w, "walk");
-  int64_t num = md_elements(n->shape);
-  int64_t blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
-  const char *type = md_cu_index_type(&k), *id = w->wide ? "(md_i64)md_block()" : "md_block()";
-  md_cu_mark m;
-  if (blocks * MD_CU_THREADS >= num) {
-    md_cu_line(&k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
-    m = md_cu_open(&k, NULL, "if (e < %s) {", md_cu_number(&k, num));
-  } else {
-    m = md_cu_open(&k, NULL, "for (%s e = %s * %d + md_thread(); e < %s; e += %lld) {", type, id,
-                   MD_CU_THREADS, md_cu_number(&k, num), (long long)(blocks * MD_CU_THREADS));
-  }
-  md_cu_spot s = md_cu_spot_flat(n->shape, "e");
+  int64_t blocks;
+  md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape), &blocks);
+  md_type order = {.shape = *n->shape};
+  for (int i = 0; i < n->num_stores; i++)
+    order.block = MD_MAX(order.block, md_type_in(w->r->g, n->store[i])->block);
+  md_cu_spot s = md_cu_spot_memory(&k, &order, "e");
   store_values(&k, n, &s);
   md_cu_close(&k, m);
   md_cu_end(&k, blocks);
@@ -136,7 +130,7 @@ static md_cu_spot result_spot(const md_cu_kernel *k, const md_node *n, md_cu_ix 
 
 static void declare_sums(Reduction *r) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       md_cu_line(&r->k, NULL, "double s%d = %s;", sum, neutral(r->n->reduce[i]));
 }
 
@@ -156,14 +150,14 @@ static void add_terms(Reduction *r, md_cu_spot *s, md_cu_ix result) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
     const md_node *n = r->n->reduce[i];
     md_cu_term x = md_cu_value(k, n->in[0], s);
-    const char *first = md_format(a, "(double)%s", md_cu_as(a, &x, MD_CU_FLOAT)), *second = NULL;
+    const char *first = md_cu_as(a, &x, MD_CU_DOUBLE), *second = NULL;
     if (n->op == MD_OP_moments) {
       second = md_format(a, "%s * %s", first, first);
     } else if (n->op == MD_OP_batch_norm_sums) {
       md_cu_spot at = result_spot(k, n, result), full = *s;
       md_cu_term mean = md_cu_value(k, n->in[2], &at), y = md_cu_value(k, n->in[1], &full);
-      second = md_format(a, "%s * (double)(%s - %s)", first, md_cu_as(a, &y, MD_CU_FLOAT),
-                         md_cu_as(a, &mean, MD_CU_FLOAT));
+      second = md_format(a, "%s * (double)(%s - %s)", first, md_cu_as(a, &y, y.type),
+                         md_cu_as(a, &mean, mean.type));
     }
     join(k, n, md_format(a, "s%d", sum++), first);
     if (second) join(k, n, md_format(a, "s%d", sum++), second);
@@ -173,7 +167,7 @@ static void add_terms(Reduction *r, md_cu_spot *s, md_cu_ix result) {
 static void store_double(md_cu_kernel *k, md_val v, md_cu_ix result, const char *text) {
   const md_type *t = md_type_in(k->w->r->g, v);
   md_cu_spot s = md_cu_spot_flat(&t->shape, result);
-  md_cu_store(k, v, &s, md_format(k->w->arena, "(float)(%s)", text));
+  md_cu_store(k, v, &s, md_cu_from_double(k, v, text));
 }
 
 // Totals s0, s1, ... -> results. Factors are exact to the last digit of a double.
@@ -183,7 +177,7 @@ static void finish(Reduction *r, md_cu_ix result) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
     const md_node *n = r->n->reduce[i];
     const char *x = md_format(a, "s%d", sum), *y = md_format(a, "s%d", sum + 1);
-    sum += quantities(n);
+    sum += md_cu_num_sums(n);
     const char *per = md_format(a, "%lld.0", (long long)r->terms);
     if (n->op == MD_OP_moments) {
       const char *mean = md_format(a, "%s / %s", x, per);
@@ -197,8 +191,8 @@ static void finish(Reduction *r, md_cu_ix result) {
       md_float_text(n->attr.f.value, eps);
       store_double(k, n->out, result, md_format(a, "%s / %s", x, per));
       store_double(k, n->out + 1, result,
-                   md_format(a, "%s / %s / md_sqrtd((double)%s + (double)%s)", y, per,
-                             md_cu_as(a, &var, MD_CU_FLOAT), eps));
+                   md_format(a, "%s / %s / md_sqrtd(%s + (double)%s)", y, per,
+                             md_cu_as(a, &var, MD_CU_DOUBLE), eps));
     } else {
       store_double(k, n->out, result, x);
     }
@@ -234,7 +228,7 @@ static md_cu_mark join_threads(Reduction *r) {
   int sum = 0;
   md_cu_mark m = md_cu_open(k, "over lanes", "for (int o = 16; o > 0; o >>= 1) {");
   for (int i = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++) {
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++) {
       md_cu_line(k, NULL, "const double u%d = md_shfl_xor_d(s%d, o);", sum, sum);
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "u%d", sum));
@@ -251,7 +245,7 @@ static md_cu_mark join_threads(Reduction *r) {
   md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 1; j < %d; j++) {", MD_CU_WARPS);
   sum = 0;
   for (int i = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "sums[j * %d + %d]", r->num_sums, sum));
   md_cu_close(k, loop);
@@ -316,7 +310,7 @@ static void merge(Reduction *r) {
   const char *from = md_cu_workspace(k, r->place, parts_bytes(r), "double", false);
   md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", (long long)r->parts);
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
-    for (int q = 0; q < quantities(r->n->reduce[i]); q++, sum++)
+    for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from, (long long)r->parts,
                      r->num_sums, sum));
@@ -326,11 +320,29 @@ static void merge(Reduction *r) {
   md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
 }
 
-void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
+static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {
   Reduction r = {.w = w, .n = n, .parts = 1};
   r.results = md_elements(&md_type_in(w->r->g, n->reduce[0]->out)->shape);
   r.terms = md_elements(n->shape) / r.results;
-  for (int i = 0; i < n->num_reduces; i++) r.num_sums += quantities(n->reduce[i]);
+  for (int i = 0; i < n->num_reduces; i++) r.num_sums += md_cu_num_sums(n->reduce[i]);
+  return r;
+}
+
+int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts) {
+  int sums = 0;
+  for (int i = 0; i < n->num_reduces; i++) sums += md_cu_num_sums(n->reduce[i]);
+  return n->groups * n->shape->dim[1] * parts * sums * 8;
+}
+
+void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t place) {
+  Reduction r = reduction_of(w, n);
+  r.parts = parts;
+  r.place = place;
+  merge(&r);
+}
+
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
+  Reduction r = reduction_of(w, n);
   // Neighbouring results are neighbours in memory: then threads of their own read well.
   bool last_kept = is_kept(n, n->shape->rank - 1);
   if (r.terms <= FEW_TERMS || (last_kept && r.results >= MANY_RESULTS)) {

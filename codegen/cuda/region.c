@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the generator asks of a region: how wide its indices are, and what is not there yet.
-#include "codegen/cuda/gen.h"
+#include "codegen/cuda/conv.h"
 
 // Indices of a walk go beyond the elements by a stride at most, so half of an int's range is safe.
 #define MAX_INT_ELEMENTS ((int64_t)1 << 30)
@@ -28,10 +28,47 @@ bool md_cu_is_wide(const md_region_view *r) {
   return false;
 }
 
+enum { MANY_READS = 100 };
+
+// clang-format off
+static const md_cu_op ops[MD_NUM_OPS] = {
+    [MD_OP_conv3d] = {.emit = md_cu_conv, .places = true, .is_narrow = true},
+    [MD_OP_conv3d_dgrad] = {.emit = md_cu_conv, .places = true, .is_narrow = true},
+    [MD_OP_conv3d_wgrad] = {.emit = md_cu_wgrad, .places = true, .is_narrow = true},
+    [MD_OP_nce_lse] = {.emit = md_cu_nce, .reads = MANY_READS, .is_narrow = true},
+    [MD_OP_nce_lse_grad] = {.emit = md_cu_nce, .reads = MANY_READS, .is_narrow = true},
+    [MD_OP_max_pool3d] = {.is_value = true, .is_long = true},
+    [MD_OP_max_pool3d_grad] = {.is_value = true, .is_long = true, .reads = MANY_READS},
+    [MD_OP_avg_pool3d] = {.is_value = true, .is_long = true},
+    [MD_OP_avg_pool3d_grad] = {.is_value = true, .is_long = true, .reads = MANY_READS},
+    [MD_OP_scatter_rows] = {.is_value = true, .is_long = true, .reads = MANY_READS},
+    [MD_OP_matmul] = {.emit = md_cu_matmul, .reads = MANY_READS},
+    [MD_OP_logsumexp] = {.emit = md_cu_rows},
+    [MD_OP_softmax] = {.emit = md_cu_rows},
+    [MD_OP_cross_entropy] = {.emit = md_cu_rows},
+    [MD_OP_cross_entropy_grad] = {.emit = md_cu_rows},
+    [MD_OP_l2_normalize] = {.emit = md_cu_rows},
+    [MD_OP_l2_normalize_grad] = {.emit = md_cu_rows},
+    [MD_OP_argmax] = {.emit = md_cu_rows},
+    [MD_OP_topk_hit] = {.emit = md_cu_rows},
+    [MD_OP_resize] = {.emit = md_cu_resize, .reads = MANY_READS},
+    [MD_OP_gaussian_blur] = {.emit = md_cu_blur, .reads = MANY_READS},
+    [MD_OP_concat] = {.is_value = true},
+    [MD_OP_pad] = {.is_value = true},
+    [MD_OP_crop] = {.is_value = true},
+    [MD_OP_gather_rows] = {.is_value = true},
+    [MD_OP_bank_push] = {.emit = md_cu_push, .is_value = true},
+    [MD_OP_ring_next] = {.is_value = true},
+    [MD_OP_grayscale] = {.is_value = true},
+    [MD_OP_frame_difference] = {.is_value = true},
+};
+// clang-format on
+
+const md_cu_op *md_cu_op_of(md_op op) { return ops[op].emit || ops[op].is_value ? &ops[op] : NULL; }
+
 static bool has_kernel(const md_node *n) {
   md_role role = md_ops[n->op].role;
-  return role == MD_POINTWISE || role == MD_VIEW || role == MD_REDUCE || n->op == MD_OP_nce_lse ||
-         n->op == MD_OP_nce_lse_grad;
+  return role == MD_POINTWISE || role == MD_VIEW || role == MD_REDUCE || md_cu_op_of(n->op);
 }
 
 const char *md_cu_refuse(const md_region_view *r, md_arena *a) {
@@ -40,11 +77,9 @@ const char *md_cu_refuse(const md_region_view *r, md_arena *a) {
     const md_node *n = r->node[i];
     if (!has_kernel(n)) return md_format(a, "%s is not there yet", md_ops[n->op].name);
     args += 2 * n->num_out;  // workspace, at most
-    for (int k = 0; k < n->num_out; k++)
-      if (md_type_in(r->g, n->out + (md_val)k)->dtype == MD_F64) return "f64 is not there yet";
-    for (int k = 0; k < n->num_in; k++)
-      if (n->in[k] != MD_NONE && md_type_in(r->g, n->in[k])->dtype == MD_F64)
-        return "f64 is not there yet";
+    if (md_cu_op_of(n->op) && md_cu_op_of(n->op)->is_narrow &&
+        md_type_in(r->g, n->out)->dtype == MD_F64)
+      return md_format(a, "%s of f64 is not there yet", md_ops[n->op].name);
   }
   return args > MD_CU_MAX_ARGS ? "more tensors than a kernel takes" : NULL;
 }

@@ -1,16 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 // The order of a region's kernels. Values are made in stages: what needs neither a reduction nor an
-// InfoNCE pass first, then what needs one, and so on. In a stage, values of one shape and the
-// reductions over it share a walk. A result may lie over an operand only where all that reads the
-// operand does so at the result's own index (passes/live.c), and then one walk makes both.
+// anchor first, then what needs one, and so on. In a stage, values of one shape and the reductions
+// over it share a walk. A result may lie over an operand only where all that reads the operand does so
+// at the result's own index (passes/live.c), and then the last walk over that shape makes it.
+//
+// An anchor that says what it is at a place, like a pool, stands inside of a walk if that is all that
+// reads it; others leave their results in memory. What an anchor reads again and again, it reads from
+// memory: operands that are more than a load are made first. A few times are cheaper than the store.
 #include "codegen/cuda/gen.h"
+
+enum { FEW_READS = 4 };
 
 typedef struct Plan {
   md_cu_work *w;
   const md_region_view *r;
-  bool *needed;  // by node of the region
-  int *stage;    // of a node's value
-  bool *done;    // by output
+  bool *needed;    // by node of the region
+  int *stage;      // of a node's value
+  bool *done;      // by output
+  int last;        // stage
+  bool by_itself;  // the anchor leaves its results in memory
 } Plan;
 
 static int number_of(const Plan *p, const md_node *n) {
@@ -26,7 +34,27 @@ static int maker(const Plan *p, md_val v) {
 }
 
 static bool is_reduce(const md_node *n) { return md_ops[n->op].role == MD_REDUCE; }
-static bool is_anchor(const md_node *n) { return md_ops[n->op].role == MD_ANCHOR; }
+static bool is_anchor(const Plan *p, const md_node *n) { return p->by_itself && n == p->r->anchor; }
+
+// Everything that reads the anchor is pointwise and of its shape: one walk makes it all.
+static bool is_walked_once(const md_region_view *r) {
+  const md_shape *shape = &md_type_in(r->g, r->anchor->out)->shape;
+  for (int i = 0; i < r->num_nodes; i++) {
+    const md_node *n = r->node[i];
+    if (!md_in_epilogue(r, n)) continue;
+    if (md_ops[n->op].role != MD_POINTWISE) return false;
+    if (!md_shape_equal(&md_type_in(r->g, n->out)->shape, shape)) return false;
+  }
+  return true;
+}
+
+static bool stands_alone(const md_region_view *r) {
+  const md_node *n = r->anchor;
+  const md_cu_op *op = n ? md_cu_op_of(n->op) : NULL;
+  if (!op) return false;
+  if (op->emit && op->is_value) return md_same_memory(r->g, n->in[0], n->out);
+  return op->emit || (op->is_long && !is_walked_once(r));
+}
 
 static void find_needed(Plan *p) {
   for (int i = 0; i < p->r->num_outputs; i++)
@@ -44,7 +72,7 @@ static void find_needed(Plan *p) {
       int at = maker(p, n->in[k]);
       if (at < 0) continue;
       const md_node *from = p->r->node[at];
-      p->stage[i] = MD_MAX(p->stage[i], p->stage[at] + (is_reduce(from) || is_anchor(from)));
+      p->stage[i] = MD_MAX(p->stage[i], p->stage[at] + (is_reduce(from) || is_anchor(p, from)));
     }
   }
 }
@@ -75,13 +103,20 @@ static md_cu_nest nest_of(const Plan *p, const md_node *reduce, const md_shape *
   return n;
 }
 
+static bool is_over_input(const Plan *p, md_val v) {
+  for (int i = 0; i < p->r->num_inputs; i++)
+    if (md_shares_memory(p->r->g, v, p->r->input[i])) return true;
+  return false;
+}
+
 // Outputs of one shape that are still missing in this stage.
 static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
   for (int i = 0; i < p->r->num_outputs; i++) {
     md_val v = p->r->output[i];
     int at = maker(p, v);
-    if (p->done[i] || at < 0 || p->stage[at] != stage) continue;
-    if (is_reduce(p->r->node[at]) || is_anchor(p->r->node[at])) continue;
+    if (p->done[i] || at < 0) continue;
+    if (is_reduce(p->r->node[at]) || is_anchor(p, p->r->node[at])) continue;
+    if (stage != (is_over_input(p, v) ? p->last : p->stage[at])) continue;
     const md_shape *s = &md_type_in(p->r->g, v)->shape;
     if (!n->shape) n->shape = s;
     if (!md_shape_equal(s, n->shape)) continue;
@@ -97,6 +132,7 @@ static void emit_reductions(const Plan *p, int stage) {
   for (int i = 0; i < num; i++) {
     const md_node *first = p->r->node[i];
     if (!p->needed[i] || taken[i] || !is_reduce(first) || p->stage[i] != stage) continue;
+    if (md_cu_is_ready(p->w, first->out)) continue;  // the anchor's kernels made it
     md_cu_nest n = nest_of(p, first, &md_type_in(p->r->g, first->in[0])->shape);
     for (int j = i; j < num; j++) {
       const md_node *other = p->r->node[j];
@@ -114,15 +150,62 @@ static void emit_reductions(const Plan *p, int stage) {
   }
 }
 
-static void emit_stage(const Plan *p, int stage) {
-  int num = p->r->num_nodes;
-  emit_reductions(p, stage);
-  for (int i = 0; i < num; i++) {
-    const md_node *n = p->r->node[i];
-    if (!p->needed[i] || p->stage[i] != stage || !is_anchor(n)) continue;
-    place_results(p, n);
-    md_cu_nce(p->w, n);
+// A load, seen through views and casts.
+static bool is_cheap(const Plan *p, md_val v) {
+  int at = maker(p, v);
+  if (at < 0) return true;
+  const md_node *n = p->r->node[at];
+  bool passes_on = n->op == MD_OP_cast || md_ops[n->op].role == MD_VIEW;
+  return passes_on && is_cheap(p, n->in[0]);
+}
+
+// Windows of a pool overlap.
+static int64_t num_reads(const md_node *n) {
+  if (n->op != MD_OP_max_pool3d && n->op != MD_OP_avg_pool3d) return md_cu_op_of(n->op)->reads;
+  int64_t num = 1;
+  for (int i = 0; i < 3; i++)
+    num *= md_ceil_div(n->attr.pool3d.kernel.d[i], n->attr.pool3d.stride.d[i]);
+  return num;
+}
+
+static void settle_operands(const Plan *p) {
+  const md_node *n = p->r->anchor;
+  if (num_reads(n) <= FEW_READS) return;
+  for (int i = 0; i < n->num_in; i++) {
+    md_val v = n->in[i];
+    if (v == MD_NONE || is_cheap(p, v)) continue;
+    md_cu_place(p->w, v);
+    md_cu_walk(p->w, &(md_cu_nest){.shape = &md_type_in(p->r->g, v)->shape,
+                                   .groups = 1,
+                                   .store = &v,
+                                   .num_stores = 1});
+    md_cu_ready(p->w, v);
   }
+}
+
+// A walk that leaves the results that somebody reads in memory.
+static void walk_results(const Plan *p, const md_node *n) {
+  md_val store[MD_ROW_OUT];
+  md_cu_nest nest = {.shape = &md_type_in(p->r->g, n->out)->shape, .groups = 1, .store = store};
+  for (int i = 0; i < n->num_out; i++)
+    if (p->r->g->value[n->out + (md_val)i].uses) store[nest.num_stores++] = n->out + (md_val)i;
+  md_cu_walk(p->w, &nest);
+}
+
+static void emit_anchor(const Plan *p) {
+  const md_node *n = p->r->anchor;
+  const md_cu_op *op = md_cu_op_of(n->op);
+  if (!op->places) place_results(p, n);
+  if (op->emit) op->emit(p->w, n);
+  else walk_results(p, n);
+}
+
+static void emit_stage(const Plan *p, int stage) {
+  int num = p->r->num_nodes, anchor = p->r->anchor ? number_of(p, p->r->anchor) : -1;
+  bool here = anchor >= 0 && p->needed[anchor] && p->stage[anchor] == stage;
+  if (here) settle_operands(p);
+  emit_reductions(p, stage);
+  if (here && p->by_itself) emit_anchor(p);
   for (;;) {
     md_cu_nest n = nest_of(p, NULL, NULL);
     take_stores(p, &n, stage);
@@ -131,21 +214,22 @@ static void emit_stage(const Plan *p, int stage) {
   }
   for (int i = 0; i < num; i++) {
     const md_node *n = p->r->node[i];
-    if (p->needed[i] && p->stage[i] == stage && (is_reduce(n) || is_anchor(n)))
-      finish_results(p, n);
+    bool placed = is_reduce(n) || (is_anchor(p, n) && !md_cu_op_of(n->op)->places);
+    if (p->needed[i] && p->stage[i] == stage && placed) finish_results(p, n);
   }
   for (int i = 0; i < p->r->num_outputs; i++)
     if (p->done[i]) md_cu_ready(p->w, p->r->output[i]);
 }
 
 void md_cu_region_kernels(md_cu_work *w) {
-  int num = w->r->num_nodes, last = 0;
+  int num = w->r->num_nodes;
   Plan p = {.w = w,
             .r = w->r,
             .needed = MD_NEW_ARRAY(w->arena, bool, num + 1),
             .stage = MD_NEW_ARRAY(w->arena, int, num + 1),
-            .done = MD_NEW_ARRAY(w->arena, bool, w->r->num_outputs + 1)};
+            .done = MD_NEW_ARRAY(w->arena, bool, w->r->num_outputs + 1),
+            .by_itself = stands_alone(w->r)};
   find_needed(&p);
-  for (int i = 0; i < num; i++) last = p.needed[i] ? MD_MAX(last, p.stage[i]) : last;
-  for (int stage = 0; stage <= last; stage++) emit_stage(&p, stage);
+  for (int i = 0; i < num; i++) p.last = p.needed[i] ? MD_MAX(p.last, p.stage[i]) : p.last;
+  for (int stage = 0; stage <= p.last; stage++) emit_stage(&p, stage);
 }

@@ -112,7 +112,7 @@ bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, m
   md_cuda_arch arch;
   md_target_facts facts;
   if (!md_cuda_parse(target, &arch, d) || !md_cuda_facts(target, &facts, d)) return false;
-  if (!md_regions_check(g, facts.channel_block, d)) return false;
+  if (!md_regions_check(g, &facts, d)) return false;
   md_cuda_module *m = md_cuda_generate(g, arch, d);
   if (!m) return false;
   bool ok = true;

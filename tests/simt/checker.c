@@ -3,11 +3,10 @@
 // functions that announce each access are these. An address is sorted into the stacks (private, not
 // looked at), shared memory, a buffer, or nothing, which is an error.
 //
-// Every byte remembers who wrote and who read it last, and in which epoch. An epoch begins with a
-// block and with each barrier, and only barriers order memory (shuffles do not). So two accesses by
-// two threads in one epoch, one of them a write, are a race whatever the schedule was; and so is any
-// pair of two blocks.
-#include "tests/simt/simt.h"
+// Every byte remembers who wrote and who read it last, and when (order.c). Two accesses by two threads,
+// one of them a write and neither over for the other, are a race whatever the schedule was; only
+// barriers order memory. So is any pair of two blocks.
+#include "tests/simt/machine.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -16,11 +15,13 @@
 
 enum { SLACK = 256, MAX_BUFFERS = 4096 };
 
+// Of the readers since the last barrier two are kept, of different warps when there are.
 typedef struct Cell {
   uint32_t written, read;  // epochs; 0: not in this program
   uint32_t foreign;        // launch in which another block has read it
-  uint16_t writer, reader;
-  bool many_readers, is_set;
+  uint16_t writer, write_clock, reader[2], read_clock[2];
+  bool two_readers, is_set, in_flight;
+  uint8_t units;  // that read it now
 } Cell;
 
 typedef struct Buffer {
@@ -39,8 +40,12 @@ static struct Checker {
   int shared_cap;
   const char *stacks;
   int64_t stack_bytes;
-  uint32_t epoch, block_start, launch_start;
+  uint32_t block_start, launch_start;
+  bool off;
 } C;
+
+void simt_check(bool on) { C.off = !on; }
+bool simt_is_checked(void) { return !C.off; }
 
 void *simt_buffer(const char *name, int64_t bytes, bool is_set) {
   MD_ASSERT(C.num < MAX_BUFFERS, "too many buffers");
@@ -83,80 +88,102 @@ void simt_checker_launch(unsigned char *shared, int shared_bytes, const char *st
   C.shared_bytes = shared_bytes;
   C.stacks = stacks;
   C.stack_bytes = stack_bytes;
-  C.launch_start = C.epoch + 1;
+  C.launch_start = simt_order_epoch() + 1;
   if (shared_bytes <= C.shared_cap) return;
-  C.shared_cell = realloc(C.shared_cell, sizeof(Cell) * (size_t)shared_bytes);
+  free(C.shared_cell);
+  C.shared_cell = calloc((size_t)shared_bytes, sizeof(Cell));
   MD_ASSERT(C.shared_cell, "out of memory");
   C.shared_cap = shared_bytes;
 }
 
-void simt_checker_block(void) {
-  C.block_start = ++C.epoch;
-  if (C.shared_bytes) memset(C.shared_cell, 0, sizeof(Cell) * (size_t)C.shared_bytes);
-}
-
-void simt_checker_barrier(void) { C.epoch++; }
+void simt_checker_block(void) { C.block_start = simt_order_epoch(); }
 
 // --- one byte; false: reported
 
-static bool read_cell(Cell *c, const char *where, int64_t at, const void *pc) {
-  uint16_t me = (uint16_t)simt_current();
+static bool of_other_block(uint32_t epoch) {
+  return epoch >= C.launch_start && epoch < C.block_start;
+}
+
+static bool write_is_over(const Cell *c) {
+  return simt_order_knows((simt_moment){c->written, c->write_clock, c->writer});
+}
+
+static bool read_is_over(const Cell *c, int i) {
+  return simt_order_knows((simt_moment){c->read, c->read_clock[i], c->reader[i]});
+}
+
+static void note_reader(Cell *c) {
+  simt_moment now = simt_order_now();
+  int i = 0;
+  if (c->read != now.epoch || (!c->two_readers && read_is_over(c, 0))) {
+    c->two_readers = false;
+  } else if (c->reader[0] != now.thread) {
+    bool same_warp = c->reader[0] / SIMT_LANES == now.thread / SIMT_LANES;
+    if (c->two_readers && same_warp && !read_is_over(c, 1)) return;
+    c->two_readers = true;
+    i = 1;
+  }
+  c->read = now.epoch;
+  c->reader[i] = now.thread;
+  c->read_clock[i] = now.clock;
+}
+
+static bool is_at_rest(const Cell *c, const char *what, int64_t off, simt_where at) {
+  if (!c->in_flight) return true;
+  simt_error(false, at, "%s shared memory +%lld, into which a copy of thread %d is in flight", what,
+             (long long)off, c->writer);
+  return false;
+}
+
+static bool read_cell(Cell *c, const char *where, int64_t off, simt_where at) {
   if (!c->is_set) {
-    simt_error(false, pc, "reads %s +%lld, which nobody has written", where, (long long)at);
+    simt_error(false, at, "reads %s +%lld, which nobody has written", where, (long long)off);
     return false;
   }
-  if (c->written == C.epoch && c->writer != me) {
-    simt_error(false, pc, "race: reads %s +%lld, which thread %d wrote without a barrier between",
-               where, (long long)at, c->writer);
+  if (!write_is_over(c)) {
+    simt_error(false, at, "race: reads %s +%lld, which thread %d wrote without a barrier between",
+               where, (long long)off, c->writer);
     return false;
   }
-  if (c->written >= C.launch_start && c->written < C.block_start) {
-    simt_error(false, pc, "conflict: reads %s +%lld, which another block wrote", where,
-               (long long)at);
+  if (of_other_block(c->written)) {
+    simt_error(false, at, "conflict: reads %s +%lld, which another block wrote", where,
+               (long long)off);
     return false;
   }
-  if (c->read >= C.launch_start && c->read < C.block_start) c->foreign = C.launch_start;
-  if (c->read == C.epoch) {
-    c->many_readers |= c->reader != me;
-  } else {
-    c->read = C.epoch;
-    c->reader = me;
-    c->many_readers = false;
-  }
+  if (of_other_block(c->read)) c->foreign = C.launch_start;
+  note_reader(c);
   return true;
 }
 
-static bool write_cell(Cell *c, const char *where, int64_t at, const void *pc) {
-  uint16_t me = (uint16_t)simt_current();
-  if (c->written == C.epoch && c->writer != me) {
-    simt_error(false, pc, "race: writes %s +%lld, which thread %d wrote without a barrier between",
-               where, (long long)at, c->writer);
+static bool write_cell(Cell *c, const char *where, int64_t off, simt_where at) {
+  if (!write_is_over(c)) {
+    simt_error(false, at, "race: writes %s +%lld, which thread %d wrote without a barrier between",
+               where, (long long)off, c->writer);
     return false;
   }
-  if (c->read == C.epoch && (c->reader != me || c->many_readers)) {
-    simt_error(false, pc, "race: writes %s +%lld, which thread %d read without a barrier between",
-               where, (long long)at, c->reader);
+  for (int i = 0; i <= c->two_readers; i++) {
+    if (read_is_over(c, i)) continue;
+    simt_error(false, at, "race: writes %s +%lld, which thread %d read without a barrier between",
+               where, (long long)off, c->reader[i]);
     return false;
   }
-  bool written = c->written >= C.launch_start && c->written < C.block_start;
-  bool read =
-      (c->read >= C.launch_start && c->read < C.block_start) || c->foreign == C.launch_start;
-  if (written || read) {
-    simt_error(false, pc, "conflict: writes %s +%lld, which another block %s", where, (long long)at,
-               written ? "wrote" : "read");
+  if (c->units) {
+    simt_error(false, at, "writes %s +%lld, which a wgmma in flight reads", where, (long long)off);
     return false;
   }
-  c->written = C.epoch;
-  c->writer = me;
+  bool read = of_other_block(c->read) || c->foreign == C.launch_start;
+  if (of_other_block(c->written) || read) {
+    simt_error(false, at, "conflict: writes %s +%lld, which another block %s", where,
+               (long long)off, read ? "read" : "wrote");
+    return false;
+  }
+  simt_moment now = simt_order_now();
+  c->written = now.epoch;
+  c->writer = now.thread;
+  c->write_clock = now.clock;
   c->is_set = true;
+  c->in_flight = false;
   return true;
-}
-
-static void check_cells(Cell *c, const char *where, int64_t at, int64_t bytes, bool write,
-                        const void *pc) {
-  for (int64_t i = 0; i < bytes; i++)
-    if (!(write ? write_cell(&c[i], where, at + i, pc) : read_cell(&c[i], where, at + i, pc)))
-      return;
 }
 
 // --- addresses
@@ -165,43 +192,121 @@ static bool near(int64_t at, int64_t bytes, int64_t of) {
   return at + bytes > -SLACK && at < of + SLACK;
 }
 
-static void access_at(const void *p, int64_t bytes, bool write, const void *pc) {
-  if (simt_current() < 0) return;
+// Shared memory is new in every block.
+static Cell *shared_cell(int64_t i) {
+  Cell *c = &C.shared_cell[i];
+  if (MD_MAX(c->written, c->read) < C.block_start) *c = (Cell){0};
+  return c;
+}
+
+static void access_shared(int64_t off, int64_t bytes, int align, bool write, simt_where at) {
+  if (off % align)
+    simt_error(false, at, "%s %lld bytes of shared memory at +%lld: misaligned",
+               write ? "writes" : "reads", (long long)bytes, (long long)off);
+  for (int64_t i = off; i < off + bytes; i++) {
+    Cell *c = shared_cell(i);
+    if (!is_at_rest(c, write ? "writes" : "reads", i, at)) return;
+    if (!(write ? write_cell(c, "shared memory", i, at) : read_cell(c, "shared memory", i, at)))
+      return;
+  }
+}
+
+static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool write,
+                          simt_where at) {
+  if (write && !b->writable)
+    simt_error(false, at, "writes %s +%lld, which is only read here", b->name, (long long)off);
+  if (off % align)
+    simt_error(false, at, "%s %lld bytes of %s at +%lld: misaligned", write ? "writes" : "reads",
+               (long long)bytes, b->name, (long long)off);
+  for (int64_t i = off; i < off + bytes; i++) {
+    Cell *c = &b->cell[i];
+    if (!(write ? write_cell(c, b->name, i, at) : read_cell(c, b->name, i, at))) return;
+  }
+}
+
+void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where at) {
+  if (C.off || simt_current() < 0) return;
   const char *a = p, *what = write ? "writes" : "reads";
   if (a >= C.stacks && a < C.stacks + C.stack_bytes) return;
-  int64_t at = a - (const char *)C.shared;
-  if (at >= 0 && at + bytes <= C.shared_bytes) {
-    if (at % bytes)
-      simt_error(false, pc, "%s %lld bytes of shared memory at +%lld: misaligned", what,
-                 (long long)bytes, (long long)at);
-    check_cells(&C.shared_cell[at], "shared memory", at, bytes, write, pc);
+  int64_t off = a - (const char *)C.shared;
+  if (off >= 0 && off + bytes <= C.shared_bytes) {
+    access_shared(off, bytes, align, write, at);
     return;
   }
   for (int i = 0; i < C.num; i++) {
-    Buffer *b = &C.buffer[i];
-    int64_t off = a - b->at;
-    if (off < 0 || off + bytes > b->bytes) continue;
-    if (write && !b->writable)
-      simt_error(false, pc, "writes %s +%lld, which is only read here", b->name, (long long)off);
-    if (off % bytes)
-      simt_error(false, pc, "%s %lld bytes of %s at +%lld: misaligned", what, (long long)bytes,
-                 b->name, (long long)off);
-    check_cells(&b->cell[off], b->name, off, bytes, write, pc);
+    int64_t in = a - C.buffer[i].at;
+    if (in < 0 || in + bytes > C.buffer[i].bytes) continue;
+    access_buffer(&C.buffer[i], in, bytes, align, write, at);
     return;
   }
-  if (near(at, bytes, C.shared_bytes))
-    simt_error(true, pc, "%s %lld bytes of shared memory at +%lld, but it has %d", what,
-               (long long)bytes, (long long)at, C.shared_bytes);
+  if (near(off, bytes, C.shared_bytes))
+    simt_error(true, at, "%s %lld bytes of shared memory at +%lld, but it has %d", what,
+               (long long)bytes, (long long)off, C.shared_bytes);
   for (int i = 0; i < C.num; i++)
     if (near(a - C.buffer[i].at, bytes, C.buffer[i].bytes))
-      simt_error(true, pc, "%s %lld bytes of %s at +%lld, but it has %lld", what, (long long)bytes,
+      simt_error(true, at, "%s %lld bytes of %s at +%lld, but it has %lld", what, (long long)bytes,
                  C.buffer[i].name, (long long)(a - C.buffer[i].at), (long long)C.buffer[i].bytes);
-  simt_error(true, pc, "%s %lld bytes at an address in no buffer", what, (long long)bytes);
+  simt_error(true, at, "%s %lld bytes at an address in no buffer", what, (long long)bytes);
+}
+
+void simt_access_shared(const char *what, const void *p, int64_t bytes, int align, bool write,
+                        int line) {
+  simt_where at = {.line = line};
+  int64_t off = (const unsigned char *)p - C.shared;
+  if (off < 0 || off + bytes > C.shared_bytes)
+    simt_error(true, at, "%s: %lld bytes at +%lld of shared memory, but it has %d", what,
+               (long long)bytes, (long long)off, C.shared_bytes);
+  if (C.off && off % align) simt_error(false, at, "%s at +%lld: misaligned", what, (long long)off);
+  simt_access(p, bytes, align, write, at);
+}
+
+bool simt_is_shared(const void *p) {
+  const unsigned char *a = p;
+  return a >= C.shared && a < C.shared + C.shared_bytes;
+}
+
+void simt_fly(const void *p, int bytes) {
+  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  for (int i = 0; !C.off && i < bytes; i++) c[i].in_flight = true;
+}
+
+void simt_land(const void *p, int bytes) {
+  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  simt_moment now = simt_order_now();
+  for (int i = 0; !C.off && i < bytes; i++) {
+    c[i].in_flight = false;
+    c[i].is_set = true;
+    c[i].written = now.epoch;
+    c[i].writer = now.thread;
+    c[i].write_clock = now.clock;
+  }
+}
+
+void simt_read_begins(const char *what, const void *p, int line) {
+  simt_access_shared(what, p, 16, 16, false, line);
+  int64_t off = (const unsigned char *)p - C.shared;
+  for (int64_t i = off; !C.off && i < off + 16; i++) {
+    Cell *c = &C.shared_cell[i];
+    MD_ASSERT(c->units < UINT8_MAX, "too much in flight");
+    c->units++;
+    if (simt_order_is_fenced((simt_moment){c->written, c->write_clock, c->writer})) continue;
+    simt_error(true, (simt_where){.line = line},
+               "%s reads shared memory +%lld, which thread %d wrote without md_fence_async", what,
+               (long long)i, c->writer);
+  }
+}
+
+void simt_read_ends(const void *p) {
+  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  for (int i = 0; !C.off && i < 16; i++) {
+    c[i].units--;
+    note_reader(&c[i]);
+  }
 }
 
 // --- what instrumented code calls. Their names are not ours to choose.
 
-#define PC __builtin_return_address(0)
+#define PC ((simt_where){__builtin_return_address(0), 0})
 void __tsan_init(void);
 void __tsan_func_entry(void *pc);
 void __tsan_func_exit(void);
@@ -213,8 +318,8 @@ void *__tsan_memmove(void *dst, const void *src, size_t bytes);
 void __tsan_init(void) {}
 void __tsan_func_entry(void *pc) { (void)pc; }
 void __tsan_func_exit(void) {}
-static void range(const void *p, long bytes, bool write, const void *pc) {
-  for (long i = 0; i < bytes; i++) access_at((const char *)p + i, 1, write, pc);
+static void range(const void *p, long bytes, bool write, simt_where at) {
+  for (long i = 0; i < bytes; i++) simt_access((const char *)p + i, 1, 1, write, at);
 }
 void __tsan_read_range(void *p, long bytes) { range(p, bytes, false, PC); }
 void __tsan_write_range(void *p, long bytes) { range(p, bytes, true, PC); }
@@ -234,7 +339,7 @@ void *__tsan_memmove(void *dst, const void *src, size_t bytes) {
 }
 #define HOOK(name, bytes, write) \
   void name(void *p);            \
-  void name(void *p) { access_at(p, bytes, write, PC); }
+  void name(void *p) { simt_access(p, bytes, bytes, write, PC); }
 HOOK(__tsan_read1, 1, false)
 HOOK(__tsan_read2, 2, false)
 HOOK(__tsan_read4, 4, false)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The fiber machine. A thread runs until it waits; then another that is ready runs, and when none is,
 // the block has ended or is stuck, and who waits where is the message.
-#include "tests/simt/simt.h"
+#include "tests/simt/machine.h"
 
 #include <dlfcn.h>
 #include <stdarg.h>
@@ -20,11 +20,10 @@
 #endif
 
 enum {
-  MAX_THREADS = 1024,
-  LANES = 32,
   STACK = 64 << 10,
   GUARD = 4096,
   SHARED_ALIGN = 1024,
+  MAX_SHARED = 227 << 10,  // of the largest target
   MAX_ERRORS = 1000
 };
 
@@ -36,19 +35,20 @@ typedef struct Fiber {
   int thread;
   bool done, ready;
   const char *what;  // it waits for
+  const void *on;    // it sleeps on
   int line;
 } Fiber;
 
 typedef struct Warp {
   int arrived, line;
-  double x[LANES];
-  int lanes[LANES];
+  const char *what;  // it meets for
+  void *operands[SIMT_LANES];
 } Warp;
 
 // The one machine of this process: kernels reach it without an argument.
 static struct Machine {
-  Fiber fiber[MAX_THREADS], main;
-  Warp warp[MAX_THREADS / LANES];
+  Fiber fiber[SIMT_THREADS], main;
+  Warp warp[SIMT_THREADS / SIMT_LANES];
   Fiber *now;
   char *stacks;
   const simt_launch *launch;
@@ -58,7 +58,8 @@ static struct Machine {
   int64_t block;
   int live, at_barrier, barrier_line;
   bool stop;
-  const void *pc;  // of the first error
+  simt_where where;  // of the first error
+  int agent;         // that acts; -1: none
   unsigned char *shared;
 } M;
 
@@ -95,24 +96,33 @@ static void switch_to(Fiber *to) {
 }
 #endif
 
-// Forward and reverse go on from the thread that stops; random may take any.
+uint64_t simt_draw(void) { return md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++); }
+
+// Forward and reverse go on from the thread that stops; random may take any. Transfers that nobody
+// must wait for yet are made when no thread can run, or at random.
 static void run_another(void) {
   int num = M.launch->threads, from = M.now->thread,
       step = M.options.order == SIMT_REVERSE ? -1 : 1;
-  if (M.options.order == SIMT_RANDOM)
-    from = (int)(md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++) % (uint64_t)num);
-  for (int i = 0; i < num; i++) {
-    int t = ((from + step * (i + 1)) % num + num) % num;
-    if (M.fiber[t].ready) {
-      switch_to(&M.fiber[t]);
-      return;
-    }
+  if (M.options.order == SIMT_RANDOM) {
+    from = (int)(simt_draw() % (uint64_t)num);
+    if (from % 16 == 0) simt_tma_run();
   }
+  do {
+    for (int i = 0; i < num; i++) {
+      int t = ((from + step * (i + 1)) % num + num) % num;
+      if (M.fiber[t].ready) {
+        switch_to(&M.fiber[t]);
+        return;
+      }
+    }
+  } while (!M.stop && simt_tma_run());
   switch_to(&M.main);
 }
 
 static void enter(void) {
   M.launch->kernel(M.launch->arg);
+  simt_async_exit();
+  simt_wgmma_exit();
   M.now->done = true;
   M.now->ready = false;
   M.live--;
@@ -127,26 +137,41 @@ static void wait_for(const char *what, int line) {
   run_another();
 }
 
+void simt_sleep(const void *on, const char *what, int line) {
+  M.now->on = on;
+  wait_for(what, line);
+  M.now->on = NULL;
+}
+
+void simt_wake(const void *on) {
+  for (int t = 0; t < M.launch->threads; t++)
+    if (M.fiber[t].on == on) M.fiber[t].ready = true;
+}
+
 // --- errors
 
+static const simt_where NOWHERE = {NULL, 0};
+
 // The source line of the first error, by the system's own tool; kernels are built with -g.
-static void add_line(char *to, size_t size, const void *pc) {
+static void add_line(char *to, size_t size, simt_where at) {
   Dl_info info;
+  const char *pc = at.pc;
+  size_t used = strlen(to);
+  if (at.line) snprintf(to + used, size - used, " (k.c:%d)", at.line);
   if (!pc || !dladdr(pc, &info) || !info.dli_fname) return;
   char command[600], line[300] = "";
   snprintf(command, sizeof command, "addr2line -f -s -e '%s' 0x%llx 2>/dev/null", info.dli_fname,
-           (unsigned long long)((const char *)pc - (const char *)info.dli_fbase - 1));
+           (unsigned long long)(pc - (const char *)info.dli_fbase - 1));
   FILE *p = popen(command, "r");
   char function[100] = "?";
   if (p && fgets(function, sizeof function, p) && fgets(line, sizeof line, p)) {
     function[strcspn(function, "\n")] = line[strcspn(line, "\n")] = '\0';
-    size_t len = strlen(to);
-    snprintf(to + len, size - len, " (%s, %s)", function, line);
+    snprintf(to + used, size - used, " (%s, %s)", function, line);
   }
   if (p) pclose(p);
 }
 
-void simt_error(bool fatal, const void *pc, const char *fmt, ...) {
+void simt_error(bool fatal, simt_where at, const char *fmt, ...) {
   if (!M.report.errors++) {
     va_list args;
     va_start(args, fmt);
@@ -154,14 +179,23 @@ void simt_error(bool fatal, const void *pc, const char *fmt, ...) {
                        "block %lld thread %d: ", (long long)M.block, simt_current());
     vsnprintf(M.report.first + len, sizeof M.report.first - (size_t)len, fmt, args);
     va_end(args);
-    M.pc = pc;
+    M.where = at;
   }
   if (!fatal && M.report.errors < MAX_ERRORS) return;
   M.stop = true;
   if (M.now != &M.main) switch_to(&M.main);
 }
 
-int simt_current(void) { return M.now && M.now != &M.main ? M.now->thread : -1; }
+int simt_current(void) {
+  if (M.agent >= 0) return M.launch->threads + M.agent;
+  return M.now && M.now != &M.main ? M.now->thread : -1;
+}
+void simt_act_as(int agent) { M.agent = agent; }
+int simt_num_threads(void) { return M.launch->threads; }
+simt_report *simt_counts(void) { return &M.report; }
+bool simt_is_eager(void) {
+  return M.options.order == SIMT_RANDOM ? M.options.seed % 2 : M.options.order == SIMT_REVERSE;
+}
 
 static void report_stuck(void) {
   const Fiber *first = NULL, *other = NULL;
@@ -172,12 +206,12 @@ static void report_stuck(void) {
     else if (!other && (f->line != first->line || strcmp(f->what, first->what) != 0)) other = f;
   }
   if (other)
-    simt_error(true, NULL,
+    simt_error(true, NOWHERE,
                "deadlock: thread %d waits at the %s of line %d, thread %d at the %s of line %d",
                first->thread, first->what, first->line, other->thread, other->what, other->line);
   else
-    simt_error(true, NULL, "deadlock: %d threads wait at the %s of line %d, %d have ended", M.live,
-               first->what, first->line, M.launch->threads - M.live);
+    simt_error(true, NOWHERE, "deadlock: %d threads wait at the %s of line %d, %d have ended",
+               M.live, first->what, first->line, M.launch->threads - M.live);
 }
 
 // --- what kernels call (md_host.h)
@@ -189,7 +223,7 @@ int simt_block_(void) { return (int)M.block; }
 void simt_sync_(int line) {
   if (!M.at_barrier) M.barrier_line = line;
   else if (M.barrier_line != line)
-    simt_error(true, NULL, "divergent barrier: line %d, but others wait at line %d", line,
+    simt_error(true, NOWHERE, "divergent barrier: line %d, but others wait at line %d", line,
                M.barrier_line);
   if (++M.at_barrier < M.launch->threads) {
     wait_for("barrier", line);
@@ -197,30 +231,36 @@ void simt_sync_(int line) {
   }
   M.at_barrier = 0;
   M.report.barriers++;
-  simt_checker_barrier();
+  simt_order_barrier();
   for (int t = 0; t < M.launch->threads; t++) M.fiber[t].ready = true;
 }
 
-// All lanes leave their value; the last one wakes the others.
-double simt_shfl_xor_(double x, int lanes, int line) {
-  Warp *w = &M.warp[M.now->thread / LANES];
-  int lane = M.now->thread % LANES, first = M.now->thread - lane;
-  if (!w->arrived) w->line = line;
-  else if (w->line != line)
-    simt_error(true, NULL, "divergent shuffle: line %d, but others of the warp wait at line %d",
-               line, w->line);
-  w->x[lane] = x;
-  w->lanes[lane] = lanes;
-  if (++w->arrived < LANES) {
-    wait_for("shuffle", line);
-  } else {
-    double out[LANES];
-    for (int i = 0; i < LANES; i++) out[i] = w->x[(i ^ w->lanes[i]) % LANES];
-    memcpy(w->x, out, sizeof out);
-    w->arrived = 0;
-    for (int i = 0; i < LANES; i++) M.fiber[first + i].ready = true;
+// --- collectives of a warp
+
+static Warp *my_warp(void) { return &M.warp[M.now->thread / SIMT_LANES]; }
+
+bool simt_meet(const char *what, int line, void *operands) {
+  Warp *w = my_warp();
+  if (!w->arrived) {
+    w->line = line;
+    w->what = what;
+  } else if (w->line != line || strcmp(w->what, what) != 0) {
+    simt_error(true, NOWHERE,
+               "divergent %s: line %d, but others of the warp wait at the %s of line %d", what,
+               line, w->what, w->line);
   }
-  return w->x[lane];
+  w->operands[M.now->thread % SIMT_LANES] = operands;
+  if (++w->arrived == SIMT_LANES) return true;
+  wait_for(what, line);
+  return false;
+}
+
+void *const *simt_operands(void) { return my_warp()->operands; }
+
+void simt_part(void) {
+  Fiber *first = &M.fiber[M.now->thread / SIMT_LANES * SIMT_LANES];
+  my_warp()->arrived = 0;
+  for (int i = 0; i < SIMT_LANES; i++) first[i].ready = true;
 }
 
 // --- launches
@@ -228,11 +268,11 @@ double simt_shfl_xor_(double x, int lanes, int line) {
 static char *stack_of(int thread) { return M.stacks + (size_t)thread * (STACK + GUARD) + GUARD; }
 
 static void make_stacks(void) {
-  size_t bytes = (size_t)MAX_THREADS * (STACK + GUARD);
+  size_t bytes = (size_t)SIMT_THREADS * (STACK + GUARD);
   M.stacks =
       mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   MD_ASSERT(M.stacks != MAP_FAILED, "no memory for the stacks of the threads");
-  for (int t = 0; t < MAX_THREADS; t++)
+  for (int t = 0; t < SIMT_THREADS; t++)
     MD_ASSERT(mprotect(stack_of(t) - GUARD, GUARD, PROT_NONE) == 0, "no guard page");
 }
 
@@ -258,39 +298,51 @@ static void start_fiber(Fiber *f, int thread) {
 
 static void run_block(void) {
   int num = M.launch->threads;
+  M.agent = -1;
   memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
+  simt_order_reset();
   simt_checker_block();
+  simt_async_reset();
+  simt_bar_reset();
+  simt_tma_reset();
+  simt_wgmma_reset();
   M.live = num;
   M.at_barrier = 0;
-  for (int i = 0; i < num / LANES; i++) M.warp[i].arrived = 0;
+  for (int i = 0; i < num / SIMT_LANES; i++) M.warp[i].arrived = 0;
   for (int t = 0; t < num; t++) start_fiber(&M.fiber[t], t);
   M.main.thread = M.options.order == SIMT_REVERSE ? num : -1;
   run_another();
   if (M.live && !M.stop) report_stuck();
+  if (!M.stop) {
+    simt_tma_end();
+    simt_wgmma_end();
+  }
 }
 
 simt_report simt_run(const simt_launch *l, simt_options o) {
-  MD_ASSERT(l->threads > 0 && l->threads <= MAX_THREADS && l->threads % LANES == 0, "%d threads",
-            l->threads);
+  MD_ASSERT(l->threads > 0 && l->threads <= SIMT_THREADS && l->threads % SIMT_LANES == 0,
+            "%d threads", l->threads);
+  MD_ASSERT(l->shared_bytes <= MAX_SHARED, "%d bytes of shared memory", l->shared_bytes);
   if (!M.stacks) make_stacks();
   M.launch = l;
   M.options = o;
   M.report = (simt_report){0};
   M.now = &M.main;
   M.stop = false;
-  M.pc = NULL;
+  M.where = NOWHERE;
   M.draws = 0;
+  M.agent = -1;
   // Overruns meet the checker first: the bytes behind are ours.
   unsigned char *block = aligned_alloc(
       SHARED_ALIGN, (size_t)md_round_up(l->shared_bytes + 2 * SHARED_ALIGN, SHARED_ALIGN));
   MD_ASSERT(block, "out of memory");
   M.shared = block + SHARED_ALIGN;
-  simt_checker_launch(M.shared, l->shared_bytes, M.stacks, (int64_t)MAX_THREADS * (STACK + GUARD));
+  simt_checker_launch(M.shared, l->shared_bytes, M.stacks, (int64_t)SIMT_THREADS * (STACK + GUARD));
   for (int64_t b = 0; b < l->blocks && !M.stop; b++) {
     M.block = o.order == SIMT_FORWARD ? b : l->blocks - 1 - b;
     run_block();
   }
   free(block);
-  if (M.pc) add_line(M.report.first, sizeof M.report.first, M.pc);
+  if (M.report.errors) add_line(M.report.first, sizeof M.report.first, M.where);
   return M.report;
 }

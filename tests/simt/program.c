@@ -115,6 +115,17 @@ static double divided(const Program *p, const md_node *n) {
   return size / sqrt(fmax(least, 0) + eps);
 }
 
+static bool is_convolution(md_op op) {
+  return op == MD_OP_conv3d || op == MD_OP_conv3d_dgrad || op == MD_OP_conv3d_wgrad;
+}
+
+// Products that are added up for an element.
+static int64_t terms_of(const md_graph *g, const md_node *n) {
+  const md_shape *a = &md_type_in(g, n->in[0])->shape, *w = &md_type_in(g, n->in[1])->shape;
+  if (n->op == MD_OP_conv3d_wgrad) return md_elements(a) / a->dim[1];
+  return md_elements(w) / w->dim[n->op == MD_OP_conv3d ? 0 : 1];
+}
+
 // Roundings of one node after another add up like a random walk, and so do those of the terms of a
 // sum. Sums themselves are made in double and rounded once. An exponential turns the error of its
 // operand, which the temperature has magnified, into a relative one.
@@ -138,6 +149,12 @@ double program_tolerance(const Program *p, int region) {
       gain = fmax(gain, 1 / n->attr.f.value);
       length = MD_MAX(length, md_type_in(g, n->in[n->num_in - 2])->shape.dim[1]);
     }
+    if (is_convolution(n->op)) {
+      length = MD_MAX(length, terms_of(g, n));
+      term = fmax(term, largest(p, md_def(g, n->in[0])) * largest(p, md_def(g, n->in[1])));
+    }
+    if (n->op == MD_OP_matmul)
+      length = MD_MAX(length, md_type_in(g, n->in[0])->shape.dim[n->attr.matmul.ta ? 0 : 1]);
     if (md_ops[n->op].role == MD_REDUCE) {
       length = MD_MAX(length, md_elements(&md_type_in(g, n->in[0])->shape) /
                                   md_elements(&md_type_in(g, n->out)->shape));
@@ -202,6 +219,7 @@ Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
   o.verify_each = true;
+  if (g->num_regions) o.passes = "memory";  // a text that says what is fused
   md_pass_report report = {0};
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
   g = md_run_passes(g, &o, &report, d);
@@ -212,7 +230,7 @@ Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
   p->g = g;
   p->diags = d;
   p->m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
-  p->ref = md_interp_create(g, false);
+  p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
   for (int i = 0; i < g->num_nodes; i++) {

@@ -107,7 +107,7 @@ bool simt_sample(int i, md_text *to, char name[64]) {
     return true;
   }
   i -= MD_COUNT(written);
-  if (i >= MD_COUNT(passes)) return false;
+  if (i >= MD_COUNT(passes)) return simt_op_sample(i - MD_COUNT(passes), to, name);
   put_nce(&passes[i], to);
   snprintf(name, 64, "InfoNCE %d x %d x %d %s %s", passes[i].queries, passes[i].rows, passes[i].dim,
            passes[i].type, *passes[i].mask == 'm' ? "all masked" : "");

@@ -11,6 +11,8 @@
 
 // --- machine.c
 
+// Asynchronous work is done as late as it may be with the forward schedule, at once with the reverse
+// one, and either way, by the seed, with a random one.
 typedef enum simt_order { SIMT_FORWARD, SIMT_REVERSE, SIMT_RANDOM } simt_order;
 typedef struct simt_options {
   simt_order order;
@@ -25,7 +27,8 @@ typedef struct simt_launch {
 typedef struct simt_report {
   int errors;       // 0: the kernel did nothing wrong
   char first[512];  // the first of them
-  int64_t switches, barriers;
+  int64_t switches, barriers, mmas;
+  int64_t ldmatrices, conflicts;  // conflicts: further passes over the banks of shared memory
 } simt_report;
 simt_report simt_run(const simt_launch *l, simt_options o);
 
@@ -36,21 +39,28 @@ simt_code *simt_build(const char *text);
 void (*simt_entry(const simt_code *c, const char *name))(void *const *arg);
 void simt_code_free(simt_code *c);
 
-// --- checker.c: what kernels may touch. Buffers are kept between launches, with what is written.
-// Memory is of the checker's own making: unused bytes around it make overruns visible.
+// --- checker.c: what kernels may touch.
+// Off: kernels built from now on are only run, and faster; nothing is known of what they write.
+void simt_check(bool on);
+bool simt_is_checked(void);
+// Buffers are kept between launches, with what is written. Memory is of the checker's own making: unused bytes
+// around it make overruns visible.
 void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it may be read at once
 void simt_set(const void *buffer);                                // all of it may be read
 void simt_writable(const void *buffer, bool writable);
 void simt_free_buffers(void);
 
-// Between machine and checker.
-void simt_checker_launch(unsigned char *shared, int shared_bytes, const char *stacks,
-                         int64_t stack_bytes);
-void simt_checker_block(void);    // a new block, fresh shared memory
-void simt_checker_barrier(void);  // all threads met
-int simt_current(void);           // thread that runs now; -1: none
-// Notes an error of the current thread; `fatal` leaves the launch and does not return.
-void simt_error(bool fatal, const void *pc, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
+// --- tma.c: tensor maps of bf16 tensors, the first axis innermost. They are what md_tmap is here.
+typedef struct simt_tmap {
+  _Alignas(64) void *base;
+  int rank, dim[5], stride[5], box[5];  // strides in bytes
+  int lower[3], upper[3], step[5], pixels;
+  bool is_im2col, is_swizzled;
+} simt_tmap;
+simt_tmap simt_tmap_tiled(void *base, int rank, const int *dim, const int *box, bool swizzled);
+// dim: c w h d n. Windows of a convolution with padding p and dilated kernel k on an axis: lower -p,
+// upper p - (k - 1).
+simt_tmap simt_tmap_im2col(void *base, const int dim[5], const int lower[3], const int upper[3],
+                           const int step[3], int channels, int pixels, bool swizzled);
 
 #endif

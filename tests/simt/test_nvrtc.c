@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NVRTC takes the text of every sample and of some random graphs, for the first and for the newest
 // target with a cubin each, and no kernel spills. Without NVRTC: says so and is skipped.
+#include "tests/simt/kernels.h"
 #include "tests/simt/program.h"
 #include "tests/simt/samples.h"
 
@@ -11,22 +12,84 @@ enum { RANDOM_GRAPHS = 12 };
 
 static const md_cuda_arch archs[] = {{80, 0}, {90, 0}, {90, 'a'}};
 
-static int compile(Program *p, const char *name, md_diags *d) {
+static const struct {
+  const char *name;
+  bool is_90a;  // only for this target
+} files[] = {
+    {"gemm.cu", false}, {"dumps.cu", false}, {"dumps_hopper.cu", true}, {"hopper.cu", true}};
+
+static int compile_module(const md_cuda_module *m, const char *name, md_diags *d) {
   int failed = 0;
-  for (int a = 0; p && a < MD_COUNT(archs); a++) {
+  for (int a = 0; a < MD_COUNT(archs); a++) {
     md_cubin c;
-    bool ok =
-        !p->m->num_refused && md_nvrtc_compile(p->m->text.s, "sample.cu", archs[a], false, &c, d);
+    bool ok = !m->num_refused && md_nvrtc_compile(m->text.s, "sample.cu", archs[a], false, &c, d);
     ok = ok && c.bytes > 4 && !memcmp(c.data, "\177ELF", 4) && strstr(c.log, "Used ");
     if (!ok)
-      printf("FAILED %s for sm_%d: %s\n%s\n", name, archs[a].sm, md_diags_text(d), p->m->text.s);
+      printf("FAILED %s for sm_%d: %s\n%s\n", name, archs[a].sm, md_diags_text(d), m->text.s);
     failed += !ok;
     free(c.data);
     free(c.log);
   }
+  return failed;
+}
+
+static int compile(Program *p, const char *name, md_diags *d) {
+  int failed = p ? compile_module(p->m, name, d) : 0;
   if (!p) printf("FAILED %s: %s\n", name, md_diags_text(d));
   failed += !p;
   program_destroy(p);
+  return failed;
+}
+
+// Indices beyond 32 bits, in graphs that no test could run.
+static int compile_wide(md_diags *d) {
+  static const char text[] =
+      "graph @wide(%x: f32[64,32,32,256,256], %i: i64[7], %z: f32[3000000,512], %p: i64[1], "
+      "%l: i64[3000000], %w: f32[512,9], %s: f32[64], %y: f32[2,2000000000], %k: i32[2]) {\n"
+      "  %r = relu %x\n  %a, %b = max_pool3d %r {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}\n"
+      "  %c = max_pool3d_grad %a, %b {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1], "
+      "shape=[64,32,32,256,256]}\n  %d = avg_pool3d %r {kernel=[32,256,256]}\n"
+      "  %e = concat %x, %x {axis=0}\n  %f = pad %x {axis=4, after=1}\n"
+      "  %g = gather_rows %x, %i\n  %h = scatter_rows %z, %l {rows=5000000}\n"
+      "  %n = bank_push %z, %z, %p\n  %o = softmax %z\n  %q = cross_entropy %z, %l\n"
+      "  %t = matmul %z, %w\n  %u = matmul %z, %z {tx=true}\n  %v = argmax %y\n"
+      "  %aa = resize %x {size=[128,300]}\n  %ab = gaussian_blur %x, %s {size=5}\n"
+      "  %ac = crop %x {top=1, left=1, h=250, w=250}\n  %ad = frame_difference %x\n"
+      "  %ae = topk_hit %y, %k {k=5}\n"
+      "  return %c, %d, %e, %f, %g, %h, %n, %o, %q, %t, %u, %v, %aa, %ab, %ac, %ad, %ae\n}\n";
+  md_pass_options o = md_pass_defaults();
+  md_graph *g = md_parse_graph("wide", text, strlen(text), d);
+  int failed = 1;
+  if (g && md_cuda_facts("cuda:sm_80", &o.facts, d)) g = md_run_passes(g, &o, NULL, d);
+  md_cuda_module *m = g ? md_cuda_generate(g, archs[0], d) : NULL;
+  if (m) failed = compile_module(m, "wide indices", d);
+  else printf("FAILED wide indices: %s\n", md_diags_text(d));
+  md_cuda_module_free(m);
+  if (g) md_graph_destroy(g);
+  return failed;
+}
+
+// Texts by hand: for every target, sizes in front.
+static int compile_file(const char *file, bool is_90a, md_diags *d) {
+  char *text = kernels_read(file);
+  md_text t = {0};
+  md_put(&t,
+         "#define M 100\n#define N 72\n#define K 200\n#define IMAGES 2\n#define DEPTH 2\n"
+         "#define H 9\n#define W 7\n%s",
+         text ? text : "");
+  int failed = !text;
+  for (int a = 0; text && a < MD_COUNT(archs); a++) {
+    md_cubin c;
+    md_diags_clear(d);
+    bool ok =
+        md_nvrtc_compile(t.s, file, archs[a], false, &c, d) == (!is_90a || archs[a].suffix == 'a');
+    if (!ok) printf("FAILED %s for sm_%d: %s\n", file, archs[a].sm, md_diags_text(d));
+    failed += !ok;
+    free(c.data);
+    free(c.log);
+  }
+  md_text_free(&t);
+  free(text);
   return failed;
 }
 
@@ -79,7 +142,10 @@ int main(void) {
     md_graph *g = simt_random_graph(seed, d);
     failed += compile(g ? program_of(g, 2, seed, d) : NULL, name, d);
   }
-  failed += refuses_spills() + refuses_nonsense();
+  for (int i = 0; i < MD_COUNT(files); i++)
+    failed += compile_file(files[i].name, files[i].is_90a, d);
+  md_diags_clear(d);
+  failed += compile_wide(d) + refuses_spills() + refuses_nonsense();
   printf("NVRTC %d.%d: %d graphs for %d targets, %d failed\n", major, minor, num, MD_COUNT(archs),
          failed);
   md_diags_destroy(d);

@@ -8,46 +8,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Launches first .. first + num - 1 are those of one region.
-static bool try_region(const Program *p, const simt_code *code, int first, int num, md_text *why) {
-  int region = p->m->launch[first].region;
-  char **data = calloc((size_t)p->num_images, sizeof *data);
-  MD_ASSERT(data, "out of memory");
-  bool ok = true;
-  for (int l = first; l < first + num; l++) {
-    for (int i = 0; i < p->m->launch[l].num_args; i++) {
-      const md_cuda_arg *a = &p->m->launch[l].arg[i];
-      int64_t offset;
-      int at = program_place(p, a, &offset);
-      const Image *image = &p->image[at];
-      bool from_outside = a->val != MD_NONE && md_def(p->g, a->val)->region != region;
-      bool over = data[at] != NULL;
-      if (!over) data[at] = simt_buffer(image->name, image->bytes, from_outside);
-      // A result may lie over an operand, which then decides what is there first.
-      if (from_outside) {
-        if (over) simt_set(data[at]);
-        if (l == first || !over) md_tensor_write(md_interp_value(p->ref, a->val), data[at]);
-      }
-    }
-  }
-  for (int l = first; ok && l < first + num; l++)
-    ok = run_launch(p, &p->m->launch[l], code, (simt_options){SIMT_RANDOM, (uint64_t)region}, data,
-                    why);
-  double tolerance = program_tolerance(p, region);
-  for (int l = first; ok && l < first + num; l++) {
-    for (int i = 0; ok && i < p->m->launch[l].num_args; i++) {
-      const md_cuda_arg *a = &p->m->launch[l].arg[i];
-      char name[32];
-      snprintf(name, sizeof name, "value %u", (unsigned)a->val);
-      if (a->write && a->val != MD_NONE)
-        ok = program_check_value(p, name, a->val, data[p->image_of[a->val]], tolerance, why);
-    }
-  }
-  simt_free_buffers();
-  free(data);
-  return ok;
-}
-
 static int try_step(const char *name, const md_step *s, int level) {
   md_diags *d = md_diags_create();
   md_graph *g = md_step_graph(s, d);
@@ -58,18 +18,7 @@ static int try_step(const char *name, const md_step *s, int level) {
     printf("FAILED %s: %s\n", name, md_diags_text(d));
     failed++;
   }
-  for (int first = 0, num; code && first < p->m->num_launches; first += num) {
-    for (num = 1; first + num < p->m->num_launches; num++)
-      if (p->m->launch[first + num].region != p->m->launch[first].region) break;
-    md_text why = {0};
-    bool ok = try_region(p, code, first, num, &why);
-    if (!ok)
-      printf("FAILED %s, region %d %s: %s\n", name, p->m->launch[first].region,
-             p->g->region[p->m->launch[first].region].name, why.s);
-    passed += ok;
-    failed += !ok;
-    md_text_free(&why);
-  }
+  if (code) failed = run_regions(p, code, (simt_options){.order = SIMT_RANDOM}, name, &passed);
   if (p)
     printf("%s: %d regions, %d wrong, %d without kernels\n", name, passed + failed, failed,
            p->m->num_refused);

@@ -69,23 +69,22 @@ static void equal_regions_share(void) {
 }
 
 static void missing_kernels_are_named(void) {
-  static const char mixed[] =
-      "graph @s(%x: f32[4,4], %y: f32[4,4]) {\n  %a = exp %x\n  %b = matmul %a, %y\n"
-      "  return %a, %b\n}\n";
-  static const char all[] =
-      "graph @s(%x: f32[4,4], %y: f32[4,4]) {\n  %b = matmul %x, %y\n  return %b\n}\n";
+  static const char mixed[] = "graph @s(%x: f64[4,4], %y: f64[4,4], %i: i32[4]) {\n  %a = exp %x\n"
+                              "  %b, %t = nce_lse %a, %i, %y, %i\n  return %a, %b\n}\n";
+  static const char all[] = "graph @s(%x: f64[4,4], %y: f64[4,4], %i: i32[4]) {\n"
+                            "  %b, %t = nce_lse %x, %i, %y, %i\n  return %b\n}\n";
   for (int i = 0; i < 3; i++) {
     md_diags *d = md_diags_create();
     md_graph *g = graph_of(i == 2 ? all : mixed, 2, d);
     md_text out = {0};
     bool ok = md_cuda_compile(g, "cuda:sm_80", i == 1 ? MD_CUDA_PTX : MD_CUDA_TEXT, &out, d);
     if (i == 0) {
-      check(ok && strstr(out.s, "// MISSING region") && strstr(out.s, "matmul is not there yet") &&
-                strstr(out.s, "md_exp("),
+      check(ok && strstr(out.s, "// MISSING region") &&
+                strstr(out.s, "nce_lse of f64 is not there yet") && strstr(out.s, "md_expd("),
             "text shows what is there and names what is missing", out.s);
     } else {
       check(!ok && strstr(md_diags_text(d), "E0440") &&
-                strstr(md_diags_text(d), "matmul is not there yet"),
+                strstr(md_diags_text(d), "nce_lse of f64 is not there yet"),
             "an artefact that would be incomplete is refused by name", md_diags_text(d));
     }
     md_text_free(&out);

@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0
+// conv3d and its gradient for the source. Weights are brought into the order of the terms first:
+// [channel of the result][tap][channel of the source, rounded up to eight]. Then blocks make tiles of
+// pixels by channels; where sums are wanted a block makes several and keeps theirs.
+#include "codegen/cuda/conv.h"
+
+typedef struct Conv {
+  md_cu_work *w;
+  const md_node *n;
+  bool backward;
+  int64_t in, out, samples, groups;  // channels of source and result
+  md_cu_tile tile;
+  md_cu_finish finish;
+  md_cu_nest sums;
+  int64_t parts, place;  // of sums, of all kernels
+} Conv;
+
+static int64_t chunks_of(const Conv *c, const md_cu_map *a) {
+  return md_cu_map_taps(a) * md_ceil_div(c->in, MD_CU_LANES);
+}
+
+static int64_t steps_of(const Conv *c, const md_cu_map *a) {
+  return md_ceil_div(chunks_of(c, a), MD_CU_STEP_CHUNKS);
+}
+
+static int64_t packed_rows(const Conv *c) { return md_round_up(c->out, c->tile.n); }
+
+static int64_t packed_bytes(const Conv *c, const md_cu_map *a) {
+  return packed_rows(c) * steps_of(c, a) * MD_CU_STEP * (c->tile.narrow ? 2 : 4);
+}
+
+// --- weights in the order of the terms
+
+static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
+  md_cu_kernel k;
+  md_cu_begin(&k, c->w, "weights in the order of the terms");
+  int64_t terms = steps_of(c, a) * MD_CU_STEP, num = packed_rows(c) * terms;
+  int64_t lanes = md_round_up(c->in, MD_CU_LANES);
+  md_cu_line(&k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);
+  md_cu_mark all = md_cu_open(&k, NULL, "if (e < %lld) {", (long long)num);
+  const char *to = md_cu_workspace(&k, place, packed_bytes(c, a), md_cu_cell(&c->tile), true);
+  md_cu_ix row = md_cu_digit(&k, "e", terms, 0), term = md_cu_digit(&k, "e", 1, terms);
+  md_cu_ix tap = md_cu_digit(&k, term, lanes, 0), channel = md_cu_digit(&k, term, 1, lanes);
+  md_cu_line(&k, NULL, "float x = 0.0f;");
+  md_cu_mark in =
+      md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row, (long long)c->out,
+                 channel, (long long)c->in, tap, (long long)md_cu_map_taps(a));
+  md_cu_spot s = {.shape = &md_type_in(c->w->r->g, c->n->in[1])->shape};
+  s.at[0] = c->backward ? channel : row;
+  s.at[1] = c->backward ? row : channel;
+  int64_t div = 1;
+  for (int i = 2; i >= 0; i--) {
+    const md_cu_axis_map *m = &a->axis[i];
+    md_cu_ix at = md_cu_digit(&k, tap, div, m->taps);
+    s.at[2 + i] = md_cu_linear(&k, 1, &at, &m->tap_step, m->tap0);
+    div *= m->taps;
+  }
+  md_cu_line(&k, NULL, "x = %s;", md_cu_value_as(&k, c->n->in[1], &s, MD_CU_FLOAT));
+  md_cu_close(&k, in);
+  md_cu_line(&k, NULL, c->tile.narrow ? "%s[e] = md_f2bf(x);" : "%s[e] = x;", to);
+  md_cu_close(&k, all);
+  md_cu_end(&k, md_ceil_div(num, MD_CU_THREADS));
+}
+
+// --- the product
+
+typedef struct Kernel {
+  const Conv *c;
+  md_cu_kernel k;
+  md_cu_map a;
+  md_cu_side source;
+  int64_t weights;  // place of them
+  int64_t parts, part0, tiles, columns;
+} Kernel;
+
+// Offsets in shared memory: two tiles of each operand, over them later the result's; then tables.
+static int operands_bytes(const Conv *c) {
+  return 2 * (md_cu_tile_bytes(&c->tile, c->tile.m) + md_cu_tile_bytes(&c->tile, c->tile.n));
+}
+
+static void put_shared(Kernel *p) {
+  const Conv *c = p->c;
+  md_cu_kernel *k = &p->k;
+  const char *cell = md_cu_cell(&c->tile);
+  int at = MD_MAX(operands_bytes(c), md_cu_finish_bytes(&c->finish, &c->tile));
+  md_cu_line(k, NULL, "MD_SHARED(shared);");
+  md_cu_line(k, "two tiles of the source", "%s *const as = (%s *)shared;", cell, cell);
+  md_cu_line(k, "and two of the weights", "%s *const bs = (%s *)(shared + %d);", cell, cell,
+             2 * md_cu_tile_bytes(&c->tile, c->tile.m));
+  if (c->finish.num_sums)
+    md_cu_line(k, "[sum][column]", "double *const sums = (double *)(shared + %d);", at);
+  at += md_cu_sums_bytes(&c->finish, &c->tile);
+  if (p->source.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const atable = (float *)(shared + %d);", at);
+  at += md_cu_table_bytes(&p->source.lanes);
+  if (c->finish.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const etable = (float *)(shared + %d);", at);
+  at += md_cu_table_bytes(&c->finish.lanes);
+  k->shared_bytes = at;
+  md_cu_put_table(k, &p->source.lanes);
+  md_cu_put_table(k, &c->finish.lanes);
+  if (c->finish.num_sums)
+    md_cu_line(k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
+               c->finish.num_sums * c->tile.n, MD_CU_THREADS);
+  md_cu_line(k, NULL, "md_sync();");
+}
+
+// Where the thread's pixels have their source at tap 0; far away where there is no pixel.
+static void put_rows(Kernel *p, const char *places) {
+  md_cu_kernel *k = &p->k;
+  md_cu_side_declare(k, &p->source);
+  md_cu_line(k, NULL, "md_%s wv[%d];", p->c->tile.narrow ? "h8" : "f8",
+             MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1));
+  md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
+  md_cu_mark m = md_cu_side_open(k, &p->source);
+  md_cu_line(k, NULL, "const int p = m0 + line;");
+  md_cu_put_place(k, &p->a, "p", "sample0");
+  md_cu_line(k, NULL, "an[i] = n;");
+  for (int x = 0; x < 3; x++) {
+    const md_cu_axis_map *axis = &p->a.axis[x];
+    const char *far = x ? "" : md_format(k->w->arena, "p >= %s ? -(1 << 28) : ", places);
+    md_cu_ix q = md_format(k->w->arena, "q%d", x);
+    md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far,
+               md_cu_linear(k, 1, &q, &axis->from_q, axis->from0));
+  }
+  md_cu_close(k, m);
+}
+
+static void put_load(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  static const char at[3] = {'t', 'h', 'w'};
+  int b_rows = MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1);
+  md_cu_line(k, NULL, "const int chunk = next * %d + md_thread() %% %d;", MD_CU_STEP_CHUNKS,
+             MD_CU_STEP_CHUNKS);
+  md_cu_put_tap(k, "a", &p->a, p->c->in, "chunk");
+  md_cu_mark m = md_cu_side_open(k, &p->source);
+  for (int x = 0; x < 3; x++)
+    md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", at[x], x, x,
+               (long long)p->a.axis[x].from_m);
+  md_cu_line(k, NULL,
+             "ain[i] = aok && at[i] >= 0 && at[i] < %lld && ah[i] >= 0 && ah[i] < %lld && aw[i] >= "
+             "0 && aw[i] < %lld;",
+             (long long)p->a.axis[0].size, (long long)p->a.axis[1].size,
+             (long long)p->a.axis[2].size);
+  md_cu_side_load(k, &p->source);
+  md_cu_close(k, m);
+  const char *w =
+      md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(&p->c->tile), false);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
+  md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
+  md_cu_line(k, NULL, "%swv[i] = md_ld_%s(%s + (n0 + line) * %lld + chunk * 8, 8);",
+             p->c->tile.n * 4 < MD_CU_THREADS
+                 ? md_format(k->w->arena, "if (line < %d) ", p->c->tile.n)
+                 : "",
+             p->c->tile.narrow ? "h8" : "f8", w, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
+  md_cu_close(k, m);
+}
+
+static const char *buffer(Kernel *p, const char *base, int rows, const char *which) {
+  const md_cu_tile *t = &p->c->tile;
+  int cells = md_cu_tile_bytes(t, rows) / (t->narrow ? 2 : 4);
+  return md_format(p->k.w->arena, "%s + %s * %d", base, which, cells);
+}
+
+static void put_store(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  const md_cu_tile *t = &p->c->tile;
+  int b_rows = MD_MAX(t->n * 4 / MD_CU_THREADS, 1);
+  md_cu_side_store(k, &p->source, buffer(p, "as", t->m, "next % 2"));
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
+  md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
+  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, wv[i]);",
+             t->n * 4 < MD_CU_THREADS ? md_format(k->w->arena, "if (line < %d) ", t->n) : "",
+             t->narrow ? "h8" : "f8", buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n));
+  md_cu_close(k, m);
+}
+
+// The next step's tiles are on their way while the current ones are multiplied.
+static void put_steps(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  const md_cu_tile *t = &p->c->tile;
+  int64_t steps = steps_of(p->c, &p->a);
+  if (!steps) return;
+  md_cu_mark loop =
+      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)steps);
+  md_cu_line(k, NULL, "const int next = step + 1;");
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
+  put_load(p);
+  md_cu_close(k, m);
+  m = md_cu_open(k, NULL, "if (step >= 0) {");
+  md_cu_line(k, NULL, "const %s *const a = %s;", md_cu_cell(t), buffer(p, "as", t->m, "step % 2"));
+  md_cu_line(k, NULL, "const %s *const b = %s;", md_cu_cell(t), buffer(p, "bs", t->n, "step % 2"));
+  md_cu_put_product(k, t, "a", "b");
+  md_cu_close(k, m);
+  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
+  put_store(p);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "md_sync();");
+  md_cu_close(k, loop);
+}
+
+// The block's sums -> its part: [group, channel][part][sum].
+static void put_parts(Kernel *p) {
+  const Conv *c = p->c;
+  md_cu_kernel *k = &p->k;
+  if (!c->finish.num_sums) return;
+  const char *to =
+      md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double", true);
+  md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
+                            c->finish.num_sums * c->tile.n, MD_CU_THREADS);
+  md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", c->tile.n);
+  md_cu_line(k, NULL, "if (channel < %lld)", (long long)c->out);
+  md_cu_line(
+      k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];", to,
+      (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums, c->tile.n);
+  md_cu_close(k, m);
+}
+
+static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
+  Kernel p = {.c = c, .a = *a, .weights = weights, .parts = parts, .part0 = part0};
+  md_cu_kernel *k = &p.k;
+  int64_t places = md_cu_map_places(a) * (c->samples / c->groups);
+  p.tiles = md_ceil_div(places, c->tile.m);
+  p.columns = md_ceil_div(c->out, c->tile.n);
+  md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
+  if (steps_of(c, a))
+    p.source =
+        md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+  md_cu_finish_texts(k, &c->finish);
+  put_shared(&p);
+  const char *count = md_cu_number(k, places);
+  md_cu_line(k, "first column of the tile", "const int n0 = md_block() %% %lld * %d;",
+             (long long)p.columns, c->tile.n);
+  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", (long long)p.columns,
+             (long long)parts);
+  md_cu_line(k, NULL, "const int group = md_block() / %lld;", (long long)(p.columns * parts));
+  md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(c->samples / c->groups));
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
+                               c->tile.m, count, (long long)(parts * c->tile.m));
+  md_cu_put_accumulators(k, &c->tile);
+  if (steps_of(c, a)) put_rows(&p, count);
+  put_steps(&p);
+  md_cu_put_finish(k, &c->finish, &c->tile, a, count);
+  md_cu_line(k, NULL, "md_sync();");
+  md_cu_close(k, loop);
+  put_parts(&p);
+  md_cu_end(k, p.columns * parts * c->groups);
+}
+
+// --- all kernels
+
+static int64_t parts_of(const Conv *c, const md_cu_map *a) {
+  int64_t tiles = md_ceil_div(md_cu_map_places(a) * (c->samples / c->groups), c->tile.m);
+  if (!c->finish.num_sums) return tiles;
+  int64_t most = MD_CU_SUM_BLOCKS / (md_ceil_div(c->out, c->tile.n) * c->groups);
+  return MD_MIN(tiles, MD_MAX(most, 1));
+}
+
+static int maps_of(const Conv *c, md_cu_map *to) {
+  const md_region_view *r = c->w->r;
+  if (!c->backward) {
+    to[0] = md_cu_map_forward(r, c->n);
+    return 1;
+  }
+  int num = 0;
+  const int64_t *s = c->n->attr.conv3d.stride.d;
+  for (int64_t t = 0; t < s[0]; t++)
+    for (int64_t h = 0; h < s[1]; h++)
+      for (int64_t w = 0; w < s[2]; w++)
+        num += md_cu_map_backward(r, c->n, (int64_t[3]){t, h, w}, &to[num]);
+  return num;
+}
+
+void md_cu_conv(md_cu_work *w, const md_node *n) {
+  const md_graph *g = w->r->g;
+  const md_shape *src = &md_type_in(g, n->in[0])->shape, *dst = &md_type_in(g, n->out)->shape;
+  Conv c = {.w = w,
+            .n = n,
+            .backward = n->op == MD_OP_conv3d_dgrad,
+            .in = src->dim[1],
+            .out = dst->dim[1],
+            .samples = dst->dim[0],
+            .groups = md_cu_groups(w->r)};
+  bool narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
+  c.tile = md_cu_tile_of(narrow ? 128 : 64, c.out, narrow, false);
+  c.finish = md_cu_finish_of(w, n, c.groups);
+  const int64_t *s = n->attr.conv3d.stride.d;
+  md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, c.backward ? s[0] * s[1] * s[2] : 1);
+  int num = maps_of(&c, a);
+  for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
+  c.sums = (md_cu_nest){.shape = dst,
+                        .channels = true,
+                        .groups = c.groups,
+                        .reduce = c.finish.reduce,
+                        .num_reduces = c.finish.num_reduces};
+  if (c.finish.num_sums) c.place = md_cu_reserve(w, md_cu_parts_bytes(&c.sums, c.parts));
+  for (int i = 0; i < c.finish.num_stores; i++) md_cu_place(w, c.finish.store[i]);
+  int64_t part0 = 0;
+  for (int i = 0; i < num; i++) {
+    int64_t weights = md_cu_reserve(w, packed_bytes(&c, &a[i]));
+    if (chunks_of(&c, &a[i])) pack(&c, &a[i], weights);
+    product(&c, &a[i], weights, parts_of(&c, &a[i]), part0);
+    part0 += parts_of(&c, &a[i]);
+  }
+  for (int i = 0; i < c.finish.num_stores; i++) md_cu_ready(w, c.finish.store[i]);
+  for (int i = 0; i < c.finish.num_reduces; i++)
+    for (int j = 0; j < c.finish.reduce[i]->num_out; j++)
+      md_cu_place(w, c.finish.reduce[i]->out + (md_val)j);
+  if (c.finish.num_sums) md_cu_merge(w, &c.sums, c.parts, c.place);
+  for (int i = 0; i < c.finish.num_reduces; i++)
+    for (int j = 0; j < c.finish.reduce[i]->num_out; j++)
+      md_cu_ready(w, c.finish.reduce[i]->out + (md_val)j);
+}

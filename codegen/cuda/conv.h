@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside the CUDA back end: convolutions as matrix products whose operands are gathered on the way
+// (implicit GEMM). A block of threads makes a tile of the result; for each step of MD_CU_STEP terms
+// it brings a tile of both operands into shared memory, applying what stands before the convolution
+// (batch norm, ReLU, ...), and multiplies them: bf16 on tensor cores, f32 by FMA.
+//
+//   forward   result [pixel][channel out]       = source [pixel + tap][channel in]   x weights
+//   gradient  result [pixel][channel in]        = dy [(pixel - tap) / stride][out]   x weights
+//   weights   result [channel out][tap, in]     = dy [pixel][out]                    x source
+//
+// What stands behind a convolution is made from the tile while it is in shared memory, and so are
+// its sums over pixels.
+#ifndef CODEGEN_CUDA_CONV_H
+#define CODEGEN_CUDA_CONV_H
+
+#include "codegen/cuda/gen.h"
+
+enum {
+  MD_CU_STEP = 32,  // terms of a step
+  MD_CU_STEP_CHUNKS = MD_CU_STEP / MD_CU_LANES,
+  MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
+  MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
+};
+
+// --- conv_axis.c: where the elements of a convolution lie
+
+// One axis of a gather: for place q of the result, 0 <= q < num, and tap m, 0 <= m < taps:
+//   result at out0 + q * out_step, kernel at tap0 + m * tap_step, source at q * from_q + m * from_m + from0
+// and the source is 0 beyond 0 .. size - 1.
+typedef struct md_cu_axis_map {
+  int64_t num, out0, out_step;
+  int64_t taps, tap0, tap_step;
+  int64_t from_q, from_m, from0, size;
+} md_cu_axis_map;
+typedef struct md_cu_map {
+  md_cu_axis_map axis[3];  // time, height, width
+} md_cu_map;
+// Of conv3d, and of conv3d_wgrad with its dy as the result.
+md_cu_map md_cu_map_forward(const md_region_view *r, const md_node *n);
+// Of conv3d_dgrad: the places of dx that are congruent to `residue` by the stride; no place: false.
+bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
+                        md_cu_map *to);
+int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
+int64_t md_cu_map_taps(const md_cu_map *a);
+
+// --- conv_tile.c: tiles in shared memory and their product
+
+typedef struct md_cu_tile {
+  int m, n;              // rows and columns of the result
+  int warps_m, warps_n;  // of the block; further warps do not multiply
+  bool narrow;           // bf16, on tensor cores
+  bool across;           // operands lie as [term][row] instead of [row][term]
+} md_cu_tile;
+md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across);
+int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of an operand's tile
+int md_cu_tile_bytes(const md_cu_tile *t, int rows);  // one operand's tile of a step
+const char *md_cu_cell(const md_cu_tile *t);          // "md_bf16" or "float"
+void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t);
+// acc += product of the tiles at a and b (names of pointers).
+void md_cu_put_product(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b);
+// Loops over a thread's elements: row, col + z of the tile, and their sum.
+void md_cu_open_tile(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4]);
+void md_cu_close_tile(md_cu_kernel *k, const md_cu_mark mark[4]);
+
+// --- conv_side.c: an operand on its way into shared memory
+
+// A vector of eight channels for each of a thread's `rows`, held in registers between its load and its
+// store. Names begin with `p`.
+typedef struct md_cu_side {
+  const char *p;
+  md_val val;
+  const md_cu_tile *tile;
+  int lines, chunks;  // of the tile: a chunk is eight elements of a line
+  md_cu_lanes lanes;
+} md_cu_side;
+int md_cu_side_rows(const md_cu_side *s);  // of a thread
+// Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],
+// and begins with channel pc; it is 0 where pin[i] is.
+md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
+                         int chunks, int64_t groups);
+void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s);
+// A loop over the thread's rows, in which `line` is the line of the tile.
+md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
+void md_cu_side_load(md_cu_kernel *k,
+                     const md_cu_side *s);  // in such a loop, coordinates being set
+void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
+// Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
+void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
+                   const char *chunk);
+// Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
+void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
+
+// --- conv_finish.c: what stands behind a convolution
+
+typedef struct md_cu_finish {
+  const md_node *anchor;
+  md_val *store;
+  int num_stores;
+  const md_node **reduce;
+  int num_reduces, num_sums;
+  int64_t channels, groups, samples;
+  bool narrow;
+  md_cu_lanes lanes;
+  md_cu_stream stores;  // of vectors
+} md_cu_finish;
+// The outputs and reductions that one element of the anchor's result decides.
+md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups);
+void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
+// The shared memory that it takes: the tile and, after it, sums of threads; and sums of the block.
+int md_cu_finish_bytes(const md_cu_finish *f, const md_cu_tile *t);
+int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
+void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                      const md_cu_map *a, const char *places);
+
+int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
+
+// --- conv.c, conv_wgrad.c: the kernels
+void md_cu_conv(md_cu_work *w, const md_node *n);
+void md_cu_wgrad(md_cu_work *w, const md_node *n);
+
+#endif

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+// An operand of a convolution on its way into shared memory. A thread loads the vectors of the next
+// step into registers while the current one is multiplied; then it applies what stands before the
+// convolution and stores. Zeros around the source are put in after that.
+#include "codegen/cuda/conv.h"
+
+static int vectors(const md_cu_side *s) { return s->lines * s->chunks; }
+
+int md_cu_side_rows(const md_cu_side *s) { return MD_MAX(vectors(s) / MD_CU_THREADS, 1); }
+
+static const char *made(md_cu_kernel *k, const md_cu_side *s, const char *fmt) {
+  return md_format(k->w->arena, fmt, s->p);
+}
+
+md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
+                         int chunks, int64_t groups) {
+  const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
+  md_cu_side s = {.p = p, .val = v, .tile = t, .lines = lines, .chunks = chunks};
+  s.lanes = (md_cu_lanes){.channels = shape->dim[1],
+                          .groups = groups,
+                          .row = "[i]",
+                          .first = made(k, &s, "%sc"),
+                          .prefix = p};
+  s.lanes.group = md_format(k->w->arena, "(%sn[i] / %lld)", p, (long long)(shape->dim[0] / groups));
+  md_cu_lanes_begin(k, &s.lanes);
+  md_cu_spot spot = {.shape = shape,
+                     .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
+                            made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
+  const char *text = md_cu_value_as(k, v, &spot, MD_CU_FLOAT);
+  md_cu_line(k, NULL, t->narrow ? "v.x[j] = md_f2bf(%s);" : "v.x[j] = %s;", text);
+  md_cu_lanes_end(k);
+  return s;
+}
+
+void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
+  int rows = md_cu_side_rows(s);
+  const char *p = s->p;
+  md_cu_line(k, NULL, "%s %sn[%d] = {0};", md_cu_index_type(k), p, rows);
+  md_cu_line(k, NULL, "int %st[%d] = {0}, %sh[%d] = {0}, %sw[%d] = {0}, %sin[%d] = {0}, %sc = 0;",
+             p, rows, p, rows, p, rows, p, rows, p);
+  md_cu_put_vectors(k, &s->lanes, rows);
+}
+
+md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", md_cu_side_rows(s));
+  md_cu_line(k, NULL, "const int line = md_thread() / %d + i * %d;", s->chunks,
+             MD_CU_THREADS / s->chunks);
+  return m;
+}
+
+void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
+  md_cu_mark m = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
+  md_cu_put_loads(k, &s->lanes);
+  md_cu_close(k, m);
+}
+
+void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
+  int pitch = md_cu_pitch(s->tile, s->tile->across ? s->chunks * MD_CU_LANES : s->lines);
+  const char *kind = s->tile->narrow ? "h8" : "f8";
+  md_cu_mark m = md_cu_side_open(k, s);
+  md_cu_line(k, NULL, "md_%s v = {{0}};", kind);
+  md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
+  md_cu_put_lanes(k, &s->lanes);
+  md_cu_close(k, in);
+  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% %d * 8, v);",
+             vectors(s) < MD_CU_THREADS
+                 ? md_format(k->w->arena, "if (md_thread() < %d) ", vectors(s))
+                 : "",
+             kind, to, pitch, s->chunks);
+  md_cu_close(k, m);
+}
+
+void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
+                   const char *chunk) {
+  int64_t per_tap = md_ceil_div(channels, MD_CU_LANES);
+  md_cu_ix tap = md_cu_digit(k, chunk, per_tap, 0), rest = md_cu_digit(k, chunk, 1, per_tap);
+  int64_t w = a->axis[2].taps, h = a->axis[1].taps;
+  md_cu_line(k, NULL, "%sc = %s * 8;", p, rest);
+  md_cu_line(k, NULL, "const int %sm0 = %s;", p, md_cu_digit(k, tap, MD_MAX(h * w, 1), 0));
+  md_cu_line(k, NULL, "const int %sm1 = %s;", p, md_cu_digit(k, tap, MD_MAX(w, 1), MD_MAX(h, 1)));
+  md_cu_line(k, NULL, "const int %sm2 = %s;", p, md_cu_digit(k, tap, 1, MD_MAX(w, 1)));
+  md_cu_line(k, NULL, "const int %sok = %s < %lld;", p, chunk,
+             (long long)(md_cu_map_taps(a) * per_tap));
+}
+
+// q0, q1, q2: the digits of a place of a sample.
+void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0) {
+  md_cu_ix ix = place;
+  int64_t w = a->axis[2].num, h = a->axis[1].num, t = a->axis[0].num;
+  md_cu_line(k, NULL, "const %s n = %s + %s;", md_cu_index_type(k), sample0,
+             md_cu_digit(k, ix, t * h * w, 0));
+  md_cu_line(k, NULL, "const int q0 = %s;", md_cu_digit(k, ix, h * w, t));
+  md_cu_line(k, NULL, "const int q1 = %s;", md_cu_digit(k, ix, w, h));
+  md_cu_line(k, NULL, "const int q2 = %s;", md_cu_digit(k, ix, 1, w));
+}

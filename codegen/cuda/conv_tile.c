@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// Tiles of operands in shared memory and their product. Lines of a tile are padded, so that the eight
+// rows that ldmatrix takes at once lie in different banks. A thread owns the same elements of the
+// result whether tensor cores or FMAs multiply: what mma.m16n8k16 gives it.
+//
+// Operands lie as [row][term], or `across`, as [term][row]: as activations are stored where the terms
+// are pixels. Then ldmatrix transposes.
+#include "codegen/cuda/conv.h"
+
+enum { MMA_M = 16, MMA_N = 8, MMA_K = 16, MAX_NARROW = 128, MAX_WIDE = 64 };
+
+// Powers of two up to `most` that hold n.
+static int side_of(int64_t n, int least, int most) {
+  int size = least;
+  while (size < n && size < most) size *= 2;
+  return size;
+}
+
+// Warps divide the larger side of what each of them has, so that it is about square.
+md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across) {
+  int most = narrow ? MAX_NARROW : MAX_WIDE;
+  md_cu_tile t = {.m = side_of(m, MMA_M, most),
+                  .n = side_of(n, MMA_N, most),
+                  .warps_m = 1,
+                  .warps_n = 1,
+                  .narrow = narrow,
+                  .across = across};
+  while (t.warps_m * t.warps_n < MD_CU_WARPS) {
+    int m_left = t.m / t.warps_m, n_left = t.n / t.warps_n;
+    bool can_m = m_left > MMA_M, can_n = n_left > MMA_N;
+    if (!can_m && !can_n) break;
+    if (can_m && (m_left >= n_left || !can_n)) t.warps_m *= 2;
+    else t.warps_n *= 2;
+  }
+  return t;
+}
+
+const char *md_cu_cell(const md_cu_tile *t) { return t->narrow ? "md_bf16" : "float"; }
+
+int md_cu_pitch(const md_cu_tile *t, int rows) {
+  int pad = t->narrow ? 8 : 4;  // 16 bytes
+  return (t->across ? rows : MD_CU_STEP) + pad;
+}
+
+int md_cu_tile_bytes(const md_cu_tile *t, int rows) {
+  return (t->across ? MD_CU_STEP : rows) * md_cu_pitch(t, rows) * (t->narrow ? 2 : 4);
+}
+
+static int frags_m(const md_cu_tile *t) { return t->m / t->warps_m / MMA_M; }
+static int frags_n(const md_cu_tile *t) { return t->n / t->warps_n / MMA_N; }
+
+void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t) {
+  md_cu_line(k, NULL, "float acc[%d][%d][4] = {{{0}}};", frags_m(t), frags_n(t));
+  md_cu_line(k, "the warp's part of the tile", "const int wm = md_warp() / %d * %d;", t->warps_n,
+             t->m / t->warps_m);
+  md_cu_line(k, NULL, "const int wn = md_warp() %% %d * %d;", t->warps_n, t->n / t->warps_n);
+}
+
+// --- tensor cores
+
+static void put_mma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b) {
+  int mi = frags_m(t), ni = frags_n(t), pa = md_cu_pitch(t, t->m), pb = md_cu_pitch(t, t->n);
+  md_cu_line(k, NULL, "md_u32 fb[%d][4];", ni);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", ni);
+  if (t->across)
+    md_cu_line(k, "32 terms x 8", "md_ldmatrix4t(fb[y], %s + md_lane() * %d + wn + y * 8);", b, pb);
+  else
+    md_cu_line(k, "8 x 32 terms",
+               "md_ldmatrix4(fb[y], %s + (wn + y * 8 + md_lane() %% 8) * %d + md_lane() / 8 * 8);",
+               b, pb);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  m = md_cu_open(k, NULL, "for (int z = 0; z < %d; z++) {", MD_CU_STEP / MMA_K);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark row = md_cu_open(k, NULL, "for (int x = 0; x < %d; x++) {", mi);
+  md_cu_line(k, NULL, "md_u32 fa[4];");
+  if (t->across)
+    md_cu_line(
+        k, NULL,
+        "md_ldmatrix4t(fa, %s + (z * 16 + md_lane() / 16 * 8 + md_lane() %% 8) * %d + wm + x "
+        "* 16 + md_lane() / 8 %% 2 * 8);",
+        a, pa);
+  else
+    md_cu_line(k, NULL,
+               "md_ldmatrix4(fa, %s + (wm + x * 16 + md_lane() %% 16) * %d + z * 16 + md_lane() / "
+               "16 * 8);",
+               a, pa);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark col = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", ni);
+  md_cu_line(k, NULL, "md_mma(acc[x][y], fa, fb[y] + z * 2);");
+  md_cu_close(k, col);
+  md_cu_close(k, row);
+  md_cu_close(k, m);
+}
+
+// --- FMAs
+
+static const char *element(md_cu_kernel *k, const md_cu_tile *t, const char *base, int rows,
+                           const char *row) {
+  int pitch = md_cu_pitch(t, rows);
+  return t->across ? md_format(k->w->arena, "%s[z * %d + %s]", base, pitch, row)
+                   : md_format(k->w->arena, "%s[(%s) * %d + z]", base, row, pitch);
+}
+
+static void put_fma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b) {
+  int mi = frags_m(t), ni = frags_n(t);
+  md_cu_mark m = md_cu_open(k, NULL, "for (int z = 0; z < %d; z++) {", MD_CU_STEP);
+  md_cu_line(k, NULL, "float fb[%d][2];", ni);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark col = md_cu_open(k, NULL, "for (int y = 0; y < %d * 2; y++) {", ni);
+  md_cu_line(k, NULL, "fb[y / 2][y %% 2] = %s;",
+             element(k, t, b, t->n, "wn + y / 2 * 8 + md_lane() % 4 * 2 + y % 2"));
+  md_cu_close(k, col);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark row = md_cu_open(k, NULL, "for (int x = 0; x < %d * 2; x++) {", mi);
+  md_cu_line(k, NULL, "const float fa = %s;", element(k, t, a, t->m, "wm + x * 8 + md_lane() / 4"));
+  md_cu_line(k, NULL, "MD_UNROLL");
+  col = md_cu_open(k, NULL, "for (int y = 0; y < %d * 2; y++) {", ni);
+  md_cu_line(k, NULL, "acc[x / 2][y / 2][x %% 2 * 2 + y %% 2] += fa * fb[y / 2][y %% 2];");
+  md_cu_close(k, col);
+  md_cu_close(k, row);
+  md_cu_close(k, m);
+}
+
+void md_cu_put_product(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b) {
+  bool idle = t->warps_m * t->warps_n < MD_CU_WARPS;
+  md_cu_mark m = {0};
+  if (idle) m = md_cu_open(k, NULL, "if (md_warp() < %d) {", t->warps_m * t->warps_n);
+  if (t->narrow) put_mma(k, t, a, b);
+  else put_fma(k, t, a, b);
+  if (idle) md_cu_close(k, m);
+}
+
+// --- elements of a thread
+
+void md_cu_open_tile(md_cu_kernel *k, const md_cu_tile *t, md_cu_mark mark[4]) {
+  mark[0] = md_cu_open(k, NULL, "if (md_warp() < %d) {", t->warps_m * t->warps_n);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  mark[1] = md_cu_open(k, NULL, "for (int x = 0; x < %d * 2; x++) {", frags_m(t));
+  md_cu_line(k, NULL, "const int row = wm + x * 8 + md_lane() / 4;");
+  md_cu_line(k, NULL, "MD_UNROLL");
+  mark[2] = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", frags_n(t));
+  md_cu_line(k, NULL, "const int col = wn + y * 8 + md_lane() %% 4 * 2;");
+  md_cu_line(k, NULL, "MD_UNROLL");
+  mark[3] = md_cu_open(k, NULL, "for (int z = 0; z < 2; z++) {");
+  md_cu_line(k, NULL, "const float sum = acc[x / 2][y][x %% 2 * 2 + z];");
+}
+
+void md_cu_close_tile(md_cu_kernel *k, const md_cu_mark mark[4]) {
+  for (int i = 3; i >= 0; i--) md_cu_close(k, mark[i]);
+}

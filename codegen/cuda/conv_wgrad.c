@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+// conv3d_wgrad: channels of dy times (tap, channel of the source), summed over pixels. Blocks share
+// the pixels; each writes its tile of f32 sums as a part, and a second kernel adds the parts in order
+// and brings them into the order of the weights.
+#include "codegen/cuda/conv.h"
+
+enum { MIN_STEPS = 8 };  // of a block
+
+typedef struct Wgrad {
+  md_cu_work *w;
+  const md_node *n;
+  md_cu_kernel k;
+  md_cu_map a;
+  md_cu_tile tile;
+  md_cu_side dy, x;
+  int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
+  int64_t tiles_m, tiles_n, parts, steps;    // steps of a part
+  int64_t place;                             // f32 [part][out][column]
+} Wgrad;
+
+static int64_t parts_bytes(const Wgrad *g) { return g->parts * g->out * g->columns * 4; }
+
+static int operand_bytes(const Wgrad *g, int rows) { return md_cu_tile_bytes(&g->tile, rows); }
+
+static void put_shared(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  const char *cell = md_cu_cell(&g->tile);
+  int at = 2 * operand_bytes(g, g->tile.m);
+  md_cu_line(k, NULL, "MD_SHARED(shared);");
+  md_cu_line(k, "two tiles of dy", "%s *const as = (%s *)shared;", cell, cell);
+  md_cu_line(k, "and two of the source", "%s *const bs = (%s *)(shared + %d);", cell, cell, at);
+  at += 2 * operand_bytes(g, g->tile.n);
+  if (g->dy.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const atable = (float *)(shared + %d);", at);
+  at += md_cu_table_bytes(&g->dy.lanes);
+  if (g->x.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const btable = (float *)(shared + %d);", at);
+  at += md_cu_table_bytes(&g->x.lanes);
+  k->shared_bytes = at;
+  md_cu_put_table(k, &g->dy.lanes);
+  md_cu_put_table(k, &g->x.lanes);
+  md_cu_line(k, NULL, "md_sync();");
+}
+
+static void put_load(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  md_cu_mark m = md_cu_side_open(k, &g->dy);
+  md_cu_line(k, NULL, "const int p = begin + next * %d + line;", MD_CU_STEP);
+  md_cu_put_place(k, &g->a, "p", "0");
+  md_cu_line(k, NULL, "an[i] = n;");
+  md_cu_line(k, NULL, "at[i] = q0, ah[i] = q1, aw[i] = q2;");
+  md_cu_line(k, NULL, "ain[i] = p < end && ac < %lld && line < %d;", (long long)g->out, MD_CU_STEP);
+  md_cu_side_load(k, &g->dy);
+  md_cu_close(k, m);
+  m = md_cu_side_open(k, &g->x);
+  md_cu_line(k, NULL, "const int p = begin + next * %d + line;", MD_CU_STEP);
+  md_cu_put_place(k, &g->a, "p", "0");
+  md_cu_line(k, NULL, "bn[i] = n;");
+  static const char at[3] = {'t', 'h', 'w'};
+  for (int x = 0; x < 3; x++) {
+    const md_cu_axis_map *axis = &g->a.axis[x];
+    md_cu_ix ix[] = {md_format(g->w->arena, "q%d", x), md_format(g->w->arena, "bm%d", x)};
+    md_cu_line(k, NULL, "b%c[i] = %s;", at[x],
+               md_cu_linear(k, 2, ix, (int64_t[]){axis->from_q, axis->from_m}, axis->from0));
+  }
+  md_cu_line(k, NULL,
+             "bin[i] = bok && p < end && line < %d && bt[i] >= 0 && bt[i] < %lld && bh[i] >= 0 && "
+             "bh[i] < %lld && bw[i] >= 0 && bw[i] < %lld;",
+             MD_CU_STEP, (long long)g->a.axis[0].size, (long long)g->a.axis[1].size,
+             (long long)g->a.axis[2].size);
+  md_cu_side_load(k, &g->x);
+  md_cu_close(k, m);
+}
+
+static const char *buffer(Wgrad *g, const char *base, int rows, const char *which) {
+  int cells = operand_bytes(g, rows) / (g->tile.narrow ? 2 : 4);
+  return md_format(g->w->arena, "%s + %s * %d", base, which, cells);
+}
+
+static void put_steps(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  const char *cell = md_cu_cell(&g->tile);
+  md_cu_mark loop =
+      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)g->steps);
+  md_cu_line(k, NULL, "const int next = step + 1;");
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
+  put_load(g);
+  md_cu_close(k, m);
+  m = md_cu_open(k, NULL, "if (step >= 0) {");
+  md_cu_line(k, NULL, "const %s *const a = %s;", cell, buffer(g, "as", g->tile.m, "step % 2"));
+  md_cu_line(k, NULL, "const %s *const b = %s;", cell, buffer(g, "bs", g->tile.n, "step % 2"));
+  md_cu_put_product(k, &g->tile, "a", "b");
+  md_cu_close(k, m);
+  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
+  md_cu_side_store(k, &g->dy, buffer(g, "as", g->tile.m, "next % 2"));
+  md_cu_side_store(k, &g->x, buffer(g, "bs", g->tile.n, "next % 2"));
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "md_sync();");
+  md_cu_close(k, loop);
+}
+
+static void product(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  md_cu_begin(k, g->w, "gradient for the weights, in parts");
+  g->dy =
+      md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES, g->groups);
+  g->x =
+      md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES, g->groups);
+  put_shared(g);
+  md_cu_line(k, NULL, "const int m0 = md_block() %% %lld * %d;", (long long)g->tiles_m, g->tile.m);
+  md_cu_line(k, NULL, "const int n0 = md_block() / %lld %% %lld * %d;", (long long)g->tiles_m,
+             (long long)g->tiles_n, g->tile.n);
+  md_cu_line(k, NULL, "const int part = md_block() / %lld;", (long long)(g->tiles_m * g->tiles_n));
+  md_cu_line(k, "pixels of the part", "const int begin = part * %lld;",
+             (long long)(g->steps * MD_CU_STEP));
+  md_cu_line(k, NULL, "const int end = begin + %lld < %lld ? begin + %lld : %lld;",
+             (long long)(g->steps * MD_CU_STEP), (long long)g->pixels,
+             (long long)(g->steps * MD_CU_STEP), (long long)g->pixels);
+  md_cu_side_declare(k, &g->dy);
+  md_cu_side_declare(k, &g->x);
+  md_cu_line(k, NULL, "ac = m0 + md_thread() %% %d * 8;", g->tile.m / MD_CU_LANES);
+  md_cu_line(k, NULL, "const int chunk = n0 / 8 + md_thread() %% %d;", g->tile.n / MD_CU_LANES);
+  md_cu_put_tap(k, "b", &g->a, g->in, "chunk");
+  md_cu_put_accumulators(k, &g->tile);
+  put_steps(g);
+  const char *to = md_cu_workspace(k, g->place, parts_bytes(g), "float", true);
+  md_cu_mark m[4];
+  md_cu_open_tile(k, &g->tile, m);
+  md_cu_line(k, NULL, "if (m0 + row < %lld && n0 + col + z < %lld)", (long long)g->out,
+             (long long)g->columns);
+  md_cu_line(k, NULL, "  %s[(part * %lld + m0 + row) * %lld + n0 + col + z] = sum;", to,
+             (long long)g->out, (long long)g->columns);
+  md_cu_close_tile(k, m);
+  md_cu_end(k, g->tiles_m * g->tiles_n * g->parts);
+}
+
+// A thread adds the parts of an element. Neighbours read side by side.
+static void merge(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  int64_t num = g->out * g->columns;
+  int64_t lanes = md_round_up(g->in, MD_CU_LANES);
+  md_cu_begin(k, g->w, "the parts of a gradient for weights");
+  md_cu_line(k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);
+  md_cu_ix column = md_cu_digit(k, "e", 1, g->columns);
+  md_cu_ix tap = md_cu_digit(k, column, lanes, 0), channel = md_cu_digit(k, column, 1, lanes);
+  md_cu_mark m = md_cu_open(k, NULL, "if (e < %lld && %s < %lld) {", (long long)num, channel,
+                            (long long)g->in);
+  const char *from = md_cu_workspace(k, g->place, parts_bytes(g), "float", false);
+  md_cu_line(k, NULL, "float x = 0.0f;");
+  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) x += %s[j * %lld + e];", (long long)g->parts,
+             from, (long long)num);
+  md_cu_spot s = {.shape = &md_type_in(g->w->r->g, g->n->out)->shape};
+  s.at[0] = md_cu_digit(k, "e", g->columns, 0);
+  s.at[1] = channel;
+  int64_t div = 1;
+  for (int i = 2; i >= 0; i--) {
+    s.at[2 + i] = md_cu_digit(k, tap, div, g->a.axis[i].taps);
+    div *= g->a.axis[i].taps;
+  }
+  md_cu_store(k, g->n->out, &s, "x");
+  md_cu_close(k, m);
+  md_cu_end(k, md_ceil_div(num, MD_CU_THREADS));
+}
+
+void md_cu_wgrad(md_cu_work *w, const md_node *n) {
+  const md_graph *graph = w->r->g;
+  const md_type *dy = md_type_in(graph, n->in[0]), *x = md_type_in(graph, n->in[1]);
+  Wgrad g = {.w = w,
+             .n = n,
+             .a = md_cu_map_forward(w->r, n),
+             .out = dy->shape.dim[1],
+             .in = x->shape.dim[1],
+             .groups = md_cu_groups(w->r)};
+  g.columns = md_cu_map_taps(&g.a) * md_round_up(g.in, MD_CU_LANES);
+  g.pixels = dy->shape.dim[0] * md_cu_map_places(&g.a);
+  g.tile = md_cu_tile_of(g.out, g.columns, dy->dtype == MD_BF16, true);
+  g.tiles_m = md_ceil_div(g.out, g.tile.m);
+  g.tiles_n = md_ceil_div(g.columns, g.tile.n);
+  int64_t steps = md_ceil_div(g.pixels, MD_CU_STEP);
+  int64_t wanted = md_ceil_div(MD_CU_WGRAD_BLOCKS, g.tiles_m * g.tiles_n);
+  g.parts = MD_MAX(MD_MIN(wanted, steps / MIN_STEPS), 1);
+  g.steps = md_ceil_div(steps, g.parts);
+  g.parts = md_ceil_div(steps, g.steps);
+  g.place = md_cu_reserve(w, parts_bytes(&g));
+  md_cu_place(w, n->out);
+  product(&g);
+  merge(&g);
+  md_cu_ready(w, n->out);
+}

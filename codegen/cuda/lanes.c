@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+// Values of eight neighbouring channels at once. What depends on the channel alone (a reciprocal
+// deviation, say) is made once for each channel of the block's table; tensors that keep their channels
+// innermost are loaded as vectors; only what is left is done for each element.
+#include "codegen/cuda/gen.h"
+
+#include <string.h>
+
+static void swap(md_cu_kernel *k, md_cu_stream *s) {
+  md_cu_stream was = k->now;
+  k->now = *s;
+  *s = was;
+}
+
+void md_cu_lanes_begin(md_cu_kernel *k, md_cu_lanes *l) {
+  l->lane = (md_cu_stream){0};
+  swap(k, &l->lane);
+  l->outside = l->lane;
+  k->lanes = l;
+}
+
+void md_cu_lanes_end(md_cu_kernel *k) {
+  md_cu_lanes *l = k->lanes;
+  l->lane = k->now;
+  k->now = l->outside;
+  k->lanes = NULL;
+}
+
+bool md_cu_is_channel(md_cu_ix x) { return x && !strcmp(x, MD_CU_CHANNEL); }
+
+// --- the table
+
+void md_cu_enter_table(md_cu_kernel *k) {
+  MD_ASSERT(!k->lanes->in_table, "the table is entered once");
+  swap(k, &k->lanes->table);
+  k->lanes->in_table = true;
+}
+
+void md_cu_leave_table(md_cu_kernel *k) {
+  swap(k, &k->lanes->table);
+  k->lanes->in_table = false;
+}
+
+bool md_cu_by_channel(const md_cu_kernel *k, md_val v, const md_cu_spot *s) {
+  const md_cu_lanes *l = k->lanes;
+  if (!l || l->in_table) return false;
+  const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
+  int last = shape->rank - 1;
+  if (last < 0 || last > 1 || shape->dim[last] != l->channels || !md_cu_is_channel(s->at[last]))
+    return false;
+  return last == 0 || shape->dim[0] == 1 || shape->dim[0] == l->groups;
+}
+
+md_cu_spot md_cu_table_spot(const md_cu_kernel *k, md_val v) {
+  const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
+  md_cu_spot s = {.shape = shape};
+  if (shape->rank == 2) s.at[0] = shape->dim[0] == 1 ? "0" : "g";
+  s.at[shape->rank - 1] = MD_CU_CHANNEL;
+  return s;
+}
+
+static const char **grown(md_cu_kernel *k, const char **list, int num, int *cap) {
+  if (num < *cap) return list;
+  *cap = MD_MAX(16, 2 * *cap);
+  const char **to = MD_NEW_ARRAY(k->w->arena, const char *, *cap);
+  if (num) memcpy(to, list, sizeof *to * (size_t)num);
+  return to;
+}
+
+static int64_t slot_size(const md_cu_lanes *l) {
+  return l->groups * md_round_up(l->channels, MD_CU_LANES);
+}
+
+md_cu_term md_cu_carry(md_cu_kernel *k, const md_cu_term *t) {
+  md_cu_lanes *l = k->lanes;
+  const char *text = md_cu_as(k->w->arena, t, MD_CU_FLOAT);
+  int i = 0;
+  while (i < l->num_slots && strcmp(l->slot[i], text) != 0) i++;
+  if (i == l->num_slots) {
+    l->slot = grown(k, l->slot, l->num_slots, &l->cap_slots);
+    l->slot[l->num_slots++] = text;
+  }
+  return (md_cu_term){.type = MD_CU_FLOAT,
+                      .text = md_format(k->w->arena, "%sp%d.x[j]", l->prefix, i)};
+}
+
+md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t) {
+  return t->by_channel ? md_cu_carry(k, t) : *t;
+}
+
+int md_cu_table_bytes(const md_cu_lanes *l) { return (int)(l->num_slots * slot_size(l) * 4); }
+
+void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
+  if (!l->num_slots) return;
+  int64_t padded = md_round_up(l->channels, MD_CU_LANES);
+  md_cu_mark m =
+      md_cu_open(k, "once for each channel", "for (int e = md_thread(); e < %lld; e += %d) {",
+                 (long long)slot_size(l), MD_CU_THREADS);
+  bool groups = l->groups > 1, rest = padded != l->channels;
+  if (groups) {
+    md_cu_line(k, NULL, "const int g = e / %lld;", (long long)padded);
+    md_cu_line(k, NULL, "const int %s = e %% %lld;", MD_CU_CHANNEL, (long long)padded);
+  } else {
+    md_cu_line(k, NULL, "const int %s = e;", MD_CU_CHANNEL);
+  }
+  md_cu_mark inner = {0};
+  if (rest) inner = md_cu_open(k, NULL, "if (%s < %lld) {", MD_CU_CHANNEL, (long long)l->channels);
+  md_cu_splice(k, &l->table);
+  for (int i = 0; i < l->num_slots; i++)
+    md_cu_line(k, NULL, "%stable[%lld + e] = %s;", l->prefix, (long long)(i * slot_size(l)),
+               l->slot[i]);
+  if (rest) md_cu_close(k, inner);
+  md_cu_close(k, m);
+}
+
+// --- vectors
+
+// How many channels of a vector are there.
+static const char *count(const md_cu_kernel *k, const md_cu_lanes *l) {
+  if (l->channels % MD_CU_LANES == 0) return "8";
+  return md_format(k->w->arena, "md_lanes(%lld - %s)", (long long)l->channels, l->first);
+}
+
+const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
+  md_cu_lanes *l = k->lanes;
+  const md_type *t = md_type_in(k->w->r->g, v);
+  bool fits = l && !l->in_table && t->block > 0 && t->block % MD_CU_LANES == 0 &&
+              t->shape.dim[1] == l->channels && md_cu_is_channel(s->at[1]) &&
+              (t->dtype == MD_BF16 || t->dtype == MD_F32);
+  if (!fits) return NULL;
+  const char *kind = t->dtype == MD_BF16 ? "h8" : "f8";
+  int i = l->num_vectors;
+  swap(k, &l->load);
+  md_cu_spot first = *s;
+  first.flat = NULL;
+  first.at[1] = l->first;
+  md_cu_ix at = md_cu_offset(k, t, &first);
+  md_cu_line(k, md_cu_comment(k, v), "%s%sv%d%s = md_ld_%s(%s + %s, %s);",
+             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), l->prefix, i, l->row,
+             kind, md_cu_pointer(k, v, false), at, count(k, l));
+  swap(k, &l->load);
+  l->vector_type = grown(k, l->vector_type, i, &l->cap_vectors);
+  l->vector_type[i] = kind;
+  l->num_vectors++;
+  return md_format(k->w->arena, "%sv%d%s.x[j]", l->prefix, i, l->row);
+}
+
+void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
+  for (int i = 0; i < l->num_vectors; i++)
+    md_cu_line(k, NULL, "md_%s %sv%d[%d];", l->vector_type[i], l->prefix, i, rows);
+}
+
+void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
+
+void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
+  const char *group = l->groups == 1 ? ""
+                                     : md_format(k->w->arena, "%s * %lld + ", l->group,
+                                                 (long long)md_round_up(l->channels, 8));
+  for (int i = 0; i < l->num_slots; i++)
+    md_cu_line(k, NULL, "const md_f8 %sp%d = md_ld_f8(%stable + %lld + %s%s, %s);", l->prefix, i,
+               l->prefix, (long long)(i * slot_size(l)), group, l->first, count(k, l));
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int j = 0; j < %d; j++) {", MD_CU_LANES);
+  md_cu_line(k, NULL, "const int %s = %s + j;", MD_CU_CHANNEL, l->first);
+  bool rest = l->channels % MD_CU_LANES != 0;
+  if (rest) md_cu_line(k, NULL, "if (%s >= %lld) break;", MD_CU_CHANNEL, (long long)l->channels);
+  md_cu_splice(k, &l->lane);
+  md_cu_close(k, m);
+}
+
+// --- lines of another stream
+
+void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s) {
+  const char *line = s->text.s ? s->text.s : "";
+  while (*line) {
+    size_t len = strcspn(line, "\n");
+    md_put(&k->now.text, "%*s%.*s\n", 2 * k->now.indent, "", (int)len, line);
+    line += len + 1;
+  }
+  if (s->code.len) md_put_bytes(&k->now.code, s->code.s, s->code.len);
+}

@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Pooling as values: an element of the result, or of a gradient, looks through its window. A gradient
+// asks the windows that cover its element, so nobody adds to what another thread adds to.
+#include "codegen/cuda/gen.h"
+
+enum { MAX_UNROLLED = 32 };  // elements of a window whose loops are unrolled
+
+// Loops over the places of the other tensor, axes t, h, w; what they open is closed at the end.
+typedef struct Window {
+  md_cu_kernel *k;
+  md_cu_spot at;  // there
+  md_cu_mark mark[7];
+  int num_marks;
+} Window;
+
+static md_cu_ix open_loop(Window *v, int64_t num, bool unrolled) {
+  const char *j = md_cu_counter(v->k);
+  v->mark[v->num_marks++] = md_cu_open(v->k, NULL, "%sfor (int %s = 0; %s < %lld; %s++) {",
+                                       unrolled ? "MD_UNROLL " : "", j, j, (long long)num, j);
+  return j;
+}
+
+static void open_if(Window *v, const char *test) {
+  v->mark[v->num_marks++] = md_cu_open(v->k, NULL, "if (%s) {", test);
+}
+
+static void close_all(Window *v) {
+  while (v->num_marks) md_cu_close(v->k, v->mark[--v->num_marks]);
+}
+
+static Window window_of(md_cu_kernel *k, md_cu_spot *s, const md_shape *other) {
+  Window v = {.k = k, .at = {.shape = other}};
+  for (int i = 0; i < 5; i++) v.at.at[i] = md_cu_axis(k, s, i);
+  return v;
+}
+
+// Places of the operand in the window of the result at s. Padding is below the window, so each axis
+// has one.
+static Window open_window(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *s,
+                          const md_shape *x) {
+  Window v = window_of(k, s, x);
+  bool unrolled = a->kernel.d[0] * a->kernel.d[1] * a->kernel.d[2] <= MAX_UNROLLED;
+  for (int i = 0; i < 3; i++) {
+    md_cu_ix both[] = {v.at.at[2 + i], "0"};
+    if (a->kernel.d[i] > 1) both[1] = open_loop(&v, a->kernel.d[i], unrolled);
+    md_cu_ix at = md_cu_linear(k, 2, both, (int64_t[]){a->stride.d[i], 1}, -a->pad.d[i]);
+    v.at.at[2 + i] = at;
+    if (a->pad.d[i])
+      open_if(&v, md_format(k->w->arena, "%s >= 0 && %s < %lld", at, at, (long long)x->dim[2 + i]));
+  }
+  return v;
+}
+
+// Places o of the result whose windows hold the operand's element at s, in order: those of
+//   o * stride - pad <= place < o * stride - pad + kernel
+static Window open_covering(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *s,
+                            const md_shape *y) {
+  Window v = window_of(k, s, y);
+  md_arena *arena = k->w->arena;
+  for (int i = 0; i < 3; i++) {
+    int64_t kernel = a->kernel.d[i], stride = a->stride.d[i], pad = a->pad.d[i];
+    int64_t most = md_ceil_div(kernel, stride), last = s->shape->dim[2 + i] - 1 + pad;
+    md_cu_ix padded = md_cu_linear(k, 1, &v.at.at[2 + i], (int64_t[]){1}, pad);
+    md_cu_ix both[] = {md_cu_digit(k, padded, stride, 0), "0"};
+    if (most > 1) both[1] = open_loop(&v, most, most <= MAX_UNROLLED);
+    md_cu_ix o = md_cu_linear(k, 2, both, (int64_t[]){1, 1}, 1 - most);
+    v.at.at[2 + i] = o;
+    const char *test = "";
+    if (most > 1) test = md_format(arena, "%s >= 0", o);
+    if (last / stride >= y->dim[2 + i])
+      test =
+          md_format(arena, "%s%s%s < %lld", test, *test ? " && " : "", o, (long long)y->dim[2 + i]);
+    if (kernel % stride)
+      test = md_format(arena, "%s%s%s - %s * %lld < %lld", test, *test ? " && " : "", padded, o,
+                       (long long)stride, (long long)kernel);
+    if (*test) open_if(&v, test);
+  }
+  return v;
+}
+
+// t*H*W + h*W + w of s.
+static md_cu_ix place_in_plane(md_cu_kernel *k, md_cu_spot *s) {
+  const int64_t *dim = s->shape->dim;
+  md_cu_ix ix[3];
+  for (int i = 0; i < 3; i++) ix[i] = md_cu_axis(k, s, 2 + i);
+  return md_cu_linear(k, 3, ix, (int64_t[]){dim[3] * dim[4], dim[4], 1}, 0);
+}
+
+// The first element counts whatever it is, and a NaN beats all but an earlier one.
+static void largest(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
+  const char *best = md_cu_variable(k, type, md_cu_literal(k->w->arena, type, 0));
+  const char *winner = md_cu_variable(k, MD_CU_INT, "-1");
+  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
+  const char *x = md_cu_value_as(k, n->in[0], &v.at, type);
+  open_if(&v, md_format(k->w->arena, "%s < 0 || %s > %s || (%s != %s && %s == %s)", winner, x, best,
+                        x, x, best, best));
+  md_cu_line(k, NULL, "%s = %s;", best, x);
+  md_cu_line(k, NULL, "%s = (int)%s;", winner, place_in_plane(k, &v.at));
+  close_all(&v);
+  result[0] = best;
+  result[1] = winner;
+}
+
+static void largest_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
+  md_cu_ix here = place_in_plane(k, s);
+  const char *sum = md_cu_variable(k, type, md_cu_literal(k->w->arena, type, 0));
+  Window v = open_covering(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
+  open_if(&v,
+          md_format(k->w->arena, "%s == %s", md_cu_value_as(k, n->in[1], &v.at, MD_CU_INT), here));
+  md_cu_line(k, NULL, "%s += %s;", sum, md_cu_value_as(k, n->in[0], &v.at, type));
+  close_all(&v);
+  result[0] = sum;
+}
+
+static void mean(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  const md_pool3d_attr *a = &n->attr.pool3d;
+  const md_shape *other = &md_type_in(k->w->r->g, n->in[0])->shape;
+  md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
+  const char *sum = md_cu_sum(k);
+  Window v =
+      n->op == MD_OP_avg_pool3d ? open_window(k, a, s, other) : open_covering(k, a, s, other);
+  md_cu_line(k, NULL, "%s += (double)%s;", sum, md_cu_value_as(k, n->in[0], &v.at, type));
+  close_all(&v);
+  long long count = (long long)(a->kernel.d[0] * a->kernel.d[1] * a->kernel.d[2]);
+  result[0] = md_cu_from_double(k, n->out, md_format(k->w->arena, "%s / %lld.0", sum, count));
+}
+
+void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  if (n->op == MD_OP_max_pool3d) largest(k, n, s, result);
+  else if (n->op == MD_OP_max_pool3d_grad) largest_grad(k, n, s, result);
+  else mean(k, n, s, result);
+}

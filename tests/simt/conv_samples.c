@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+// Graphs around convolutions: odd sizes and channel counts, strides, dilation, padding beyond the
+// source, both element types, with what training puts before and behind them.
+#include "tests/simt/samples.h"
+
+typedef struct Sample {
+  int n, c, o;
+  int size[3], kernel[3], stride[3], pad[3], dilation[3];
+} Sample;
+
+static const Sample samples[] = {
+    {2, 8, 16, {2, 6, 6}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
+    {3, 3, 8, {2, 9, 11}, {3, 5, 5}, {1, 2, 2}, {1, 2, 2}, {1, 1, 1}},
+    {2, 17, 65, {1, 5, 7}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+    {2, 40, 24, {3, 4, 5}, {3, 1, 1}, {1, 1, 1}, {1, 0, 0}, {1, 1, 1}},
+    {1, 7, 1, {5, 1, 1}, {2, 1, 1}, {2, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+    {2, 24, 32, {2, 7, 9}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, {1, 1, 1}},
+    {2, 16, 8, {2, 7, 6}, {1, 1, 1}, {1, 2, 2}, {0, 0, 0}, {1, 1, 1}},
+    {1, 9, 12, {4, 8, 7}, {2, 3, 2}, {3, 2, 1}, {2, 3, 1}, {1, 2, 3}},
+    {1, 4, 5, {1, 3, 2}, {1, 3, 3}, {1, 1, 1}, {0, 4, 5}, {1, 1, 1}},
+    {2, 1, 4, {4, 9, 9}, {1, 7, 7}, {1, 2, 2}, {0, 3, 3}, {1, 1, 1}},
+    {4, 64, 130, {2, 6, 6}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+};
+
+static void put_dims(md_text *to, const char *name, const int d[3]) {
+  md_put(to, "%s=[%d,%d,%d]", name, d[0], d[1], d[2]);
+}
+
+static void put_attrs(md_text *to, const Sample *s) {
+  put_dims(to, "stride", s->stride);
+  put_dims(to, ", pad", s->pad);
+  put_dims(to, ", dilation", s->dilation);
+}
+
+static int out_size(const Sample *s, int a) {
+  return (s->size[a] + 2 * s->pad[a] - s->dilation[a] * (s->kernel[a] - 1) - 1) / s->stride[a] + 1;
+}
+
+static void put_sizes(md_text *to, const int d[3]) { md_put(to, ",%d,%d,%d]", d[0], d[1], d[2]); }
+
+// "cast" makes what follows bf16, and values in f32 of it again.
+static void put_narrow(md_text *to, const char *from, const char *name, bool narrow) {
+  md_put(to, "  %%%s = cast %%%s {to=%s}\n", name, from, narrow ? "bf16" : "f32");
+}
+
+// A 1x1x1 convolution, so that its result is an activation; batch norm and ReLU of that; the
+// convolution; its moments. Then what goes back through all of it.
+static void put_layer(md_text *to, const Sample *s, bool narrow, int groups) {
+  int c = s->c, o = s->o;
+  int out[3] = {out_size(s, 0), out_size(s, 1), out_size(s, 2)};
+  md_put(to, "graph @s(%%x: f32[%d,%d", s->n, 5);
+  put_sizes(to, s->size);
+  md_put(to, ", %%w0: f32[%d,5,1,1,1], %%w: f32[%d,%d", c, o, c);
+  put_sizes(to, s->kernel);
+  md_put(to, ", %%g: f32[%d], %%b: f32[%d], %%e: f32[%d,%d", c, c, s->n, o);
+  put_sizes(to, out);
+  md_put(to, ") {\n");
+  put_narrow(to, "x", "x1", narrow);
+  put_narrow(to, "w0", "w1", narrow);
+  put_narrow(to, "w", "w2", narrow);
+  md_put(to, "  %%a = conv3d %%x1, %%w1\n");
+  md_put(to, "  %%a1 = cast %%a {to=f32}\n  %%m, %%v = moments %%a1 {groups=%d}\n", groups);
+  md_put(to, "  %%n = batch_norm %%a1, %%g, %%b, %%m, %%v {batch_stats=true}\n  %%r = relu %%n\n");
+  put_narrow(to, "r", "r1", narrow);
+  md_put(to, "  %%y = conv3d %%r1, %%w2 {");
+  put_attrs(to, s);
+  md_put(to, "}\n  %%y1 = cast %%y {to=f32}\n  %%my, %%vy = moments %%y1 {groups=%d}\n", groups);
+  md_put(to, "  %%d = mul %%e, %%y1\n");
+  put_narrow(to, "d", "d1", narrow);
+  md_put(to, "  %%i = conv3d_dgrad %%d1, %%w2 {");
+  put_attrs(to, s);
+  md_put(to, ", shape=[%d,%d", s->n, c);
+  put_sizes(to, s->size);
+  md_put(to, "}\n  %%i1 = cast %%i {to=f32}\n  %%q = relu_grad %%i1, %%r\n");
+  md_put(to, "  %%s0, %%s1 = batch_norm_sums %%q, %%a1, %%m, %%v\n");
+  md_put(to, "  %%k = batch_norm_dx %%q, %%a1, %%g, %%m, %%v, %%s0, %%s1\n");
+  put_narrow(to, "k", "k1", narrow);
+  md_put(to, "  %%dw0 = conv3d_wgrad %%k1, %%x1 {shape=[%d,5,1,1,1]}\n", c);
+  md_put(to, "  %%dw = conv3d_wgrad %%d1, %%r1 {");
+  put_attrs(to, s);
+  md_put(to, ", shape=[%d,%d", o, c);
+  put_sizes(to, s->kernel);
+  md_put(to, "}\n  return %%y1, %%my, %%vy, %%q, %%s0, %%s1, %%dw0, %%dw\n}\n");
+}
+
+bool simt_conv_sample(int i, md_text *to, char name[64]) {
+  if (i >= 2 * MD_COUNT(samples)) return false;
+  const Sample *s = &samples[i / 2];
+  bool narrow = i % 2;
+  int groups = s->n % 2 == 0 ? 2 : 1;
+  snprintf(name, 64, "convolution %d, %d to %d channels, %s", i / 2, s->c, s->o,
+           narrow ? "bf16" : "f32");
+  put_layer(to, s, narrow, groups);
+  return true;
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// Kernel texts by hand: found by the word MD_KERNEL at the begin of a line.
+#include "tests/simt/kernels.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/file.h"
+
+char *kernels_read(const char *file) {
+  const char *source = getenv("MODIST_SOURCE");
+  if (!source || !*source) source = SIMT_SOURCE;
+  char path[1024], *text = NULL;
+  snprintf(path, sizeof path, "%s/tests/simt/kernels/%s", source, file);
+  md_diags *d = md_diags_create();
+  size_t len;
+  if (!md_file_read(path, 1 << 20, E0801, d, &text, &len)) {
+    md_diags_print(d, stderr, false);
+    text = NULL;
+  }
+  md_diags_destroy(d);
+  return text;
+}
+
+// From the "(" in front of a kernel's arguments.
+static void read_args(const char *s, Kernel *k) {
+  int depth = 0;
+  k->num_args = 1;
+  for (; *s && !(*s == ')' && depth == 1); s++) {
+    depth += (*s == '(') - (*s == ')');
+    k->num_args += *s == ',';
+    if (!strncmp(s, "MD_TMAP(", 8)) k->tmaps |= 1u << (k->num_args - 1);
+  }
+}
+
+// "//! how: message"
+static void read_head(const char *line, Kernel *k) {
+  size_t len = strcspn(line, "\n");
+  const char *colon = memchr(line, ':', len);
+  size_t how = colon ? (size_t)(colon - line) : len;
+  snprintf(k->how, sizeof k->how, " %.*s ", (int)how - 3, line + 3);
+  if (colon) snprintf(k->message, sizeof k->message, "%.*s", (int)(len - how) - 2, colon + 2);
+}
+
+int kernels_find(const char *text, Kernel k[MAX_KERNELS]) {
+  int num = 0;
+  const char *head = NULL;
+  for (const char *line = text; *line;) {
+    Kernel *to = &k[num];
+    if (!strncmp(line, "//!", 3)) head = line;
+    *to = (Kernel){0};
+    if (sscanf(line, "MD_KERNEL(%d) %47[a-z_0-9](", &to->threads, to->name) == 2) {
+      MD_ASSERT(num + 1 < MAX_KERNELS, "too many kernels");
+      read_args(strchr(strchr(line, ')'), '('), to);
+      if (head) read_head(head, to);
+      head = NULL;
+      num++;
+    }
+    line += strcspn(line, "\n");
+    line += *line == '\n';
+  }
+  return num;
+}
+
+int64_t kernel_option(const Kernel *k, const char *name, int64_t otherwise) {
+  char key[32], word[32];
+  snprintf(key, sizeof key, " %s=", name);
+  const char *at = strstr(k->how, key);
+  int64_t x;
+  if (!at || sscanf(at + strlen(key), "%31[-0-9]", word) != 1) return otherwise;
+  MD_ASSERT(md_parse_int(word, &x), "%s: %s", k->name, k->how);
+  return x;
+}
+
+char *kernels_with_entries(const char *text) {
+  Kernel k[MAX_KERNELS];
+  md_text t = {0};
+  md_put(&t, "%s", text);
+  int num = kernels_find(text, k);
+  for (int i = 0; i < num; i++) {
+    md_put(&t, "void %s_call(void *const *arg);\n", k[i].name);
+    md_put(&t, "__attribute__((no_sanitize(\"thread\"))) void %s_call(void *const *arg) {\n",
+           k[i].name);
+    md_put(&t, "  %s(", k[i].name);
+    for (int j = 0; j < k[i].num_args; j++)
+      md_put(&t, "%s%sarg[%d]", j ? ", " : "", k[i].tmaps >> j & 1 ? "*(const md_tmap *)" : "", j);
+    md_put(&t, ");\n}\n");
+  }
+  return t.s;
+}

@@ -1,0 +1,124 @@
+// Kernels with one bug each, and the same without it. x may only be read; y may
+// not be read before it is written. Both have 70 numbers unless it says otherwise.
+#define N 70
+
+// y[i] = x of the neighbour, through shared memory, twice; FIRST and SECOND where barriers must be.
+#define SHIFT(FIRST, SECOND)                       \
+  MD_SHARED(shared);                               \
+  float *const s = (float *)shared;                \
+  for (int i = 0; i < 2; i++) {                    \
+    s[md_thread()] = x[md_thread()];               \
+    FIRST                                          \
+    y[md_thread()] = s[(md_thread() + 1) % 64];    \
+    SECOND                                         \
+  }
+
+//! shared=256
+MD_KERNEL(64) good_shift(const float *x, float *y) {
+  SHIFT(md_sync();, md_sync();)
+}
+
+//! shared=256: reads shared memory
+MD_KERNEL(64) no_barrier_before_read(const float *x, float *y) {
+  SHIFT(, md_sync();)
+}
+
+//! shared=256: race: writes shared memory
+MD_KERNEL(64) no_barrier_before_write(const float *x, float *y) {
+  SHIFT(md_sync();, )
+}
+
+// --- places
+
+#define ME (md_block() * 64 + md_thread())
+
+//! blocks=2
+MD_KERNEL(64) good_guard(const float *x, float *y) {
+  if (ME < N) y[ME] = x[ME];
+}
+
+//! blocks=2: writes 4 bytes of y at +280, but it has 280
+MD_KERNEL(64) no_guard(float *y) { y[ME] = 1.0f; }
+
+//! blocks=2: reads 4 bytes of x at +280, but it has 280
+MD_KERNEL(64) read_past_end(const float *x, float *y) { y[ME % N] = x[ME + 7]; }
+
+//! shared=256: writes 4 bytes of shared memory at +256, but it has 256
+MD_KERNEL(64) shared_past_end(const float *x, float *y) {
+  MD_SHARED(shared);
+  float *const s = (float *)shared;
+  s[md_thread() + 1] = x[ME];
+  y[ME] = 1.0f;
+}
+
+//!: writes 4 bytes at an address in no buffer
+MD_KERNEL(64) far_away(float *y) { *(float *)((char *)y + 1000000000) = 1.0f; }
+
+//!: misaligned
+MD_KERNEL(64) misaligned(float *y) { *(float *)((char *)y + 4 * md_thread() + 2) = 1.0f; }
+
+// --- what is there
+
+//! shared=256: reads shared memory +0, which nobody has written
+MD_KERNEL(64) unset_shared(float *y) {
+  MD_SHARED(shared);
+  float *const s = (float *)shared;
+  y[ME] = s[md_thread()];
+}
+
+//! shared=256 blocks=2 x=128 y=128
+MD_KERNEL(64) good_shift_twice(const float *x, float *y) {
+  MD_SHARED(shared);
+  float *const s = (float *)shared;
+  s[md_thread()] = x[ME];
+  md_sync();
+  y[ME] = s[md_thread() ^ 1];
+}
+
+//! shared=256 blocks=2: block 1 thread 0: reads shared memory +0, which nobody has written
+MD_KERNEL(64) unset_in_second_block(float *y) {
+  MD_SHARED(shared);
+  float *const s = (float *)shared;
+  if (md_block() == 0) s[md_thread()] = 1.0f;
+  if (ME < N) y[ME] = s[md_thread()];
+}
+
+//!: reads y +0, which nobody has written
+MD_KERNEL(64) unset_result(float *x, float *y) { x[ME] = y[ME]; }
+
+//!: writes x +0, which is only read here
+MD_KERNEL(64) input_written(float *x) { x[ME] = 1.0f; }
+
+// --- threads and blocks
+
+//! blocks=2: conflict: writes y +0, which another block wrote
+MD_KERNEL(64) blocks_collide(float *y) { y[md_thread()] = (float)md_block(); }
+
+//! blocks=2 y=128: conflict: reads y +0, which another block wrote
+MD_KERNEL(64) block_reads_other(float *y) {
+  y[ME] = 1.0f;
+  if (md_block() == 1 && md_thread() == 0) y[ME] = y[0];
+}
+
+//!: race: writes y +0, which thread 0 wrote without a barrier between
+MD_KERNEL(64) threads_collide(float *y) { y[md_thread() / 2] = (float)md_thread(); }
+
+//!: deadlock: 63 threads wait at the barrier
+MD_KERNEL(64) conditional_barrier(float *y) {
+  if (md_thread() != 5) md_sync();
+  y[ME] = 1.0f;
+}
+
+//!: divergent barrier
+MD_KERNEL(64) other_barrier(float *y) {
+  if (md_thread() != 5) md_sync();
+  else md_sync();
+  y[ME] = 1.0f;
+}
+
+//!: threads wait at the shuffle
+MD_KERNEL(64) conditional_shuffle(float *y) {
+  float v = 1.0f;
+  if (md_lane() < 7) v = md_shfl_xor(v, 1);
+  y[ME] = v;
+}
