@@ -232,8 +232,8 @@ static bool same_launches(const md_program *p, int a, int b, int num) {
 }
 
 // Launches that a variant before has are taken back.
-static void share_launches(md_program *p, md_variant *v) {
-  for (const md_variant *w = p->variant; w < v; w++) {
+static void share_launches(md_program *p, md_gpu_variant *v) {
+  for (const md_gpu_variant *w = p->variant; w < v; w++) {
     if (w->num_launches != v->num_launches ||
         !same_launches(p, w->first_launch, v->first_launch, v->num_launches))
       continue;
@@ -249,11 +249,11 @@ static void share_launches(md_program *p, md_variant *v) {
 
 static void add_variant(Assembly *s, const Variant *from) {
   md_program *p = s->p;
-  md_variant *v = &p->variant[p->num_variants];
-  *v = (md_variant){.first_launch = p->num_launches,
-                    .first_kernel = p->num_kernels,
-                    .num_kernels = from->num_units,
-                    .workspace_bytes = from->m->workspace_bytes};
+  md_gpu_variant *v = &p->variant[p->num_variants];
+  *v = (md_gpu_variant){.first_launch = p->num_launches,
+                        .first_kernel = p->num_kernels,
+                        .num_kernels = from->num_units,
+                        .workspace_bytes = from->m->workspace_bytes};
   v->target = md_format(p->arena, "cuda:%s_%d%.1s", from->is_ptx ? "compute" : "sm", from->arch.sm,
                         &from->arch.suffix);
   p->target = p->num_variants ? md_format(p->arena, "%s,%s", p->target, v->target) : v->target;
@@ -289,7 +289,7 @@ static void assemble(Assembly *s) {
   md_program *p = s->p;
   int kernels = 0;
   for (int i = 0; i < s->num_variants; i++) kernels += s->variant[i].num_units;
-  p->variant = MD_NEW_ARRAY(p->arena, md_variant, s->num_variants + 1);
+  p->variant = MD_NEW_ARRAY(p->arena, md_gpu_variant, s->num_variants + 1);
   p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, kernels + 1);
   for (int i = 0; i < s->num_variants; i++) add_variant(s, &s->variant[i]);
   p->launch = keep(p->arena, p->launch, p->num_launches, sizeof *p->launch);
