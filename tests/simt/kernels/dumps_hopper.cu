@@ -48,6 +48,7 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
   MD_UNROLL for (int i = 0; i < (NUM); i++) c[i] = (float)i * 0.25f;   \
   md_fence_async();                                                    \
   md_sync();                                                           \
+  md_wgmma_ready(c, NUM);                                              \
   md_wgmma_fence();                                                    \
   MULTIPLY                                                             \
   md_wgmma_commit();                                                   \
