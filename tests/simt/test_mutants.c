@@ -120,11 +120,17 @@ static int group_of(const struct Kind *k) {
   return i;
 }
 
+// "k3+17": line 17 of that kernel.
 static void print_survivor(const char *sample, const char *text, int64_t at, const struct Kind *k) {
-  const char *line = text + at;
+  const char *line = text + at, *s;
   while (line > text && line[-1] != '\n') line--;
+  int lines = 0;
+  for (s = line; s > text && strncmp(s, "MD_KERNEL(", 10) != 0; s--) lines += *s == '\n';
+  char kernel[32] = "?";
+  sscanf(s, "MD_KERNEL(%*[^)]) %31[a-z0-9_]", kernel);
+  int column = (int)(text + at - line) + 1;
   while (*line == ' ') line++;
-  printf("SURVIVED %s, %s, column %d: %.*s\n", k->name, sample, (int)(text + at - line) + 1,
+  printf("SURVIVED %s, %s, %s+%d:%d: %.*s\n", k->name, sample, kernel, lines, column,
          (int)strcspn(line, "\n"), line);
 }
 
