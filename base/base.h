@@ -73,6 +73,9 @@ int64_t md_deflate_bound(int64_t bytes);
 // Bytes of the zlib stream; room is at least md_deflate_bound(bytes).
 int64_t md_deflate(const void *data, int64_t bytes, void *to, int64_t room);
 bool md_inflate(const void *data, int64_t bytes, void *to, int64_t want);  // exactly `want` bytes
+// The same without header and checksum, as zip archives have it, of less than 4 GiB. -1: no room.
+int64_t md_deflate_bare(const void *data, int64_t bytes, void *to, int64_t room);
+bool md_inflate_bare(const void *data, int64_t bytes, void *to, int64_t want);
 
 // --- vec.c: a growable array: `T *v; int num_v, cap_v;`. MD_PUSH grows it (malloc family).
 #define MD_PUSH(v, num, cap, item)                                             \

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// CRC-32 and zlib streams: the only file that speaks to zlib.
+// CRC-32, zlib streams, and what zip archives have of them: the only file that speaks to zlib.
 #include "base/base.h"
 
 #include <zlib.h>
@@ -18,4 +18,31 @@ int64_t md_deflate(const void *data, int64_t bytes, void *to, int64_t room) {
 bool md_inflate(const void *data, int64_t bytes, void *to, int64_t want) {
   uLongf len = (uLongf)want;
   return uncompress(to, &len, data, (uLong)bytes) == Z_OK && (int64_t)len == want;
+}
+
+// Without zlib's header and checksum.
+enum { BARE = -15 };
+
+int64_t md_deflate_bare(const void *data, int64_t bytes, void *to, int64_t room) {
+  z_stream z = {.next_in = (z_const Bytef *)(uintptr_t)data,
+                .avail_in = (uInt)bytes,
+                .next_out = to,
+                .avail_out = (uInt)room};
+  if (deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, BARE, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+    md_out_of_memory((size_t)bytes);
+  bool fits = deflate(&z, Z_FINISH) == Z_STREAM_END;
+  int64_t len = (int64_t)z.total_out;
+  deflateEnd(&z);
+  return fits ? len : -1;
+}
+
+bool md_inflate_bare(const void *data, int64_t bytes, void *to, int64_t want) {
+  z_stream z = {.next_in = (z_const Bytef *)(uintptr_t)data,
+                .avail_in = (uInt)bytes,
+                .next_out = to,
+                .avail_out = (uInt)want};
+  if (inflateInit2(&z, BARE) != Z_OK) return false;
+  bool ok = inflate(&z, Z_FINISH) == Z_STREAM_END && z.avail_in == 0 && z.avail_out == 0;
+  inflateEnd(&z);
+  return ok;
 }

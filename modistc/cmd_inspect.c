@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// inspect, targets, doctor, cache: what a file is, what this machine has.
+// inspect, doctor, cache: what a file is, what this machine has.
 #include "modistc/modistc.h"
 
 #include "base/file.h"
@@ -49,12 +49,42 @@ static void put_tensors(const md_tree *artefact, const char *kind) {
            md_tree_str(md_tree_get(&list->item[i], "type")));
 }
 
+// Code of CUDA kernels is shown with its target.
+static bool is_code(const char *member) {
+  const char *dot = strrchr(member, '.');
+  return dot && (!strcmp(dot, ".cubin") || !strcmp(dot, ".ptx"));
+}
+
+static void put_variants(const md_tree *artefact) {
+  const md_tree *list = md_tree_get(artefact, "targets");
+  for (int i = 0; list && i < list->num; i++) {
+    const md_tree *v = &list->item[i], *kernels = md_tree_get(v, "kernels");
+    double bytes = 0;
+    char text[MD_FLOAT_CHARS];
+    for (int k = 0; kernels && k < kernels->num; k++) bytes += number(&kernels->item[k], "bytes");
+    printf("code     %s: %.0f launches, %d kernels of %s", md_tree_str(md_tree_get(v, "target")),
+           number(v, "launches"), kernels ? kernels->num : 0, md_bytes_text(bytes, text));
+    put_bytes("; workspace", v, "workspace");
+    puts("");
+    for (int k = 0; kernels && k < kernels->num; k++) {
+      const md_tree *g = &kernels->item[k];
+      printf("         %-20s %-26s %4.0f threads", md_tree_str(md_tree_get(g, "symbol")),
+             md_tree_str(md_tree_get(g, "member")), number(g, "threads"));
+      if (number(g, "registers") > 0)
+        printf(", %3.0f registers, %.0f bytes shared", number(g, "registers"), number(g, "shared"));
+      puts("");
+    }
+  }
+}
+
 // What the JSON says, for people: without the launches one by one.
 static void artefact_table(const md_tree *t) {
   printf("target   %s%s\n", md_tree_str(md_tree_get(t, "target")),
          md_tree_true(md_tree_get(t, "runs_here")) ? "" : " (does not run here)");
   const md_tree *members = md_tree_get(t, "members"), *memory = md_tree_get(t, "memory");
+  put_variants(t);
   for (int i = 0; members && i < members->num; i++) {
+    if (is_code(md_tree_str(md_tree_get(&members->item[i], "name")))) continue;
     printf("%-8s %-16s", i ? "" : "members", md_tree_str(md_tree_get(&members->item[i], "name")));
     put_bytes("", &members->item[i], "bytes");
     puts("");
@@ -107,40 +137,6 @@ const md_command md_cmd_inspect = {.name = "inspect",
                                    .rules = inspect_rules,
                                    .run = run_inspect};
 
-static md_status run_targets(md_cli *cli) {
-  if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
-  printf("%-24s %-26s %s\n", "paste this", "code", "runs here");
-  const md_cpu *native = md_cpu_native();
-  for (int i = md_cpu_count() - 1; i >= 0; i--) {
-    const md_cpu *c = md_cpu_at(i);
-    char code[64];
-    snprintf(code, sizeof code, "%s, %d lanes", c->isa, c->lanes);
-    bool here = md_cpu_runs_here(c);
-    printf(here ? "--cpu=%-18s %-26s %s\n" : "--target=cpu:%-11s %-26s %s\n", c->name, code,
-           c == native ? "yes (default)"
-           : here      ? "yes"
-                       : "no: compile only");
-  }
-  int major, minor, sm[64];
-  md_diags *quiet = md_diags_create();
-  if (md_nvrtc_version(&major, &minor, quiet)) {
-    int num = md_nvrtc_archs(sm, MD_COUNT(sm), quiet);
-    for (int i = 0; i < num; i++)
-      printf("--target=cuda:sm_%-7d NVRTC %d.%-17d %s\n", sm[i], major, minor,
-             "no: compile only, so far");
-  } else {
-    printf("%-24s %-26s %s\n", "--target=cuda:...", "no NVRTC was found",
-           "MODIST_NVRTC=FILE names it");
-  }
-  md_diags_destroy(quiet);
-  return MD_OK;
-}
-const md_command md_cmd_targets = {.name = "targets",
-                                   .group = "Discovery",
-                                   .usage = "",
-                                   .doc = "list what can be compiled for, with the text to paste",
-                                   .run = run_targets};
-
 static md_status run_doctor(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   printf("modist %s, artefact ABI %d\n", MODIST_VERSION, MD_ABI_VERSION);
@@ -150,9 +146,18 @@ static md_status run_doctor(md_cli *cli) {
   printf("LLVM      %s\nFFmpeg    %s\n", llvm, ffmpeg);
   int major, minor;
   md_diags *quiet = md_diags_create();
-  if (md_nvrtc_version(&major, &minor, quiet)) printf("NVRTC     %d.%d\n", major, minor);
-  else puts("NVRTC     not found");
+  if (md_nvrtc_version(&major, &minor, quiet))
+    printf("NVRTC     %d.%d from %s: compiles for CUDA targets\n", major, minor, md_nvrtc_path());
+  else
+    printf("NVRTC     not found: no PTX, cubins or artefacts for CUDA targets, text only\n%s",
+           md_diags_text(quiet));
   md_diags_destroy(quiet);
+  md_gpu_device device;
+  char why[600];
+  if (md_gpu_find(&device, why, sizeof why))
+    printf("driver    CUDA %d.%d, %s (sm_%d)\n", device.driver / 1000, device.driver % 1000 / 10,
+           device.name, device.sm);
+  else printf("driver    not usable: CUDA programs do not run here\n          %s\n", why);
   const md_cpu *cpu = md_cpu_native();
   printf("CPU       %s: %d lanes, %d registers; %ld cores\n", cpu->name, cpu->lanes, cpu->registers,
          sysconf(_SC_NPROCESSORS_ONLN));

@@ -4,6 +4,7 @@
 #define CODEGEN_CPU_ASSEMBLE_H
 
 #include "codegen/cpu/emit.h"
+#include "codegen/places.h"
 
 // A kernel that is compiled once, however many launches use it.
 typedef struct md_job {
@@ -25,11 +26,10 @@ typedef struct md_job {
   bool failed;
 } md_job;
 
-// One launch: the job that computes it and, for a snapshot, its place in the arena.
+// One launch and the job that computes it.
 typedef struct md_step {
   const md_region_view *view;
   int job;
-  int64_t place;
   const char *name;
 } md_step;
 
@@ -41,8 +41,7 @@ typedef struct md_assembly {
   int num_jobs;
   md_step *step;
   int num_steps;
-  int64_t *snapshot;  // by value: its place in the arena, or -1
-  int64_t arena_bytes;
+  md_places *places;
 } md_assembly;
 
 // --- structure.c: equal digests, equal code

@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "base/round.h"
+#include "codegen/cache.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/BitWriter.h>
@@ -119,11 +120,11 @@ static void run_job(void *ctx, int64_t item, int thread) {
   bool want_code = ok && !run->o->plan_only;
   md_digest key = want_code ? cache_key(k.e.mod, run->options) : (md_digest){0};
   j->report.emit_ms = (double)(md_now_ns() - start) * 1e-6;
-  j->hit = want_code && !run->o->no_cache && md_cache_read(key, &j->object);
+  j->hit = want_code && !run->o->no_cache && md_cache_read(key, &j->object.data, &j->object.bytes);
   if (want_code && !j->hit) {
     ok = md_object_compile(k.e.mod, run->assembly->cpu, run->o->asan, &j->object, &j->report,
                            j->diags);
-    if (ok && !run->o->no_cache) md_cache_write(key, &j->object);
+    if (ok && !run->o->no_cache) md_cache_write(key, j->object.data, j->object.bytes);
   }
   j->failed = !ok;
   md_emit_close(&k.e);
@@ -135,7 +136,7 @@ static void run_job(void *ctx, int64_t item, int thread) {
 
 static bool run_jobs(const Run *run, md_diags *d) {
   md_assembly *s = run->assembly;
-  md_pool *pool = md_pool_create(0);
+  md_pool *pool = md_pool_create(run->o->threads);
   md_pool_run(pool, s->num_jobs, run_job, (void *)run);
   md_pool_destroy(pool);
   for (int i = 0; i < s->num_jobs; i++) {
@@ -242,13 +243,6 @@ static bool load_code(const md_assembly *s, const md_cpu_options *o, md_program 
   return true;
 }
 
-static void keep_graph_text(const md_graph *g, md_program *p) {
-  md_text t = {0};
-  md_graph_print(g, &t);
-  p->graph_text = md_strndup(p->arena, t.s, t.len);
-  md_text_free(&t);
-}
-
 static void free_jobs(md_assembly *s) {
   for (int i = 0; i < s->num_jobs; i++) {
     md_job *j = &s->job[i];
@@ -298,7 +292,7 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
     p = md_program_create(g->name ? g->name : "graph");
     p->target = md_format(p->arena, "cpu:%s+%s", cpu->name, cpu->isa);
     md_assembly_program(&s, p);
-    if (o->want_graph_text) keep_graph_text(g, p);
+    if (o->want_graph_text) md_places_keep_text(g, p);
     int64_t start = md_now_ns();
     ok = load_code(&s, o, p, d);
     if (report) report->link_ms = (double)(md_now_ns() - start) * 1e-6;

@@ -8,6 +8,7 @@
 // a, m, c what a family of kernels makes of the rates. Leaves of the graph (states, inputs) come from
 // memory; what the step itself made comes from the last cache, where all that a kernel touches fits.
 #include "codegen/cpu/emit.h"
+#include "codegen/work.h"
 
 #include <string.h>
 
@@ -32,33 +33,12 @@ static const Shares shares[] = {
 };
 // clang-format on
 
-// A bank that is pushed into in place is touched where the new rows go.
-static bool pushes_in_place(const md_graph *g, const md_node *n) {
-  return n->op == MD_OP_bank_push && md_same_memory(g, n->in[0], n->out);
-}
-
-static double bytes_of(const md_region_view *r, md_val v) {
-  const md_node *a = r->anchor;
-  if (a && pushes_in_place(r->g, a) && (v == a->in[0] || v == a->out)) v = a->in[1];
-  return (double)md_type_bytes(md_type_in(r->g, v));
-}
-
 md_cpu_work md_work_of(const md_region_view *r, const md_cpu *cpu) {
-  md_cpu_work w = {.nodes = r->num_nodes};
-  double leaves = 0, made = 0;
-  for (int i = 0; i < r->num_nodes; i++) {
-    md_cost cost = {0};
-    md_node_cost(r->g, r->node[i], &cost);
-    if (!pushes_in_place(r->g, r->node[i])) w.flops += cost.flops;
-  }
-  for (int i = 0; i < r->num_inputs; i++) {
-    bool is_leaf = md_ops[md_def(r->g, r->input[i])->op].role == MD_LEAF;
-    *(is_leaf ? &leaves : &made) += bytes_of(r, r->input[i]);
-  }
-  for (int i = 0; i < r->num_outputs; i++) made += bytes_of(r, r->output[i]);
-  bool fits = leaves + made <= (double)cpu->cache_bytes;
-  w.memory_bytes = leaves + (fits ? 0 : made);
-  w.cache_bytes = fits ? made : 0;
+  md_work all = md_work_of_region(r);
+  md_cpu_work w = {.nodes = r->num_nodes, .flops = all.flops};
+  bool fits = all.leaf_bytes + all.made_bytes <= (double)cpu->cache_bytes;
+  w.memory_bytes = all.leaf_bytes + (fits ? 0 : all.made_bytes);
+  w.cache_bytes = fits ? all.made_bytes : 0;
   // Only convolutions multiply bf16.
   const md_node *a = r->anchor;
   w.is_bf16 = cpu->bf16_dot && a && strncmp(md_ops[a->op].name, "conv3d", 6) == 0 &&

@@ -54,6 +54,7 @@ typedef struct md_cpu_options {
   const char *cpu;       // cap; NULL: native
   bool asan;             // instrument the generated code (E0424 where it could not run)
   bool no_cache;         // neither read nor write the object cache
+  int threads;           // that compile; 0: one for each core
   bool want_image;       // link p->image for an artefact (ld.lld)
   bool no_code;          // compile only: the machine need not have the target's instructions
   bool plan_only;        // sizes and costs: the program has no code and cannot run

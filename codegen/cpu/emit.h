@@ -288,10 +288,6 @@ void *md_jit_lookup(void *jit, const char *symbol);
 const char *md_jit_reason(const void *jit);  // why a lookup failed, in LLVM's words
 void md_jit_free(void *jit);
 
-// --- cache.c: objects on disk --------------------------------------------------------------------
-bool md_cache_read(md_digest key, md_object *out);       // false: not there or damaged
-void md_cache_write(md_digest key, const md_object *o);  // failures are only logged
-
 // --- link.c: objects to a shared object by ld.lld ------------------------------------------------
 bool md_link_image(const md_object *objects, int num, md_arena *a, const void **image,
                    size_t *bytes, md_diags *d);

@@ -38,7 +38,8 @@ void md_phase_begin(md_kernel *k, const char *what, int64_t items, int64_t scrat
     k->cap_phases = cap;
   }
   const char *symbol = md_format(k->arena, "%s_%d_%s", k->symbol, k->num_phases, what);
-  k->phase[k->num_phases++] = (md_phase){symbol, items, scratch_bytes};
+  k->phase[k->num_phases++] =
+      (md_phase){.symbol = symbol, .items = items, .scratch_bytes = scratch_bytes};
   LLVMTypeRef params[] = {e->ptr, e->i64, e->ptr};
   e->fn = LLVMAddFunction(e->mod, symbol, LLVMFunctionType(e->void_, params, 3, false));
   add_enum_attribute(e, e->fn, (unsigned)LLVMAttributeFunctionIndex, "nounwind");

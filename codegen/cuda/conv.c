@@ -42,9 +42,9 @@ static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
   md_cu_ix row = md_cu_digit(&k, "e", terms, 0), term = md_cu_digit(&k, "e", 1, terms);
   md_cu_ix tap = md_cu_digit(&k, term, lanes, 0), channel = md_cu_digit(&k, term, 1, lanes);
   md_cu_line(&k, NULL, "float x = 0.0f;");
-  md_cu_mark in = md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row,
-                             (long long)c->out, channel, (long long)c->in, tap,
-                             (long long)md_cu_map_taps(a));
+  md_cu_mark in =
+      md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row, (long long)c->out,
+                 channel, (long long)c->in, tap, (long long)md_cu_map_taps(a));
   md_cu_spot s = {.shape = &md_type_in(c->w->r->g, c->n->in[1])->shape};
   s.at[0] = c->backward ? channel : row;
   s.at[1] = c->backward ? row : channel;
@@ -109,7 +109,7 @@ static void put_shared(Kernel *p) {
 static void put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_side_declare(k, &p->source);
-  md_cu_line(k, NULL, "md_%s bv[%d];", p->c->tile.narrow ? "h8" : "f8",
+  md_cu_line(k, NULL, "md_%s wv[%d];", p->c->tile.narrow ? "h8" : "f8",
              MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1));
   md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);
@@ -144,17 +144,16 @@ static void put_load(Kernel *p) {
              (long long)p->a.axis[2].size);
   md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
-  const char *w = md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a),
-                                  md_cu_cell(&p->c->tile), false);
+  const char *w =
+      md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(&p->c->tile), false);
   md_cu_line(k, NULL, "MD_UNROLL");
   m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
-  md_cu_line(k, NULL, "%sbv[i] = md_ld_%s(%s + (n0 + line) * %lld + chunk * 8, 8);",
+  md_cu_line(k, NULL, "%swv[i] = md_ld_%s(%s + (n0 + line) * %lld + chunk * 8, 8);",
              p->c->tile.n * 4 < MD_CU_THREADS
                  ? md_format(k->w->arena, "if (line < %d) ", p->c->tile.n)
                  : "",
-             p->c->tile.narrow ? "h8" : "f8", w,
-             (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
+             p->c->tile.narrow ? "h8" : "f8", w, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
   md_cu_close(k, m);
 }
 
@@ -172,7 +171,7 @@ static void put_store(Kernel *p) {
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
   md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
-  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, bv[i]);",
+  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, wv[i]);",
              t->n * 4 < MD_CU_THREADS ? md_format(k->w->arena, "if (line < %d) ", t->n) : "",
              t->narrow ? "h8" : "f8", buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n));
   md_cu_close(k, m);
@@ -207,15 +206,15 @@ static void put_parts(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
   if (!c->finish.num_sums) return;
-  const char *to = md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double",
-                                   true);
+  const char *to =
+      md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double", true);
   md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
                             c->finish.num_sums * c->tile.n, MD_CU_THREADS);
   md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", c->tile.n);
   md_cu_line(k, NULL, "if (channel < %lld)", (long long)c->out);
-  md_cu_line(k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];",
-             to, (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums,
-             c->tile.n);
+  md_cu_line(
+      k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];", to,
+      (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums, c->tile.n);
   md_cu_close(k, m);
 }
 
@@ -226,7 +225,9 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   p.tiles = md_ceil_div(places, c->tile.m);
   p.columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
-  p.source = md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+  if (steps_of(c, a))
+    p.source =
+        md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);

@@ -39,7 +39,7 @@ typedef struct md_cu_map {
 md_cu_map md_cu_map_forward(const md_region_view *r, const md_node *n);
 // Of conv3d_dgrad: the places of dx that are congruent to `residue` by the stride; no place: false.
 bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
-                           md_cu_map *to);
+                        md_cu_map *to);
 int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
 int64_t md_cu_map_taps(const md_cu_map *a);
 
@@ -52,7 +52,7 @@ typedef struct md_cu_tile {
   bool across;           // operands lie as [term][row] instead of [row][term]
 } md_cu_tile;
 md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across);
-int md_cu_pitch(const md_cu_tile *t, int rows);       // elements from line to line of an operand's tile
+int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of an operand's tile
 int md_cu_tile_bytes(const md_cu_tile *t, int rows);  // one operand's tile of a step
 const char *md_cu_cell(const md_cu_tile *t);          // "md_bf16" or "float"
 void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t);
@@ -81,14 +81,14 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s);
 // A loop over the thread's rows, in which `line` is the line of the tile.
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
-void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s);  // in such a loop, coordinates being set
+void md_cu_side_load(md_cu_kernel *k,
+                     const md_cu_side *s);  // in such a loop, coordinates being set
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
 void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
                    const char *chunk);
 // Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
-void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place,
-                     const char *sample0);
+void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
 
 // --- conv_finish.c: what stands behind a convolution
 

@@ -48,7 +48,7 @@ static md_cu_axis_map backward_axis(int64_t places, int64_t size, int64_t taps, 
 }
 
 bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t residue[3],
-                           md_cu_map *to) {
+                        md_cu_map *to) {
   const md_shape *src = &md_type_in(r->g, n->in[0])->shape;
   const md_shape *dst = &md_type_in(r->g, n->out)->shape;
   const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
@@ -71,6 +71,7 @@ int64_t md_cu_groups(const md_region_view *r) {
   int64_t groups = 1;
   for (int i = 0; i < r->num_nodes; i++) {
     const md_node *n = r->node[i];
+    if (n->op == MD_OP_moments) groups = MD_MAX(groups, md_type_in(r->g, n->out)->shape.dim[0]);
     for (int k = 0; k < n->num_in + n->num_out; k++) {
       const md_operand_spec *spec = NULL;
       md_val v = k < n->num_in ? n->in[k] : n->out + (md_val)(k - n->num_in);

@@ -75,8 +75,7 @@ md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t group
 // --- texts
 
 static bool is_vector(const md_type *t) {
-  return t->block > 0 && t->block % MD_CU_LANES == 0 &&
-         (t->dtype == MD_BF16 || t->dtype == MD_F32);
+  return t->block > 0 && t->block % MD_CU_LANES == 0 && (t->dtype == MD_BF16 || t->dtype == MD_F32);
 }
 
 static md_cu_spot spot_of(const md_cu_finish *f, const md_cu_kernel *k) {
@@ -122,7 +121,7 @@ void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
                            .row = "",
                            .first = "first",
                            .group = "group",
-                           .shared = "etable"};
+                           .prefix = "e"};
   md_cu_lanes_begin(k, &f->lanes);
   md_cu_spot s = spot_of(f, k);
   md_cu_line(k, md_cu_comment(k, f->anchor->out), "const float y = %s;",
@@ -162,8 +161,9 @@ static void put_tile(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
     md_cu_spot s = {.shape = &md_type_in(k->w->r->g, n->in[2])->shape, .at = {"b"}};
     bias = md_format(k->w->arena, " + %s", md_cu_value_as(k, n->in[2], &s, MD_CU_FLOAT));
   }
-  md_cu_line(k, NULL, f->narrow ? "stage[row * %d + col + z] = md_f2bf(sum%s);"
-                                : "stage[row * %d + col + z] = sum%s;",
+  md_cu_line(k, NULL,
+             f->narrow ? "stage[row * %d + col + z] = md_f2bf(sum%s);"
+                       : "stage[row * %d + col + z] = sum%s;",
              pitch(f, t), bias);
   md_cu_close_tile(k, m);
   md_cu_line(k, NULL, "md_sync();");
@@ -177,8 +177,8 @@ static void put_vectors(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile
   md_cu_mark loop = md_cu_open(k, NULL, "for (int i = md_thread() / %d; i < %d; i += %d) {",
                                chunks(t), t->m, MD_CU_THREADS / chunks(t));
   md_cu_line(k, NULL, "const int p = m0 + i;");
-  md_cu_mark in = md_cu_open(k, NULL, "if (p < %s && first < %lld) {", places,
-                             (long long)f->channels);
+  md_cu_mark in =
+      md_cu_open(k, NULL, "if (p < %s && first < %lld) {", places, (long long)f->channels);
   md_cu_put_place(k, a, "p", "sample0");
   for (int x = 0; x < 3; x++) {
     md_cu_ix q = md_format(k->w->arena, "q%d", x);

@@ -20,11 +20,12 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
                           .groups = groups,
                           .row = "[i]",
                           .first = made(k, &s, "%sc"),
-                          .shared = made(k, &s, "%stable")};
+                          .prefix = p};
   s.lanes.group = md_format(k->w->arena, "(%sn[i] / %lld)", p, (long long)(shape->dim[0] / groups));
   md_cu_lanes_begin(k, &s.lanes);
-  md_cu_spot spot = {.shape = shape, .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
-                                            made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
+  md_cu_spot spot = {.shape = shape,
+                     .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
+                            made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
   const char *text = md_cu_value_as(k, v, &spot, MD_CU_FLOAT);
   md_cu_line(k, NULL, t->narrow ? "v.x[j] = md_f2bf(%s);" : "v.x[j] = %s;", text);
   md_cu_lanes_end(k);
@@ -34,9 +35,9 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
   int rows = md_cu_side_rows(s);
   const char *p = s->p;
-  md_cu_line(k, NULL, "%s %sn[%d];", md_cu_index_type(k), p, rows);
-  md_cu_line(k, NULL, "int %st[%d], %sh[%d], %sw[%d], %sin[%d], %sc = 0;", p, rows, p, rows, p,
-             rows, p, rows, p);
+  md_cu_line(k, NULL, "%s %sn[%d] = {0};", md_cu_index_type(k), p, rows);
+  md_cu_line(k, NULL, "int %st[%d] = {0}, %sh[%d] = {0}, %sw[%d] = {0}, %sin[%d] = {0}, %sc = 0;",
+             p, rows, p, rows, p, rows, p, rows, p);
   md_cu_put_vectors(k, &s->lanes, rows);
 }
 
@@ -84,8 +85,7 @@ void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t c
 }
 
 // q0, q1, q2: the digits of a place of a sample.
-void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place,
-                     const char *sample0) {
+void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0) {
   md_cu_ix ix = place;
   int64_t w = a->axis[2].num, h = a->axis[1].num, t = a->axis[0].num;
   md_cu_line(k, NULL, "const %s n = %s + %s;", md_cu_index_type(k), sample0,

@@ -76,10 +76,11 @@ static void put_mma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const c
   md_cu_mark row = md_cu_open(k, NULL, "for (int x = 0; x < %d; x++) {", mi);
   md_cu_line(k, NULL, "md_u32 fa[4];");
   if (t->across)
-    md_cu_line(k, NULL,
-               "md_ldmatrix4t(fa, %s + (z * 16 + md_lane() / 16 * 8 + md_lane() %% 8) * %d + wm + x "
-               "* 16 + md_lane() / 8 %% 2 * 8);",
-               a, pa);
+    md_cu_line(
+        k, NULL,
+        "md_ldmatrix4t(fa, %s + (z * 16 + md_lane() / 16 * 8 + md_lane() %% 8) * %d + wm + x "
+        "* 16 + md_lane() / 8 %% 2 * 8);",
+        a, pa);
   else
     md_cu_line(k, NULL,
                "md_ldmatrix4(fa, %s + (wm + x * 16 + md_lane() %% 16) * %d + z * 16 + md_lane() / "
@@ -113,8 +114,7 @@ static void put_fma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const c
   md_cu_close(k, col);
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark row = md_cu_open(k, NULL, "for (int x = 0; x < %d * 2; x++) {", mi);
-  md_cu_line(k, NULL, "const float fa = %s;",
-             element(k, t, a, t->m, "wm + x * 8 + md_lane() / 4"));
+  md_cu_line(k, NULL, "const float fa = %s;", element(k, t, a, t->m, "wm + x * 8 + md_lane() / 4"));
   md_cu_line(k, NULL, "MD_UNROLL");
   col = md_cu_open(k, NULL, "for (int y = 0; y < %d * 2; y++) {", ni);
   md_cu_line(k, NULL, "acc[x / 2][y / 2][x %% 2 * 2 + y %% 2] += fa * fb[y / 2][y %% 2];");

@@ -30,9 +30,11 @@ static void put_shared(Wgrad *g) {
   md_cu_line(k, "two tiles of dy", "%s *const as = (%s *)shared;", cell, cell);
   md_cu_line(k, "and two of the source", "%s *const bs = (%s *)(shared + %d);", cell, cell, at);
   at += 2 * operand_bytes(g, g->tile.n);
-  if (g->dy.lanes.num_slots) md_cu_line(k, NULL, "float *const atable = (float *)(shared + %d);", at);
+  if (g->dy.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const atable = (float *)(shared + %d);", at);
   at += md_cu_table_bytes(&g->dy.lanes);
-  if (g->x.lanes.num_slots) md_cu_line(k, NULL, "float *const btable = (float *)(shared + %d);", at);
+  if (g->x.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const btable = (float *)(shared + %d);", at);
   at += md_cu_table_bytes(&g->x.lanes);
   k->shared_bytes = at;
   md_cu_put_table(k, &g->dy.lanes);
@@ -100,10 +102,10 @@ static void put_steps(Wgrad *g) {
 static void product(Wgrad *g) {
   md_cu_kernel *k = &g->k;
   md_cu_begin(k, g->w, "gradient for the weights, in parts");
-  g->dy = md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES,
-                        g->groups);
-  g->x = md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES,
-                       g->groups);
+  g->dy =
+      md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES, g->groups);
+  g->x =
+      md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES, g->groups);
   put_shared(g);
   md_cu_line(k, NULL, "const int m0 = md_block() %% %lld * %d;", (long long)g->tiles_m, g->tile.m);
   md_cu_line(k, NULL, "const int n0 = md_block() / %lld %% %lld * %d;", (long long)g->tiles_m,

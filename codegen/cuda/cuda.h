@@ -6,6 +6,7 @@
 
 #include "graph/graph.h"
 #include "passes/passes.h"
+#include "runtime/exec/exec.h"
 
 // --- target.c
 typedef struct md_cuda_arch {
@@ -14,10 +15,43 @@ typedef struct md_cuda_arch {
 } md_cuda_arch;  // 90, 'a'
 // "cuda:sm_90a"; false: reported (E0441) with the nearest names.
 bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d);
+// "cuda:sm_80,cuda:sm_90a": their number, at most `max`; 0: reported.
+enum { MD_CUDA_TARGETS = 16 };
+int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
+// Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
+
+int md_cuda_num_archs(void);
+md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
+
+// --- devices.c, spec.c: facts of devices, for predictions. A device that is not known, or not there,
+// is described by a file of the same keys.
+typedef struct md_cuda_spec {
+  const char *name;    // "h200": --target=cuda:h200
+  const char *title;   // "NVIDIA H200 SXM"
+  const char *source;  // of the figures
+  md_cuda_arch arch;   // the best code for it
+  double sms, clock_mhz;
+  double registers, threads, blocks, shared_bytes;  // of a multiprocessor, at most
+  double block_shared_bytes;                        // of a block, at most
+  double l2_bytes, memory_bytes;
+  double bandwidth;                // bytes a second
+  double fma_flops, tensor_flops;  // a second; tensor: bf16 products added in f32, not sparse
+} md_cuda_spec;
+int md_cuda_num_devices(void);
+const md_cuda_spec *md_cuda_device_at(int i);
+const md_cuda_spec *md_cuda_device(const char *name);  // NULL: no such device
+const md_cuda_spec *
+md_cuda_device_of(md_cuda_arch arch);  // the best of a target; NULL: none is known
+void md_cuda_spec_print(const md_cuda_spec *s, md_text *to);  // as a file
+// One key of a file into *s; texts live in `a`. False: reported (E0445) at `at`.
+bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place at, md_arena *a,
+                      md_diags *d);
+bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d);  // is it all there?
 
 // --- nvrtc.c: the only file that speaks to NVRTC, opened at run time (MODIST_NVRTC overrides).
 // False: reported (E0442, exit 4) when the library is not there.
+const char *md_nvrtc_path(void);  // of the library; NULL: it is not there
 bool md_nvrtc_version(int *major, int *minor, md_diags *d);
 int md_nvrtc_archs(int *sm, int max,
                    md_diags *d);  // compute capabilities it compiles for; 0: reported
@@ -28,6 +62,31 @@ typedef struct md_cubin {
 } md_cubin;  // malloc'ed
 bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
                       md_cubin *out, md_diags *d);
+// The digest of all that the result depends on. False: reported.
+bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d);
+
+// --- usage.c: what ptxas says of kernels. The same facts stand in a cubin (md_cubin_read), but for
+// the spills, of which the stack frame is the sign there.
+typedef struct md_cuda_usage {
+  md_kernel_facts facts;  // but threads and parameters
+  int spill_stores, spill_loads;
+} md_cuda_usage;
+int md_cuda_usage_of_log(const char *log, md_cuda_usage **usage);  // *usage is malloc'ed
+// False: reported (E0444) that a kernel spills, has a stack frame, or is slow for another reason.
+bool md_cuda_check_log(const char *log, const char *name, md_diags *d);
+
+// --- units.c: texts to code, each alone, from the cache where it has them, by several threads
+typedef struct md_cuda_unit {
+  const char *name, *text;
+  md_cuda_arch arch;
+  bool ptx;  // PTX text rather than a cubin
+  char *data;
+  size_t bytes;  // malloc'ed
+  bool hit;      // it came from the cache
+  bool failed;
+} md_cuda_unit;
+// Fills in data. threads 0: one for each core. False: reported. The caller frees data either way.
+bool md_cuda_units_compile(md_cuda_unit *u, int num, bool no_cache, int threads, md_diags *d);
 
 // --- text.c, stream.c, nce.c: regions to text
 typedef enum md_cuda_emit { MD_CUDA_TEXT, MD_CUDA_PTX, MD_CUDA_CUBIN } md_cuda_emit;
@@ -42,12 +101,19 @@ typedef struct md_cuda_arg {
 // How a kernel is to be launched, for the driver and for the host harness alike: a grid of one axis.
 typedef struct md_cuda_launch {
   char kernel[32];  // "k12"; never a user's name. Equal regions share a kernel.
+  int number;       // 12: in the module's kernels
   int64_t blocks;
   int threads, shared_bytes;
   int region;
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
 } md_cuda_launch;
+// A kernel as a text of its own, without comments; the symbol is made of its digest, so that equal
+// kernels of any graphs are equal texts.
+typedef struct md_cuda_kernel {
+  char symbol[20];
+  const char *text;
+} md_cuda_kernel;
 // A region that has no CUDA kernel yet, and why.
 typedef struct md_cuda_refusal {
   int region;
@@ -57,7 +123,8 @@ typedef struct md_cuda_module {
   md_text text;  // prelude-free: names md_* come from the device or the host prelude
   md_cuda_launch *launch;
   int num_launches, cap_launches;  // in the order in which they run
-  int num_kernels;
+  md_cuda_kernel *kernel;
+  int num_kernels, cap_kernels;
   int64_t workspace_bytes;  // regions run one after another and share it
   md_cuda_refusal *refused;
   int num_refused, cap_refused;
@@ -72,5 +139,42 @@ const char *md_cuda_prelude(void);  // device prelude, given to NVRTC as a named
 // named, unless some regions have one and the text is wanted: then comments say what is missing.
 bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, md_text *out,
                      md_diags *d);
+
+// False, reported (E0440), when a region of the module has no kernel.
+bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d);
+
+// --- program.c: a graph to a program for an artefact, with code for one or more targets
+typedef struct md_cuda_options {
+  const char *targets;  // "cuda:sm_80,cuda:sm_90a"
+  bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
+  bool no_cache, want_graph_text;
+  int threads;  // that compile; 0: one for each core
+} md_cuda_options;
+typedef struct md_cuda_report {
+  int kernels, cache_hits;  // compilation units, of all targets
+  double compile_ms;
+  md_arena *arena;  // set by the caller; may be NULL: then no `is_tensor`
+  bool *is_tensor;  // by kernel of the program: its text multiplies on tensor cores
+} md_cuda_report;
+// `g` must have been through the passes. NULL: reported. `report` may be NULL.
+md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
+                            md_diags *d);
+
+// --- cost.c: how long a launch should take, by a roofline over a spec
+typedef enum md_cuda_limit {
+  MD_BY_MEMORY,
+  MD_BY_TENSOR,
+  MD_BY_FMA,
+  MD_BY_LAUNCH,
+  MD_NUM_LIMITS
+} md_cuda_limit;
+extern const char *const md_cuda_limit_names[MD_NUM_LIMITS];
+typedef struct md_cuda_cost {
+  int blocks_per_sm;  // that fit at once; 0: not even one
+  double us;
+  md_cuda_limit limit;
+} md_cuda_cost;
+md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
+                             bool is_tensor, const md_cuda_spec *s);
 
 #endif

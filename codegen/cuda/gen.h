@@ -193,7 +193,7 @@ typedef struct md_cu_lanes {
   const char *first;         // name of the vector's first channel
   const char *group;         // name of its group, or "0"
   const char *row;           // "[i]" where vectors of several rows are kept, or ""
-  const char *shared;        // name of the table: float [slot][group][channel]
+  const char *prefix;        // of names; the table is PREFIXtable: float [slot][group][channel]
   md_cu_stream table, load, lane, outside;
   bool in_table;
   int num_vectors;

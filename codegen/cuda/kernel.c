@@ -212,22 +212,38 @@ static void put_head(const md_cu_kernel *k, md_text *to, const char *name) {
   }
 }
 
+// The kernel alone, named after what it does: its code does not depend on what else is in the module.
+static md_cuda_kernel unit_of(const md_cu_kernel *k, md_digest digest) {
+  md_cuda_kernel kernel;
+  char hex[33];
+  snprintf(kernel.symbol, sizeof kernel.symbol, "k%.16s", md_digest_text(digest, hex));
+  md_text unit = {0};
+  put_params(k, &unit, kernel.symbol);
+  md_put(&unit, "%s}\n", k->now.code.s);
+  kernel.text = md_strndup(k->w->module->arena, unit.s, unit.len);
+  md_text_free(&unit);
+  return kernel;
+}
+
 void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   md_cuda_module *m = k->w->module;
   md_text code = {0};
   put_params(k, &code, "");
   md_put(&code, "%s", k->now.code.s);
-  int number = md_cu_names_find(k->w->names, md_digest_of(code.s, code.len));
+  md_digest digest = md_digest_of(code.s, code.len);
+  int number = md_cu_names_find(k->w->names, digest);
   md_text_free(&code);
   md_cuda_launch l = {.blocks = blocks,
                       .threads = MD_CU_THREADS,
                       .shared_bytes = k->shared_bytes,
                       .region = k->w->r->index,
+                      .number = number,
                       .num_args = k->num_args,
                       .arg = k->arg};
   snprintf(l.kernel, sizeof l.kernel, "k%d", number);
   if (number == m->num_kernels) {
-    m->num_kernels++;
+    md_cuda_kernel kernel = unit_of(k, digest);
+    MD_PUSH(m->kernel, m->num_kernels, m->cap_kernels, kernel);
     put_head(k, &m->text, l.kernel);
     put_params(k, &m->text, l.kernel);
     md_put(&m->text, "%s}\n", k->now.text.s);

@@ -81,7 +81,7 @@ md_cu_term md_cu_carry(md_cu_kernel *k, const md_cu_term *t) {
     l->slot[l->num_slots++] = text;
   }
   return (md_cu_term){.type = MD_CU_FLOAT,
-                      .text = md_format(k->w->arena, "%s%d.x[j]", l->shared, i)};
+                      .text = md_format(k->w->arena, "%sp%d.x[j]", l->prefix, i)};
 }
 
 md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t) {
@@ -93,9 +93,9 @@ int md_cu_table_bytes(const md_cu_lanes *l) { return (int)(l->num_slots * slot_s
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
   if (!l->num_slots) return;
   int64_t padded = md_round_up(l->channels, MD_CU_LANES);
-  md_cu_mark m = md_cu_open(k, "once for each channel",
-                            "for (int e = md_thread(); e < %lld; e += %d) {",
-                            (long long)slot_size(l), MD_CU_THREADS);
+  md_cu_mark m =
+      md_cu_open(k, "once for each channel", "for (int e = md_thread(); e < %lld; e += %d) {",
+                 (long long)slot_size(l), MD_CU_THREADS);
   bool groups = l->groups > 1, rest = padded != l->channels;
   if (groups) {
     md_cu_line(k, NULL, "const int g = e / %lld;", (long long)padded);
@@ -107,7 +107,8 @@ void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
   if (rest) inner = md_cu_open(k, NULL, "if (%s < %lld) {", MD_CU_CHANNEL, (long long)l->channels);
   md_cu_splice(k, &l->table);
   for (int i = 0; i < l->num_slots; i++)
-    md_cu_line(k, NULL, "%s[%lld + e] = %s;", l->shared, (long long)(i * slot_size(l)), l->slot[i]);
+    md_cu_line(k, NULL, "%stable[%lld + e] = %s;", l->prefix, (long long)(i * slot_size(l)),
+               l->slot[i]);
   if (rest) md_cu_close(k, inner);
   md_cu_close(k, m);
 }
@@ -134,29 +135,30 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   first.flat = NULL;
   first.at[1] = l->first;
   md_cu_ix at = md_cu_offset(k, t, &first);
-  md_cu_line(k, md_cu_comment(k, v), "%sv%d%s = md_ld_%s(%s + %s, %s);",
-             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), i, l->row, kind,
-             md_cu_pointer(k, v, false), at, count(k, l));
+  md_cu_line(k, md_cu_comment(k, v), "%s%sv%d%s = md_ld_%s(%s + %s, %s);",
+             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), l->prefix, i, l->row,
+             kind, md_cu_pointer(k, v, false), at, count(k, l));
   swap(k, &l->load);
   l->vector_type = grown(k, l->vector_type, i, &l->cap_vectors);
   l->vector_type[i] = kind;
   l->num_vectors++;
-  return md_format(k->w->arena, "v%d%s.x[j]", i, l->row);
+  return md_format(k->w->arena, "%sv%d%s.x[j]", l->prefix, i, l->row);
 }
 
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
   for (int i = 0; i < l->num_vectors; i++)
-    md_cu_line(k, NULL, "md_%s v%d[%d];", l->vector_type[i], i, rows);
+    md_cu_line(k, NULL, "md_%s %sv%d[%d];", l->vector_type[i], l->prefix, i, rows);
 }
 
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
 
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
-  const char *group = l->groups == 1 ? "" : md_format(k->w->arena, "%s * %lld + ", l->group,
-                                                      (long long)md_round_up(l->channels, 8));
+  const char *group = l->groups == 1 ? ""
+                                     : md_format(k->w->arena, "%s * %lld + ", l->group,
+                                                 (long long)md_round_up(l->channels, 8));
   for (int i = 0; i < l->num_slots; i++)
-    md_cu_line(k, NULL, "const md_f8 %s%d = md_ld_f8(%s + %lld + %s%s, %s);", l->shared, i,
-               l->shared, (long long)(i * slot_size(l)), group, l->first, count(k, l));
+    md_cu_line(k, NULL, "const md_f8 %sp%d = md_ld_f8(%stable + %lld + %s%s, %s);", l->prefix, i,
+               l->prefix, (long long)(i * slot_size(l)), group, l->first, count(k, l));
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int j = 0; j < %d; j++) {", MD_CU_LANES);
   md_cu_line(k, NULL, "const int %s = %s + j;", MD_CU_CHANNEL, l->first);

@@ -89,12 +89,28 @@ static void open_once(void) {
   }
 }
 
+const char *md_nvrtc_path(void) {
+  pthread_once(&nvrtc.once, open_once);
+  Dl_info info;
+  void *symbol = NULL;
+  memcpy(&symbol, &nvrtc.version, sizeof symbol);
+  return nvrtc.lib && dladdr(symbol, &info) && info.dli_fname ? info.dli_fname : NULL;
+}
+
 static bool is_there(md_diags *d) {
   pthread_once(&nvrtc.once, open_once);
   if (nvrtc.lib) return true;
   char clean[256];
   md_error(d, E0442, MD_NOWHERE, "NVRTC cannot be opened: %s",
            md_clean(nvrtc.why, clean, sizeof clean));
+  const char *own = getenv("MODIST_NVRTC");
+  if (own && *own)
+    md_note(d, MD_NOWHERE, "MODIST_NVRTC names %s", md_clean(own, clean, sizeof clean));
+  else
+    md_note(
+        d, MD_NOWHERE,
+        "looked for libnvrtc.so.13, .so.12 and .so where the loader looks, then in lib64, lib and "
+        "targets/x86_64-linux/lib of CUDA_HOME, CUDA_PATH, /usr/local/cuda and /opt/cuda");
   md_hint(d, "install CUDA 12 or 13, or set MODIST_NVRTC=/path/to/libnvrtc.so");
   return false;
 }
@@ -104,21 +120,14 @@ bool md_nvrtc_version(int *major, int *minor, md_diags *d) {
 }
 
 int md_nvrtc_archs(int *sm, int max, md_diags *d) {
-  int num = 0, kept = 0;
+  int num = 0;
   if (!is_there(d) || nvrtc.num_archs(&num) != 0 || num <= 0) return 0;
   int *all = calloc((size_t)num, sizeof *all);
   if (!all) md_out_of_memory((size_t)num * sizeof *all);
-  bool ok = nvrtc.archs(all) == 0;
-  md_diags *quiet = md_diags_create();
-  for (int i = 0; ok && i < num && kept < max; i++) {
-    char name[32];
-    md_cuda_arch arch;
-    snprintf(name, sizeof name, "cuda:sm_%d", all[i]);
-    if (md_cuda_parse(name, &arch, quiet)) sm[kept++] = all[i];  // ours begin with bf16
-  }
-  md_diags_destroy(quiet);
+  num = nvrtc.archs(all) == 0 ? MD_MIN(num, max) : 0;
+  memcpy(sm, all, sizeof *sm * (size_t)num);
   free(all);
-  return kept;
+  return num;
 }
 
 // The log has NUL bytes in the middle.
@@ -131,31 +140,6 @@ static char *read_log(Program p) {
   for (size_t i = 0; i + 1 < size; i++)
     if (!log[i]) log[i] = '\n';
   return log;
-}
-
-// "ptxas info : Compiling entry function 'k3' for 'sm_80'", then a line "0 bytes stack frame, 0 bytes
-// spill stores, 0 bytes spill loads". A kernel that spills has a wrong tile: that is ours to mend.
-static bool check_spills(const char *log, const char *name, md_diags *d) {
-  char kernel[64] = "?";
-  for (const char *s = log; *s;) {
-    size_t len = strcspn(s, "\n");
-    const char *entry = strstr(s, "Compiling entry function '");
-    if (entry && entry < s + len) sscanf(entry, "Compiling entry function '%63[^']", kernel);
-    long long frame, stores, loads;
-    const char *at = strstr(s, " bytes stack frame");
-    if (at && at < s + len) {
-      while (at > s && at[-1] >= '0' && at[-1] <= '9') at--;
-      if (sscanf(at, "%lld bytes stack frame, %lld bytes spill stores, %lld bytes spill loads",
-                 &frame, &stores, &loads) == 3 &&
-          (frame || stores || loads))
-        return md_error(
-            d, E0444, MD_NOWHERE,
-            "%s: kernel %s spills registers (%lld bytes of stack, %lld stored, %lld loaded)", name,
-            kernel, frame, stores, loads);
-    }
-    s += len + (s[len] == '\n');
-  }
-  return true;
 }
 
 static bool refused(const char *name, const char *what, int error, const char *log, md_diags *d) {
@@ -172,6 +156,22 @@ static bool refused(const char *name, const char *what, int error, const char *l
   return false;
 }
 
+// -v reports registers and spills; PTX alone never meets ptxas.
+static const char *const options[] = {"--std=c++17", "-default-device", "--ptxas-options=-v"};
+
+bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d) {
+  int major, minor;
+  if (!md_nvrtc_version(&major, &minor, d)) return false;
+  md_text all = {0};
+  md_put(&all, "NVRTC %d.%d %s_%d%.1s", major, minor, ptx ? "compute" : "sm", arch.sm,
+         &arch.suffix);
+  for (int i = 0; i < MD_COUNT(options); i++) md_put(&all, " %s", options[i]);
+  md_put(&all, "\n%s%s", md_cuda_prelude(), text);
+  *key = md_digest_of(all.s, all.len);
+  md_text_free(&all);
+  return true;
+}
+
 bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
                       md_cubin *out, md_diags *d) {
   *out = (md_cubin){0};
@@ -183,8 +183,8 @@ bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, boo
   char target[40], suffix[2] = {arch.suffix, 0};
   snprintf(target, sizeof target, "--gpu-architecture=%s_%d%s", ptx ? "compute" : "sm", arch.sm,
            suffix);
-  // -v reports registers and spills; PTX alone never meets ptxas.
-  const char *options[] = {target, "--std=c++17", "-default-device", "--ptxas-options=-v"};
+  const char *option[1 + MD_COUNT(options)] = {target};
+  memcpy(option + 1, options, sizeof options);
   Program p = NULL;
   char *log = NULL;
   bool ok = false;
@@ -193,13 +193,13 @@ bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, boo
     refused(name, "nvrtcCreateProgram", error, NULL, d);
     goto out;
   }
-  error = nvrtc.compile(p, ptx ? 3 : 4, options);
+  error = nvrtc.compile(p, MD_COUNT(option) - ptx, option);
   log = read_log(p);
   if (error) {
     refused(name, target, error, log, d);
     goto out;
   }
-  if (!ptx && !check_spills(log, name, d)) goto out;
+  if (!ptx && !md_cuda_check_log(log, name, d)) goto out;
   error = ptx ? nvrtc.ptx_size(p, &out->bytes) : nvrtc.cubin_size(p, &out->bytes);
   out->data = malloc(out->bytes + 1);
   if (!out->data) md_out_of_memory(out->bytes);

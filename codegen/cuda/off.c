@@ -29,3 +29,55 @@ int md_nvrtc_archs(int *sm, int max, md_diags *d) {
   is_off(d);
   return 0;
 }
+
+md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
+                            md_diags *d) {
+  (void)g, (void)o, (void)report;
+  is_off(d);
+  return NULL;
+}
+
+int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) {
+  (void)list, (void)arch, (void)max;
+  is_off(d);
+  return 0;
+}
+
+// Nothing is known of devices, so nothing is asked about one.
+int md_cuda_num_archs(void) { return 0; }
+md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix) {
+  (void)i;
+  *has_suffix = false;
+  return (md_cuda_arch){0};
+}
+int md_cuda_num_devices(void) { return 0; }
+const md_cuda_spec *md_cuda_device_at(int i) {
+  (void)i;
+  return NULL;
+}
+const md_cuda_spec *md_cuda_device(const char *name) {
+  (void)name;
+  return NULL;
+}
+const md_cuda_spec *md_cuda_device_of(md_cuda_arch arch) {
+  (void)arch;
+  return NULL;
+}
+void md_cuda_spec_print(const md_cuda_spec *s, md_text *to) { (void)s, (void)to; }
+bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place at, md_arena *a,
+                      md_diags *d) {
+  (void)s, (void)key, (void)text, (void)at, (void)a;
+  return is_off(d);
+}
+bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d) {
+  (void)s, (void)file;
+  return is_off(d);
+}
+const char *const md_cuda_limit_names[MD_NUM_LIMITS] = {"memory", "tensor", "fma", "launch"};
+md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
+                             bool is_tensor, const md_cuda_spec *s) {
+  (void)p, (void)l, (void)k, (void)is_tensor, (void)s;
+  return (md_cuda_cost){0};
+}
+
+const char *md_nvrtc_path(void) { return NULL; }

@@ -5,10 +5,10 @@
 #include "codegen/cuda/prelude.h"
 
 #include <pthread.h>
-#include <stdio.h>
 
 #include "codegen/cuda/cuda.h"
 
+// MD_KERNEL(threads) or, where it matters, MD_KERNEL(threads, blocks of a multiprocessor).
 // min and max pass a NaN on. Floats to integers go toward zero and saturate, NaN becomes 0.
 static const char base[] =
     "#define MD_PRELUDE_H\n"
@@ -19,9 +19,9 @@ static const char base[] =
     "typedef unsigned long long md_u64;\n"
     "typedef struct __align__(16) md_h8 { md_bf16 x[8]; } md_h8;\n"
     "typedef struct __align__(16) md_f8 { float x[8]; } md_f8;\n"
-    "#define MD_KERNEL(threads) extern \"C\" __global__ void __launch_bounds__(threads)\n"
+    "#define MD_KERNEL(...) extern \"C\" __global__ void __launch_bounds__(__VA_ARGS__)\n"
     "#define MD_DEV_ static __device__ __forceinline__\n"
-    "#define MD_SHARED(name) extern __shared__ __align__(16) unsigned char name[]\n"
+    "#define MD_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]\n"
     "#define MD_UNROLL _Pragma(\"unroll\")\n"
     "#define MD_RESTRICT __restrict__\n"
     "#define MD_INF __int_as_float(0x7f800000)\n"
@@ -74,9 +74,14 @@ static const char base[] =
     "  return (float)((z ^ z >> 31) >> 40) * (1.0f / 16777216.0f);\n"
     "}\n";
 
-// C promises no more than 4095 characters of a literal, so the parts are joined at the first call.
-static char all[sizeof base + 4 * 4096];
-static void join(void) { snprintf(all, sizeof all, "%s%s", base, md_cu_prelude_tensor); }
+// The parts are joined at the first call.
+static char *all;
+static void join(void) {
+  md_text t = {0};
+  md_put(&t, "%s%s", base, md_cu_prelude_tensor);
+  md_cu_prelude_hopper(&t);
+  all = t.s;
+}
 
 const char *md_cuda_prelude(void) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;

@@ -14,9 +14,11 @@ static const struct {
     {100, true}, {103, true}, {110, true}, {120, true}, {121, true},
 };
 
+enum { MAX_DEVICES = 32 };
+
 static void nearest(const char *target, md_diags *d) {
-  char text[2 * MD_COUNT(archs)][16];
-  const char *name[2 * MD_COUNT(archs)];
+  char text[2 * MD_COUNT(archs) + MAX_DEVICES][24];
+  const char *name[2 * MD_COUNT(archs) + MAX_DEVICES];
   int num = 0;
   md_text all = {0};
   for (int i = 0; i < MD_COUNT(archs); i++) {
@@ -27,8 +29,18 @@ static void nearest(const char *target, md_diags *d) {
       num++;
     }
   }
+  for (int i = 0; i < md_cuda_num_devices(); i++) {
+    const char *device = md_cuda_device_at(i)->name;
+    snprintf(text[num], sizeof text[num], "cuda:%s", device);
+    name[num] = text[num];
+    num++;
+    md_put(&all, ", %s", device);
+  }
+  int sm;
   const char *best = md_nearest(target, name, num);
-  if (best) md_hint(d, "did you mean --target=%s?", best);
+  if (sscanf(target, "cuda:sm_%d", &sm) == 1 && sm >= 10 && sm < archs[0].sm)
+    md_hint(d, "the lowest is --target=cuda:sm_%d, the first with bf16 arithmetic", archs[0].sm);
+  else if (best) md_hint(d, "did you mean --target=%s?", best);
   else md_hint(d, "CUDA targets are cuda: and one of %s", all.s);
   md_text_free(&all);
 }
@@ -47,16 +59,48 @@ bool md_cuda_parse(const char *target, md_cuda_arch *arch, md_diags *d) {
       if (!*rest || (archs[i].suffix && !strcmp(rest, "a"))) return true;
     }
   }
+  const md_cuda_spec *device = strncmp(target, "cuda:", 5) ? NULL : md_cuda_device(target + 5);
+  if (device) {
+    *arch = device->arch;
+    return true;
+  }
   char clean[80];
   md_error(d, E0441, MD_NOWHERE, "unknown target '%s'", md_clean(target, clean, sizeof clean));
   nearest(target, d);
   return false;
 }
 
+int md_cuda_num_archs(void) { return MD_COUNT(archs); }
+
+md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix) {
+  *has_suffix = archs[i].suffix;
+  return (md_cuda_arch){.sm = archs[i].sm};
+}
+
+int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) {
+  int num = 0;
+  for (const char *s = list;; s++) {
+    size_t len = strcspn(s, ",");
+    char one[80];
+    snprintf(one, sizeof one, "%.*s", (int)MD_MIN(len, sizeof one - 1), s);
+    if (num == max) return md_error(d, E0441, MD_NOWHERE, "more than %d targets", max);
+    char whole[90];  // only the first needs its "cuda:"
+    snprintf(whole, sizeof whole, "%s%s", num && strncmp(one, "cuda:", 5) ? "cuda:" : "", one);
+    if (!md_cuda_parse(whole, &arch[num], d)) return 0;
+    for (int i = 0; i < num; i++) {
+      if (arch[i].sm != arch[num].sm || arch[i].suffix != arch[num].suffix) continue;
+      return md_error(d, E0441, MD_NOWHERE, "target '%s' stands twice", one);
+    }
+    num++;
+    s += len;
+    if (!*s) return num;
+  }
+}
+
 // Channels last, rounded up to the 16 bytes of bf16 that one load takes.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
-  md_cuda_arch arch;
-  if (!md_cuda_parse(target, &arch, d)) return false;
+  md_cuda_arch arch[MD_CUDA_TARGETS];
+  if (!md_cuda_targets(target, arch, MD_CUDA_TARGETS, d)) return false;
   *facts = (md_target_facts){
       .channel_block = 8, .channels_last = true, .max_prologue = 4, .alignment = 256};
   return true;

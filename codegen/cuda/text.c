@@ -52,6 +52,7 @@ void md_cuda_module_free(md_cuda_module *m) {
   if (!m) return;
   md_text_free(&m->text);
   free(m->launch);
+  free(m->kernel);
   free(m->refused);
   md_arena_destroy(m->arena);
   free(m);
@@ -93,8 +94,9 @@ static void put_text(const md_cuda_module *m, const md_graph *g, md_text *to) {
 
 enum { MAX_NAMED = 12 };
 
-static bool report_missing(const md_cuda_module *m, const md_graph *g, md_diags *d) {
+bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d) {
   char name[100];
+  if (!m->num_refused) return true;
   md_error(d, E0440, MD_NOWHERE, "%d of %d regions have no CUDA kernel yet", m->num_refused,
            MD_MAX(g->num_regions, m->num_refused));
   for (int i = 0; i < m->num_refused && i < MAX_NAMED; i++)
@@ -115,7 +117,7 @@ bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, m
   if (!m) return false;
   bool ok = true;
   if (m->num_refused && (what != MD_CUDA_TEXT || !m->num_launches)) {
-    ok = report_missing(m, g, d);
+    ok = md_cuda_is_complete(m, g, d);
   } else if (what == MD_CUDA_TEXT) {
     put_text(m, g, out);
   } else {

@@ -3,6 +3,7 @@
 //
 //   manifest.json   the program but its code        host.so     its code, position-independent
 //   graph.mdg       text of the compiled graph, for --verify (may be missing)
+//   c*.cubin, c*.ptx   in place of host.so: code of CUDA kernels, named by its digest
 //
 // Code is loaded last, after every check, from an anonymous file in memory: no temporary file, no
 // search path, nothing that somebody could exchange between check and use.
@@ -84,33 +85,81 @@ static const md_member *find(const md_member *m, int num, const char *name) {
   return NULL;
 }
 
-// Everything but code. The program does not point into `file`. `members`, of `a`, do.
-static md_program *read_program(const char *path, const char *file, size_t bytes, md_arena *a,
-                                md_member **members, int *num_members, md_diags *d) {
-  *num_members = md_zip_read(path, file, bytes, a, members, d);
-  if (*num_members < 0) return NULL;
-  md_program *p = md_program_create("");
-  p->path = md_strdup(p->arena, path);
-  if (md_manifest_read(p, *members, *num_members, d)) return p;
-  md_program_destroy(p);
-  return NULL;
+static const void *copy_of(const md_member *m, md_arena *a) {
+  void *copy = md_alloc(a, m->bytes + 1);
+  memcpy(copy, m->data, m->bytes);
+  return copy;
 }
 
 static bool take_image(md_program *p, const md_member *members, int num, md_diags *d) {
-  const md_member *m = find(members, num, HOST_CODE), *g = find(members, num, GRAPH_TEXT);
+  const md_member *m = find(members, num, HOST_CODE);
   if (!m) return md_error(d, E0632, MD_IN_FILE(p->path), "artefact has no '" HOST_CODE "'");
+  p->image = copy_of(m, p->arena);
+  p->image_bytes = m->bytes;
+  return true;
+}
+
+// Kernels share members, which are copied once.
+static bool take_kernels(md_program *p, const md_member *members, int num, md_diags *d) {
+  const void **copy = calloc((size_t)num + 1, sizeof *copy);
+  if (!copy) md_out_of_memory((size_t)num * sizeof *copy);
+  bool ok = true;
+  for (int i = 0; i < p->num_kernels && ok; i++) {
+    md_gpu_kernel *k = &p->kernel[i];
+    const md_member *m = find(members, num, k->member);
+    char name[100];
+    if (!m) {
+      ok = md_error(d, E0632, MD_IN_FILE(p->path), "artefact has no '%s'",
+                    md_clean(k->member, name, sizeof name));
+      break;
+    }
+    const void **at = &copy[m - members];
+    if (!*at) *at = copy_of(m, p->arena);
+    k->data = *at;
+    k->bytes = m->bytes;
+  }
+  free(copy);
+  return ok && md_gpu_code_check(p, d);
+}
+
+// The code and the graph's text, checked as far as that goes without the machine.
+static bool take_code(md_program *p, const md_member *members, int num, md_diags *d) {
+  const md_member *g = find(members, num, GRAPH_TEXT);
   if (g && memchr(g->data, 0, g->bytes))
     return md_error(d, E0632, MD_IN_FILE(p->path), "'" GRAPH_TEXT "' is no text");
-  void *image = md_alloc(p->arena, m->bytes);
-  memcpy(image, m->data, m->bytes);
-  p->image = image;
-  p->image_bytes = m->bytes;
   if (g) p->graph_text = md_strndup(p->arena, g->data, g->bytes);
-  return true;
+  return p->num_variants ? take_kernels(p, members, num, d) : take_image(p, members, num, d);
+}
+
+// Is there a device for one of the targets? Running a CUDA program is still to come.
+static bool check_device(const md_program *p, md_diags *d) {
+  md_gpu_device device;
+  char why[600], target[300], name[160];
+  if (!md_gpu_find(&device, why, sizeof why)) {
+    md_error(d, E0635, MD_IN_FILE(p->path),
+             "the file is whole, but there is no CUDA device here: %s", why);
+    md_hint(d,
+            "the driver is NVIDIA's (580 or newer for CUDA 13); 'modist_rt --check %s' needs none",
+            p->path);
+    return false;
+  }
+  md_clean(p->target, target, sizeof target);
+  md_clean(device.name, name, sizeof name);
+  if (!md_gpu_variant_for(p, device.sm)) {
+    md_error(d, E0633, MD_IN_FILE(p->path), "artefact is for %s, and none of it runs on %s (sm_%d)",
+             target, name, device.sm);
+    md_hint(d, "modistc compile ... --target=cuda:sm_%d -o %s", device.sm, p->path);
+    return false;
+  }
+  return md_error(d, E0635, MD_IN_FILE(p->path),
+                  "the file is whole and %s (sm_%d) would take it, but this modist_rt cannot run "
+                  "CUDA programs yet",
+                  name, device.sm);
 }
 
 static bool check_machine(const md_program *p, md_diags *d) {
   char why[128], target[256], shown[128];
+  if (p->num_variants) return check_device(p, d);
   if (md_machine_runs(p->target, why, sizeof why)) return true;
   md_error(d, E0633, MD_IN_FILE(p->path), "artefact is for target '%s': %s",
            md_clean(p->target, target, sizeof target), md_clean(why, shown, sizeof shown));
@@ -118,105 +167,59 @@ static bool check_machine(const md_program *p, md_diags *d) {
   return false;
 }
 
-static void put_specs(md_json *to, const char *key, const md_spec *s, int num) {
-  md_json_key(to, key);
-  md_json_begin(to, '[');
-  for (int i = 0; i < num; i++) {
-    char type[MD_SPEC_CHARS];
-    md_json_begin(to, '{');
-    md_json_key(to, "name");
-    md_json_str(to, s[i].name);
-    md_json_key(to, "type");
-    md_json_str(to, md_spec_text(&s[i], type));
-    md_json_key(to, "bytes");
-    md_json_int(to, s[i].bytes);
-    md_json_end(to, '}');
-  }
-  md_json_end(to, ']');
+// Everything but code. The program does not point into `file`. `members`, of `a`, may.
+static md_program *read_program(const char *path, const char *file, size_t bytes, md_arena *a,
+                                md_member **members, int *num_members, md_diags *d) {
+  *num_members = md_zip_read(path, file, bytes, a, members, d);
+  if (*num_members < 0) return NULL;
+  md_program *p = md_program_create("");
+  p->path = md_strdup(p->arena, path);
+  if (md_manifest_read(p, *members, *num_members, d) && take_code(p, *members, *num_members, d))
+    return p;
+  md_program_destroy(p);
+  return NULL;
 }
 
-static int64_t sum_of(const md_spec *s, int num) {
-  int64_t sum = 0;
+static int compare_names(const void *a, const void *b) {
+  return strcmp(((const md_member *)a)->name, ((const md_member *)b)->name);
+}
+
+// Code of CUDA kernels, each file once.
+static int add_kernels(const md_program *p, md_member *m) {
+  int num = 0;
+  for (int i = 0; i < p->num_kernels; i++) {
+    const md_gpu_kernel *k = &p->kernel[i];
+    m[num++] = (md_member){.name = k->member, .data = k->data, .bytes = k->bytes, .deflate = true};
+  }
+  if (num) qsort(m, (size_t)num, sizeof *m, compare_names);
+  int kept = 0;
   for (int i = 0; i < num; i++)
-    if (!md_add_size(sum, s[i].bytes, &sum)) return INT64_MAX;
-  return sum;
-}
-
-static void put_launches(md_json *to, const md_program *p) {
-  md_json_key(to, "launches");
-  md_json_begin(to, '[');
-  for (int i = 0; i < p->num_launches; i++) {
-    const md_launch *l = &p->launch[i];
-    md_json_begin(to, '{');
-    md_json_key(to, "name");
-    md_json_str(to, l->name);
-    md_json_key(to, "phases");
-    md_json_int(to, l->num_phases);
-    md_json_key(to, "flops");
-    md_json_float(to, l->flops);
-    md_json_key(to, "bytes");
-    md_json_float(to, l->bytes);
-    md_json_end(to, '}');
-  }
-  md_json_end(to, ']');
-}
-
-static void put_program(md_json *to, const md_program *p, const md_member *members, int num) {
-  char digest[33], why[128];
-  md_json_begin(to, '{');
-  md_json_key(to, "format");
-  md_json_str(to, MD_ARTEFACT_FORMAT);
-  md_json_key(to, "abi");
-  md_json_int(to, MD_ABI_VERSION);
-  md_json_key(to, "name");
-  md_json_str(to, p->name);
-  md_json_key(to, "target");
-  md_json_str(to, p->target);
-  md_json_key(to, "runs_here");
-  md_json_bool(to, md_machine_runs(p->target, why, sizeof why));
-  md_json_key(to, "graph");
-  md_json_str(to, md_digest_text(p->graph, digest));
-  md_json_key(to, "members");
-  md_json_begin(to, '[');
-  for (int i = 0; i < num; i++) {
-    md_json_begin(to, '{');
-    md_json_key(to, "name");
-    md_json_str(to, members[i].name);
-    md_json_key(to, "bytes");
-    md_json_int(to, (int64_t)members[i].bytes);
-    md_json_end(to, '}');
-  }
-  md_json_end(to, ']');
-  md_json_key(to, "memory");
-  md_json_begin(to, '{');
-  md_json_key(to, "arena");
-  md_json_int(to, p->arena_bytes);
-  md_json_key(to, "workspace");
-  md_json_int(to, p->workspace_bytes);
-  md_json_key(to, "states");
-  md_json_int(to, sum_of(p->state, p->num_states));
-  md_json_key(to, "inputs");
-  md_json_int(to, sum_of(p->input, p->num_inputs));
-  md_json_end(to, '}');
-  put_specs(to, "inputs", p->input, p->num_inputs);
-  put_specs(to, "states", p->state, p->num_states);
-  put_specs(to, "results", p->result, p->num_results);
-  put_launches(to, p);
-  md_json_end(to, '}');
+    if (!kept || strcmp(m[kept - 1].name, m[i].name) != 0) m[kept++] = m[i];
+  return kept;
 }
 
 bool md_program_write(const md_program *p, md_text *to, md_diags *d) {
-  MD_ASSERT(p->image, "program '%s' has no image to save", p->name);
+  MD_ASSERT(p->image || p->num_variants, "program '%s' has no image to save", p->name);
   if (!md_program_check(p, d)) return false;
-  md_member m[3] = {{.name = "manifest.json"}, {HOST_CODE, p->image, p->image_bytes}};
-  int num = 2;
-  if (p->graph_text) m[num++] = (md_member){GRAPH_TEXT, p->graph_text, strlen(p->graph_text)};
+  md_member *m = calloc((size_t)p->num_kernels + 3, sizeof *m);
+  if (!m) md_out_of_memory((size_t)p->num_kernels * sizeof *m);
+  m[0].name = "manifest.json";
+  int num = 1;
+  if (p->image) {
+    m[num++] = (md_member){.name = HOST_CODE, .data = p->image, .bytes = p->image_bytes};
+  }
+  num += add_kernels(p, m + num);
+  if (p->graph_text) {
+    size_t len = strlen(p->graph_text);
+    m[num++] = (md_member){.name = GRAPH_TEXT, .data = p->graph_text, .bytes = len};
+  }
   md_text manifest = {0};
   md_manifest_write(p, m + 1, num - 1, &manifest);
   m[0].data = manifest.s;
   m[0].bytes = manifest.len;
   md_zip_write(m, num, to);
   md_text_free(&manifest);
+  free(m);
   return true;
 }
 
@@ -227,7 +230,7 @@ bool md_program_save(const md_program *p, const char *path, md_diags *d) {
   return ok;
 }
 
-md_program *md_program_load(const char *path, md_diags *d) {
+md_program *md_artefact_check(const char *path, md_diags *d) {
   char *file;
   size_t bytes;
   if (!md_file_read(path, MAX_FILE, E0630, d, &file, &bytes)) return NULL;
@@ -235,13 +238,16 @@ md_program *md_program_load(const char *path, md_diags *d) {
   md_member *members;
   int num;
   md_program *p = read_program(path, file, bytes, a, &members, &num, d);
-  if (p && (!take_image(p, members, num, d) || !check_machine(p, d) || !load_code(p, d))) {
-    md_program_destroy(p);
-    p = NULL;
-  }
   md_arena_destroy(a);
   free(file);
   return p;
+}
+
+md_program *md_program_load(const char *path, md_diags *d) {
+  md_program *p = md_artefact_check(path, d);
+  if (!p || (check_machine(p, d) && load_code(p, d))) return p;
+  md_program_destroy(p);
+  return NULL;
 }
 
 bool md_artefact_inspect(const char *path, md_json *to, md_diags *d) {
@@ -252,7 +258,7 @@ bool md_artefact_inspect(const char *path, md_json *to, md_diags *d) {
   md_member *members;
   int num;
   md_program *p = read_program(path, file, bytes, a, &members, &num, d);
-  if (p) put_program(to, p, members, num);
+  if (p) md_inspect_program(p, members, num, to);
   bool ok = p != NULL;
   md_program_destroy(p);
   md_arena_destroy(a);

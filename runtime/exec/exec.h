@@ -7,6 +7,7 @@
 #include "base/base.h"
 #include "base/diag.h"
 #include "modist/dtype.h"
+#include "runtime/exec/cubin.h"
 
 // --- element.c: element types --------------------------------------------------------------------
 int64_t md_element_bytes(md_dtype t);  // 0: no such type
@@ -60,9 +61,13 @@ typedef struct md_arg {
 // after another.
 //   void symbol(void *const *arg, int64_t item, void *scratch)
 // scratch: `scratch_bytes` of memory of the calling thread, aligned to 64, not cleared.
+// In a CUDA program a launch has one phase, a kernel that takes the addresses of the arguments in order:
+// a grid of one axis of `items` blocks of `threads`, with so much dynamic shared memory.
 typedef struct md_phase {
   const char *symbol;
   int64_t items, scratch_bytes;
+  int threads;  // 0: a CPU's
+  int64_t shared_bytes;
 } md_phase;
 typedef struct md_launch {
   const char *name;  // of the region
@@ -75,10 +80,25 @@ typedef struct md_copy {
   md_arg src;
 } md_copy;
 
+// A CUDA program is for one or more targets, each with launches and kernels of its own.
+typedef struct md_gpu_kernel {
+  const char *symbol, *member;  // file in the artefact
+  const void *data;
+  size_t bytes;
+  md_kernel_facts facts;
+} md_gpu_kernel;
+typedef struct md_variant {
+  const char
+      *target;  // "cuda:sm_90a": cubins; "cuda:compute_80": PTX, for that device and later ones
+  int first_launch, num_launches, first_kernel, num_kernels;
+  int64_t workspace_bytes;
+} md_variant;
+
 typedef struct md_program {
   md_arena *arena;  // owns everything below but the code
   // target: "cpu:" NAME and "+FEATURE" for all that the code needs, an instruction set or less, as
-  // machine.c knows them: "cpu:avx2+x86-64-v3", "cpu:aarch64+armv8-a". NAME is for people.
+  // machine.c knows them: "cpu:avx2+x86-64-v3", "cpu:aarch64+armv8-a". NAME is for people. Or the
+  // targets of a CUDA program: "cuda:sm_80,cuda:sm_90a,cuda:compute_80".
   const char *name, *target;
   const char *path;  // of the artefact it was loaded from; NULL: made here
   md_digest graph;   // of the compiled graph
@@ -90,6 +110,9 @@ typedef struct md_program {
   md_phase *phase;
   md_arg *arg;
   md_copy *copy;
+  int num_variants, num_kernels;  // of a CUDA program; which has launches for each variant
+  md_variant *variant;
+  md_gpu_kernel *kernel;
   // Code: the address of a symbol. `code` is destroyed with the program.
   void *code;
   void *(*lookup)(void *code, const char *symbol);
@@ -110,16 +133,18 @@ char *md_spec_text(const md_spec *s, char buf[MD_SPEC_CHARS]);
 int64_t md_spec_elements(const md_spec *s);
 const md_spec *md_program_state(const md_program *p, const char *name);  // NULL: no such state
 
-// --- zip.c: archives of stored members -----------------------------------------------------------
-// Only what the writer below makes is read: no compression, no gaps, no comments, CRC-32 of every
-// member; each header must be, byte for byte, what the writer would have written.
+// --- zip.c: archives -----------------------------------------------------------------------------
+// Only what the writer below makes is read: members stored or deflated, no gaps, no comments, CRC-32 of
+// every member; each header must be, byte for byte, what the writer would have written.
 typedef struct md_member {
   const char *name;
   const void *data;
   size_t bytes;
+  bool deflate;       // is worth compressing / was compressed
+  size_t file_bytes;  // read: its bytes in the file
 } md_member;
 void md_zip_write(const md_member *m, int num, md_text *to);  // names: [a-z0-9_.]+, each once
-// Members point into `file`; the array and the names are in `a`. -1: reported (E0630).
+// Members point into `file` or, like the array and the names, into `a`. -1: reported (E0630).
 int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
                 md_diags *d);
 
@@ -127,7 +152,7 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
 bool md_machine_runs(const char *target, char *why, int why_size);  // false: with the reason
 const char *md_machine_target(void);  // what --target= takes for this machine
 
-// --- manifest.c: a program as JSON ---------------------------------------------------------------
+// --- manifest.c, manifest_read.c: a program as JSON -----------------------------------------------
 enum { MD_ABI_VERSION = 1 };
 #define MD_ARTEFACT_FORMAT "modist.artefact/1"
 // `members`: the archive's, but for the manifest itself.
@@ -136,12 +161,33 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
 // checksums and the program. False: reported. `p->path` is set.
 bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d);
 
-// --- artefact.c: .mdx, a stored zip with manifest.json, host.so, graph.mdg -----------------------
-// Both need p->image.
+// --- gpu_code.c: is the code of a CUDA program what its launches need? ----------------------------
+// Fills in the facts of its kernels. False: reported (E0636).
+bool md_gpu_code_check(md_program *p, md_diags *d);
+// "cuda:sm_90a" or, PTX, "cuda:compute_80". False: it is neither.
+bool md_gpu_target(const char *target, int *sm, char *suffix, bool *is_ptx);
+int64_t md_gpu_shared_limit(int sm);  // bytes of shared memory that a block can have
+// The variant of p that a device runs best; NULL: none runs there.
+const md_variant *md_gpu_variant_for(const md_program *p, int sm);
+
+// --- driver.c: NVIDIA's driver, opened at run time ------------------------------------------------
+typedef struct md_gpu_device {
+  char name[128];
+  int sm;
+  int driver;  // CUDA version that it speaks, 13000 is 13.0
+} md_gpu_device;
+// The first device. False: `why` (of `size` bytes) says what was looked for and what is missing.
+bool md_gpu_find(md_gpu_device *device, char *why, int size);
+
+// --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
+// The code is host.so, or a file for each CUDA kernel and target. Both need it.
 bool md_program_write(const md_program *p, md_text *to, md_diags *d);  // the bytes of the artefact
 bool md_program_save(const md_program *p, const char *path, md_diags *d);
 md_program *md_program_load(const char *path, md_diags *d);  // code through a memfd
-// An object: target, members, memory, inputs, states, results, launches. Loads no code.
+// All that load checks, but for the machine; loads no code. The program cannot be run.
+md_program *md_artefact_check(const char *path, md_diags *d);
+// Into an object: target, members, memory, inputs, states, results, launches. Loads no code.
+void md_inspect_program(const md_program *p, const md_member *members, int num, md_json *to);
 bool md_artefact_inspect(const char *path, md_json *to, md_diags *d);
 
 // --- pool.c: threads -----------------------------------------------------------------------------

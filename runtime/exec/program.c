@@ -190,11 +190,43 @@ static bool check_launch(const check *c, const md_launch *l) {
 }
 
 static bool check_phase(const check *c, const md_phase *f) {
+  bool is_cuda = c->p->num_variants > 0;
   if (!symbol_is_fine(f->symbol))
     return bad(c, "symbol '%.80s' is not made of A-Z a-z 0-9 _", f->symbol ? f->symbol : "");
   if (f->items < 1 || f->items > MAX_ITEMS)
     return bad(c, "symbol '%s' has %lld items", f->symbol, (long long)f->items);
-  return check_bytes(c, "scratch memory", f->scratch_bytes);
+  if (is_cuda ? f->threads < 1 || f->threads > 1024 || f->items > INT32_MAX : f->threads != 0)
+    return bad(c, "symbol '%s' has %lld blocks of %d threads", f->symbol, (long long)f->items,
+               f->threads);
+  return check_bytes(c, "scratch memory", f->scratch_bytes) &&
+         check_bytes(c, "shared memory", f->shared_bytes);
+}
+
+// Variants share neither kernels nor, but for the very same ones, launches; each launch is a kernel.
+static bool check_variant(const check *c, const md_variant *v) {
+  const md_program *p = c->p;
+  int sm;
+  char suffix;
+  bool is_ptx;
+  if (!v->target || !md_gpu_target(v->target, &sm, &suffix, &is_ptx))
+    return bad(c, "'%.80s' is no CUDA target", v->target ? v->target : "");
+  if (v->first_launch < 0 || v->num_launches < 0 ||
+      v->num_launches > p->num_launches - v->first_launch)
+    return bad(c, "target '%s': launches %d+%d of %d", v->target, v->first_launch, v->num_launches,
+               p->num_launches);
+  if (v->first_kernel < 0 || v->num_kernels < 0 ||
+      v->num_kernels > p->num_kernels - v->first_kernel)
+    return bad(c, "target '%s': kernels %d+%d of %d", v->target, v->first_kernel, v->num_kernels,
+               p->num_kernels);
+  if (v->workspace_bytes < 0 || v->workspace_bytes > p->workspace_bytes)
+    return bad(c, "target '%s' has a workspace of its own", v->target);
+  for (int i = v->first_launch; i < v->first_launch + v->num_launches; i++)
+    if (p->launch[i].num_phases != 1)
+      return bad(c, "launch '%s' is not one kernel", p->launch[i].name);
+  for (int i = v->first_kernel; i < v->first_kernel + v->num_kernels; i++)
+    if (!symbol_is_fine(p->kernel[i].symbol) || !name_is_fine(p->kernel[i].member))
+      return bad(c, "kernel %d of target '%s' has no name", i - v->first_kernel, v->target);
+  return true;
 }
 
 // All or nothing needs that no copy reads what another copy writes.
@@ -273,6 +305,8 @@ bool md_program_check(const md_program *p, md_diags *d) {
       !check_count(c, "phases", p->num_phases, p->phase) ||
       !check_count(c, "arguments", p->num_args, p->arg) ||
       !check_count(c, "copies", p->num_copies, p->copy) ||
+      !check_count(c, "targets", p->num_variants, p->variant) ||
+      !check_count(c, "kernels", p->num_kernels, p->kernel) ||
       !check_bytes(c, "an arena", p->arena_bytes) ||
       !check_bytes(c, "a workspace", p->workspace_bytes) ||
       !check_specs(c, "input", p->input, p->num_inputs) ||
@@ -287,5 +321,7 @@ bool md_program_check(const md_program *p, md_diags *d) {
     if (!check_phase(c, &p->phase[i])) return false;
   for (int i = 0; i < p->num_launches; i++)
     if (!check_launch(c, &p->launch[i])) return false;
+  for (int i = 0; i < p->num_variants; i++)
+    if (!check_variant(c, &p->variant[i])) return false;
   return check_copies(c);
 }

@@ -25,6 +25,7 @@ static const char usage[] =
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
     "  --inspect             describe the file as JSON; load no code\n"
+    "  --check               prove the file whole and sound, for whatever machine; load no code\n"
     "  --version, -h, --help\n"
     "Exit codes: 0 ok, 1 failure, 2 usage, 4 wrong machine, 5 bad file, 6 memory, 7 NaN.\n";
 
@@ -36,7 +37,7 @@ typedef struct request {
   const char *artefact, *trace;
   int64_t steps;
   md_exec_options exec;
-  bool wants_times, wants_inspect;
+  bool wants_times, wants_inspect, wants_check;
   binding *input, *output;
   int num_input, cap_input, num_output, cap_output;
 } request;
@@ -52,6 +53,7 @@ enum {
   TIMES,
   TRACE,
   INSPECT,
+  CHECK,
   VERSION
 };
 // clang-format off
@@ -61,7 +63,8 @@ static const struct option options[] = {
   {"output", required_argument, NULL, OUTPUT},     {"memory-limit", required_argument, NULL, LIMIT},
   {"check-nan", no_argument, NULL, CHECK_NAN},     {"times", no_argument, NULL, TIMES},
   {"trace", required_argument, NULL, TRACE},       {"inspect", no_argument, NULL, INSPECT},
-  {"version", no_argument, NULL, VERSION},         {"help", no_argument, NULL, 'h'},
+  {"check", no_argument, NULL, CHECK},             {"version", no_argument, NULL, VERSION},
+  {"help", no_argument, NULL, 'h'},
   {0},
 };
 // clang-format on
@@ -128,6 +131,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   case CHECK_NAN: r->exec.check_nan = true; return true;
   case TIMES: r->wants_times = r->exec.time = true; return true;
   case INSPECT: r->wants_inspect = true; return true;
+  case CHECK: r->wants_check = true; return true;
   default: return false;
   }
 }
@@ -312,11 +316,26 @@ static void inspect(const request *r, md_diags *d) {
   md_text_free(&j.out);
 }
 
+// Everything but whether this machine can run it.
+static void check(const request *r, md_diags *d) {
+  md_program *p = md_artefact_check(r->artefact, d);
+  if (!p) return;
+  printf("%s is sound: %s, %d launches\n", p->name, p->target, p->num_launches);
+  for (int i = 0; i < p->num_variants; i++) {
+    const md_variant *v = &p->variant[i];
+    char text[MD_FLOAT_CHARS];
+    printf("  %-20s %5d launches of %d kernels, workspace %s\n", v->target, v->num_launches,
+           v->num_kernels, md_bytes_text((double)v->workspace_bytes, text));
+  }
+  md_program_destroy(p);
+}
+
 int main(int argc, char **argv) {
   md_diags *d = md_diags_create();
   request r = {.steps = 1};
   if (parse_line(&r, argc, argv, d)) {
     if (r.wants_inspect) inspect(&r, d);
+    else if (r.wants_check) check(&r, d);
     else run(&r, d);
   }
   if (fflush(stdout) || ferror(stdout))

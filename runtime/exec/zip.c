@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Zip archives of stored members: `unzip` and every other tool read them.
+// Zip archives, members stored or deflated: `unzip` and every other tool read them.
 //
 //   [local header | data] ...  [central header] ...  [end record]
 //
 // Reading is strict by construction: from what the central directory says of a member, both of its
 // headers are made anew and must be in the file byte for byte, one after another without gaps; so
-// must the end record. Thus every byte of the file is either such a header or covered by a CRC-32.
+// must the end record. Thus every byte of the file is either such a header or covered by a CRC-32. A
+// deflated stream must end where its member does, and give as many bytes as the headers say.
 #include "runtime/exec/exec.h"
 
 #include <stdlib.h>
@@ -15,15 +16,21 @@
 enum {
   CENTRAL = 46,  // bytes of a central header without its name
   END = 22,      // bytes of the end record
-  MAX_MEMBERS = 64,
+  MAX_MEMBERS = 8192,
   MAX_NAME = 64,
+  STORED = 0,
+  DEFLATED = 8,
 };
+// Of all deflated members together: a small file must not fill the memory.
+#define MAX_INFLATED ((size_t)512 << 20)
 // Without ZIP64 all sizes and offsets are 32 bits.
 #define MAX_BYTES ((size_t)UINT32_MAX)
 
 typedef struct entry {
   char name[MAX_NAME + 1];
-  uint32_t crc, bytes, offset;
+  uint32_t crc, bytes, offset;  // bytes: in the file
+  uint32_t real_bytes;          // of the member
+  uint32_t method;
   uint32_t stamp;  // DOS date << 16 | DOS time
 } entry;
 
@@ -42,15 +49,15 @@ static uint32_t get(const unsigned char *p, int bytes) {
   return x;
 }
 
-// What both headers say: needs version 2.0, no flags, stored, stamp, CRC, sizes, lengths.
+// What both headers say: needs version 2.0, no flags, method, stamp, CRC, sizes, lengths.
 static void put_common(record *r, const entry *e) {
   put(r, 20, 2);
   put(r, 0, 2);
-  put(r, 0, 2);
+  put(r, e->method, 2);
   put(r, e->stamp, 4);
   put(r, e->crc, 4);
   put(r, e->bytes, 4);
-  put(r, e->bytes, 4);
+  put(r, e->real_bytes, 4);
   put(r, (uint32_t)strlen(e->name), 2);
   put(r, 0, 2);  // no extra field
 }
@@ -138,11 +145,47 @@ static bool read_entry(const reader *r, size_t at, size_t end, entry *e) {
   if (end - at < CENTRAL) return false;
   size_t len = get(p + 28, 2);
   if (end - at < CENTRAL + len || !name_is_fine((const char *)p + CENTRAL, len)) return false;
-  *e = (entry){.stamp = get(p + 12, 4), .crc = get(p + 16, 4), .bytes = get(p + 20, 4)};
-  e->offset = get(p + 42, 4);
+  *e = (entry){.method = get(p + 10, 2),
+               .stamp = get(p + 12, 4),
+               .crc = get(p + 16, 4),
+               .bytes = get(p + 20, 4),
+               .real_bytes = get(p + 24, 4),
+               .offset = get(p + 42, 4)};
+  if (e->method != DEFLATED && (e->method != STORED || e->real_bytes != e->bytes)) return false;
   memcpy(e->name, p + CENTRAL, len);
   record want = central_header(e);
   return stands_at(r, at, &want);
+}
+
+// The member whose bytes in the file begin at `data`. False: they are not what its header says.
+static bool read_member(const reader *r, const entry *e, size_t data, md_arena *a, size_t *inflated,
+                        md_member *m) {
+  *m = (md_member){.name = md_strdup(a, e->name),
+                   .data = r->file + data,
+                   .bytes = e->real_bytes,
+                   .deflate = e->method == DEFLATED,
+                   .file_bytes = e->bytes};
+  if (m->deflate) {
+    if (e->real_bytes > MAX_INFLATED - *inflated) return false;
+    *inflated += e->real_bytes;
+    void *to = md_alloc(a, (size_t)e->real_bytes + 1);
+    if (!md_inflate_bare(r->file + data, e->bytes, to, e->real_bytes)) return false;
+    m->data = to;
+  }
+  return md_crc32(m->data, m->bytes) == e->crc;
+}
+
+static int compare_members(const void *a, const void *b) {
+  return strcmp(((const md_member *)a)->name, ((const md_member *)b)->name);
+}
+
+static bool names_differ(const md_member *m, int num, md_arena *a) {
+  md_member *sorted = MD_NEW_ARRAY(a, md_member, num);
+  memcpy(sorted, m, sizeof *m * (size_t)num);
+  qsort(sorted, (size_t)num, sizeof *sorted, compare_members);
+  for (int i = 1; i < num; i++)
+    if (!strcmp(sorted[i - 1].name, sorted[i].name)) return false;
+  return true;
 }
 
 int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
@@ -162,42 +205,56 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
     return damaged(r, "its end is missing or does not fit");
 
   md_member *members = MD_NEW_ARRAY(a, md_member, num);
+  size_t inflated = 0;
   size_t data = 0, header = central;  // where the next member and its central header must stand
   for (int i = 0; i < num; i++) {
     entry e;
     if (!read_entry(r, header, bytes - END, &e)) return damaged(r, "its directory cannot be read");
     header += CENTRAL + strlen(e.name);
-    for (int k = 0; k < i; k++)
-      if (!strcmp(members[k].name, e.name)) return damaged(r, "two members have one name");
     want = local_header(&e);
     if (e.offset != data || !stands_at(r, data, &want) ||
         e.bytes > central - MD_MIN(central, data + want.len))
       return damaged(r, "a member is not where its directory says");
     data += want.len;
-    if (md_crc32(r->file + data, e.bytes) != e.crc)
+    if (!read_member(r, &e, data, a, &inflated, &members[i]))
       return damaged(r, "the checksum of a member differs");
-    members[i] = (md_member){md_strdup(a, e.name), r->file + data, e.bytes};
     data += e.bytes;
   }
   if (data != central || header != bytes - END)
     return damaged(r, "it has bytes that nothing describes");
+  if (!names_differ(members, num, a)) return damaged(r, "two members have one name");
   *m = members;
   return num;
 }
 
+// The bytes of a member in the file, of entry e; what is not smaller deflated is stored.
+static void put_member(const md_member *m, entry *e, md_text *to) {
+  e->real_bytes = e->bytes = (uint32_t)m->bytes;
+  e->crc = md_crc32(m->data, m->bytes);
+  char *packed = m->deflate && m->bytes ? malloc(m->bytes) : NULL;
+  int64_t len =
+      packed ? md_deflate_bare(m->data, (int64_t)m->bytes, packed, (int64_t)m->bytes - 1) : -1;
+  if (len >= 0) {
+    e->method = DEFLATED;
+    e->bytes = (uint32_t)len;
+  }
+  record r = local_header(e);
+  md_put_bytes(to, (const char *)r.at, r.len);
+  md_put_bytes(to, len >= 0 ? packed : m->data, e->bytes);
+  free(packed);
+}
+
 void md_zip_write(const md_member *m, int num, md_text *to) {
   MD_ASSERT(num > 0 && num <= MAX_MEMBERS && to->len == 0, "zip of %d members", num);
-  entry e[MAX_MEMBERS];
+  entry *e = calloc((size_t)num, sizeof *e);
+  if (!e) md_out_of_memory((size_t)num * sizeof *e);
   uint32_t stamp = stamp_wanted();
   for (int i = 0; i < num; i++) {
     MD_ASSERT(name_is_fine(m[i].name, strlen(m[i].name)), "zip member '%s'", m[i].name);
     MD_ASSERT(m[i].bytes < MAX_BYTES / 2 - to->len, "zip of %zu bytes", to->len + m[i].bytes);
-    e[i] = (entry){.stamp = stamp, .bytes = (uint32_t)m[i].bytes, .offset = (uint32_t)to->len};
+    e[i] = (entry){.stamp = stamp, .offset = (uint32_t)to->len};
     memcpy(e[i].name, m[i].name, strlen(m[i].name));
-    e[i].crc = md_crc32(m[i].data, m[i].bytes);
-    record r = local_header(&e[i]);
-    md_put_bytes(to, (const char *)r.at, r.len);
-    md_put_bytes(to, m[i].data, m[i].bytes);
+    put_member(&m[i], &e[i], to);
   }
   size_t central = to->len;
   for (int i = 0; i < num; i++) {
@@ -206,4 +263,5 @@ void md_zip_write(const md_member *m, int num, md_text *to) {
   }
   record r = end_record(num, central, to->len - central);
   md_put_bytes(to, (const char *)r.at, r.len);
+  free(e);
 }

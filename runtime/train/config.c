@@ -49,7 +49,9 @@ typedef struct Reader {
   md_diags *d;
   const char *stack[MAX_DEPTH];  // files being read, against cycles
   int depth;
-  bool is_alone;  // no other file may be named
+  bool is_alone;       // no other file may be named
+  md_pair_taker take;  // of md_config_pairs: the keys are somebody else's
+  void *ctx;
 } Reader;
 
 static int key_index(const char *name) {
@@ -239,15 +241,16 @@ static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const
       ok = stands_twice(r->d, name, key_at, place_of(file, first));
       continue;
     }
-    if (!*prefix && strcmp(word, "_base_") == 0) continue;
-    if (v && fy_node_is_mapping(v) && !*prefix && key_index(name) < 0) {
+    if (!r->take && !*prefix && strcmp(word, "_base_") == 0) continue;
+    if (!r->take && v && fy_node_is_mapping(v) && !*prefix && key_index(name) < 0) {
       ok = read_mapping(r, file, v, name) && ok;
       continue;
     }
     const char *text = v && fy_node_is_scalar(v) ? fy_node_get_scalar0(v) : NULL;
     if (!text) {
-      ok = key_index(name) < 0 ? unknown_key(r->d, key_at, name)
-                               : md_error(r->d, E0204, key_at, "%s needs a single value", name);
+      ok = !r->take && key_index(name) < 0
+               ? unknown_key(r->d, key_at, name)
+               : md_error(r->d, E0204, key_at, "%s needs a single value", name);
       continue;
     }
     md_place at_value = place_of(file, v);
@@ -256,7 +259,10 @@ static bool read_mapping(Reader *r, const char *file, struct fy_node *map, const
       md_hint(r->d, "put the value in double quotes: in single ones they are not read reliably");
       continue;
     }
-    ok = set_value(r, name, text, key_at, *text && at_value.line ? at_value : key_at) && ok;
+    if (!*text || !at_value.line) at_value = key_at;
+    ok = (r->take ? r->take(r->ctx, name, text, key_at, at_value)
+                  : set_value(r, name, text, key_at, at_value)) &&
+         ok;
   }
   return ok;
 }
@@ -291,7 +297,8 @@ static bool read_root(Reader *r, const char *path, struct fy_node *root) {
   if (!root || (fy_node_is_scalar(root) && !*fy_node_get_scalar0(root))) return true;
   if (!fy_node_is_mapping(root))
     return md_error(r->d, E0202, MD_IN_FILE(path), "settings must be a mapping of keys to values");
-  struct fy_node *base = fy_node_mapping_lookup_by_string(root, "_base_", (size_t)-1);
+  struct fy_node *base =
+      r->take ? NULL : fy_node_mapping_lookup_by_string(root, "_base_", (size_t)-1);
   if (base && r->is_alone)
     return md_error(r->d, E0205, place_of(path, base), "_base_ has no place in these settings");
   bool ok = !base || read_base(r, path, base);
@@ -633,6 +640,14 @@ md_config *md_config_load(const char *path, char *const *override, int num_overr
   bool ok = !path || read_file(&r, path, MD_NOWHERE);
   for (int i = 0; i < num_overrides; i++) ok = read_override(&r, override[i], i) && ok;
   return finish(r.c, ok);
+}
+
+bool md_config_pairs(const char *path, md_pair_taker take, void *ctx, md_diags *d) {
+  md_config c = {.arena = md_arena_create()};
+  Reader r = {.c = &c, .d = d, .take = take, .ctx = ctx};
+  bool ok = read_file(&r, path, MD_NOWHERE);
+  md_arena_destroy(c.arena);
+  return ok;
 }
 
 md_config *md_config_parse(const char *name, const char *text, size_t len, md_diags *d) {

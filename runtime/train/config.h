@@ -26,6 +26,12 @@ const char *md_config_key(int i);                               // NULL beyond t
 bool md_config_equal(const md_config *a, const md_config *b, const char *key);
 void md_config_set(md_config *c, const char *key, const char *text);  // a value that was checked
 
+// A YAML file of single values whose keys are not settings: each pair goes to `take`, which reports what
+// it does not like and returns false. Texts and places live during the call. False: reported.
+typedef bool (*md_pair_taker)(void *ctx, const char *key, const char *text, md_place key_at,
+                              md_place at);
+bool md_config_pairs(const char *path, md_pair_taker take, void *ctx, md_diags *d);
+
 // Fills the training step: model.name first (when given), then every given key on top of *s.
 // Consistency of several keys is checked here.
 bool md_config_step(const md_config *c, md_step *s, md_diags *d);

@@ -24,7 +24,8 @@ static md_program *read_manifest(const md_member *m, int num, md_diags *d) {
 
 static void as_manifest(const uint8_t *data, size_t size) {
   md_diags *d = md_diags_create();
-  md_member m[2] = {{"manifest.json", data, size}, {"host.so", code, sizeof code}};
+  md_member m[2] = {{.name = "manifest.json", .data = data, .bytes = size},
+                    {.name = "host.so", .data = code, .bytes = sizeof code}};
   md_program *p = read_manifest(m, 2, d);
   if (p) {
     md_text again = {0};
@@ -47,10 +48,12 @@ static void as_file(const uint8_t *data, size_t size) {
   int num = md_zip_read("fuzz.mdx", data, size, a, &m, d);
   MD_ASSERT((num < 0) == (md_diags_errors(d) > 0), "%d errors", md_diags_errors(d));
   if (num >= 0) {
-    // The reader takes only what the writer makes.
+    // The reader takes only what the writer makes, but for other ways to deflate the same.
     md_text again = {0};
+    bool deflated = false;
+    for (int i = 0; i < num; i++) deflated |= m[i].deflate;
     md_zip_write(m, num, &again);
-    MD_ASSERT(again.len == size, "%zu bytes, not %zu", again.len, size);
+    MD_ASSERT(deflated || again.len == size, "%zu bytes, not %zu", again.len, size);
     md_text_free(&again);
     md_program_destroy(read_manifest(m, num, d));
   }
@@ -79,7 +82,8 @@ void fuzz_seeds(void (*add)(const char *s, size_t len)) {
     md_program *p = g ? md_cpu_compile(g, &(md_cpu_options){.no_cache = true}, NULL, NULL) : NULL;
     MD_ASSERT(p, "seed %d is not compiled", i);
     md_text manifest = {0}, file = {0};
-    md_member m[2] = {{"manifest.json", NULL, 0}, {"host.so", code, sizeof code}};
+    md_member m[2] = {{.name = "manifest.json"},
+                      {.name = "host.so", .data = code, .bytes = sizeof code}};
     md_manifest_write(p, m + 1, 1, &manifest);
     m[0].data = manifest.s;
     m[0].bytes = manifest.len;

@@ -23,7 +23,7 @@ static const double pass_part = 0x1p-16, folded_part = 0.5;
 
 // clang-format off
 #define TAIL ",regions,schedule,memory"
-const md_variant md_variants[] = {
+const md_random_variant md_variants[] = {
   {.name = "full", .level = 2, .jit = true},
   {.name = "level0", .level = 0, .jit = true},
   {.name = "level1", .level = 1, .jit = true},
@@ -54,7 +54,7 @@ const int md_num_variants = MD_COUNT(md_variants);
 typedef struct Check {
   const md_graph *plain;  // as generated
   md_reference *ref;
-  const md_variant *variant;
+  const md_random_variant *variant;
   md_check_stats *stats;
   md_finding *finding;
   md_diags *d;
@@ -371,8 +371,8 @@ static bool run_narrow(Check *c, const md_graph *g) {
 
 // The same graph with all values kept.
 static bool agrees_with_kept(Check *c, const md_graph *g, const md_target_facts *facts) {
-  md_variant kept = *c->variant;
-  const md_variant *again = c->variant;
+  md_random_variant kept = *c->variant;
+  const md_random_variant *again = c->variant;
   kept.again = false;
   c->variant = &kept;
   md_graph *plain = run_passes(c, kept.passes, kept.level, facts);

@@ -107,7 +107,7 @@ const char *md_near_jump(const md_graph *g, md_tensor *const *value, md_tensor *
 
 // --- check.c
 
-typedef struct md_variant {
+typedef struct md_random_variant {
   const char *name, *passes;
   int level;
   const char *cpu;
@@ -116,8 +116,8 @@ typedef struct md_variant {
   bool shuffled;  // rewriting passes in an order that the seed chooses
   bool limited;   // only as many rewrites as the seed says
   bool again;     // all values that may be computed again are
-} md_variant;
-extern const md_variant md_variants[];
+} md_random_variant;
+extern const md_random_variant md_variants[];
 extern const int md_num_variants;       // the first is the full level
 int md_variant_from(const char *name);  // -1: unknown
 

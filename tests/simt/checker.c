@@ -21,6 +21,7 @@ typedef struct Cell {
   uint32_t foreign;        // launch in which another block has read it
   uint16_t writer, write_clock, reader[2], read_clock[2];
   bool two_readers, is_set, in_flight;
+  uint8_t units;  // that read it now
 } Cell;
 
 typedef struct Buffer {
@@ -166,6 +167,10 @@ static bool write_cell(Cell *c, const char *where, int64_t off, simt_where at) {
                where, (long long)off, c->reader[i]);
     return false;
   }
+  if (c->units) {
+    simt_error(false, at, "writes %s +%lld, which a wgmma in flight reads", where, (long long)off);
+    return false;
+  }
   bool read = of_other_block(c->read) || c->foreign == C.launch_start;
   if (of_other_block(c->written) || read) {
     simt_error(false, at, "conflict: writes %s +%lld, which another block %s", where,
@@ -262,17 +267,40 @@ bool simt_is_shared(const void *p) {
 
 void simt_fly(const void *p, int bytes) {
   Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
-  for (int i = 0; i < bytes; i++) c[i].in_flight = true;
+  for (int i = 0; !C.off && i < bytes; i++) c[i].in_flight = true;
 }
 
 void simt_land(const void *p, int bytes) {
   Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
   simt_moment now = simt_order_now();
-  for (int i = 0; i < bytes; i++) {
+  for (int i = 0; !C.off && i < bytes; i++) {
     c[i].in_flight = false;
+    c[i].is_set = true;
     c[i].written = now.epoch;
     c[i].writer = now.thread;
     c[i].write_clock = now.clock;
+  }
+}
+
+void simt_read_begins(const char *what, const void *p, int line) {
+  simt_access_shared(what, p, 16, 16, false, line);
+  int64_t off = (const unsigned char *)p - C.shared;
+  for (int64_t i = off; !C.off && i < off + 16; i++) {
+    Cell *c = &C.shared_cell[i];
+    MD_ASSERT(c->units < UINT8_MAX, "too much in flight");
+    c->units++;
+    if (simt_order_is_fenced((simt_moment){c->written, c->write_clock, c->writer})) continue;
+    simt_error(true, (simt_where){.line = line},
+               "%s reads shared memory +%lld, which thread %d wrote without md_fence_async", what,
+               (long long)i, c->writer);
+  }
+}
+
+void simt_read_ends(const void *p) {
+  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  for (int i = 0; !C.off && i < 16; i++) {
+    c[i].units--;
+    note_reader(&c[i]);
   }
 }
 

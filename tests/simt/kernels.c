@@ -23,13 +23,15 @@ char *kernels_read(const char *file) {
   return text;
 }
 
-static int count_args(const char *s) {
-  int depth = 0, num = 1;
+// From the "(" in front of a kernel's arguments.
+static void read_args(const char *s, Kernel *k) {
+  int depth = 0;
+  k->num_args = 1;
   for (; *s && !(*s == ')' && depth == 1); s++) {
     depth += (*s == '(') - (*s == ')');
-    num += *s == ',';
+    k->num_args += *s == ',';
+    if (!strncmp(s, "MD_TMAP(", 8)) k->tmaps |= 1u << (k->num_args - 1);
   }
-  return num;
 }
 
 // "//! how: message"
@@ -50,7 +52,7 @@ int kernels_find(const char *text, Kernel k[MAX_KERNELS]) {
     *to = (Kernel){0};
     if (sscanf(line, "MD_KERNEL(%d) %47[a-z_0-9](", &to->threads, to->name) == 2) {
       MD_ASSERT(num + 1 < MAX_KERNELS, "too many kernels");
-      to->num_args = count_args(strchr(strchr(line, ')'), '('));
+      read_args(strchr(strchr(line, ')'), '('), to);
       if (head) read_head(head, to);
       head = NULL;
       num++;
@@ -81,7 +83,8 @@ char *kernels_with_entries(const char *text) {
     md_put(&t, "__attribute__((no_sanitize(\"thread\"))) void %s_call(void *const *arg) {\n",
            k[i].name);
     md_put(&t, "  %s(", k[i].name);
-    for (int j = 0; j < k[i].num_args; j++) md_put(&t, "%sarg[%d]", j ? ", " : "", j);
+    for (int j = 0; j < k[i].num_args; j++)
+      md_put(&t, "%s%sarg[%d]", j ? ", " : "", k[i].tmaps >> j & 1 ? "*(const md_tmap *)" : "", j);
     md_put(&t, ");\n}\n");
   }
   return t.s;

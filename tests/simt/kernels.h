@@ -13,6 +13,7 @@ enum { MAX_KERNELS = 96 };
 typedef struct Kernel {
   char name[48];
   int threads, num_args;
+  unsigned tmaps;               // bit i: argument i is a tensor map
   char how[120], message[120];  // from "//!"; empty: no such line, nothing is wrong
 } Kernel;
 

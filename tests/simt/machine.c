@@ -35,6 +35,7 @@ typedef struct Fiber {
   int thread;
   bool done, ready;
   const char *what;  // it waits for
+  const void *on;    // it sleeps on
   int line;
 } Fiber;
 
@@ -58,6 +59,7 @@ static struct Machine {
   int live, at_barrier, barrier_line;
   bool stop;
   simt_where where;  // of the first error
+  int agent;         // that acts; -1: none
   unsigned char *shared;
 } M;
 
@@ -94,25 +96,33 @@ static void switch_to(Fiber *to) {
 }
 #endif
 
-// Forward and reverse go on from the thread that stops; random may take any.
+uint64_t simt_draw(void) { return md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++); }
+
+// Forward and reverse go on from the thread that stops; random may take any. Transfers that nobody
+// must wait for yet are made when no thread can run, or at random.
 static void run_another(void) {
   int num = M.launch->threads, from = M.now->thread,
       step = M.options.order == SIMT_REVERSE ? -1 : 1;
-  if (M.options.order == SIMT_RANDOM)
-    from = (int)(md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++) % (uint64_t)num);
-  for (int i = 0; i < num; i++) {
-    int t = ((from + step * (i + 1)) % num + num) % num;
-    if (M.fiber[t].ready) {
-      switch_to(&M.fiber[t]);
-      return;
-    }
+  if (M.options.order == SIMT_RANDOM) {
+    from = (int)(simt_draw() % (uint64_t)num);
+    if (from % 16 == 0) simt_tma_run();
   }
+  do {
+    for (int i = 0; i < num; i++) {
+      int t = ((from + step * (i + 1)) % num + num) % num;
+      if (M.fiber[t].ready) {
+        switch_to(&M.fiber[t]);
+        return;
+      }
+    }
+  } while (!M.stop && simt_tma_run());
   switch_to(&M.main);
 }
 
 static void enter(void) {
   M.launch->kernel(M.launch->arg);
   simt_async_exit();
+  simt_wgmma_exit();
   M.now->done = true;
   M.now->ready = false;
   M.live--;
@@ -125,6 +135,17 @@ static void wait_for(const char *what, int line) {
   M.now->line = line;
   M.now->ready = false;
   run_another();
+}
+
+void simt_sleep(const void *on, const char *what, int line) {
+  M.now->on = on;
+  wait_for(what, line);
+  M.now->on = NULL;
+}
+
+void simt_wake(const void *on) {
+  for (int t = 0; t < M.launch->threads; t++)
+    if (M.fiber[t].on == on) M.fiber[t].ready = true;
 }
 
 // --- errors
@@ -165,7 +186,11 @@ void simt_error(bool fatal, simt_where at, const char *fmt, ...) {
   if (M.now != &M.main) switch_to(&M.main);
 }
 
-int simt_current(void) { return M.now && M.now != &M.main ? M.now->thread : -1; }
+int simt_current(void) {
+  if (M.agent >= 0) return M.launch->threads + M.agent;
+  return M.now && M.now != &M.main ? M.now->thread : -1;
+}
+void simt_act_as(int agent) { M.agent = agent; }
 int simt_num_threads(void) { return M.launch->threads; }
 simt_report *simt_counts(void) { return &M.report; }
 bool simt_is_eager(void) {
@@ -273,10 +298,14 @@ static void start_fiber(Fiber *f, int thread) {
 
 static void run_block(void) {
   int num = M.launch->threads;
+  M.agent = -1;
   memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
   simt_order_reset();
   simt_checker_block();
   simt_async_reset();
+  simt_bar_reset();
+  simt_tma_reset();
+  simt_wgmma_reset();
   M.live = num;
   M.at_barrier = 0;
   for (int i = 0; i < num / SIMT_LANES; i++) M.warp[i].arrived = 0;
@@ -284,6 +313,10 @@ static void run_block(void) {
   M.main.thread = M.options.order == SIMT_REVERSE ? num : -1;
   run_another();
   if (M.live && !M.stop) report_stuck();
+  if (!M.stop) {
+    simt_tma_end();
+    simt_wgmma_end();
+  }
 }
 
 simt_report simt_run(const simt_launch *l, simt_options o) {
@@ -298,6 +331,7 @@ simt_report simt_run(const simt_launch *l, simt_options o) {
   M.stop = false;
   M.where = NOWHERE;
   M.draws = 0;
+  M.agent = -1;
   // Overruns meet the checker first: the bytes behind are ours.
   unsigned char *block = aligned_alloc(
       SHARED_ALIGN, (size_t)md_round_up(l->shared_bytes + 2 * SHARED_ALIGN, SHARED_ALIGN));

@@ -8,7 +8,8 @@
 enum {
   SIMT_THREADS = 1024,  // of a block, at most
   SIMT_LANES = 32,
-  SIMT_AGENTS = 64,  // that write memory and are no threads (order.c)
+  SIMT_AGENTS = 64,  // units that write memory and are no threads: one for each mbarrier
+  SIMT_WHO = SIMT_THREADS + SIMT_AGENTS,
 };
 
 // Where in the kernel text: the return address of an instrumented access, or a line.
@@ -19,7 +20,8 @@ typedef struct simt_where {
 
 // --- machine.c
 
-int simt_current(void);  // thread that runs now; -1: none
+int simt_current(void);       // thread or agent that acts now; -1: none
+void simt_act_as(int agent);  // from now on; -1: the thread again
 int simt_num_threads(void);
 simt_report *simt_counts(void);
 bool simt_is_eager(void);  // asynchronous work is done at once
@@ -31,6 +33,11 @@ void simt_error(bool fatal, simt_where at, const char *fmt, ...)
 bool simt_meet(const char *what, int line, void *operands);
 void *const *simt_operands(void);  // by lane, for the last
 void simt_part(void);
+// Until somebody wakes what sleeps on this.
+void simt_sleep(const void *on, const char *what, int line);
+void simt_wake(const void *on);
+uint64_t simt_draw(void);  // of the schedule
+unsigned char *simt_shared_(void);
 
 // --- order.c: who knows of whose past
 void simt_order_reset(void);      // a new block
@@ -44,6 +51,16 @@ typedef struct simt_moment {
 simt_moment simt_order_now(void);
 bool simt_order_knows(simt_moment m);  // it is over for the current thread
 uint32_t simt_order_epoch(void);
+// What somebody has done and heard of, to be told to others.
+typedef struct simt_past {
+  uint32_t epoch;
+  uint16_t heard[SIMT_WHO];
+} simt_past;
+void simt_order_tell(simt_past *p);         // the current thread's is in p now
+void simt_order_learn(const simt_past *p);  // is over for the current thread
+// What the thread has written may be read by the units beside it (the asynchronous proxy).
+void simt_order_fence(void);
+bool simt_order_is_fenced(simt_moment m);
 
 // --- checker.c
 void simt_checker_launch(unsigned char *shared, int shared_bytes, const char *stacks,
@@ -57,10 +74,33 @@ void simt_access_shared(const char *what, const void *p, int64_t bytes, int alig
 bool simt_is_shared(const void *p);
 // Bytes of shared memory begin to be written behind the threads' back / are written as of now.
 void simt_fly(const void *p, int bytes);
+// A unit begins to read 16 bytes of shared memory / has read them.
+void simt_read_begins(const char *what, const void *p, int line);
+void simt_read_ends(const void *p);
 void simt_land(const void *p, int bytes);
 
 // --- async.c
 void simt_async_reset(void);  // a new block
 void simt_async_exit(void);   // the current thread ends
+
+// --- bar.c
+typedef struct Bar Bar;
+Bar *simt_bar(const void *at, int line);  // NULL: told
+bool simt_bar_is_fenced(const Bar *b);
+int64_t simt_bar_phase(const Bar *b);
+int simt_bar_agent(const Bar *b);
+void simt_bar_land(Bar *b, int64_t bytes);  // of those that it expects
+void simt_bar_reset(void);                  // a new block
+
+// --- tma.c
+bool simt_tma_run(void);             // one transfer; false: there is none
+void simt_tma_settle(const Bar *b);  // what landed in the phases before b's may be read
+void simt_tma_reset(void);
+void simt_tma_end(void);  // of the block
+
+// --- wgmma.c
+void simt_wgmma_reset(void);
+void simt_wgmma_exit(void);
+void simt_wgmma_end(void);
 
 #endif

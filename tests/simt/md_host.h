@@ -21,10 +21,14 @@ typedef struct md_h8 {
 typedef struct md_f8 {
   float x[8];
 } __attribute__((aligned(16))) md_f8;
+typedef struct md_tmap {
+  unsigned char x[128];
+} __attribute__((aligned(64))) md_tmap;
 
-#define MD_KERNEL(threads) __attribute__((noinline)) void
+#define MD_KERNEL(...) __attribute__((noinline)) void
 #define MD_DEV_ static inline
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
+#define MD_TMAP(name) const md_tmap name
 #define MD_UNROLL
 #define MD_RESTRICT restrict
 #define MD_INF INFINITY
@@ -127,6 +131,57 @@ MD_DEV_ float md_random(md_i64 key, md_i64 i) {
   z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9ull;
   z = (z ^ z >> 27) * 0x94D049BB133111EBull;
   return (float)((z ^ z >> 31) >> 40) * (1.0f / 16777216.0f);
+}
+
+// --- sm_90a
+
+void simt_sync_part_(int id, int threads, int line);
+void simt_bar_init_(md_u64 *bar, int count, int line);
+void simt_bar_fence_(void);
+void simt_bar_arrive_(md_u64 *bar, int line);
+void simt_bar_expect_(md_u64 *bar, int bytes, int line);
+void simt_bar_wait_(md_u64 *bar, int parity, int line);
+void simt_tma_(void *shared, const md_tmap *map, md_u64 *bar, const int *at, const int *offset,
+               int line);
+void simt_wgmma_(int n, float *c, const md_u32 *a, md_u64 da, md_u64 db, int line);
+void simt_wgmma_fence_(int line);
+void simt_wgmma_commit_(int line);
+void simt_wgmma_wait_(int groups, int line);
+void simt_wgmma_ready_(const float *c, int line);
+void simt_fence_async_(void);
+void simt_regs_(int num, int line);
+md_u32 simt_shared_address_(const void *p);
+#define md_sync_part(id, threads) simt_sync_part_((id), (threads), __LINE__)
+#define md_bar_init(bar, count) simt_bar_init_((bar), (count), __LINE__)
+#define md_bar_fence() simt_bar_fence_()
+#define md_bar_arrive(bar) simt_bar_arrive_((bar), __LINE__)
+#define md_bar_expect(bar, bytes) simt_bar_expect_((bar), (bytes), __LINE__)
+#define md_bar_wait(bar, parity) simt_bar_wait_((bar), (parity), __LINE__)
+#define md_fence_async() simt_fence_async_()
+#define md_tma2(shared, map, bar, x, y) \
+  simt_tma_((shared), (map), (bar), (const int[5]){(x), (y)}, NULL, __LINE__)
+#define md_tma_im2col(shared, map, bar, c, w, h, d, n, ow, oh, od)           \
+  simt_tma_((shared), (map), (bar), (const int[5]){(c), (w), (h), (d), (n)}, \
+            (const int[3]){(ow), (oh), (od)}, __LINE__)
+#define md_wgmma_fence() simt_wgmma_fence_(__LINE__)
+#define md_wgmma_commit() simt_wgmma_commit_(__LINE__)
+#define md_wgmma_wait(groups) simt_wgmma_wait_((groups), __LINE__)
+#define md_wgmma_ready(c, num) simt_wgmma_ready_((c), __LINE__)
+#define md_wgmma64(c, a, b) simt_wgmma_(64, (c), NULL, (a), (b), __LINE__)
+#define md_wgmma128(c, a, b) simt_wgmma_(128, (c), NULL, (a), (b), __LINE__)
+#define md_wgmma256(c, a, b) simt_wgmma_(256, (c), NULL, (a), (b), __LINE__)
+#define md_wgmma64r(c, a, b) simt_wgmma_(64, (c), (a), 0, (b), __LINE__)
+#define md_wgmma128r(c, a, b) simt_wgmma_(128, (c), (a), 0, (b), __LINE__)
+#define md_wgmma256r(c, a, b) simt_wgmma_(256, (c), (a), 0, (b), __LINE__)
+#define md_regs_inc(num) simt_regs_((num), __LINE__)
+#define md_regs_dec(num) simt_regs_((num), __LINE__)
+
+MD_DEV_ md_u64 md_desc128(const void *p) {
+  return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+MD_DEV_ md_u64 md_desc(const void *p, int lead, int stride) {
+  return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |
+         (md_u64)(stride >> 4) << 32;
 }
 
 #endif

@@ -2,7 +2,8 @@
 // The order of memory: which accesses are over for whom. A barrier of the block ends an epoch, and what
 // lies in an older epoch is over for everybody. Inside an epoch each thread has a clock, and remembers
 // which moment of each other thread it has heard of: vector clocks, which few kernels need, so a row
-// counts as empty until its thread takes part in something smaller than a barrier.
+// counts as empty until its thread takes part in something smaller than a barrier. Who writes memory
+// and is no thread, a unit that copies, has a clock as well.
 #include "tests/simt/machine.h"
 
 #include <string.h>
@@ -11,10 +12,13 @@
 
 static struct Order {
   uint32_t epoch;
-  uint32_t row_epoch[SIMT_THREADS];
-  uint16_t clock[SIMT_THREADS];                // from 1
-  uint16_t heard[SIMT_THREADS][SIMT_THREADS];  // [t][u]: moments of u that are over for t
+  uint32_t row_epoch[SIMT_WHO];
+  uint16_t clock[SIMT_WHO];            // from 1
+  uint16_t heard[SIMT_WHO][SIMT_WHO];  // [t][u]: moments of u that are over for t
+  simt_moment fence[SIMT_THREADS];     // of the last one
 } O;
+
+static int width(void) { return simt_num_threads() + SIMT_AGENTS; }
 
 void simt_order_reset(void) { O.epoch++; }
 void simt_order_barrier(void) { O.epoch++; }
@@ -27,6 +31,12 @@ static uint16_t *row_of(int t) {
     memset(O.heard[t], 0, sizeof O.heard[t]);
   }
   return O.heard[t];
+}
+
+// The moment that ends.
+static uint16_t tick(int t) {
+  MD_ASSERT(O.clock[t] != UINT16_MAX, "too many meetings without a barrier of the block");
+  return O.clock[t]++;
 }
 
 simt_moment simt_order_now(void) {
@@ -42,15 +52,42 @@ bool simt_order_knows(simt_moment m) {
 }
 
 void simt_order_warp(int first) {
-  uint16_t all[SIMT_THREADS] = {0};
-  int num = simt_num_threads();
+  uint16_t all[SIMT_WHO] = {0};
+  int num = width();
   for (int t = first; t < first + SIMT_LANES; t++) {
     const uint16_t *row = row_of(t);
     for (int u = 0; u < num; u++) all[u] = MD_MAX(all[u], row[u]);
   }
-  for (int t = first; t < first + SIMT_LANES; t++) all[t] = O.clock[t]++;
+  for (int t = first; t < first + SIMT_LANES; t++) all[t] = tick(t);
   for (int t = first; t < first + SIMT_LANES; t++) {
-    MD_ASSERT(O.clock[t] != UINT16_MAX, "too many meetings without a barrier of the block");
     memcpy(O.heard[t], all, sizeof *all * (size_t)num);
   }
+}
+
+static void join(uint16_t *to, const uint16_t *from) {
+  for (int u = 0, num = width(); u < num; u++) to[u] = MD_MAX(to[u], from[u]);
+}
+
+void simt_order_tell(simt_past *p) {
+  int t = simt_current();
+  const uint16_t *row = row_of(t);
+  if (p->epoch != O.epoch) *p = (simt_past){.epoch = O.epoch};
+  join(p->heard, row);
+  p->heard[t] = tick(t);
+}
+
+void simt_order_learn(const simt_past *p) {
+  if (p->epoch == O.epoch) join(row_of(simt_current()), p->heard);
+}
+
+void simt_order_fence(void) {
+  int t = simt_current();
+  row_of(t);
+  O.fence[t] = (simt_moment){O.epoch, tick(t), (uint16_t)t};
+}
+
+bool simt_order_is_fenced(simt_moment m) {
+  if (m.thread >= simt_num_threads()) return true;  // written by a unit that copies
+  simt_moment f = O.fence[m.thread];
+  return m.epoch < f.epoch || (m.epoch == f.epoch && m.clock <= f.clock);
 }

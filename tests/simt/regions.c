@@ -48,7 +48,6 @@ static bool try_region(const Program *p, const simt_code *code, simt_options o, 
   return ok;
 }
 
-
 int run_regions(const Program *p, const simt_code *code, simt_options o, const char *name,
                 int *passed) {
   int failed = 0;

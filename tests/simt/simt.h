@@ -50,4 +50,17 @@ void simt_set(const void *buffer);                                // all of it m
 void simt_writable(const void *buffer, bool writable);
 void simt_free_buffers(void);
 
+// --- tma.c: tensor maps of bf16 tensors, the first axis innermost. They are what md_tmap is here.
+typedef struct simt_tmap {
+  _Alignas(64) void *base;
+  int rank, dim[5], stride[5], box[5];  // strides in bytes
+  int lower[3], upper[3], step[5], pixels;
+  bool is_im2col, is_swizzled;
+} simt_tmap;
+simt_tmap simt_tmap_tiled(void *base, int rank, const int *dim, const int *box, bool swizzled);
+// dim: c w h d n. Windows of a convolution with padding p and dilated kernel k on an axis: lower -p,
+// upper p - (k - 1).
+simt_tmap simt_tmap_im2col(void *base, const int dim[5], const int lower[3], const int upper[3],
+                           const int step[3], int channels, int pixels, bool swizzled);
+
 #endif

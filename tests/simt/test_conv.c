@@ -15,7 +15,9 @@ static int try(const char *name, const char *text, int level) {
   char full[96];
   snprintf(full, sizeof full, "%s, level %d", name, level);
   if (code) failed = run_regions(p, code, (simt_options){.order = SIMT_RANDOM}, full, &passed);
-  else printf("FAILED %s: %s\n", full, p && p->m->num_refused ? p->m->refused[0].why : md_diags_text(d));
+  else
+    printf("FAILED %s: %s\n", full,
+           p && p->m->num_refused ? p->m->refused[0].why : md_diags_text(d));
   if (!passed) failed++;
   simt_code_free(code);
   program_destroy(p);

@@ -12,7 +12,11 @@ enum { RANDOM_GRAPHS = 12 };
 
 static const md_cuda_arch archs[] = {{80, 0}, {90, 0}, {90, 'a'}};
 
-static const char *const files[] = {"gemm.cu", "dumps.cu"};
+static const struct {
+  const char *name;
+  bool is_90a;  // only for this target
+} files[] = {
+    {"gemm.cu", false}, {"dumps.cu", false}, {"dumps_hopper.cu", true}, {"hopper.cu", true}};
 
 static int compile_module(const md_cuda_module *m, const char *name, md_diags *d) {
   int failed = 0;
@@ -66,15 +70,19 @@ static int compile_wide(md_diags *d) {
 }
 
 // Texts by hand: for every target, sizes in front.
-static int compile_file(const char *file, md_diags *d) {
+static int compile_file(const char *file, bool is_90a, md_diags *d) {
   char *text = kernels_read(file);
   md_text t = {0};
-  md_put(&t, "#define M 100\n#define N 72\n#define K 200\n%s", text ? text : "");
+  md_put(&t,
+         "#define M 100\n#define N 72\n#define K 200\n#define IMAGES 2\n#define DEPTH 2\n"
+         "#define H 9\n#define W 7\n%s",
+         text ? text : "");
   int failed = !text;
   for (int a = 0; text && a < MD_COUNT(archs); a++) {
     md_cubin c;
     md_diags_clear(d);
-    bool ok = md_nvrtc_compile(t.s, file, archs[a], false, &c, d);
+    bool ok =
+        md_nvrtc_compile(t.s, file, archs[a], false, &c, d) == (!is_90a || archs[a].suffix == 'a');
     if (!ok) printf("FAILED %s for sm_%d: %s\n", file, archs[a].sm, md_diags_text(d));
     failed += !ok;
     free(c.data);
@@ -134,7 +142,8 @@ int main(void) {
     md_graph *g = simt_random_graph(seed, d);
     failed += compile(g ? program_of(g, 2, seed, d) : NULL, name, d);
   }
-  for (int i = 0; i < MD_COUNT(files); i++) failed += compile_file(files[i], d);
+  for (int i = 0; i < MD_COUNT(files); i++)
+    failed += compile_file(files[i].name, files[i].is_90a, d);
   md_diags_clear(d);
   failed += compile_wide(d) + refuses_spills() + refuses_nonsense();
   printf("NVRTC %d.%d: %d graphs for %d targets, %d failed\n", major, minor, num, MD_COUNT(archs),

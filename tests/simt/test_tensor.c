@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Tensor cores on the host: products of matrices by kernels/gemm.cu against sums in double, and what
-// each instruction leaves in its registers (kernels/dumps.cu) against dumps/.
+// each instruction leaves in its registers (kernels/dumps*.cu) against dumps/.
 //   test_tensor [--update | --speed]
 #include "tests/simt/kernels.h"
 #include "tests/simt/simt.h"
@@ -129,13 +129,21 @@ static bool same_as_file(const char *kernel, const char *text, bool update) {
   return ok;
 }
 
+static simt_tmap map_of(void *x, bool im2col) {
+  static const int plane[2] = {64, 64}, box[2] = {64, 8}, image[5] = {64, 8, 8, 1, 1},
+                   lower[3] = {-1, -1, 0}, upper[3] = {-1, -1, 0}, step[3] = {2, 2, 1};
+  return im2col ? simt_tmap_im2col(x, image, lower, upper, step, 64, 16, true)
+                : simt_tmap_tiled(x, 2, plane, box, true);
+}
+
 static bool try_dump(const simt_code *code, const Kernel *k, bool update) {
   char name[64];
   snprintf(name, sizeof name, "%.48s_call", k->name);
   int words = (int)kernel_option(k, "words", 1);
   uint16_t *x = numbers("x", 4096, 0);
   uint32_t *y = simt_buffer("y", 4 * words * k->threads, false);
-  void *two[] = {x, y}, *one[] = {y};
+  simt_tmap map = map_of(x, kernel_option(k, "im2col", 0));
+  void *two[] = {k->tmaps ? (void *)&map : x, y}, *one[] = {y};
   simt_launch l = {.kernel = simt_entry(code, name),
                    .arg = k->num_args == 1 ? one : two,
                    .blocks = 1,
@@ -155,9 +163,9 @@ static bool try_dump(const simt_code *code, const Kernel *k, bool update) {
   return ok;
 }
 
-static int try_dumps(int *passed, bool update) {
+static int try_dumps(const char *file, int *passed, bool update) {
   Kernel k[MAX_KERNELS];
-  char *text = kernels_read("dumps.cu"), *full = text ? kernels_with_entries(text) : NULL;
+  char *text = kernels_read(file), *full = text ? kernels_with_entries(text) : NULL;
   simt_code *code = full ? simt_build(full) : NULL;
   int num = code ? kernels_find(text, k) : 0, failed = !num;
   for (int i = 0; i < num; i++) {
@@ -199,7 +207,9 @@ int main(int argc, char **argv) {
     print_speed();
     return 0;
   }
-  int passed = 0, failed = try_dumps(&passed, argc > 1 && !strcmp(argv[1], "--update"));
+  bool update = argc > 1 && !strcmp(argv[1], "--update");
+  int passed = 0, failed = try_dumps("dumps.cu", &passed, update);
+  failed += try_dumps("dumps_hopper.cu", &passed, update);
   failed += try_gemms(&passed);
   printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;

@@ -70,9 +70,9 @@ static md_program *bare_program(void) {
   p->result_at[1] = f32_arg(MD_IN_ARENA, 0, Y_AT, ELEMENTS, "y", false);
 
   p->phase = MD_NEW_ARRAY(a, md_phase, p->num_phases = 3);
-  p->phase[0] = (md_phase){"scale", PIECES, 1024};
-  p->phase[1] = (md_phase){"partial", PIECES, 0};
-  p->phase[2] = (md_phase){"total", 1, 0};
+  p->phase[0] = (md_phase){.symbol = "scale", .items = PIECES, .scratch_bytes = 1024};
+  p->phase[1] = (md_phase){.symbol = "partial", .items = PIECES, .scratch_bytes = 0};
+  p->phase[2] = (md_phase){.symbol = "total", .items = 1, .scratch_bytes = 0};
   p->arg = MD_NEW_ARRAY(a, md_arg, p->num_args = 7);
   p->arg[0] = f32_arg(MD_IN_INPUT, 0, 0, ELEMENTS, "x", false);
   p->arg[1] = f32_arg(MD_IN_STATE, 0, 0, ELEMENTS, "w", false);

@@ -361,7 +361,7 @@ START_TEST(missing_files_folders_and_other_archives_are_refused) {
   md_diags_clear(d);
 
   md_text zip = {0};
-  md_member m[] = {{"a.txt", "abc", 3}, {"b.txt", "", 0}};
+  md_member m[] = {{.name = "a.txt", .data = "abc", .bytes = 3}, {.name = "b.txt", .data = ""}};
   md_zip_write(m, 2, &zip);
   path = in_folder(a, "other.zip");
   write_file(path, zip.s, zip.len);
@@ -381,7 +381,9 @@ START_TEST(an_archive_with_a_name_twice_is_refused) {
   md_arena *a = md_arena_create();
   md_diags *d = md_diags_create();
   md_text zip = {0};
-  md_member m[] = {{"a.txt", "abc", 3}, {"a.txt", "abd", 3}}, *read;
+  md_member m[] = {{.name = "a.txt", .data = "abc", .bytes = 3},
+                   {.name = "a.txt", .data = "abd", .bytes = 3}},
+            *read;
   md_zip_write(m, 2, &zip);
   ck_assert_int_eq(md_zip_read("z", zip.s, zip.len, a, &read, d), -1);
   ck_assert(strstr(md_diags_text(d), "two members have one name"));

@@ -23,11 +23,15 @@ MD_KERNEL(32) vectors(const md_bf16 *x, md_u32 *y) {
 // Ties, the largest finite number, infinities, NaN, what is below the smallest.
 //! words=1
 MD_KERNEL(32) to_bf16(md_u32 *y) {
-  const float some[8] = {1.00390625f, 1.01171875f, -3.3961776e38f, 3.4e38f,
-                         MD_INF,      MD_NAN,      1e-45f,         -0.0f};
-  float mine = 0.0f;
-  MD_UNROLL for (int i = 0; i < 8; i++)
-    if (md_lane() % 8 == i) mine = some[i];
+  const int i = md_lane() % 8;
+  const float mine = i == 0   ? 1.00390625f
+                     : i == 1 ? 1.01171875f
+                     : i == 2 ? -3.3961776e38f
+                     : i == 3 ? 3.4e38f
+                     : i == 4 ? MD_INF
+                     : i == 5 ? MD_NAN
+                     : i == 6 ? 1e-45f
+                              : -0.0f;
   y[md_thread()] = md_f2bf(mine);
 }
 

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiled objects on disk, under the digest of all that they were made from. A file holds its own
-// digest, so a torn or changed one is only a miss; no fsync is needed for the same reason.
+// Compiled code on disk, under the digest of all that it was made from. A file holds its own digest,
+// so a torn or changed one is only a miss; no fsync is needed for the same reason.
 //
-//   <cache>/<32 hex digits>.o:  magic[8]  digest of the rest[16]  object
-#include "codegen/cpu/emit.h"
+//   <cache>/<32 hex digits>.o:  magic[8]  digest of the rest[16]  code
+#include "codegen/cache.h"
 
 #include "base/file.h"
 #include "base/log.h"
@@ -48,7 +48,7 @@ static bool write_all(int fd, const char *from, size_t len) {
   return true;
 }
 
-static bool read_object(int fd, md_object *out) {
+static bool read_code(int fd, char **code, size_t *len) {
   struct stat st;
   if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid()) return false;
   if (st.st_size <= HEADER || st.st_size > MAX_OBJECT) return false;
@@ -61,7 +61,8 @@ static bool read_object(int fd, md_object *out) {
   if (read_all(fd, data, bytes)) {
     md_digest found = md_digest_of(data, bytes);
     if (!memcmp(header + sizeof magic, &found, sizeof found)) {
-      *out = (md_object){.data = data, .bytes = bytes};
+      *code = data;
+      *len = bytes;
       return true;
     }
   }
@@ -69,11 +70,11 @@ static bool read_object(int fd, md_object *out) {
   return false;
 }
 
-bool md_cache_read(md_digest key, md_object *out) {
+bool md_cache_read(md_digest key, char **data, size_t *bytes) {
   md_arena *a = md_arena_create();
   char *path = path_of(key, a);
   int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
-  bool ok = fd >= 0 && read_object(fd, out);
+  bool ok = fd >= 0 && read_code(fd, data, bytes);
   if (fd >= 0) close(fd);
   if (fd >= 0 && !ok)
     md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "damaged cache file %s is made anew", path);
@@ -82,17 +83,17 @@ bool md_cache_read(md_digest key, md_object *out) {
   return ok;
 }
 
-void md_cache_write(md_digest key, const md_object *o) {
+void md_cache_write(md_digest key, const char *data, size_t bytes) {
   md_arena *a = md_arena_create();
   char *path = path_of(key, a);
   char *temp = path ? md_format(a, "%s.XXXXXX", path) : NULL;
   int fd = temp ? mkostemp(temp, O_CLOEXEC) : -1;
   if (fd >= 0) {
     char header[HEADER];
-    md_digest digest = md_digest_of(o->data, o->bytes);
+    md_digest digest = md_digest_of(data, bytes);
     memcpy(header, magic, sizeof magic);
     memcpy(header + sizeof magic, &digest, sizeof digest);
-    bool ok = write_all(fd, header, sizeof header) && write_all(fd, o->data, o->bytes);
+    bool ok = write_all(fd, header, sizeof header) && write_all(fd, data, bytes);
     ok = close(fd) == 0 && ok && rename(temp, path) == 0;
     if (!ok) {
       md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "%s: %s", path, strerror(errno));

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// How long a launch should take on a device that is only described: what it moves over the bandwidth, or
+// what it computes over the rate, whichever is longer, and the start of a launch.
+//
+//   seconds = start + max(bytes / (m B), FLOPs / (a F)) / share of the multiprocessors with a block
+//
+// B and F are peaks; a and m what good kernels reach of them. Reads that hit the L2 cache are not
+// modelled. Nothing here has been measured: a device decides.
+#include "codegen/cuda/cuda.h"
+
+#include <math.h>
+
+// Of wgmma and mma.sync kernels, of streams on H100-class devices, and between kernels of a CUDA graph.
+static const double tensor_share = 0.75, fma_share = 0.75, memory_share = 0.9, start_us = 2;
+
+const char *const md_cuda_limit_names[MD_NUM_LIMITS] = {"memory", "tensor", "fma", "launch"};
+
+static int round_up(int x, int to) { return (x + to - 1) / to * to; }
+
+// Registers are given to warps in pieces of 256, from one of four parts of a multiprocessor; shared memory
+// to blocks in pieces of 128 bytes, and 1 KiB of it to the system.
+static int fitting_blocks(const md_phase *f, const md_kernel_facts *k, const md_cuda_spec *s) {
+  int warps = round_up(f->threads, 32) / 32;
+  double blocks = fmin(s->blocks, floor(s->threads / (32.0 * warps)));
+  if (k->registers > 0) {
+    double part = floor(s->registers / 4 / round_up(32 * k->registers, 256));
+    blocks = fmin(blocks, floor(4 * part / warps));
+  }
+  int64_t shared = md_round_up(k->shared_bytes + f->shared_bytes + MD_RESERVED_SHARED, 128);
+  blocks = fmin(blocks, floor(s->shared_bytes / (double)shared));
+  return (double)shared - MD_RESERVED_SHARED > s->block_shared_bytes ? 0 : (int)blocks;
+}
+
+md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
+                             bool is_tensor, const md_cuda_spec *s) {
+  const md_phase *f = &p->phase[l->first_phase];
+  md_cuda_cost c = {.blocks_per_sm = fitting_blocks(f, k, s)};
+  double used = fmin(1, (double)f->items / s->sms);
+  double rate = is_tensor ? tensor_share * s->tensor_flops : fma_share * s->fma_flops;
+  double memory = 1e6 * l->bytes / (memory_share * s->bandwidth) / used;
+  double arithmetic = 1e6 * l->flops / rate / used, longest = fmax(memory, arithmetic);
+  c.us = start_us + longest;
+  if (longest < start_us) c.limit = MD_BY_LAUNCH;
+  else if (memory >= arithmetic) c.limit = MD_BY_MEMORY;
+  else c.limit = is_tensor ? MD_BY_TENSOR : MD_BY_FMA;
+  return c;
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+// The device prelude of sm_90a: mbarriers, TMA, wgmma. This is the one place that knows which target has
+// it; elsewhere the names do not exist, and a kernel that uses them is refused by NVRTC.
+//
+// A warp that produces and warpgroups (4 warps, the first a multiple of 4) that consume go through a ring
+// of stages in shared memory:
+//   one thread       md_bar_init(full[s], 1), md_bar_init(empty[s], consumers); md_bar_fence(); all: md_sync()
+//   producer, 1 lane md_bar_wait(empty[s], parity ^ 1); md_bar_expect(full[s], bytes); md_tma...(.., full[s])
+//   consumers        md_bar_wait(full[s], parity); md_wgmma_fence(); md_wgmma...; md_wgmma_commit();
+//                    md_wgmma_wait(0); md_wgmma_ready(c, num); one lane of each: md_bar_arrive(empty[s])
+// parity is the lowest bit of how often the ring has been gone round.
+//
+//   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
+//   md_sync_part(id, threads)              a barrier of some warps; id 1 .. 15
+//   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
+//                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
+//                                          window, which may begin before the tensor, and w h d in it
+//   md_fence_async()                       what this thread stored may be read by wgmma after a barrier
+//   md_desc128(p), md_desc(p, lead, stride)  operands of 16 elements in k: rows of 128 bytes, swizzled as
+//                                          TMA does it, 16 elements on are 32 bytes on; or 8 rows of 16
+//                                          bytes in a piece, `lead` bytes to the next in k, `stride` in rows
+//   md_wgmma64, 128, 256 (c, a, b)         c (64 x n) += a b^T: a thread's c has n / 2 floats: 4 j + e is
+//                                          row 16 warp + lane / 4 + e / 2 * 8, column 8 j + lane % 4 * 2 + e % 2
+//   md_wgmma64r, 128r, 256r                a: 4 registers, as those of md_mma, of the warp's 16 rows
+//   md_wgmma_ready(c, num)                 after a wait and before c is touched; md_wgmma_fence() comes
+//                                          before the next wgmma
+//   md_regs_inc, md_regs_dec(num)          registers of this warpgroup's threads from now on
+#include "codegen/cuda/prelude.h"
+
+#define SHARED "(md_u32)__cvta_generic_to_shared("
+
+static const char text[] =
+    "#ifdef __CUDA_ARCH_FEAT_SM90_ALL\n"
+    "typedef struct __align__(64) md_tmap { unsigned char x[128]; } md_tmap;\n"
+    "#define MD_TMAP(name) const __grid_constant__ md_tmap name\n"
+    "#define md_sync_part(id, threads) \\\n"
+    "  asm volatile(\"bar.sync %0, %1;\" :: \"r\"(id), \"r\"(threads) : \"memory\")\n"
+    "MD_DEV_ void md_bar_init(md_u64 *bar, int count) {\n"
+    "  asm volatile(\"mbarrier.init.shared::cta.b64 [%0], %1;\"\n"
+    "               :: \"r\"(" SHARED "bar)), \"r\"(count) : \"memory\");\n"
+    "}\n"
+    "#define md_bar_fence() asm volatile(\"fence.mbarrier_init.release.cluster;\" ::: \"memory\")\n"
+    "MD_DEV_ void md_bar_arrive(md_u64 *bar) {\n"
+    "  asm volatile(\"{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0]; }\"\n"
+    "               :: \"r\"(" SHARED "bar)) : \"memory\");\n"
+    "}\n"
+    "MD_DEV_ void md_bar_expect(md_u64 *bar, int bytes) {\n"
+    "  asm volatile(\"{ .reg .b64 s; mbarrier.arrive.expect_tx.shared::cta.b64 s, [%0], %1; }\"\n"
+    "               :: \"r\"(" SHARED "bar)), \"r\"(bytes) : \"memory\");\n"
+    "}\n"
+    "MD_DEV_ void md_bar_wait(md_u64 *bar, int parity) {\n"
+    "  md_u32 done;\n"
+    "  do {\n"
+    "    asm volatile(\"{ .reg .pred p; mbarrier.try_wait.parity.shared::cta.b64 p, [%1], %2; \"\n"
+    "                 \"selp.u32 %0, 1, 0, p; }\"\n"
+    "                 : \"=r\"(done) : \"r\"(" SHARED "bar)), \"r\"(parity) : \"memory\");\n"
+    "  } while (!done);\n"
+    "}\n"
+    "#define md_fence_async() asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\")\n"
+    "MD_DEV_ void md_tma2(void *shared, const md_tmap *map, md_u64 *bar, int x, int y) {\n"
+    "  asm volatile(\"cp.async.bulk.tensor.2d.shared::cluster.global.tile\"\n"
+    "               \".mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];\"\n"
+    "               :: \"r\"(" SHARED "shared)), \"l\"(map), \"r\"(" SHARED "bar)),\n"
+    "                  \"r\"(x), \"r\"(y) : \"memory\");\n"
+    "}\n"
+    "MD_DEV_ void md_tma_im2col(void *shared, const md_tmap *map, md_u64 *bar, int c, int w, int "
+    "h,\n"
+    "                           int d, int n, int ow, int oh, int od) {\n"
+    "  asm volatile(\"cp.async.bulk.tensor.5d.shared::cluster.global.im2col\"\n"
+    "               \".mbarrier::complete_tx::bytes \"\n"
+    "               \"[%0], [%1, {%3, %4, %5, %6, %7}], [%2], {%8, %9, %10};\"\n"
+    "               :: \"r\"(" SHARED "shared)), \"l\"(map), \"r\"(" SHARED "bar)),\n"
+    "                  \"r\"(c), \"r\"(w), \"r\"(h), \"r\"(d), \"r\"(n), \"h\"((unsigned "
+    "short)ow),\n"
+    "                  \"h\"((unsigned short)oh), \"h\"((unsigned short)od) : \"memory\");\n"
+    "}\n"
+    "MD_DEV_ md_u64 md_desc128(const void *p) {\n"
+    "  return (md_u64)(" SHARED "p) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;\n"
+    "}\n"
+    "MD_DEV_ md_u64 md_desc(const void *p, int lead, int stride) {\n"
+    "  return (md_u64)(" SHARED "p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |\n"
+    "         (md_u64)(stride >> 4) << 32;\n"
+    "}\n";
+
+static const char groups[] =
+    "#define md_wgmma_fence() asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\")\n"
+    "#define md_wgmma_commit() asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\")\n"
+    "#define md_wgmma_wait(groups) \\\n"
+    "  asm volatile(\"wgmma.wait_group.sync.aligned %0;\" :: \"n\"(groups) : \"memory\")\n"
+    "#define md_wgmma_ready(c, num) \\\n"
+    "  MD_UNROLL for (int i_ = 0; i_ < (num); i_++) asm volatile(\"\" : \"+f\"((c)[i_]) :: "
+    "\"memory\")\n"
+    "#define md_regs_inc(num) asm volatile(\"setmaxnreg.inc.sync.aligned.u32 %0;\" :: \"n\"(num))\n"
+    "#define md_regs_dec(num) asm volatile(\"setmaxnreg.dec.sync.aligned.u32 %0;\" :: "
+    "\"n\"(num))\n";
+
+// One function for each width, with all its registers by number.
+static void put_wgmma(md_text *to, int n, bool a_in_registers) {
+  int num = n / 2, next = num + (a_in_registers ? 4 : 1);
+  md_put(to, "MD_DEV_ void md_wgmma%d%s(float *c, %s a, md_u64 b) {\n", n,
+         a_in_registers ? "r" : "", a_in_registers ? "const md_u32 *" : "md_u64");
+  md_put(to, "  asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.bf16.bf16 {", n);
+  for (int i = 0; i < num; i++) md_put(to, "%s%%%d", i ? ", " : "", i);
+  if (a_in_registers) md_put(to, "}, {%%%d, %%%d, %%%d, %%%d}", num, num + 1, num + 2, num + 3);
+  else md_put(to, "}, %%%d", num);
+  md_put(to, ", %%%d, 1, 1, 1, 0%s;\"\n    : ", next, a_in_registers ? "" : ", 0");
+  for (int i = 0; i < num; i++)
+    md_put(to, "%s%s\"+f\"(c[%d])", i ? "," : "", !i ? "" : i % 8 ? " " : "\n      ", i);
+  if (a_in_registers) md_put(to, "\n    : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3])");
+  else md_put(to, "\n    : \"l\"(a)");
+  md_put(to, ", \"l\"(b));\n}\n");
+}
+
+void md_cu_prelude_hopper(md_text *to) {
+  md_put(to, "%s%s", text, groups);
+  for (int n = 64; n <= 256; n *= 2)
+    for (int a = 0; a < 2; a++) put_wgmma(to, n, a);
+  md_put(to, "#endif\n");
+}

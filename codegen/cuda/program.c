@@ -1,0 +1,339 @@
+// SPDX-License-Identifier: Apache-2.0
+// A graph to a program for an artefact. Every target, and the PTX for later devices, is a variant: the
+// launches that the generator makes for it, and the code of their kernels. Variants with equal launches
+// share them.
+#include "codegen/cuda/gen.h"
+#include "codegen/places.h"
+#include "codegen/work.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { PTX_SM = 80, MAX_VARIANTS = MD_CUDA_TARGETS + 1 };
+
+typedef struct Variant {
+  md_cuda_arch arch;
+  bool is_ptx;
+  md_cuda_module *m;
+  md_cuda_kernel *snapshot;  // kernels that make snapshots
+  md_cuda_unit *unit;        // the module's kernels, then those
+  int num_units;
+} Variant;
+
+typedef struct Assembly {
+  const md_graph *g;
+  md_arena *arena;
+  md_places *places;
+  Variant variant[MAX_VARIANTS];
+  int num_variants;
+  md_program *p;
+  int cap_launches, cap_phases, cap_args;
+} Assembly;
+
+// --- snapshots: the copy of a state, or a constant
+
+static const char *word_of(md_dtype t) {
+  int64_t bytes = md_dtype_size(t);
+  return bytes == 1 ? "md_u8" : bytes == 2 ? "md_bf16" : bytes == 4 ? "md_u32" : "md_u64";
+}
+
+static int64_t snapshot_elements(const md_graph *g, md_val v) {
+  const md_type *t = md_type_in(g, v);
+  return md_type_bytes(t) / md_dtype_size(t->dtype);
+}
+
+static int64_t snapshot_blocks(const md_graph *g, md_val v) {
+  return MD_MIN(md_ceil_div(snapshot_elements(g, v), MD_CU_THREADS), MD_CU_BLOCKS);
+}
+
+static bool is_constant(const md_graph *g, md_val v) { return md_def(g, v)->op == MD_OP_constant; }
+
+static md_cuda_kernel snapshot_kernel(const md_graph *g, md_val v, md_arena *a) {
+  md_dtype t = md_type_in(g, v)->dtype;
+  const char *word = word_of(t);
+  md_text code = {0};
+  if (is_constant(g, v)) {
+    uint64_t bits = 0;
+    md_element_store(t, &bits, 0, md_def(g, v)->attr.value.value);
+    md_put(&code, "%s *a0) {\n", word);
+    md_put(&code, "  const %s x = (%s)%lluull;\n", word, word, (unsigned long long)bits);
+  } else {
+    md_put(&code, "const %s *MD_RESTRICT a1, %s *a0) {\n", word, word);
+  }
+  md_put(&code, "  for (md_i64 i = (md_i64)md_block() * %d + md_thread(); i < %lld; i += %lld)\n",
+         MD_CU_THREADS, (long long)snapshot_elements(g, v),
+         (long long)(snapshot_blocks(g, v) * MD_CU_THREADS));
+  md_put(&code, "    a0[i] = %s;\n}\n", is_constant(g, v) ? "x" : "a1[i]");
+  md_cuda_kernel k;
+  char hex[33];
+  snprintf(k.symbol, sizeof k.symbol, "k%.16s",
+           md_digest_text(md_digest_of(code.s, code.len), hex));
+  k.text = md_format(a, "MD_KERNEL(%d) %s(%s", MD_CU_THREADS, k.symbol, code.s);
+  md_text_free(&code);
+  return k;
+}
+
+// --- code
+
+static void add_units(const Assembly *s, Variant *v) {
+  int num = s->places->num_copied, all = v->m->num_kernels + num;
+  v->snapshot = MD_NEW_ARRAY(s->arena, md_cuda_kernel, num + 1);
+  v->unit = MD_NEW_ARRAY(s->arena, md_cuda_unit, all + 1);
+  for (int i = 0; i < num; i++)
+    v->snapshot[i] = snapshot_kernel(s->g, s->places->copied[i], s->arena);
+  for (int i = 0; i < all; i++) {
+    const md_cuda_kernel *k =
+        i < v->m->num_kernels ? &v->m->kernel[i] : &v->snapshot[i - v->m->num_kernels];
+    bool is_there = false;
+    for (int j = 0; j < v->num_units; j++) is_there |= !strcmp(v->unit[j].name, k->symbol);
+    if (!is_there)
+      v->unit[v->num_units++] =
+          (md_cuda_unit){.name = k->symbol, .text = k->text, .arch = v->arch, .ptx = v->is_ptx};
+  }
+}
+
+static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md_diags *d) {
+  int num = 0;
+  for (int i = 0; i < s->num_variants; i++) num += s->variant[i].num_units;
+  md_cuda_unit *all = MD_NEW_ARRAY(s->arena, md_cuda_unit, num + 1), *to = all;
+  for (int i = 0; i < s->num_variants; i++)
+    for (int k = 0; k < s->variant[i].num_units; k++) *to++ = s->variant[i].unit[k];
+  int64_t start = md_now_ns();
+  bool ok = md_cuda_units_compile(all, num, o->no_cache, o->threads, d);
+  to = all;
+  for (int i = 0; i < s->num_variants; i++)
+    for (int k = 0; k < s->variant[i].num_units; k++) s->variant[i].unit[k] = *to++;
+  if (!r) return ok;
+  r->kernels = num;
+  r->compile_ms = (double)(md_now_ns() - start) * 1e-6;
+  r->is_tensor = r->arena ? MD_NEW_ARRAY(r->arena, bool, num + 1) : NULL;
+  for (int i = 0; i < num; i++) {
+    r->cache_hits += all[i].hit;
+    if (r->is_tensor) r->is_tensor[i] = strstr(all[i].text, "mma") != NULL;  // md_mma, md_wgmma
+  }
+  return ok;
+}
+
+// --- launches
+
+static void add_arg(Assembly *s, md_arg a) {
+  MD_PUSH(s->p->arg, s->p->num_args, s->cap_args, a);
+  s->p->launch[s->p->num_launches - 1].num_args++;
+}
+
+static void begin_launch(Assembly *s, const char *name, md_phase phase) {
+  md_program *p = s->p;
+  md_launch l = {.name = md_strdup(p->arena, name),
+                 .first_phase = p->num_phases,
+                 .num_phases = 1,
+                 .first_arg = p->num_args};
+  phase.symbol = md_strdup(p->arena, phase.symbol);
+  MD_PUSH(p->phase, p->num_phases, s->cap_phases, phase);
+  MD_PUSH(p->launch, p->num_launches, s->cap_launches, l);
+}
+
+static md_arg named(const Assembly *s, md_arg a, md_val v) {
+  a.name = md_places_name(s->g, v, s->p->arena);
+  return a;
+}
+
+static void add_snapshot(Assembly *s, const Variant *v, int i) {
+  md_val x = s->places->copied[i];
+  md_phase phase = {
+      .symbol = v->snapshot[i].symbol, .items = snapshot_blocks(s->g, x), .threads = MD_CU_THREADS};
+  begin_launch(s, "snapshot", phase);
+  if (!is_constant(s->g, x)) add_arg(s, named(s, md_places_arg(s->places, x, false), x));
+  add_arg(s, named(s, md_places_snapshot(s->places, x, true), x));
+  double bytes = (double)md_type_bytes(md_type_in(s->g, x));
+  s->p->launch[s->p->num_launches - 1].bytes = is_constant(s->g, x) ? bytes : 2 * bytes;
+}
+
+static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l) {
+  const md_graph *g = s->g;
+  const char *name = l->region > 0 ? g->region[l->region].name : NULL;
+  begin_launch(s, name && *name ? name : md_format(s->arena, "region %d", l->region),
+               (md_phase){.symbol = v->m->kernel[l->number].symbol,
+                          .items = l->blocks,
+                          .threads = l->threads,
+                          .shared_bytes = l->shared_bytes});
+  for (int i = 0; i < l->num_args; i++) {
+    const md_cuda_arg *a = &l->arg[i];
+    if (a->val != MD_NONE) {
+      add_arg(s, named(s, md_places_arg(s->places, a->val, a->write), a->val));
+    } else {
+      add_arg(s, (md_arg){.space = MD_IN_WORKSPACE,
+                          .offset = a->workspace,
+                          .bytes = a->bytes,
+                          .write = a->write,
+                          .name = "workspace"});
+    }
+  }
+}
+
+// Bytes that a launch moves: what it reads and what it writes.
+static double launch_bytes(const md_region_view *r, const md_cuda_launch *l) {
+  double sum = 0;
+  for (int i = 0; i < l->num_args; i++) {
+    const md_cuda_arg *a = &l->arg[i];
+    double bytes = a->val == MD_NONE ? (double)a->bytes : md_work_bytes(r, a->val);
+    sum += bytes * ((a->read ? 1 : 0) + (a->write ? 1 : 0));
+  }
+  return sum;
+}
+
+// The launches of one region share its FLOPs as they share the bytes. A single one moves what the
+// region does.
+static void add_costs(Assembly *s, const Variant *v, int first, int num) {
+  md_launch *to = &s->p->launch[s->p->num_launches - num];
+  const md_cuda_launch *l = &v->m->launch[first];
+  if (l->region <= 0) {
+    for (int i = 0; i < num; i++)
+      for (int k = 0; k < l[i].num_args; k++) to[i].bytes += (double)l[i].arg[k].bytes;
+    return;
+  }
+  md_arena *a = md_arena_create();
+  const md_region_view *r = md_region_view_of(s->g, l->region, NULL, a);
+  md_work w = md_work_of_region(r);
+  double sum = 0;
+  for (int i = 0; i < num; i++)
+    sum += to[i].bytes = num == 1 ? w.leaf_bytes + w.made_bytes : launch_bytes(r, &l[i]);
+  for (int i = 0; i < num && sum > 0; i++) to[i].flops = w.flops * to[i].bytes / sum;
+  md_arena_destroy(a);
+}
+
+static void add_launches(Assembly *s, const Variant *v) {
+  for (int i = 0; i < s->places->num_copied; i++) add_snapshot(s, v, i);
+  const md_cuda_module *m = v->m;
+  for (int first = 0, num; first < m->num_launches; first += num) {
+    for (num = 0; first + num < m->num_launches; num++) {
+      if (m->launch[first + num].region != m->launch[first].region) break;
+      add_launch(s, v, &m->launch[first + num]);
+    }
+    add_costs(s, v, first, num);
+  }
+}
+
+static bool same_arg(const md_arg *a, const md_arg *b) {
+  return a->space == b->space && a->index == b->index && a->offset == b->offset &&
+         a->bytes == b->bytes && a->write == b->write;
+}
+
+static bool same_launches(const md_program *p, int a, int b, int num) {
+  for (int i = 0; i < num; i++) {
+    const md_launch *x = &p->launch[a + i], *y = &p->launch[b + i];
+    const md_phase *f = &p->phase[x->first_phase], *g = &p->phase[y->first_phase];
+    if (strcmp(f->symbol, g->symbol) || f->items != g->items || f->threads != g->threads ||
+        f->shared_bytes != g->shared_bytes || x->num_args != y->num_args)
+      return false;
+    for (int k = 0; k < x->num_args; k++)
+      if (!same_arg(&p->arg[x->first_arg + k], &p->arg[y->first_arg + k])) return false;
+  }
+  return true;
+}
+
+// Launches that a variant before has are taken back.
+static void share_launches(md_program *p, md_variant *v) {
+  for (const md_variant *w = p->variant; w < v; w++) {
+    if (w->num_launches != v->num_launches ||
+        !same_launches(p, w->first_launch, v->first_launch, v->num_launches))
+      continue;
+    if (v->num_launches) {
+      p->num_phases = p->launch[v->first_launch].first_phase;
+      p->num_args = p->launch[v->first_launch].first_arg;
+    }
+    p->num_launches = v->first_launch;
+    v->first_launch = w->first_launch;
+    return;
+  }
+}
+
+static void add_variant(Assembly *s, const Variant *from) {
+  md_program *p = s->p;
+  md_variant *v = &p->variant[p->num_variants];
+  *v = (md_variant){.first_launch = p->num_launches,
+                    .first_kernel = p->num_kernels,
+                    .num_kernels = from->num_units,
+                    .workspace_bytes = from->m->workspace_bytes};
+  v->target = md_format(p->arena, "cuda:%s_%d%.1s", from->is_ptx ? "compute" : "sm", from->arch.sm,
+                        &from->arch.suffix);
+  p->target = p->num_variants ? md_format(p->arena, "%s,%s", p->target, v->target) : v->target;
+  p->workspace_bytes = MD_MAX(p->workspace_bytes, v->workspace_bytes);
+  for (int i = 0; i < from->num_units; i++) {
+    const md_cuda_unit *u = &from->unit[i];
+    char hex[33];
+    void *data = md_alloc(p->arena, u->bytes + 1);
+    memcpy(data, u->data, u->bytes);
+    p->kernel[p->num_kernels++] =
+        (md_gpu_kernel){.symbol = md_strdup(p->arena, u->name),
+                        .member = md_format(p->arena, "c%.16s.%s",
+                                            md_digest_text(md_digest_of(u->data, u->bytes), hex),
+                                            from->is_ptx ? "ptx" : "cubin"),
+                        .data = data,
+                        .bytes = u->bytes};
+  }
+  add_launches(s, from);
+  v->num_launches = p->num_launches - v->first_launch;
+  share_launches(p, v);
+  p->num_variants++;
+}
+
+// An array that grew becomes the arena's.
+static void *keep(md_arena *a, void *rows, int num, size_t size) {
+  void *kept = md_alloc(a, (size_t)num * size + 1);
+  if (num) memcpy(kept, rows, (size_t)num * size);
+  free(rows);
+  return kept;
+}
+
+static void assemble(Assembly *s) {
+  md_program *p = s->p;
+  int kernels = 0;
+  for (int i = 0; i < s->num_variants; i++) kernels += s->variant[i].num_units;
+  p->variant = MD_NEW_ARRAY(p->arena, md_variant, s->num_variants + 1);
+  p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, kernels + 1);
+  for (int i = 0; i < s->num_variants; i++) add_variant(s, &s->variant[i]);
+  p->launch = keep(p->arena, p->launch, p->num_launches, sizeof *p->launch);
+  p->phase = keep(p->arena, p->phase, p->num_phases, sizeof *p->phase);
+  p->arg = keep(p->arena, p->arg, p->num_args, sizeof *p->arg);
+  md_places_program(s->places, p);
+}
+
+// --- all of it
+
+static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
+  md_cuda_arch arch[MAX_VARIANTS];
+  int num = md_cuda_targets(o->targets, arch, MD_CUDA_TARGETS, d);
+  if (!num) return false;
+  if (!o->no_ptx) arch[num] = (md_cuda_arch){.sm = PTX_SM};
+  for (int i = 0; i < num + !o->no_ptx; i++) {
+    Variant *v = &s->variant[s->num_variants++];
+    *v = (Variant){.arch = arch[i], .is_ptx = i == num, .m = md_cuda_generate(s->g, arch[i], d)};
+    if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
+    add_units(s, v);
+  }
+  return true;
+}
+
+md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
+                            md_diags *d) {
+  md_target_facts facts;
+  if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d))
+    return NULL;
+  Assembly s = {.g = g, .arena = md_arena_create()};
+  s.places = md_places_of(g, facts.alignment, s.arena);
+  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
+  if (ok) {
+    s.p = md_program_create(g->name ? g->name : "graph");
+    assemble(&s);
+    if (o->want_graph_text) md_places_keep_text(g, s.p);
+    ok = md_program_check(s.p, d) && md_gpu_code_check(s.p, d);
+  }
+  for (int i = 0; i < s.num_variants; i++) {
+    for (int k = 0; k < s.variant[i].num_units; k++) free(s.variant[i].unit[k].data);
+    md_cuda_module_free(s.variant[i].m);
+  }
+  md_arena_destroy(s.arena);
+  if (ok) return s.p;
+  md_program_destroy(s.p);
+  return NULL;
+}

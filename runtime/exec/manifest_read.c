@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// manifest.json becomes a program. Reading is sticky: after the first mistake every getter returns a
+// harmless value, and the mistake has been reported.
+#include "runtime/exec/exec.h"
+
+#include "base/init.h"
+#include "base/json_tree.h"
+
+#include <limits.h>
+#include <string.h>
+
+#define MANIFEST "manifest.json"
+enum { MAX_ROWS = 1 << 20 };
+
+typedef struct reader {
+  md_program *p;
+  md_diags *d;
+  bool has_failed;
+} reader;
+
+static void wrong(reader *r, const char *key, const char *need) {
+  if (!r->has_failed)
+    md_error(r->d, E0632, MD_IN_FILE(r->p->path), MANIFEST ": '%s' is missing or is not %s", key,
+             need);
+  r->has_failed = true;
+}
+
+static int64_t get_int(reader *r, const md_tree *from, const char *key, int64_t max) {
+  int64_t x;
+  if (md_tree_int(md_tree_get(from, key), &x) && x >= 0 && x <= max) return x;
+  wrong(r, key, "a number in its range");
+  return 0;
+}
+
+static int64_t get_int_or_0(reader *r, const md_tree *from, const char *key, int64_t max) {
+  return md_tree_get(from, key) ? get_int(r, from, key, max) : 0;
+}
+
+static double get_float(reader *r, const md_tree *from, const char *key) {
+  double x = 0;
+  if (!md_tree_float(md_tree_get(from, key), &x)) wrong(r, key, "a number");
+  return x;
+}
+
+static const char *get_str(reader *r, const md_tree *from, const char *key) {
+  const char *s = md_tree_str(md_tree_get(from, key));
+  if (!s) wrong(r, key, "a text");
+  return md_strdup(r->p->arena, s ? s : "");
+}
+
+static int get_word(reader *r, const md_tree *from, const char *key, const char *const *words,
+                    int num) {
+  const char *s = md_tree_str(md_tree_get(from, key));
+  for (int i = 0; s && i < num; i++)
+    if (!strcmp(s, words[i])) return i;
+  wrong(r, key, "a word that is known here");
+  return 0;
+}
+
+static const md_tree *get_map(reader *r, const md_tree *from, const char *key) {
+  const md_tree *x = md_tree_get(from, key);
+  if (x && x->kind == MD_JSON_MAP) return x;
+  wrong(r, key, "an object");
+  return NULL;
+}
+
+// The items of a list of objects; NULL and 0 when it is none.
+static const md_tree *get_rows(reader *r, const md_tree *from, const char *key, int *num) {
+  const md_tree *x = md_tree_get(from, key);
+  bool ok = x && x->kind == MD_JSON_LIST && x->num <= MAX_ROWS;
+  for (int i = 0; ok && i < x->num; i++) ok = x->item[i].kind == MD_JSON_MAP;
+  if (!ok) wrong(r, key, "a list of objects");
+  *num = ok ? x->num : 0;
+  return ok ? x->item : NULL;
+}
+
+static bool parse_digest(const char *s, md_digest *out) {
+  if (strlen(s) != 32 || strspn(s, "0123456789abcdef") != 32) return false;
+  *out = (md_digest){0};
+  for (int i = 0; i < 32; i++) {
+    uint64_t digit = (uint64_t)(strchr("0123456789abcdef", s[i]) - "0123456789abcdef");
+    uint64_t *half = i < 16 ? &out->hi : &out->lo;
+    *half = *half << 4 | digit;
+  }
+  return true;
+}
+
+static md_digest get_digest(reader *r, const md_tree *from, const char *key) {
+  md_digest x = {0};
+  if (!parse_digest(get_str(r, from, key), &x)) wrong(r, key, "32 hexadecimal digits");
+  return x;
+}
+
+static void get_type(reader *r, const md_tree *from, md_dtype *t, int *rank, int64_t *dim) {
+  *t = md_element_from(get_str(r, from, "type"));
+  if (*t == MD_NO_DTYPE) wrong(r, "type", "an element type");
+  const md_tree *shape = md_tree_get(from, "shape");
+  if (!shape || shape->kind != MD_JSON_LIST || shape->num > MD_SPEC_RANK) {
+    wrong(r, "shape", "a list of at most 6 sizes");
+    return;
+  }
+  *rank = shape->num;
+  for (int i = 0; i < *rank; i++)
+    if (!md_tree_int(&shape->item[i], &dim[i])) wrong(r, "shape", "a list of sizes");
+}
+
+// The check computes the same with care; a product that does not fit stays 0 and is refused there.
+static int64_t bytes_of(const md_spec *s) {
+  int64_t bytes = md_element_bytes(s->dtype);
+  for (int i = 0; i < s->rank; i++)
+    if (!md_mul_size(bytes, s->dim[i], &bytes)) return 0;
+  return bytes;
+}
+
+static void get_spec(reader *r, const md_tree *from, md_spec *s) {
+  s->name = get_str(r, from, "name");
+  get_type(r, from, &s->dtype, &s->rank, s->dim);
+  s->bytes = bytes_of(s);
+}
+
+static void get_state(reader *r, const md_tree *from, md_spec *s) {
+  get_spec(r, from, s);
+  s->init = get_word(r, from, "init", md_init_names, MD_COUNT(md_init_names));
+  if (md_tree_get(from, "a")) s->a = get_float(r, from, "a");
+  if (md_tree_get(from, "b")) s->b = get_float(r, from, "b");
+  if (s->init == MD_INIT_copy) s->from = get_str(r, from, "from");
+}
+
+static void get_arg(reader *r, const md_tree *from, md_arg *a) {
+  a->space = (md_space)get_word(r, from, "in", md_space_names, MD_NUM_SPACES);
+  a->index = (int)get_int_or_0(r, from, "index", INT_MAX);
+  a->offset = get_int(r, from, "offset", INT64_MAX);
+  a->bytes = get_int(r, from, "bytes", INT64_MAX);
+  a->write = md_tree_true(md_tree_get(from, "write"));
+  a->name = md_tree_get(from, "value") ? get_str(r, from, "value") : NULL;
+  if (md_tree_get(from, "type")) get_type(r, from, &a->dtype, &a->rank, a->dim);
+  a->block = (int)get_int_or_0(r, from, "block", INT_MAX);
+}
+
+static void get_launches(reader *r, const md_tree *root) {
+  md_program *p = r->p;
+  const md_tree *rows = get_rows(r, root, "launches", &p->num_launches);
+  for (int i = 0; i < p->num_launches; i++) {
+    int phases, args;
+    get_rows(r, &rows[i], "phases", &phases);
+    get_rows(r, &rows[i], "args", &args);
+    if (phases > MAX_ROWS - p->num_phases || args > MAX_ROWS - p->num_args)
+      wrong(r, "launches", "short enough");
+    if (r->has_failed) return;
+    p->num_phases += phases;
+    p->num_args += args;
+  }
+  p->launch = MD_NEW_ARRAY(p->arena, md_launch, p->num_launches);
+  p->phase = MD_NEW_ARRAY(p->arena, md_phase, p->num_phases);
+  p->arg = MD_NEW_ARRAY(p->arena, md_arg, p->num_args);
+  int phase = 0, arg = 0;
+  for (int i = 0; i < p->num_launches; i++) {
+    md_launch *l = &p->launch[i];
+    *l = (md_launch){.first_phase = phase, .first_arg = arg};
+    l->name = get_str(r, &rows[i], "name");
+    l->flops = get_float(r, &rows[i], "flops");
+    l->bytes = get_float(r, &rows[i], "bytes");
+    const md_tree *phases = get_rows(r, &rows[i], "phases", &l->num_phases);
+    const md_tree *args = get_rows(r, &rows[i], "args", &l->num_args);
+    for (int k = 0; k < l->num_phases; k++, phase++) {
+      p->phase[phase].symbol = get_str(r, &phases[k], "symbol");
+      p->phase[phase].items = get_int(r, &phases[k], "items", INT64_MAX);
+      p->phase[phase].scratch_bytes = get_int_or_0(r, &phases[k], "scratch", INT64_MAX);
+      p->phase[phase].threads = (int)get_int_or_0(r, &phases[k], "threads", INT_MAX);
+      p->phase[phase].shared_bytes = get_int_or_0(r, &phases[k], "shared", INT64_MAX);
+    }
+    for (int k = 0; k < l->num_args; k++, arg++) get_arg(r, &args[k], &p->arg[arg]);
+  }
+}
+
+// Before anything else is read: an older or newer file deserves to be called that.
+static bool check_version(reader *r, const md_tree *root) {
+  const char *format = get_str(r, root, "format");
+  int64_t abi = get_int(r, root, "abi", INT64_MAX);
+  if (r->has_failed) return false;
+  if (!strcmp(format, MD_ARTEFACT_FORMAT) && abi == MD_ABI_VERSION) return true;
+  char shown[64];
+  md_error(r->d, E0631, MD_IN_FILE(r->p->path),
+           "artefact has format '%s' and ABI version %lld, but '%s' and %d are needed here",
+           md_clean(format, shown, sizeof shown), (long long)abi, MD_ARTEFACT_FORMAT,
+           MD_ABI_VERSION);
+  md_hint(r->d, "modistc compile ... -o %s", r->p->path);
+  return false;
+}
+
+// The archive holds what the manifest lists, no less and no more, unchanged.
+static bool check_members(reader *r, const md_tree *root, const md_member *members,
+                          int num_members) {
+  int num;
+  const md_tree *rows = get_rows(r, root, "members", &num);
+  if (!r->has_failed && num != num_members - 1) wrong(r, "members", "what the archive holds");
+  for (int i = 0; i < num && !r->has_failed; i++) {
+    const md_member *m = &members[i + 1];
+    const char *name = get_str(r, &rows[i], "name");
+    int64_t bytes = get_int(r, &rows[i], "bytes", INT64_MAX);
+    md_digest want = get_digest(r, &rows[i], "xxh3"), is = md_digest_of(m->data, m->bytes);
+    if (r->has_failed) break;
+    if (strcmp(name, m->name) || bytes != (int64_t)m->bytes) {
+      wrong(r, "members", "what the archive holds");
+    } else if (want.lo != is.lo || want.hi != is.hi) {
+      md_error(r->d, E0630, MD_IN_FILE(r->p->path),
+               "artefact is damaged: the checksum of '%s' differs", m->name);
+      r->has_failed = true;
+    }
+  }
+  return !r->has_failed;
+}
+
+// The targets of a CUDA program; others have none.
+static void get_variants(reader *r, const md_tree *root) {
+  md_program *p = r->p;
+  if (!md_tree_get(root, "targets")) return;
+  const md_tree *rows = get_rows(r, root, "targets", &p->num_variants);
+  for (int i = 0; i < p->num_variants; i++) {
+    int kernels;
+    get_rows(r, &rows[i], "kernels", &kernels);
+    if (kernels > MAX_ROWS - p->num_kernels) wrong(r, "kernels", "short enough");
+    if (r->has_failed) return;
+    p->num_kernels += kernels;
+  }
+  p->variant = MD_NEW_ARRAY(p->arena, md_variant, p->num_variants);
+  p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, p->num_kernels);
+  for (int i = 0, kernel = 0; i < p->num_variants; i++) {
+    md_variant *v = &p->variant[i];
+    *v = (md_variant){.first_kernel = kernel};
+    v->target = get_str(r, &rows[i], "target");
+    v->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
+    v->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);
+    v->workspace_bytes = get_int(r, &rows[i], "workspace_bytes", INT64_MAX);
+    const md_tree *kernels = get_rows(r, &rows[i], "kernels", &v->num_kernels);
+    for (int k = 0; k < v->num_kernels; k++, kernel++) {
+      p->kernel[kernel].symbol = get_str(r, &kernels[k], "symbol");
+      p->kernel[kernel].member = get_str(r, &kernels[k], "member");
+    }
+  }
+}
+
+static void get_program(reader *r, const md_tree *root) {
+  md_program *p = r->p;
+  p->name = get_str(r, root, "name");
+  p->target = get_str(r, root, "target");
+  p->graph = get_digest(r, root, "graph");
+  p->arena_bytes = get_int(r, root, "arena_bytes", INT64_MAX);
+  p->workspace_bytes = get_int(r, root, "workspace_bytes", INT64_MAX);
+  const md_tree *rows = get_rows(r, root, "inputs", &p->num_inputs);
+  p->input = MD_NEW_ARRAY(p->arena, md_spec, p->num_inputs);
+  for (int i = 0; i < p->num_inputs; i++) get_spec(r, &rows[i], &p->input[i]);
+  rows = get_rows(r, root, "states", &p->num_states);
+  p->state = MD_NEW_ARRAY(p->arena, md_spec, p->num_states);
+  for (int i = 0; i < p->num_states; i++) get_state(r, &rows[i], &p->state[i]);
+  rows = get_rows(r, root, "results", &p->num_results);
+  p->result = MD_NEW_ARRAY(p->arena, md_spec, p->num_results);
+  p->result_at = MD_NEW_ARRAY(p->arena, md_arg, p->num_results);
+  for (int i = 0; i < p->num_results; i++) {
+    get_spec(r, &rows[i], &p->result[i]);
+    get_arg(r, get_map(r, &rows[i], "at"), &p->result_at[i]);
+  }
+  get_variants(r, root);
+  get_launches(r, root);
+  if (r->has_failed) return;
+  rows = get_rows(r, root, "copies", &p->num_copies);
+  p->copy = MD_NEW_ARRAY(p->arena, md_copy, p->num_copies);
+  for (int i = 0; i < p->num_copies; i++) {
+    p->copy[i].state = (int)get_int(r, &rows[i], "state", INT_MAX);
+    get_arg(r, get_map(r, &rows[i], "from"), &p->copy[i].src);
+  }
+}
+
+bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d) {
+  reader *r = &(reader){.p = p, .d = d};
+  if (strcmp(members[0].name, MANIFEST))
+    return md_error(d, E0630, MD_IN_FILE(p->path),
+                    "not an artefact: its first member is '%s', not '%s'", members[0].name,
+                    MANIFEST);
+  md_arena *a = md_arena_create();
+  const char *file = md_format(a, "%s/" MANIFEST, p->path);
+  const md_tree *root = md_json_read(file, members[0].data, members[0].bytes, E0632, a, d);
+  bool ok = root && check_version(r, root) && check_members(r, root, members, num_members);
+  if (ok) get_program(r, root);
+  ok = ok && !r->has_failed && md_program_check(p, d);
+  md_arena_destroy(a);
+  return ok;
+}
