@@ -86,8 +86,8 @@ static void put_launches(const md_cuda_module *m, const md_graph *g, md_text *to
 }
 
 // Text that stands alone: it brings the prelude, unless another one came first.
-static void put_text(const md_cuda_module *m, const md_graph *g, md_text *to) {
-  md_put(to, "#ifndef MD_PRELUDE_H\n%s#endif\n\n", md_cuda_prelude());
+static void put_text(const md_cuda_module *m, const md_graph *g, md_cuda_arch arch, md_text *to) {
+  md_put(to, "#ifndef MD_PRELUDE_H\n%s#endif\n\n", md_cuda_prelude(arch));
   md_put_bytes(to, m->text.s, m->text.len);
   put_launches(m, g, to);
 }
@@ -119,7 +119,7 @@ bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, m
   if (m->num_refused && (what != MD_CUDA_TEXT || !m->num_launches)) {
     ok = md_cuda_is_complete(m, g, d);
   } else if (what == MD_CUDA_TEXT) {
-    put_text(m, g, out);
+    put_text(m, g, arch, out);
   } else {
     md_cubin cubin;
     ok = md_nvrtc_compile(m->text.s, "modist.cu", arch, what == MD_CUDA_PTX, &cubin, d);
