@@ -11,6 +11,12 @@
 static bool emit_text(md_compile_job *j, const md_graph *g) {
   static const md_cuda_emit kind[] = {
       [EMIT_CUDA] = MD_CUDA_TEXT, [EMIT_PTX] = MD_CUDA_PTX, [EMIT_CUBIN] = MD_CUDA_CUBIN};
+  if (strchr(j->target, ',')) {
+    md_error(j->cli->diags, E0401, MD_NOWHERE,
+             "--emit=cuda, ptx and cubin show the code of one target");
+    md_hint(j->cli->diags, "-o FILE.mdx holds that of all");
+    return false;
+  }
   md_text out = {0};
   bool ok = md_cuda_compile(g, j->target, kind[j->emit], &out, j->cli->diags) &&
             md_compile_write(j, out.s, out.len);
@@ -35,7 +41,7 @@ static void report_memory(const md_graph *g, const md_program *p, FILE *to) {
 
 // --- predictions
 
-static const md_gpu_kernel *kernel_of(const md_program *p, const md_variant *v,
+static const md_gpu_kernel *kernel_of(const md_program *p, const md_gpu_variant *v,
                                       const md_launch *l) {
   const char *symbol = p->phase[l->first_phase].symbol;
   for (int i = v->first_kernel; i < v->first_kernel + v->num_kernels; i++)
@@ -43,13 +49,13 @@ static const md_gpu_kernel *kernel_of(const md_program *p, const md_variant *v,
   return NULL;
 }
 
-static md_cuda_cost cost_of(const md_program *p, const md_variant *v, const md_launch *l,
+static md_cuda_cost cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
                             const md_cuda_report *r, const md_cuda_spec *spec) {
   const md_gpu_kernel *k = kernel_of(p, v, l);
   return md_cuda_predict(p, l, &k->facts, r->is_tensor[k - p->kernel], spec);
 }
 
-static void report_launches(const md_program *p, const md_variant *v, const md_cuda_report *r,
+static void report_launches(const md_program *p, const md_gpu_variant *v, const md_cuda_report *r,
                             const md_cuda_spec *spec, FILE *to) {
   fprintf(to, "  %-28s %-17s %7s %5s %5s %7s %6s %10s %10s %10s  %s\n", "region", "kernel",
           "blocks", "thr.", "regs", "shared", "per SM", "KiB", "MFLOP", "us", "limit");
@@ -78,7 +84,7 @@ static int64_t videos_of(const md_program *p) {
   return 0;
 }
 
-static void report_roofline(const md_program *p, const md_variant *v, const md_cuda_report *r,
+static void report_roofline(const md_program *p, const md_gpu_variant *v, const md_cuda_report *r,
                             const md_cuda_spec *spec, FILE *to) {
   double us[MD_NUM_LIMITS] = {0}, flops = 0, bytes = 0, all = 0;
   int num[MD_NUM_LIMITS] = {0};
@@ -102,7 +108,7 @@ static void report_roofline(const md_program *p, const md_variant *v, const md_c
 
 // The description given by --target-spec, else that of the device named by --target, else of the best
 // device that takes the variant.
-static const md_cuda_spec *spec_for(const md_compile_job *j, const md_variant *v) {
+static const md_cuda_spec *spec_for(const md_compile_job *j, const md_gpu_variant *v) {
   int sm;
   char suffix;
   bool is_ptx;
@@ -118,7 +124,7 @@ static const md_cuda_spec *spec_for(const md_compile_job *j, const md_variant *v
   return md_cuda_device_of((md_cuda_arch){.sm = sm});
 }
 
-static void report_variant(const md_compile_job *j, const md_program *p, const md_variant *v,
+static void report_variant(const md_compile_job *j, const md_program *p, const md_gpu_variant *v,
                            const md_cuda_report *r, FILE *to) {
   const md_cuda_spec *spec = spec_for(j, v);
   fprintf(to, "%s: %d launches of %d kernels", v->target, v->num_launches, v->num_kernels);
@@ -154,8 +160,7 @@ typedef struct Taker {
 
 static bool take_key(void *ctx, const char *key, const char *text, md_place key_at, md_place at) {
   const Taker *t = ctx;
-  (void)key_at;
-  return md_cuda_spec_set(t->spec, key, text, at, t->cli->arena, t->cli->diags);
+  return md_cuda_spec_set(t->spec, key, text, key_at, at, t->cli->arena, t->cli->diags);
 }
 
 bool md_compile_cuda_spec(md_compile_job *j) {

@@ -44,9 +44,9 @@ const md_cuda_spec *md_cuda_device(const char *name);  // NULL: no such device
 const md_cuda_spec *
 md_cuda_device_of(md_cuda_arch arch);  // the best of a target; NULL: none is known
 void md_cuda_spec_print(const md_cuda_spec *s, md_text *to);  // as a file
-// One key of a file into *s; texts live in `a`. False: reported (E0445) at `at`.
-bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place at, md_arena *a,
-                      md_diags *d);
+// One key of a file into *s; texts live in `a`. False: reported (E0445).
+bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place key_at,
+                      md_place at, md_arena *a, md_diags *d);
 bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d);  // is it all there?
 
 // --- nvrtc.c: the only file that speaks to NVRTC, opened at run time (MODIST_NVRTC overrides).
@@ -105,6 +105,7 @@ typedef struct md_cuda_launch {
   int64_t blocks;
   int threads, shared_bytes;
   int region;
+  double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
 } md_cuda_launch;

@@ -64,9 +64,9 @@ const md_cuda_spec *md_cuda_device_of(md_cuda_arch arch) {
   return NULL;
 }
 void md_cuda_spec_print(const md_cuda_spec *s, md_text *to) { (void)s, (void)to; }
-bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place at, md_arena *a,
-                      md_diags *d) {
-  (void)s, (void)key, (void)text, (void)at, (void)a;
+bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place key_at,
+                      md_place at, md_arena *a, md_diags *d) {
+  (void)s, (void)key, (void)text, (void)key_at, (void)at, (void)a;
   return is_off(d);
 }
 bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d) {

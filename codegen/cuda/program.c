@@ -181,8 +181,8 @@ static double launch_bytes(const md_region_view *r, const md_cuda_launch *l) {
   return sum;
 }
 
-// The launches of one region share its FLOPs as they share the bytes. A single one moves what the
-// region does.
+// The launches of one region share its FLOPs as they share the work, if they say that, or the bytes. A
+// single one moves what the region does.
 static void add_costs(Assembly *s, const Variant *v, int first, int num) {
   md_launch *to = &s->p->launch[s->p->num_launches - num];
   const md_cuda_launch *l = &v->m->launch[first];
@@ -194,10 +194,12 @@ static void add_costs(Assembly *s, const Variant *v, int first, int num) {
   md_arena *a = md_arena_create();
   const md_region_view *r = md_region_view_of(s->g, l->region, NULL, a);
   md_work w = md_work_of_region(r);
-  double sum = 0;
+  double sum = 0, work = 0;
+  for (int i = 0; i < num; i++) work += l[i].work;
   for (int i = 0; i < num; i++)
     sum += to[i].bytes = num == 1 ? w.leaf_bytes + w.made_bytes : launch_bytes(r, &l[i]);
-  for (int i = 0; i < num && sum > 0; i++) to[i].flops = w.flops * to[i].bytes / sum;
+  for (int i = 0; i < num && sum > 0; i++)
+    to[i].flops = w.flops * (work > 0 ? l[i].work / work : to[i].bytes / sum);
   md_arena_destroy(a);
 }
 
@@ -232,8 +234,8 @@ static bool same_launches(const md_program *p, int a, int b, int num) {
 }
 
 // Launches that a variant before has are taken back.
-static void share_launches(md_program *p, md_variant *v) {
-  for (const md_variant *w = p->variant; w < v; w++) {
+static void share_launches(md_program *p, md_gpu_variant *v) {
+  for (const md_gpu_variant *w = p->variant; w < v; w++) {
     if (w->num_launches != v->num_launches ||
         !same_launches(p, w->first_launch, v->first_launch, v->num_launches))
       continue;
@@ -249,11 +251,11 @@ static void share_launches(md_program *p, md_variant *v) {
 
 static void add_variant(Assembly *s, const Variant *from) {
   md_program *p = s->p;
-  md_variant *v = &p->variant[p->num_variants];
-  *v = (md_variant){.first_launch = p->num_launches,
-                    .first_kernel = p->num_kernels,
-                    .num_kernels = from->num_units,
-                    .workspace_bytes = from->m->workspace_bytes};
+  md_gpu_variant *v = &p->variant[p->num_variants];
+  *v = (md_gpu_variant){.first_launch = p->num_launches,
+                        .first_kernel = p->num_kernels,
+                        .num_kernels = from->num_units,
+                        .workspace_bytes = from->m->workspace_bytes};
   v->target = md_format(p->arena, "cuda:%s_%d%.1s", from->is_ptx ? "compute" : "sm", from->arch.sm,
                         &from->arch.suffix);
   p->target = p->num_variants ? md_format(p->arena, "%s,%s", p->target, v->target) : v->target;
@@ -289,7 +291,7 @@ static void assemble(Assembly *s) {
   md_program *p = s->p;
   int kernels = 0;
   for (int i = 0; i < s->num_variants; i++) kernels += s->variant[i].num_units;
-  p->variant = MD_NEW_ARRAY(p->arena, md_variant, s->num_variants + 1);
+  p->variant = MD_NEW_ARRAY(p->arena, md_gpu_variant, s->num_variants + 1);
   p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, kernels + 1);
   for (int i = 0; i < s->num_variants; i++) add_variant(s, &s->variant[i]);
   p->launch = keep(p->arena, p->launch, p->num_launches, sizeof *p->launch);

@@ -80,12 +80,12 @@ static bool set_target(md_cuda_spec *s, const char *text, md_place at, md_diags 
   return false;
 }
 
-bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place at, md_arena *a,
-                      md_diags *d) {
+bool md_cuda_spec_set(md_cuda_spec *s, const char *key, const char *text, md_place key_at,
+                      md_place at, md_arena *a, md_diags *d) {
   if (!strcmp(key, "target")) return set_target(s, text, at, d);
   const Key *k = keys;
   while (k < keys + MD_COUNT(keys) && strcmp(k->name, key) != 0) k++;
-  if (k == keys + MD_COUNT(keys)) return unknown(key, at, d);
+  if (k == keys + MD_COUNT(keys)) return unknown(key, key_at, d);
   if (is_text(k)) {
     *text_of(s, k) = md_strdup(a, text);
     return true;

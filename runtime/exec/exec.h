@@ -87,12 +87,12 @@ typedef struct md_gpu_kernel {
   size_t bytes;
   md_kernel_facts facts;
 } md_gpu_kernel;
-typedef struct md_variant {
+typedef struct md_gpu_variant {
   const char
       *target;  // "cuda:sm_90a": cubins; "cuda:compute_80": PTX, for that device and later ones
   int first_launch, num_launches, first_kernel, num_kernels;
   int64_t workspace_bytes;
-} md_variant;
+} md_gpu_variant;
 
 typedef struct md_program {
   md_arena *arena;  // owns everything below but the code
@@ -111,7 +111,7 @@ typedef struct md_program {
   md_arg *arg;
   md_copy *copy;
   int num_variants, num_kernels;  // of a CUDA program; which has launches for each variant
-  md_variant *variant;
+  md_gpu_variant *variant;
   md_gpu_kernel *kernel;
   // Code: the address of a symbol. `code` is destroyed with the program.
   void *code;
@@ -168,7 +168,7 @@ bool md_gpu_code_check(md_program *p, md_diags *d);
 bool md_gpu_target(const char *target, int *sm, char *suffix, bool *is_ptx);
 int64_t md_gpu_shared_limit(int sm);  // bytes of shared memory that a block can have
 // The variant of p that a device runs best; NULL: none runs there.
-const md_variant *md_gpu_variant_for(const md_program *p, int sm);
+const md_gpu_variant *md_gpu_variant_for(const md_program *p, int sm);
 
 // --- driver.c: NVIDIA's driver, opened at run time ------------------------------------------------
 typedef struct md_gpu_device {

@@ -34,7 +34,7 @@ int64_t md_gpu_shared_limit(int sm) {
 
 // Cubins run on their own major version from their own minor one on, those of an `a` target nowhere
 // else; the driver compiles PTX for every later device.
-static bool runs_on(const md_variant *v, int device, int *rank) {
+static bool runs_on(const md_gpu_variant *v, int device, int *rank) {
   int sm;
   char suffix;
   bool is_ptx;
@@ -44,8 +44,8 @@ static bool runs_on(const md_variant *v, int device, int *rank) {
   return suffix ? sm == device : sm / 10 == device / 10;
 }
 
-const md_variant *md_gpu_variant_for(const md_program *p, int sm) {
-  const md_variant *best = NULL;
+const md_gpu_variant *md_gpu_variant_for(const md_program *p, int sm) {
+  const md_gpu_variant *best = NULL;
   for (int i = 0, best_rank = -1, rank; i < p->num_variants; i++) {
     if (!runs_on(&p->variant[i], sm, &rank) || rank <= best_rank) continue;
     best = &p->variant[i];
@@ -68,7 +68,8 @@ static bool bad(const md_program *p, md_diags *d, const char *fmt, ...) {
   return md_error(d, E0636, at, "CUDA code: %s", md_clean(text, clean, sizeof clean));
 }
 
-static bool read_kernel(const md_program *p, const md_variant *v, md_gpu_kernel *k, md_diags *d) {
+static bool read_kernel(const md_program *p, const md_gpu_variant *v, md_gpu_kernel *k,
+                        md_diags *d) {
   md_kernel_facts facts[MAX_IN_MEMBER];
   const char *why;
   int sm = 0, want = 0;
@@ -92,7 +93,7 @@ static int compare_symbols(const void *a, const void *b) {
                 (*(const md_gpu_kernel *const *)b)->symbol);
 }
 
-static bool check_launch(const md_program *p, const md_variant *v, const md_launch *l,
+static bool check_launch(const md_program *p, const md_gpu_variant *v, const md_launch *l,
                          md_gpu_kernel *const *sorted, md_diags *d) {
   const md_phase *f = &p->phase[l->first_phase];
   md_gpu_kernel name = {.symbol = f->symbol}, *key = &name;
@@ -119,7 +120,7 @@ static bool check_launch(const md_program *p, const md_variant *v, const md_laun
   return true;
 }
 
-static bool check_variant(md_program *p, const md_variant *v, md_diags *d) {
+static bool check_variant(md_program *p, const md_gpu_variant *v, md_diags *d) {
   md_gpu_kernel **sorted = calloc((size_t)v->num_kernels + 1, sizeof *sorted);
   if (!sorted) md_out_of_memory((size_t)v->num_kernels * sizeof *sorted);
   bool ok = true;

@@ -50,7 +50,7 @@ static void put_variants(md_json *to, const md_program *p) {
   md_json_key(to, "targets");
   md_json_begin(to, '[');
   for (int i = 0; i < p->num_variants; i++) {
-    const md_variant *v = &p->variant[i];
+    const md_gpu_variant *v = &p->variant[i];
     md_json_begin(to, '{');
     md_json_put_str(to, "target", v->target);
     md_json_put_int(to, "launches", v->num_launches);

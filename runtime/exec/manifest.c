@@ -89,7 +89,7 @@ static void begin_rows(md_json *j, const char *key) {
 }
 
 // A target of a CUDA program: which launches are its own, and where the code of its kernels is.
-static void put_variant(md_json *j, const md_program *p, const md_variant *v) {
+static void put_variant(md_json *j, const md_program *p, const md_gpu_variant *v) {
   md_json_begin(j, '{');
   md_json_put_str(j, "target", v->target);
   md_json_put_int(j, "first_launch", v->first_launch);

@@ -223,11 +223,11 @@ static void get_variants(reader *r, const md_tree *root) {
     if (r->has_failed) return;
     p->num_kernels += kernels;
   }
-  p->variant = MD_NEW_ARRAY(p->arena, md_variant, p->num_variants);
+  p->variant = MD_NEW_ARRAY(p->arena, md_gpu_variant, p->num_variants);
   p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, p->num_kernels);
   for (int i = 0, kernel = 0; i < p->num_variants; i++) {
-    md_variant *v = &p->variant[i];
-    *v = (md_variant){.first_kernel = kernel};
+    md_gpu_variant *v = &p->variant[i];
+    *v = (md_gpu_variant){.first_kernel = kernel};
     v->target = get_str(r, &rows[i], "target");
     v->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
     v->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);

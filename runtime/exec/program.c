@@ -203,7 +203,7 @@ static bool check_phase(const check *c, const md_phase *f) {
 }
 
 // Variants share neither kernels nor, but for the very same ones, launches; each launch is a kernel.
-static bool check_variant(const check *c, const md_variant *v) {
+static bool check_variant(const check *c, const md_gpu_variant *v) {
   const md_program *p = c->p;
   int sm;
   char suffix;

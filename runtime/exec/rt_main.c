@@ -322,7 +322,7 @@ static void check(const request *r, md_diags *d) {
   if (!p) return;
   printf("%s is sound: %s, %d launches\n", p->name, p->target, p->num_launches);
   for (int i = 0; i < p->num_variants; i++) {
-    const md_variant *v = &p->variant[i];
+    const md_gpu_variant *v = &p->variant[i];
     char text[MD_FLOAT_CHARS];
     printf("  %-20s %5d launches of %d kernels, workspace %s\n", v->target, v->num_launches,
            v->num_kernels, md_bytes_text((double)v->workspace_bytes, text));

@@ -1,0 +1,100 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# CUDA artefacts from the outside: made without a GPU, proven sound, and what modist_rt says of them on
+# machines with and without a driver and a device. The driver is a stub.
+#   artefacts.sh MODISTC MODIST_RT STUB_FOLDER
+set -u
+modistc=$1 rt=$2 stub=$3
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
+unset LD_LIBRARY_PATH STUB_INIT STUB_COUNT STUB_SM || true
+mkdir -m 700 "$work/cache"
+cd "$work" || exit 1
+failed=0
+
+# wants CODE TEXT COMMAND...: exit code and a part of what is said
+wants() {
+  code=$1 text=$2
+  shift 2
+  "$@" >out 2>&1
+  is=$?
+  if [ $is = "$code" ] && grep -qF -- "$text" out; then return; fi
+  failed=$((failed + 1))
+  echo "FAILED $*"
+  echo "  wanted exit $code and '$text', but exit $is and:"
+  sed 's/^/  /' out
+}
+
+cat >step.mdg <<'X'
+graph @step(%x: f32[5,130], %g: f32[130], %i: i32[5]) {
+  %w = state @w {init=normal, b=1} : f32[130]
+  %k = constant {value=1.5} : bf16[7]
+  %a = exp %x
+  %s = sum %a {axes=[0]}
+  %w2 = add %w, %s
+  %m = mul %w2, %g
+  update @w = %m
+  return %a, %k, %w
+}
+X
+if ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
+  echo "skipped: no NVRTC"
+  exit 77
+fi
+
+# --- made and sound
+wants 0 "kernels" "$modistc" compile step.mdg --target=cuda:sm_80,cuda:sm_90a -o step.mdx
+wants 0 "0 from cache" "$modistc" compile step.mdg --target=cuda:sm_80,cuda:sm_90a -o again.mdx --no-cache
+cmp step.mdx again.mdx || failed=$((failed + 1))
+wants 0 "step is sound: cuda:sm_80,cuda:sm_90a,cuda:compute_80" "$rt" --check step.mdx
+wants 0 "code     cuda:sm_90a:" "$modistc" inspect step.mdx
+wants 0 '"target": "cuda:compute_80"' "$modistc" inspect --format=json step.mdx
+wants 0 "No errors detected" unzip -t step.mdx
+"$modistc" compile step.mdg --target=cuda:sm_80 --no-ptx -o bare.mdx -q || failed=$((failed + 1))
+wants 0 "sound: cuda:sm_80," "$rt" --check bare.mdx
+wants 0 "from cache" "$modistc" compile step.mdg --target=cuda:sm_80 -j 1
+
+# --- reports
+wants 0 "predicted" "$modistc" compile step.mdg --target=cuda:h100 --emit=report --report=roofline
+wants 0 "on NVIDIA H100 SXM" "$modistc" compile step.mdg --target=cuda:h100 --emit=report
+wants 0 "--target-spec=FILE predicts times" \
+  "$modistc" compile step.mdg --target=cuda:sm_87 --emit=report --report=kernels
+"$modistc" targets --spec=l4 >own.yaml
+sed -i 's/^title: .*/title: "my own"/' own.yaml
+wants 0 "on my own: 58 multiprocessors" \
+  "$modistc" compile step.mdg --target=cuda:sm_89 --target-spec=own.yaml --emit=report
+sed 's/i: i32\[5\]/ids: i32[5]/' step.mdg >videos.mdg
+wants 0 "videos/s" "$modistc" compile videos.mdg --target=cuda:sm_80 --emit=report
+
+# --- no driver, a stub of one, no device, a device for none of the targets, one that would do
+wants 4 "there is no CUDA device here: libcuda.so.1" "$rt" step.mdx
+wants 4 "'modist_rt --check step.mdx' needs none" "$rt" step.mdx
+export LD_LIBRARY_PATH=$stub
+wants 4 "cuInit fails with 34 (CUDA driver is a stub library)" env STUB_INIT=34 "$rt" step.mdx
+wants 4 "sees no device" env STUB_COUNT=0 "$rt" step.mdx
+wants 4 "artefact is for cuda:sm_80, and none of it runs on Stub GPU (sm_90)" "$rt" bare.mdx
+wants 4 "modistc compile ... --target=cuda:sm_90 -o bare.mdx" "$rt" bare.mdx
+wants 4 "Stub GPU (sm_86) would take it" env STUB_SM=86 "$rt" bare.mdx
+wants 4 "none of it runs on Stub GPU (sm_75)" env STUB_SM=75 "$rt" step.mdx
+wants 4 "Stub GPU (sm_120) would take it" env STUB_SM=120 "$rt" step.mdx
+wants 0 "Stub GPU (sm_90)" "$modistc" doctor
+wants 0 "sound" env STUB_INIT=100 "$rt" --check step.mdx
+unset LD_LIBRARY_PATH
+
+# --- damaged files are found before the driver is looked for
+head -c 3000 step.mdx >cut.mdx
+wants 5 "artefact is damaged" "$rt" cut.mdx
+wants 5 "artefact is damaged" "$rt" --check cut.mdx
+{ head -c 9000 step.mdx; printf '\377\377'; tail -c +9003 step.mdx; } >changed.mdx
+wants 5 "artefact is damaged" "$rt" changed.mdx
+
+# --- NVRTC
+wants 4 "MODIST_NVRTC names /nowhere/libnvrtc.so" \
+  env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" compile step.mdg --target=cuda:sm_80 -o x.mdx
+wants 0 "NVRTC     not found" env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" doctor
+wants 0 "no NVRTC here: text only" env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" targets
+[ ! -e x.mdx ] || failed=$((failed + 1))
+
+echo "$failed failed"
+[ $failed = 0 ]
