@@ -50,6 +50,7 @@ typedef struct md_cu_work {
   bool wide;  // its indices need 64 bits
   md_arena *arena;
   md_cuda_module *module;
+  md_printer *printer;        // of nodes, for comments
   struct md_cu_names *names;  // texts of kernels so far, so that equal ones are one
   int64_t workspace_bytes;    // reserved by this region
   md_cu_made *made;
@@ -82,6 +83,7 @@ typedef struct md_cu_kernel {
   const char **arg_type;
   int num_args, cap_args;
   int shared_bytes;
+  double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
 } md_cu_kernel;
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what);
 void md_cu_end(md_cu_kernel *k, int64_t blocks);  // writes it, or finds its equal; launches it

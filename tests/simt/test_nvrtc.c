@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RANDOM_GRAPHS = 12 };
+enum { RANDOM_GRAPHS = 16 };
 
 static const md_cuda_arch archs[] = {{80, 0}, {90, 0}, {90, 'a'}};
 
@@ -140,8 +140,8 @@ int main(void) {
   }
   for (uint64_t seed = 1; seed <= RANDOM_GRAPHS; seed++, num++) {
     md_diags_clear(d);
-    snprintf(name, sizeof name, "random graph %d", (int)seed);
-    md_graph *g = simt_random_graph(seed, d);
+    snprintf(name, sizeof name, "%s graph %d", seed % 2 ? "random" : "fused", (int)seed);
+    md_graph *g = seed % 2 ? simt_random_graph(seed, d) : simt_fused_graph(seed, d);
     failed += compile(g ? program_of(g, 2, seed, d) : NULL, name, d);
   }
   for (int i = 0; i < MD_COUNT(files); i++)
