@@ -216,8 +216,13 @@ int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
 }
 
 Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  return program_with(g, level, MD_F32, seed, d);
+}
+
+Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
+  o.precision = precision;
   o.verify_each = true;
   if (g->num_regions) o.passes = "memory";  // a text that says what is fused
   md_pass_report report = {0};
