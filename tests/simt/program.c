@@ -13,6 +13,7 @@
 static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
   double x = md_hash_normal(key, (uint64_t)i);
   if (kind == 'p') return fabs(x) + 0.1;
+  if (kind == 'l') return 0.05;
   return kind == 'n' ? x / sqrt((double)row) : x;
 }
 
@@ -20,7 +21,8 @@ static int64_t int_of(char kind, md_dtype d, uint64_t key, int64_t i) {
   int64_t x = (int64_t)(md_hash_at(key, (uint64_t)i) % 41);
   if (kind == 'm') return 7;
   if (kind == 'e') return x % 5 == 0 ? -2 : x;
-  if (d == MD_U8 || d == MD_BOOL) return x % 2;
+  if (d == MD_BOOL) return x % 2;
+  if (d == MD_U8) return x * 6;
   return kind == 'k' ? x : x - 20;
 }
 
