@@ -22,8 +22,8 @@
 //   md_wgmma64, 128, 256 (c, a, b)         c (64 x n) += a b^T: a thread's c has n / 2 floats: 4 j + e is
 //                                          row 16 warp + lane / 4 + e / 2 * 8, column 8 j + lane % 4 * 2 + e % 2
 //   md_wgmma64r, 128r, 256r                a: 4 registers, as those of md_mma, of the warp's 16 rows
-//   md_wgmma_ready(c, num)                 after a wait and before c is touched; md_wgmma_fence() comes
-//                                          before the next wgmma
+//   md_wgmma_ready(c, num)                 c is to be in registers here: after a wait and before c is touched,
+//                                          and after that and before the md_wgmma_fence() of the next wgmma
 //   md_regs_inc, md_regs_dec(num)          registers of this warpgroup's threads from now on
 #include "codegen/cuda/prelude.h"
 

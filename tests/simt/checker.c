@@ -8,6 +8,7 @@
 // barriers order memory. So is any pair of two blocks.
 #include "tests/simt/machine.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -196,6 +197,13 @@ static bool near(int64_t at, int64_t bytes, int64_t of) {
   return at + bytes > -SLACK && at < of + SLACK;
 }
 
+// A table that the compiler made: it lies in the kernels' own file.
+static bool is_constant(const void *p) {
+  Dl_info info;
+  const char *name = dladdr(p, &info) && info.dli_fname ? strrchr(info.dli_fname, '/') : NULL;
+  return name && !strcmp(name, "/k.so");
+}
+
 // Shared memory is new in every block.
 static Cell *shared_cells(int64_t off, int64_t bytes) {
   for (int64_t i = off; i < off + bytes; i++) {
@@ -239,6 +247,7 @@ void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where
     access_buffer(&C.buffer[i], in, bytes, align, write, at);
     return;
   }
+  if (!write && is_constant(p)) return;
   if (near(off, bytes, C.shared_bytes))
     simt_error(true, at, "%s %lld bytes of shared memory at +%lld, but it has %d", what,
                (long long)bytes, (long long)off, C.shared_bytes);

@@ -83,6 +83,8 @@ static int compile_file(const char *file, bool is_90a, md_diags *d) {
     md_diags_clear(d);
     bool ok =
         md_nvrtc_compile(t.s, file, archs[a], false, &c, d) == (!is_90a || archs[a].suffix == 'a');
+    // C7508, C7510: registers stay as they were; wgmma in the order of the text.
+    ok = ok && !(c.log && strstr(c.log, "C75"));
     if (!ok) printf("FAILED %s for sm_%d: %s\n", file, archs[a].sm, md_diags_text(d));
     failed += !ok;
     free(c.data);
