@@ -219,7 +219,7 @@ Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
   o.verify_each = true;
-  if (g->num_regions) o.passes = "memory";  // a text that says what is fused
+  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
   md_pass_report report = {0};
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
   g = md_run_passes(g, &o, &report, d);
