@@ -319,8 +319,7 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
                             md_diags *d) {
   md_target_facts facts;
-  if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d))
-    return NULL;
+  if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
   bool ok = generate(&s, o, d) && compile(&s, o, report, d);
