@@ -226,7 +226,7 @@ Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed,
   o.level = level;
   o.precision = precision;
   o.verify_each = true;
-  if (g->num_regions) o.passes = "memory";  // a text that says what is fused
+  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
   md_pass_report report = {0};
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
   g = md_run_passes(g, &o, &report, d);
