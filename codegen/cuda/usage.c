@@ -60,7 +60,7 @@ bool md_cuda_check_log(const char *log, const char *name, md_diags *d) {
   for (int i = 0; i < num && ok; i++) {
     if (!u[i].facts.frame_bytes && !u[i].spill_stores && !u[i].spill_loads) continue;
     ok = md_error(d, E0444, MD_NOWHERE,
-                  "%s: kernel %s spills registers (%d bytes of stack, %d stored, %d loaded)", name,
+                  "kernel %s spills registers (%d bytes of stack, %d stored, %d loaded)",
                   u[i].facts.name, u[i].facts.frame_bytes, u[i].spill_stores, u[i].spill_loads);
   }
   for (int i = 0; i < MD_COUNT(lints) && ok; i++) {
