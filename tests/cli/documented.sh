@@ -42,7 +42,7 @@ for config in configs/*.yaml; do try "modistc config check -c $config"; done
 # Lines of code blocks, less prompt and comment; then commands within sentences.
 for page in "$source/README.md" "$source"/docs/*.md; do
   case $page in */ROADMAP.md) continue ;; esac
-  sed -nE 's/^(\$ |    )(build\/bin\/)?(modistc|modist_rt) /\3 /p' "$page" | sed 's/  *#.*//'
+  sed -nE 's/^(\$ |    (\$ )?)(build\/bin\/)?(modistc|modist_rt) /\4 /p' "$page" | sed 's/  *#.*//'
   { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
 done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/train -c configs\/mini_[a-z]+\.yaml/& --max-steps=2/
   s/dataset mini -o [^;]*/& --videos=48/
