@@ -115,7 +115,7 @@ const char *md_cu_variable(md_cu_kernel *k, md_cu_type type, const char *init) {
 }
 
 const char *md_cu_sum(md_cu_kernel *k) {
-  const char *name = md_format(k->w->arena, "s%d", k->num_value++);
+  const char *name = md_format(k->w->arena, "sum%d", k->num_value++);
   md_cu_line(k, NULL, "double %s = 0.0;", name);
   return name;
 }

@@ -246,6 +246,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);
   put_parts(&p);
+  k->work = (double)places * (double)md_cu_map_taps(a);
   md_cu_end(k, p.columns * parts * c->groups);
 }
 

@@ -106,6 +106,7 @@ typedef struct md_cuda_launch {
   int64_t blocks;
   int threads, shared_bytes;
   int region;
+  double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
 } md_cuda_launch;

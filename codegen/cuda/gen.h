@@ -82,6 +82,7 @@ typedef struct md_cu_kernel {
   const char **arg_type;
   int num_args, cap_args;
   int shared_bytes;
+  double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
 } md_cu_kernel;
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what);
 void md_cu_end(md_cu_kernel *k, int64_t blocks);  // writes it, or finds its equal; launches it

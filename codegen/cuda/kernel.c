@@ -236,6 +236,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   md_cuda_launch l = {.blocks = blocks,
                       .threads = MD_CU_THREADS,
                       .shared_bytes = k->shared_bytes,
+                      .work = k->work,
                       .region = k->w->r->index,
                       .number = number,
                       .num_args = k->num_args,

@@ -172,10 +172,9 @@ bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key,
   return true;
 }
 
-bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
-                      md_cubin *out, md_diags *d) {
+static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool ptx, bool roomy,
+                    md_cubin *out, md_diags *d) {
   *out = (md_cubin){0};
-  if (!is_there(d)) return false;
   md_text all = {0};
   md_put(&all, "#include \"md_prelude.h\"\n#line 1 \"%s\"\n", name);
   md_put_bytes(&all, text, strlen(text));
@@ -183,8 +182,10 @@ bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, boo
   char target[40], suffix[2] = {arch.suffix, 0};
   snprintf(target, sizeof target, "--gpu-architecture=%s_%d%s", ptx ? "compute" : "sm", arch.sm,
            suffix);
-  const char *option[1 + MD_COUNT(options)] = {target};
+  const char *option[2 + MD_COUNT(options)] = {target};
+  int num = 1 + MD_COUNT(options) - ptx;
   memcpy(option + 1, options, sizeof options);
+  if (roomy) option[num++] = "--maxrregcount=255";
   Program p = NULL;
   char *log = NULL;
   bool ok = false;
@@ -193,7 +194,7 @@ bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, boo
     refused(name, "nvrtcCreateProgram", error, NULL, d);
     goto out;
   }
-  error = nvrtc.compile(p, MD_COUNT(option) - ptx, option);
+  error = nvrtc.compile(p, num, option);
   log = read_log(p);
   if (error) {
     refused(name, target, error, log, d);
@@ -220,4 +221,16 @@ out:
   md_text_free(&all);
   if (p) nvrtc.destroy(&p);
   return ok;
+}
+
+// ptxas rather spills a few bytes than miss the next step of blocks per multiprocessor, unless it is
+// told a number of registers: such a kernel gets all that a thread may have.
+bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
+                      md_cubin *out, md_diags *d) {
+  if (!is_there(d)) return false;
+  if (ptx) return attempt(text, name, arch, ptx, false, out, d);
+  md_diags *quiet = md_diags_create();
+  bool ok = attempt(text, name, arch, ptx, false, out, quiet);
+  md_diags_destroy(quiet);
+  return ok || attempt(text, name, arch, ptx, true, out, d);
 }

@@ -35,18 +35,25 @@ static Window window_of(md_cu_kernel *k, md_cu_spot *s, const md_shape *other) {
 }
 
 // Places of the operand in the window of the result at s. Padding is below the window, so each axis
-// has one.
+// has one, and the place next to padding is in the window too: it is taken instead, so that loads wait
+// for nothing and what they have in common is computed once. `inside` (if asked for) says of a place
+// that it is not such a one.
 static Window open_window(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *s,
-                          const md_shape *x) {
+                          const md_shape *x, const char **inside) {
   Window v = window_of(k, s, x);
+  *inside = NULL;
   bool unrolled = a->kernel.d[0] * a->kernel.d[1] * a->kernel.d[2] <= MAX_UNROLLED;
   for (int i = 0; i < 3; i++) {
     md_cu_ix both[] = {v.at.at[2 + i], "0"};
     if (a->kernel.d[i] > 1) both[1] = open_loop(&v, a->kernel.d[i], unrolled);
     md_cu_ix at = md_cu_linear(k, 2, both, (int64_t[]){a->stride.d[i], 1}, -a->pad.d[i]);
     v.at.at[2 + i] = at;
-    if (a->pad.d[i])
-      open_if(&v, md_format(k->w->arena, "%s >= 0 && %s < %lld", at, at, (long long)x->dim[2 + i]));
+    if (!a->pad.d[i]) continue;
+    long long last = (long long)x->dim[2 + i] - 1;
+    v.at.at[2 + i] = md_cu_name(
+        k, md_format(k->w->arena, "%s < 0 ? 0 : %s > %lld ? %lld : %s", at, at, last, last, at));
+    *inside = md_format(k->w->arena, "%s%s%s == %s", *inside ? *inside : "", *inside ? " && " : "",
+                        at, v.at.at[2 + i]);
   }
   return v;
 }
@@ -86,12 +93,14 @@ static md_cu_ix place_in_plane(md_cu_kernel *k, md_cu_spot *s) {
   return md_cu_linear(k, 3, ix, (int64_t[]){dim[3] * dim[4], dim[4], 1}, 0);
 }
 
-// The first element counts whatever it is, and a NaN beats all but an earlier one.
+// The first element counts whatever it is, and a NaN beats all but an earlier one. An element that
+// stands for padding too is met again after all that come before it.
 static void largest(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
   md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
   const char *best = md_cu_variable(k, type, md_cu_literal(k->w->arena, type, 0));
   const char *winner = md_cu_variable(k, MD_CU_INT, "-1");
-  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
+  const char *inside;
+  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape, &inside);
   const char *x = md_cu_value_as(k, n->in[0], &v.at, type);
   open_if(&v, md_format(k->w->arena, "%s < 0 || %s > %s || (%s != %s && %s == %s)", winner, x, best,
                         x, x, best, best));
@@ -114,21 +123,32 @@ static void largest_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const
   result[0] = sum;
 }
 
-static void mean(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
-  const md_pool3d_attr *a = &n->attr.pool3d;
-  const md_shape *other = &md_type_in(k->w->r->g, n->in[0])->shape;
-  md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
-  const char *sum = md_cu_sum(k);
-  Window v =
-      n->op == MD_OP_avg_pool3d ? open_window(k, a, s, other) : open_covering(k, a, s, other);
-  md_cu_line(k, NULL, "%s += (double)%s;", sum, md_cu_value_as(k, n->in[0], &v.at, type));
-  close_all(&v);
-  long long count = (long long)(a->kernel.d[0] * a->kernel.d[1] * a->kernel.d[2]);
+static void put_mean(md_cu_kernel *k, const md_node *n, Window *v, const char *inside,
+                     const char *sum, const char **result) {
+  const char *x = md_cu_value_as(k, n->in[0], &v->at, MD_CU_DOUBLE);
+  if (inside) md_cu_line(k, NULL, "%s += %s ? %s : 0.0;", sum, inside, x);
+  else md_cu_line(k, NULL, "%s += %s;", sum, x);
+  close_all(v);
+  const int64_t *kernel = n->attr.pool3d.kernel.d;
+  long long count = (long long)(kernel[0] * kernel[1] * kernel[2]);
   result[0] = md_cu_from_double(k, n->out, md_format(k->w->arena, "%s / %lld.0", sum, count));
+}
+
+static void mean(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  const char *inside, *sum = md_cu_sum(k);
+  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape, &inside);
+  put_mean(k, n, &v, inside, sum, result);
+}
+
+static void mean_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  const char *sum = md_cu_sum(k);
+  Window v = open_covering(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
+  put_mean(k, n, &v, NULL, sum, result);
 }
 
 void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
   if (n->op == MD_OP_max_pool3d) largest(k, n, s, result);
   else if (n->op == MD_OP_max_pool3d_grad) largest_grad(k, n, s, result);
-  else mean(k, n, s, result);
+  else if (n->op == MD_OP_avg_pool3d) mean(k, n, s, result);
+  else mean_grad(k, n, s, result);
 }

@@ -55,7 +55,7 @@ static const char base[] =
     "MD_DEV_ float md_log(float x) { return logf(x); }\n"
     "MD_DEV_ float md_log1p(float x) { return log1pf(x); }\n"
     "MD_DEV_ float md_sqrt(float x) { return sqrtf(x); }\n"
-    "MD_DEV_ float md_rsqrt(float x) { return 1.0f / sqrtf(x); }\n"
+    "MD_DEV_ float md_rsqrt(float x) { return rsqrtf(x); }\n"
     "MD_DEV_ float md_abs(float x) { return fabsf(x); }\n"
     "MD_DEV_ float md_tanh(float x) { return tanhf(x); }\n"
     "MD_DEV_ float md_floor(float x) { return floorf(x); }\n"

@@ -197,8 +197,8 @@ static double launch_bytes(const md_region_view *r, const md_cuda_launch *l) {
   return sum;
 }
 
-// The launches of one region share its FLOPs as they share the bytes. A single one moves what the
-// region does.
+// The launches of one region share its FLOPs as they share the work, if they say that, or the bytes. A
+// single one moves what the region does.
 static void add_costs(Assembly *s, const Variant *v, int first, int num) {
   md_launch *to = &s->p->launch[s->p->num_launches - num];
   const md_cuda_launch *l = &v->m->launch[first];
@@ -210,10 +210,12 @@ static void add_costs(Assembly *s, const Variant *v, int first, int num) {
   md_arena *a = md_arena_create();
   const md_region_view *r = md_region_view_of(s->g, l->region, NULL, a);
   md_work w = md_work_of_region(r);
-  double sum = 0;
+  double sum = 0, work = 0;
+  for (int i = 0; i < num; i++) work += l[i].work;
   for (int i = 0; i < num; i++)
     sum += to[i].bytes = num == 1 ? w.leaf_bytes + w.made_bytes : launch_bytes(r, &l[i]);
-  for (int i = 0; i < num && sum > 0; i++) to[i].flops = w.flops * to[i].bytes / sum;
+  for (int i = 0; i < num && sum > 0; i++)
+    to[i].flops = w.flops * (work > 0 ? l[i].work / work : to[i].bytes / sum);
   md_arena_destroy(a);
 }
 

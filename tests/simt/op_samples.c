@@ -142,6 +142,10 @@ static const Written pools_written[] = {
      "  %c, %r = max_pool3d %f {kernel=[3,2,2]}\n  %d = avg_pool3d %n {kernel=[1,2,2]}\n"
      "  %e, %t = max_pool3d %z {kernel=[2,2,2]}\n"
      "  return %a, %p, %b, %q, %c, %r, %d, %e, %t, %s\n}\n"},
+    {"a mean on the way of a sum",
+     "graph @s(%x: f32[3,6,5,5,1], %y: f32[3,6,5,5,1]) {\n  region @r {\n"
+     "    %a = avg_pool3d %x {kernel=[1,3,1], stride=[1,1,2], pad=[0,1,0]}\n"
+     "    %b = sum %y {axes=[3]}\n  }\n  return %a, %b\n}\n"},
     {"a pool whose places nobody asks for",
      "graph @s(%x: f32[1,2,1,5,5]) {\n  %y, %i = max_pool3d %x {kernel=[1,3,3], stride=[1,2,2]}\n"
      "  return %y\n}\n"},

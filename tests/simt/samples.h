@@ -14,5 +14,7 @@ bool simt_op_sample(int i, md_text *to, char name[64]);
 bool simt_conv_sample(int i, md_text *to, char name[64]);
 // A random graph of pointwise nodes, views and reductions. NULL: the seed led nowhere.
 md_graph *simt_random_graph(uint64_t seed, md_diags *d);
+// The same with all other ops, and with regions that are drawn too (fused_graphs.c).
+md_graph *simt_fused_graph(uint64_t seed, md_diags *d);
 
 #endif

@@ -101,13 +101,17 @@ int main(int argc, char **argv) {
   printf("random graphs: seeds %lld .. %lld\n", (long long)first,
          (long long)(first + num_random - 1));
   for (int64_t seed = first; seed < first + num_random; seed++) {
-    snprintf(name, sizeof name, "random graph (repeat: --random=1 --seed=%lld)", (long long)seed);
-    if (only && !strstr(name, only)) continue;
-    md_diags *d = md_diags_create();
-    md_graph *g = simt_random_graph((uint64_t)seed, d);
-    try(g ? program_of(g, seed % 3 == 0 ? 0 : 2, (uint64_t)seed, d) : NULL, name, (uint64_t)seed, d,
-        &t);
-    md_diags_destroy(d);
+    for (int fused = 0; fused < 2; fused++) {
+      snprintf(name, sizeof name, "%s graph (repeat: --random=1 --seed=%lld)",
+               fused ? "fused" : "random", (long long)seed);
+      if (only && !strstr(name, only)) continue;
+      md_diags *d = md_diags_create();
+      md_graph *g =
+          fused ? simt_fused_graph((uint64_t)seed, d) : simt_random_graph((uint64_t)seed, d);
+      try(g ? program_of(g, seed % 3 == 0 ? 0 : 2, (uint64_t)seed, d) : NULL, name, (uint64_t)seed,
+          d, &t);
+      md_diags_destroy(d);
+    }
   }
   printf("%d passed, %d failed\n", t.passed, t.failed);
   return t.failed || !t.passed;
