@@ -78,6 +78,7 @@ bool md_cuda_check_log(const char *log, const char *name, md_diags *d);
 // --- units.c: texts to code, each alone, from the cache where it has them, by several threads
 typedef struct md_cuda_unit {
   const char *name, *text;
+  const char *what;  // for messages: where it is from; may be NULL
   md_cuda_arch arch;
   bool ptx;  // PTX text rather than a cubin
   char *data;

@@ -75,6 +75,18 @@ static md_cuda_kernel snapshot_kernel(const md_graph *g, md_val v, md_arena *a) 
 
 // --- code
 
+// "region 12 conv3d.vq.s2.b0.a for sm_90a": the first that launches kernel `number`.
+static const char *origin(const Assembly *s, const Variant *v, int number) {
+  for (int i = 0; i < v->m->num_launches; i++) {
+    int region = v->m->launch[i].region;
+    if (v->m->launch[i].number != number) continue;
+    const char *name = region > 0 ? s->g->region[region].name : NULL;
+    return md_format(s->arena, "region %d %s for sm_%d%.1s", region, name ? name : "", v->arch.sm,
+                     &v->arch.suffix);
+  }
+  return NULL;
+}
+
 static void add_units(const Assembly *s, Variant *v) {
   int num = s->places->num_copied, all = v->m->num_kernels + num;
   v->snapshot = MD_NEW_ARRAY(s->arena, md_cuda_kernel, num + 1);
@@ -88,7 +100,11 @@ static void add_units(const Assembly *s, Variant *v) {
     for (int j = 0; j < v->num_units; j++) is_there |= !strcmp(v->unit[j].name, k->symbol);
     if (!is_there)
       v->unit[v->num_units++] =
-          (md_cuda_unit){.name = k->symbol, .text = k->text, .arch = v->arch, .ptx = v->is_ptx};
+          (md_cuda_unit){.name = k->symbol,
+                         .text = k->text,
+                         .what = i < v->m->num_kernels ? origin(s, v, i) : NULL,
+                         .arch = v->arch,
+                         .ptx = v->is_ptx};
   }
 }
 

@@ -44,12 +44,15 @@ bool md_cuda_units_compile(md_cuda_unit *u, int num, bool no_cache, int threads,
   md_pool *pool = md_pool_create(threads);
   md_pool_run(pool, num, run_unit, &run);
   md_pool_destroy(pool);
+  bool ok = true;
   for (int i = 0; i < num; i++) {
-    if (u[i].failed && !compile(&u[i], no_cache, d)) return false;  // once more, to report
     hits += u[i].hit;
+    if (!u[i].failed) continue;
+    ok = compile(&u[i], no_cache, d);  // once more, to report
+    if (!ok && u[i].what) md_note(d, MD_NOWHERE, "it is of %s", u[i].what);
   }
   md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "%d of %d CUDA kernels were there", hits, num);
   md_log(MD_LOG_CODEGEN, MD_LEVEL_INFO, "NVRTC %d.%d: %d kernels in %.1f ms", major, minor,
          num - hits, (double)(md_now_ns() - start) * 1e-6);
-  return true;
+  return ok;
 }

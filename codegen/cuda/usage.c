@@ -12,10 +12,12 @@
 
 // What ptxas only mentions, but makes a kernel useless: it would run, at a fraction of its speed.
 static const struct {
-  const char *code, *why;
+  const char *text, *why;
 } lints[] = {
     {"C7508", "setmaxnreg is ignored"},
-    {"C7510", "wgmma instructions wait for one another"},
+    // C7510, C7511 and others, by the reason.
+    {"Potential Performance Loss: wgmma", "wgmma instructions wait for one another"},
+    {"Potential Performance Loss", "it loses speed"},
 };
 
 // The number that stands before `words` in the line, or 0.
@@ -60,12 +62,13 @@ bool md_cuda_check_log(const char *log, const char *name, md_diags *d) {
   for (int i = 0; i < num && ok; i++) {
     if (!u[i].facts.frame_bytes && !u[i].spill_stores && !u[i].spill_loads) continue;
     ok = md_error(d, E0444, MD_NOWHERE,
-                  "%s: kernel %s spills registers (%d bytes of stack, %d stored, %d loaded)", name,
+                  "kernel %s spills registers (%d bytes of stack, %d stored, %d loaded)",
                   u[i].facts.name, u[i].facts.frame_bytes, u[i].spill_stores, u[i].spill_loads);
   }
   for (int i = 0; i < MD_COUNT(lints) && ok; i++) {
-    const char *at = strstr(log, lints[i].code);
+    const char *at = strstr(log, lints[i].text);
     if (!at) continue;
+    while (at > log && at[-1] != '\n') at--;
     char line[200], clean[200];
     snprintf(line, sizeof line, "%.*s", (int)MD_MIN(strcspn(at, "\n"), sizeof line - 1), at);
     ok = md_error(d, E0444, MD_NOWHERE, "%s: %s", name, lints[i].why);

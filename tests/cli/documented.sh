@@ -15,6 +15,7 @@ mkdir -p "$work/build/demo" "$work/tests"
 cd "$work"
 ln -s "$bin" build/bin
 ln -s "$source/configs" configs
+ln -s "$source/examples" examples
 ln -s "$source/tests/golden" tests/golden
 cp "$plugins/plugin_good.so" small_net.so
 PATH=$bin:$PATH
@@ -41,12 +42,13 @@ for config in configs/*.yaml; do try "modistc config check -c $config"; done
 # Lines of code blocks, less prompt and comment; then commands within sentences.
 for page in "$source/README.md" "$source"/docs/*.md; do
   case $page in */ROADMAP.md) continue ;; esac
-  sed -nE 's/^(\$ |    )(build\/bin\/)?(modistc|modist_rt) /\3 /p' "$page" | sed 's/  *#.*//'
+  sed -nE 's/^(\$ |    (\$ )?)(build\/bin\/)?(modistc|modist_rt) /\4 /p' "$page" | sed 's/  *#.*//'
   { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
 done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/train -c configs\/mini_[a-z]+\.yaml/& --max-steps=2/
   s/dataset mini -o [^;]*/& --videos=48/
   s/-c (CONFIG|FILE)/-c configs\/modist_tiny.yaml/' >commands
 [ "$(wc -l <commands)" -ge 15 ]
+modistc targets | grep -q 'NVRTC [0-9]' || { sed -i '/cuda/d; /contrast/d' commands; echo 'no NVRTC: CUDA is left out'; }
 while IFS= read -r command; do
   case $command in *...* | *COMMAND* | *CODE* | *'bench compare'*) continue ;; esac
   try "$command"

@@ -67,6 +67,36 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   return 0;
 }
 
+// The same program as if it were for two CUDA targets. Its code is not looked at.
+static void make_cuda(md_program *p) {
+  p->target = "cuda:sm_80,cuda:compute_80";
+  for (int i = 0; i < p->num_phases; i++) p->phase[i].threads = 256;
+  p->variant = MD_NEW_ARRAY(p->arena, md_gpu_variant, p->num_variants = 2);
+  p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, p->num_kernels = 2);
+  for (int i = 0; i < 2; i++) {
+    p->kernel[i] = (md_gpu_kernel){.symbol = "k0", .member = i ? "c0.ptx" : "c0.cubin"};
+    p->variant[i] = (md_gpu_variant){.target = i ? "cuda:compute_80" : "cuda:sm_80",
+                                     .num_launches = p->num_launches,
+                                     .first_kernel = i,
+                                     .num_kernels = 1};
+  }
+}
+
+static void add_seeds(const md_program *p, bool deflate, void (*add)(const char *s, size_t len)) {
+  md_text manifest = {0}, file = {0};
+  md_member m[2] = {{.name = "manifest.json"},
+                    {.name = "host.so", .data = code, .bytes = sizeof code, .deflate = deflate}};
+  md_manifest_write(p, m + 1, 1, &manifest);
+  m[0].data = manifest.s;
+  m[0].bytes = manifest.len;
+  m[0].deflate = deflate;
+  md_zip_write(m, 2, &file);
+  add(manifest.s, manifest.len);
+  add(file.s, file.len);
+  md_text_free(&manifest);
+  md_text_free(&file);
+}
+
 void fuzz_seeds(void (*add)(const char *s, size_t len)) {
   static const char *const texts[] = {
       "graph @a(%x: f32[4,8]) {\n  %y = relu %x\n  return %y\n}\n",
@@ -81,17 +111,9 @@ void fuzz_seeds(void (*add)(const char *s, size_t len)) {
     g = g ? md_run_passes(g, &o, NULL, NULL) : NULL;
     md_program *p = g ? md_cpu_compile(g, &(md_cpu_options){.no_cache = true}, NULL, NULL) : NULL;
     MD_ASSERT(p, "seed %d is not compiled", i);
-    md_text manifest = {0}, file = {0};
-    md_member m[2] = {{.name = "manifest.json"},
-                      {.name = "host.so", .data = code, .bytes = sizeof code}};
-    md_manifest_write(p, m + 1, 1, &manifest);
-    m[0].data = manifest.s;
-    m[0].bytes = manifest.len;
-    md_zip_write(m, 2, &file);
-    add(manifest.s, manifest.len);
-    add(file.s, file.len);
-    md_text_free(&manifest);
-    md_text_free(&file);
+    add_seeds(p, false, add);
+    make_cuda(p);
+    add_seeds(p, true, add);
     md_program_destroy(p);
     md_graph_destroy(g);
   }

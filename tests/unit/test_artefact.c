@@ -393,6 +393,61 @@ START_TEST(an_archive_with_a_name_twice_is_refused) {
 }
 END_TEST
 
+// A text that shrinks, one that does not, and an empty one.
+static void deflated_zip(md_text *zip) {
+  static char long_text[5000];
+  memset(long_text, 'x', sizeof long_text);
+  md_member m[] = {
+      {.name = "long.txt", .data = long_text, .bytes = sizeof long_text, .deflate = true},
+      {.name = "short.txt", .data = "abc", .bytes = 3, .deflate = true},
+      {.name = "empty.txt", .data = "", .deflate = true}};
+  md_zip_write(m, 3, zip);
+}
+
+START_TEST(members_can_be_deflated) {
+  md_arena *a = md_arena_create();
+  md_member *read;
+  md_text zip = {0};
+  deflated_zip(&zip);
+  ck_assert_int_eq(md_zip_read("z", zip.s, zip.len, a, &read, NULL), 3);
+  ck_assert(read[0].deflate && !read[1].deflate && !read[2].deflate);
+  ck_assert_uint_eq(read[0].bytes, 5000);
+  ck_assert_uint_lt(read[0].file_bytes, 100);
+  ck_assert_uint_eq(strspn(read[0].data, "x"), 5000);
+  ck_assert_int_eq(memcmp(read[1].data, "abc", 3), 0);
+  if (system("unzip -v >/dev/null 2>&1") == 0) {
+    const char *path = in_folder(a, "deflated.zip");
+    write_file(path, zip.s, zip.len);
+    ck_assert_int_eq(system(md_format(a, "unzip -tqq %s >/dev/null", path)), 0);
+  }
+  md_text_free(&zip);
+  md_arena_destroy(a);
+}
+END_TEST
+
+// Sizes that lie, another method, other bytes in the stream: both headers are changed alike.
+START_TEST(deflated_members_that_lie_are_refused) {
+  static const struct {
+    int local, central, by;  // byte of either header, what is added
+  } rows[] = {{22, 24, 1},  {22, 24, -1}, {25, 27, 64}, {18, 20, 1},
+              {18, 20, -1}, {8, 10, 1},   {8, 10, -8}};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_arena *a = md_arena_create();
+    md_member *read;
+    md_text zip = {0};
+    deflated_zip(&zip);
+    unsigned char *s = (unsigned char *)zip.s, *end = s + zip.len - 22;
+    size_t central = (size_t)end[16] | (size_t)end[17] << 8;
+    s[rows[i].local] = (unsigned char)(s[rows[i].local] + rows[i].by);
+    s[central + (size_t)rows[i].central] =
+        (unsigned char)(s[central + (size_t)rows[i].central] + rows[i].by);
+    ck_assert_int_eq(md_zip_read("z", zip.s, zip.len, a, &read, NULL), -1);
+    md_text_free(&zip);
+    md_arena_destroy(a);
+  }
+}
+END_TEST
+
 START_TEST(other_tools_read_the_archive) {
   md_arena *a = md_arena_create();
   const char *path = saved_fixture(a);
@@ -614,6 +669,8 @@ static int run_tests(void) {
       missing_files_folders_and_other_archives_are_refused,
       an_archive_with_a_name_twice_is_refused,
       other_tools_read_the_archive,
+      members_can_be_deflated,
+      deflated_members_that_lie_are_refused,
       inspection_describes_without_loading_code,
       npy_files_round_trip_in_every_type,
       npy_files_that_do_not_fit_are_refused,
