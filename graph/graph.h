@@ -504,7 +504,12 @@ md_graph *md_parse_graph(const char *file, const char *text, size_t len,
 bool md_parse_attrs(const char *text, md_op op, md_arena *a, md_attr *attr, md_diags *d);
 void md_graph_print(const md_graph *g, md_text *to);
 void md_node_print(const md_graph *g, const md_node *n, md_text *to);  // one line, no newline
-void md_graph_dump(const md_graph *g);                                 // to stderr, for debuggers
+// The same for many nodes of a graph, whose values are named once.
+typedef struct md_printer md_printer;
+md_printer *md_printer_create(const md_graph *g);
+void md_printer_node(md_printer *p, const md_node *n, md_text *to);
+void md_printer_destroy(md_printer *p);
+void md_graph_dump(const md_graph *g);  // to stderr, for debuggers
 void md_graph_dot(const md_graph *g, md_text *to);
 
 // --- interp.c: the meaning -----------------------------------------------------------------------

@@ -6,12 +6,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef struct printer {
+struct md_printer {
   const md_graph *g;
   md_text *to;
   md_arena *scratch;
   const char **name;  // of each value
-} printer;
+};
+typedef struct md_printer printer;
 
 // A value's own name where it can be read back and is free, else name.2, name.3, ...
 static void name_value(printer *p, md_symbols *taken, md_val v, const char *want, int *num) {
@@ -184,6 +185,22 @@ void md_node_print(const md_graph *g, const md_node *n, md_text *to) {
   printer p = begin(g, to);
   put_node(&p, n);
   end(&p);
+}
+
+md_printer *md_printer_create(const md_graph *g) {
+  printer p = begin(g, NULL);
+  printer *made = MD_NEW(p.scratch, printer);
+  *made = p;
+  return made;
+}
+
+void md_printer_node(md_printer *p, const md_node *n, md_text *to) {
+  p->to = to;
+  put_node(p, n);
+}
+
+void md_printer_destroy(md_printer *p) {
+  if (p) end(p);
 }
 
 void md_graph_dump(const md_graph *g) {

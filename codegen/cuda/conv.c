@@ -109,7 +109,7 @@ static void put_shared(Kernel *p) {
 static void put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_side_declare(k, &p->source);
-  md_cu_line(k, NULL, "md_%s wv[%d];", p->c->tile.narrow ? "h8" : "f8",
+  md_cu_line(k, NULL, "md_%s wv[%d] = {{{0}}};", p->c->tile.narrow ? "h8" : "f8",
              MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1));
   md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);

@@ -135,7 +135,9 @@ typedef struct md_cuda_module {
 // NULL only for an internal reason; regions that are not supported yet are listed, not errors.
 md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d);
 void md_cuda_module_free(md_cuda_module *m);
-const char *md_cuda_prelude(void);  // device prelude, given to NVRTC as a named header
+// The device prelude, given to NVRTC as a named header; and whether it has mbarriers, TMA and wgmma.
+const char *md_cuda_prelude(md_cuda_arch arch);
+bool md_cuda_has_wgmma(md_cuda_arch arch);
 
 // All of it: text, PTX or cubin into `out` (binary for cubin). Regions without a kernel: E0440, all
 // named, unless some regions have one and the text is wanted: then comments say what is missing.

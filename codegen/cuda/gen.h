@@ -50,6 +50,7 @@ typedef struct md_cu_work {
   bool wide;  // its indices need 64 bits
   md_arena *arena;
   md_cuda_module *module;
+  md_printer *printer;        // of nodes, for comments
   struct md_cu_names *names;  // texts of kernels so far, so that equal ones are one
   int64_t workspace_bytes;    // reserved by this region
   md_cu_made *made;

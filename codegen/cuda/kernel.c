@@ -206,7 +206,7 @@ static void put_head(const md_cu_kernel *k, md_text *to, const char *name) {
   md_put(to, "\n// %s: %s of region %d %s\n", name, k->what, r->index, clean(k->w->arena, region));
   for (int i = 0; i < r->num_nodes; i++) {
     md_text line = {0};
-    md_node_print(r->g, r->node[i], &line);
+    md_printer_node(k->w->printer, r->node[i], &line);
     md_put(to, "//   %s\n", clean(k->w->arena, line.s));
     md_text_free(&line);
   }

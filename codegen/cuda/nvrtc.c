@@ -166,7 +166,7 @@ bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key,
   md_put(&all, "NVRTC %d.%d %s_%d%.1s", major, minor, ptx ? "compute" : "sm", arch.sm,
          &arch.suffix);
   for (int i = 0; i < MD_COUNT(options); i++) md_put(&all, " %s", options[i]);
-  md_put(&all, "\n%s%s", md_cuda_prelude(), text);
+  md_put(&all, "\n%s%s", md_cuda_prelude(arch), text);
   *key = md_digest_of(all.s, all.len);
   md_text_free(&all);
   return true;
@@ -178,7 +178,7 @@ static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool 
   md_text all = {0};
   md_put(&all, "#include \"md_prelude.h\"\n#line 1 \"%s\"\n", name);
   md_put_bytes(&all, text, strlen(text));
-  const char *headers[] = {md_cuda_prelude()}, *header_names[] = {"md_prelude.h"};
+  const char *headers[] = {md_cuda_prelude(arch)}, *header_names[] = {"md_prelude.h"};
   char target[40], suffix[2] = {arch.suffix, 0};
   snprintf(target, sizeof target, "--gpu-architecture=%s_%d%s", ptx ? "compute" : "sm", arch.sm,
            suffix);

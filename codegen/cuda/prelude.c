@@ -74,17 +74,21 @@ static const char base[] =
     "  return (float)((z ^ z >> 31) >> 40) * (1.0f / 16777216.0f);\n"
     "}\n";
 
+bool md_cuda_has_wgmma(md_cuda_arch arch) { return arch.sm == 90 && arch.suffix == 'a'; }
+
 // The parts are joined at the first call.
-static char *all;
+static char *parts, *parts_with_wgmma;
 static void join(void) {
-  md_text t = {0};
+  md_text t = {0}, all = {0};
   md_put(&t, "%s%s", base, md_cu_prelude_tensor);
-  md_cu_prelude_hopper(&t);
-  all = t.s;
+  md_put(&all, "%s", t.s);
+  md_cu_prelude_hopper(&all);
+  parts = t.s;
+  parts_with_wgmma = all.s;
 }
 
-const char *md_cuda_prelude(void) {
+const char *md_cuda_prelude(md_cuda_arch arch) {
   static pthread_once_t once = PTHREAD_ONCE_INIT;
   pthread_once(&once, join);
-  return all;
+  return md_cuda_has_wgmma(arch) ? parts_with_wgmma : parts;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device prelude of sm_90a: mbarriers, TMA, wgmma. This is the one place that knows which target has
-// it; elsewhere the names do not exist, and a kernel that uses them is refused by NVRTC.
+// The device prelude of sm_90a: mbarriers, TMA, wgmma (md_cuda_has_wgmma). For other targets the names do
+// not exist, and NVRTC refuses a kernel that uses them.
 //
 // A warp that produces and warpgroups (4 warps, the first a multiple of 4) that consume go through a ring
 // of stages in shared memory:
@@ -22,15 +22,14 @@
 //   md_wgmma64, 128, 256 (c, a, b)         c (64 x n) += a b^T: a thread's c has n / 2 floats: 4 j + e is
 //                                          row 16 warp + lane / 4 + e / 2 * 8, column 8 j + lane % 4 * 2 + e % 2
 //   md_wgmma64r, 128r, 256r                a: 4 registers, as those of md_mma, of the warp's 16 rows
-//   md_wgmma_ready(c, num)                 after a wait and before c is touched; md_wgmma_fence() comes
-//                                          before the next wgmma
+//   md_wgmma_ready(c, num)                 c is to be in registers here: after a wait and before c is touched,
+//                                          and after that and before the md_wgmma_fence() of the next wgmma
 //   md_regs_inc, md_regs_dec(num)          registers of this warpgroup's threads from now on
 #include "codegen/cuda/prelude.h"
 
 #define SHARED "(md_u32)__cvta_generic_to_shared("
 
 static const char text[] =
-    "#ifdef __CUDA_ARCH_FEAT_SM90_ALL\n"
     "typedef struct __align__(64) md_tmap { unsigned char x[128]; } md_tmap;\n"
     "#define MD_TMAP(name) const __grid_constant__ md_tmap name\n"
     "#define md_sync_part(id, threads) \\\n"
@@ -115,5 +114,4 @@ void md_cu_prelude_hopper(md_text *to) {
   md_put(to, "%s%s", text, groups);
   for (int n = 64; n <= 256; n *= 2)
     for (int a = 0; a < 2; a++) put_wgmma(to, n, a);
-  md_put(to, "#endif\n");
 }

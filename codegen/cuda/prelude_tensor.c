@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The device prelude for tensor cores: vectors, ldmatrix, mma, asynchronous copies. All of it is inlined and unrolled, so
-// that arrays stay in registers.
+// The device prelude for tensor cores: vectors, ldmatrix, mma, asynchronous copies. All of it is inlined
+// and unrolled, so that arrays stay in registers.
 #include "codegen/cuda/prelude.h"
 
 const char md_cu_prelude_tensor[] =

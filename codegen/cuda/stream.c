@@ -173,7 +173,8 @@ static void settle_operands(const Plan *p) {
   if (num_reads(n) <= FEW_READS) return;
   for (int i = 0; i < n->num_in; i++) {
     md_val v = n->in[i];
-    if (v == MD_NONE || is_cheap(p, v)) continue;
+    // What lies over an operand cannot be there yet: others may read the operand.
+    if (v == MD_NONE || is_cheap(p, v) || is_over_input(p, v)) continue;
     md_cu_place(p->w, v);
     md_cu_walk(p->w, &(md_cu_nest){.shape = &md_type_in(p->r->g, v)->shape,
                                    .groups = 1,

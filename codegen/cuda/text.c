@@ -6,10 +6,10 @@
 
 #include <stdlib.h>
 
-static void add_region(md_cuda_module *m, md_cu_names *names, const md_graph *g, int region,
-                       const md_node *n, md_arena *scratch) {
-  md_cu_work w = {.arena = scratch, .module = m, .names = names};
-  w.r = md_region_view_of(g, region, n, scratch);
+// `w`: what all regions share.
+static void add_region(md_cu_work w, const md_graph *g, int region, const md_node *n) {
+  md_cuda_module *m = w.module;
+  w.r = md_region_view_of(g, region, n, w.arena);
   w.wide = md_cu_is_wide(w.r);
   if (!w.r->num_nodes) return;
   const char *why = md_cu_refuse(w.r, m->arena);
@@ -32,6 +32,8 @@ md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags 
   m->arena = md_arena_create();
   md_arena *scratch = md_arena_create();
   md_cu_names names = {0};
+  md_cu_work shared = {.arena = scratch, .module = m, .names = &names};
+  shared.printer = md_printer_create(g);
   md_put(&m->text,
          "// Made by modist for sm_%d%.1s. Shapes are numbers in the text; md_ names are the "
          "prelude's.\n",
@@ -40,9 +42,10 @@ md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags 
     const md_node *n = g->node[i];
     i += n->region > 0 ? g->region[n->region].num : 1;
     if (n->region == 0 && md_ops[n->op].role == MD_LEAF) continue;
-    add_region(m, &names, g, n->region, n, scratch);
+    add_region(shared, g, n->region, n);
     md_arena_reset(scratch);
   }
+  md_printer_destroy(shared.printer);
   free(names.text);
   md_arena_destroy(scratch);
   return m;
@@ -86,8 +89,8 @@ static void put_launches(const md_cuda_module *m, const md_graph *g, md_text *to
 }
 
 // Text that stands alone: it brings the prelude, unless another one came first.
-static void put_text(const md_cuda_module *m, const md_graph *g, md_text *to) {
-  md_put(to, "#ifndef MD_PRELUDE_H\n%s#endif\n\n", md_cuda_prelude());
+static void put_text(const md_cuda_module *m, const md_graph *g, md_cuda_arch arch, md_text *to) {
+  md_put(to, "#ifndef MD_PRELUDE_H\n%s#endif\n\n", md_cuda_prelude(arch));
   md_put_bytes(to, m->text.s, m->text.len);
   put_launches(m, g, to);
 }
@@ -119,7 +122,7 @@ bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, m
   if (m->num_refused && (what != MD_CUDA_TEXT || !m->num_launches)) {
     ok = md_cuda_is_complete(m, g, d);
   } else if (what == MD_CUDA_TEXT) {
-    put_text(m, g, out);
+    put_text(m, g, arch, out);
   } else {
     md_cubin cubin;
     ok = md_nvrtc_compile(m->text.s, "modist.cu", arch, what == MD_CUDA_PTX, &cubin, d);

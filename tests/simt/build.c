@@ -38,7 +38,7 @@ simt_code *simt_build(const char *text) {
   if (!source || !*source) source = SIMT_SOURCE;
   // The text is to be clean in both languages; no contraction, as everywhere.
   snprintf(command, sizeof command,
-           "cd %s && '%s' -std=c11 %s -g -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
+           "cd %s && '%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared k.o -lm -o k.so",
            dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread" : "-O2", source, cc);

@@ -8,6 +8,7 @@
 // barriers order memory. So is any pair of two blocks.
 #include "tests/simt/machine.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -104,86 +105,90 @@ static bool of_other_block(uint32_t epoch) {
   return epoch >= C.launch_start && epoch < C.block_start;
 }
 
-static bool write_is_over(const Cell *c) {
-  return simt_order_knows((simt_moment){c->written, c->write_clock, c->writer});
+// Who comes, to what, from where in the text.
+typedef struct Visit {
+  simt_moment me;
+  simt_where at;
+  const char *name;  // of the memory
+} Visit;
+
+static bool write_is_over(const Visit *v, const Cell *c) {
+  return simt_order_knows(v->me, (simt_moment){c->written, c->write_clock, c->writer});
 }
 
-static bool read_is_over(const Cell *c, int i) {
-  return simt_order_knows((simt_moment){c->read, c->read_clock[i], c->reader[i]});
+static bool read_is_over(const Visit *v, const Cell *c, int i) {
+  return simt_order_knows(v->me, (simt_moment){c->read, c->read_clock[i], c->reader[i]});
 }
 
-static void note_reader(Cell *c) {
-  simt_moment now = simt_order_now();
+static void note_reader(const Visit *v, Cell *c) {
+  simt_moment me = v->me;
   int i = 0;
-  if (c->read != now.epoch || (!c->two_readers && read_is_over(c, 0))) {
+  if (c->read != me.epoch || (!c->two_readers && read_is_over(v, c, 0))) {
     c->two_readers = false;
-  } else if (c->reader[0] != now.thread) {
-    bool same_warp = c->reader[0] / SIMT_LANES == now.thread / SIMT_LANES;
-    if (c->two_readers && same_warp && !read_is_over(c, 1)) return;
+  } else if (c->reader[0] != me.thread) {
+    bool same_warp = c->reader[0] / SIMT_LANES == me.thread / SIMT_LANES;
+    if (c->two_readers && same_warp && !read_is_over(v, c, 1)) return;
     c->two_readers = true;
     i = 1;
   }
-  c->read = now.epoch;
-  c->reader[i] = now.thread;
-  c->read_clock[i] = now.clock;
+  c->read = me.epoch;
+  c->reader[i] = me.thread;
+  c->read_clock[i] = me.clock;
 }
 
-static bool is_at_rest(const Cell *c, const char *what, int64_t off, simt_where at) {
-  if (!c->in_flight) return true;
-  simt_error(false, at, "%s shared memory +%lld, into which a copy of thread %d is in flight", what,
-             (long long)off, c->writer);
+static void note_writer(const Visit *v, Cell *c) {
+  c->written = v->me.epoch;
+  c->writer = v->me.thread;
+  c->write_clock = v->me.clock;
+  c->is_set = true;
+  c->in_flight = false;
+}
+
+static bool tell(const Visit *v, int64_t off, const char *what, const char *then) {
+  simt_error(false, v->at, "%s %s +%lld, %s", what, v->name, (long long)off, then);
   return false;
 }
 
-static bool read_cell(Cell *c, const char *where, int64_t off, simt_where at) {
-  if (!c->is_set) {
-    simt_error(false, at, "reads %s +%lld, which nobody has written", where, (long long)off);
-    return false;
-  }
-  if (!write_is_over(c)) {
-    simt_error(false, at, "race: reads %s +%lld, which thread %d wrote without a barrier between",
-               where, (long long)off, c->writer);
-    return false;
-  }
-  if (of_other_block(c->written)) {
-    simt_error(false, at, "conflict: reads %s +%lld, which another block wrote", where,
-               (long long)off);
-    return false;
-  }
+static bool tell_of(const Visit *v, int64_t off, const char *what, int thread, const char *did) {
+  simt_error(false, v->at, "%s %s +%lld, which thread %d %s without a barrier between", what,
+             v->name, (long long)off, thread, did);
+  return false;
+}
+
+static bool tell_flight(const Visit *v, int64_t off, const char *what, int thread) {
+  simt_error(false, v->at, "%s %s +%lld, into which a copy of thread %d is in flight", what,
+             v->name, (long long)off, thread);
+  return false;
+}
+
+static bool read_cell(const Visit *v, Cell *c, int64_t off) {
+  if (c->in_flight) return tell_flight(v, off, "reads", c->writer);
+  if (!c->is_set) return tell(v, off, "reads", "which nobody has written");
+  if (!write_is_over(v, c)) return tell_of(v, off, "race: reads", c->writer, "wrote");
+  if (of_other_block(c->written))
+    return tell(v, off, "conflict: reads", "which another block wrote");
   if (of_other_block(c->read)) c->foreign = C.launch_start;
-  note_reader(c);
+  note_reader(v, c);
   return true;
 }
 
-static bool write_cell(Cell *c, const char *where, int64_t off, simt_where at) {
-  if (!write_is_over(c)) {
-    simt_error(false, at, "race: writes %s +%lld, which thread %d wrote without a barrier between",
-               where, (long long)off, c->writer);
-    return false;
-  }
-  for (int i = 0; i <= c->two_readers; i++) {
-    if (read_is_over(c, i)) continue;
-    simt_error(false, at, "race: writes %s +%lld, which thread %d read without a barrier between",
-               where, (long long)off, c->reader[i]);
-    return false;
-  }
-  if (c->units) {
-    simt_error(false, at, "writes %s +%lld, which a wgmma in flight reads", where, (long long)off);
-    return false;
-  }
-  bool read = of_other_block(c->read) || c->foreign == C.launch_start;
-  if (of_other_block(c->written) || read) {
-    simt_error(false, at, "conflict: writes %s +%lld, which another block %s", where,
-               (long long)off, read ? "read" : "wrote");
-    return false;
-  }
-  simt_moment now = simt_order_now();
-  c->written = now.epoch;
-  c->writer = now.thread;
-  c->write_clock = now.clock;
-  c->is_set = true;
-  c->in_flight = false;
+static bool write_cell(const Visit *v, Cell *c, int64_t off) {
+  if (c->in_flight) return tell_flight(v, off, "writes", c->writer);
+  if (!write_is_over(v, c)) return tell_of(v, off, "race: writes", c->writer, "wrote");
+  for (int i = 0; i <= c->two_readers; i++)
+    if (!read_is_over(v, c, i)) return tell_of(v, off, "race: writes", c->reader[i], "read");
+  if (c->units) return tell(v, off, "writes", "which a wgmma in flight reads");
+  if (of_other_block(c->read) || c->foreign == C.launch_start)
+    return tell(v, off, "conflict: writes", "which another block read");
+  if (of_other_block(c->written))
+    return tell(v, off, "conflict: writes", "which another block wrote");
+  note_writer(v, c);
   return true;
+}
+
+static void visit_cells(const Visit *v, Cell *c, int64_t off, int64_t bytes, bool write) {
+  for (int64_t i = 0; i < bytes; i++)
+    if (!(write ? write_cell(v, &c[i], off + i) : read_cell(v, &c[i], off + i))) return;
 }
 
 // --- addresses
@@ -192,23 +197,28 @@ static bool near(int64_t at, int64_t bytes, int64_t of) {
   return at + bytes > -SLACK && at < of + SLACK;
 }
 
+// A table that the compiler made: it lies in the kernels' own file.
+static bool is_constant(const void *p) {
+  Dl_info info;
+  const char *name = dladdr(p, &info) && info.dli_fname ? strrchr(info.dli_fname, '/') : NULL;
+  return name && !strcmp(name, "/k.so");
+}
+
 // Shared memory is new in every block.
-static Cell *shared_cell(int64_t i) {
-  Cell *c = &C.shared_cell[i];
-  if (MD_MAX(c->written, c->read) < C.block_start) *c = (Cell){0};
-  return c;
+static Cell *shared_cells(int64_t off, int64_t bytes) {
+  for (int64_t i = off; i < off + bytes; i++) {
+    Cell *c = &C.shared_cell[i];
+    if (c->written < C.block_start && c->read < C.block_start) *c = (Cell){0};
+  }
+  return &C.shared_cell[off];
 }
 
 static void access_shared(int64_t off, int64_t bytes, int align, bool write, simt_where at) {
   if (off % align)
     simt_error(false, at, "%s %lld bytes of shared memory at +%lld: misaligned",
                write ? "writes" : "reads", (long long)bytes, (long long)off);
-  for (int64_t i = off; i < off + bytes; i++) {
-    Cell *c = shared_cell(i);
-    if (!is_at_rest(c, write ? "writes" : "reads", i, at)) return;
-    if (!(write ? write_cell(c, "shared memory", i, at) : read_cell(c, "shared memory", i, at)))
-      return;
-  }
+  Visit v = {simt_order_now(), at, "shared memory"};
+  visit_cells(&v, shared_cells(off, bytes), off, bytes, write);
 }
 
 static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool write,
@@ -218,10 +228,8 @@ static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool
   if (off % align)
     simt_error(false, at, "%s %lld bytes of %s at +%lld: misaligned", write ? "writes" : "reads",
                (long long)bytes, b->name, (long long)off);
-  for (int64_t i = off; i < off + bytes; i++) {
-    Cell *c = &b->cell[i];
-    if (!(write ? write_cell(c, b->name, i, at) : read_cell(c, b->name, i, at))) return;
-  }
+  Visit v = {simt_order_now(), at, b->name};
+  visit_cells(&v, &b->cell[off], off, bytes, write);
 }
 
 void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where at) {
@@ -239,6 +247,7 @@ void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where
     access_buffer(&C.buffer[i], in, bytes, align, write, at);
     return;
   }
+  if (!write && is_constant(p)) return;
   if (near(off, bytes, C.shared_bytes))
     simt_error(true, at, "%s %lld bytes of shared memory at +%lld, but it has %d", what,
                (long long)bytes, (long long)off, C.shared_bytes);
@@ -272,14 +281,8 @@ void simt_fly(const void *p, int bytes) {
 
 void simt_land(const void *p, int bytes) {
   Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
-  simt_moment now = simt_order_now();
-  for (int i = 0; !C.off && i < bytes; i++) {
-    c[i].in_flight = false;
-    c[i].is_set = true;
-    c[i].written = now.epoch;
-    c[i].writer = now.thread;
-    c[i].write_clock = now.clock;
-  }
+  Visit v = {.me = simt_order_now()};
+  for (int i = 0; !C.off && i < bytes; i++) note_writer(&v, &c[i]);
 }
 
 void simt_read_begins(const char *what, const void *p, int line) {
@@ -298,9 +301,10 @@ void simt_read_begins(const char *what, const void *p, int line) {
 
 void simt_read_ends(const void *p) {
   Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
+  Visit v = {.me = simt_order_now()};
   for (int i = 0; !C.off && i < 16; i++) {
     c[i].units--;
-    note_reader(&c[i]);
+    note_reader(&v, &c[i]);
   }
 }
 

@@ -40,7 +40,8 @@ static void read_head(const char *line, Kernel *k) {
   const char *colon = memchr(line, ':', len);
   size_t how = colon ? (size_t)(colon - line) : len;
   snprintf(k->how, sizeof k->how, " %.*s ", (int)how - 3, line + 3);
-  if (colon) snprintf(k->message, sizeof k->message, "%.*s", (int)(len - how) - 2, colon + 2);
+  if (how + 2 < len)
+    snprintf(k->message, sizeof k->message, "%.*s", (int)(len - how) - 2, colon + 2);
 }
 
 int kernels_find(const char *text, Kernel k[MAX_KERNELS]) {

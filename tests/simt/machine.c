@@ -244,7 +244,7 @@ bool simt_meet(const char *what, int line, void *operands) {
   if (!w->arrived) {
     w->line = line;
     w->what = what;
-  } else if (w->line != line || strcmp(w->what, what) != 0) {
+  } else if (w->line != line || w->what != what) {
     simt_error(true, NOWHERE,
                "divergent %s: line %d, but others of the warp wait at the %s of line %d", what,
                line, w->what, w->line);

@@ -48,8 +48,12 @@ typedef struct simt_moment {
   uint32_t epoch;
   uint16_t clock, thread;
 } simt_moment;
-simt_moment simt_order_now(void);
-bool simt_order_knows(simt_moment m);  // it is over for the current thread
+simt_moment simt_order_now(void);  // of the current thread
+bool simt_order_heard(simt_moment me, simt_moment m);
+// m is over for the one whose present moment is `me`.
+static inline bool simt_order_knows(simt_moment me, simt_moment m) {
+  return m.epoch != me.epoch || m.thread == me.thread || simt_order_heard(me, m);
+}
 uint32_t simt_order_epoch(void);
 // What somebody has done and heard of, to be told to others.
 typedef struct simt_past {

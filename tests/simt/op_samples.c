@@ -176,6 +176,10 @@ static void put_matrix(const struct Matrix *s, md_text *to) {
 }
 
 static const Written matrices_written[] = {
+    {"an operand of a product over an operand that a later walk reads",
+     "graph @s(%x: f32[2,24], %z: f32[2,24]) {\n  region @q {\n    %r = relu %x\n    %e = exp %z\n"
+     "  }\n  region @r {\n    %m = neg %e\n    %a = maximum %m, %r\n    %t = tanh %a\n"
+     "    %p = matmul %m, %e {ty=true}\n  }\n  return %m, %t, %p\n}\n"},
     {"a product with what surrounds it",
      "graph @s(%x: f32[9,37], %y: f32[37,11], %b: f32[11]) {\n  region @r {\n    %e = tanh %x\n"
      "    %t = transpose %y {axes=[1,0]}\n    %z = matmul %e, %t {ty=true}\n"

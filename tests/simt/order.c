@@ -45,10 +45,8 @@ simt_moment simt_order_now(void) {
   return (simt_moment){O.epoch, clock, (uint16_t)t};
 }
 
-bool simt_order_knows(simt_moment m) {
-  int t = simt_current();
-  if (m.epoch != O.epoch || m.thread == t) return true;
-  return O.row_epoch[t] == O.epoch && m.clock <= O.heard[t][m.thread];
+bool simt_order_heard(simt_moment me, simt_moment m) {
+  return O.row_epoch[me.thread] == O.epoch && m.clock <= O.heard[me.thread][m.thread];
 }
 
 void simt_order_warp(int first) {

@@ -13,6 +13,7 @@
 static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
   double x = md_hash_normal(key, (uint64_t)i);
   if (kind == 'p') return fabs(x) + 0.1;
+  if (kind == 'l') return 0.05;
   return kind == 'n' ? x / sqrt((double)row) : x;
 }
 
@@ -20,7 +21,8 @@ static int64_t int_of(char kind, md_dtype d, uint64_t key, int64_t i) {
   int64_t x = (int64_t)(md_hash_at(key, (uint64_t)i) % 41);
   if (kind == 'm') return 7;
   if (kind == 'e') return x % 5 == 0 ? -2 : x;
-  if (d == MD_U8 || d == MD_BOOL) return x % 2;
+  if (d == MD_BOOL) return x % 2;
+  if (d == MD_U8) return x * 6;
   return kind == 'k' ? x : x - 20;
 }
 
@@ -216,10 +218,15 @@ int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
 }
 
 Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  return program_with(g, level, MD_F32, seed, d);
+}
+
+Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
+  o.precision = precision;
   o.verify_each = true;
-  if (g->num_regions) o.passes = "memory";  // a text that says what is fused
+  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
   md_pass_report report = {0};
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
   g = md_run_passes(g, &o, &report, d);

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { RANDOM_GRAPHS = 12 };
+enum { RANDOM_GRAPHS = 16 };
 
 static const md_cuda_arch archs[] = {{80, 0}, {90, 0}, {90, 'a'}};
 
@@ -83,6 +83,8 @@ static int compile_file(const char *file, bool is_90a, md_diags *d) {
     md_diags_clear(d);
     bool ok =
         md_nvrtc_compile(t.s, file, archs[a], false, &c, d) == (!is_90a || archs[a].suffix == 'a');
+    // C7508, C7510: registers stay as they were; wgmma in the order of the text.
+    ok = ok && !(c.log && strstr(c.log, "C75"));
     if (!ok) printf("FAILED %s for sm_%d: %s\n", file, archs[a].sm, md_diags_text(d));
     failed += !ok;
     free(c.data);
@@ -138,8 +140,8 @@ int main(void) {
   }
   for (uint64_t seed = 1; seed <= RANDOM_GRAPHS; seed++, num++) {
     md_diags_clear(d);
-    snprintf(name, sizeof name, "random graph %d", (int)seed);
-    md_graph *g = simt_random_graph(seed, d);
+    snprintf(name, sizeof name, "%s graph %d", seed % 2 ? "random" : "fused", (int)seed);
+    md_graph *g = seed % 2 ? simt_random_graph(seed, d) : simt_fused_graph(seed, d);
     failed += compile(g ? program_of(g, 2, seed, d) : NULL, name, d);
   }
   for (int i = 0; i < MD_COUNT(files); i++)

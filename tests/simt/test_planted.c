@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const files[] = {"planted_base.cu", "planted_tensor.cu", "planted_async.cu"};
+static const char *const files[] = {"planted_base.cu", "planted_tensor.cu", "planted_async.cu",
+                                    "planted_hopper.cu"};
 
 static bool expect(const char *what, const char *message, const simt_report *r) {
   bool ok = *message ? r->errors && strstr(r->first, message) : !r->errors;

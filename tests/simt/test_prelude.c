@@ -46,7 +46,7 @@ int main(void) {
     return 1;
   }
   static Names a, b;
-  collect(&a, md_cuda_prelude());
+  collect(&a, md_cuda_prelude((md_cuda_arch){90, 'a'}));
   collect(&b, host);
   int missing = 0;
   for (int i = 0; i < a.num; i++)

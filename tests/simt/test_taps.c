@@ -8,10 +8,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int try_step(const char *name, const md_step *s, int level) {
+static int try_step(const char *name, const md_step *s, int level, md_dtype precision) {
   md_diags *d = md_diags_create();
   md_graph *g = md_step_graph(s, d);
-  Program *p = g ? program_of(g, level, 1, d) : NULL;
+  Program *p = g ? program_with(g, level, precision, 1, d) : NULL;
   simt_code *code = p ? run_build(p) : NULL;
   int passed = 0, failed = 0;
   if (!code) {
@@ -38,9 +38,10 @@ int main(void) {
   s.mclip = (md_clip){2, 32};
   s.bank = 150;
   s.bank_empty = false;
-  int failed = try_step("fused step", &s, 2);
-  failed += try_step("unfused step", &s, 0);
+  int failed = try_step("fused step", &s, 2, MD_F32);
+  failed += try_step("unfused step", &s, 0, MD_F32);
+  failed += try_step("fused step in bf16", &s, 2, MD_BF16);
   s.opt = MD_OPT_ADAMW;
-  failed += try_step("fused step with AdamW", &s, 2);
+  failed += try_step("fused step with AdamW", &s, 2, MD_F32);
   return failed != 0;
 }

@@ -38,38 +38,65 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
   FROM_BOX(2048, md_tma_im2col(shared, &m, bar, 0, 3, 1, 0, 0, 2, 2, 0);)
 }
 
-// Operands of 64 by 16 in pieces of 8 rows of 16 bytes.
-#define PIECES(s, first)                                                                      \
-  for (int i = md_thread(); i < 1024; i += 128)                                               \
-    (s)[i % 16 / 8 * 512 + i / 16 * 8 + i % 8] = x[(first) + i];
+// Operands of `rows` by 16 in pieces of 8 rows of 16 bytes.
+#define PIECES(s, rows, first)                                                                \
+  for (int i = md_thread(); i < (rows) * 16; i += 128)                                        \
+    (s)[i % 16 / 8 * 8 * (rows) + i / 16 * 8 + i % 8] = x[(first) + i];
 
-#define WGMMA(MULTIPLY)                                                \
-  float c[32];                                                         \
-  MD_UNROLL for (int i = 0; i < 32; i++) c[i] = (float)i * 0.25f;      \
+#define WGMMA(NUM, MULTIPLY)                                           \
+  float c[NUM];                                                        \
+  MD_UNROLL for (int i = 0; i < (NUM); i++) c[i] = (float)i * 0.25f;   \
   md_fence_async();                                                    \
   md_sync();                                                           \
+  md_wgmma_ready(c, NUM);                                              \
   md_wgmma_fence();                                                    \
   MULTIPLY                                                             \
   md_wgmma_commit();                                                   \
   md_wgmma_wait(0);                                                    \
-  md_wgmma_ready(c, 32);                                               \
-  MD_UNROLL for (int i = 0; i < 32; i++) y[md_thread() * 32 + i] = c[i];
+  md_wgmma_ready(c, NUM);                                              \
+  MD_UNROLL for (int i = 0; i < (NUM); i++) y[md_thread() * (NUM) + i] = c[i];
+
+#define FROM_SHARED(NUM, ROWS, MULTIPLY)                               \
+  MD_SHARED(shared);                                                   \
+  md_bf16 *const sa = (md_bf16 *)shared, *const sb = sa + 1024;        \
+  PIECES(sa, 64, 0)                                                    \
+  PIECES(sb, ROWS, 1024)                                               \
+  WGMMA(NUM, MULTIPLY)
+
+#define FROM_REGISTERS(NUM, ROWS, MULTIPLY)                            \
+  MD_SHARED(shared);                                                   \
+  md_bf16 *const sb = (md_bf16 *)shared;                               \
+  md_u32 a[4];                                                         \
+  MD_UNROLL for (int i = 0; i < 4; i++) a[i] = ((const md_u32 *)x)[md_thread() * 4 + i]; \
+  PIECES(sb, ROWS, 1024)                                               \
+  WGMMA(NUM, MULTIPLY)
 
 //! words=32 shared=4096
 MD_KERNEL(128) wgmma64(const md_bf16 *x, float *y) {
-  MD_SHARED(shared);
-  md_bf16 *const sa = (md_bf16 *)shared, *const sb = sa + 1024;
-  PIECES(sa, 0)
-  PIECES(sb, 1024)
-  WGMMA(md_wgmma64(c, md_desc(sa, 1024, 128), md_desc(sb, 1024, 128));)
+  FROM_SHARED(32, 64, md_wgmma64(c, md_desc(sa, 1024, 128), md_desc(sb, 1024, 128));)
 }
 
-//! words=32 shared=4096
+//! words=64 shared=6144
+MD_KERNEL(128) wgmma128(const md_bf16 *x, float *y) {
+  FROM_SHARED(64, 128, md_wgmma128(c, md_desc(sa, 1024, 128), md_desc(sb, 2048, 128));)
+}
+
+//! words=128 shared=10240
+MD_KERNEL(128) wgmma256(const md_bf16 *x, float *y) {
+  FROM_SHARED(128, 256, md_wgmma256(c, md_desc(sa, 1024, 128), md_desc(sb, 4096, 128));)
+}
+
+//! words=32 shared=2048
 MD_KERNEL(128) wgmma64r(const md_bf16 *x, float *y) {
-  MD_SHARED(shared);
-  md_bf16 *const sb = (md_bf16 *)shared;
-  md_u32 a[4];
-  MD_UNROLL for (int i = 0; i < 4; i++) a[i] = ((const md_u32 *)x)[md_thread() * 4 + i];
-  PIECES(sb, 1024)
-  WGMMA(md_wgmma64r(c, a, md_desc(sb, 1024, 128));)
+  FROM_REGISTERS(32, 64, md_wgmma64r(c, a, md_desc(sb, 1024, 128));)
+}
+
+//! words=64 shared=4096
+MD_KERNEL(128) wgmma128r(const md_bf16 *x, float *y) {
+  FROM_REGISTERS(64, 128, md_wgmma128r(c, a, md_desc(sb, 2048, 128));)
+}
+
+//! words=128 shared=8192
+MD_KERNEL(128) wgmma256r(const md_bf16 *x, float *y) {
+  FROM_REGISTERS(128, 256, md_wgmma256r(c, a, md_desc(sb, 4096, 128));)
 }

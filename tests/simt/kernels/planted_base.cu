@@ -54,6 +54,12 @@ MD_KERNEL(64) shared_past_end(const float *x, float *y) {
 //!: writes 4 bytes at an address in no buffer
 MD_KERNEL(64) far_away(float *y) { *(float *)((char *)y + 1000000000) = 1.0f; }
 
+//! y=64
+MD_KERNEL(64) good_table(float *y) {
+  const float table[16] = {1.0f, 2.0f, 3.0f, 5.0f, 7.0f, 11.0f, 13.0f, 17.0f, 19.0f, 23.0f, 29.0f};
+  y[ME] = table[md_thread() % 16];
+}
+
 //!: misaligned
 MD_KERNEL(64) misaligned(float *y) { *(float *)((char *)y + 4 * md_thread() + 2) = 1.0f; }
 
