@@ -110,8 +110,6 @@ static void put_shared(Kernel *p) {
 static void put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_side_declare(k, &p->source);
-  md_cu_line(k, NULL, "md_%s wv[%d] = {{{0}}};", p->c->tile.narrow ? "h8" : "f8",
-             MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1));
   md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);
   md_cu_line(k, NULL, "const int p = m0 + line;");
@@ -127,10 +125,39 @@ static void put_rows(Kernel *p, const char *places) {
   md_cu_close(k, m);
 }
 
+static const char *buffer(Kernel *p, const char *base, int rows, const char *which) {
+  const md_cu_tile *t = &p->c->tile;
+  int cells = md_cu_tile_bytes(t, rows) / (t->narrow ? 2 : 4);
+  return md_format(p->k.w->arena, "%s + %s * %d", base, which, cells);
+}
+
+// Weights stay as they are: they go past the registers.
+static void put_weights(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  const md_cu_tile *t = &p->c->tile;
+  int rows = MD_MAX(t->n * MD_CU_STEP_CHUNKS / MD_CU_THREADS, 1);
+  const char *all = md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(t), false);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", rows);
+  md_cu_line(k, NULL, "const int line = md_thread() / %d + i * %d;", MD_CU_STEP_CHUNKS,
+             MD_CU_THREADS / MD_CU_STEP_CHUNKS);
+  bool some = t->n * MD_CU_STEP_CHUNKS < MD_CU_THREADS;
+  md_cu_mark in = {0};
+  if (some) in = md_cu_open(k, NULL, "if (line < %d) {", t->n);
+  md_cu_line(k, NULL, "const %s *const from = %s + (n0 + line) * %lld + chunk * 8;", md_cu_cell(t),
+             all, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
+  md_cu_line(k, NULL, "%s *const to = %s + line * %d + md_thread() %% %d * 8;", md_cu_cell(t),
+             buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n), MD_CU_STEP_CHUNKS);
+  md_cu_line(k, NULL, "md_cp_async16(to, from, true);");
+  if (!t->narrow) md_cu_line(k, NULL, "md_cp_async16(to + 4, from + 4, true);");
+  if (some) md_cu_close(k, in);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "md_cp_commit();");
+}
+
 static void put_load(Kernel *p) {
   md_cu_kernel *k = &p->k;
   static const char at[3] = {'t', 'h', 'w'};
-  int b_rows = MD_MAX(p->c->tile.n * 4 / MD_CU_THREADS, 1);
   md_cu_line(k, NULL, "const int chunk = next * %d + md_thread() %% %d;", MD_CU_STEP_CHUNKS,
              MD_CU_STEP_CHUNKS);
   md_cu_put_tap(k, "a", &p->a, p->c->in, "chunk");
@@ -145,37 +172,7 @@ static void put_load(Kernel *p) {
              (long long)p->a.axis[2].size);
   md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
-  const char *w =
-      md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(&p->c->tile), false);
-  md_cu_line(k, NULL, "MD_UNROLL");
-  m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
-  md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
-  md_cu_line(k, NULL, "%swv[i] = md_ld_%s(%s + (n0 + line) * %lld + chunk * 8, 8);",
-             p->c->tile.n * 4 < MD_CU_THREADS
-                 ? md_format(k->w->arena, "if (line < %d) ", p->c->tile.n)
-                 : "",
-             p->c->tile.narrow ? "h8" : "f8", w, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
-  md_cu_close(k, m);
-}
-
-static const char *buffer(Kernel *p, const char *base, int rows, const char *which) {
-  const md_cu_tile *t = &p->c->tile;
-  int cells = md_cu_tile_bytes(t, rows) / (t->narrow ? 2 : 4);
-  return md_format(p->k.w->arena, "%s + %s * %d", base, which, cells);
-}
-
-static void put_store(Kernel *p) {
-  md_cu_kernel *k = &p->k;
-  const md_cu_tile *t = &p->c->tile;
-  int b_rows = MD_MAX(t->n * 4 / MD_CU_THREADS, 1);
-  md_cu_side_store(k, &p->source, buffer(p, "as", t->m, "next % 2"));
-  md_cu_line(k, NULL, "MD_UNROLL");
-  md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", b_rows);
-  md_cu_line(k, NULL, "const int line = md_thread() / 4 + i * 64;");
-  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% 4 * 8, wv[i]);",
-             t->n * 4 < MD_CU_THREADS ? md_format(k->w->arena, "if (line < %d) ", t->n) : "",
-             t->narrow ? "h8" : "f8", buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n));
-  md_cu_close(k, m);
+  put_weights(p);
 }
 
 // The next step's tiles are on their way while the current ones are multiplied.
@@ -196,7 +193,8 @@ static void put_steps(Kernel *p) {
   md_cu_put_product(k, t, "a", "b");
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
-  put_store(p);
+  md_cu_side_store(k, &p->source, buffer(p, "as", t->m, "next % 2"));
+  md_cu_line(k, NULL, "md_cp_wait(0);");
   md_cu_close(k, m);
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);

@@ -16,7 +16,8 @@ static int side_of(int64_t n, int least, int most) {
   return size;
 }
 
-// Warps divide the larger side of what each of them has, so that it is about square.
+// Warps divide the larger side of what each of them has, so that it is about square; columns sooner,
+// as the columns' operands stay in registers while those of the rows pass.
 md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across) {
   int most = narrow ? MAX_NARROW : MAX_WIDE;
   md_cu_tile t = {.m = side_of(m, MMA_M, most),
@@ -29,7 +30,7 @@ md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across) {
     int m_left = t.m / t.warps_m, n_left = t.n / t.warps_n;
     bool can_m = m_left > MMA_M, can_n = n_left > MMA_N;
     if (!can_m && !can_n) break;
-    if (can_m && (m_left >= n_left || !can_n)) t.warps_m *= 2;
+    if (can_m && (m_left > n_left || !can_n)) t.warps_m *= 2;
     else t.warps_n *= 2;
   }
   return t;

@@ -147,7 +147,7 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
 
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
   for (int i = 0; i < l->num_vectors; i++)
-    md_cu_line(k, NULL, "md_%s %sv%d[%d] = {{{0}}};", l->vector_type[i], l->prefix, i, rows);
+    md_cu_line(k, NULL, "md_%s %sv%d[%d];", l->vector_type[i], l->prefix, i, rows);
 }
 
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
