@@ -13,6 +13,7 @@ typedef struct Conv {
   md_cu_finish finish;
   md_cu_nest sums;
   int64_t parts, place;  // of sums, of all kernels
+  md_val formed;         // the source, if it is to be stored
 } Conv;
 
 static int64_t chunks_of(const Conv *c, const md_cu_map *a) {
@@ -228,6 +229,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   if (steps_of(c, a))
     p.source =
         md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+  if (c->formed && steps_of(c, a)) p.source.stored_if = "n0 == 0";
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);
@@ -248,6 +250,30 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   put_parts(&p);
   k->work = (double)places * (double)md_cu_map_taps(a);
   md_cu_end(k, p.columns * parts * c->groups);
+}
+
+// --- a source that is stored while it is read
+
+// Each element is read once by the blocks of a column of tiles: the kernel is one place, at stride 1.
+static bool reads_once(const md_region_view *r, const md_node *n) {
+  const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
+  for (int i = 0; i < 3; i++)
+    if (kernel->dim[2 + i] != 1 || n->attr.conv3d.stride.d[i] != 1 || n->attr.conv3d.pad.d[i])
+      return false;
+  return true;
+}
+
+md_val md_cu_formed(const md_region_view *r) {
+  const md_node *n = r->anchor;
+  if (!n || n->op != MD_OP_conv3d || !reads_once(r, n)) return MD_NONE;
+  const md_node *maker = md_inner(r, n->in[0]);
+  const md_type *t = md_type_in(r->g, n->in[0]);
+  bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
+  bool vector = t->block > 0 && t->block % MD_CU_LANES == 0;
+  // Other columns of tiles still read what it is made from.
+  for (int i = 0; i < r->num_inputs; i++)
+    if (md_shares_memory(r->g, n->in[0], r->input[i])) return MD_NONE;
+  return wanted && vector ? n->in[0] : MD_NONE;
 }
 
 // --- all kernels
@@ -283,7 +309,8 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
             .in = src->dim[1],
             .out = dst->dim[1],
             .samples = dst->dim[0],
-            .groups = md_cu_groups(w->r)};
+            .groups = md_cu_groups(w->r),
+            .formed = md_cu_formed(w->r)};
   bool narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
   c.tile = md_cu_tile_of(narrow ? 128 : 64, c.out, narrow, false);
   c.finish = md_cu_finish_of(w, n, c.groups);
@@ -298,6 +325,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
                         .num_reduces = c.finish.num_reduces};
   if (c.finish.num_sums) c.place = md_cu_reserve(w, md_cu_parts_bytes(&c.sums, c.parts));
   for (int i = 0; i < c.finish.num_stores; i++) md_cu_place(w, c.finish.store[i]);
+  if (c.formed) md_cu_place(w, c.formed);
   int64_t part0 = 0;
   for (int i = 0; i < num; i++) {
     int64_t weights = md_cu_reserve(w, packed_bytes(&c, &a[i]));
@@ -305,6 +333,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
     product(&c, &a[i], weights, parts_of(&c, &a[i]), part0);
     part0 += parts_of(&c, &a[i]);
   }
+  if (c.formed) md_cu_ready(w, c.formed);
   for (int i = 0; i < c.finish.num_stores; i++) md_cu_ready(w, c.finish.store[i]);
   for (int i = 0; i < c.finish.num_reduces; i++)
     for (int j = 0; j < c.finish.reduce[i]->num_out; j++)

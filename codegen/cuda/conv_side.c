@@ -55,6 +55,17 @@ void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
   md_cu_close(k, m);
 }
 
+// The vector as the region's output: what the convolution reads is what others will read.
+static void put_value(md_cu_kernel *k, const md_cu_side *s) {
+  const md_type *t = md_type_in(k->w->r->g, s->val);
+  md_cu_spot spot = {.shape = &t->shape,
+                     .at = {made(k, s, "%sn[i]"), s->lanes.first, made(k, s, "%st[i]"),
+                            made(k, s, "%sh[i]"), made(k, s, "%sw[i]")}};
+  md_cu_ix at = md_cu_offset(k, t, &spot);
+  md_cu_line(k, md_cu_comment(k, s->val), "if (%s) md_st_%s(%s + %s, v);", s->stored_if,
+             s->tile->narrow ? "h8" : "f8", md_cu_pointer(k, s->val, true), at);
+}
+
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   int pitch = md_cu_pitch(s->tile, s->tile->across ? s->chunks * MD_CU_LANES : s->lines);
   const char *kind = s->tile->narrow ? "h8" : "f8";
@@ -62,6 +73,7 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   md_cu_line(k, NULL, "md_%s v = {{0}};", kind);
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
   md_cu_put_lanes(k, &s->lanes);
+  if (s->stored_if) put_value(k, s);
   md_cu_close(k, in);
   md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% %d * 8, v);",
              vectors(s) < MD_CU_THREADS

@@ -19,6 +19,7 @@ typedef struct Plan {
   bool *done;      // by output
   int last;        // stage
   bool by_itself;  // the anchor leaves its results in memory
+  md_val formed;   // an output that the anchor's kernels store while they read it
 } Plan;
 
 static int number_of(const Plan *p, const md_node *n) {
@@ -114,7 +115,7 @@ static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
   for (int i = 0; i < p->r->num_outputs; i++) {
     md_val v = p->r->output[i];
     int at = maker(p, v);
-    if (p->done[i] || at < 0) continue;
+    if (p->done[i] || at < 0 || v == p->formed) continue;
     if (is_reduce(p->r->node[at]) || is_anchor(p, p->r->node[at])) continue;
     if (stage != (is_over_input(p, v) ? p->last : p->stage[at])) continue;
     const md_shape *s = &md_type_in(p->r->g, v)->shape;
@@ -229,7 +230,8 @@ void md_cu_region_kernels(md_cu_work *w) {
             .needed = MD_NEW_ARRAY(w->arena, bool, num + 1),
             .stage = MD_NEW_ARRAY(w->arena, int, num + 1),
             .done = MD_NEW_ARRAY(w->arena, bool, w->r->num_outputs + 1),
-            .by_itself = stands_alone(w->r)};
+            .by_itself = stands_alone(w->r),
+            .formed = md_cu_formed(w->r)};
   find_needed(&p);
   for (int i = 0; i < num; i++) p.last = p.needed[i] ? MD_MAX(p.last, p.stage[i]) : p.last;
   for (int stage = 0; stage <= p.last; stage++) emit_stage(&p, stage);

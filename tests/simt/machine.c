@@ -300,7 +300,7 @@ static void run_block(void) {
   int num = M.launch->threads;
   M.agent = -1;
   memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
-  simt_order_reset();
+  simt_order_barrier();
   simt_checker_block();
   simt_async_reset();
   simt_bar_reset();

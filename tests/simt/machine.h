@@ -40,8 +40,7 @@ uint64_t simt_draw(void);  // of the schedule
 unsigned char *simt_shared_(void);
 
 // --- order.c: who knows of whose past
-void simt_order_reset(void);      // a new block
-void simt_order_barrier(void);    // all threads met
+void simt_order_barrier(void);    // all threads met, or a new block begins
 void simt_order_warp(int first);  // the lanes of a warp met
 // What a thread does now is at this moment of its past.
 typedef struct simt_moment {

@@ -20,7 +20,6 @@ static struct Order {
 
 static int width(void) { return simt_num_threads() + SIMT_AGENTS; }
 
-void simt_order_reset(void) { O.epoch++; }
 void simt_order_barrier(void) { O.epoch++; }
 uint32_t simt_order_epoch(void) { return O.epoch; }
 
