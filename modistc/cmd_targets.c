@@ -68,7 +68,8 @@ static void list_cuda(md_arena *a) {
     snprintf(code, sizeof code, "sm_%d%.1s", s->arch.sm, &s->arch.suffix);
     printf("--target=cuda:%-10s %-26s %s\n", s->name, code, s->title);
   }
-  if (!is_here) puts("NVRTC compiles CUDA text: MODIST_NVRTC=/path/to/libnvrtc.so names it");
+  if (!is_here && md_cuda_num_archs())
+    puts("NVRTC compiles CUDA text: MODIST_NVRTC=/path/to/libnvrtc.so names it");
 }
 
 static md_status run_targets(md_cli *cli) {

@@ -111,10 +111,10 @@ static bool check_launch(const md_program *p, const md_gpu_variant *v, const md_
   if (f->threads > k->max_threads)
     return bad(p, d, "kernel '%s' takes %d threads, but '%s' launches %d", f->symbol,
                k->max_threads, l->name, f->threads);
-  if (k->shared_bytes + f->shared_bytes > md_gpu_shared_limit(sm))
+  int64_t shared = k->shared_bytes + f->shared_bytes, limit = md_gpu_shared_limit(sm);
+  if (shared > limit)
     return bad(p, d, "kernel '%s' needs %lld bytes of shared memory; a block of %s has %lld",
-               f->symbol, (long long)(k->shared_bytes + f->shared_bytes), v->target,
-               (long long)md_gpu_shared_limit(sm));
+               f->symbol, (long long)shared, v->target, (long long)limit);
   if ((int64_t)k->registers * f->threads > REGISTERS)
     return bad(p, d, "a block of kernel '%s' needs more registers than there are", f->symbol);
   return true;
