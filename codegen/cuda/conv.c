@@ -246,6 +246,8 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);
   put_parts(&p);
+  md_cu_lanes_free(&p.source.lanes);
+  md_cu_lanes_free(&c->finish.lanes);
   k->work = (double)places * (double)md_cu_map_taps(a);
   md_cu_end(k, p.columns * parts * c->groups);
 }

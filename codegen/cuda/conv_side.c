@@ -38,6 +38,7 @@ void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
   md_cu_line(k, NULL, "%s %sn[%d] = {0};", md_cu_index_type(k), p, rows);
   md_cu_line(k, NULL, "int %st[%d] = {0}, %sh[%d] = {0}, %sw[%d] = {0}, %sin[%d] = {0}, %sc = 0;",
              p, rows, p, rows, p, rows, p, rows, p);
+  if (s->stored_if) md_cu_line(k, NULL, "%s %sto[%d] = {0};", md_cu_index_type(k), p, rows);
   md_cu_put_vectors(k, &s->lanes, rows);
 }
 
@@ -49,21 +50,20 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
   return m;
 }
 
-void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
-  md_cu_mark m = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
-  md_cu_put_loads(k, &s->lanes);
-  md_cu_close(k, m);
-}
-
-// The vector as the region's output: what the convolution reads is what others will read.
-static void put_value(md_cu_kernel *k, const md_cu_side *s) {
+// Where the vector goes as an output of the region: what the convolution reads, others will read.
+static void put_place(md_cu_kernel *k, const md_cu_side *s) {
   const md_type *t = md_type_in(k->w->r->g, s->val);
   md_cu_spot spot = {.shape = &t->shape,
                      .at = {made(k, s, "%sn[i]"), s->lanes.first, made(k, s, "%st[i]"),
                             made(k, s, "%sh[i]"), made(k, s, "%sw[i]")}};
-  md_cu_ix at = md_cu_offset(k, t, &spot);
-  md_cu_line(k, md_cu_comment(k, s->val), "if (%s) md_st_%s(%s + %s, v);", s->stored_if,
-             s->tile->narrow ? "h8" : "f8", md_cu_pointer(k, s->val, true), at);
+  md_cu_line(k, NULL, "%sto[i] = %s;", s->p, md_cu_offset(k, t, &spot));
+}
+
+void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
+  md_cu_mark m = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
+  if (s->stored_if) put_place(k, s);
+  md_cu_put_loads(k, &s->lanes);
+  md_cu_close(k, m);
 }
 
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
@@ -73,7 +73,9 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   md_cu_line(k, NULL, "md_%s v = {{0}};", kind);
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
   md_cu_put_lanes(k, &s->lanes);
-  if (s->stored_if) put_value(k, s);
+  if (s->stored_if)
+    md_cu_line(k, md_cu_comment(k, s->val), "if (%s) md_st_%s(%s + %sto[i], v);", s->stored_if,
+               kind, md_cu_pointer(k, s->val, true), s->p);
   md_cu_close(k, in);
   md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% %d * 8, v);",
              vectors(s) < MD_CU_THREADS

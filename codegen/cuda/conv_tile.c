@@ -59,20 +59,42 @@ void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t) {
 
 // --- tensor cores
 
-static void put_mma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b) {
-  int mi = frags_m(t), ni = frags_n(t), pa = md_cu_pitch(t, t->m), pb = md_cu_pitch(t, t->n);
-  md_cu_line(k, NULL, "md_u32 fb[%d][4];", ni);
+// Columns of 16 terms, two fragments at a time. A single one is brought with 32 terms before the loop.
+static void put_columns(md_cu_kernel *k, const md_cu_tile *t, const char *b) {
+  int ni = frags_n(t), pitch = md_cu_pitch(t, t->n);
+  md_cu_line(k, NULL, "md_u32 fb[%d];", 2 * ni);
   md_cu_line(k, NULL, "MD_UNROLL");
-  md_cu_mark m = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", ni);
+  md_cu_mark m = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", ni / 2);
   if (t->across)
-    md_cu_line(k, "32 terms x 8", "md_ldmatrix4t(fb[y], %s + md_lane() * %d + wn + y * 8);", b, pb);
+    md_cu_line(k, NULL,
+               "md_ldmatrix4t(fb + y * 4, %s + (z * 16 + md_lane() %% 16) * %d + wn + y * 16 + "
+               "md_lane() / 16 * 8);",
+               b, pitch);
+  else
+    md_cu_line(
+        k, NULL,
+        "md_ldmatrix4(fb + y * 4, %s + (wn + y * 16 + md_lane() / 16 * 8 + md_lane() %% 8) * "
+        "%d + z * 16 + md_lane() / 8 %% 2 * 8);",
+        b, pitch);
+  md_cu_close(k, m);
+}
+
+static void put_column(md_cu_kernel *k, const md_cu_tile *t, const char *b) {
+  int pitch = md_cu_pitch(t, t->n);
+  md_cu_line(k, NULL, "md_u32 fb[4];");
+  if (t->across)
+    md_cu_line(k, "32 terms x 8", "md_ldmatrix4t(fb, %s + md_lane() * %d + wn);", b, pitch);
   else
     md_cu_line(k, "8 x 32 terms",
-               "md_ldmatrix4(fb[y], %s + (wn + y * 8 + md_lane() %% 8) * %d + md_lane() / 8 * 8);",
-               b, pb);
-  md_cu_close(k, m);
+               "md_ldmatrix4(fb, %s + (wn + md_lane() %% 8) * %d + md_lane() / 8 * 8);", b, pitch);
+}
+
+static void put_mma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const char *b) {
+  int mi = frags_m(t), ni = frags_n(t), pitch = md_cu_pitch(t, t->m);
+  if (ni == 1) put_column(k, t, b);
   md_cu_line(k, NULL, "MD_UNROLL");
-  m = md_cu_open(k, NULL, "for (int z = 0; z < %d; z++) {", MD_CU_STEP / MMA_K);
+  md_cu_mark m = md_cu_open(k, NULL, "for (int z = 0; z < %d; z++) {", MD_CU_STEP / MMA_K);
+  if (ni > 1) put_columns(k, t, b);
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark row = md_cu_open(k, NULL, "for (int x = 0; x < %d; x++) {", mi);
   md_cu_line(k, NULL, "md_u32 fa[4];");
@@ -81,15 +103,15 @@ static void put_mma(md_cu_kernel *k, const md_cu_tile *t, const char *a, const c
         k, NULL,
         "md_ldmatrix4t(fa, %s + (z * 16 + md_lane() / 16 * 8 + md_lane() %% 8) * %d + wm + x "
         "* 16 + md_lane() / 8 %% 2 * 8);",
-        a, pa);
+        a, pitch);
   else
     md_cu_line(k, NULL,
                "md_ldmatrix4(fa, %s + (wm + x * 16 + md_lane() %% 16) * %d + z * 16 + md_lane() / "
                "16 * 8);",
-               a, pa);
+               a, pitch);
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark col = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", ni);
-  md_cu_line(k, NULL, "md_mma(acc[x][y], fa, fb[y] + z * 2);");
+  md_cu_line(k, NULL, "md_mma(acc[x][y], fa, fb + %s * 2);", ni == 1 ? "z" : "y");
   md_cu_close(k, col);
   md_cu_close(k, row);
   md_cu_close(k, m);

@@ -131,6 +131,8 @@ static void product(Wgrad *g) {
   md_cu_line(k, NULL, "  %s[(part * %lld + m0 + row) * %lld + n0 + col + z] = sum;", to,
              (long long)g->out, (long long)g->columns);
   md_cu_close_tile(k, m);
+  md_cu_lanes_free(&g->dy.lanes);
+  md_cu_lanes_free(&g->x.lanes);
   k->work = 1;
   md_cu_end(k, g->tiles_m * g->tiles_n * g->parts);
 }

@@ -208,6 +208,7 @@ typedef struct md_cu_lanes {
 #define MD_CU_CHANNEL "c"
 void md_cu_lanes_begin(md_cu_kernel *k, md_cu_lanes *l);
 void md_cu_lanes_end(md_cu_kernel *k);
+void md_cu_lanes_free(md_cu_lanes *l);
 bool md_cu_is_channel(md_cu_ix x);
 // v depends on the channel alone, at s.
 bool md_cu_by_channel(const md_cu_kernel *k, md_val v, const md_cu_spot *s);

@@ -26,6 +26,14 @@ void md_cu_lanes_end(md_cu_kernel *k) {
   k->lanes = NULL;
 }
 
+void md_cu_lanes_free(md_cu_lanes *l) {
+  md_cu_stream *all[] = {&l->table, &l->load, &l->lane};
+  for (int i = 0; i < MD_COUNT(all); i++) {
+    md_text_free(&all[i]->text);
+    md_text_free(&all[i]->code);
+  }
+}
+
 bool md_cu_is_channel(md_cu_ix x) { return x && !strcmp(x, MD_CU_CHANNEL); }
 
 // --- the table

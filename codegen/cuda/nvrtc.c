@@ -172,7 +172,11 @@ bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key,
   return true;
 }
 
-static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool ptx, bool roomy,
+// ptxas rather spills a few bytes than miss the next number of blocks that fit a multiprocessor. Told a
+// number of registers, it mostly takes what it needs; without its last optimisations, always so far.
+static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1"};
+
+static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool ptx, int effort,
                     md_cubin *out, md_diags *d) {
   *out = (md_cubin){0};
   md_text all = {0};
@@ -185,7 +189,7 @@ static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool 
   const char *option[2 + MD_COUNT(options)] = {target};
   int num = 1 + MD_COUNT(options) - ptx;
   memcpy(option + 1, options, sizeof options);
-  if (roomy) option[num++] = "--maxrregcount=255";
+  if (efforts[effort]) option[num++] = efforts[effort];
   Program p = NULL;
   char *log = NULL;
   bool ok = false;
@@ -223,14 +227,15 @@ out:
   return ok;
 }
 
-// ptxas rather spills a few bytes than miss the next step of blocks per multiprocessor, unless it is
-// told a number of registers: such a kernel gets all that a thread may have.
 bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
                       md_cubin *out, md_diags *d) {
   if (!is_there(d)) return false;
-  if (ptx) return attempt(text, name, arch, ptx, false, out, d);
-  md_diags *quiet = md_diags_create();
-  bool ok = attempt(text, name, arch, ptx, false, out, quiet);
-  md_diags_destroy(quiet);
-  return ok || attempt(text, name, arch, ptx, true, out, d);
+  int last = ptx ? 0 : MD_COUNT(efforts) - 1;
+  for (int i = 0; i < last; i++) {
+    md_diags *quiet = md_diags_create();
+    bool ok = attempt(text, name, arch, ptx, i, out, quiet);
+    md_diags_destroy(quiet);
+    if (ok) return true;
+  }
+  return attempt(text, name, arch, ptx, last, out, d);
 }
