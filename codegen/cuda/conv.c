@@ -74,16 +74,23 @@ typedef struct Kernel {
   int64_t parts, part0, tiles, columns;
 } Kernel;
 
-// Offsets in shared memory: two tiles of each operand, over them later the result's; then tables.
-static int operands_bytes(const Conv *c) {
-  return 2 * (md_cu_tile_bytes(&c->tile, c->tile.m) + md_cu_tile_bytes(&c->tile, c->tile.n));
+// In shared memory: two tiles of each operand, over them later the result's; then sums and tables.
+static int tiles_bytes(const Conv *c) {
+  int operands =
+      2 * (md_cu_tile_bytes(&c->tile, c->tile.m) + md_cu_tile_bytes(&c->tile, c->tile.n));
+  return MD_MAX(operands, md_cu_finish_bytes(&c->finish, &c->tile));
+}
+
+static int shared_bytes(const Conv *c, const md_cu_side *source) {
+  return tiles_bytes(c) + md_cu_sums_bytes(&c->finish, &c->tile) +
+         md_cu_table_bytes(&source->lanes) + md_cu_table_bytes(&c->finish.lanes);
 }
 
 static void put_shared(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
   const char *cell = md_cu_cell(&c->tile);
-  int at = MD_MAX(operands_bytes(c), md_cu_finish_bytes(&c->finish, &c->tile));
+  int at = tiles_bytes(c);
   md_cu_line(k, NULL, "MD_SHARED(shared);");
   md_cu_line(k, "two tiles of the source", "%s *const as = (%s *)shared;", cell, cell);
   md_cu_line(k, "and two of the weights", "%s *const bs = (%s *)(shared + %d);", cell, cell,
@@ -96,8 +103,7 @@ static void put_shared(Kernel *p) {
   at += md_cu_table_bytes(&p->source.lanes);
   if (c->finish.lanes.num_slots)
     md_cu_line(k, NULL, "float *const etable = (float *)(shared + %d);", at);
-  at += md_cu_table_bytes(&c->finish.lanes);
-  k->shared_bytes = at;
+  k->shared_bytes = shared_bytes(c, &p->source);
   md_cu_put_table(k, &p->source.lanes);
   md_cu_put_table(k, &c->finish.lanes);
   if (c->finish.num_sums)
@@ -276,6 +282,25 @@ md_val md_cu_formed(const md_region_view *r) {
   return wanted && vector ? n->in[0] : MD_NONE;
 }
 
+// --- the tile
+
+// Many channels have large tables, which leave room for fewer columns only.
+static void choose_tile(Conv *c, bool narrow) {
+  int rows = narrow ? 128 : 64;
+  for (int64_t columns = c->out;; columns = c->tile.n / 2) {
+    c->tile = md_cu_tile_of(rows, columns, narrow, false);
+    md_cu_kernel k;
+    md_cu_begin(&k, c->w, "to be measured");
+    md_cu_side source =
+        md_cu_side_of(&k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+    md_cu_finish_texts(&k, &c->finish);
+    int bytes = shared_bytes(c, &source);
+    md_cu_lanes_free(&source.lanes);
+    md_cu_lanes_free(&c->finish.lanes);
+    if (bytes <= MD_CU_SHARED || c->tile.n <= MD_CU_LANES) return;
+  }
+}
+
 // --- all kernels
 
 static int64_t parts_of(const Conv *c, const md_cu_map *a) {
@@ -312,8 +337,8 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
             .groups = md_cu_groups(w->r),
             .formed = md_cu_formed(w->r)};
   bool narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
-  c.tile = md_cu_tile_of(narrow ? 128 : 64, c.out, narrow, false);
   c.finish = md_cu_finish_of(w, n, c.groups);
+  choose_tile(&c, narrow);
   const int64_t *s = n->attr.conv3d.stride.d;
   md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, c.backward ? s[0] * s[1] * s[2] : 1);
   int num = maps_of(&c, a);

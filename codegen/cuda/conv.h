@@ -18,6 +18,7 @@
 enum {
   MD_CU_STEP = 32,  // terms of a step
   MD_CU_STEP_CHUNKS = MD_CU_STEP / MD_CU_LANES,
+  MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
   MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
   MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
 };
