@@ -14,6 +14,7 @@ typedef struct Conv {
   md_cu_nest sums;
   int64_t parts, place;  // of sums, of all kernels
   md_val formed;         // the source, if it is to be stored
+  int64_t residues[3];   // of places, by the stride: each has kernels of its own
 } Conv;
 
 static int64_t chunks_of(const Conv *c, const md_cu_map *a) {
@@ -71,7 +72,7 @@ typedef struct Kernel {
   md_cu_map a;
   md_cu_side source;
   int64_t weights;  // place of them
-  int64_t parts, part0, tiles, columns;
+  int64_t part0;
 } Kernel;
 
 // In shared memory: two tiles of each operand, over them later the result's; then sums and tables.
@@ -223,25 +224,27 @@ static void put_parts(Kernel *p) {
   md_cu_close(k, m);
 }
 
+static md_cu_side source_of(const Conv *c, md_cu_kernel *k) {
+  return md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups,
+                       c->finish.no_table);
+}
+
 static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
-  Kernel p = {.c = c, .a = *a, .weights = weights, .parts = parts, .part0 = part0};
+  Kernel p = {.c = c, .a = *a, .weights = weights, .part0 = part0};
   md_cu_kernel *k = &p.k;
   int64_t places = md_cu_map_places(a) * (c->samples / c->groups);
-  p.tiles = md_ceil_div(places, c->tile.m);
-  p.columns = md_ceil_div(c->out, c->tile.n);
+  int64_t columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
-  if (steps_of(c, a))
-    p.source =
-        md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
+  if (steps_of(c, a)) p.source = source_of(c, k);
   if (c->formed && steps_of(c, a)) p.source.stored_if = "n0 == 0";
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);
   md_cu_line(k, "first column of the tile", "const int n0 = md_block() %% %lld * %d;",
-             (long long)p.columns, c->tile.n);
-  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", (long long)p.columns,
+             (long long)columns, c->tile.n);
+  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", (long long)columns,
              (long long)parts);
-  md_cu_line(k, NULL, "const int group = md_block() / %lld;", (long long)(p.columns * parts));
+  md_cu_line(k, NULL, "const int group = md_block() / %lld;", (long long)(columns * parts));
   md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(c->samples / c->groups));
   md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
                                c->tile.m, count, (long long)(parts * c->tile.m));
@@ -255,7 +258,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_lanes_free(&p.source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
   k->work = (double)places * (double)md_cu_map_taps(a);
-  md_cu_end(k, p.columns * parts * c->groups);
+  md_cu_end(k, columns * parts * c->groups);
 }
 
 // --- a source that is stored while it is read
@@ -284,20 +287,26 @@ md_val md_cu_formed(const md_region_view *r) {
 
 // --- the tile
 
-// Many channels have large tables, which leave room for fewer columns only.
+static int measured_bytes(Conv *c) {
+  md_cu_kernel k;
+  md_cu_begin(&k, c->w, "to be measured");
+  md_cu_side source = source_of(c, &k);
+  md_cu_finish_texts(&k, &c->finish);
+  int bytes = shared_bytes(c, &source);
+  md_cu_lanes_free(&source.lanes);
+  md_cu_lanes_free(&c->finish.lanes);
+  return bytes;
+}
+
+// Many channels have large tables, which leave room for fewer columns; at last they are not made.
 static void choose_tile(Conv *c, bool narrow) {
-  int rows = narrow ? 128 : 64;
-  for (int64_t columns = c->out;; columns = c->tile.n / 2) {
-    c->tile = md_cu_tile_of(rows, columns, narrow, false);
-    md_cu_kernel k;
-    md_cu_begin(&k, c->w, "to be measured");
-    md_cu_side source =
-        md_cu_side_of(&k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups);
-    md_cu_finish_texts(&k, &c->finish);
-    int bytes = shared_bytes(c, &source);
-    md_cu_lanes_free(&source.lanes);
-    md_cu_lanes_free(&c->finish.lanes);
-    if (bytes <= MD_CU_SHARED || c->tile.n <= MD_CU_LANES) return;
+  for (int i = 0; i < 2; i++) {
+    c->finish.no_table = i == 1;
+    for (int64_t columns = c->out;; columns = c->tile.n / 2) {
+      c->tile = md_cu_tile_of(narrow ? 128 : 64, columns, narrow, false);
+      if (measured_bytes(c) <= MD_CU_SHARED) return;
+      if (c->tile.n <= MD_CU_LANES) break;
+    }
   }
 }
 
@@ -317,7 +326,7 @@ static int maps_of(const Conv *c, md_cu_map *to) {
     return 1;
   }
   int num = 0;
-  const int64_t *s = c->n->attr.conv3d.stride.d;
+  const int64_t *s = c->residues;
   for (int64_t t = 0; t < s[0]; t++)
     for (int64_t h = 0; h < s[1]; h++)
       for (int64_t w = 0; w < s[2]; w++)
@@ -339,8 +348,12 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   bool narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
   c.finish = md_cu_finish_of(w, n, c.groups);
   choose_tile(&c, narrow);
-  const int64_t *s = n->attr.conv3d.stride.d;
-  md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, c.backward ? s[0] * s[1] * s[2] : 1);
+  int64_t most = 1;
+  for (int i = 0; i < 3; i++) {
+    c.residues[i] = c.backward ? MD_MIN(n->attr.conv3d.stride.d[i], dst->dim[2 + i]) : 1;
+    most *= c.residues[i];
+  }
+  md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, most);
   int num = maps_of(&c, a);
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
   c.sums = (md_cu_nest){.shape = dst,

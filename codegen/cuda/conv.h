@@ -43,6 +43,7 @@ bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t
                         md_cu_map *to);
 int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
 int64_t md_cu_map_taps(const md_cu_map *a);
+int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 
 // --- conv_tile.c: tiles in shared memory and their product
 
@@ -79,7 +80,7 @@ int md_cu_side_rows(const md_cu_side *s);  // of a thread
 // Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],
 // and begins with channel pc; it is 0 where pin[i] is.
 md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
-                         int chunks, int64_t groups);
+                         int chunks, int64_t groups, bool no_table);
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s);
 // A loop over the thread's rows, in which `line` is the line of the tile.
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
@@ -100,10 +101,10 @@ typedef struct md_cu_finish {
   int num_stores;
   const md_node **reduce;
   int num_reduces, num_sums;
-  int64_t channels, groups, samples;
+  int64_t channels, groups;
   bool narrow;
+  bool no_table;  // there is no room for it
   md_cu_lanes lanes;
-  md_cu_stream stores;  // of vectors
 } md_cu_finish;
 // The outputs and reductions that one element of the anchor's result decides.
 md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups);
@@ -113,8 +114,6 @@ int md_cu_finish_bytes(const md_cu_finish *f, const md_cu_tile *t);
 int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
-
-int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 
 // --- conv.c, conv_wgrad.c: the kernels
 void md_cu_conv(md_cu_work *w, const md_node *n);

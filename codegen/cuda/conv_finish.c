@@ -1,43 +1,54 @@
 // SPDX-License-Identifier: Apache-2.0
 // What stands behind a convolution. The tile of its result lies in shared memory, rounded as it is
 // stored; each thread takes vectors of eight channels of it, makes what follows, stores that and adds
-// up its sums over pixels. Sums of a tile are f32, those over tiles double, and their order is fixed.
+// up its sums over pixels. Those of a thread are f32, the others double, and their order is fixed.
 #include "codegen/cuda/conv.h"
 
-static bool has_shape(const md_region_view *r, md_val v, const md_shape *shape) {
-  return md_shape_equal(&md_type_in(r->g, v)->shape, shape);
+// When a node of the region can be made.
+typedef enum When { LATER, BEFORE, BEHIND } When;  // BEHIND: from the tile, element by element
+typedef struct Order {
+  md_cu_work *w;
+  const md_region_view *r;
+  const md_node *anchor;
+  int64_t groups;
+  When *when;  // by node of the region
+} Order;
+
+static When when(const Order *o, md_val v) {
+  const md_node *n = v == MD_NONE ? NULL : md_inner(o->r, v);
+  if (!n || md_cu_is_ready(o->w, v)) return BEFORE;
+  for (int i = 0; i < o->r->num_nodes; i++)
+    if (o->r->node[i] == n) return o->when[i];
+  return LATER;
 }
 
-// v is the anchor's result, or follows from it element by element.
-static bool follows(const md_region_view *r, md_val v, const md_node *anchor) {
-  if (v == anchor->out) return true;
-  const md_node *n = md_inner(r, v);
-  if (!n || md_ops[n->op].role != MD_POINTWISE || !md_in_epilogue(r, n)) return false;
+static bool has_shape(const Order *o, md_val v) {
+  return md_shape_equal(&md_type_in(o->r->g, v)->shape,
+                        &md_type_in(o->r->g, o->anchor->out)->shape);
+}
+
+static When when_made(const Order *o, const md_node *n) {
+  if (n == o->anchor) return BEHIND;
+  const md_cu_op *op = md_cu_op_of(n->op);
+  md_role role = md_ops[n->op].role;
+  if (role != MD_POINTWISE && role != MD_VIEW && !(op && op->is_value)) return LATER;
+  When last = BEFORE;
   for (int i = 0; i < n->num_in; i++) {
-    const md_node *from = n->in[i] == MD_NONE ? NULL : md_inner(r, n->in[i]);
-    if (!from || (from != anchor && !md_in_epilogue(r, from))) continue;
-    if (!has_shape(r, n->in[i], &md_type_in(r->g, v)->shape) || !follows(r, n->in[i], anchor))
-      return false;
+    When in = when(o, n->in[i]);
+    if (in == LATER) return LATER;
+    if (in == BEHIND) last = has_shape(o, n->in[i]) ? BEHIND : LATER;
+    if (last == LATER) return LATER;
   }
-  return true;
+  return last == BEHIND && (role != MD_POINTWISE || !has_shape(o, n->out)) ? LATER : last;
 }
 
-// Sums over all but the channel.
-static bool sums_pixels(const md_region_view *r, const md_node *n, const md_node *anchor) {
+// Sums over all but the channel, of the groups of samples that the tiles keep apart.
+static bool sums_pixels(const Order *o, const md_node *n) {
   bool kind = n->op == MD_OP_moments || n->op == MD_OP_batch_norm_sums;
-  if (!kind || !has_shape(r, n->in[0], &md_type_in(r->g, anchor->out)->shape)) return false;
-  return follows(r, n->in[0], anchor);
-}
-
-// Something behind the anchor is for later kernels: they need its result, and what they may read must
-// not be written over yet.
-static bool leaves_work(const md_region_view *r, const md_node *anchor) {
-  for (int i = 0; i < r->num_nodes; i++) {
-    const md_node *n = r->node[i];
-    if (!md_in_epilogue(r, n) || sums_pixels(r, n, anchor)) continue;
-    if (!follows(r, n->out, anchor)) return true;
-  }
-  return false;
+  if (!kind || when(o, n->in[0]) != BEHIND) return false;
+  for (int i = 1; i < n->num_in; i++)
+    if (when(o, n->in[i]) == LATER) return false;
+  return md_type_in(o->r->g, n->out)->shape.dim[0] == o->groups;
 }
 
 static bool is_over_input(const md_region_view *r, md_val v) {
@@ -46,29 +57,46 @@ static bool is_over_input(const md_region_view *r, md_val v) {
   return false;
 }
 
+// Later kernels have work; what they may read must not be written over yet.
+static bool leaves_work(const Order *o) {
+  md_val formed = md_cu_formed(o->r);
+  for (int i = 0; i < o->r->num_nodes; i++)
+    if (o->when[i] == LATER && !sums_pixels(o, o->r->node[i])) return true;
+  for (int i = 0; i < o->r->num_outputs; i++) {
+    md_val v = o->r->output[i];
+    if (when(o, v) == BEFORE && v != formed && !md_cu_is_ready(o->w, v)) return true;
+  }
+  return false;
+}
+
 md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups) {
   const md_region_view *r = w->r;
-  const md_shape *shape = &md_type_in(r->g, anchor->out)->shape;
+  Order o = {w, r, anchor, groups, MD_NEW_ARRAY(w->arena, When, r->num_nodes)};
+  for (int i = 0; i < r->num_nodes; i++) o.when[i] = when_made(&o, r->node[i]);
   md_cu_finish f = {.anchor = anchor,
-                    .channels = shape->dim[1],
-                    .samples = shape->dim[0],
+                    .channels = md_type_in(r->g, anchor->out)->shape.dim[1],
                     .groups = groups,
                     .narrow = md_type_in(r->g, anchor->out)->dtype == MD_BF16,
                     .store = MD_NEW_ARRAY(w->arena, md_val, r->num_outputs + 1),
                     .reduce = MD_NEW_ARRAY(w->arena, const md_node *, r->num_nodes)};
+  bool read_later = false;
   for (int i = 0; i < r->num_nodes; i++) {
     const md_node *n = r->node[i];
-    if (!sums_pixels(r, n, anchor)) continue;
-    f.reduce[f.num_reduces++] = n;
-    f.num_sums += md_cu_num_sums(n);
+    if (sums_pixels(&o, n)) {
+      f.reduce[f.num_reduces++] = n;
+      f.num_sums += md_cu_num_sums(n);
+    } else if (o.when[i] == LATER && md_in_epilogue(r, n)) {
+      read_later = true;
+    }
   }
-  bool missing = leaves_work(r, anchor);
-  if (missing && !md_is_output(r, anchor->out)) f.store[f.num_stores++] = anchor->out;
+  bool leaves = leaves_work(&o);
   for (int i = 0; i < r->num_outputs; i++) {
     md_val v = r->output[i];
-    bool now = !missing || !is_over_input(r, v);
-    if (now && has_shape(r, v, shape) && follows(r, v, anchor)) f.store[f.num_stores++] = v;
+    if (when(&o, v) != BEHIND) continue;
+    if (leaves && is_over_input(r, v)) read_later = true;
+    else f.store[f.num_stores++] = v;
   }
+  if (read_later && !md_is_output(r, anchor->out)) f.store[f.num_stores++] = anchor->out;
   return f;
 }
 
@@ -118,6 +146,7 @@ static void sum_texts(md_cu_kernel *k, md_cu_finish *f) {
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
   f->lanes = (md_cu_lanes){.channels = f->channels,
                            .groups = f->groups,
+                           .no_table = f->no_table,
                            .row = "",
                            .first = "first",
                            .group = "group",
@@ -220,10 +249,11 @@ static void put_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
   md_cu_line(k, NULL, "md_sync();");
   m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {", f->num_sums * t->n,
                  MD_CU_THREADS);
-  md_cu_line(k, NULL, "float sum = 0.0f;");
-  md_cu_line(k, NULL, "for (int i = 0; i < %d; i++) sum += part[(e / %d * %d + i) * %d + e %% %d];",
+  md_cu_line(k, NULL, "double sum = 0.0;");
+  md_cu_line(k, NULL,
+             "for (int i = 0; i < %d; i++) sum += (double)part[(e / %d * %d + i) * %d + e %% %d];",
              rows, t->n, rows, t->n, t->n);
-  md_cu_line(k, NULL, "sums[e] += (double)sum;");
+  md_cu_line(k, NULL, "sums[e] += sum;");
   md_cu_close(k, m);
 }
 

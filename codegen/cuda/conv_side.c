@@ -13,11 +13,12 @@ static const char *made(md_cu_kernel *k, const md_cu_side *s, const char *fmt) {
 }
 
 md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
-                         int chunks, int64_t groups) {
+                         int chunks, int64_t groups, bool no_table) {
   const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
   md_cu_side s = {.p = p, .val = v, .tile = t, .lines = lines, .chunks = chunks};
   s.lanes = (md_cu_lanes){.channels = shape->dim[1],
                           .groups = groups,
+                          .no_table = no_table,
                           .row = "[i]",
                           .first = made(k, &s, "%sc"),
                           .prefix = p};

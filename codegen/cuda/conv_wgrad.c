@@ -13,6 +13,7 @@ typedef struct Wgrad {
   md_cu_map a;
   md_cu_tile tile;
   md_cu_side dy, x;
+  bool no_table;
   int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
   int64_t tiles_m, tiles_n, parts, steps;    // steps of a part
   int64_t place;                             // f32 [part][out][column]
@@ -99,13 +100,33 @@ static void put_steps(Wgrad *g) {
   md_cu_close(k, loop);
 }
 
+static void make_sides(Wgrad *g, md_cu_kernel *k) {
+  g->dy = md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES,
+                        g->groups, g->no_table);
+  g->x = md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES,
+                       g->groups, g->no_table);
+}
+
+static void free_sides(Wgrad *g) {
+  md_cu_lanes_free(&g->dy.lanes);
+  md_cu_lanes_free(&g->x.lanes);
+}
+
+// Tables of many channels do not fit beside the tiles.
+static bool needs_room(Wgrad *g) {
+  md_cu_kernel k;
+  md_cu_begin(&k, g->w, "to be measured");
+  make_sides(g, &k);
+  int bytes = 2 * operand_bytes(g, g->tile.m) + 2 * operand_bytes(g, g->tile.n) +
+              md_cu_table_bytes(&g->dy.lanes) + md_cu_table_bytes(&g->x.lanes);
+  free_sides(g);
+  return bytes > MD_CU_SHARED;
+}
+
 static void product(Wgrad *g) {
   md_cu_kernel *k = &g->k;
   md_cu_begin(k, g->w, "gradient for the weights, in parts");
-  g->dy =
-      md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES, g->groups);
-  g->x =
-      md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES, g->groups);
+  make_sides(g, k);
   put_shared(g);
   md_cu_line(k, NULL, "const int m0 = md_block() %% %lld * %d;", (long long)g->tiles_m, g->tile.m);
   md_cu_line(k, NULL, "const int n0 = md_block() / %lld %% %lld * %d;", (long long)g->tiles_m,
@@ -131,8 +152,7 @@ static void product(Wgrad *g) {
   md_cu_line(k, NULL, "  %s[(part * %lld + m0 + row) * %lld + n0 + col + z] = sum;", to,
              (long long)g->out, (long long)g->columns);
   md_cu_close_tile(k, m);
-  md_cu_lanes_free(&g->dy.lanes);
-  md_cu_lanes_free(&g->x.lanes);
+  free_sides(g);
   k->work = 1;
   md_cu_end(k, g->tiles_m * g->tiles_n * g->parts);
 }
@@ -186,6 +206,7 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
   g.parts = md_ceil_div(steps, g.steps);
   g.place = md_cu_reserve(w, parts_bytes(&g));
   md_cu_place(w, n->out);
+  g.no_table = needs_room(&g);
   product(&g);
   merge(&g);
   md_cu_ready(w, n->out);

@@ -113,6 +113,7 @@ const char *md_cu_comment(const md_cu_kernel *k, md_val v);  // "%name", safe in
 typedef const char *md_cu_ix;
 md_cu_ix md_cu_number(md_cu_kernel *k, int64_t x);
 md_cu_ix md_cu_name(md_cu_kernel *k, const char *text);  // names a text once; text in the arena
+bool md_cu_is_named(const md_cu_kernel *k, md_cu_ix x);  // by that, in the current stream
 // plus + sum of ix[i] * by[i]
 md_cu_ix md_cu_linear(md_cu_kernel *k, int n, const md_cu_ix *ix, const int64_t *by, int64_t plus);
 md_cu_ix md_cu_digit(md_cu_kernel *k, md_cu_ix x, int64_t div,
@@ -197,7 +198,7 @@ typedef struct md_cu_lanes {
   const char *row;           // "[i]" where vectors of several rows are kept, or ""
   const char *prefix;        // of names; the table is PREFIXtable: float [slot][group][channel]
   md_cu_stream table, load, lane, outside;
-  bool in_table;
+  bool in_table, no_table;  // no_table: what depends on the channel is made for each element
   int num_vectors;
   const char **vector_type;
   const char **slot;  // text of the value in each slot of the table
@@ -209,7 +210,6 @@ typedef struct md_cu_lanes {
 void md_cu_lanes_begin(md_cu_kernel *k, md_cu_lanes *l);
 void md_cu_lanes_end(md_cu_kernel *k);
 void md_cu_lanes_free(md_cu_lanes *l);
-bool md_cu_is_channel(md_cu_ix x);
 // v depends on the channel alone, at s.
 bool md_cu_by_channel(const md_cu_kernel *k, md_val v, const md_cu_spot *s);
 void md_cu_enter_table(md_cu_kernel *k);

@@ -34,7 +34,7 @@ void md_cu_lanes_free(md_cu_lanes *l) {
   }
 }
 
-bool md_cu_is_channel(md_cu_ix x) { return x && !strcmp(x, MD_CU_CHANNEL); }
+static bool is_channel(md_cu_ix x) { return x && !strcmp(x, MD_CU_CHANNEL); }
 
 // --- the table
 
@@ -51,10 +51,12 @@ void md_cu_leave_table(md_cu_kernel *k) {
 
 bool md_cu_by_channel(const md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   const md_cu_lanes *l = k->lanes;
-  if (!l || l->in_table) return false;
-  const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
+  if (!l || l->in_table || l->no_table) return false;
+  const md_type *t = md_type_in(k->w->r->g, v);
+  const md_shape *shape = &t->shape;
+  if (md_cu_compute_type(t->dtype) != MD_CU_FLOAT) return false;  // the table's type
   int last = shape->rank - 1;
-  if (last < 0 || last > 1 || shape->dim[last] != l->channels || !md_cu_is_channel(s->at[last]))
+  if (last < 0 || last > 1 || shape->dim[last] != l->channels || !is_channel(s->at[last]))
     return false;
   return last == 0 || shape->dim[0] == 1 || shape->dim[0] == l->groups;
 }
@@ -129,12 +131,19 @@ static const char *count(const md_cu_kernel *k, const md_cu_lanes *l) {
   return md_format(k->w->arena, "md_lanes(%lld - %s)", (long long)l->channels, l->first);
 }
 
+// Views make indices of their own, among the lanes: the loads stand before those.
+static bool is_derived(const md_cu_kernel *k, const md_cu_spot *s) {
+  for (int i = 0; i < s->shape->rank; i++)
+    if (s->at[i] && md_cu_is_named(k, s->at[i])) return true;
+  return false;
+}
+
 const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   md_cu_lanes *l = k->lanes;
   const md_type *t = md_type_in(k->w->r->g, v);
-  bool fits = l && !l->in_table && t->block > 0 && t->block % MD_CU_LANES == 0 &&
-              t->shape.dim[1] == l->channels && md_cu_is_channel(s->at[1]) &&
-              (t->dtype == MD_BF16 || t->dtype == MD_F32);
+  bool fits = l && !l->in_table && !is_derived(k, s) && t->block > 0 &&
+              t->block % MD_CU_LANES == 0 && t->shape.dim[1] == l->channels &&
+              is_channel(s->at[1]) && (t->dtype == MD_BF16 || t->dtype == MD_F32);
   if (!fits) return NULL;
   const char *kind = t->dtype == MD_BF16 ? "h8" : "f8";
   int i = l->num_vectors;

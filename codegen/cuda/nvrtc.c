@@ -159,6 +159,10 @@ static bool refused(const char *name, const char *what, int error, const char *l
 // -v reports registers and spills; PTX alone never meets ptxas.
 static const char *const options[] = {"--std=c++17", "-default-device", "--ptxas-options=-v"};
 
+// ptxas rather spills a few bytes than miss the next number of blocks that fit a multiprocessor. Told a
+// number of registers, it mostly takes what it needs; without its last optimisations, always so far.
+static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1"};
+
 bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d) {
   int major, minor;
   if (!md_nvrtc_version(&major, &minor, d)) return false;
@@ -166,15 +170,12 @@ bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key,
   md_put(&all, "NVRTC %d.%d %s_%d%.1s", major, minor, ptx ? "compute" : "sm", arch.sm,
          &arch.suffix);
   for (int i = 0; i < MD_COUNT(options); i++) md_put(&all, " %s", options[i]);
+  for (int i = 1; i < MD_COUNT(efforts); i++) md_put(&all, " or %s", efforts[i]);
   md_put(&all, "\n%s%s", md_cuda_prelude(arch), text);
   *key = md_digest_of(all.s, all.len);
   md_text_free(&all);
   return true;
 }
-
-// ptxas rather spills a few bytes than miss the next number of blocks that fit a multiprocessor. Told a
-// number of registers, it mostly takes what it needs; without its last optimisations, always so far.
-static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1"};
 
 static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool ptx, int effort,
                     md_cubin *out, md_diags *d) {

@@ -42,6 +42,12 @@ md_cu_ix md_cu_name(md_cu_kernel *k, const char *text) {
   return name;
 }
 
+bool md_cu_is_named(const md_cu_kernel *k, md_cu_ix x) {
+  for (int i = 0; i < k->now.num_named; i++)
+    if (!strcmp(k->now.named[i].name, x)) return true;
+  return false;
+}
+
 md_cu_ix md_cu_linear(md_cu_kernel *k, int n, const md_cu_ix *ix, const int64_t *by, int64_t plus) {
   md_text t = {0};
   int terms = 0;

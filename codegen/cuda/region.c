@@ -71,10 +71,19 @@ static bool has_kernel(const md_node *n) {
   return role == MD_POINTWISE || role == MD_VIEW || role == MD_REDUCE || md_cu_op_of(n->op);
 }
 
+// Tiles count pixels as an int.
+static bool has_many_pixels(const md_graph *g, const md_node *n) {
+  if (n->op != MD_OP_conv3d && n->op != MD_OP_conv3d_dgrad && n->op != MD_OP_conv3d_wgrad)
+    return false;
+  const md_shape *s = &md_type_in(g, n->op == MD_OP_conv3d_wgrad ? n->in[0] : n->out)->shape;
+  return md_elements(s) / s->dim[1] > MAX_INT_ELEMENTS;
+}
+
 const char *md_cu_refuse(const md_region_view *r, md_arena *a) {
   int args = r->num_inputs + r->num_outputs;
   for (int i = 0; i < r->num_nodes; i++) {
     const md_node *n = r->node[i];
+    if (has_many_pixels(r->g, n)) return "a convolution of more than 2^30 pixels";
     if (!has_kernel(n)) return md_format(a, "%s is not there yet", md_ops[n->op].name);
     args += 2 * n->num_out;  // workspace, at most
     if (md_cu_op_of(n->op) && md_cu_op_of(n->op)->is_narrow &&

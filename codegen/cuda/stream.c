@@ -2,7 +2,8 @@
 // The order of a region's kernels. Values are made in stages: what needs neither a reduction nor an
 // anchor first, then what needs one, and so on. In a stage, values of one shape and the reductions
 // over it share a walk. A result may lie over an operand only where all that reads the operand does so
-// at the result's own index (passes/live.c), and then the last walk over that shape makes it.
+// at the result's own index (passes/live.c), and then the last kernel over that shape makes it: a walk,
+// or the anchor's, if it leaves nothing for later.
 //
 // An anchor that says what it is at a place, like a pool, stands inside of a walk if that is all that
 // reads it; others leave their results in memory. What an anchor reads again and again, it reads from
@@ -207,6 +208,9 @@ static void emit_stage(const Plan *p, int stage) {
   bool here = anchor >= 0 && p->needed[anchor] && p->stage[anchor] == stage;
   if (here) settle_operands(p);
   emit_reductions(p, stage);
+  for (int i = 0; i < num; i++)
+    if (p->needed[i] && p->stage[i] == stage && is_reduce(p->r->node[i]))
+      finish_results(p, p->r->node[i]);
   if (here && p->by_itself) emit_anchor(p);
   for (;;) {
     md_cu_nest n = nest_of(p, NULL, NULL);
@@ -216,7 +220,7 @@ static void emit_stage(const Plan *p, int stage) {
   }
   for (int i = 0; i < num; i++) {
     const md_node *n = p->r->node[i];
-    bool placed = is_reduce(n) || (is_anchor(p, n) && !md_cu_op_of(n->op)->places);
+    bool placed = is_anchor(p, n) && !md_cu_op_of(n->op)->places;
     if (p->needed[i] && p->stage[i] == stage && placed) finish_results(p, n);
   }
   for (int i = 0; i < p->r->num_outputs; i++)
@@ -233,6 +237,7 @@ void md_cu_region_kernels(md_cu_work *w) {
             .by_itself = stands_alone(w->r),
             .formed = md_cu_formed(w->r)};
   find_needed(&p);
+  if (p.formed && !p.needed[number_of(&p, w->r->anchor)]) p.formed = MD_NONE;
   for (int i = 0; i < num; i++) p.last = p.needed[i] ? MD_MAX(p.last, p.stage[i]) : p.last;
   for (int stage = 0; stage <= p.last; stage++) emit_stage(&p, stage);
 }

@@ -83,8 +83,93 @@ static void put_layer(md_text *to, const Sample *s, bool narrow, int groups) {
   md_put(to, "}\n  return %%y1, %%my, %%vy, %%q, %%s0, %%s1, %%dw0, %%dw\n}\n");
 }
 
+// Regions as they are drawn, and groups of samples that differ: what one kernel cannot make.
+static const struct {
+  const char *name, *text;
+} written[] = {
+    {"groups of samples before, none behind",
+     "graph @mix(%x: f32[4,8,1,8,8], %w0: f32[8,8,1,1,1], %w: f32[16,8,1,3,3], %g: f32[8], %b: "
+     "f32[8]) {\n"
+     "  %a = conv3d %x, %w0\n"
+     "  %m, %v = moments %a {groups=2}\n"
+     "  %n = batch_norm %a, %g, %b, %m, %v {batch_stats=true}\n"
+     "  %r = relu %n\n"
+     "  %y = conv3d %r, %w {pad=[0,1,1]}\n"
+     "  %my, %vy = moments %y {groups=1}\n"
+     "  return %y, %my, %vy\n"
+     "}\n"},
+    {"sums by one group and by two", "graph @two(%x: f32[4,8,1,8,8], %w: f32[16,8,1,3,3]) {\n"
+                                     "  %y = conv3d %x, %w {pad=[0,1,1]}\n"
+                                     "  %m1, %v1 = moments %y {groups=1}\n"
+                                     "  %m2, %v2 = moments %y {groups=2}\n"
+                                     "  return %m1, %v1, %m2, %v2\n"
+                                     "}\n"},
+    {"a result over what another walk reads",
+     "graph @alias(%x: f32[2,8,2,4,4], %w0: f32[8,8,1,1,1], %w: f32[8,8,1,3,3]) {\n"
+     "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
+     "  region @r {\n"
+     "    %y = conv3d %x, %w {pad=[0,1,1]}\n"
+     "    %z = add %y, %a\n"
+     "    %q = relu %a\n"
+     "  }\n"
+     "  region @s2 {\n    %o = conv3d %q, %w0\n  }\n"
+     "  region @s3 {\n    %p = conv3d %z, %w0\n  }\n"
+     "  return %o, %p\n"
+     "}\n"},
+    {"a source that is wanted, a result that is not",
+     "graph @dead(%x: f32[2,8,2,4,4], %w0: f32[8,8,1,1,1]) {\n"
+     "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
+     "  region @r {\n"
+     "    %q = relu %a\n"
+     "    %y = conv3d %q, %w0\n"
+     "  }\n"
+     "  region @s2 {\n    %o = conv3d %q, %w0\n  }\n"
+     "  return %o\n"
+     "}\n"},
+    {"a flipped source",
+     "graph @flip(%x: f32[2,8,2,4,4], %w0: f32[8,8,1,1,1], %w: f32[8,8,1,3,3]) {\n"
+     "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
+     "  region @r {\n"
+     "    %f = flip %a {axis=4}\n"
+     "    %y = conv3d %f, %w {pad=[0,1,1]}\n"
+     "  }\n"
+     "  return %y\n"
+     "}\n"},
+    {"sums of what other sums decide",
+     "graph @bns(%x: f32[2,8,2,4,4], %e: f32[2,8,2,4,4], %w: f32[8,8,1,3,3]) {\n"
+     "  region @r {\n"
+     "    %y = conv3d %x, %w {pad=[0,1,1]}\n"
+     "    %m, %v = moments %y {groups=1}\n"
+     "    %d = mul %y, %e\n"
+     "    %s0, %s1 = batch_norm_sums %d, %y, %m, %v\n"
+     "  }\n"
+     "  return %s0, %s1\n"
+     "}\n"},
+    {"sums beside a convolution", "graph @red(%x: f32[2,8,2,4,4], %w0: f32[8,8,1,1,1], %w: "
+                                  "f32[8,8,1,3,3], %g: f32[8], %b: f32[8]) {\n"
+                                  "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
+                                  "  region @r {\n"
+                                  "    %m, %v = moments %a {groups=1}\n"
+                                  "    %y = conv3d %x, %w {pad=[0,1,1]}\n"
+                                  "    %n = batch_norm %y, %g, %b, %m, %v {batch_stats=false}\n"
+                                  "  }\n"
+                                  "  return %n\n"
+                                  "}\n"},
+    {"a stride far beyond the result",
+     "graph @stride(%dy: f32[1,8,1,1,1], %w: f32[8,8,1,1,1]) {\n"
+     "  %y = conv3d_dgrad %dy, %w {stride=[20000,20000,1], shape=[1,8,1,1,1]}\n"
+     "  return %y\n"
+     "}\n"},
+};
+
 bool simt_conv_sample(int i, md_text *to, char name[64]) {
-  if (i >= 2 * MD_COUNT(samples)) return false;
+  int rest = i - 2 * MD_COUNT(samples);
+  if (rest >= MD_COUNT(written)) return false;
+  if (rest >= 0) {
+    md_put(to, "%s", written[rest].text);
+    snprintf(name, 64, "convolution and %s", written[rest].name);
+    return true;
+  }
   const Sample *s = &samples[i / 2];
   bool narrow = i % 2;
   int groups = s->n % 2 == 0 ? 2 : 1;
