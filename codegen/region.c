@@ -171,6 +171,12 @@ bool md_shares_memory(const md_graph *g, md_val a, md_val b) {
   return x.owner == y.owner && x.offset < y.offset + y.bytes && y.offset < x.offset + x.bytes;
 }
 
+bool md_is_over_input(const md_region_view *r, md_val v) {
+  for (int i = 0; i < r->num_inputs; i++)
+    if (md_shares_memory(r->g, v, r->input[i])) return true;
+  return false;
+}
+
 bool md_same_memory(const md_graph *g, md_val a, md_val b) {
   home x = home_of(g, a), y = home_of(g, b);
   return x.owner == y.owner && x.offset == y.offset && x.offset >= 0;

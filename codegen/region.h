@@ -31,6 +31,8 @@ bool md_read_inside(const md_region_view *r, md_val v);
 
 // Do a and b lie in overlapping memory? Without a place a value overlaps with itself only.
 bool md_shares_memory(const md_graph *g, md_val a, md_val b);
+// Does v lie over something that the region reads?
+bool md_is_over_input(const md_region_view *r, md_val v);
 // At the very same place?
 bool md_same_memory(const md_graph *g, md_val a, md_val b);
 // Can code be made for g: does it have a memory plan, and is every layout row-major or what the target

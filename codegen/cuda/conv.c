@@ -280,9 +280,7 @@ md_val md_cu_formed(const md_region_view *r) {
   bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
   bool vector = t->block > 0 && t->block % MD_CU_LANES == 0;
   // Other columns of tiles still read what it is made from.
-  for (int i = 0; i < r->num_inputs; i++)
-    if (md_shares_memory(r->g, n->in[0], r->input[i])) return MD_NONE;
-  return wanted && vector ? n->in[0] : MD_NONE;
+  return wanted && vector && !md_is_over_input(r, n->in[0]) ? n->in[0] : MD_NONE;
 }
 
 // --- the tile

@@ -51,12 +51,6 @@ static bool sums_pixels(const Order *o, const md_node *n) {
   return md_type_in(o->r->g, n->out)->shape.dim[0] == o->groups;
 }
 
-static bool is_over_input(const md_region_view *r, md_val v) {
-  for (int i = 0; i < r->num_inputs; i++)
-    if (md_shares_memory(r->g, v, r->input[i])) return true;
-  return false;
-}
-
 // Later kernels have work; what they may read must not be written over yet.
 static bool leaves_work(const Order *o) {
   md_val formed = md_cu_formed(o->r);
@@ -93,7 +87,7 @@ md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t group
   for (int i = 0; i < r->num_outputs; i++) {
     md_val v = r->output[i];
     if (when(&o, v) != BEHIND) continue;
-    if (leaves && is_over_input(r, v)) read_later = true;
+    if (leaves && md_is_over_input(r, v)) read_later = true;
     else f.store[f.num_stores++] = v;
   }
   if (read_later && !md_is_output(r, anchor->out)) f.store[f.num_stores++] = anchor->out;

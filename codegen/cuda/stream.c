@@ -105,12 +105,6 @@ static md_cu_nest nest_of(const Plan *p, const md_node *reduce, const md_shape *
   return n;
 }
 
-static bool is_over_input(const Plan *p, md_val v) {
-  for (int i = 0; i < p->r->num_inputs; i++)
-    if (md_shares_memory(p->r->g, v, p->r->input[i])) return true;
-  return false;
-}
-
 // Outputs of one shape that are still missing in this stage.
 static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
   for (int i = 0; i < p->r->num_outputs; i++) {
@@ -118,7 +112,7 @@ static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
     int at = maker(p, v);
     if (p->done[i] || at < 0 || v == p->formed) continue;
     if (is_reduce(p->r->node[at]) || is_anchor(p, p->r->node[at])) continue;
-    if (stage != (is_over_input(p, v) ? p->last : p->stage[at])) continue;
+    if (stage != (md_is_over_input(p->r, v) ? p->last : p->stage[at])) continue;
     const md_shape *s = &md_type_in(p->r->g, v)->shape;
     if (!n->shape) n->shape = s;
     if (!md_shape_equal(s, n->shape)) continue;
@@ -176,7 +170,7 @@ static void settle_operands(const Plan *p) {
   for (int i = 0; i < n->num_in; i++) {
     md_val v = n->in[i];
     // What lies over an operand cannot be there yet: others may read the operand.
-    if (v == MD_NONE || is_cheap(p, v) || is_over_input(p, v)) continue;
+    if (v == MD_NONE || is_cheap(p, v) || md_is_over_input(p->r, v)) continue;
     md_cu_place(p->w, v);
     md_cu_walk(p->w, &(md_cu_nest){.shape = &md_type_in(p->r->g, v)->shape,
                                    .groups = 1,

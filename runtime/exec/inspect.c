@@ -32,14 +32,10 @@ static void put_launches(md_json *to, const md_program *p) {
   for (int i = 0; i < p->num_launches; i++) {
     const md_launch *l = &p->launch[i];
     md_json_begin(to, '{');
-    md_json_key(to, "name");
-    md_json_str(to, l->name);
-    md_json_key(to, "phases");
-    md_json_int(to, l->num_phases);
-    md_json_key(to, "flops");
-    md_json_float(to, l->flops);
-    md_json_key(to, "bytes");
-    md_json_float(to, l->bytes);
+    md_json_put_str(to, "name", l->name);
+    md_json_put_int(to, "phases", l->num_phases);
+    md_json_put_float(to, "flops", l->flops);
+    md_json_put_float(to, "bytes", l->bytes);
     md_json_end(to, '}');
   }
   md_json_end(to, ']');

@@ -162,9 +162,40 @@ static const struct {
      "}\n"},
 };
 
+// Values that are read twice, one behind the other: as many ways through them as 2^20.
+static void put_diamonds(md_text *to) {
+  md_put(to, "graph @s(%%x: f32[2,8,1,3,3], %%w: f32[8,8,1,1,1]) {\n  %%y0 = conv3d %%x, %%w\n");
+  for (int i = 0; i < 20; i++) md_put(to, "  %%y%d = add %%y%d, %%y%d\n", i + 1, i, i);
+  md_put(to, "  return %%y20\n}\n");
+}
+
+// Four groups of so many channels that their table does not fit into shared memory.
+static void put_large_table(md_text *to) {
+  md_put(to, "graph @s(%%x: f32[4,2,1,1,1], %%w0: f32[2048,2,1,1,1], %%w: f32[8,2048,1,1,1], "
+             "%%g: f32[2048], %%b: f32[2048], %%e: f32[4,8,1,1,1]) {\n"
+             "  %%a = conv3d %%x, %%w0\n  %%m, %%v = moments %%x {groups=4}\n"
+             "  %%m1 = broadcast %%m {shape=[4,2,1024], axes=[0,1]}\n"
+             "  %%v1 = broadcast %%v {shape=[4,2,1024], axes=[0,1]}\n"
+             "  %%m2 = reshape %%m1 {shape=[4,2048]}\n  %%v2 = reshape %%v1 {shape=[4,2048]}\n"
+             "  %%n = batch_norm %%a, %%g, %%b, %%m2, %%v2 {batch_stats=false}\n  %%r = relu %%n\n"
+             "  %%y = conv3d %%r, %%w\n"
+             "  %%dw = conv3d_wgrad %%e, %%r {shape=[8,2048,1,1,1]}\n  return %%y, %%dw\n}\n");
+}
+
+static const struct {
+  const char *name;
+  void (*put)(md_text *to);
+} made[] = {{"diamonds", put_diamonds}, {"a large table", put_large_table}};
+
 bool simt_conv_sample(int i, md_text *to, char name[64]) {
   int rest = i - 2 * MD_COUNT(samples);
-  if (rest >= MD_COUNT(written)) return false;
+  if (rest >= MD_COUNT(written)) {
+    rest -= MD_COUNT(written);
+    if (rest >= MD_COUNT(made)) return false;
+    made[rest].put(to);
+    snprintf(name, 64, "convolution and %s", made[rest].name);
+    return true;
+  }
   if (rest >= 0) {
     md_put(to, "%s", written[rest].text);
     snprintf(name, 64, "convolution and %s", written[rest].name);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/file.h"
+#include "tests/simt/simt.h"
 
 char *kernels_read(const char *file) {
   const char *source = getenv("MODIST_SOURCE");
@@ -89,4 +90,24 @@ char *kernels_with_entries(const char *text) {
     md_put(&t, ");\n}\n");
   }
   return t.s;
+}
+
+uint16_t *kernel_numbers(const char *name, int64_t num, int64_t from) {
+  uint16_t *x = simt_buffer(name, num * 2, true);
+  simt_writable(x, false);
+  uint64_t key = md_hash_key("tensor", 1);
+  for (int64_t i = 0; i < num; i++) {
+    float f = (float)(int)(md_hash_at(key, (uint64_t)(from + i)) % 31) - 15.0f;
+    uint32_t u;
+    memcpy(&u, &f, sizeof u);
+    x[i] = (uint16_t)(u >> 16);
+  }
+  return x;
+}
+
+double kernel_number(uint16_t x) {
+  uint32_t u = (uint32_t)x << 16;
+  float f;
+  memcpy(&f, &u, sizeof f);
+  return f;
 }

@@ -45,33 +45,12 @@ static const struct Case {
     {"wg_conv", 18, {"where no window begins"}},
 };
 
-static uint16_t small_number(int64_t i) {
-  float f = (float)(int)(md_hash_at(md_hash_key("hopper", 1), (uint64_t)i) % 31) - 15.0f;
-  uint32_t u;
-  memcpy(&u, &f, sizeof u);
-  return (uint16_t)(u >> 16);
-}
-
-static double number_of(uint16_t x) {
-  uint32_t u = (uint32_t)x << 16;
-  float f;
-  memcpy(&f, &u, sizeof f);
-  return f;
-}
-
-static uint16_t *numbers(const char *name, int64_t num, int64_t from) {
-  uint16_t *x = simt_buffer(name, num * 2, true);
-  simt_writable(x, false);
-  for (int64_t i = 0; i < num; i++) x[i] = small_number(from + i);
-  return x;
-}
-
 // Small integers: every sum is exact, in whatever order it is made.
 static bool is_product(const uint16_t *a, const uint16_t *b, const float *y) {
   for (int i = 0; i < M; i++)
     for (int j = 0; j < N; j++) {
       double sum = 0.0;
-      for (int k = 0; k < K; k++) sum += number_of(a[i * K + k]) * number_of(b[j * K + k]);
+      for (int k = 0; k < K; k++) sum += kernel_number(a[i * K + k]) * kernel_number(b[j * K + k]);
       if (y[i * N + j] != sum) return false;
     }
   return true;
@@ -85,8 +64,8 @@ static double convolved(const uint16_t *x, const uint16_t *w, int pixel, int cha
     int h = oh * 2 - 1 + tap / 3, v = ow * 2 - 1 + tap % 3;
     if (h < 0 || h >= H || v < 0 || v >= W) continue;
     for (int c = 0; c < C; c++)
-      sum += number_of(x[((image * H + h) * W + v) * C + c]) *
-             number_of(w[(channel * 9 + tap) * C + c]);
+      sum += kernel_number(x[((image * H + h) * W + v) * C + c]) *
+             kernel_number(w[(channel * 9 + tap) * C + c]);
   }
   return sum;
 }
@@ -107,8 +86,8 @@ static Outcome run_conv(void (*kernel)(void *const *), simt_options o) {
   static const int dim[5] = {C, W, H, DEPTH, IMAGES}, lower[3] = {-1, -1, 0},
                    upper[3] = {-1, -1, 0}, step[3] = {2, 2, 1}, dim_w[2] = {9 * C, C},
                    box[2] = {64, 64};
-  uint16_t *x = numbers("x", (int64_t)IMAGES * DEPTH * H * W * C, 0),
-           *w = numbers("w", 9 * C * C, 1 << 20);
+  uint16_t *x = kernel_numbers("x", (int64_t)IMAGES * DEPTH * H * W * C, 0),
+           *w = kernel_numbers("w", 9 * C * C, 1 << 20);
   float *y = simt_buffer("y", PIXELS * C * 4, false);
   simt_tmap mx = simt_tmap_im2col(x, dim, lower, upper, step, 64, 64, true),
             mw = simt_tmap_tiled(w, 2, dim_w, box, true);
@@ -122,7 +101,7 @@ static Outcome run_conv(void (*kernel)(void *const *), simt_options o) {
 static Outcome run_gemm(const char *name, void (*kernel)(void *const *), simt_options o) {
   static const int dim_a[2] = {K, M}, dim_b[2] = {K, N}, box[2] = {64, 64};
   bool stored = !strcmp(name, "wg_stored");
-  uint16_t *a = numbers("a", M * K, 0), *b = numbers("b", N * K, 1 << 20);
+  uint16_t *a = kernel_numbers("a", M * K, 0), *b = kernel_numbers("b", N * K, 1 << 20);
   float *y = simt_buffer("y", M * N * 4, false);
   simt_tmap ma = simt_tmap_tiled(a, 2, dim_a, box, true),
             mb = simt_tmap_tiled(b, 2, dim_b, box, true);

@@ -20,27 +20,6 @@ static const simt_options modes[] = {
     {SIMT_FORWARD, 0}, {SIMT_REVERSE, 0}, {SIMT_RANDOM, 2}, {SIMT_RANDOM, 3}};
 static const char *const gemms[] = {"gemm", "gemm_async"};
 
-static uint16_t small_number(int64_t i) {
-  float f = (float)(int)(md_hash_at(md_hash_key("tensor", 1), (uint64_t)i) % 31) - 15.0f;
-  uint32_t u;
-  memcpy(&u, &f, sizeof u);
-  return (uint16_t)(u >> 16);
-}
-
-static double number_of(uint16_t x) {
-  uint32_t u = (uint32_t)x << 16;
-  float f;
-  memcpy(&f, &u, sizeof f);
-  return f;
-}
-
-static uint16_t *numbers(const char *name, int64_t num, int64_t from) {
-  uint16_t *x = simt_buffer(name, num * 2, true);
-  simt_writable(x, false);
-  for (int64_t i = 0; i < num; i++) x[i] = small_number(from + i);
-  return x;
-}
-
 // Small integers: every sum is exact, in whatever order it is made.
 static bool is_product(Shape s, const uint16_t *a, const uint16_t *b, bool b_by_rows,
                        const float *y) {
@@ -48,7 +27,8 @@ static bool is_product(Shape s, const uint16_t *a, const uint16_t *b, bool b_by_
     for (int j = 0; j < s.n; j++) {
       double sum = 0.0;
       for (int k = 0; k < s.k; k++)
-        sum += number_of(a[i * s.k + k]) * number_of(b[b_by_rows ? k * s.n + j : j * s.k + k]);
+        sum +=
+            kernel_number(a[i * s.k + k]) * kernel_number(b[b_by_rows ? k * s.n + j : j * s.k + k]);
       if (y[i * s.n + j] == sum) continue;
       printf("y[%d,%d] is %g, but %g is right\n", i, j, (double)y[i * s.n + j], sum);
       return false;
@@ -73,7 +53,8 @@ static bool run_gemm(const simt_code *code, const char *kernel, Shape s, simt_op
                      bool compare) {
   char name[64];
   snprintf(name, sizeof name, "%s_call", kernel);
-  uint16_t *a = numbers("a", (int64_t)s.m * s.k, 0), *b = numbers("b", (int64_t)s.n * s.k, 1 << 20);
+  uint16_t *a = kernel_numbers("a", (int64_t)s.m * s.k, 0),
+           *b = kernel_numbers("b", (int64_t)s.n * s.k, 1 << 20);
   float *y = simt_buffer("y", (int64_t)s.m * s.n * 4, false);
   void *arg[] = {a, b, y};
   simt_launch l = {.kernel = simt_entry(code, name),
@@ -143,7 +124,7 @@ static bool try_dump(const simt_code *code, const Kernel *k, bool update) {
   char name[64];
   snprintf(name, sizeof name, "%.48s_call", k->name);
   int words = (int)kernel_option(k, "words", 1);
-  uint16_t *x = numbers("x", 8192, 0);
+  uint16_t *x = kernel_numbers("x", 8192, 0);
   uint32_t *y = simt_buffer("y", 4 * words * k->threads, false);
   simt_tmap map = map_of(x, kernel_option(k, "im2col", 0));
   void *two[] = {k->tmaps ? (void *)&map : x, y}, *one[] = {y};

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // A driver without a device behind it: what it says comes from the environment. For the messages of
 // modist_rt only; it cannot run anything.
-//   STUB_INIT=N    cuInit fails with N        STUB_COUNT=N   devices (default 1)
-//   STUB_SM=NN     compute capability (default 90)
+//   STAND_IN_INIT=N    cuInit fails with N        STAND_IN_COUNT=N   devices (default 1)
+//   STAND_IN_SM=NN     compute capability (default 90)
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -24,7 +24,7 @@ API cuGetErrorString(int error, const char **text);
 
 API cuInit(unsigned flags) {
   (void)flags;
-  return number("STUB_INIT", 0);
+  return number("STAND_IN_INIT", 0);
 }
 
 API cuDriverGetVersion(int *version) {
@@ -33,7 +33,7 @@ API cuDriverGetVersion(int *version) {
 }
 
 API cuDeviceGetCount(int *count) {
-  *count = number("STUB_COUNT", 1);
+  *count = number("STAND_IN_COUNT", 1);
   return 0;
 }
 
@@ -44,13 +44,13 @@ API cuDeviceGet(int *device, int i) {
 
 API cuDeviceGetName(char *name, int size, int device) {
   (void)device;
-  snprintf(name, (size_t)size, "Stub GPU");
+  snprintf(name, (size_t)size, "Stand-in GPU");
   return 0;
 }
 
 API cuDeviceGetAttribute(int *value, int attribute, int device) {
   (void)device;
-  int sm = number("STUB_SM", 90);
+  int sm = number("STAND_IN_SM", 90);
   *value = attribute == MAJOR ? sm / 10 : sm % 10;
   return 0;
 }
