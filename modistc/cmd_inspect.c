@@ -154,7 +154,7 @@ static md_status run_doctor(md_cli *cli) {
   md_diags_destroy(quiet);
   md_gpu_device device;
   char why[600];
-  if (md_gpu_find(&device, why, sizeof why))
+  if (md_gpu_find(0, &device, why, sizeof why))
     printf("driver    CUDA %d.%d, %s (sm_%d)\n", device.driver / 1000, device.driver % 1000 / 10,
            device.name, device.sm);
   else printf("driver    not usable: CUDA programs do not run here\n          %s\n", why);

@@ -43,7 +43,7 @@ static void list_cuda(md_arena *a) {
   md_diags_destroy(quiet);
   md_gpu_device device;
   char why[600];
-  bool has_device = md_gpu_find(&device, why, sizeof why);
+  bool has_device = md_gpu_find(0, &device, why, sizeof why);
   for (int i = 0; i < num; i++)
     if (sm[i] < 80)
       printf("%-24s %-26s no: bf16 arithmetic begins with sm_80\n", "-",
