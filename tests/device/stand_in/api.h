@@ -54,6 +54,7 @@ API cuInit(unsigned flags);
 API cuDriverGetVersion(int *version);
 API cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags,
                         int *status);
+API cuGetExportTable(const void **table, const void *id);
 API cuDeviceGetCount(int *count);
 API cuDeviceGet(int *device, int index);
 API cuDeviceGetName(char *name, int size, int device);

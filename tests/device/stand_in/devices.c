@@ -65,6 +65,13 @@ API cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t
   return call_end(error);
 }
 
+// NVRTC asks for a table of what the public does not know. No call of modist: it is not counted.
+API cuGetExportTable(const void **table, const void *id) {
+  (void)id;
+  *table = NULL;
+  return NOT_FOUND;
+}
+
 API cuDeviceGetCount(int *count) {
   int error = call_begin(__func__, NEEDS_INIT);
   if (!error) *count = device_count();

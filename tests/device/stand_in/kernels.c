@@ -111,30 +111,32 @@ static void put_entry(md_text *to, const Source *s) {
   md_put(to, ");\n}\n");
 }
 
-// All kernels of what is loaded, so that the compiler is called once.
-static void find_loaded(Kind kind) {
+// All kernels of what is loaded, in its order, so that the compiler is called once for a program.
+static void put_loaded(Kind kind, md_text *to) {
   const char *made_by;
   const Image *image;
-  for (int i = 0; (image = handle_next(kind, &i, &made_by));)
-    for (int k = 0; k < image->num; k++) source_of(image->kernel[k].facts.name);
+  for (int i = 0; (image = handle_next(kind, &i, &made_by));) {
+    for (int k = 0; k < image->num; k++) {
+      Source *s = source_of(image->kernel[k].facts.name);
+      if (s->is_put) continue;
+      s->is_put = true;
+      md_put(to, "%s", s->text);
+      put_entry(to, s);
+    }
+  }
 }
 
 static void compile(void) {
-  find_loaded(A_LIBRARY);
-  find_loaded(A_MODULE);
   md_text all = {0};
-  for (int i = 0; i < num; i++) {
-    if (sources[i]->entry) continue;
-    md_put(&all, "%s", sources[i]->text);
-    put_entry(&all, sources[i]);
-  }
+  put_loaded(A_LIBRARY, &all);
+  put_loaded(A_MODULE, &all);
   const simt_code *code = simt_build_kept(all.s, folder());
   MD_ASSERT(code, "the host's compiler refuses the kernels");
   md_text_free(&all);
   for (int i = 0; i < num; i++) {
     char entry[MD_KERNEL_NAME + 8];
     snprintf(entry, sizeof entry, "%s_call", sources[i]->name);
-    if (!sources[i]->entry) sources[i]->entry = simt_entry(code, entry);
+    if (sources[i]->is_put && !sources[i]->entry) sources[i]->entry = simt_entry(code, entry);
   }
 }
 

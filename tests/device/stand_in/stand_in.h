@@ -108,7 +108,8 @@ typedef struct Source {
   char *text;
   Param *param;
   int num, cap, bytes;
-  void (*entry)(void *const *arg);  // NULL: not compiled yet
+  bool is_put;  // into what is compiled
+  void (*entry)(void *const *arg);
 } Source;
 const Source *kernel_source(const char *name);
 int kernel_run(const Launch *l);                              // 0, or how it fails
