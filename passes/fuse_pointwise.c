@@ -85,8 +85,7 @@ static void order_nodes(Fusion *f) {
 // A view that all its readers can copy: they walk, and it is of a tensor in memory.
 static bool can_map(const Fusion *f, const md_node *n) {
   if (!is_free(n) || md_ops[n->op].role != MD_VIEW || f->readers.kept[n->out]) return false;
-  if (md_ops[md_def(f->g, n->in[0])->op].role == MD_VIEW && !md_def(f->g, n->in[0])->region)
-    return false;
+  if (f->mapped[md_def(f->g, n->in[0])->index]) return false;
   for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
     if (!walks(f->g->node[f->readers.reader[i]])) return false;
   return true;

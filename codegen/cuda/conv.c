@@ -64,6 +64,35 @@ static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
   md_cu_end(&k, md_ceil_div(num, MD_CU_THREADS));
 }
 
+// --- a source that is stored while it is read
+
+// At stride 1 with as many places behind as before there is a tap at which each place meets the element
+// of its own number: the blocks of a column of tiles read each element once there.
+static bool own_tap(const md_region_view *r, const md_node *n, int64_t tap[3]) {
+  const md_shape *src = &md_type_in(r->g, n->in[0])->shape, *dst = &md_type_in(r->g, n->out)->shape;
+  const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
+  const md_conv3d_attr *a = &n->attr.conv3d;
+  for (int i = 0; i < 3; i++) {
+    tap[i] = a->pad.d[i] / a->dilation.d[i];
+    bool same = a->stride.d[i] == 1 && src->dim[2 + i] == dst->dim[2 + i];
+    if (!same || tap[i] * a->dilation.d[i] != a->pad.d[i] || tap[i] >= kernel->dim[2 + i])
+      return false;
+  }
+  return true;
+}
+
+md_val md_cu_formed(const md_region_view *r) {
+  const md_node *n = r->anchor;
+  int64_t tap[3];
+  if (!n || n->op != MD_OP_conv3d || !own_tap(r, n, tap)) return MD_NONE;
+  const md_node *maker = md_inner(r, n->in[0]);
+  const md_type *t = md_type_in(r->g, n->in[0]);
+  bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
+  bool vector = t->block > 0 && t->block % MD_CU_LANES == 0;
+  // Other columns of tiles still read what it is made from.
+  return wanted && vector && !md_is_over_input(r, n->in[0]) ? n->in[0] : MD_NONE;
+}
+
 // --- the product
 
 typedef struct Kernel {
@@ -229,6 +258,14 @@ static md_cu_side source_of(const Conv *c, md_cu_kernel *k) {
                        c->finish.no_table);
 }
 
+// Where the source is stored: by the first column of tiles, at the pixel's own tap.
+static const char *stored_if(const Conv *c) {
+  int64_t tap[3];
+  own_tap(c->w->r, c->n, tap);
+  return md_format(c->w->arena, "n0 == 0 && am0 == %lld && am1 == %lld && am2 == %lld",
+                   (long long)tap[0], (long long)tap[1], (long long)tap[2]);
+}
+
 static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
   Kernel p = {.c = c, .a = *a, .weights = weights, .part0 = part0};
   md_cu_kernel *k = &p.k;
@@ -236,7 +273,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   int64_t columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
   if (steps_of(c, a)) p.source = source_of(c, k);
-  if (c->formed && steps_of(c, a)) p.source.stored_if = "n0 == 0";
+  if (c->formed && steps_of(c, a)) p.source.stored_if = stored_if(c);
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);
@@ -259,28 +296,6 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_lanes_free(&c->finish.lanes);
   k->work = (double)places * (double)md_cu_map_taps(a);
   md_cu_end(k, columns * parts * c->groups);
-}
-
-// --- a source that is stored while it is read
-
-// Each element is read once by the blocks of a column of tiles: the kernel is one place, at stride 1.
-static bool reads_once(const md_region_view *r, const md_node *n) {
-  const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
-  for (int i = 0; i < 3; i++)
-    if (kernel->dim[2 + i] != 1 || n->attr.conv3d.stride.d[i] != 1 || n->attr.conv3d.pad.d[i])
-      return false;
-  return true;
-}
-
-md_val md_cu_formed(const md_region_view *r) {
-  const md_node *n = r->anchor;
-  if (!n || n->op != MD_OP_conv3d || !reads_once(r, n)) return MD_NONE;
-  const md_node *maker = md_inner(r, n->in[0]);
-  const md_type *t = md_type_in(r->g, n->in[0]);
-  bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
-  bool vector = t->block > 0 && t->block % MD_CU_LANES == 0;
-  // Other columns of tiles still read what it is made from.
-  return wanted && vector && !md_is_over_input(r, n->in[0]) ? n->in[0] : MD_NONE;
 }
 
 // --- the tile

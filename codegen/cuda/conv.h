@@ -74,7 +74,7 @@ typedef struct md_cu_side {
   const md_cu_tile *tile;
   int lines, chunks;  // of the tile: a chunk is eight elements of a line
   md_cu_lanes lanes;
-  const char *stored_if;  // the value is stored where that holds; NULL: nowhere
+  const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
 // Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],
