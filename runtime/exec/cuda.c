@@ -293,7 +293,7 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
   md_gpu_device device;
   md_code code = md_driver_open(&c->call, why, sizeof why);
   if (!code) code = md_driver_device(&c->call, index, &c->id, &device, why, sizeof why);
-  if (code) return md_driver_unusable(c->base.p, code, why, d);
+  if (code) return md_driver_unusable(c->base.p->path, code, why, d);
   snprintf(c->base.name, sizeof c->base.name, "cuda:%d", index);
   snprintf(c->base.title, sizeof c->base.title, "%s, %s (sm_%d)", c->base.name, device.name,
            device.sm);

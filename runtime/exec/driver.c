@@ -127,9 +127,20 @@ md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *
   return MD_NO_CODE;
 }
 
-bool md_gpu_find(int index, md_gpu_device *device, char *why, int size) {
+static md_code find(int index, md_gpu_device *device, char *why, int size) {
   md_driver v;
   int id;
   *device = (md_gpu_device){0};
-  return !md_driver_open(&v, why, size) && !md_driver_device(&v, index, &id, device, why, size);
+  md_code code = md_driver_open(&v, why, size);
+  return code ? code : md_driver_device(&v, index, &id, device, why, size);
+}
+
+bool md_gpu_find(int index, md_gpu_device *device, char *why, int size) {
+  return !find(index, device, why, size);
+}
+
+bool md_gpu_require(int index, md_gpu_device *device, md_diags *d) {
+  char why[600];
+  md_code code = find(index, device, why, sizeof why);
+  return !code || md_driver_unusable(NULL, code, why, d);
 }

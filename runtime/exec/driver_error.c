@@ -83,8 +83,8 @@ bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md
   return false;
 }
 
-bool md_driver_unusable(const md_program *p, md_code code, const char *why, md_diags *d) {
-  md_place at = p->path ? MD_IN_FILE(p->path) : MD_NOWHERE;
+bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d) {
+  md_place at = path ? MD_IN_FILE(path) : MD_NOWHERE;
   switch (code) {
   case E0642:
     md_error(d, code, at, "%s", why);
@@ -95,10 +95,10 @@ bool md_driver_unusable(const md_program *p, md_code code, const char *why, md_d
     md_hint(d, "code of CUDA 13 needs a driver of the 580 branch or newer");
     return false;
   default:
-    md_error(d, code, at, "the program is whole, but there is no CUDA device here: %s", why);
+    md_error(d, code, at, "%sthere is no CUDA device here: %s",
+             path ? "the file is whole, but " : "", why);
     md_hint(d, "the driver is NVIDIA's (580 or newer for CUDA 13)%s%s%s",
-            p->path ? "; 'modist_rt --check " : "", p->path ? p->path : "",
-            p->path ? "' needs none" : "");
+            path ? "; 'modist_rt --check " : "", path ? path : "", path ? "' needs none" : "");
     return false;
   }
 }

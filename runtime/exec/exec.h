@@ -71,6 +71,7 @@ typedef struct md_phase {
 } md_phase;
 typedef struct md_launch {
   const char *name;  // of the region
+  int region;        // its number in the graph, 1 the first; 0: it is no region's
   int first_phase, num_phases, first_arg, num_args;
   double flops, bytes;
 } md_launch;
@@ -180,6 +181,8 @@ typedef struct md_gpu_device {
 } md_gpu_device;
 // False: `why` (of `size` bytes) says what was looked for and what is missing.
 bool md_gpu_find(int index, md_gpu_device *device, char *why, int size);
+// The same; false: reported (E0635, E0641, E0642).
+bool md_gpu_require(int index, md_gpu_device *device, md_diags *d);
 
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
