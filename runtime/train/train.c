@@ -35,7 +35,7 @@ typedef struct Run {
   md_schedule schedule;
   int64_t steps, done, saved_ns;
   int quarantined;
-  md_batch batch;      // of the step that is next, or runs
+  md_batch batch;  // of the step that is next, or runs
   md_bank_ids bank;
   bool is_fed;          // the inputs are those of the next step
   bool is_out_of_data;  // that failed
@@ -161,8 +161,7 @@ static bool feed(Run *r, int64_t at) {
   md_train_quarantine(r->loader, r->quarantine, &r->quarantined, r->d);
   uint64_t seed = (uint64_t)md_config_int(r->config, "run.seed");
   double lr = md_lr_at(&r->schedule, epoch_at(r, at));
-  r->is_fed = got == MD_OK &&
-              md_train_feed(r->engine, &r->step, &r->batch, at, seed, lr, r->d) &&
+  r->is_fed = got == MD_OK && md_train_feed(r->engine, &r->step, &r->batch, at, seed, lr, r->d) &&
               md_engine_send(r->engine, r->d);
   r->is_out_of_data = !r->is_fed;
   return r->is_fed;
