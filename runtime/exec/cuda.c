@@ -28,7 +28,8 @@ static const char *region_of(const md_cuda *c, int launch) {
 
 static bool did(md_cuda *c, const md_driver_task *t, int error, md_diags *d) {
   if (!error) return true;
-  if (md_driver_is_fatal(error) && !c->fatal) {
+  // Without a place for the message it is told by cuda_is_alive.
+  if ((md_driver_is_fatal(error) || !d) && !c->fatal) {
     c->fatal = error;
     snprintf(c->fatal_call, sizeof c->fatal_call, "%s", t->call);
   }
