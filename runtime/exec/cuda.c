@@ -42,8 +42,8 @@ bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *
   return did(c, &t, error, d);
 }
 
-bool md_cuda_did_compile(md_cuda *c, const char *call, int error, const char *log, md_diags *d) {
-  md_driver_task t = {.p = c->base.p, .device = c->base.title, .call = call, .log = log};
+bool md_cuda_did_compile(md_cuda *c, const char *call, int error, md_diags *d) {
+  md_driver_task t = {.p = c->base.p, .device = c->base.title, .call = call, .log = c->code.log};
   return did(c, &t, error, d);
 }
 

@@ -23,6 +23,7 @@ typedef struct md_cuda_code {
   int num;
   bool is_module;   // of the kind that older drivers have
   void **function;  // by launch of the variant
+  char *log;        // of the driver's compiler, which may be put off until a kernel is asked for
 } md_cuda_code;
 
 typedef struct md_cuda {
@@ -50,7 +51,7 @@ typedef struct md_cuda {
 // True: no error. Else reported; `launch` is that of the program, or -1.
 bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *d);
 // The same with the log of the driver's compiler.
-bool md_cuda_did_compile(md_cuda *c, const char *call, int error, const char *log, md_diags *d);
+bool md_cuda_did_compile(md_cuda *c, const char *call, int error, md_diags *d);
 
 // --- cuda_memory.c
 bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d);
