@@ -176,8 +176,9 @@ static bool capture(md_cuda *c, md_diags *d) {
   if (ok)
     ok = md_cuda_did(c, "cuGraphInstantiate", -1,
                      c->call.cuGraphInstantiateWithFlags(&c->graph, graph, 0), d);
-  if (graph) c->call.cuGraphDestroy(graph);
-  return ok && md_cuda_did(c, "cuGraphUpload", -1, c->call.cuGraphUpload(c->graph, c->stream), d);
+  if (graph) error = c->call.cuGraphDestroy(graph);
+  return ok && md_cuda_did(c, "cuGraphDestroy", -1, error, d) &&
+         md_cuda_did(c, "cuGraphUpload", -1, c->call.cuGraphUpload(c->graph, c->stream), d);
 }
 
 static bool replay(md_cuda *c, md_diags *d) {

@@ -167,7 +167,8 @@ bool md_manifest_read(md_program *p, const md_member *members, int num_members, 
 bool md_gpu_code_check(md_program *p, md_diags *d);
 // "cuda:sm_90a" or, PTX, "cuda:compute_80". False: it is neither.
 bool md_gpu_target(const char *target, int *sm, char *suffix, bool *is_ptx);
-int64_t md_gpu_shared_limit(int sm);  // bytes of shared memory that a block can have
+int64_t md_gpu_shared_limit(int sm);           // bytes of shared memory that a block can have
+bool md_gpu_runs(const char *target, int sm);  // does code for it run on a device?
 // The variant of p that a device runs best; NULL: none runs there.
 const md_gpu_variant *md_gpu_variant_for(const md_program *p, int sm);
 
