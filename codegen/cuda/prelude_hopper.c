@@ -15,6 +15,7 @@
 //   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
 //                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
 //                                          window, which may begin before the tensor, and w h d in it
+//   md_bulk_load(shared, p, bytes, bar)    16 n bytes from p on, aligned to 16, to shared memory; counts as TMA
 //   md_fence_async()                       what this thread stored may be read by wgmma after a barrier
 //   md_desc128(p), md_desc(p, lead, stride)  operands of 16 elements in k: rows of 128 bytes, swizzled as
 //                                          TMA does it, 16 elements on are 32 bytes on; or 8 rows of 16
@@ -56,6 +57,13 @@ static const char text[] =
     "  } while (!done);\n"
     "}\n"
     "#define md_fence_async() asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\")\n"
+    "MD_DEV_ void md_bulk_load(void *shared, const void *p, int bytes, md_u64 *bar) {\n"
+    "  asm volatile(\"cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes \"\n"
+    "               \"[%0], [%1], %2, [%3];\"\n"
+    "               :: \"r\"(" SHARED
+    "shared)), \"l\"(__cvta_generic_to_global(p)), \"r\"(bytes),\n"
+    "                  \"r\"(" SHARED "bar)) : \"memory\");\n"
+    "}\n"
     "MD_DEV_ void md_tma2(void *shared, const md_tmap *map, md_u64 *bar, int x, int y) {\n"
     "  asm volatile(\"cp.async.bulk.tensor.2d.shared::cluster.global.tile\"\n"
     "               \".mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];\"\n"
