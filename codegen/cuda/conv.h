@@ -47,6 +47,22 @@ int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
 int64_t md_cu_map_taps(const md_cu_map *a);
 int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 
+// --- conv_pack.c: weights in the order of the terms
+
+typedef struct md_cu_pack {
+  md_val weights;
+  bool backward;    // the result's channels are the forward source's
+  int64_t in, out;  // channels of the source and of the result
+  int64_t rows;     // `out`, rounded up to whole tiles
+  bool narrow;
+  int tile;       // rows of a tile for wgmma; 0: another product
+  md_cu_map map;  // which taps
+} md_cu_pack;
+int64_t md_cu_pack_steps(const md_cu_pack *p);  // a row has as many times md_cu_step terms
+int64_t md_cu_pack_bytes(const md_cu_pack *p);
+void md_cu_put_pack(md_cu_work *w, const md_cu_pack *p,
+                    int64_t place);  // a kernel, if there are terms
+
 // --- conv_tile.c: tiles in shared memory and their product
 
 typedef struct md_cu_tile {
@@ -79,7 +95,7 @@ typedef struct md_cu_side {
   int lines, chunks;   // of the tile: a chunk is eight elements of a line
   const char *thread;  // text of the number of one of those that bring it
   md_cu_lanes lanes;
-  const char *stored_if;  // the value is stored where that holds; NULL: nowhere
+  const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
 // Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],
@@ -138,14 +154,14 @@ typedef struct md_cu_product {  // one of its kernels
   const md_cu_convolution *c;
   md_cu_kernel k;
   md_cu_map a;
+  md_cu_pack pack;
+  int64_t steps;
   md_cu_side source;
   int64_t weights;       // place of them
   int64_t parts, part0;  // of this kernel; of those before
 } md_cu_product;
-int64_t md_cu_steps(const md_cu_convolution *c, const md_cu_map *a);
 int64_t md_cu_columns(const md_cu_convolution *c);                     // of tiles
 int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
-int64_t md_cu_packed_bytes(const md_cu_convolution *c, const md_cu_map *a);
 typedef struct md_cu_needs {
   int tables,
       vectors;  // bytes of shared memory; that a thread loads for eight channels of the source

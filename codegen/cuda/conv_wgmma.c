@@ -120,8 +120,7 @@ static md_cu_mark open_tiles(md_cu_product *p, const char *count) {
 }
 
 static md_cu_mark open_steps(md_cu_product *p) {
-  return md_cu_open(&p->k, NULL, "for (int step = 0; step < %lld; step++) {",
-                    (long long)md_cu_steps(p->c, &p->a));
+  return md_cu_open(&p->k, NULL, "for (int step = 0; step < %lld; step++) {", (long long)p->steps);
 }
 
 static void put_next_stage(md_cu_kernel *k, const Layout *l) {
@@ -131,13 +130,12 @@ static void put_next_stage(md_cu_kernel *k, const Layout *l) {
 static void put_weights(md_cu_product *p, const Layout *l) {
   md_cu_kernel *k = &p->k;
   int cells = p->c->tile.n * LINE;
-  const char *all =
-      md_cu_workspace(k, p->weights, md_cu_packed_bytes(p->c, &p->a), "md_bf16", false);
+  const char *all = md_cu_workspace(k, p->weights, md_cu_pack_bytes(&p->pack), "md_bf16", false);
   md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() == %d) {", CONSUMERS);
   md_cu_line(k, NULL, "md_bar_expect(full + stage, %d);", l->weights);
   md_cu_line(k, NULL,
              "md_bulk_load(bs + stage * %d, %s + (n0 / %d * %lld + step) * %d, %d, full + stage);",
-             cells, all, p->c->tile.n, (long long)md_cu_steps(p->c, &p->a), cells, l->weights);
+             cells, all, p->c->tile.n, (long long)p->steps, cells, l->weights);
   md_cu_close(k, m);
 }
 
@@ -195,7 +193,7 @@ static void put_consumption(md_cu_product *p, const Layout *l, const char *count
   k->sync = "md_sync_part(1, 256);";
   md_cu_mark tiles = open_tiles(p, count);
   md_cu_put_accumulators(k, &c->tile);
-  if (md_cu_steps(c, &p->a)) put_steps(p, l);
+  if (p->steps) put_steps(p, l);
   md_cu_put_finish(k, &c->finish, &c->tile, &p->a, count);
   md_cu_line(k, NULL, "%s", k->sync);
   md_cu_close(k, tiles);
@@ -211,7 +209,6 @@ void md_cu_wgmma(md_cu_product *p) {
   md_cu_kernel *k = &p->k;
   Layout l =
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
-  bool steps = md_cu_steps(c, &p->a) > 0;
   int registers = consumer_registers(&c->tile);
   k->threads = 2 * CONSUMERS;
   p->source.thread = "(md_thread() - 256)";
@@ -220,10 +217,10 @@ void md_cu_wgmma(md_cu_product *p) {
   md_cu_put_block(p);
   md_cu_mark m = md_cu_open(k, "bring operands", "if (md_thread() >= %d) {", CONSUMERS);
   put_registers(k, 2 * REGISTERS - registers);
-  if (steps) put_production(p, &l, count);
+  if (p->steps) put_production(p, &l, count);
   md_cu_line(k, NULL, "return;");
   md_cu_close(k, m);
   put_registers(k, registers);
-  if (steps) md_cu_line(k, NULL, "int stage = 0, parity = 0, before = 0;");
+  if (p->steps) md_cu_line(k, NULL, "int stage = 0, parity = 0, before = 0;");
   put_consumption(p, &l, count);
 }
