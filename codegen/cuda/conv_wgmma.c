@@ -25,8 +25,11 @@ enum {
   REGISTERS = 128,            // of a thread, at first: they share 65536
 };
 
-// Sums of 256 columns take 128 registers of a thread.
-static int consumer_registers(const md_cu_tile *t) { return t->n > 128 ? 160 : 112; }
+// Sums of 256 columns take 128 registers of a thread; to find the source of several taps takes some too.
+static int consumer_registers(const md_cu_tile *t, const md_cu_map *a) {
+  if (t->n <= 128) return 112;
+  return md_cu_map_taps(a) > 1 ? 160 : 168;
+}
 
 // --- shared memory
 
@@ -119,7 +122,9 @@ static md_cu_mark open_tiles(md_cu_product *p, const char *count) {
                     (long long)(p->parts * PIXELS));
 }
 
+// Steps that are written out would have ptxas wait for each wgmma.
 static md_cu_mark open_steps(md_cu_product *p) {
+  md_cu_line(&p->k, NULL, "MD_NO_UNROLL");
   return md_cu_open(&p->k, NULL, "for (int step = 0; step < %lld; step++) {", (long long)p->steps);
 }
 
@@ -209,7 +214,7 @@ void md_cu_wgmma(md_cu_product *p) {
   md_cu_kernel *k = &p->k;
   Layout l =
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
-  int registers = consumer_registers(&c->tile);
+  int registers = consumer_registers(&c->tile, &p->a);
   k->threads = 2 * CONSUMERS;
   p->source.thread = "(md_thread() - 256)";
   put_shared(p, &l);

@@ -11,6 +11,7 @@
 // parity is the lowest bit of how often the ring has been gone round.
 //
 //   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
+//   MD_NO_UNROLL                           the loop behind it stays one
 //   md_sync_part(id, threads)              a barrier of some warps; id 1 .. 15
 //   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
 //                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
@@ -33,6 +34,7 @@
 static const char text[] =
     "typedef struct __align__(64) md_tmap { unsigned char x[128]; } md_tmap;\n"
     "#define MD_TMAP(name) const __grid_constant__ md_tmap name\n"
+    "#define MD_NO_UNROLL _Pragma(\"unroll 1\")\n"
     "#define md_sync_part(id, threads) \\\n"
     "  asm volatile(\"bar.sync %0, %1;\" :: \"r\"(id), \"r\"(threads) : \"memory\")\n"
     "MD_DEV_ void md_bar_init(md_u64 *bar, int count) {\n"

@@ -30,6 +30,7 @@ typedef struct md_tmap {
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
 #define MD_TMAP(name) const md_tmap name
 #define MD_UNROLL
+#define MD_NO_UNROLL
 #define MD_RESTRICT restrict
 #define MD_INF INFINITY
 #define MD_NAN NAN
