@@ -154,11 +154,12 @@ typedef struct md_cuda_options {
   bool no_cache, want_graph_text;
   int threads;  // that compile; 0: one for each core
 } md_cuda_options;
+typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
   int kernels, cache_hits;  // compilation units, of all targets
   double compile_ms;
-  md_arena *arena;  // set by the caller; may be NULL: then no `is_tensor`
-  bool *is_tensor;  // by kernel of the program: its text multiplies on tensor cores
+  md_arena *arena;     // set by the caller; may be NULL: then no `math`
+  md_cuda_math *math;  // by kernel of the program: what its text multiplies with
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
@@ -179,6 +180,6 @@ typedef struct md_cuda_cost {
   md_cuda_limit limit;
 } md_cuda_cost;
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s);
+                             md_cuda_math math, const md_cuda_spec *s);
 
 #endif

@@ -75,8 +75,8 @@ bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d) {
 }
 const char *const md_cuda_limit_names[MD_NUM_LIMITS] = {"memory", "tensor", "fma", "launch"};
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s) {
-  (void)p, (void)l, (void)k, (void)is_tensor, (void)s;
+                             md_cuda_math math, const md_cuda_spec *s) {
+  (void)p, (void)l, (void)k, (void)math, (void)s;
   return (md_cuda_cost){0};
 }
 

@@ -108,6 +108,12 @@ static void add_units(const Assembly *s, Variant *v) {
   }
 }
 
+static md_cuda_math math_of(const char *text) {
+  return strstr(text, "md_wgmma") ? MD_CUDA_WGMMA
+         : strstr(text, "md_mma") ? MD_CUDA_MMA
+                                  : MD_CUDA_FMA;
+}
+
 static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md_diags *d) {
   int num = 0;
   for (int i = 0; i < s->num_variants; i++) num += s->variant[i].num_units;
@@ -122,10 +128,10 @@ static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md
   if (!r) return ok;
   r->kernels = num;
   r->compile_ms = (double)(md_now_ns() - start) * 1e-6;
-  r->is_tensor = r->arena ? MD_NEW_ARRAY(r->arena, bool, num + 1) : NULL;
+  r->math = r->arena ? MD_NEW_ARRAY(r->arena, md_cuda_math, num + 1) : NULL;
   for (int i = 0; i < num; i++) {
     r->cache_hits += all[i].hit;
-    if (r->is_tensor) r->is_tensor[i] = strstr(all[i].text, "mma") != NULL;  // md_mma, md_wgmma
+    if (r->math) r->math[i] = math_of(all[i].text);
   }
   return ok;
 }

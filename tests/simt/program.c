@@ -222,6 +222,11 @@ Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
 }
 
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
+}
+
+Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                     md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
   o.precision = precision;
@@ -236,7 +241,7 @@ Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed,
   MD_ASSERT(p, "out of memory");
   p->g = g;
   p->diags = d;
-  p->m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
+  p->m = md_cuda_generate(g, arch, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
