@@ -21,6 +21,9 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+// The best target for a device of this compute capability. False: reported (E0441).
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
+
 int md_cuda_num_archs(void);
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
 

@@ -43,6 +43,11 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) 
   return 0;
 }
 
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
+  (void)sm, (void)target, (void)size;
+  return is_off(d);
+}
+
 // Nothing is known of devices, so nothing is asked about one.
 int md_cuda_num_archs(void) { return 0; }
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix) {
