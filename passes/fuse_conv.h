@@ -54,6 +54,7 @@ bool md_is_repeat(const md_fusion *f, const md_node *n);  // whoever reads it co
 bool md_is_anchor(const md_node *n);
 bool md_is_activation(const md_node *anchor, int operand);
 bool md_has_epilogue(const md_node *anchor);
+bool md_is_weight(const md_node *anchor, int operand);  // that the anchor brings into order
 void md_add_leaf(md_leaves *to, md_val v);
 void md_add_leaves(md_leaves *to, const md_leaves *from);
 // Operand v of a node that walks `space` is computed by whoever reads it.

@@ -8,6 +8,7 @@
 //   backward   { bn_dx | conv3d_dgrad | bn, relu, relu_grad, batch_norm_sums }
 //              { bn_dx; bn, relu | conv3d_wgrad | }
 //   evaluation { | conv3d | relu, add }                            after fold-bn
+//   weights    { cast | conv3d | }                                 where the target packs them
 //
 // Which values are stored, and which are virtual: computed by whoever reads them, says
 // fuse_conv_values.c; which stored ones a prologue forms, fuse_conv_formed.c.
@@ -146,9 +147,12 @@ static const char *grow_epilogue(md_fusion *f, const md_node *a) {
 
 // Operands whose producers are computed as they are loaded. What is stored is read anyway.
 static const char *choose_prologue(md_fusion *f, const md_node *a) {
+  for (int j = 0; j < a->num_in; j++)
+    if (md_is_weight(a, j) && md_fused_of(f, a->in[j])->is_virtual)
+      f->info[a->index].cloned |= 1u << j;
   const char *why = md_form_operand(f, a);
   if (!why) {
-    f->info[a->index].cloned = 1;
+    f->info[a->index].cloned |= 1;
     return NULL;
   }
   if (!*why) why = NULL;

@@ -44,6 +44,24 @@ bool md_is_activation(const md_node *anchor, int operand) {
 
 bool md_has_epilogue(const md_node *anchor) { return anchors[anchor->op].epilogue; }
 
+bool md_is_weight(const md_node *anchor, int operand) {
+  return (anchor->op == MD_OP_conv3d || anchor->op == MD_OP_conv3d_dgrad) && operand == 1;
+}
+
+// A state or input that is rounded for convolutions alone.
+static bool is_rounded_weight(const md_fusion *f, const md_node *n) {
+  if (n->op != MD_OP_cast || md_ops[md_maker(f, n->in[0])->op].role != MD_LEAF ||
+      f->readers.kept[n->out])
+    return false;
+  for (int k = f->readers.first[n->out]; k < f->readers.first[n->out + 1]; k++) {
+    const md_node *reader = f->g->node[f->readers.reader[k]];
+    if (!md_is_anchor(reader)) return false;
+    for (int j = 0; j < reader->num_in; j++)
+      if (reader->in[j] == n->out && !md_is_weight(reader, j)) return false;
+  }
+  return true;
+}
+
 static bool reads_as_activation(const md_node *anchor, md_val v) {
   for (int j = 0; j < anchor->num_in; j++)
     if (anchor->in[j] == v && !md_is_activation(anchor, j)) return false;
@@ -134,4 +152,5 @@ void md_classify(md_fusion *f, const md_node *n) {
   int num = x->leaves.num;
   bool cheap = num <= 1 || (x->for_anchors && x->users * num < num + 1 + x->users);
   x->is_virtual = cheap && md_can_copy(f, n);
+  x->is_virtual |= f->r->options->facts.packs_weights && is_rounded_weight(f, n);
 }

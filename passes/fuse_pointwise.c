@@ -6,6 +6,7 @@
 //   joins     a producer of the same shape whose other readers all come after the root, and a
 //             reduction of the same kind that would otherwise keep such a producer out
 //   views     of stored tensors are index maps: every group that reads one gets a copy of its own
+//   casts     to f32 of what was rounded to bf16: other groups read the bf16 and cast it themselves
 //   small     groups of one small shape that only updates and results read go together
 //
 // A group is emitted where its root stood. All that it reads stood before the root, and all that
@@ -31,6 +32,7 @@ typedef struct Fusion {
   int *size;                  // root: nodes of the group
   int *first, *next;          // root: list of members, by place
   bool *mapped;               // node: a view that its readers copy
+  bool *widened;              // node: a cast that other groups copy
   const md_shape **space;     // root: the shape it walks
   const md_node **reduction;  // root: a reduction of the group, or NULL
 } Fusion;
@@ -85,8 +87,7 @@ static void order_nodes(Fusion *f) {
 // A view that all its readers can copy: they walk, and it is of a tensor in memory.
 static bool can_map(const Fusion *f, const md_node *n) {
   if (!is_free(n) || md_ops[n->op].role != MD_VIEW || f->readers.kept[n->out]) return false;
-  if (md_ops[md_def(f->g, n->in[0])->op].role == MD_VIEW && !md_def(f->g, n->in[0])->region)
-    return false;
+  if (f->mapped[md_def(f->g, n->in[0])->index]) return false;
   for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
     if (!walks(f->g->node[f->readers.reader[i]])) return false;
   return true;
@@ -245,24 +246,57 @@ static void merge_small(Fusion *f) {
     if (f->root[i] >= 0) f->root[i] = into[f->root[i]];
 }
 
-// The group's own copies of views are kept in `copy` while copied_in says so.
-static void emit_group(Fusion *f, int root, md_val *copy, int *copied_in) {
+// A cast to f32 of what its group has rounded to bf16; all others that read it walk.
+static bool is_widened(const Fusion *f, const md_node *n) {
+  if (n->op != MD_OP_cast || f->root[n->index] < 0 || f->readers.kept[n->out]) return false;
+  const md_node *from = md_def(f->g, n->in[0]);
+  if (md_type_in(f->g, n->in[0])->dtype != MD_BF16 || md_type_in(f->g, n->out)->dtype != MD_F32 ||
+      f->root[from->index] != f->root[n->index])
+    return false;
+  for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++) {
+    int reader = f->readers.reader[i];
+    if (f->root[reader] < 0 && !f->mapped[reader]) return false;
+  }
+  return true;
+}
+
+static bool is_read_in(const Fusion *f, const md_node *n, int root) {
+  for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
+    if (f->root[f->readers.reader[i]] == root) return true;
+  return false;
+}
+
+// What a group has copies of its own of: views, and casts of other groups.
+typedef struct Copies {
+  md_val *of;
+  int *region;  // by value: the region that has it
+} Copies;
+
+static md_val operand(const Fusion *f, md_val v, int root, Copies *c) {
+  md_rewriter *r = f->r;
+  const md_node *n = v ? md_def(f->g, v) : NULL;
+  bool cast = n && f->widened[n->index] && f->root[n->index] != root;
+  if (!n || !(cast || f->mapped[n->index])) return md_mapped(r, v);
+  if (c->region[v] == r->region) return c->of[v];
+  // A view of a cast is the cast of a view: then the view is of what is stored.
+  const md_node *wide = f->mapped[n->index] ? md_def(f->g, n->in[0]) : n;
+  bool casts = f->widened[wide->index] && f->root[wide->index] != root;
+  md_val from = md_mapped(r, casts ? wide->in[0] : n->in[0]);
+  if (f->mapped[n->index]) from = md_clone_node(r, n, &from);
+  if (casts) from = md_clone_node(r, wide, &from);
+  c->region[v] = r->region;
+  return c->of[v] = from;
+}
+
+static void emit_group(Fusion *f, int root, Copies *c) {
   md_rewriter *r = f->r;
   const md_graph *g = f->g;
   r->region = md_new_region(r, "%s", md_ops[g->node[root]->op].name);
   for (int i = f->first[root]; i >= 0; i = f->next[i]) {
     const md_node *n = g->node[i];
+    if (f->widened[i] && !is_read_in(f, n, root)) continue;
     md_val in[MD_ROW_IN];
-    for (int j = 0; j < n->num_in; j++) {
-      md_val v = n->in[j];
-      const md_node *view = v && f->mapped[md_def(g, v)->index] ? md_def(g, v) : NULL;
-      if (view && copied_in[v] != r->region) {
-        md_val from = md_mapped(r, view->in[0]);
-        copy[v] = md_clone_node(r, view, &from);
-        copied_in[v] = r->region;
-      }
-      in[j] = view ? copy[v] : md_mapped(r, v);
-    }
+    for (int j = 0; j < n->num_in; j++) in[j] = operand(f, n->in[j], root, c);
     md_copy_with(r, n, in);
   }
 }
@@ -278,6 +312,7 @@ static bool run(md_rewriter *r) {
   f.first = MD_NEW_ARRAY(r->scratch, int, num);
   f.next = MD_NEW_ARRAY(r->scratch, int, num);
   f.mapped = MD_NEW_ARRAY(r->scratch, bool, num);
+  f.widened = MD_NEW_ARRAY(r->scratch, bool, num);
   f.space = MD_NEW_ARRAY(r->scratch, const md_shape *, num);
   f.reduction = MD_NEW_ARRAY(r->scratch, const md_node *, num);
   order_nodes(&f);
@@ -290,15 +325,16 @@ static bool run(md_rewriter *r) {
   list_members(&f);
   merge_small(&f);
   list_members(&f);
+  for (int i = 0; i < g->num_nodes; i++) f.widened[i] = is_widened(&f, g->node[i]);
 
-  md_val *copy = MD_NEW_ARRAY(r->scratch, md_val, g->num_values + 1);
-  int *copied_in = MD_NEW_ARRAY(r->scratch, int, g->num_values + 1);
+  Copies copies = {.of = MD_NEW_ARRAY(r->scratch, md_val, g->num_values + 1),
+                   .region = MD_NEW_ARRAY(r->scratch, int, g->num_values + 1)};
   md_copy_leaves(r);
   for (int p = 0; p < g->num_nodes && !r->b.failed; p++) {
     int i = f.order[p];
     const md_node *n = g->node[i];
     if (md_ops[n->op].role == MD_LEAF || f.mapped[i]) continue;
-    if (f.root[i] == i) emit_group(&f, i, copy, copied_in);
+    if (f.root[i] == i) emit_group(&f, i, &copies);
     if (f.root[i] >= 0) continue;
     r->region = n->region ? n->region : md_new_region(r, "%s", md_ops[n->op].name);
     md_copy_node(r, n);

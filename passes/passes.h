@@ -62,8 +62,10 @@ const md_pass *md_pass_from(const char *name);
 typedef struct md_target_facts {
   int channel_block;   // layout: 0 keeps row-major
   bool channels_last;  // one block holds all channels, rounded up to channel_block
-  int max_prologue;    // full-size tensors that a prologue may read
-  int64_t alignment;   // of arena offsets, bytes
+  bool
+      packs_weights;  // convolutions bring weights into an order of their own first, and can round them then
+  int max_prologue;   // full-size tensors that a prologue may read
+  int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;
 
 // The block in which such a target stores an activation of `channels`; 0: row-major. Few channels

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// conv3d and its gradient for the source. Weights are brought into the order of the terms first:
-// [channel of the result][tap][channel of the source, rounded up to eight]. Then blocks make tiles of
-// pixels by channels; where sums are wanted a block makes several and keeps theirs.
+// conv3d and its gradient for the source. Weights are brought into the order of the terms first. Then
+// blocks make tiles of pixels by channels; where sums are wanted a block makes several and keeps theirs.
 #include "codegen/cuda/conv.h"
 
 typedef struct Conv {
@@ -17,51 +16,43 @@ typedef struct Conv {
   int64_t residues[3];   // of places, by the stride: each has kernels of its own
 } Conv;
 
-static int64_t chunks_of(const Conv *c, const md_cu_map *a) {
-  return md_cu_map_taps(a) * md_ceil_div(c->in, MD_CU_LANES);
+static md_cu_pack pack_of(const Conv *c, const md_cu_map *a) {
+  return (md_cu_pack){.weights = c->n->in[1],
+                      .backward = c->backward,
+                      .in = c->in,
+                      .out = c->out,
+                      .rows = md_round_up(c->out, c->tile.n),
+                      .narrow = c->tile.narrow,
+                      .map = *a};
 }
 
-static int64_t steps_of(const Conv *c, const md_cu_map *a) {
-  return md_ceil_div(chunks_of(c, a), MD_CU_STEP_CHUNKS);
-}
+// --- a source that is stored while it is read
 
-static int64_t packed_rows(const Conv *c) { return md_round_up(c->out, c->tile.n); }
-
-static int64_t packed_bytes(const Conv *c, const md_cu_map *a) {
-  return packed_rows(c) * steps_of(c, a) * MD_CU_STEP * (c->tile.narrow ? 2 : 4);
-}
-
-// --- weights in the order of the terms
-
-static void pack(const Conv *c, const md_cu_map *a, int64_t place) {
-  md_cu_kernel k;
-  md_cu_begin(&k, c->w, "weights in the order of the terms");
-  int64_t terms = steps_of(c, a) * MD_CU_STEP, num = packed_rows(c) * terms;
-  int64_t lanes = md_round_up(c->in, MD_CU_LANES);
-  md_cu_line(&k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);
-  md_cu_mark all = md_cu_open(&k, NULL, "if (e < %lld) {", (long long)num);
-  const char *to = md_cu_workspace(&k, place, packed_bytes(c, a), md_cu_cell(&c->tile), true);
-  md_cu_ix row = md_cu_digit(&k, "e", terms, 0), term = md_cu_digit(&k, "e", 1, terms);
-  md_cu_ix tap = md_cu_digit(&k, term, lanes, 0), channel = md_cu_digit(&k, term, 1, lanes);
-  md_cu_line(&k, NULL, "float x = 0.0f;");
-  md_cu_mark in =
-      md_cu_open(&k, NULL, "if (%s < %lld && %s < %lld && %s < %lld) {", row, (long long)c->out,
-                 channel, (long long)c->in, tap, (long long)md_cu_map_taps(a));
-  md_cu_spot s = {.shape = &md_type_in(c->w->r->g, c->n->in[1])->shape};
-  s.at[0] = c->backward ? channel : row;
-  s.at[1] = c->backward ? row : channel;
-  int64_t div = 1;
-  for (int i = 2; i >= 0; i--) {
-    const md_cu_axis_map *m = &a->axis[i];
-    md_cu_ix at = md_cu_digit(&k, tap, div, m->taps);
-    s.at[2 + i] = md_cu_linear(&k, 1, &at, &m->tap_step, m->tap0);
-    div *= m->taps;
+// At stride 1 with as many places behind as before there is a tap at which each place meets the element
+// of its own number: the blocks of a column of tiles read each element once there.
+static bool own_tap(const md_region_view *r, const md_node *n, int64_t tap[3]) {
+  const md_shape *src = &md_type_in(r->g, n->in[0])->shape, *dst = &md_type_in(r->g, n->out)->shape;
+  const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
+  const md_conv3d_attr *a = &n->attr.conv3d;
+  for (int i = 0; i < 3; i++) {
+    tap[i] = a->pad.d[i] / a->dilation.d[i];
+    bool same = a->stride.d[i] == 1 && src->dim[2 + i] == dst->dim[2 + i];
+    if (!same || tap[i] * a->dilation.d[i] != a->pad.d[i] || tap[i] >= kernel->dim[2 + i])
+      return false;
   }
-  md_cu_line(&k, NULL, "x = %s;", md_cu_value_as(&k, c->n->in[1], &s, MD_CU_FLOAT));
-  md_cu_close(&k, in);
-  md_cu_line(&k, NULL, c->tile.narrow ? "%s[e] = md_f2bf(x);" : "%s[e] = x;", to);
-  md_cu_close(&k, all);
-  md_cu_end(&k, md_ceil_div(num, MD_CU_THREADS));
+  return true;
+}
+
+md_val md_cu_formed(const md_region_view *r) {
+  const md_node *n = r->anchor;
+  int64_t tap[3];
+  if (!n || n->op != MD_OP_conv3d || !own_tap(r, n, tap)) return MD_NONE;
+  const md_node *maker = md_inner(r, n->in[0]);
+  const md_type *t = md_type_in(r->g, n->in[0]);
+  bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
+  bool vector = t->block > 0 && t->block % MD_CU_LANES == 0;
+  // Other columns of tiles still read what it is made from.
+  return wanted && vector && !md_is_over_input(r, n->in[0]) ? n->in[0] : MD_NONE;
 }
 
 // --- the product
@@ -70,6 +61,8 @@ typedef struct Kernel {
   const Conv *c;
   md_cu_kernel k;
   md_cu_map a;
+  md_cu_pack pack;
+  int64_t steps;
   md_cu_side source;
   int64_t weights;  // place of them
   int64_t part0;
@@ -143,7 +136,8 @@ static void put_weights(Kernel *p) {
   md_cu_kernel *k = &p->k;
   const md_cu_tile *t = &p->c->tile;
   int rows = MD_MAX(t->n * MD_CU_STEP_CHUNKS / MD_CU_THREADS, 1);
-  const char *all = md_cu_workspace(k, p->weights, packed_bytes(p->c, &p->a), md_cu_cell(t), false);
+  const char *all =
+      md_cu_workspace(k, p->weights, md_cu_pack_bytes(&p->pack), md_cu_cell(t), false);
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", rows);
   md_cu_line(k, NULL, "const int line = md_thread() / %d + i * %d;", MD_CU_STEP_CHUNKS,
@@ -152,7 +146,7 @@ static void put_weights(Kernel *p) {
   md_cu_mark in = {0};
   if (some) in = md_cu_open(k, NULL, "if (line < %d) {", t->n);
   md_cu_line(k, NULL, "const %s *const from = %s + (n0 + line) * %lld + chunk * 8;", md_cu_cell(t),
-             all, (long long)(steps_of(p->c, &p->a) * MD_CU_STEP));
+             all, (long long)(p->steps * MD_CU_STEP));
   md_cu_line(k, NULL, "%s *const to = %s + line * %d + md_thread() %% %d * 8;", md_cu_cell(t),
              buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n), MD_CU_STEP_CHUNKS);
   md_cu_line(k, NULL, "md_cp_async16(to, from, true);");
@@ -186,12 +180,11 @@ static void put_load(Kernel *p) {
 static void put_steps(Kernel *p) {
   md_cu_kernel *k = &p->k;
   const md_cu_tile *t = &p->c->tile;
-  int64_t steps = steps_of(p->c, &p->a);
-  if (!steps) return;
+  if (!p->steps) return;
   md_cu_mark loop =
-      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)steps);
+      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)p->steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
-  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)p->steps);
   put_load(p);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (step >= 0) {");
@@ -199,7 +192,7 @@ static void put_steps(Kernel *p) {
   md_cu_line(k, NULL, "const %s *const b = %s;", md_cu_cell(t), buffer(p, "bs", t->n, "step % 2"));
   md_cu_put_product(k, t, "a", "b");
   md_cu_close(k, m);
-  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)steps);
+  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)p->steps);
   md_cu_side_store(k, &p->source, buffer(p, "as", t->m, "next % 2"));
   md_cu_line(k, NULL, "md_cp_wait(0);");
   md_cu_close(k, m);
@@ -229,14 +222,23 @@ static md_cu_side source_of(const Conv *c, md_cu_kernel *k) {
                        c->finish.no_table);
 }
 
+// Where the source is stored: by the first column of tiles, at the pixel's own tap.
+static const char *stored_if(const Conv *c) {
+  int64_t tap[3];
+  own_tap(c->w->r, c->n, tap);
+  return md_format(c->w->arena, "n0 == 0 && am0 == %lld && am1 == %lld && am2 == %lld",
+                   (long long)tap[0], (long long)tap[1], (long long)tap[2]);
+}
+
 static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
-  Kernel p = {.c = c, .a = *a, .weights = weights, .part0 = part0};
+  Kernel p = {.c = c, .a = *a, .pack = pack_of(c, a), .weights = weights, .part0 = part0};
+  p.steps = md_cu_pack_steps(&p.pack);
   md_cu_kernel *k = &p.k;
   int64_t places = md_cu_map_places(a) * (c->samples / c->groups);
   int64_t columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
-  if (steps_of(c, a)) p.source = source_of(c, k);
-  if (c->formed && steps_of(c, a)) p.source.stored_if = "n0 == 0";
+  if (p.steps) p.source = source_of(c, k);
+  if (c->formed && p.steps) p.source.stored_if = stored_if(c);
   md_cu_finish_texts(k, &c->finish);
   put_shared(&p);
   const char *count = md_cu_number(k, places);
@@ -249,7 +251,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
                                c->tile.m, count, (long long)(parts * c->tile.m));
   md_cu_put_accumulators(k, &c->tile);
-  if (steps_of(c, a)) put_rows(&p, count);
+  if (p.steps) put_rows(&p, count);
   put_steps(&p);
   md_cu_put_finish(k, &c->finish, &c->tile, a, count);
   md_cu_line(k, NULL, "md_sync();");
@@ -259,28 +261,6 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_lanes_free(&c->finish.lanes);
   k->work = (double)places * (double)md_cu_map_taps(a);
   md_cu_end(k, columns * parts * c->groups);
-}
-
-// --- a source that is stored while it is read
-
-// Each element is read once by the blocks of a column of tiles: the kernel is one place, at stride 1.
-static bool reads_once(const md_region_view *r, const md_node *n) {
-  const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
-  for (int i = 0; i < 3; i++)
-    if (kernel->dim[2 + i] != 1 || n->attr.conv3d.stride.d[i] != 1 || n->attr.conv3d.pad.d[i])
-      return false;
-  return true;
-}
-
-md_val md_cu_formed(const md_region_view *r) {
-  const md_node *n = r->anchor;
-  if (!n || n->op != MD_OP_conv3d || !reads_once(r, n)) return MD_NONE;
-  const md_node *maker = md_inner(r, n->in[0]);
-  const md_type *t = md_type_in(r->g, n->in[0]);
-  bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
-  bool vector = t->block > 0 && t->block % MD_CU_LANES == 0;
-  // Other columns of tiles still read what it is made from.
-  return wanted && vector && !md_is_over_input(r, n->in[0]) ? n->in[0] : MD_NONE;
 }
 
 // --- the tile
@@ -364,8 +344,9 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   if (c.formed) md_cu_place(w, c.formed);
   int64_t part0 = 0;
   for (int i = 0; i < num; i++) {
-    int64_t weights = md_cu_reserve(w, packed_bytes(&c, &a[i]));
-    if (chunks_of(&c, &a[i])) pack(&c, &a[i], weights);
+    md_cu_pack pack = pack_of(&c, &a[i]);
+    int64_t weights = md_cu_reserve(w, md_cu_pack_bytes(&pack));
+    md_cu_put_pack(w, &pack, weights);
     product(&c, &a[i], weights, parts_of(&c, &a[i]), part0);
     part0 += parts_of(&c, &a[i]);
   }

@@ -45,6 +45,21 @@ int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
 int64_t md_cu_map_taps(const md_cu_map *a);
 int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 
+// --- conv_pack.c: weights in the order of the terms
+
+typedef struct md_cu_pack {
+  md_val weights;
+  bool backward;    // the result's channels are the forward source's
+  int64_t in, out;  // channels of the source and of the result
+  int64_t rows;     // `out`, rounded up to whole tiles
+  bool narrow;
+  md_cu_map map;  // which taps
+} md_cu_pack;
+int64_t md_cu_pack_steps(const md_cu_pack *p);  // a row has as many times MD_CU_STEP terms
+int64_t md_cu_pack_bytes(const md_cu_pack *p);
+void md_cu_put_pack(md_cu_work *w, const md_cu_pack *p,
+                    int64_t place);  // a kernel, if there are terms
+
 // --- conv_tile.c: tiles in shared memory and their product
 
 typedef struct md_cu_tile {
@@ -74,7 +89,7 @@ typedef struct md_cu_side {
   const md_cu_tile *tile;
   int lines, chunks;  // of the tile: a chunk is eight elements of a line
   md_cu_lanes lanes;
-  const char *stored_if;  // the value is stored where that holds; NULL: nowhere
+  const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
 // Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],

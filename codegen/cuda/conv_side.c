@@ -57,7 +57,7 @@ static void put_place(md_cu_kernel *k, const md_cu_side *s) {
   md_cu_spot spot = {.shape = &t->shape,
                      .at = {made(k, s, "%sn[i]"), s->lanes.first, made(k, s, "%st[i]"),
                             made(k, s, "%sh[i]"), made(k, s, "%sw[i]")}};
-  md_cu_line(k, NULL, "%sto[i] = %s;", s->p, md_cu_offset(k, t, &spot));
+  md_cu_line(k, NULL, "%sto[i] = %s ? %s : -1;", s->p, s->stored_if, md_cu_offset(k, t, &spot));
 }
 
 void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
@@ -75,7 +75,7 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
   md_cu_put_lanes(k, &s->lanes);
   if (s->stored_if)
-    md_cu_line(k, md_cu_comment(k, s->val), "if (%s) md_st_%s(%s + %sto[i], v);", s->stored_if,
+    md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) md_st_%s(%s + %sto[i], v);", s->p,
                kind, md_cu_pointer(k, s->val, true), s->p);
   md_cu_close(k, in);
   md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% %d * 8, v);",

@@ -264,7 +264,7 @@ void md_cu_resize(md_cu_work *w, const md_node *n);
 void md_cu_blur(md_cu_work *w, const md_node *n);
 
 // --- conv.c: what a convolution does besides
-// The source of a convolution that is made in its region, wanted outside, and read once by its
+// The source of a convolution that is made in its region, wanted outside, and met once at one tap by its
 // kernels: they store it then. MD_NONE: there is none.
 md_val md_cu_formed(const md_region_view *r);
 

@@ -5,7 +5,7 @@
 //   few terms or many results   a thread adds up a result, one term after another
 //   else                        a block adds up a part of a result: its threads stride over the terms,
 //                               then a tree over lanes and a row over warps; parts lie in the
-//                               workspace, and a second kernel joins them in order
+//                               workspace, and a second kernel joins them in order, in the same two ways
 #include "codegen/cuda/gen.h"
 
 enum {
@@ -300,24 +300,43 @@ static void by_block(Reduction *r) {
   md_cu_end(k, r->results * r->parts);
 }
 
-// A thread for a result: its parts in order.
-static void merge(Reduction *r) {
+// s0, s1, ... += part j of result r.
+static void add_part(Reduction *r) {
   md_cu_kernel *k = &r->k;
-  md_cu_begin(k, r->w, "merge of the parts");
-  md_cu_line(k, "result", "const int r = md_block() * %d + md_thread();", MD_CU_THREADS);
-  md_cu_mark m = md_cu_open(k, NULL, "if (r < %lld) {", (long long)r->results);
-  declare_sums(r);
   const char *from = md_cu_workspace(k, r->place, parts_bytes(r), "double", false);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", (long long)r->parts);
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
     for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
            md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from, (long long)r->parts,
                      r->num_sums, sum));
+}
+
+// A thread for a result: its parts in order. Many parts: a block.
+static void merge(Reduction *r) {
+  md_cu_kernel *k = &r->k;
+  bool by_block = r->parts > FEW_TERMS;
+  md_cu_begin(k, r->w, by_block ? "merge of many parts" : "merge of the parts");
+  if (by_block) {
+    md_cu_line(k, NULL, "MD_SHARED(shared);");
+    md_cu_line(k, "result", "const int r = md_block();");
+  } else {
+    md_cu_line(k, "result", "const int r = md_block() * %d + md_thread();", MD_CU_THREADS);
+    md_cu_line(k, NULL, "if (r >= %lld) return;", (long long)r->results);
+  }
+  declare_sums(r);
+  const char *from = by_block ? "md_thread()" : "0";
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = %s; j < %lld; j += %d) {", from,
+                               (long long)r->parts, by_block ? MD_CU_THREADS : 1);
+  add_part(r);
   md_cu_close(k, loop);
-  finish(r, "r");
-  md_cu_close(k, m);
-  md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
+  if (by_block) {
+    md_cu_mark first = join_threads(r);
+    finish(r, "r");
+    md_cu_close(k, first);
+  } else {
+    finish(r, "r");
+  }
+  md_cu_end(k, by_block ? r->results : md_ceil_div(r->results, MD_CU_THREADS));
 }
 
 static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {

@@ -101,7 +101,10 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) 
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   md_cuda_arch arch[MD_CUDA_TARGETS];
   if (!md_cuda_targets(target, arch, MD_CUDA_TARGETS, d)) return false;
-  *facts = (md_target_facts){
-      .channel_block = 8, .channels_last = true, .max_prologue = 4, .alignment = 256};
+  *facts = (md_target_facts){.channel_block = 8,
+                             .channels_last = true,
+                             .packs_weights = true,
+                             .max_prologue = 4,
+                             .alignment = 256};
   return true;
 }

@@ -126,6 +126,18 @@ static const struct {
      "  region @s2 {\n    %o = conv3d %q, %w0\n  }\n"
      "  return %o\n"
      "}\n"},
+    {"a source that is stored at a tap of several",
+     "graph @tap(%x: f32[2,8,3,4,4], %w0: f32[8,8,1,1,1], %w: f32[130,8,3,3,3], %w1: "
+     "f32[8,8,1,3,1], %w2: f32[8,8,2,1,1]) {\n"
+     "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
+     "  region @r {\n    %q = relu %a\n    %y = conv3d %q, %w {pad=[1,1,1]}\n  }\n"
+     "  region @r1 {\n    %q1 = affine %q {shift=1}\n"
+     "    %y1 = conv3d %q1, %w1 {pad=[0,2,0], dilation=[1,2,1]}\n  }\n"
+     "  region @r2 {\n    %q2 = affine %q1 {scale=2}\n"
+     "    %y2 = conv3d %q2, %w2 {pad=[1,0,0], dilation=[2,1,1]}\n  }\n"
+     "  region @s2 {\n    %o = conv3d %q2, %w0\n  }\n"
+     "  return %y, %y1, %y2, %o\n"
+     "}\n"},
     {"a flipped source",
      "graph @flip(%x: f32[2,8,2,4,4], %w0: f32[8,8,1,1,1], %w: f32[8,8,1,3,3]) {\n"
      "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
