@@ -221,16 +221,24 @@ Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
   return program_with(g, level, MD_F32, seed, d);
 }
 
+static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
+  if (leaf->op == MD_OP_input) fill(to, leaf->name, *(const uint64_t *)ctx);
+}
+
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
   o.precision = precision;
   o.verify_each = true;
   if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
-  md_pass_report report = {0};
+  return program_fed(g, &o, fill_leaf, &seed, d);
+}
+
+Program *program_fed(md_graph *g, const md_pass_options *options, program_feed feed, void *ctx,
+                     md_diags *d) {
+  md_pass_options o = *options;
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
-  g = md_run_passes(g, &o, &report, d);
-  md_pass_report_free(&report);
+  g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
   Program *p = calloc(1, sizeof *p);
   MD_ASSERT(p, "out of memory");
@@ -242,7 +250,8 @@ Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed,
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
-    if (n->op == MD_OP_input) fill(md_interp_input(p->ref, n->name), n->name, seed);
+    if (n->op == MD_OP_input) feed(ctx, n, md_interp_input(p->ref, n->name));
+    if (n->op == MD_OP_state) feed(ctx, n, md_interp_state(p->ref, n->name));
   }
   make_images(p);
   if (!md_interp_step(p->ref, d)) {
