@@ -11,6 +11,13 @@
 
 #include "base/base.h"
 
+// Of every array, the last one of a struct too.
+#ifdef __clang__
+#define INDICES "bounds -fstrict-flex-arrays=3"
+#else
+#define INDICES "bounds-strict"
+#endif
+
 struct simt_code {
   void *lib;
   char dir[64];  // kept while the code is: it has the line numbers
@@ -42,7 +49,7 @@ simt_code *simt_build(const char *text) {
            "cd %s && '%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared k.o -lm -o k.so",
-           dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread" : "-O2 -Wno-uninitialized", source,
+           dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread," INDICES : "-O2 -Wno-uninitialized", source,
            cc);
   ok = ok && system(command) == 0;
   void *lib = NULL;
