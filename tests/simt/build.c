@@ -49,8 +49,8 @@ simt_code *simt_build(const char *text) {
            "cd %s && '%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared k.o -lm -o k.so",
-           dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread," INDICES : "-O2 -Wno-uninitialized", source,
-           cc);
+           dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread," INDICES : "-O2 -Wno-uninitialized",
+           source, cc);
   ok = ok && system(command) == 0;
   void *lib = NULL;
   if (ok) {
