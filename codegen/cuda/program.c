@@ -336,6 +336,7 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
     *v = (Variant){.arch = arch[i], .is_ptx = i == num, .m = md_cuda_generate(s->g, arch[i], d)};
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
+    if (o->plan_only) v->num_units = 0;
   }
   return true;
 }
@@ -346,12 +347,12 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
-  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
+  bool ok = generate(&s, o, d) && (o->plan_only || compile(&s, o, report, d));
   if (ok) {
     s.p = md_program_create(g->name ? g->name : "graph");
     assemble(&s);
     if (o->want_graph_text) md_places_keep_text(g, s.p);
-    ok = md_program_check(s.p, d) && md_gpu_code_check(s.p, d);
+    ok = o->plan_only || (md_program_check(s.p, d) && md_gpu_code_check(s.p, d));
   }
   for (int i = 0; i < s.num_variants; i++) {
     for (int k = 0; k < s.variant[i].num_units; k++) free(s.variant[i].unit[k].data);
@@ -361,4 +362,19 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (ok) return s.p;
   md_program_destroy(s.p);
   return NULL;
+}
+
+static int64_t needs(const md_graph *planned, const md_memory_limit *limit) {
+  md_cuda_options o = *(const md_cuda_options *)limit->target;
+  md_diags *d = md_diags_create();  // what is wrong is reported by the compilation that follows
+  o.plan_only = true;
+  md_program *p = md_cuda_program(planned, &o, NULL, d);
+  int64_t bytes = p ? md_program_bytes(p, limit->threads) : 0;
+  md_program_destroy(p);
+  md_diags_destroy(d);
+  return bytes;
+}
+
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes) {
+  return (md_memory_limit){.bytes = bytes, .target = o, .needs = needs};
 }
