@@ -7,7 +7,7 @@
 #include "runtime/exec/driver.h"
 
 // Where the parts of the program's memory begin, and each tensor in its part.
-typedef struct md_cuda_memory {
+typedef struct md_cuda_layout {
   md_gpu_place at;  // of all of it
   int64_t bytes;
   int64_t workspace, arrival, inputs, states, results;  // the arena begins at 0
@@ -16,7 +16,7 @@ typedef struct md_cuda_memory {
   char *inputs_host;     // what is sent; as large as the inputs
   char *results_host;    // small results
   int64_t *result_host;  // place of a result there; -1: it is large
-} md_cuda_memory;
+} md_cuda_layout;
 
 typedef struct md_cuda_code {
   void **library;  // by kernel of the variant
@@ -33,7 +33,7 @@ typedef struct md_cuda {
   const md_gpu_variant *variant;
   void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
-  md_cuda_memory memory;
+  md_cuda_layout memory;
   md_cuda_code code;
   md_gpu_place *place;  // by argument of the program
   void **parameter;     // where each argument's value is, as a launch takes them
