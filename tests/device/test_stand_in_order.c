@@ -32,6 +32,7 @@ START_TEST(a_kernel_runs_in_every_order) {
   run_in("at-once");
   run_in("late");
   run_in("copies-first");
+  run_in("others-first");
   finish_with_arrays();
 }
 END_TEST
@@ -97,6 +98,29 @@ START_TEST(copies_come_first_where_nothing_holds_them) {
   works(cuStreamSynchronize(stream));
   ck_assert(first_of(b) == 14);
   works(cuStreamDestroy_v2(sender));
+  finish_with_arrays();
+}
+END_TEST
+
+START_TEST(the_work_of_others_comes_first_where_nothing_holds_it) {
+  start_with_arrays();
+  void *sender, *sent;
+  works(cuStreamCreate(&sender, STREAM_NON_BLOCKING));
+  works(cuEventCreate(&sent, 0));
+  works(cuMemcpyHtoD_v2(a, x, BYTES));
+  set_order("others-first");
+  for (int is_held = 0; is_held < 2; is_held++) {
+    x[1] += 6;
+    works(cuMemcpyHtoDAsync_v2(a, x, BYTES, sender));
+    works(cuEventRecord(sent, sender));
+    if (is_held) works(cuStreamWaitEvent(stream, sent, 0));
+    works(launch(a, b, stream));
+    works(cuEventSynchronize(sent));
+    works(cuStreamSynchronize(stream));
+    ck_assert(first_of(b) == (is_held ? 26 : 2));
+  }
+  works(cuStreamDestroy_v2(sender));
+  works(cuEventDestroy_v2(sent));
   finish_with_arrays();
 }
 END_TEST
@@ -329,6 +353,7 @@ int main(void) {
                                 pinned_memory_holds_nothing_until_its_copy_is_waited_for,
                                 only_an_event_makes_a_stream_wait_for_another,
                                 copies_come_first_where_nothing_holds_them,
+                                the_work_of_others_comes_first_where_nothing_holds_it,
                                 the_legacy_stream_and_those_that_block_wait_for_each_other,
                                 queries_are_not_ready_the_first_time,
                                 times_are_those_of_events_that_were_waited_for,

@@ -125,7 +125,7 @@ static void losses_are_those_of_the_cpu(void) {
 }
 
 static void no_order_of_work_changes_the_weights(void) {
-  static const char *const orders[] = {"at-once", "copies-first"};
+  static const char *const orders[] = {"at-once", "copies-first", "others-first"};
   for (int i = 0; i < MD_COUNT(orders); i++) {
     setenv("MODIST_STAND_IN_ORDER", orders[i], 1);
     check(train(orders[i], "cuda:0", STEPS, NULL) == 0, "it trains", orders[i]);

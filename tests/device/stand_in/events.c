@@ -97,7 +97,7 @@ static int synchronize(void *event, bool is_query) {
   bool asks_first = !e->was_asked && !is_done(e);
   e->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
-  if (e->stream) stream_run(e->stream, e->ticket);
+  if (e->stream) stream_wait(e->stream, e->ticket);
   return e->context->error;
 }
 

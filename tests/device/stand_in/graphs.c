@@ -229,7 +229,7 @@ static int choose(const Graph *g, const bool *done) {
   for (int i = 0; i < g->num; i++) {
     if (!is_ready(g, i, done)) continue;
     if (order() == AT_ONCE) return i;
-    if (best < 0 || order() == LATE || is_copy(g, i)) best = i;
+    if (best < 0 || order() != COPIES_FIRST || is_copy(g, i)) best = i;
   }
   return best;
 }

@@ -28,7 +28,7 @@ const char *setting(const char *name, const char *preset);  // MODIST_STAND_IN_n
 int64_t setting_number(const char *name, int64_t preset);
 
 // --- order.c: when asynchronous work is done
-typedef enum Order { AT_ONCE, LATE, COPIES_FIRST } Order;
+typedef enum Order { AT_ONCE, LATE, COPIES_FIRST, OTHERS_FIRST } Order;
 Order order(void);
 
 // --- handles.c: numbers that lead to objects; what is gone is never found again
@@ -163,7 +163,8 @@ struct Stream {
 Stream *stream_find(void *handle, int *error);  // of the current context; NULL: *error
 // Takes op. Into the graph when the stream is captured.
 int stream_add(Stream *s, Op op);
-void stream_run(Stream *s, int64_t ticket);  // all work up to it
+void stream_run(Stream *s, int64_t ticket);   // all work up to it
+void stream_wait(Stream *s, int64_t ticket);  // the same for the host
 void stream_run_all(Context *c);
 bool stream_reads(Address at, size_t bytes);  // is there work that still will?
 Stream *stream_new(Context *c, bool is_blocking);
