@@ -96,6 +96,11 @@ START_TEST(calls_need_a_context_that_is_current_in_their_thread) {
   is(cuMemAlloc_v2(&at, BYTES), INVALID_CONTEXT);
   is(cuCtxSetCurrent(&at), INVALID_CONTEXT);
   works(cuCtxSetCurrent(context));
+  at = memory(BYTES);
+  works(cuCtxSetCurrent(NULL));
+  is(cuMemFree_v2(at), INVALID_CONTEXT);
+  works(cuCtxSetCurrent(context));
+  works(cuMemFree_v2(at));
   finish();
   is(cuMemAlloc_v2(&at, BYTES), CONTEXT_IS_DESTROYED);
   is(cuDevicePrimaryCtxRelease_v2(0), INVALID_CONTEXT);

@@ -135,6 +135,7 @@ START_TEST(the_legacy_stream_and_those_that_block_wait_for_each_other) {
   works(cuStreamSynchronize(blocking));
   ck_assert(y[1] == 2);
   works(cuMemsetD8_v2(b, 0, BYTES));  // on the legacy stream, for which nobody waits
+  works(cuStreamSynchronize(blocking));
   works(cuMemcpyDtoHAsync_v2(y, b, BYTES, stream));
   works(cuStreamSynchronize(stream));
   ck_assert(y[1] == 2);

@@ -54,7 +54,9 @@ API cuDevicePrimaryCtxRetain(void **context, int device) {
 
 // With the last one the context is gone; what is left in it shows at the end.
 API cuDevicePrimaryCtxRelease_v2(int device) {
-  int error = call_begin(__func__, NEEDS_INIT), bad = check_device(device);
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!call_releases(error)) return call_end(error);
+  int bad = check_device(device);
   Context *c = bad ? NULL : primary[device];
   if (!bad && !c) bad = refuse(INVALID_CONTEXT, "it is not retained");
   if (!bad && !--c->retained) {

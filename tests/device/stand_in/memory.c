@@ -73,7 +73,8 @@ static int give_back(Address at) {
 }
 
 API cuMemFree_v2(Address at) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE), bad = give_back(at);
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE);
+  int bad = call_releases(error) ? give_back(at) : 0;
   return call_end(error ? error : bad);
 }
 
@@ -139,6 +140,7 @@ static int unpin(const void *at) {
 }
 
 API cuMemFreeHost(void *at) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE), bad = unpin(at);
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE);
+  int bad = call_releases(error) ? unpin(at) : 0;
   return call_end(error ? error : bad);
 }

@@ -187,6 +187,7 @@ API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
 // Its work is still done, by whom it concerns.
 API cuStreamDestroy_v2(void *stream) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  if (!call_releases(error)) return call_end(error);
   Stream *s = handle_find(A_STREAM, stream);
   if (!s) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no stream"));
   capture_forget_stream(s);
@@ -199,7 +200,6 @@ static int synchronize(void *stream, bool is_query) {
   Stream *s = stream_find(stream, &error);
   if (!s) return error;
   if (s->capture) return capture_check_unsafe();
-  push_legacy_waits(s);
   bool asks_first = !s->was_asked && s->done < s->issued;
   s->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
