@@ -211,6 +211,49 @@ START_TEST(a_launch_fits_its_kernel) {
 }
 END_TEST
 
+START_TEST(launches_take_attributes_that_ask_for_nothing_special) {
+  start_with_arrays();
+  void *args[] = {&a, &b};
+  LaunchAttribute attribute = {.id = 6, .of.value = 1};  // programmatic serialization
+  LaunchConfig c = {1, 1, 1, 64, 1, 1, 0, stream, &attribute, 1};
+  works(cuMemcpyHtoDAsync_v2(a, x, BYTES, stream));
+  works(cuLaunchKernelEx(&c, twice, args, NULL));
+  works(cuMemcpyDtoHAsync_v2(y, b, BYTES, stream));
+  works(cuStreamSynchronize(stream));
+  ck_assert(y[1] == 2);
+  attribute = (LaunchAttribute){.id = 4, .of.cluster = {2, 1, 1}};
+  is(cuLaunchKernelEx(&c, twice, args, NULL), NOT_SUPPORTED);
+  finish_with_arrays();
+}
+END_TEST
+
+START_TEST(a_function_says_what_it_needs) {
+  start();
+  void *module, *f;
+  size_t offset, bytes;
+  int value;
+  works(cuModuleLoadData(&module, twice_ptx));
+  works(cuModuleGetFunction(&f, module, "ktwice"));
+  is(cuModuleGetFunction(&f, module, "kthrice"), NOT_FOUND);
+  works(cuFuncGetAttribute(&value, FUNC_MAX_THREADS, f));
+  ck_assert_int_eq(value, 64);
+  works(cuFuncGetAttribute(&value, FUNC_MAX_DYNAMIC_SHARED, f));
+  ck_assert_int_eq(value, 48 << 10);
+  is(cuFuncGetAttribute(&value, 99, f), INVALID_VALUE);
+  is(cuFuncSetAttribute(f, FUNC_MAX_THREADS, 64), INVALID_VALUE);
+  works(cuFuncGetParamInfo(f, 1, &offset, &bytes));
+  ck_assert(offset == 8 && bytes == 8);
+  is(cuFuncGetParamInfo(f, 2, &offset, &bytes), INVALID_VALUE);
+  works(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, f, 64, 0));
+  ck_assert_int_eq(value, 32);
+  works(cuOccupancyMaxActiveBlocksPerMultiprocessor(&value, f, 64, 100 << 10));
+  ck_assert_int_eq(value, 2);
+  works(cuModuleUnload(module));
+  is(cuFuncGetAttribute(&value, FUNC_MAX_THREADS, f), INVALID_HANDLE);
+  finish();
+}
+END_TEST
+
 START_TEST(code_is_for_the_device_and_whole) {
   start();
   void *lib;
@@ -385,6 +428,8 @@ int main(void) {
                                 memory_is_freed_once_and_where_it_begins,
                                 copies_and_fills_stay_inside_memory,
                                 a_launch_fits_its_kernel,
+                                launches_take_attributes_that_ask_for_nothing_special,
+                                a_function_says_what_it_needs,
                                 code_is_for_the_device_and_whole,
                                 an_argument_that_is_no_memory_spoils_the_context,
                                 a_write_beyond_memory_spoils_the_context,

@@ -276,6 +276,7 @@ static void end_broken(int error) {
 START_TEST(a_call_that_waits_breaks_a_capture) {
   start_with_arrays();
   Address at;
+  int status;
   for (int i = 0; i < 4; i++) {
     works(cuStreamBeginCapture_v2(stream, CAPTURE_THREAD_LOCAL));
     is(i == 0   ? cuStreamSynchronize(stream)
@@ -284,7 +285,11 @@ START_TEST(a_call_that_waits_breaks_a_capture) {
                 : cuMemcpyHtoD_v2(a, x, BYTES),
        CAPTURE_UNSUPPORTED);
     is(launch(a, b, stream), CAPTURE_INVALIDATED);
+    works(cuStreamIsCapturing(stream, &status));
+    ck_assert_int_eq(status, 2);
     end_broken(CAPTURE_INVALIDATED);
+    works(cuStreamIsCapturing(stream, &status));
+    ck_assert_int_eq(status, 0);
   }
   finish_with_arrays();
 }

@@ -66,33 +66,11 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
   return call_end(error ? error : bad);
 }
 
-API cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
-  int error = call_begin(__func__, NEEDS_INIT);
-  if (!error) error = check_device(device);
-  if (!error) {
-    *flags = 0;
-    *active = primary[device] != NULL;
-  }
-  return call_end(error);
-}
-
 API cuCtxSetCurrent(void *context) {
   int error = call_begin(__func__, NEEDS_INIT);
   if (!error && context && !handle_find(A_CONTEXT, context))
     error = refuse(INVALID_CONTEXT, "it is no context");
   if (!error) current = context;
-  return call_end(error);
-}
-
-API cuCtxGetCurrent(void **context) {
-  int error = call_begin(__func__, NEEDS_INIT);
-  if (!error) *context = current;
-  return call_end(error);
-}
-
-API cuCtxGetDevice(int *device) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  if (!error) *device = context_current()->device;
   return call_end(error);
 }
 
@@ -102,11 +80,5 @@ API cuCtxSynchronize(void) {
     stream_run_all(context_current());
     error = context_current()->error;
   }
-  return call_end(error);
-}
-
-API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  if (!error) *least = *greatest = 0;
   return call_end(error);
 }

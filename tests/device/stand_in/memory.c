@@ -87,17 +87,6 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
   return call_end(error);
 }
 
-API cuMemGetAddressRange_v2(Address *base, size_t *bytes, Address at) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  const Block *b = memory_block(at);
-  if (!error && (!b || b->is_pinned)) error = refuse(INVALID_VALUE, "no memory is there");
-  if (!error) {
-    *base = b->at;
-    *bytes = b->bytes;
-  }
-  return call_end(error);
-}
-
 // --- pinned
 
 static int pin(void **at, size_t bytes) {
