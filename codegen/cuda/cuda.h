@@ -155,17 +155,22 @@ typedef struct md_cuda_options {
   const char *targets;  // "cuda:sm_80,cuda:sm_90a"
   bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
-  int threads;  // that compile; 0: one for each core
+  bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
+  int threads;     // that compile; 0: one for each core
 } md_cuda_options;
+typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
   int kernels, cache_hits;  // compilation units, of all targets
   double compile_ms;
-  md_arena *arena;  // set by the caller; may be NULL: then no `is_tensor`
-  bool *is_tensor;  // by kernel of the program: its text multiplies on tensor cores
+  md_arena *arena;     // set by the caller; may be NULL: then no `math`
+  md_cuda_math *math;  // by kernel of the program: what its text multiplies with
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
                             md_diags *d);
+// That the pass `recompute` keeps a limit of so many bytes of the program for these targets (0: none);
+// *o must outlive it. What drivers take for themselves is not counted.
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes);
 
 // --- cost.c: how long a launch should take, by a roofline over a spec
 typedef enum md_cuda_limit {
@@ -182,6 +187,6 @@ typedef struct md_cuda_cost {
   md_cuda_limit limit;
 } md_cuda_cost;
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s);
+                             md_cuda_math math, const md_cuda_spec *s);
 
 #endif

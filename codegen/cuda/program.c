@@ -108,6 +108,12 @@ static void add_units(const Assembly *s, Variant *v) {
   }
 }
 
+static md_cuda_math math_of(const char *text) {
+  return strstr(text, "md_wgmma") ? MD_CUDA_WGMMA
+         : strstr(text, "md_mma") ? MD_CUDA_MMA
+                                  : MD_CUDA_FMA;
+}
+
 static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md_diags *d) {
   int num = 0;
   for (int i = 0; i < s->num_variants; i++) num += s->variant[i].num_units;
@@ -122,10 +128,10 @@ static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md
   if (!r) return ok;
   r->kernels = num;
   r->compile_ms = (double)(md_now_ns() - start) * 1e-6;
-  r->is_tensor = r->arena ? MD_NEW_ARRAY(r->arena, bool, num + 1) : NULL;
+  r->math = r->arena ? MD_NEW_ARRAY(r->arena, md_cuda_math, num + 1) : NULL;
   for (int i = 0; i < num; i++) {
     r->cache_hits += all[i].hit;
-    if (r->is_tensor) r->is_tensor[i] = strstr(all[i].text, "mma") != NULL;  // md_mma, md_wgmma
+    if (r->math) r->math[i] = math_of(all[i].text);
   }
   return ok;
 }
@@ -330,6 +336,7 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
     *v = (Variant){.arch = arch[i], .is_ptx = i == num, .m = md_cuda_generate(s->g, arch[i], d)};
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
+    if (o->plan_only) v->num_units = 0;
   }
   return true;
 }
@@ -340,12 +347,12 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
-  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
+  bool ok = generate(&s, o, d) && (o->plan_only || compile(&s, o, report, d));
   if (ok) {
     s.p = md_program_create(g->name ? g->name : "graph");
     assemble(&s);
     if (o->want_graph_text) md_places_keep_text(g, s.p);
-    ok = md_program_check(s.p, d) && md_gpu_code_check(s.p, d);
+    ok = o->plan_only || (md_program_check(s.p, d) && md_gpu_code_check(s.p, d));
   }
   for (int i = 0; i < s.num_variants; i++) {
     for (int k = 0; k < s.variant[i].num_units; k++) free(s.variant[i].unit[k].data);
@@ -355,4 +362,19 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (ok) return s.p;
   md_program_destroy(s.p);
   return NULL;
+}
+
+static int64_t needs(const md_graph *planned, const md_memory_limit *limit) {
+  md_cuda_options o = *(const md_cuda_options *)limit->target;
+  md_diags *d = md_diags_create();  // what is wrong is reported by the compilation that follows
+  o.plan_only = true;
+  md_program *p = md_cuda_program(planned, &o, NULL, d);
+  int64_t bytes = p ? md_program_bytes(p, limit->threads) : 0;
+  md_program_destroy(p);
+  md_diags_destroy(d);
+  return bytes;
+}
+
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes) {
+  return (md_memory_limit){.bytes = bytes, .target = o, .needs = needs};
 }

@@ -13,6 +13,13 @@
 
 enum { DIR = 400 };
 
+// Of every array, the last one of a struct too.
+#ifdef __clang__
+#define INDICES "bounds -fstrict-flex-arrays=3"
+#else
+#define INDICES "bounds-strict"
+#endif
+
 struct simt_code {
   void *lib;
   bool is_kept;
@@ -45,8 +52,8 @@ static bool compile(const char *text, const char *dir) {
            "cd '%s' && '%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared k.o -lm -o k.so",
-           dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread" : "-O2 -Wno-uninitialized", source,
-           cc);
+           dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread," INDICES : "-O2 -Wno-uninitialized",
+           source, cc);
   ok = ok && system(command) == 0;
   if (!ok) fprintf(stderr, "%s\n", text);
   return ok;
