@@ -17,8 +17,11 @@ static void expect_spoiled(int error) {
 
 START_TEST(an_argument_that_is_no_memory_spoils_the_context) {
   start_with_arrays();
+  works(cuMemcpyHtoD_v2(a, x, BYTES));
   works(launch(a, (Address)(uintptr_t)y, stream));
+  works(cuMemcpyDtoHAsync_v2(y, a, BYTES, stream));
   expect_spoiled(ILLEGAL_ADDRESS);
+  ck_assert(y[1] != 1);  // what comes after is not done
 }
 END_TEST
 
