@@ -62,8 +62,10 @@ const md_pass *md_pass_from(const char *name);
 typedef struct md_target_facts {
   int channel_block;   // layout: 0 keeps row-major
   bool channels_last;  // one block holds all channels, rounded up to channel_block
-  bool
-      packs_weights;  // convolutions bring weights into an order of their own first, and can round them then
+  // Convolutions bring their weights into an order of their own first, and can round them then.
+  bool packs_weights;
+  // One region can make both gradients of a 1x1x1 convolution in bf16 of at most so many weights.
+  int64_t twin_weights;
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;
@@ -75,9 +77,9 @@ int md_layout_block(const md_target_facts *facts, int64_t channels);
 // What a program may need: arena, states, inputs and all else. Back ends fill in `needs`.
 typedef struct md_memory_limit md_memory_limit;
 struct md_memory_limit {
-  int64_t bytes;    // 0: no limit
-  int threads;      // of the run; 0: one for each core
-  const void *cpu;  // whoever `needs` is knows what this is
+  int64_t bytes;       // 0: no limit
+  int threads;         // of the run; 0: one for each core
+  const void *target;  // whoever `needs` is knows what this is
   // Bytes that the program of a planned graph needs; 0: it has none. NULL: its arena alone.
   int64_t (*needs)(const md_graph *planned, const md_memory_limit *limit);
 };

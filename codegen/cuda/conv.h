@@ -71,10 +71,14 @@ typedef struct md_cu_tile {
   bool narrow;           // bf16, on tensor cores
   bool across;           // operands lie as [term][row] instead of [row][term]
   bool swizzled;         // for wgmma: lines of 128 bytes, chunk c of line r at c ^ r % 8
+  int line_m, line_n;    // elements from line to line of the operands
+  const char *p;         // names of accumulators begin so
 } md_cu_tile;
 md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across);
+// The same, m and n being powers of two, 16 and 8 at least.
+md_cu_tile md_cu_tile_sized(int m, int n, bool narrow, bool across);
+int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of a step's operand
 int md_cu_step(const md_cu_tile *t);             // terms
-int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of an operand's tile
 int md_cu_tile_bytes(const md_cu_tile *t, int rows);  // one operand's tile of a step
 const char *md_cu_cell(const md_cu_tile *t);          // "md_bf16" or "float"
 void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t);
@@ -136,6 +140,15 @@ int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
 
+// The block's sums -> its part: [group, channel][part][sum], at `place`.
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part);
+
+// Before the kernels: memory for what they store. Behind: it is there, and the sums' parts are merged.
+void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f);
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
+                        int64_t place);
+
 // --- conv.c: a convolution, or its gradient for the source, and its kernels
 
 typedef struct md_cu_convolution {
@@ -163,8 +176,8 @@ typedef struct md_cu_product {  // one of its kernels
 int64_t md_cu_columns(const md_cu_convolution *c);                     // of tiles
 int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
 typedef struct md_cu_needs {
-  int tables,
-      vectors;  // bytes of shared memory; that a thread loads for eight channels of the source
+  int tables;   // bytes of shared memory
+  int vectors;  // that a thread loads for eight channels of the source
 } md_cu_needs;
 md_cu_needs md_cu_measure(md_cu_convolution *c);
 md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
@@ -174,8 +187,8 @@ void md_cu_put_block(md_cu_product *p);
 void md_cu_put_rows(md_cu_product *p, const char *places);
 // Loads of the thread's vectors of step `next`.
 void md_cu_put_source(md_cu_product *p, const char *next);
-void md_cu_put_sums(md_cu_product *p);   // of the block, cleared
-void md_cu_put_parts(md_cu_product *p);  // of the block, to memory
+void md_cu_put_sums(md_cu_product *p);  // of the block, cleared
+void md_cu_put_part(md_cu_product *p);  // of the block, to memory
 void md_cu_conv(md_cu_work *w, const md_node *n);
 
 // --- conv_wgmma.c: its kernels with wgmma
@@ -186,5 +199,13 @@ void md_cu_wgmma(md_cu_product *p);
 
 // --- conv_wgrad.c
 void md_cu_wgrad(md_cu_work *w, const md_node *n);
+int64_t md_cu_weight_columns(const md_region_view *r,
+                             const md_node *n);  // taps x channels of 8 each
+// Parts of a gradient for weights, f32 [part][channel out][column] at `place` -> the gradient.
+void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t place);
+
+// --- conv_twin.c
+// Both gradients of the region. False: nothing is done, they take kernels of their own.
+bool md_cu_twins(md_cu_work *w);
 
 #endif

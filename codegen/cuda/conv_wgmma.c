@@ -70,7 +70,7 @@ bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num) {
   while (n < c->out && n < 256) n *= 2;
   for (; n >= LEAST; n /= 2) {
     c->tile = (md_cu_tile){
-        .m = PIXELS, .n = n, .warps_m = 8, .warps_n = 1, .narrow = true, .swizzled = true};
+        .m = PIXELS, .n = n, .warps_m = 8, .warps_n = 1, .narrow = true, .swizzled = true, .p = ""};
     md_cu_needs needs = md_cu_measure(c);
     bool has_registers = n <= 128 || needs.vectors <= 1;
     if (has_registers && layout_of(c, needs.tables).stages >= MIN_STAGES) return true;
@@ -202,7 +202,7 @@ static void put_consumption(md_cu_product *p, const Layout *l, const char *count
   md_cu_put_finish(k, &c->finish, &c->tile, &p->a, count);
   md_cu_line(k, NULL, "%s", k->sync);
   md_cu_close(k, tiles);
-  md_cu_put_parts(p);
+  md_cu_put_part(p);
 }
 
 static void put_registers(md_cu_kernel *k, int registers) {

@@ -21,6 +21,9 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+// The best target for a device of this compute capability. False: reported (E0441).
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
+
 int md_cuda_num_archs(void);
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
 
@@ -152,7 +155,8 @@ typedef struct md_cuda_options {
   const char *targets;  // "cuda:sm_80,cuda:sm_90a"
   bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
-  int threads;  // that compile; 0: one for each core
+  bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
+  int threads;     // that compile; 0: one for each core
 } md_cuda_options;
 typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
@@ -164,6 +168,9 @@ typedef struct md_cuda_report {
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
                             md_diags *d);
+// That the pass `recompute` keeps a limit of so many bytes of the program for these targets (0: none);
+// *o must outlive it. What drivers take for themselves is not counted.
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes);
 
 // --- cost.c: how long a launch should take, by a roofline over a spec
 typedef enum md_cuda_limit {

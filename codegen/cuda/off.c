@@ -37,10 +37,20 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   return NULL;
 }
 
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes) {
+  (void)o, (void)bytes;
+  return (md_memory_limit){0};
+}
+
 int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) {
   (void)list, (void)arch, (void)max;
   is_off(d);
   return 0;
+}
+
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
+  (void)sm, (void)target, (void)size;
+  return is_off(d);
 }
 
 // Nothing is known of devices, so nothing is asked about one.

@@ -143,9 +143,10 @@ static void add_arg(Assembly *s, md_arg a) {
   s->p->launch[s->p->num_launches - 1].num_args++;
 }
 
-static void begin_launch(Assembly *s, const char *name, md_phase phase) {
+static void begin_launch(Assembly *s, const char *name, int region, md_phase phase) {
   md_program *p = s->p;
   md_launch l = {.name = md_strdup(p->arena, name),
+                 .region = region,
                  .first_phase = p->num_phases,
                  .num_phases = 1,
                  .first_arg = p->num_args};
@@ -163,7 +164,7 @@ static void add_snapshot(Assembly *s, const Variant *v, int i) {
   md_val x = s->places->copied[i];
   md_phase phase = {
       .symbol = v->snapshot[i].symbol, .items = snapshot_blocks(s->g, x), .threads = MD_CU_THREADS};
-  begin_launch(s, "snapshot", phase);
+  begin_launch(s, "snapshot", 0, phase);
   if (!is_constant(s->g, x)) add_arg(s, named(s, md_places_arg(s->places, x, false), x));
   add_arg(s, named(s, md_places_snapshot(s->places, x, true), x));
   double bytes = (double)md_type_bytes(md_type_in(s->g, x));
@@ -174,6 +175,7 @@ static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l) {
   const md_graph *g = s->g;
   const char *name = l->region > 0 ? g->region[l->region].name : NULL;
   begin_launch(s, name && *name ? name : md_format(s->arena, "region %d", l->region),
+               MD_MAX(l->region, 0),
                (md_phase){.symbol = v->m->kernel[l->number].symbol,
                           .items = l->blocks,
                           .threads = l->threads,
@@ -334,6 +336,7 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
     *v = (Variant){.arch = arch[i], .is_ptx = i == num, .m = md_cuda_generate(s->g, arch[i], d)};
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
+    if (o->plan_only) v->num_units = 0;
   }
   return true;
 }
@@ -344,12 +347,12 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
-  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
+  bool ok = generate(&s, o, d) && (o->plan_only || compile(&s, o, report, d));
   if (ok) {
     s.p = md_program_create(g->name ? g->name : "graph");
     assemble(&s);
     if (o->want_graph_text) md_places_keep_text(g, s.p);
-    ok = md_program_check(s.p, d) && md_gpu_code_check(s.p, d);
+    ok = o->plan_only || (md_program_check(s.p, d) && md_gpu_code_check(s.p, d));
   }
   for (int i = 0; i < s.num_variants; i++) {
     for (int k = 0; k < s.variant[i].num_units; k++) free(s.variant[i].unit[k].data);
@@ -359,4 +362,19 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (ok) return s.p;
   md_program_destroy(s.p);
   return NULL;
+}
+
+static int64_t needs(const md_graph *planned, const md_memory_limit *limit) {
+  md_cuda_options o = *(const md_cuda_options *)limit->target;
+  md_diags *d = md_diags_create();  // what is wrong is reported by the compilation that follows
+  o.plan_only = true;
+  md_program *p = md_cuda_program(planned, &o, NULL, d);
+  int64_t bytes = p ? md_program_bytes(p, limit->threads) : 0;
+  md_program_destroy(p);
+  md_diags_destroy(d);
+  return bytes;
+}
+
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes) {
+  return (md_memory_limit){.bytes = bytes, .target = o, .needs = needs};
 }
