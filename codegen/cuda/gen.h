@@ -249,8 +249,9 @@ typedef struct md_cu_nest {
   const md_node **reduce;
   int num_reduces;
 } md_cu_nest;
-void md_cu_walk(md_cu_work *w, const md_cu_nest *n);    // stores only
-void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);  // both
+void md_cu_walk(md_cu_work *w, const md_cu_nest *n);         // stores only
+bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: not by vectors
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
 // Sums that somebody else made, parts of each result lying at `place`: [result][part][sum] of double.
 int md_cu_num_sums(const md_node *n);  // that a reduction adds up
 int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts);
