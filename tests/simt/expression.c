@@ -104,7 +104,7 @@ static Names names_of_kernel(const char *text, int64_t at) {
   static const char word[] = "MD_KERNEL(";
   Names n = {.kernel = text + at};
   while (n.kernel > text && strncmp(n.kernel, word, sizeof word - 1) != 0) n.kernel--;
-  n.end = strstr(text + at, word);
+  n.end = strstr(text + at, "\n}\n");
   if (!n.end) n.end = text + strlen(text);
   return n;
 }
