@@ -217,11 +217,8 @@ int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
   return p->image_of[a->val];
 }
 
-Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
-  return program_with(g, level, MD_F32, seed, d);
-}
-
-Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+static Program *make(md_graph *g, int level, md_dtype precision, bool is_apart, uint64_t seed,
+                     md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
   o.precision = precision;
@@ -236,7 +233,7 @@ Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed,
   MD_ASSERT(p, "out of memory");
   p->g = g;
   p->diags = d;
-  p->m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
+  p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, (md_cuda_arch){80, 0}, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
@@ -250,6 +247,18 @@ Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed,
     return NULL;
   }
   return p;
+}
+
+Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  return make(g, level, MD_F32, false, seed, d);
+}
+
+Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+  return make(g, level, precision, false, seed, d);
+}
+
+Program *program_apart(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+  return make(g, level, precision, true, seed, d);
 }
 
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d) {

@@ -30,6 +30,8 @@ typedef struct Program {
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d);
 Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d);  // takes g
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d);
+// The launches of regions one by one, as run_regions needs them.
+Program *program_apart(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d);
 void program_destroy(Program *p);
 // Where argument a of a launch lies: an image and a place in it.
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset);

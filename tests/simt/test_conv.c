@@ -9,7 +9,8 @@
 
 static int try(const char *name, const char *text, int level) {
   md_diags *d = md_diags_create();
-  Program *p = program_create(text, level, 1, d);
+  md_graph *g = md_parse_graph("sample", text, strlen(text), d);
+  Program *p = g ? program_apart(g, level, MD_F32, 1, d) : NULL;
   simt_code *code = p && !p->m->num_refused ? run_build(p) : NULL;
   int passed = 0, failed = 1;
   char full[96];
