@@ -65,7 +65,6 @@ typedef struct Kernel {
   int64_t steps;
   md_cu_side source;
   int64_t weights;  // place of them
-  int64_t part0;
 } Kernel;
 
 // In shared memory: two tiles of each operand, over them later the result's; then sums and tables.
@@ -200,23 +199,6 @@ static void put_steps(Kernel *p) {
   md_cu_close(k, loop);
 }
 
-// The block's sums -> its part: [group, channel][part][sum].
-static void put_parts(Kernel *p) {
-  const Conv *c = p->c;
-  md_cu_kernel *k = &p->k;
-  if (!c->finish.num_sums) return;
-  const char *to =
-      md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double", true);
-  md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
-                            c->finish.num_sums * c->tile.n, MD_CU_THREADS);
-  md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", c->tile.n);
-  md_cu_line(k, NULL, "if (channel < %lld)", (long long)c->out);
-  md_cu_line(
-      k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];", to,
-      (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums, c->tile.n);
-  md_cu_close(k, m);
-}
-
 static md_cu_side source_of(const Conv *c, md_cu_kernel *k) {
   return md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups,
                        c->finish.no_table);
@@ -231,7 +213,7 @@ static const char *stored_if(const Conv *c) {
 }
 
 static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
-  Kernel p = {.c = c, .a = *a, .pack = pack_of(c, a), .weights = weights, .part0 = part0};
+  Kernel p = {.c = c, .a = *a, .pack = pack_of(c, a), .weights = weights};
   p.steps = md_cu_pack_steps(&p.pack);
   md_cu_kernel *k = &p.k;
   int64_t places = md_cu_map_places(a) * (c->samples / c->groups);
@@ -256,7 +238,8 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   md_cu_put_finish(k, &c->finish, &c->tile, a, count);
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);
-  put_parts(&p);
+  const char *to = md_format(c->w->arena, "part + %lld", (long long)part0);
+  md_cu_put_parts(k, &c->finish, &c->tile, &c->sums, c->parts, c->place, to);
   md_cu_lanes_free(&p.source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
   k->work = (double)places * (double)md_cu_map_taps(a);
@@ -313,6 +296,7 @@ static int maps_of(const Conv *c, md_cu_map *to) {
 }
 
 void md_cu_conv(md_cu_work *w, const md_node *n) {
+  if (w->r->twin && md_cu_twins(w)) return;
   const md_graph *g = w->r->g;
   const md_shape *src = &md_type_in(g, n->in[0])->shape, *dst = &md_type_in(g, n->out)->shape;
   Conv c = {.w = w,
@@ -340,7 +324,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
                         .reduce = c.finish.reduce,
                         .num_reduces = c.finish.num_reduces};
   if (c.finish.num_sums) c.place = md_cu_reserve(w, md_cu_parts_bytes(&c.sums, c.parts));
-  for (int i = 0; i < c.finish.num_stores; i++) md_cu_place(w, c.finish.store[i]);
+  md_cu_finish_place(w, &c.finish);
   if (c.formed) md_cu_place(w, c.formed);
   int64_t part0 = 0;
   for (int i = 0; i < num; i++) {
@@ -351,12 +335,6 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
     part0 += parts_of(&c, &a[i]);
   }
   if (c.formed) md_cu_ready(w, c.formed);
-  for (int i = 0; i < c.finish.num_stores; i++) md_cu_ready(w, c.finish.store[i]);
-  for (int i = 0; i < c.finish.num_reduces; i++)
-    for (int j = 0; j < c.finish.reduce[i]->num_out; j++)
-      md_cu_place(w, c.finish.reduce[i]->out + (md_val)j);
-  if (c.finish.num_sums) md_cu_merge(w, &c.sums, c.parts, c.place);
-  for (int i = 0; i < c.finish.num_reduces; i++)
-    for (int j = 0; j < c.finish.reduce[i]->num_out; j++)
-      md_cu_ready(w, c.finish.reduce[i]->out + (md_val)j);
+  md_cu_finish_ready(w, &c.finish, &c.sums, c.parts, c.place);
+  if (w->r->twin) md_cu_wgrad(w, w->r->twin);
 }

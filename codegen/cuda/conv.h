@@ -67,9 +67,13 @@ typedef struct md_cu_tile {
   int warps_m, warps_n;  // of the block; further warps do not multiply
   bool narrow;           // bf16, on tensor cores
   bool across;           // operands lie as [term][row] instead of [row][term]
+  int line_m, line_n;    // elements from line to line of the operands
+  const char *p;         // names of accumulators begin so
 } md_cu_tile;
 md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across);
-int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of an operand's tile
+md_cu_tile md_cu_tile_sized(int m, int n, bool narrow,
+                            bool across);        // powers of two, 16 and 8 at least
+int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of a step's operand
 int md_cu_tile_bytes(const md_cu_tile *t, int rows);  // one operand's tile of a step
 const char *md_cu_cell(const md_cu_tile *t);          // "md_bf16" or "float"
 void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t);
@@ -130,8 +134,23 @@ int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
 
-// --- conv.c, conv_wgrad.c: the kernels
+// The block's sums -> its part: [group, channel][part][sum], at `place`.
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part);
+
+// Before the kernels: memory for what they store. Behind: it is there, and the sums' parts are merged.
+void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f);
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
+                        int64_t place);
+
+// --- conv.c, conv_wgrad.c, conv_twin.c: the kernels
 void md_cu_conv(md_cu_work *w, const md_node *n);
 void md_cu_wgrad(md_cu_work *w, const md_node *n);
+int64_t md_cu_weight_columns(const md_region_view *r,
+                             const md_node *n);  // taps x channels of 8 each
+// Parts of a gradient for weights, f32 [part][channel out][column] at `place` -> the gradient.
+void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t place);
+// Both gradients of the region. False: nothing is done, for its shared memory would not do.
+bool md_cu_twins(md_cu_work *w);
 
 #endif
