@@ -121,9 +121,30 @@ void md_report_summary(const md_compile_job *j, int declared, const md_graph *g,
     bytes += p->launch[i].bytes;
   }
   fprintf(to, "target  %s\n", p ? p->target : j->target);
+  if (j->batch_text && j->emit == EMIT_REPORT) fprintf(to, "batch   %s\n", j->batch_text);
   fprintf(to, "graph   %d -> %d nodes in %d regions", declared, g->num_nodes, g->num_regions);
   if (p) fprintf(to, "   %.3f GFLOP and %.1f MB a step", flops / 1e9, bytes / 1e6);
   fputc('\n', to);
+}
+
+// What is computed again so as to keep the limit: each value's bytes and work.
+void md_report_again(const md_compile_job *j, const md_program *p, FILE *to) {
+  md_again again = md_program_again(p);
+  if (!again.launches) return;
+  char text[MD_FLOAT_CHARS];
+  fprintf(
+      to,
+      "again   %d of %d kernels compute values again: %.1f%% of FLOPs, %.1f%% of bytes; saves %s\n",
+      again.launches, p->num_launches, 100 * again.flops, 100 * again.bytes,
+      md_bytes_text((double)j->report.saved, text));
+  for (int i = 0; i < p->num_launches && md_compile_wants(j, "memory"); i++) {
+    const md_launch *l = &p->launch[i];
+    if (!md_launch_is_again(l)) continue;
+    const md_arg *made = &p->arg[l->first_arg];
+    while (!made->write) made++;
+    fprintf(to, "  %-40s %10s %10.2f MFLOP\n", l->name, md_bytes_text((double)made->bytes, text),
+            l->flops / 1e6);
+  }
 }
 
 static bool write_graph(md_compile_job *j, const md_graph *g, bool dot) {
@@ -157,13 +178,15 @@ static bool choose_target(md_compile_job *j) {
   j->target = md_cli_get(j->cli, "target");
   if (!j->target) j->target = "cpu";
   j->cuda = strncmp(j->target, "cuda:", 5) == 0;
-  if (j->cuda && j->memory_limit) {
-    md_error(j->cli->diags, E0401, MD_NOWHERE,
-             "--memory-limit: programs for CUDA targets have no memory plan so far");
-    return false;
-  }
-  if (j->cuda)
+  if (j->cuda) {
+    j->gpu = (md_cuda_options){.targets = j->target,
+                               .no_ptx = md_cli_has(j->cli, "no-ptx"),
+                               .no_cache = md_cli_has(j->cli, "no-cache"),
+                               .want_graph_text = true,
+                               .threads = (int)j->threads};
+    j->passes.memory = md_cuda_memory(&j->gpu, j->memory_limit);
     return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
+  }
   bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
   if (!names_cpu && strcmp(j->target, "cpu") != 0) {
     char clean[80];
@@ -216,12 +239,13 @@ static md_status run(md_cli *cli) {
     return MD_ERR_USAGE;
   j.emit = (md_emit_what)emit;
   j.output = md_cli_get(cli, "output");
-  if (!choose_target(&j)) return md_diags_status(cli->diags);
+  if (!choose_target(&j) || !md_compile_batch(&j)) return md_diags_status(cli->diags);
   return run_job(&j) ? MD_OK : md_diags_status(cli->diags);
 }
 
 static const char *const examples[] = {
     "modistc compile modist-tiny -o tiny.mdx", "modistc compile modist-r3d50 batch=2 --emit=report",
+    "modistc compile modist-r3d50 batch=max --memory-limit=26G -t cuda:h200 --emit=report",
     "modistc compile step.mdg --passes=fuse-conv-bn-relu --emit=graph -o -", NULL};
 const md_command md_cmd_compile = {.name = "compile",
                                    .group = "Compile and run",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // What `modistc compile` was asked for, shared by its parts: cmd_compile.c reads the command line,
-// compile_cpu.c and compile_cuda.c make programs and reports.
+// compile_batch.c settles the batch, compile_cpu.c and compile_cuda.c make programs and reports.
 #ifndef MODISTC_COMPILE_H
 #define MODISTC_COMPILE_H
 
@@ -25,8 +25,10 @@ typedef struct md_compile_job {
   const char *output, *target;
   const char *cpu;  // of a CPU target; NULL: this machine's
   bool cuda;
-  int64_t threads;       // that compile; 0: one for each core
-  int64_t memory_limit;  // bytes; 0: none
+  int64_t threads;         // that compile; 0: one for each core
+  int64_t memory_limit;    // bytes; 0: none
+  md_cuda_options gpu;     // of CUDA targets
+  const char *batch_text;  // what batch=max found; NULL: nothing was asked
   md_pass_options passes;
   md_pass_report report;
   const md_cuda_spec *spec;  // of --target-spec; NULL: none
@@ -44,8 +46,12 @@ FILE *md_compile_report_open(md_compile_job *j);
 bool md_compile_report_close(md_compile_job *j, FILE *to);
 // Reports that are about the graph, not the target.
 void md_report_fusion(const md_pass_report *r, FILE *to);
+void md_report_again(const md_compile_job *j, const md_program *p, FILE *to);
 void md_report_summary(const md_compile_job *j, int declared, const md_graph *g,
                        const md_program *p, FILE *to);
+
+// --- compile_batch.c: `batch=max` becomes a number. False: reported.
+bool md_compile_batch(md_compile_job *j);
 
 // --- compile_cpu.c, compile_cuda.c
 bool md_compile_cpu(md_compile_job *j, const md_graph *g, int declared);

@@ -6,26 +6,6 @@
 
 #include <stdlib.h>
 
-// What is computed again so as to keep the limit: each value's bytes and work.
-static void report_again(const md_program *p, int64_t saved, bool list, FILE *to) {
-  md_again again = md_program_again(p);
-  if (!again.launches) return;
-  char text[MD_FLOAT_CHARS];
-  fprintf(
-      to,
-      "again   %d of %d kernels compute values again: %.1f%% of FLOPs, %.1f%% of bytes; saves %s\n",
-      again.launches, p->num_launches, 100 * again.flops, 100 * again.bytes,
-      md_bytes_text((double)saved, text));
-  for (int i = 0; i < p->num_launches && list; i++) {
-    const md_launch *l = &p->launch[i];
-    if (!md_launch_is_again(l)) continue;
-    const md_arg *made = &p->arg[l->first_arg];
-    while (!made->write) made++;
-    fprintf(to, "  %-40s %10s %10.2f MFLOP\n", l->name, md_bytes_text((double)made->bytes, text),
-            l->flops / 1e6);
-  }
-}
-
 static void report_memory(const md_graph *g, const md_program *p, FILE *to) {
   md_memory_report m;
   md_memory_of(g, &m);
@@ -103,7 +83,7 @@ bool md_compile_cpu(md_compile_job *j, const md_graph *g, int declared) {
   if (md_compile_wants(j, "fusion")) md_report_fusion(&j->report, to);
   if (md_compile_wants(j, "memory") || (!cli->quiet && j->emit == EMIT_ARTEFACT)) {
     report_memory(g, p, to);
-    report_again(p, j->report.saved, md_compile_wants(j, "memory"), to);
+    md_report_again(j, p, to);
   }
   if (md_compile_wants(j, "kernels") || md_compile_wants(j, "roofline"))
     report_kernels(md_cpu_find(j->cpu, false, cli->diags), p, &r, to);

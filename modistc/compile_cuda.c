@@ -52,7 +52,7 @@ static const md_gpu_kernel *kernel_of(const md_program *p, const md_gpu_variant 
 static md_cuda_cost cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
                             const md_cuda_report *r, const md_cuda_spec *spec) {
   const md_gpu_kernel *k = kernel_of(p, v, l);
-  return md_cuda_predict(p, l, &k->facts, r->is_tensor[k - p->kernel], spec);
+  return md_cuda_predict(p, l, &k->facts, r->math[k - p->kernel], spec);
 }
 
 static void report_launches(const md_program *p, const md_gpu_variant *v, const md_cuda_report *r,
@@ -183,22 +183,34 @@ bool md_compile_cuda_spec(md_compile_job *j) {
   return false;
 }
 
+// A plan at first: what does not fit is not compiled, nor is what only its sizes are asked of.
+static md_program *program_of(md_compile_job *j, const md_graph *g, md_cuda_report *r) {
+  md_cuda_options o = j->gpu;
+  o.plan_only = true;
+  md_program *plan = md_cuda_program(g, &o, NULL, j->cli->diags);
+  if (!plan) return NULL;
+  bool fits = md_program_fits(plan, 0, j->memory_limit, j->cli->diags);
+  bool want_code =
+      j->emit == EMIT_ARTEFACT || md_compile_wants(j, "kernels") || md_compile_wants(j, "roofline");
+  if (fits && !want_code) return plan;
+  md_program_destroy(plan);
+  return fits ? md_cuda_program(g, &j->gpu, r, j->cli->diags) : NULL;
+}
+
 static bool compile_program(md_compile_job *j, const md_graph *g, int declared) {
   md_cli *cli = j->cli;
-  md_cuda_options o = {.targets = j->target,
-                       .no_ptx = md_cli_has(cli, "no-ptx"),
-                       .no_cache = md_cli_has(cli, "no-cache"),
-                       .want_graph_text = true,
-                       .threads = (int)j->threads};
   md_cuda_report r = {.arena = cli->arena};
   int64_t start = md_now_ns();
-  md_program *p = md_cuda_program(g, &o, &r, cli->diags);
+  md_program *p = program_of(j, g, &r);
   if (!p) return false;
   FILE *to = md_compile_report_open(j);
   bool is_said = !cli->quiet && j->emit == EMIT_ARTEFACT;
   if (md_compile_wants(j, "summary") || is_said) md_report_summary(j, declared, g, p, to);
   if (md_compile_wants(j, "fusion")) md_report_fusion(&j->report, to);
-  if (md_compile_wants(j, "memory") || is_said) report_memory(g, p, to);
+  if (md_compile_wants(j, "memory") || is_said) {
+    report_memory(g, p, to);
+    md_report_again(j, p, to);
+  }
   if (md_compile_wants(j, "kernels") || is_said)
     fprintf(to, "kernels %d, %d from cache; NVRTC %.0f ms\n", r.kernels, r.cache_hits,
             r.compile_ms);

@@ -77,9 +77,9 @@ int md_layout_block(const md_target_facts *facts, int64_t channels);
 // What a program may need: arena, states, inputs and all else. Back ends fill in `needs`.
 typedef struct md_memory_limit md_memory_limit;
 struct md_memory_limit {
-  int64_t bytes;    // 0: no limit
-  int threads;      // of the run; 0: one for each core
-  const void *cpu;  // whoever `needs` is knows what this is
+  int64_t bytes;       // 0: no limit
+  int threads;         // of the run; 0: one for each core
+  const void *target;  // whoever `needs` is knows what this is
   // Bytes that the program of a planned graph needs; 0: it has none. NULL: its arena alone.
   int64_t (*needs)(const md_graph *planned, const md_memory_limit *limit);
 };

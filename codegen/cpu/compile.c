@@ -310,7 +310,7 @@ md_program *md_cpu_compile(const md_graph *g, const md_cpu_options *o, md_cpu_re
 }
 
 static int64_t needs(const md_graph *planned, const md_memory_limit *limit) {
-  const md_cpu *cpu = limit->cpu;
+  const md_cpu *cpu = limit->target;
   md_diags *d = md_diags_create();  // what is wrong is reported by the compilation that follows
   md_cpu_options o = {.cpu = cpu->name, .plan_only = true};
   md_program *p = md_cpu_compile(planned, &o, NULL, d);
@@ -321,5 +321,5 @@ static int64_t needs(const md_graph *planned, const md_memory_limit *limit) {
 }
 
 md_memory_limit md_cpu_memory(const md_cpu *cpu, int64_t bytes, int threads) {
-  return (md_memory_limit){.bytes = bytes, .threads = threads, .cpu = cpu, .needs = needs};
+  return (md_memory_limit){.bytes = bytes, .threads = threads, .target = cpu, .needs = needs};
 }

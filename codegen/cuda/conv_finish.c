@@ -190,7 +190,7 @@ static void put_tile(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
                        : "stage[row * %d + col + z] = sum%s;",
              pitch(f, t), bias);
   md_cu_close_tile(k, m);
-  md_cu_line(k, NULL, "md_sync();");
+  md_cu_line(k, NULL, "%s", k->sync);
 }
 
 static void put_vectors(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
@@ -233,7 +233,7 @@ static void put_vectors(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile
 // Sums of threads -> the block's sums [sum][column].
 static void put_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
   int rows = MD_CU_THREADS / chunks(t);
-  md_cu_line(k, NULL, "md_sync();");
+  md_cu_line(k, NULL, "%s", k->sync);
   md_cu_line(k, "[sum][row of threads][column]", "float *const part = (float *)shared;");
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int j = 0; j < 8; j++) {");
@@ -241,7 +241,7 @@ static void put_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
              chunks(t), t->n, chunks(t));
   for (int i = 0; i < f->num_sums; i++) md_cu_line(k, NULL, "to[%d] = s%d[j];", i * rows * t->n, i);
   md_cu_close(k, m);
-  md_cu_line(k, NULL, "md_sync();");
+  md_cu_line(k, NULL, "%s", k->sync);
   m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {", f->num_sums * t->n,
                  MD_CU_THREADS);
   md_cu_line(k, NULL, "double sum = 0.0;");

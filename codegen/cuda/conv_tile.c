@@ -40,7 +40,10 @@ md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across) {
 
 const char *md_cu_cell(const md_cu_tile *t) { return t->narrow ? "md_bf16" : "float"; }
 
+int md_cu_step(const md_cu_tile *t) { return t->swizzled ? MD_CU_WGMMA_STEP : MD_CU_STEP; }
+
 int md_cu_pitch(const md_cu_tile *t, int rows) {
+  if (t->swizzled) return MD_CU_WGMMA_STEP;
   int pad = t->narrow ? 8 : 4;  // 16 bytes
   return (t->across ? rows : MD_CU_STEP) + pad;
 }

@@ -21,6 +21,9 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+// The best target for a device of this compute capability. False: reported (E0441).
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
+
 int md_cuda_num_archs(void);
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
 
@@ -108,6 +111,7 @@ typedef struct md_cuda_launch {
   int region;     // of its first part
   double work;    // its share of what the region computes, in any unit; 0 in all: by bytes
   bool is_early;  // wants to run as soon as what it reads is there
+  bool is_moved;  // some of what it touches lies in the workspace rather than in the arena
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
   int num_parts;     // launches that it stands for; 0: itself
@@ -118,7 +122,7 @@ typedef struct md_cuda_launch {
 typedef struct md_cuda_kernel {
   char symbol[20];
   const char *text;
-  int num_params;
+  int threads, num_params;
   const char **param;   // "const float *MD_RESTRICT "
   const char *code;     // lines between the braces
   const char *listing;  // the same with comments
@@ -166,19 +170,26 @@ bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d
 // --- program.c: a graph to a program for an artefact, with code for one or more targets
 typedef struct md_cuda_options {
   const char *targets;  // "cuda:sm_80,cuda:sm_90a"
-  bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
+  bool
+      is_apart;  // a launch for each kernel of a region: md_launch.region says of all whose they are
+  bool no_ptx;   // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
-  int threads;  // that compile; 0: one for each core
+  bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
+  int threads;     // that compile; 0: one for each core
 } md_cuda_options;
+typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
   int kernels, cache_hits;  // compilation units, of all targets
   double compile_ms;
-  md_arena *arena;  // set by the caller; may be NULL: then no `is_tensor`
-  bool *is_tensor;  // by kernel of the program: its text multiplies on tensor cores
+  md_arena *arena;     // set by the caller; may be NULL: then no `math`
+  md_cuda_math *math;  // by kernel of the program: what its text multiplies with
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
                             md_diags *d);
+// That the pass `recompute` keeps a limit of so many bytes of the program for these targets (0: none);
+// *o must outlive it. What drivers take for themselves is not counted.
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes);
 
 // --- cost.c: how long a launch should take, by a roofline over a spec
 typedef enum md_cuda_limit {
@@ -195,6 +206,6 @@ typedef struct md_cuda_cost {
   md_cuda_limit limit;
 } md_cuda_cost;
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s);
+                             md_cuda_math math, const md_cuda_spec *s);
 
 #endif

@@ -12,7 +12,7 @@
 #include "codegen/region.h"
 
 enum {
-  MD_CU_THREADS = 256,  // of every block
+  MD_CU_THREADS = 256,  // of a block; where it has more, of those that do one thing together
   MD_CU_WARPS = MD_CU_THREADS / 32,
   MD_CU_BLOCKS = 2048,  // of a kernel that strides over its elements: several waves on any device
   MD_CU_TWIN_WEIGHTS = 1 << 14,  // whose gradient the registers of a block hold: 64 a thread
@@ -50,6 +50,7 @@ typedef struct md_cu_made {
 typedef struct md_cu_work {
   const md_region_view *r;
   bool wide;  // its indices need 64 bits
+  md_cuda_arch arch;
   md_arena *arena;
   md_cuda_module *module;
   md_printer *printer;        // of nodes, for comments
@@ -83,6 +84,8 @@ typedef struct md_cu_kernel {
   md_cuda_arg *arg;
   const char **arg_type;
   int num_args, cap_args;
+  int threads;       // of a block; other than MD_CU_THREADS: it has the multiprocessor for itself
+  const char *sync;  // a barrier of all of them, or of those that do the same
   int shared_bytes;
   double work;    // its share of what the region computes, in any unit; 0 in all: by bytes
   bool is_early;  // as in its launch
@@ -276,10 +279,10 @@ void md_cu_region_kernels(md_cu_work *w);
 // --- listing.c: kernels as text ---------------------------------------------------------------------
 
 // Text and symbol; `param` lives in `a`. Without comments so far. `before`: functions that it calls.
-md_cuda_kernel md_cu_kernel_of(const char *before, int num_params, const char **param,
+md_cuda_kernel md_cu_kernel_of(const char *before, int threads, int num_params, const char **param,
                                const char *code, md_arena *a);
 // The kernel k1234 as a function p1234 that is told which of its blocks it is.
-void md_cu_put_part(const md_cuda_kernel *k, bool comments, md_text *to);
+void md_cu_put_function(const md_cuda_kernel *k, bool comments, md_text *to);
 void md_cu_list(md_cuda_module *m, const md_cuda_kernel *part, int num_parts);  // into its text
 
 // --- join.c, joint.c: launches side by side ---------------------------------------------------------

@@ -108,6 +108,7 @@ static void move_values(Join *j) {
       if (a->val == MD_NONE || fixed[a->val]) continue;
       if (!moved[a->val]) place[a->val] = md_cu_reserve(&w, a->bytes);
       moved[a->val] = true;
+      j->from[i].is_moved = true;
       a->workspace = place[a->val];
       a->val = MD_NONE;
     }

@@ -105,7 +105,7 @@ static void put_kinds(Joint *j) {
       done[q] = true;
       of[num++] = q;
     }
-    if (!written[number]) md_cu_put_part(&j->m->kernel[number], false, &j->before);
+    if (!written[number]) md_cu_put_function(&j->m->kernel[number], false, &j->before);
     written[number] = true;
     put_kind(j, of, num, (left -= num) == 0);
   }
@@ -116,7 +116,8 @@ md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, 
   Joint j = {.m = m, .part = part, .num = num};
   collect_args(&j);
   put_kinds(&j);
-  md_cuda_kernel k = md_cu_kernel_of(j.before.s, j.num_args, j.param, j.code.s, m->arena);
+  md_cuda_kernel k =
+      md_cu_kernel_of(j.before.s, MD_CU_THREADS, j.num_args, j.param, j.code.s, m->arena);
   k.listing = k.code;
   k.title = md_format(m->arena, "%d launches side by side\n", num);
   md_text_free(&j.code);

@@ -180,7 +180,8 @@ static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
 // --- the whole kernel
 
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what) {
-  *k = (md_cu_kernel){.w = w, .what = what, .now.indent = 1};
+  *k = (md_cu_kernel){
+      .w = w, .what = what, .now.indent = 1, .threads = MD_CU_THREADS, .sync = "md_sync();"};
 }
 
 // "const float *MD_RESTRICT ", for each argument. In the module's arena.
@@ -215,7 +216,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   md_arena *a = m->arena;
   const char *code = k->now.code.s ? k->now.code.s : "", *text = k->now.text.s ? k->now.text.s : "";
   const char **param = params_of(k);
-  md_cuda_kernel kernel = md_cu_kernel_of("", k->num_args, param, code, a);
+  md_cuda_kernel kernel = md_cu_kernel_of("", k->threads, k->num_args, param, code, a);
   int number = md_cu_names_find(k->w->names, md_digest_of(kernel.text, strlen(kernel.text)));
   if (number == m->num_kernels) {
     kernel.title = title_of(k);
@@ -223,7 +224,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
     MD_PUSH(m->kernel, m->num_kernels, m->cap_kernels, kernel);
   }
   md_cuda_launch l = {.blocks = blocks,
-                      .threads = MD_CU_THREADS,
+                      .threads = k->threads,
                       .shared_bytes = k->shared_bytes,
                       .work = k->work,
                       .is_early = k->is_early,

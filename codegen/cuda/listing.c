@@ -19,14 +19,16 @@ static void put_params(md_text *to, const md_cuda_kernel *k) {
 }
 
 static void put_kernel(md_text *to, const md_cuda_kernel *k, const char *name, const char *code) {
-  md_put(to, "MD_KERNEL(%d) %s(", MD_CU_THREADS, name);
+  bool alone = k->threads != MD_CU_THREADS;
+  md_put(to, "MD_KERNEL(%d%s) %s(", k->threads, alone ? ", 1" : "", name);
   put_params(to, k);
   md_put(to, ") {\n%s}\n", code);
 }
 
-md_cuda_kernel md_cu_kernel_of(const char *before, int num_params, const char **param,
+md_cuda_kernel md_cu_kernel_of(const char *before, int threads, int num_params, const char **param,
                                const char *code, md_arena *a) {
-  md_cuda_kernel k = {.num_params = num_params, .param = param, .code = md_strdup(a, code)};
+  md_cuda_kernel k = {
+      .threads = threads, .num_params = num_params, .param = param, .code = md_strdup(a, code)};
   md_text unit = {0};
   md_put(&unit, "%s", before);
   put_kernel(&unit, &k, "", code);
@@ -51,7 +53,7 @@ static void put_for_block(md_text *to, const char *code) {
   md_put(to, "%s", code);
 }
 
-void md_cu_put_part(const md_cuda_kernel *k, bool comments, md_text *to) {
+void md_cu_put_function(const md_cuda_kernel *k, bool comments, md_text *to) {
   if (comments) md_put(to, "\n// part: %s", k->title);
   md_put(to, "MD_PART p%s(const int block%s", k->symbol + 1, k->num_params ? ", " : "");
   put_params(to, k);
@@ -61,7 +63,7 @@ void md_cu_put_part(const md_cuda_kernel *k, bool comments, md_text *to) {
 }
 
 void md_cu_list(md_cuda_module *m, const md_cuda_kernel *part, int num_parts) {
-  for (int i = 0; i < num_parts; i++) md_cu_put_part(&part[i], true, &m->text);
+  for (int i = 0; i < num_parts; i++) md_cu_put_function(&part[i], true, &m->text);
   for (int i = 0; i < m->num_kernels; i++) {
     const md_cuda_kernel *k = &m->kernel[i];
     char name[32];

@@ -37,10 +37,20 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   return NULL;
 }
 
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes) {
+  (void)o, (void)bytes;
+  return (md_memory_limit){0};
+}
+
 int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) {
   (void)list, (void)arch, (void)max;
   is_off(d);
   return 0;
+}
+
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
+  (void)sm, (void)target, (void)size;
+  return is_off(d);
 }
 
 // Nothing is known of devices, so nothing is asked about one.
@@ -75,8 +85,8 @@ bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d) {
 }
 const char *const md_cuda_limit_names[MD_NUM_LIMITS] = {"memory", "tensor", "fma", "launch"};
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s) {
-  (void)p, (void)l, (void)k, (void)is_tensor, (void)s;
+                             md_cuda_math math, const md_cuda_spec *s) {
+  (void)p, (void)l, (void)k, (void)math, (void)s;
   return (md_cuda_cost){0};
 }
 

@@ -108,6 +108,12 @@ static void add_units(const Assembly *s, Variant *v) {
   }
 }
 
+static md_cuda_math math_of(const char *text) {
+  return strstr(text, "md_wgmma") ? MD_CUDA_WGMMA
+         : strstr(text, "md_mma") ? MD_CUDA_MMA
+                                  : MD_CUDA_FMA;
+}
+
 static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md_diags *d) {
   int num = 0;
   for (int i = 0; i < s->num_variants; i++) num += s->variant[i].num_units;
@@ -122,10 +128,10 @@ static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md
   if (!r) return ok;
   r->kernels = num;
   r->compile_ms = (double)(md_now_ns() - start) * 1e-6;
-  r->is_tensor = r->arena ? MD_NEW_ARRAY(r->arena, bool, num + 1) : NULL;
+  r->math = r->arena ? MD_NEW_ARRAY(r->arena, md_cuda_math, num + 1) : NULL;
   for (int i = 0; i < num; i++) {
     r->cache_hits += all[i].hit;
-    if (r->is_tensor) r->is_tensor[i] = strstr(all[i].text, "mma") != NULL;  // md_mma, md_wgmma
+    if (r->math) r->math[i] = math_of(all[i].text);
   }
   return ok;
 }
@@ -137,9 +143,10 @@ static void add_arg(Assembly *s, md_arg a) {
   s->p->launch[s->p->num_launches - 1].num_args++;
 }
 
-static void begin_launch(Assembly *s, const char *name, md_phase phase) {
+static void begin_launch(Assembly *s, const char *name, int region, md_phase phase) {
   md_program *p = s->p;
   md_launch l = {.name = md_strdup(p->arena, name),
+                 .region = region,
                  .first_phase = p->num_phases,
                  .num_phases = 1,
                  .first_arg = p->num_args};
@@ -157,7 +164,7 @@ static void add_snapshot(Assembly *s, const Variant *v, int i) {
   md_val x = s->places->copied[i];
   md_phase phase = {
       .symbol = v->snapshot[i].symbol, .items = snapshot_blocks(s->g, x), .threads = MD_CU_THREADS};
-  begin_launch(s, "snapshot", phase);
+  begin_launch(s, "snapshot", 0, phase);
   if (!is_constant(s->g, x)) add_arg(s, named(s, md_places_arg(s->places, x, false), x));
   add_arg(s, named(s, md_places_snapshot(s->places, x, true), x));
   double bytes = (double)md_type_bytes(md_type_in(s->g, x));
@@ -171,8 +178,8 @@ static const char *launch_name(const Assembly *s, const md_cuda_launch *l) {
   return l->num_parts ? md_format(s->arena, "%s and %d more", name, l->num_parts - 1) : name;
 }
 
-static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l) {
-  begin_launch(s, launch_name(s, l),
+static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l, int region) {
+  begin_launch(s, launch_name(s, l), region,
                (md_phase){.symbol = v->m->kernel[l->number].symbol,
                           .items = l->blocks,
                           .threads = l->threads,
@@ -198,6 +205,8 @@ typedef struct Share {
   md_work all;
   double work, bytes;
   int num;
+  int last;       // of its launches
+  bool is_split;  // they do not lie together, or their results are not where the graph says
 } Share;
 
 // The launches that l stands for.
@@ -218,6 +227,14 @@ static double launch_bytes(const md_graph *g, const md_cuda_launch *l, md_arena 
   return sum;
 }
 
+// Whoever looks at a region before and after its launches needs them alone and in a row. What runs early
+// does not count: it writes the workspace.
+static void note_place(Share *of, const md_cuda_launch *part, int at, bool is_alone) {
+  if (part->is_early) return;
+  of->is_split |= !is_alone || part->is_moved || (of->last && of->last != at);
+  of->last = at + 1;
+}
+
 static Share *shares_of(const Assembly *s, const md_cuda_module *m) {
   Share *share = MD_NEW_ARRAY(s->arena, Share, s->g->num_regions + 1);
   md_arena *a = md_arena_create();
@@ -227,6 +244,7 @@ static Share *shares_of(const Assembly *s, const md_cuda_module *m) {
       Share *to = &share[l[k].region];
       to->bytes += launch_bytes(s->g, &l[k], a);
       to->work += l[k].work;
+      note_place(to, &l[k], i, num == 1);
       if (!to->num++ && l[k].region > 0)
         to->all = md_work_of_region(md_region_view_of(s->g, l[k].region, NULL, a));
       md_arena_reset(a);
@@ -259,7 +277,8 @@ static void add_launches(Assembly *s, const Variant *v) {
   const Share *share = shares_of(s, m);
   for (int i = 0, num; i < m->num_launches; i++) {
     const md_cuda_launch *part = parts_of(&m->launch[i], &num);
-    add_launch(s, v, &m->launch[i]);
+    bool is_split = share[part->region].is_split || part->is_early;
+    add_launch(s, v, &m->launch[i], is_split ? 0 : MD_MAX(part->region, 0));
     add_cost(s, share, part, num, &s->p->launch[s->p->num_launches - 1]);
   }
 }
@@ -358,9 +377,11 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
   if (!o->no_ptx) arch[num] = (md_cuda_arch){.sm = PTX_SM};
   for (int i = 0; i < num + !o->no_ptx; i++) {
     Variant *v = &s->variant[s->num_variants++];
-    *v = (Variant){.arch = arch[i], .is_ptx = i == num, .m = md_cuda_generate(s->g, arch[i], d)};
+    *v = (Variant){.arch = arch[i], .is_ptx = i == num};
+    v->m = (o->is_apart ? md_cuda_generate_apart : md_cuda_generate)(s->g, arch[i], d);
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
+    if (o->plan_only) v->num_units = 0;
   }
   return true;
 }
@@ -371,12 +392,12 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
-  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
+  bool ok = generate(&s, o, d) && (o->plan_only || compile(&s, o, report, d));
   if (ok) {
     s.p = md_program_create(g->name ? g->name : "graph");
     assemble(&s);
     if (o->want_graph_text) md_places_keep_text(g, s.p);
-    ok = md_program_check(s.p, d) && md_gpu_code_check(s.p, d);
+    ok = o->plan_only || (md_program_check(s.p, d) && md_gpu_code_check(s.p, d));
   }
   for (int i = 0; i < s.num_variants; i++) {
     for (int k = 0; k < s.variant[i].num_units; k++) free(s.variant[i].unit[k].data);
@@ -386,4 +407,19 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (ok) return s.p;
   md_program_destroy(s.p);
   return NULL;
+}
+
+static int64_t needs(const md_graph *planned, const md_memory_limit *limit) {
+  md_cuda_options o = *(const md_cuda_options *)limit->target;
+  md_diags *d = md_diags_create();  // what is wrong is reported by the compilation that follows
+  o.plan_only = true;
+  md_program *p = md_cuda_program(planned, &o, NULL, d);
+  int64_t bytes = p ? md_program_bytes(p, limit->threads) : 0;
+  md_program_destroy(p);
+  md_diags_destroy(d);
+  return bytes;
+}
+
+md_memory_limit md_cuda_memory(const md_cuda_options *o, int64_t bytes) {
+  return (md_memory_limit){.bytes = bytes, .target = o, .needs = needs};
 }

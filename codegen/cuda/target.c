@@ -109,3 +109,19 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
                              .alignment = 256};
   return true;
 }
+
+// Code runs on its own major version from its own minor one on; the best of it knows more instructions.
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
+  int best = -1;
+  for (int i = 0; i < MD_COUNT(archs); i++)
+    if (archs[i].sm / 10 == sm / 10 && archs[i].sm <= sm) best = i;
+  if (best < 0) {
+    md_error(d, E0441, MD_NOWHERE, "no target is known for a device of sm_%d", sm);
+    md_hint(d, "'modistc targets' lists them; an artefact with PTX runs on later devices");
+    return false;
+  }
+  bool is_same = archs[best].sm == sm;
+  snprintf(target, (size_t)size, "cuda:sm_%d%s", archs[best].sm,
+           is_same && archs[best].suffix ? "a" : "");
+  return true;
+}

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # Two commands that are asked the same say the same: random inputs do not depend on who draws them,
-# and a memory limit means the same bytes everywhere.
+# a memory limit means the same bytes everywhere, and batch=max is the last batch that fits.
 #   agree.sh BIN_FOLDER
 set -eu
 bin=$(cd "$1" && pwd)
@@ -61,4 +61,41 @@ while [ $limit -lt 4000000 ]; do
   limit=$((limit + limit / 8))
 done
 [ $refused -gt 0 ] && [ $allowed -gt 0 ] || wrong "no limit was both kept and broken"
+
+# batch=max with what follows: the batch it names fits as it is, and the next one that falls into as
+# many groups does not.
+largest() {
+  groups=$1 limit=$2
+  shift 2
+  more="$* --emit=report --report=summary,memory"
+  modistc compile modist-tiny bn.groups=$groups batch=max --memory-limit=$limit $more >out 2>&1 || {
+    wrong "batch=max $*: $(cat out)"
+    return
+  }
+  batch=$(sed -nE 's/^batch +([0-9]+) needs .* would need .*/\1/p' out)
+  grep -q "; $((${batch:-0} + groups)) would need" out || wrong "batch=max $*: $(cat out)"
+  for b in ${batch:-1} $((${batch:-1} + groups)); do
+    code=0
+    modistc compile modist-tiny bn.groups=$groups batch=$b --memory-limit=$limit $more \
+      --disable-pass=recompute >given 2>&1 || code=$?
+    case $code/$b in
+      0/"$batch") sed 1,2d out >asked; sed 1d given | cmp -s - asked || wrong "batch=$b $*: $(cat given)" ;;
+      6/"$batch" | 0/*) wrong "batch=$b $*: exit code $code, but batch=max says $batch" ;;
+      6/*) ;;
+      *) wrong "batch=$b $*: $(cat given)" ;;
+    esac
+  done
+}
+for limit in 5M 6M 7M; do largest 1 $limit; done
+largest 2 7M --precision=bf16
+if modistc targets | grep -q sm_80; then
+  largest 1 5M --target=cuda:sm_80
+  largest 4 9M --target=cuda:h200 --precision=bf16
+fi
+# A plan has the sizes of the program.
+if modistc targets | grep -q 'NVRTC [0-9]'; then
+  modistc compile all.mdg --target=cuda:sm_80 -o gpu.mdx 2>&1 | grep ^memory >made
+  modistc compile all.mdg --target=cuda:sm_80 --emit=report --report=memory >planned
+  cmp made planned || wrong "plan: $(cat planned), program: $(cat made)"
+fi
 exit $failed

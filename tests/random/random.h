@@ -87,6 +87,7 @@ typedef struct md_reference {
   uint64_t seed;
   int draws;                           // how many sets of inputs were looked at
   const char *refused;                 // why the last one was not good
+  md_dtype squares;                    // in which a variance adds them up
   md_tensor **value[MD_RANDOM_STEPS];  // by md_val; leaves: what the step reads
   md_tensor **bound[MD_RANDOM_STEPS];  // by md_val: by how much an element may be off
 } md_reference;
@@ -95,6 +96,9 @@ void md_draw(md_tensor *t, const char *name, uint64_t seed);
 // Draws inputs until no element is near a discontinuity. False: `most` draws were not enough for
 // even one step.
 bool md_reference_create(md_reference *r, const md_graph *g, uint64_t seed, int most);
+// For kernels that add up squares in that type; the other one takes f64.
+bool md_reference_create_for(md_reference *r, const md_graph *g, uint64_t seed, int most,
+                             md_dtype squares);
 void md_reference_destroy(md_reference *r);
 // State `s` after the step, and by how much it may be off.
 const md_tensor *md_state_after(const md_reference *r, int step, md_val s, const md_tensor **bound);

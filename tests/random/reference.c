@@ -29,6 +29,7 @@ typedef struct Evaluation {
   const md_graph *g;
   Mode mode;
   uint64_t key, counter;
+  md_dtype squares;
 } Evaluation;
 
 static bool is_leaf(const md_node *n) { return n->op == MD_OP_input || n->op == MD_OP_state; }
@@ -120,9 +121,9 @@ static void disturb_l2_grad(Evaluation *e, const md_node *n, md_tensor *const *i
   }
 }
 
-// var = mean(x^2) - mean(x)^2 in one pass, whose sums are formed in double: the same.
+// var = mean(x^2) - mean(x)^2 in one pass, whose sums are formed in double (or f32): the same.
 static void disturb_variance(Evaluation *e, const md_tensor *mean, double length, md_tensor *var) {
-  double eps = sqrt(length) * md_epsilon(MD_F64);
+  double eps = sqrt(length) * md_epsilon(var->type.dtype == MD_F64 ? MD_F64 : e->squares);
   for (int64_t i = 0; i < md_elements(&var->type.shape); i++) {
     double square = mean->f[i] * mean->f[i] + var->f[i];
     // Reflected at 0: a variance of 0 is off in every sample.
@@ -275,7 +276,8 @@ static void bound_values(md_reference *r) {
   for (int k = 0; k < SAMPLES; k++) {
     Evaluation e = {.g = g,
                     .mode = k == 0 ? ROUND : DISTURB,
-                    .key = md_hash_key("disturb", r->seed + (uint64_t)k)};
+                    .key = md_hash_key("disturb", r->seed + (uint64_t)k),
+                    .squares = r->squares};
     md_tensor **before = NULL;
     for (int s = 0; s < r->num_steps; s++) {
       md_tensor **value = new_values(g);
@@ -346,8 +348,9 @@ void md_draw(md_tensor *t, const char *name, uint64_t seed) {
   md_tensor_round(t);
 }
 
-bool md_reference_create(md_reference *r, const md_graph *g, uint64_t seed, int most) {
-  *r = (md_reference){.g = g, .seed = seed};
+bool md_reference_create_for(md_reference *r, const md_graph *g, uint64_t seed, int most,
+                             md_dtype squares) {
+  *r = (md_reference){.g = g, .seed = seed, .squares = squares};
   for (int s = 0; s < MD_RANDOM_STEPS; s++) r->value[s] = new_values(g);
   while (r->draws < most) {
     forget_bounds(r);
@@ -363,6 +366,10 @@ bool md_reference_create(md_reference *r, const md_graph *g, uint64_t seed, int 
   }
   r->num_steps = 0;
   return false;
+}
+
+bool md_reference_create(md_reference *r, const md_graph *g, uint64_t seed, int most) {
+  return md_reference_create_for(r, g, seed, most, MD_F64);
 }
 
 void md_reference_destroy(md_reference *r) {

@@ -228,7 +228,24 @@ static void put_surrounded(int i, md_text *to) {
                   : "%x");
 }
 
+// Whole numbers are equal to others; the best of the negated row is its last one.
+#define EDGES(type, len, last)                                                            \
+  "graph @s(%x: " type "[6," len "], %dl: " type "[6]) {\n"                               \
+  "  %a = constant {value=-1} : i32[1]\n  %b = constant {value=0} : i32[2]\n"             \
+  "  %c = constant {value=" last "} : i32[1]\n  %d = constant {value=" len "} : i32[2]\n" \
+  "  %k = concat %a, %b, %c, %d {axis=0}\n  %e = cross_entropy %x, %k\n"                  \
+  "  %f = cross_entropy_grad %dl, %x, %k\n  %h = topk_hit %x, %k {k=" len "}\n"           \
+  "  %i = cast %x {to=i32}\n  %t = cast %i {to=" type "}\n  %best = argmax %t\n"          \
+  "  %n = neg %x\n  %last = argmax %n\n  %u = topk_hit %t, %best {k=1}\n"                 \
+  "  %v = topk_hit %x, %last {k=" last "}\n  %w = topk_hit %x, %last {k=" len "}\n"       \
+  "  return %e, %f, %h, %u, %v, %w\n}\n"
+
 static const Written rows_written[] = {
+    {"labels at the edges, the best and the last of short rows", EDGES("f32", "37", "36")},
+    {"labels at the edges, the best and the last of long rows", EDGES("f32", "1100", "1099")},
+    {"labels at the edges, the best and the last of f64", EDGES("f64", "21", "20")},
+    {"rows as long as eps", "graph @s(%y: f32[4,4]) {\n  %c = constant {value=1} : f32[4,4]\n"
+                            "  %d = l2_normalize_grad %y, %c {eps=2}\n  return %d\n}\n"},
     {"NaN in rows",
      "graph @s(%x: f32[40,3], %l: i32[40]) {\n  %n = log %x\n"
      "  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n  %a = l2_normalize %n\n"

@@ -10,8 +10,10 @@
 
 // --- inputs
 
+// The smallest tensors too have both signs, a zero, and ids that others have at the same place.
 static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
   double x = md_hash_normal(key, (uint64_t)i);
+  if (i < 3) x = i == 0 ? fabs(x) : i == 1 ? -fabs(x) : 0;
   if (kind == 'p') return fabs(x) + 0.1;
   if (kind == 'l') return 0.05;
   return kind == 'n' ? x / sqrt((double)row) : x;
@@ -19,6 +21,7 @@ static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
 
 static int64_t int_of(char kind, md_dtype d, uint64_t key, int64_t i) {
   int64_t x = (int64_t)(md_hash_at(key, (uint64_t)i) % 41);
+  if (i < 2) x = kind == 'k' ? 3 * i : 23;
   if (kind == 'm') return 7;
   if (kind == 'e') return x % 5 == 0 ? -2 : x;
   if (d == MD_BOOL) return x % 2;
@@ -217,29 +220,27 @@ int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
   return p->image_of[a->val];
 }
 
-static Program *make(md_graph *g, int level, md_dtype precision, bool is_apart, uint64_t seed,
-                     md_diags *d) {
-  md_pass_options o = md_pass_defaults();
-  o.level = level;
-  o.precision = precision;
-  o.verify_each = true;
-  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
-  md_pass_report report = {0};
+static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
+  if (leaf->op == MD_OP_input) fill(to, leaf->name, *(const uint64_t *)ctx);
+}
+
+static Program *make(md_cuda_arch arch, md_graph *g, md_pass_options o, bool is_apart,
+                     program_feed feed, void *ctx, md_diags *d) {
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
-  g = md_run_passes(g, &o, &report, d);
-  md_pass_report_free(&report);
+  g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
   Program *p = calloc(1, sizeof *p);
   MD_ASSERT(p, "out of memory");
   p->g = g;
   p->diags = d;
-  p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, (md_cuda_arch){80, 0}, d);
+  p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, arch, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
-    if (n->op == MD_OP_input) fill(md_interp_input(p->ref, n->name), n->name, seed);
+    if (n->op == MD_OP_input) feed(ctx, n, md_interp_input(p->ref, n->name));
+    if (n->op == MD_OP_state) feed(ctx, n, md_interp_state(p->ref, n->name));
   }
   make_images(p);
   if (!md_interp_step(p->ref, d)) {
@@ -249,16 +250,36 @@ static Program *make(md_graph *g, int level, md_dtype precision, bool is_apart, 
   return p;
 }
 
-Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
-  return make(g, level, MD_F32, false, seed, d);
+Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
+                     void *ctx, md_diags *d) {
+  return make(arch, g, *o, false, feed, ctx, d);
+}
+
+static md_pass_options options_for(const md_graph *g, int level, md_dtype precision) {
+  md_pass_options o = md_pass_defaults();
+  o.level = level;
+  o.precision = precision;
+  o.verify_each = true;
+  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
+  return o;
+}
+
+Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                     md_diags *d) {
+  return make(arch, g, options_for(g, level, precision), false, fill_leaf, &seed, d);
+}
+
+Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                       md_diags *d) {
+  return make(arch, g, options_for(g, level, precision), true, fill_leaf, &seed, d);
 }
 
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
-  return make(g, level, precision, false, seed, d);
+  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
 }
 
-Program *program_apart(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
-  return make(g, level, precision, true, seed, d);
+Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  return program_with(g, level, MD_F32, seed, d);
 }
 
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d) {

@@ -11,7 +11,7 @@
 static int try_step(const char *name, const md_step *s, int level, md_dtype precision) {
   md_diags *d = md_diags_create();
   md_graph *g = md_step_graph(s, d);
-  Program *p = g ? program_apart(g, level, precision, 1, d) : NULL;
+  Program *p = g ? program_apart((md_cuda_arch){80, 0}, g, level, precision, 1, d) : NULL;
   simt_code *code = p ? run_build(p) : NULL;
   int passed = 0, failed = 0;
   if (!code) {

@@ -54,6 +54,20 @@ MD_KERNEL(64) shared_past_end(const float *x, float *y) {
 //!: writes 4 bytes at an address in no buffer
 MD_KERNEL(64) far_away(float *y) { *(float *)((char *)y + 1000000000) = 1.0f; }
 
+//! y=64: index 4 is outside of its array
+MD_KERNEL(64) own_array(float *y) {
+  float own[4];
+  for (int i = 0; i <= 4; i++) own[i] = 1.0f;
+  y[ME] = own[md_thread() % 4];
+}
+
+//! y=64: index 8 is outside of its array
+MD_KERNEL(64) own_vector(float *y) {
+  md_f8 own = {{0.0f}};
+  for (int i = 0; i <= 8; i++) own.x[i] = 1.0f;
+  y[ME] = own.x[md_thread() % 8];
+}
+
 //! y=64
 MD_KERNEL(64) good_table(float *y) {
   const float table[16] = {1.0f, 2.0f, 3.0f, 5.0f, 7.0f, 11.0f, 13.0f, 17.0f, 19.0f, 23.0f, 29.0f};
