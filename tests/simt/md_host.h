@@ -26,6 +26,7 @@ typedef struct md_tmap {
 } __attribute__((aligned(64))) md_tmap;
 
 #define MD_KERNEL(...) __attribute__((noinline)) void
+#define MD_PART static void
 #define MD_DEV_ static inline
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
 #define MD_TMAP(name) const md_tmap name

@@ -225,29 +225,12 @@ int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
   return p->image_of[a->val];
 }
 
-Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
-  return program_with(g, level, MD_F32, seed, d);
-}
-
 static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
   if (leaf->op == MD_OP_input) fill(to, leaf->name, *(const uint64_t *)ctx);
 }
 
-Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
-  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
-}
-
-Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *options, bool is_apart,
                      md_diags *d) {
-  md_pass_options o = md_pass_defaults();
-  o.level = level;
-  o.precision = precision;
-  o.verify_each = true;
-  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
-  return program_fed(arch, g, &o, fill_leaf, &seed, d);
-}
-
-Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *options, md_diags *d) {
   md_pass_options o = *options;
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) {  // they are those of every target
     md_graph_destroy(g);
@@ -259,18 +242,17 @@ Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *opt
   MD_ASSERT(p, "out of memory");
   p->g = g;
   p->diags = d;
-  p->m = md_cuda_generate(g, arch, d);
+  p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, arch, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
   make_images(p);
   return p;
 }
 
-Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
-                     void *ctx, md_diags *d) {
-  Program *p = program_made(arch, g, o, d);
+// Takes p, which may be NULL.
+static Program *feed_and_step(Program *p, program_feed feed, void *ctx, md_diags *d) {
   if (!p) return NULL;
-  g = p->g;
+  const md_graph *g = p->g;
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
@@ -281,6 +263,44 @@ Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, p
   if (md_interp_step(p->ref, d)) return p;
   program_destroy(p);
   return NULL;
+}
+
+Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *o, md_diags *d) {
+  return make(arch, g, o, false, d);
+}
+
+Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
+                     void *ctx, md_diags *d) {
+  return feed_and_step(make(arch, g, o, false, d), feed, ctx, d);
+}
+
+static md_pass_options options_for(const md_graph *g, int level, md_dtype precision) {
+  md_pass_options o = md_pass_defaults();
+  o.level = level;
+  o.precision = precision;
+  o.verify_each = true;
+  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
+  return o;
+}
+
+Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                     md_diags *d) {
+  md_pass_options o = options_for(g, level, precision);
+  return feed_and_step(make(arch, g, &o, false, d), fill_leaf, &seed, d);
+}
+
+Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                       md_diags *d) {
+  md_pass_options o = options_for(g, level, precision);
+  return feed_and_step(make(arch, g, &o, true, d), fill_leaf, &seed, d);
+}
+
+Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
+}
+
+Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  return program_with(g, level, MD_F32, seed, d);
 }
 
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d) {
