@@ -20,6 +20,7 @@ static const char base[] =
     "typedef struct __align__(16) md_h8 { md_bf16 x[8]; } md_h8;\n"
     "typedef struct __align__(16) md_f8 { float x[8]; } md_f8;\n"
     "#define MD_KERNEL(...) extern \"C\" __global__ void __launch_bounds__(__VA_ARGS__)\n"
+    "#define MD_PART static __device__ __forceinline__ void\n"
     "#define MD_DEV_ static __device__ __forceinline__\n"
     "#define MD_SHARED(name) extern __shared__ __align__(1024) unsigned char name[]\n"
     "#define MD_UNROLL _Pragma(\"unroll\")\n"

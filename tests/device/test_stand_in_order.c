@@ -53,12 +53,15 @@ START_TEST(pinned_memory_holds_nothing_until_its_copy_is_waited_for) {
   start_with_arrays();
   works(cuMemcpyHtoDAsync_v2(a, x, BYTES, stream));
   y[1] = 3;
+  works(cuMemcpyHtoDAsync_v2(b, y, BYTES, stream));
   works(cuMemcpyDtoHAsync_v2(y, a, BYTES, stream));
-  ck_assert(is_nan(y[1]));
-  works(cuMemcpyHtoDAsync_v2(b, y, BYTES, stream));  // what the first copy has brought
-  works(cuMemcpyDtoHAsync_v2(y, a, BYTES, stream));
+  ck_assert(y[1] == 3);  // the copy before still reads it
   works(cuStreamSynchronize(stream));
-  ck_assert(y[1] == 1 && first_of(b) == 1);
+  ck_assert(y[1] == 1 && first_of(b) == 3);
+  works(cuMemcpyDtoHAsync_v2(y, b, BYTES, stream));
+  ck_assert(is_nan(y[1]));
+  works(cuStreamSynchronize(stream));
+  ck_assert(y[1] == 3);
   finish_with_arrays();
 }
 END_TEST
@@ -135,6 +138,7 @@ START_TEST(the_legacy_stream_and_those_that_block_wait_for_each_other) {
   works(cuStreamSynchronize(blocking));
   ck_assert(y[1] == 2);
   works(cuMemsetD8_v2(b, 0, BYTES));  // on the legacy stream, for which nobody waits
+  works(cuStreamSynchronize(blocking));
   works(cuMemcpyDtoHAsync_v2(y, b, BYTES, stream));
   works(cuStreamSynchronize(stream));
   ck_assert(y[1] == 2);
@@ -275,6 +279,7 @@ static void end_broken(int error) {
 START_TEST(a_call_that_waits_breaks_a_capture) {
   start_with_arrays();
   Address at;
+  int status;
   for (int i = 0; i < 4; i++) {
     works(cuStreamBeginCapture_v2(stream, CAPTURE_THREAD_LOCAL));
     is(i == 0   ? cuStreamSynchronize(stream)
@@ -283,7 +288,11 @@ START_TEST(a_call_that_waits_breaks_a_capture) {
                 : cuMemcpyHtoD_v2(a, x, BYTES),
        CAPTURE_UNSUPPORTED);
     is(launch(a, b, stream), CAPTURE_INVALIDATED);
+    works(cuStreamIsCapturing(stream, &status));
+    ck_assert_int_eq(status, 2);
     end_broken(CAPTURE_INVALIDATED);
+    works(cuStreamIsCapturing(stream, &status));
+    ck_assert_int_eq(status, 0);
   }
   finish_with_arrays();
 }
@@ -293,6 +302,7 @@ static void *end_elsewhere(void *to) {
   void *graph;
   cuCtxSetCurrent(context);
   *(int *)to = cuStreamEndCapture(stream, &graph);
+  if (graph) cuGraphDestroy(graph);
   return NULL;
 }
 
@@ -312,6 +322,10 @@ START_TEST(a_capture_ends_where_it_began) {
   pthread_join(thread, NULL);
   ck_assert_int_eq(error, CAPTURE_WRONG_THREAD);
   end_broken(CAPTURE_INVALIDATED);
+  works(cuStreamBeginCapture_v2(stream, CAPTURE_RELAXED));
+  ck_assert_int_eq(pthread_create(&thread, NULL, end_elsewhere, &error), 0);
+  pthread_join(thread, NULL);
+  works(error);
   // in another stream, and with its work not joined
   works(cuStreamBeginCapture_v2(stream, CAPTURE_THREAD_LOCAL));
   works(cuEventRecord(event, stream));

@@ -26,6 +26,7 @@ typedef struct md_tmap {
 } __attribute__((aligned(64))) md_tmap;
 
 #define MD_KERNEL(...) __attribute__((noinline)) void
+#define MD_PART static void
 #define MD_DEV_ static inline
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
 #define MD_TMAP(name) const md_tmap name
@@ -135,6 +136,12 @@ MD_DEV_ float md_random(md_i64 key, md_i64 i) {
 }
 
 // --- sm_90a
+
+MD_DEV_ md_h8 md_round_h8(md_f8 v) {
+  md_h8 r;
+  for (int i = 0; i < 8; i++) r.x[i] = md_f2bf(v.x[i]);
+  return r;
+}
 
 void simt_sync_part_(int id, int threads, int line);
 void simt_bar_init_(md_u64 *bar, int count, int line);

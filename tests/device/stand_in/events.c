@@ -33,6 +33,7 @@ API cuEventCreate(void **event, unsigned flags) {
 
 API cuEventDestroy_v2(void *event) {
   int error = call_begin(__func__, USUAL), bad = 0;
+  if (!call_releases(error)) return call_end(error);
   Event *e = find(event, &bad);
   if (!e) return call_end(error ? error : bad);
   capture_forget_event(e);

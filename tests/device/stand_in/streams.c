@@ -166,27 +166,20 @@ bool stream_reads(Address at, size_t bytes) {
 
 // --- the driver's functions
 
-static int create(void **stream, unsigned flags) {
-  if (flags & ~(unsigned)STREAM_NON_BLOCKING) return refuse(INVALID_VALUE, "flags %u", flags);
-  Stream *s = stream_new(context_current(), !(flags & STREAM_NON_BLOCKING));
-  *stream = s->handle = handle_new(A_STREAM, s);
-  return 0;
-}
-
 API cuStreamCreate(void **stream, unsigned flags) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  return call_end(error ? error : create(stream, flags));
-}
-
-API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  (void)priority;  // any number will do
-  return call_end(error ? error : create(stream, flags));
+  if (!error && flags & ~(unsigned)STREAM_NON_BLOCKING)
+    error = refuse(INVALID_VALUE, "flags %u", flags);
+  if (error) return call_end(error);
+  Stream *s = stream_new(context_current(), !(flags & STREAM_NON_BLOCKING));
+  *stream = s->handle = handle_new(A_STREAM, s);
+  return call_end(0);
 }
 
 // Its work is still done, by whom it concerns.
 API cuStreamDestroy_v2(void *stream) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  if (!call_releases(error)) return call_end(error);
   Stream *s = handle_find(A_STREAM, stream);
   if (!s) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no stream"));
   capture_forget_stream(s);
@@ -199,7 +192,6 @@ static int synchronize(void *stream, bool is_query) {
   Stream *s = stream_find(stream, &error);
   if (!s) return error;
   if (s->capture) return capture_check_unsafe();
-  push_legacy_waits(s);
   bool asks_first = !s->was_asked && s->done < s->issued;
   s->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
