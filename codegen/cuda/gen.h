@@ -229,6 +229,9 @@ void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
+// The two parts of that: what the table has for the vector's channels; the formulas.
+void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l);
+void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s);     // its lines, at the current depth
 md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t);  // carried, if it is by channel
 
