@@ -17,9 +17,9 @@ static const char map_text[] = "MD_KERNEL(32) kmap(MD_TMAP(map), md_bf16 *a1) {\
                                "  md_sync();\n"
                                "  md_bar_wait(bar, 0);\n"
                                "  a1[md_thread()] = ((const md_bf16 *)shared)[md_thread()];\n}\n";
-static const char map_ptx[] =
-    ".version 8.0\n.target sm_90a\n.visible .entry kmap(\n.param .align 64 .b8 kmap_param_0[128],\n"
-    ".param .u64 kmap_param_1\n)\n.maxntid 32, 1, 1\n{\n}\n";
+static const char map_ptx[] = ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry "
+                              "kmap(\n.param .align 64 .b8 kmap_param_0[128],\n"
+                              ".param .u64 kmap_param_1\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n";
 
 START_TEST(nothing_works_before_cuInit) {
   int count;
