@@ -19,7 +19,8 @@ md_status modist_run_create(const modist_program *p, const modist_run_options *g
     md_error(d, E0407, MD_NOWHERE, "threads is %d; it is 0 (all cores) to 1024", o.threads);
     return md_api_fail(d);
   }
-  md_exec_options x = {.threads = o.threads, .seed = o.seed, .check_nan = o.check_nan != 0};
+  md_exec_options x = {
+      .threads = o.threads, .seed = o.seed, .check_nan = o.check_nan != 0, .device = o.device};
   md_exec *exec = md_exec_create(p->program, &x, d);
   if (!exec) return md_api_fail(d);
   *run = calloc(1, sizeof **run);
@@ -36,24 +37,37 @@ void modist_run_destroy(modist_run *r) {
   free(r);
 }
 
+// What a GPU does not give is an error of the run; a name that nobody knows is none.
+static size_t bytes_at(modist_run *r, const void *at, const md_spec *spec) {
+  if (at) return (size_t)spec->bytes;
+  if (!spec) return 0;
+  md_diags_clear(r->diags);
+  if (md_exec_is_alive(r->exec, r->diags))
+    md_error(r->diags, E0802, MD_NOWHERE, "no memory for a copy of '%s'", spec->name);
+  return 0;
+}
+
 void *modist_run_input(modist_run *r, const char *name, size_t *bytes) {
   const md_spec *spec = NULL;
   void *at = md_exec_input(r->exec, name, &spec);
-  if (bytes) *bytes = at ? (size_t)spec->bytes : 0;
+  size_t num = bytes_at(r, at, spec);
+  if (bytes) *bytes = num;
   return at;
 }
 
 void *modist_run_state(modist_run *r, const char *name, size_t *bytes) {
   const md_spec *spec = NULL;
   void *at = md_exec_state(r->exec, name, &spec);
-  if (bytes) *bytes = at ? (size_t)spec->bytes : 0;
+  size_t num = bytes_at(r, at, spec);
+  if (bytes) *bytes = num;
   return at;
 }
 
 const void *modist_run_result(modist_run *r, const char *name, size_t *bytes) {
   const md_spec *spec = NULL;
   const void *at = md_exec_result(r->exec, name, &spec);
-  if (bytes) *bytes = at ? (size_t)spec->bytes : 0;
+  size_t num = bytes_at(r, at, spec);
+  if (bytes) *bytes = num;
   return at;
 }
 

@@ -8,13 +8,13 @@
 
 // A region as back ends see it. Nodes in order; at most one of them is the anchor (role
 // MD_ANCHOR or MD_GATHER), what it needs is prologue, what needs it is epilogue. No anchor: a
-// stream region.
+// stream region. Beside a conv3d_dgrad may stand its twin, the conv3d_wgrad of the same dy.
 typedef struct md_region_view {
   const md_graph *g;
   int index;  // region number, 0: a node without region
   const md_node **node;
   int num_nodes;
-  const md_node *anchor;
+  const md_node *anchor, *twin;
   md_val *input;
   int num_inputs;  // constants are not among them: they are immediate
   md_val *output;

@@ -171,9 +171,14 @@ static bool check_uses(const md_graph *g, md_arena *a, md_diags *d) {
   return true;
 }
 
+// Both gradients of a convolution, that for the source first, may stand together.
+static bool are_twins(const md_node *a, const md_node *b) {
+  return a->op == MD_OP_conv3d_dgrad && b->op == MD_OP_conv3d_wgrad && a->in[0] == b->in[0];
+}
+
 // What a kernel is made for: one anchor at most, and no more nodes than a back end follows.
 static bool check_kernel(const md_graph *g, const md_region *r, md_diags *d) {
-  const md_node *anchor = NULL;
+  const md_node *anchor = NULL, *twin = NULL;
   if (r->num > MD_MAX_REGION)
     return md_error(d, E0313, g->node[r->first]->place,
                     "region %s has %d nodes, but at most %d are possible", r->name, r->num,
@@ -181,6 +186,10 @@ static bool check_kernel(const md_graph *g, const md_region *r, md_diags *d) {
   for (int i = r->first; i < r->first + r->num; i++) {
     const md_node *n = g->node[i];
     if (md_ops[n->op].role != MD_ANCHOR && md_ops[n->op].role != MD_GATHER) continue;
+    if (anchor && !twin && are_twins(anchor, n)) {
+      twin = n;
+      continue;
+    }
     if (anchor) {
       md_error(d, E0313, n->place, "%s and %s cannot stand in one region %s",
                md_ops[anchor->op].name, md_ops[n->op].name, r->name);

@@ -20,9 +20,11 @@ typedef enum md_bench_format { MD_BENCH_TABLE, MD_BENCH_JSON, MD_BENCH_CSV } md_
 typedef struct md_bench {
   md_cli *cli;
   const md_cpu *cpu;
-  int64_t rounds;   // counted ones; 0: at least 5, and for min_ms
-  int64_t warmup;   // -1: until the times are steady
-  int64_t threads;  // 0: all cores
+  int64_t rounds;            // counted ones; 0: at least 5, and for min_ms
+  int64_t warmup;            // -1: until the times are steady
+  int64_t threads;           // 0: all cores
+  md_engine_options on;      // backend and device of what is measured
+  const char *device_title;  // "cuda:0, NVIDIA H200 (sm_90)"; NULL: the CPU
   double min_ms;
   md_dtype precision;    // of activations
   int64_t memory_limit;  // bytes; 0: none

@@ -69,10 +69,13 @@ static bool read_report(const char *path, md_arena *a, Report *r, md_diags *d) {
   const md_tree *machine = md_tree_get(t, "machine"), *rows = md_tree_get(t, "rows");
   int64_t threads = 0;
   md_tree_int(md_tree_get(machine, "threads"), &threads);
-  char cpu[128], level[32];
-  r->machine = md_format(
-      a, "%s, %s, %lld threads", md_clean(text_of(machine, "cpu"), cpu, sizeof cpu),
-      md_clean(text_of(machine, "instructions"), level, sizeof level), (long long)threads);
+  char cpu[128], level[32], gpu[160] = "";
+  const char *device = md_tree_str(md_tree_get(machine, "device"));
+  if (device) md_clean(device, gpu, sizeof gpu);
+  r->machine =
+      md_format(a, "%s, %s, %lld threads%s%s", md_clean(text_of(machine, "cpu"), cpu, sizeof cpu),
+                md_clean(text_of(machine, "instructions"), level, sizeof level), (long long)threads,
+                device ? "; " : "", gpu);
   if (!rows || rows->kind != MD_JSON_LIST) return unfit(d, path, "it has no list of rows");
   r->row = MD_NEW_ARRAY(a, Row, rows->num + 1);
   for (int i = 0; i < rows->num; i++) {

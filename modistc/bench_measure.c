@@ -45,9 +45,11 @@ static Side *add_side(Turns *t, const char *name, md_bench_line *l) {
 static bool start(Turns *t, const char *name, int level, md_backend backend, md_bench_line *l) {
   md_bench *b = t->b;
   md_engine_options o = {.backend = backend,
+                         .device = backend == MD_BACKEND_CUDA ? b->on.device : NULL,
+                         .time = t->job->only != NULL,
                          .passes = md_pass_defaults(),
                          .threads = (int)b->threads,
-                         .memory_limit = backend == MD_BACKEND_CPU ? b->memory_limit : 0,
+                         .memory_limit = backend == MD_BACKEND_INTERP ? 0 : b->memory_limit,
                          .cpu = md_cli_get(b->cli, "cpu"),
                          .asan = md_cli_has(b->cli, "jit-asan"),
                          .no_cache = md_cli_has(b->cli, "no-cache")};
@@ -116,9 +118,11 @@ static bool take_turn(Turns *t, Side *s, md_samples *to) {
 // Work of what is timed, and the least time for it: launches run one after another, and each needs
 // its arithmetic and its bytes.
 static void size_up(const Turns *t, md_bench_line *l) {
-  const md_program *p = md_exec_program(md_engine_exec(t->side[0].engine));
+  md_exec *e = md_engine_exec(t->side[0].engine);
+  const md_program *p = md_exec_program(e);
   const md_cpu_roof *roof = &t->b->roof;
-  for (int i = 0; i < p->num_launches; i++) {
+  int first, num = md_exec_launches(e, &first);
+  for (int i = first; i < first + num; i++) {
     const md_launch *x = &p->launch[i];
     if (!md_bench_is_timed(t->job, x)) continue;
     l->gflop += x->flops / 1e9;
@@ -210,8 +214,8 @@ bool md_bench_measure(md_bench *b, const md_bench_job *job) {
   md_bench_line l = {.what = is_bf16 ? md_format(b->cli->arena, "%s bf16", job->what) : job->what,
                      .repro = repro_of(b, job->args)};
   Turns t = {.b = b, .job = job};
-  bool ok = start(&t, "fused", 2, MD_BACKEND_CPU, &l);
-  if (b->unfused) ok = ok && start(&t, "unfused", 1, MD_BACKEND_CPU, &l);
+  bool ok = start(&t, "fused", 2, b->on.backend, &l);
+  if (b->unfused) ok = ok && start(&t, "unfused", 1, b->on.backend, &l);
   if (b->interp) ok = ok && start(&t, "interp", 0, MD_BACKEND_INTERP, &l);
   if (ok && b->torch) start_peer(&t, &l);
   ok = ok && md_bench_begin(b);

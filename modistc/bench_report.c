@@ -43,6 +43,7 @@ static void begin_json(md_bench *b, const char *model, int cores) {
   md_json_put_int(j, "threads", md_bench_threads(b));
   md_json_put_str(j, "instructions", b->cpu->name);
   md_json_put_str(j, "llvm", llvm);
+  if (b->device_title) md_json_put_str(j, "device", b->device_title);
   md_json_end(j, '}');
   if (b->roof.f32_flops > 0) {
     md_json_key(j, "roof");
@@ -59,6 +60,7 @@ static void begin_json(md_bench *b, const char *model, int cores) {
 static void begin_table(md_bench *b, const char *model, int cores) {
   fprintf(b->out, "machine  %s, %d cores, %s; %d thread%s; modist %s\n", model, cores, b->cpu->name,
           md_bench_threads(b), md_bench_threads(b) == 1 ? "" : "s", MODIST_VERSION);
+  if (b->device_title) fprintf(b->out, "device   %s\n", b->device_title);
   if (b->roof.f32_flops == 0) return;
   fprintf(b->out, "roof     %.1f GFLOP/s in f32 multiply-adds", b->roof.f32_flops / 1e9);
   if (b->roof.bf16_flops > 0)

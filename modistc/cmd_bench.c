@@ -27,6 +27,7 @@ static const md_option bench_options[] = {
     {"threads", 'j', "N", "threads (all cores)"},
     {"format", 0, "FORM", "table (default), json or csv"},
     {"output", 'o', "FILE", "where to write the report; '-' or nothing: standard output"},
+    MD_DEVICE_OPTION,
     MD_MEMORY_OPTION,
     MD_CPU_OPTIONS,
     {0}};
@@ -41,6 +42,9 @@ static const md_option_rule bench_rules[] = {
     {"format=csv", "predict", "a line of CSV is a side of a line", "take table or json"},
     {"!baseline=*torch*", "torch-python torch-reference", "torch is no baseline",
      "add --baseline=torch"},
+    {":loader|roof|compare", "device", "no program runs", NULL},
+    {"device=cuda*", "cpu jit-asan threads predict", MD_DEVICE_WHY, NULL},
+    {"device=cuda* baseline=*torch*", "baseline", "the peer runs on the CPU", "measure it alone"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
     {":loader", "min-time " MD_CPU_NAMES, "no kernels run", NULL},
     {":roof", "rounds min-time warmup jit-asan no-cache", "it takes the best of some runs", NULL},
@@ -119,6 +123,18 @@ static bool read_baselines(md_bench *b) {
   return true;
 }
 
+static bool read_device(md_bench *b) {
+  int index = -1;
+  md_gpu_device device;
+  const char *name = b->on.device = md_cli_get(b->cli, "device");
+  if (name && !md_device_parse(name, &index, b->cli->diags)) return false;
+  if (index < 0) return true;
+  if (!md_gpu_require(index, &device, b->cli->diags)) return false;
+  b->on.backend = MD_BACKEND_CUDA;
+  b->device_title = md_format(b->cli->arena, "cuda:%d, %s (sm_%d)", index, device.name, device.sm);
+  return true;
+}
+
 static bool read_options(md_bench *b) {
   static const char *const formats[] = {"table", "json", "csv", NULL}, *const precisions[] = {
                                                                            "fp32", "bf16", NULL};
@@ -138,7 +154,7 @@ static bool read_options(md_bench *b) {
   b->format = (md_bench_format)format;
   b->precision = precision == 1 ? MD_BF16 : MD_F32;
   b->cpu = md_cpu_find(md_cli_get(cli, "cpu"), true, cli->diags);
-  return b->cpu != NULL;
+  return b->cpu && read_device(b);
 }
 
 static md_status run(md_cli *cli) {
@@ -146,7 +162,7 @@ static md_status run(md_cli *cli) {
   const Subject *subject = subject_of(cli);
   if (!subject || !read_options(&b)) return md_diags_status(cli->diags);
   b.predict = md_cli_has(cli, "predict");
-  b.wants_roof = subject->wants_roof || b.predict;
+  b.wants_roof = (subject->wants_roof && !b.device_title) || b.predict;
   const char *path = md_cli_get(cli, "output");
   bool to_file = path && strcmp(path, "-") != 0;
   char *text = NULL;

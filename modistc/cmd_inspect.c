@@ -137,6 +137,22 @@ const md_command md_cmd_inspect = {.name = "inspect",
                                    .rules = inspect_rules,
                                    .run = run_inspect};
 
+static void show_gpus(void) {
+  md_gpu_device device = {.count = 1};
+  char why[600], text[MD_FLOAT_CHARS];
+  for (int i = 0; i < device.count; i++) {
+    if (!md_gpu_find(i, &device, why, sizeof why)) {
+      printf("driver    not usable: CUDA programs do not run here\n          %s\n", why);
+      return;
+    }
+    if (i == 0)
+      printf("driver    CUDA %d.%d: runs CUDA programs\n", device.driver / 1000,
+             device.driver % 1000 / 10);
+    printf("cuda:%-4d %s (sm_%d), %s\n", i, device.name, device.sm,
+           md_bytes_text((double)device.bytes, text));
+  }
+}
+
 static md_status run_doctor(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   printf("modist %s, artefact ABI %d\n", MODIST_VERSION, MD_ABI_VERSION);
@@ -152,12 +168,7 @@ static md_status run_doctor(md_cli *cli) {
     printf("NVRTC     not found: no PTX, cubins or artefacts for CUDA targets, text only\n%s",
            md_diags_text(quiet));
   md_diags_destroy(quiet);
-  md_gpu_device device;
-  char why[600];
-  if (md_gpu_find(&device, why, sizeof why))
-    printf("driver    CUDA %d.%d, %s (sm_%d)\n", device.driver / 1000, device.driver % 1000 / 10,
-           device.name, device.sm);
-  else printf("driver    not usable: CUDA programs do not run here\n          %s\n", why);
+  show_gpus();
   const md_cpu *cpu = md_cpu_native();
   printf("CPU       %s: %d lanes, %d registers; %ld cores\n", cpu->name, cpu->lanes, cpu->registers,
          sysconf(_SC_NPROCESSORS_ONLN));

@@ -18,6 +18,7 @@ static const md_option run_options[] = {
     {"seed", 0, "N", "of initial states and random inputs (0)"},
     {"backend", 0, "NAME",
      "cpu (default) or interp: the slow, plain meaning; -O0 unless passes are asked for"},
+    MD_DEVICE_OPTION,
     {"verify", 0, NULL,
      "check every kernel against the interpreter of the graph that the passes made"},
     {"verify-work", 0, "GFLOP",
@@ -33,8 +34,9 @@ static const md_option run_options[] = {
 static const md_option_rule run_rules[] = {
     {":*.mdx", MD_PASS_NAMES " " MD_CPU_NAMES " backend", "an artefact is compiled already",
      "give it to 'modistc compile'"},
-    {"backend=interp", MD_CPU_NAMES " threads verify check-nan trace times", MD_INTERP_WHY,
+    {"backend=interp", MD_CPU_NAMES " threads device verify check-nan trace times", MD_INTERP_WHY,
      "take --backend=cpu"},
+    {"device=cuda*", "cpu jit-asan threads backend", MD_DEVICE_WHY, NULL},
     {"!verify", "verify-work", "nothing is verified", "add --verify"},
     {0}};
 
@@ -124,6 +126,7 @@ static double *result_of(md_cli *cli, md_engine *e, const char *name, int64_t n)
   double *x = malloc((size_t)n * sizeof *x);
   if (x && md_engine_result(e, name, x, n)) return x;
   free(x);
+  if (!md_engine_is_alive(e, cli->diags)) return NULL;
   md_error(cli->diags, E0802, MD_NOWHERE, "no memory for a copy of result '%s'", name);
   md_hint(cli->diags, "a smaller batch needs less: batch=N");
   return NULL;
@@ -194,14 +197,16 @@ static void show_times(md_cli *cli, md_engine *e) {
   const md_launch_time *time = md_exec_times(x);
   Row *row = MD_NEW_ARRAY(cli->arena, Row, p->num_launches);
   double total = 0;
-  for (int i = 0; i < p->num_launches; i++) {
-    double ms = time[i].calls ? (double)time[i].min_ns / 1e6 : 0;
-    row[i] = (Row){p->launch[i].name, ms, ms > 0 ? p->launch[i].flops / ms / 1e6 : 0};
+  int first, num = md_exec_launches(x, &first);
+  for (int i = 0; i < num; i++) {
+    const md_launch *l = &p->launch[first + i];
+    double ms = time[first + i].calls ? (double)time[first + i].min_ns / 1e6 : 0;
+    row[i] = (Row){l->name, ms, ms > 0 ? l->flops / ms / 1e6 : 0};
     total += ms;
   }
-  qsort(row, (size_t)p->num_launches, sizeof *row, by_time);
+  qsort(row, (size_t)num, sizeof *row, by_time);
   printf("%-40s %10s %8s %10s\n", "kernel (fastest call)", "ms", "share", "GFLOP/s");
-  for (int i = 0; i < MD_MIN(p->num_launches, 60); i++)
+  for (int i = 0; i < MD_MIN(num, 60); i++)
     printf("%-40s %10.3f %7.1f%% %10.1f\n", row[i].name, row[i].ms, 100 * row[i].ms / total,
            row[i].gflops);
   printf("%-40s %10.3f\n", "all kernels", total);
@@ -240,7 +245,9 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   if (!md_cli_has(cli, "output") && !show_results(cli, e)) return false;
   if (md_cli_has(cli, "times")) show_times(cli, e);
   if (!cli->quiet)
-    fprintf(stderr, "%lld step%s in %.3f s\n", (long long)steps, steps == 1 ? "" : "s", seconds);
+    fprintf(stderr, "%lld step%s in %.3f s%s%s\n", (long long)steps, steps == 1 ? "" : "s", seconds,
+            md_engine_is_gpu(e) ? " on " : "",
+            md_engine_is_gpu(e) ? md_exec_device(md_engine_exec(e)) : "");
   return true;
 }
 
@@ -253,21 +260,19 @@ static bool asks_for_passes(const md_cli *cli) {
 }
 
 static md_status run(md_cli *cli) {
-  static const char *const backends[] = {"cpu", "interp", NULL};
   if (!md_cli_args(cli, 1, 64, "takes an artefact, a model, a graph text or a plug-in"))
     return MD_ERR_USAGE;
   int64_t steps = 1, threads = 0, seed = 0;
   md_engine_options o = {.cpu = md_cli_get(cli, "cpu"),
                          .asan = md_cli_has(cli, "jit-asan"),
                          .no_cache = md_cli_has(cli, "no-cache"),
-                         .check_nan = md_cli_has(cli, "check-nan")};
-  int backend = md_cli_choice(cli, "backend", backends, 0);
-  if (backend < 0 || !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
+                         .check_nan = md_cli_has(cli, "check-nan"),
+                         .time = md_cli_has(cli, "times")};
+  if (!md_source_backend(cli, &o) || !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
       !md_cli_int(cli, "threads", 0, 1024, &threads) ||
       !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) ||
       !md_cli_bytes(cli, "memory-limit", &o.memory_limit) || !md_source_passes(cli, &o.passes))
     return MD_ERR_USAGE;
-  o.backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
   // A wrong rewrite would change what it is compared with.
   if (o.backend == MD_BACKEND_INTERP && !asks_for_passes(cli)) o.passes.level = 0;
   o.threads = (int)threads;

@@ -34,6 +34,14 @@ static bool is_among(const int *sm, int num, int wanted) {
   return false;
 }
 
+static const char *where_it_runs(md_arena *a, const char *target) {
+  md_gpu_device device = {.count = 1};
+  char why[600];
+  for (int i = 0; i < device.count && md_gpu_find(i, &device, why, sizeof why); i++)
+    if (md_gpu_runs(target, device.sm)) return md_format(a, "yes: cuda:%d, %s", i, device.name);
+  return "no: compile only";
+}
+
 // What this table and the NVRTC that is here have in common; older architectures have no bf16.
 static void list_cuda(md_arena *a) {
   int major, minor, sm[64], num = 0;
@@ -41,9 +49,6 @@ static void list_cuda(md_arena *a) {
   bool is_here = md_nvrtc_version(&major, &minor, quiet);
   if (is_here) num = md_nvrtc_archs(sm, MD_COUNT(sm), quiet);
   md_diags_destroy(quiet);
-  md_gpu_device device;
-  char why[600];
-  bool has_device = md_gpu_find(&device, why, sizeof why);
   for (int i = 0; i < num; i++)
     if (sm[i] < 80)
       printf("%-24s %-26s no: bf16 arithmetic begins with sm_80\n", "-",
@@ -51,16 +56,15 @@ static void list_cuda(md_arena *a) {
   for (int i = 0; i < md_cuda_num_archs(); i++) {
     bool has_suffix;
     md_cuda_arch arch = md_cuda_arch_at(i, &has_suffix);
-    char code[64], name[32];
+    char code[64], name[40];
     if (is_here && is_among(sm, num, arch.sm))
       snprintf(code, sizeof code, "NVRTC %d.%d", major, minor);
     else if (is_here) snprintf(code, sizeof code, "not in NVRTC %d.%d", major, minor);
     else snprintf(code, sizeof code, "no NVRTC here: text only");
-    snprintf(name, sizeof name, "sm_%d", arch.sm);
-    for (int k = 0; k <= has_suffix; k++)
-      printf("--target=cuda:%s%-*s %-26s %s\n", name, 10 - (int)strlen(name), k ? "a" : "", code,
-             has_device && device.sm == arch.sm ? "not yet, though the device is there"
-                                                : "no: compile only");
+    for (int k = 0; k <= has_suffix; k++) {
+      snprintf(name, sizeof name, "cuda:sm_%d%s", arch.sm, k ? "a" : "");
+      printf("--target=%-15s %-26s %s\n", name, code, where_it_runs(a, name));
+    }
   }
   for (int i = 0; i < md_cuda_num_devices(); i++) {
     const md_cuda_spec *s = md_cuda_device_at(i);

@@ -14,6 +14,7 @@ static const md_option train_options[] = {
     {"overwrite", 0, NULL, "replace the run that run.dir may hold"},
     {"resume", 0, "[=FILE]", "go on from the newest checkpoint in run.dir, or from this one"},
     {"backend", 0, "NAME", "cpu (default) or interp: the slow interpreter, behind the same passes"},
+    MD_DEVICE_OPTION,
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
     MD_MEMORY_OPTION,
@@ -22,10 +23,13 @@ static const md_option train_options[] = {
     {0}};
 
 static const md_option_rule train_rules[] = {
-    {"backend=interp", MD_CPU_NAMES " check-nan trace", MD_INTERP_WHY, "take --backend=cpu"}, {0}};
+    {"backend=interp", MD_CPU_NAMES " device check-nan trace", MD_INTERP_WHY, "take --backend=cpu"},
+    {"device=cuda*", "cpu jit-asan backend", MD_DEVICE_WHY, NULL},
+    {"device=cuda*", "dry-run", "it plans for the CPU",
+     "see 'modistc compile MODEL --target=cuda:NAME --emit=report'"},
+    {0}};
 
 static md_status run(md_cli *cli) {
-  static const char *const backends[] = {"cpu", "interp", NULL};
   md_train_options o = {.dry_run = md_cli_has(cli, "dry-run"),
                         .quiet = cli->quiet,
                         .overwrite = md_cli_has(cli, "overwrite"),
@@ -38,11 +42,9 @@ static md_status run(md_cli *cli) {
   e->asan = md_cli_has(cli, "jit-asan");
   e->no_cache = md_cli_has(cli, "no-cache");
   e->check_nan = md_cli_has(cli, "check-nan");
-  int backend = md_cli_choice(cli, "backend", backends, 0);
-  if (backend < 0 || !md_cli_int(cli, "max-steps", 1, INT64_MAX, &o.max_steps) ||
+  if (!md_source_backend(cli, e) || !md_cli_int(cli, "max-steps", 1, INT64_MAX, &o.max_steps) ||
       !md_cli_bytes(cli, "memory-limit", &e->memory_limit) || !md_source_passes(cli, &e->passes))
     return MD_ERR_USAGE;
-  e->backend = backend == 1 ? MD_BACKEND_INTERP : MD_BACKEND_CPU;
   if (o.resume && o.overwrite)
     return md_error(cli->diags, E0401, MD_NOWHERE, "--resume and --overwrite exclude one another"),
            MD_ERR_USAGE;

@@ -52,7 +52,7 @@ static const md_gpu_kernel *kernel_of(const md_program *p, const md_gpu_variant 
 static md_cuda_cost cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
                             const md_cuda_report *r, const md_cuda_spec *spec) {
   const md_gpu_kernel *k = kernel_of(p, v, l);
-  return md_cuda_predict(p, l, &k->facts, r->is_tensor[k - p->kernel], spec);
+  return md_cuda_predict(p, l, &k->facts, r->math[k - p->kernel], spec);
 }
 
 static void report_launches(const md_program *p, const md_gpu_variant *v, const md_cuda_report *r,

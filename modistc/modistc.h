@@ -123,6 +123,12 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
    "need no more than that (1400M, 1.4G): values are computed again rather than kept, " \
    "and what still needs more is refused"}
 #define MD_CPU_NAMES "cpu jit-asan no-cache"
+#define MD_DEVICE_OPTION \
+  {"device", 0, "NAME", "cpu, or cuda:N for a GPU; by default the CPU, or what an artefact is for"}
+#define MD_DEVICE_WHY "it is of the CPU, and a GPU runs the kernels"
+// --backend (cpu or interp) and --device into the options of an engine. False: reported.
+struct md_engine_options;
+bool md_source_backend(md_cli *cli, struct md_engine_options *o);
 // Of `run` and `train`: the interpreter has the graph and nothing else.
 #define MD_INTERP_WHY "--backend=interp runs no kernels"
 

@@ -4,7 +4,7 @@
 
 #include "api/plugin.h"
 #include "base/file.h"
-#include "runtime/train/config.h"
+#include "runtime/train/train.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -108,5 +108,14 @@ bool md_source_passes(md_cli *cli, md_pass_options *o) {
   if (precision < 0) return false;
   o->level = (int)level;
   o->precision = precision == 1 ? MD_BF16 : MD_F32;
+  return true;
+}
+
+bool md_source_backend(md_cli *cli, md_engine_options *o) {
+  static const char *const backends[] = {"cpu", "interp", NULL};
+  int backend = md_cli_choice(cli, "backend", backends, 0), index = -1;
+  o->device = md_cli_get(cli, "device");
+  if (backend < 0 || (o->device && !md_device_parse(o->device, &index, cli->diags))) return false;
+  o->backend = backend == 1 ? MD_BACKEND_INTERP : index < 0 ? MD_BACKEND_CPU : MD_BACKEND_CUDA;
   return true;
 }

@@ -297,7 +297,7 @@ const char *md_pipeline(int level) {
   case 0: return "autodiff,dce,regions,schedule,recompute,memory";
   case 1: return "autodiff,fold,canon,cse,dce,precision,regions,layout,schedule,recompute,memory";
   default:
-    return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,"
+    return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,cse,"
            "fuse-conv-bn-relu,fuse-pointwise,regions,layout,schedule,recompute,memory";
   }
 }

@@ -27,6 +27,7 @@ typedef struct md_fused {
   int emit;          // place at which it is emitted
   int home;          // anchor whose epilogue it is part of, or -1
   int former;        // anchor whose prologue forms and stores it, or -1
+  int twin;          // dgrad: the wgrad that is made with it; wgrad: that dgrad; or -1
   int after;         // virtual, reads what that anchor forms: stands behind it, or -1
   unsigned cloned;   // anchor: operands that its prologue computes
   int next;          // of the epilogue, by place; -1: last. Anchor: the first

@@ -7,6 +7,7 @@
 //              { bn, add, relu | conv3d | moments }                and so is the residual sum
 //   backward   { bn_dx | conv3d_dgrad | bn, relu, relu_grad, batch_norm_sums }
 //              { bn_dx; bn, relu | conv3d_wgrad | }
+//              { bn_dx; bn, relu | conv3d_dgrad, conv3d_wgrad | ... }     both, where the target can
 //   evaluation { | conv3d | relu, add }                            after fold-bn
 //   weights    { cast | conv3d | }                                 where the target packs them
 //
@@ -209,11 +210,59 @@ static void tell(md_fusion *f, const md_node *a, const char *why, const char *wh
   f->r->rewrites++;
 }
 
+// --- both gradients of a convolution
+
+// Is v, or what a copy of it reads, there before node a?
+static bool is_before(const md_fusion *f, md_val v, bool is_copied, const md_node *a) {
+  const md_fused *x = md_fused_of(f, v);
+  return (is_copied && !md_is_repeat(f, md_maker(f, v)) ? x->ready : x->emit) < a->index;
+}
+
+static bool is_one_pixel(const md_fusion *f, const md_node *wgrad) {
+  const md_shape *w = md_shape_in(f, wgrad->out);
+  const md_conv3d_attr *a = &wgrad->attr.conv3d;
+  bool good = md_elements(w) == w->dim[0] * w->dim[1];
+  for (int i = 0; i < 3; i++) good &= a->stride.d[i] == 1 && a->pad.d[i] == 0;
+  return good;
+}
+
+static bool can_join(const md_fusion *f, const md_node *dgrad, const md_node *wgrad) {
+  const md_fused *x = &f->info[wgrad->index];
+  bool good = md_elements(md_shape_in(f, wgrad->out)) <= f->r->options->facts.twin_weights &&
+              is_one_pixel(f, wgrad) &&
+              md_shape_equal(md_shape_in(f, wgrad->in[1]), md_shape_in(f, dgrad->out));
+  for (int j = 0; good && j < 2; j++) good = is_before(f, wgrad->in[j], x->cloned >> j & 1, dgrad);
+  return good;
+}
+
+// The gradient for the weights reads what that for the source reads: of few weights a region makes both
+// and reads it once.
+static void find_twin(md_fusion *f, const md_node *a) {
+  if (a->op != MD_OP_conv3d_dgrad || md_type_in(f->g, a->in[0])->dtype != MD_BF16) return;
+  for (int k = f->readers.first[a->in[0]]; k < f->readers.first[a->in[0] + 1]; k++) {
+    const md_node *n = f->g->node[f->readers.reader[k]];
+    md_fused *x = &f->info[n->index];
+    if (n->op != MD_OP_conv3d_wgrad || !md_is_free(n) || n->index < a->index || x->twin >= 0)
+      continue;
+    choose_prologue(f, n);
+    if (!can_join(f, a, n)) {
+      x->cloned = 0;
+      continue;
+    }
+    x->twin = a->index;
+    f->info[a->index].twin = n->index;
+    md_site_done(f->r, n, "made with %s", md_value_text(f->g, a->out, f->r->scratch));
+    f->r->rewrites++;
+    return;
+  }
+}
+
 static void fuse(md_fusion *f, const md_node *a) {
-  if (!md_may_rewrite(f->r)) return;
+  if (!md_may_rewrite(f->r) || f->info[a->index].twin >= 0) return;
   const char *before = choose_prologue(f, a);
   const char *after = md_has_epilogue(a) ? grow_epilogue(f, a) : NULL;
   tell(f, a, before, after);
+  find_twin(f, a);
 }
 
 // --- what a region reads
@@ -279,20 +328,27 @@ static md_val copy_value(md_fusion *f, md_val v, const md_shape *space, int part
   return f->copy[v] = is_stored ? md_copy_with(f->r, n, in) : md_clone_node(f->r, n, in);
 }
 
+static void emit_anchor(md_fusion *f, const md_node *a) {
+  md_val in[MD_ROW_IN];
+  for (int j = 0; j < a->num_in; j++)
+    in[j] = f->info[a->index].cloned >> j & 1
+                ? copy_value(f, a->in[j], md_shape_in(f, a->in[j]), 2 * f->r->region)
+                : md_mapped(f->r, a->in[j]);
+  md_copy_with(f->r, a, in);
+}
+
 static void emit_region(md_fusion *f, const md_node *a) {
   md_rewriter *r = f->r;
   const md_fused *x = &f->info[a->index];
   const md_shape *space = md_shape_in(f, a->out);
   md_val in[MD_ROW_IN];
   r->region = 0;
-  if (x->cloned || x->next >= 0) {
+  if (x->cloned || x->next >= 0 || x->twin >= 0) {
     const char *name = r->old->value[a->out].name;
     r->region = md_new_region(r, "%s%s%s", md_ops[a->op].name, name ? "." : "", name ? name : "");
   }
-  for (int j = 0; j < a->num_in; j++)
-    in[j] = x->cloned >> j & 1 ? copy_value(f, a->in[j], md_shape_in(f, a->in[j]), 2 * r->region)
-                               : md_mapped(r, a->in[j]);
-  md_copy_with(r, a, in);
+  emit_anchor(f, a);
+  if (x->twin >= 0) emit_anchor(f, f->g->node[x->twin]);
   for (int i = x->next; i >= 0; i = f->info[i].next) {
     const md_node *n = f->g->node[i];
     for (int j = 0; j < n->num_in; j++) {
@@ -328,7 +384,7 @@ static bool run(md_rewriter *r) {
                  .copy = MD_NEW_ARRAY(r->scratch, md_val, g->num_values + 1),
                  .copied_in = MD_NEW_ARRAY(r->scratch, int, g->num_values + 1)};
   for (int i = 0; i < g->num_nodes; i++) {
-    f.info[i].home = f.info[i].former = f.info[i].after = f.info[i].next = -1;
+    f.info[i].home = f.info[i].former = f.info[i].after = f.info[i].next = f.info[i].twin = -1;
     f.info[i].emit = md_ops[g->node[i]->op].role == MD_LEAF ? -1 : i;
   }
   md_find_users(&f);
@@ -344,6 +400,7 @@ static bool run(md_rewriter *r) {
     const md_node *n = g->node[i];
     if (md_ops[n->op].role == MD_LEAF) continue;
     if (md_is_anchor(n)) {
+      if (f.info[i].twin >= 0 && f.info[i].twin < i) continue;
       emit_region(&f, n);
       emit_waiting(&f, n);
     } else if (f.info[i].after < 0 && is_emitted(&f, n)) {

@@ -62,8 +62,10 @@ const md_pass *md_pass_from(const char *name);
 typedef struct md_target_facts {
   int channel_block;   // layout: 0 keeps row-major
   bool channels_last;  // one block holds all channels, rounded up to channel_block
-  bool
-      packs_weights;  // convolutions bring weights into an order of their own first, and can round them then
+  // Convolutions bring their weights into an order of their own first, and can round them then.
+  bool packs_weights;
+  // One region can make both gradients of a 1x1x1 convolution in bf16 of at most so many weights.
+  int64_t twin_weights;
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;

@@ -56,6 +56,7 @@ static void add_launch(const md_assembly *s, md_program *p, const md_step *step)
   const md_region_view *r = step->view;
   md_launch *l = &p->launch[p->num_launches++];
   *l = (md_launch){.name = md_strdup(p->arena, step->name ? step->name : "region"),
+                   .region = job->is_snapshot ? 0 : r->index,
                    .first_phase = p->num_phases,
                    .num_phases = job->num_phases,
                    .first_arg = p->num_args};

@@ -3,18 +3,8 @@
 // blocks make tiles of pixels by channels; where sums are wanted a block makes several and keeps theirs.
 #include "codegen/cuda/conv.h"
 
-typedef struct Conv {
-  md_cu_work *w;
-  const md_node *n;
-  bool backward;
-  int64_t in, out, samples, groups;  // channels of source and result
-  md_cu_tile tile;
-  md_cu_finish finish;
-  md_cu_nest sums;
-  int64_t parts, place;  // of sums, of all kernels
-  md_val formed;         // the source, if it is to be stored
-  int64_t residues[3];   // of places, by the stride: each has kernels of its own
-} Conv;
+typedef md_cu_convolution Conv;
+typedef md_cu_product Kernel;
 
 static md_cu_pack pack_of(const Conv *c, const md_cu_map *a) {
   return (md_cu_pack){.weights = c->n->in[1],
@@ -23,7 +13,14 @@ static md_cu_pack pack_of(const Conv *c, const md_cu_map *a) {
                       .out = c->out,
                       .rows = md_round_up(c->out, c->tile.n),
                       .narrow = c->tile.narrow,
+                      .tile = c->tile.swizzled ? c->tile.n : 0,
                       .map = *a};
+}
+
+int64_t md_cu_columns(const Conv *c) { return md_ceil_div(c->out, c->tile.n); }
+
+int64_t md_cu_pixels(const Conv *c, const md_cu_map *a) {
+  return md_cu_map_places(a) * (c->samples / c->groups);
 }
 
 // --- a source that is stored while it is read
@@ -57,17 +54,6 @@ md_val md_cu_formed(const md_region_view *r) {
 
 // --- the product
 
-typedef struct Kernel {
-  const Conv *c;
-  md_cu_kernel k;
-  md_cu_map a;
-  md_cu_pack pack;
-  int64_t steps;
-  md_cu_side source;
-  int64_t weights;  // place of them
-  int64_t part0;
-} Kernel;
-
 // In shared memory: two tiles of each operand, over them later the result's; then sums and tables.
 static int tiles_bytes(const Conv *c) {
   int operands =
@@ -75,9 +61,11 @@ static int tiles_bytes(const Conv *c) {
   return MD_MAX(operands, md_cu_finish_bytes(&c->finish, &c->tile));
 }
 
-static int shared_bytes(const Conv *c, const md_cu_side *source) {
-  return tiles_bytes(c) + md_cu_sums_bytes(&c->finish, &c->tile) +
-         md_cu_table_bytes(&source->lanes) + md_cu_table_bytes(&c->finish.lanes);
+void md_cu_put_sums(Kernel *p) {
+  const Conv *c = p->c;
+  if (!c->finish.num_sums) return;
+  md_cu_line(&p->k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
+             c->finish.num_sums * c->tile.n, MD_CU_THREADS);
 }
 
 static void put_shared(Kernel *p) {
@@ -97,17 +85,15 @@ static void put_shared(Kernel *p) {
   at += md_cu_table_bytes(&p->source.lanes);
   if (c->finish.lanes.num_slots)
     md_cu_line(k, NULL, "float *const etable = (float *)(shared + %d);", at);
-  k->shared_bytes = shared_bytes(c, &p->source);
+  k->shared_bytes = at + md_cu_table_bytes(&c->finish.lanes);
   md_cu_put_table(k, &p->source.lanes);
   md_cu_put_table(k, &c->finish.lanes);
-  if (c->finish.num_sums)
-    md_cu_line(k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
-               c->finish.num_sums * c->tile.n, MD_CU_THREADS);
+  md_cu_put_sums(p);
   md_cu_line(k, NULL, "md_sync();");
 }
 
-// Where the thread's pixels have their source at tap 0; far away where there is no pixel.
-static void put_rows(Kernel *p, const char *places) {
+// Far away where there is no pixel.
+void md_cu_put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_side_declare(k, &p->source);
   md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
@@ -156,11 +142,12 @@ static void put_weights(Kernel *p) {
   md_cu_line(k, NULL, "md_cp_commit();");
 }
 
-static void put_load(Kernel *p) {
+void md_cu_put_source(Kernel *p, const char *next) {
   md_cu_kernel *k = &p->k;
   static const char at[3] = {'t', 'h', 'w'};
-  md_cu_line(k, NULL, "const int chunk = next * %d + md_thread() %% %d;", MD_CU_STEP_CHUNKS,
-             MD_CU_STEP_CHUNKS);
+  int chunks = p->source.chunks;
+  md_cu_line(k, NULL, "const int chunk = %s * %d + %s %% %d;", next, chunks, p->source.thread,
+             chunks);
   md_cu_put_tap(k, "a", &p->a, p->c->in, "chunk");
   md_cu_mark m = md_cu_side_open(k, &p->source);
   for (int x = 0; x < 3; x++)
@@ -173,7 +160,6 @@ static void put_load(Kernel *p) {
              (long long)p->a.axis[2].size);
   md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
-  put_weights(p);
 }
 
 // The next step's tiles are on their way while the current ones are multiplied.
@@ -185,7 +171,8 @@ static void put_steps(Kernel *p) {
       md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)p->steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
   md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)p->steps);
-  put_load(p);
+  md_cu_put_source(p, "next");
+  put_weights(p);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (step >= 0) {");
   md_cu_line(k, NULL, "const %s *const a = %s;", md_cu_cell(t), buffer(p, "as", t->m, "step % 2"));
@@ -200,26 +187,43 @@ static void put_steps(Kernel *p) {
   md_cu_close(k, loop);
 }
 
-// The block's sums -> its part: [group, channel][part][sum].
-static void put_parts(Kernel *p) {
+void md_cu_put_part(Kernel *p) {
   const Conv *c = p->c;
-  md_cu_kernel *k = &p->k;
-  if (!c->finish.num_sums) return;
-  const char *to =
-      md_cu_workspace(k, c->place, md_cu_parts_bytes(&c->sums, c->parts), "double", true);
-  md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
-                            c->finish.num_sums * c->tile.n, MD_CU_THREADS);
-  md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", c->tile.n);
-  md_cu_line(k, NULL, "if (channel < %lld)", (long long)c->out);
-  md_cu_line(
-      k, NULL, "  %s[((group * %lld + channel) * %lld + part + %lld) * %d + e / %d] = sums[e];", to,
-      (long long)c->out, (long long)c->parts, (long long)p->part0, c->finish.num_sums, c->tile.n);
-  md_cu_close(k, m);
+  const char *part = md_format(c->w->arena, "part + %lld", (long long)p->part0);
+  md_cu_put_parts(&p->k, &c->finish, &c->tile, &c->sums, c->parts, c->place, part);
 }
 
-static md_cu_side source_of(const Conv *c, md_cu_kernel *k) {
-  return md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, MD_CU_STEP_CHUNKS, c->groups,
-                       c->finish.no_table);
+md_cu_side md_cu_source_of(const Conv *c, md_cu_kernel *k) {
+  return md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, md_cu_step(&c->tile) / MD_CU_LANES,
+                       c->groups, c->finish.no_table);
+}
+
+void md_cu_put_block(Kernel *p) {
+  const Conv *c = p->c;
+  md_cu_kernel *k = &p->k;
+  long long columns = md_cu_columns(c), parts = p->parts;
+  md_cu_line(k, "first column of the tile", "const int n0 = md_block() %% %lld * %d;", columns,
+             c->tile.n);
+  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", columns, parts);
+  md_cu_line(k, NULL, "const int group = md_block() / %lld;", columns * parts);
+  md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(c->samples / c->groups));
+}
+
+static void put_product(Kernel *p) {
+  const Conv *c = p->c;
+  md_cu_kernel *k = &p->k;
+  put_shared(p);
+  const char *count = md_cu_number(k, md_cu_pixels(c, &p->a));
+  md_cu_put_block(p);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
+                               c->tile.m, count, (long long)(p->parts * c->tile.m));
+  md_cu_put_accumulators(k, &c->tile);
+  if (p->steps) md_cu_put_rows(p, count);
+  put_steps(p);
+  md_cu_put_finish(k, &c->finish, &c->tile, &p->a, count);
+  md_cu_line(k, NULL, "md_sync();");
+  md_cu_close(k, loop);
+  md_cu_put_part(p);
 }
 
 // Where the source is stored: by the first column of tiles, at the pixel's own tap.
@@ -231,49 +235,39 @@ static const char *stored_if(const Conv *c) {
 }
 
 static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts, int64_t part0) {
-  Kernel p = {.c = c, .a = *a, .pack = pack_of(c, a), .weights = weights, .part0 = part0};
+  Kernel p = {.c = c, .a = *a, .weights = weights, .parts = parts, .part0 = part0};
+  p.pack = pack_of(c, a);
   p.steps = md_cu_pack_steps(&p.pack);
   md_cu_kernel *k = &p.k;
-  int64_t places = md_cu_map_places(a) * (c->samples / c->groups);
-  int64_t columns = md_ceil_div(c->out, c->tile.n);
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
-  if (p.steps) p.source = source_of(c, k);
+  if (p.steps) p.source = md_cu_source_of(c, k);
   if (c->formed && p.steps) p.source.stored_if = stored_if(c);
   md_cu_finish_texts(k, &c->finish);
-  put_shared(&p);
-  const char *count = md_cu_number(k, places);
-  md_cu_line(k, "first column of the tile", "const int n0 = md_block() %% %lld * %d;",
-             (long long)columns, c->tile.n);
-  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", (long long)columns,
-             (long long)parts);
-  md_cu_line(k, NULL, "const int group = md_block() / %lld;", (long long)(columns * parts));
-  md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(c->samples / c->groups));
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
-                               c->tile.m, count, (long long)(parts * c->tile.m));
-  md_cu_put_accumulators(k, &c->tile);
-  if (p.steps) put_rows(&p, count);
-  put_steps(&p);
-  md_cu_put_finish(k, &c->finish, &c->tile, a, count);
-  md_cu_line(k, NULL, "md_sync();");
-  md_cu_close(k, loop);
-  put_parts(&p);
+  if (c->tile.swizzled) md_cu_wgmma(&p);
+  else put_product(&p);
   md_cu_lanes_free(&p.source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
-  k->work = (double)places * (double)md_cu_map_taps(a);
-  md_cu_end(k, columns * parts * c->groups);
+  k->work = (double)md_cu_pixels(c, a) * (double)md_cu_map_taps(a);
+  md_cu_end(k, md_cu_columns(c) * parts * c->groups);
 }
 
 // --- the tile
 
-static int measured_bytes(Conv *c) {
+md_cu_needs md_cu_measure(Conv *c) {
   md_cu_kernel k;
   md_cu_begin(&k, c->w, "to be measured");
-  md_cu_side source = source_of(c, &k);
+  md_cu_side source = md_cu_source_of(c, &k);
   md_cu_finish_texts(&k, &c->finish);
-  int bytes = shared_bytes(c, &source);
+  md_cu_needs needs = {.tables =
+                           md_cu_table_bytes(&source.lanes) + md_cu_table_bytes(&c->finish.lanes),
+                       .vectors = source.lanes.num_vectors};
   md_cu_lanes_free(&source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
-  return bytes;
+  return needs;
+}
+
+static int measured_bytes(Conv *c) {
+  return tiles_bytes(c) + md_cu_sums_bytes(&c->finish, &c->tile) + md_cu_measure(c).tables;
 }
 
 // Many channels have large tables, which leave room for fewer columns; at last they are not made.
@@ -291,9 +285,10 @@ static void choose_tile(Conv *c, bool narrow) {
 // --- all kernels
 
 static int64_t parts_of(const Conv *c, const md_cu_map *a) {
-  int64_t tiles = md_ceil_div(md_cu_map_places(a) * (c->samples / c->groups), c->tile.m);
+  int64_t tiles = md_ceil_div(md_cu_pixels(c, a), c->tile.m);
+  if (c->tile.swizzled) return MD_MIN(tiles, md_cu_wgmma_parts(c));
   if (!c->finish.num_sums) return tiles;
-  int64_t most = MD_CU_SUM_BLOCKS / (md_ceil_div(c->out, c->tile.n) * c->groups);
+  int64_t most = MD_CU_SUM_BLOCKS / (md_cu_columns(c) * c->groups);
   return MD_MIN(tiles, MD_MAX(most, 1));
 }
 
@@ -313,6 +308,7 @@ static int maps_of(const Conv *c, md_cu_map *to) {
 }
 
 void md_cu_conv(md_cu_work *w, const md_node *n) {
+  if (w->r->twin && md_cu_twins(w)) return;
   const md_graph *g = w->r->g;
   const md_shape *src = &md_type_in(g, n->in[0])->shape, *dst = &md_type_in(g, n->out)->shape;
   Conv c = {.w = w,
@@ -325,7 +321,6 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
             .formed = md_cu_formed(w->r)};
   bool narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
   c.finish = md_cu_finish_of(w, n, c.groups);
-  choose_tile(&c, narrow);
   int64_t most = 1;
   for (int i = 0; i < 3; i++) {
     c.residues[i] = c.backward ? MD_MIN(n->attr.conv3d.stride.d[i], dst->dim[2 + i]) : 1;
@@ -333,6 +328,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   }
   md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, most);
   int num = maps_of(&c, a);
+  if (!narrow || !md_cu_wgmma_tile(&c, a, num)) choose_tile(&c, narrow);
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
   c.sums = (md_cu_nest){.shape = dst,
                         .channels = true,
@@ -340,7 +336,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
                         .reduce = c.finish.reduce,
                         .num_reduces = c.finish.num_reduces};
   if (c.finish.num_sums) c.place = md_cu_reserve(w, md_cu_parts_bytes(&c.sums, c.parts));
-  for (int i = 0; i < c.finish.num_stores; i++) md_cu_place(w, c.finish.store[i]);
+  md_cu_finish_place(w, &c.finish);
   if (c.formed) md_cu_place(w, c.formed);
   int64_t part0 = 0;
   for (int i = 0; i < num; i++) {
@@ -351,12 +347,6 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
     part0 += parts_of(&c, &a[i]);
   }
   if (c.formed) md_cu_ready(w, c.formed);
-  for (int i = 0; i < c.finish.num_stores; i++) md_cu_ready(w, c.finish.store[i]);
-  for (int i = 0; i < c.finish.num_reduces; i++)
-    for (int j = 0; j < c.finish.reduce[i]->num_out; j++)
-      md_cu_place(w, c.finish.reduce[i]->out + (md_val)j);
-  if (c.finish.num_sums) md_cu_merge(w, &c.sums, c.parts, c.place);
-  for (int i = 0; i < c.finish.num_reduces; i++)
-    for (int j = 0; j < c.finish.reduce[i]->num_out; j++)
-      md_cu_ready(w, c.finish.reduce[i]->out + (md_val)j);
+  md_cu_finish_ready(w, &c.finish, &c.sums, c.parts, c.place);
+  if (w->r->twin) md_cu_wgrad(w, w->r->twin);
 }

@@ -2,7 +2,8 @@
 // Inside the CUDA back end: convolutions as matrix products whose operands are gathered on the way
 // (implicit GEMM). A block of threads makes a tile of the result; for each step of MD_CU_STEP terms
 // it brings a tile of both operands into shared memory, applying what stands before the convolution
-// (batch norm, ReLU, ...), and multiplies them: bf16 on tensor cores, f32 by FMA.
+// (batch norm, ReLU, ...), and multiplies them: bf16 on tensor cores, f32 by FMA. Where there is wgmma
+// and multiplication is what takes the time, some warps bring and others multiply (conv_wgmma.c).
 //
 //   forward   result [pixel][channel out]       = source [pixel + tap][channel in]   x weights
 //   gradient  result [pixel][channel in]        = dy [(pixel - tap) / stride][out]   x weights
@@ -18,6 +19,7 @@
 enum {
   MD_CU_STEP = 32,  // terms of a step
   MD_CU_STEP_CHUNKS = MD_CU_STEP / MD_CU_LANES,
+  MD_CU_WGMMA_STEP = 64,     // of wgmma: lines of 128 bytes
   MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
   MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
   MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
@@ -53,9 +55,10 @@ typedef struct md_cu_pack {
   int64_t in, out;  // channels of the source and of the result
   int64_t rows;     // `out`, rounded up to whole tiles
   bool narrow;
+  int tile;       // rows of a tile for wgmma; 0: another product
   md_cu_map map;  // which taps
 } md_cu_pack;
-int64_t md_cu_pack_steps(const md_cu_pack *p);  // a row has as many times MD_CU_STEP terms
+int64_t md_cu_pack_steps(const md_cu_pack *p);  // a row has as many times md_cu_step terms
 int64_t md_cu_pack_bytes(const md_cu_pack *p);
 void md_cu_put_pack(md_cu_work *w, const md_cu_pack *p,
                     int64_t place);  // a kernel, if there are terms
@@ -67,9 +70,15 @@ typedef struct md_cu_tile {
   int warps_m, warps_n;  // of the block; further warps do not multiply
   bool narrow;           // bf16, on tensor cores
   bool across;           // operands lie as [term][row] instead of [row][term]
+  bool swizzled;         // for wgmma: lines of 128 bytes, chunk c of line r at c ^ r % 8
+  int line_m, line_n;    // elements from line to line of the operands
+  const char *p;         // names of accumulators begin so
 } md_cu_tile;
 md_cu_tile md_cu_tile_of(int64_t m, int64_t n, bool narrow, bool across);
-int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of an operand's tile
+// The same, m and n being powers of two, 16 and 8 at least.
+md_cu_tile md_cu_tile_sized(int m, int n, bool narrow, bool across);
+int md_cu_pitch(const md_cu_tile *t, int rows);  // elements from line to line of a step's operand
+int md_cu_step(const md_cu_tile *t);             // terms
 int md_cu_tile_bytes(const md_cu_tile *t, int rows);  // one operand's tile of a step
 const char *md_cu_cell(const md_cu_tile *t);          // "md_bf16" or "float"
 void md_cu_put_accumulators(md_cu_kernel *k, const md_cu_tile *t);
@@ -87,7 +96,8 @@ typedef struct md_cu_side {
   const char *p;
   md_val val;
   const md_cu_tile *tile;
-  int lines, chunks;  // of the tile: a chunk is eight elements of a line
+  int lines, chunks;   // of the tile: a chunk is eight elements of a line
+  const char *thread;  // text of the number of one of those that bring it
   md_cu_lanes lanes;
   const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
 } md_cu_side;
@@ -108,30 +118,104 @@ void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t c
 // Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
 void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
 
-// --- conv_finish.c: what stands behind a convolution
+// --- vectors.c: values and sums of activations, eight channels at a time
 
 typedef struct md_cu_finish {
-  const md_node *anchor;
+  const md_shape *shape;  // [n, c, t, h, w] of all of them
+  const md_node *anchor;  // the convolution whose tile they are made from; NULL: there is none
   md_val *store;
   int num_stores;
   const md_node **reduce;
   int num_reduces, num_sums;
-  int64_t channels, groups;
-  bool narrow;
+  int64_t groups;
+  bool narrow;    // the tile is bf16
   bool no_table;  // there is no room for it
   md_cu_lanes lanes;
 } md_cu_finish;
+bool md_cu_is_vector(const md_type *t);  // it lies in vectors of eight channels
+void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
+// Shared memory for sums of the block, [sum][column] of double, and on the way there for those of threads.
+int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
+int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
+// The vectors of pixels m0 .. m0 + rows of t from column n0 on; `stage` is the convolution's tile.
+void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                           const md_cu_map *a, const char *places);
+void md_cu_put_thread_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t);
+// The block's sums -> its part: [group, channel][part][sum], at `place`.
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part);
+
+// --- conv_finish.c: what stands behind a convolution
+
 // The outputs and reductions that one element of the anchor's result decides.
 md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups);
-void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
-// The shared memory that it takes: the tile and, after it, sums of threads; and sums of the block.
+int md_cu_stage_pitch(const md_cu_finish *f, const md_cu_tile *t);  // elements from row to row
+// The shared memory that it takes: the tile and, after it, sums of threads.
 int md_cu_finish_bytes(const md_cu_finish *f, const md_cu_tile *t);
-int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
+// Before the kernels: memory for what they store. Behind: it is there, and the sums' parts are merged.
+void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f);
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
+                        int64_t place);
 
-// --- conv.c, conv_wgrad.c: the kernels
+// --- conv.c: a convolution, or its gradient for the source, and its kernels
+
+typedef struct md_cu_convolution {
+  md_cu_work *w;
+  const md_node *n;
+  bool backward;
+  int64_t in, out, samples, groups;  // channels of source and result
+  md_cu_tile tile;
+  md_cu_finish finish;
+  md_cu_nest sums;
+  int64_t parts, place;  // of sums, of all kernels
+  md_val formed;         // the source, if it is to be stored
+  int64_t residues[3];   // of places, by the stride: each has kernels of its own
+} md_cu_convolution;
+typedef struct md_cu_product {  // one of its kernels
+  const md_cu_convolution *c;
+  md_cu_kernel k;
+  md_cu_map a;
+  md_cu_pack pack;
+  int64_t steps;
+  md_cu_side source;
+  int64_t weights;       // place of them
+  int64_t parts, part0;  // of this kernel; of those before
+} md_cu_product;
+int64_t md_cu_columns(const md_cu_convolution *c);                     // of tiles
+int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
+typedef struct md_cu_needs {
+  int tables;   // bytes of shared memory
+  int vectors;  // that a thread loads for eight channels of the source
+} md_cu_needs;
+md_cu_needs md_cu_measure(md_cu_convolution *c);
+md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
+// What the block makes: n0, part, group, sample0.
+void md_cu_put_block(md_cu_product *p);
+// Where the thread's pixels m0 + line have their source at tap 0.
+void md_cu_put_rows(md_cu_product *p, const char *places);
+// Loads of the thread's vectors of step `next`.
+void md_cu_put_source(md_cu_product *p, const char *next);
+void md_cu_put_sums(md_cu_product *p);  // of the block, cleared
+void md_cu_put_part(md_cu_product *p);  // of the block, to memory
 void md_cu_conv(md_cu_work *w, const md_node *n);
+
+// --- conv_wgmma.c: its kernels with wgmma
+// Chooses a tile; false: there is no wgmma, or memory takes the time anyway.
+bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num);
+int64_t md_cu_wgmma_parts(const md_cu_convolution *c);  // of the pixels, at most
+void md_cu_wgmma(md_cu_product *p);
+
+// --- conv_wgrad.c
 void md_cu_wgrad(md_cu_work *w, const md_node *n);
+int64_t md_cu_weight_columns(const md_region_view *r,
+                             const md_node *n);  // taps x channels of 8 each
+// Parts of a gradient for weights, f32 [part][channel out][column] at `place` -> the gradient.
+void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t place);
+
+// --- conv_twin.c
+// Both gradients of the region. False: nothing is done, they take kernels of their own.
+bool md_cu_twins(md_cu_work *w);
 
 #endif

@@ -15,7 +15,8 @@ static const char *made(md_cu_kernel *k, const md_cu_side *s, const char *fmt) {
 md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
                          int chunks, int64_t groups, bool no_table) {
   const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
-  md_cu_side s = {.p = p, .val = v, .tile = t, .lines = lines, .chunks = chunks};
+  md_cu_side s = {
+      .p = p, .val = v, .tile = t, .lines = lines, .chunks = chunks, .thread = "md_thread()"};
   s.lanes = (md_cu_lanes){.channels = shape->dim[1],
                           .groups = groups,
                           .no_table = no_table,
@@ -46,7 +47,7 @@ void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", md_cu_side_rows(s));
-  md_cu_line(k, NULL, "const int line = md_thread() / %d + i * %d;", s->chunks,
+  md_cu_line(k, NULL, "const int line = %s / %d + i * %d;", s->thread, s->chunks,
              MD_CU_THREADS / s->chunks);
   return m;
 }
@@ -78,11 +79,13 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
     md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) md_st_%s(%s + %sto[i], v);", s->p,
                kind, md_cu_pointer(k, s->val, true), s->p);
   md_cu_close(k, in);
-  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + md_thread() %% %d * 8, v);",
+  const char *chunk = md_format(k->w->arena, "%s %% %d", s->thread, s->chunks);
+  if (s->tile->swizzled) chunk = md_format(k->w->arena, "(%s ^ line %% 8)", chunk);
+  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + %s * 8, v);",
              vectors(s) < MD_CU_THREADS
-                 ? md_format(k->w->arena, "if (md_thread() < %d) ", vectors(s))
+                 ? md_format(k->w->arena, "if (%s < %d) ", s->thread, vectors(s))
                  : "",
-             kind, to, pitch, s->chunks);
+             kind, to, pitch, chunk);
   md_cu_close(k, m);
 }
 

@@ -157,30 +157,36 @@ static void product(Wgrad *g) {
   md_cu_end(k, g->tiles_m * g->tiles_n * g->parts);
 }
 
+int64_t md_cu_weight_columns(const md_region_view *r, const md_node *n) {
+  md_cu_map a = md_cu_map_forward(r, n);
+  return md_cu_map_taps(&a) * md_round_up(md_type_in(r->g, n->out)->shape.dim[1], MD_CU_LANES);
+}
+
 // A thread adds the parts of an element. Neighbours read side by side.
-static void merge(Wgrad *g) {
-  md_cu_kernel *k = &g->k;
-  int64_t num = g->out * g->columns;
-  int64_t lanes = md_round_up(g->in, MD_CU_LANES);
-  md_cu_begin(k, g->w, "the parts of a gradient for weights");
+void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t place) {
+  md_cu_kernel kernel, *k = &kernel;
+  const md_shape *shape = &md_type_in(w->r->g, n->out)->shape;
+  int64_t columns = md_cu_weight_columns(w->r, n), num = shape->dim[0] * columns;
+  int64_t lanes = md_round_up(shape->dim[1], MD_CU_LANES);
+  md_cu_begin(k, w, "the parts of a gradient for weights");
   md_cu_line(k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);
-  md_cu_ix column = md_cu_digit(k, "e", 1, g->columns);
+  md_cu_ix column = md_cu_digit(k, "e", 1, columns);
   md_cu_ix tap = md_cu_digit(k, column, lanes, 0), channel = md_cu_digit(k, column, 1, lanes);
   md_cu_mark m = md_cu_open(k, NULL, "if (e < %lld && %s < %lld) {", (long long)num, channel,
-                            (long long)g->in);
-  const char *from = md_cu_workspace(k, g->place, parts_bytes(g), "float", false);
+                            (long long)shape->dim[1]);
+  const char *from = md_cu_workspace(k, place, parts * num * 4, "float", false);
   md_cu_line(k, NULL, "float x = 0.0f;");
-  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) x += %s[j * %lld + e];", (long long)g->parts,
+  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) x += %s[j * %lld + e];", (long long)parts,
              from, (long long)num);
-  md_cu_spot s = {.shape = &md_type_in(g->w->r->g, g->n->out)->shape};
-  s.at[0] = md_cu_digit(k, "e", g->columns, 0);
+  md_cu_spot s = {.shape = shape};
+  s.at[0] = md_cu_digit(k, "e", columns, 0);
   s.at[1] = channel;
   int64_t div = 1;
   for (int i = 2; i >= 0; i--) {
-    s.at[2 + i] = md_cu_digit(k, tap, div, g->a.axis[i].taps);
-    div *= g->a.axis[i].taps;
+    s.at[2 + i] = md_cu_digit(k, tap, div, shape->dim[2 + i]);
+    div *= shape->dim[2 + i];
   }
-  md_cu_store(k, g->n->out, &s, "x");
+  md_cu_store(k, n->out, &s, "x");
   md_cu_close(k, m);
   md_cu_end(k, md_ceil_div(num, MD_CU_THREADS));
 }
@@ -194,7 +200,7 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
              .out = dy->shape.dim[1],
              .in = x->shape.dim[1],
              .groups = md_cu_groups(w->r)};
-  g.columns = md_cu_map_taps(&g.a) * md_round_up(g.in, MD_CU_LANES);
+  g.columns = md_cu_weight_columns(w->r, n);
   g.pixels = dy->shape.dim[0] * md_cu_map_places(&g.a);
   g.tile = md_cu_tile_of(g.out, g.columns, dy->dtype == MD_BF16, true);
   g.tiles_m = md_ceil_div(g.out, g.tile.m);
@@ -208,6 +214,6 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
   md_cu_place(w, n->out);
   g.no_table = needs_room(&g);
   product(&g);
-  merge(&g);
+  md_cu_merge_weights(w, n, g.parts, g.place);
   md_cu_ready(w, n->out);
 }

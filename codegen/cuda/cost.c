@@ -10,8 +10,14 @@
 
 #include <math.h>
 
-// Of wgmma and mma.sync kernels, of streams on H100-class devices, and between kernels of a CUDA graph.
-static const double tensor_share = 0.75, fma_share = 0.75, memory_share = 0.9, start_us = 2;
+// Of good kernels by what they multiply with, of streams on H100-class devices, and between kernels of a
+// CUDA graph. Where the peak is that of wgmma or tcgen05, mma.sync reaches at most 63 % of it by the
+// micro-benchmarks of H100 (arXiv 2402.13499, 2501.12084).
+static const double memory_share = 0.9, start_us = 2;
+static double math_share(md_cuda_math math, int sm) {
+  bool is_legacy = sm >= 90 && sm < 120;
+  return math == MD_CUDA_MMA && is_legacy ? 0.61 : 0.75;
+}
 
 const char *const md_cuda_limit_names[MD_NUM_LIMITS] = {"memory", "tensor", "fma", "launch"};
 
@@ -32,16 +38,17 @@ static int fitting_blocks(const md_phase *f, const md_kernel_facts *k, const md_
 }
 
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s) {
+                             md_cuda_math math, const md_cuda_spec *s) {
   const md_phase *f = &p->phase[l->first_phase];
   md_cuda_cost c = {.blocks_per_sm = fitting_blocks(f, k, s)};
   double used = fmin(1, (double)f->items / s->sms);
-  double rate = is_tensor ? tensor_share * s->tensor_flops : fma_share * s->fma_flops;
+  double peak = math == MD_CUDA_FMA ? s->fma_flops : s->tensor_flops;
+  double rate = math_share(math, s->arch.sm) * peak;
   double memory = 1e6 * l->bytes / (memory_share * s->bandwidth) / used;
   double arithmetic = 1e6 * l->flops / rate / used, longest = fmax(memory, arithmetic);
   c.us = start_us + longest;
   if (longest < start_us) c.limit = MD_BY_LAUNCH;
   else if (memory >= arithmetic) c.limit = MD_BY_MEMORY;
-  else c.limit = is_tensor ? MD_BY_TENSOR : MD_BY_FMA;
+  else c.limit = math == MD_CUDA_FMA ? MD_BY_FMA : MD_BY_TENSOR;
   return c;
 }

@@ -21,6 +21,9 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+// The best target for a device of this compute capability. False: reported (E0441).
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
+
 int md_cuda_num_archs(void);
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
 
@@ -155,11 +158,12 @@ typedef struct md_cuda_options {
   bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
   int threads;     // that compile; 0: one for each core
 } md_cuda_options;
+typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
   int kernels, cache_hits;  // compilation units, of all targets
   double compile_ms;
-  md_arena *arena;  // set by the caller; may be NULL: then no `is_tensor`
-  bool *is_tensor;  // by kernel of the program: its text multiplies on tensor cores
+  md_arena *arena;     // set by the caller; may be NULL: then no `math`
+  md_cuda_math *math;  // by kernel of the program: what its text multiplies with
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
@@ -183,6 +187,6 @@ typedef struct md_cuda_cost {
   md_cuda_limit limit;
 } md_cuda_cost;
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s);
+                             md_cuda_math math, const md_cuda_spec *s);
 
 #endif

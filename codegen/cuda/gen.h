@@ -12,10 +12,11 @@
 #include "codegen/region.h"
 
 enum {
-  MD_CU_THREADS = 256,  // of every block
+  MD_CU_THREADS = 256,  // of a block; where it has more, of those that do one thing together
   MD_CU_WARPS = MD_CU_THREADS / 32,
-  MD_CU_BLOCKS = 2048,   // of a kernel that strides over its elements: several waves on any device
-  MD_CU_MAX_ARGS = 500,  // 4 KiB of pointers are what a launch takes
+  MD_CU_BLOCKS = 2048,  // of a kernel that strides over its elements: several waves on any device
+  MD_CU_TWIN_WEIGHTS = 1 << 14,  // whose gradient the registers of a block hold: 64 a thread
+  MD_CU_MAX_ARGS = 500,          // 4 KiB of pointers are what a launch takes
 };
 
 // --- region.c: what the generator asks of a region ------------------------------------------------
@@ -48,6 +49,7 @@ typedef struct md_cu_made {
 typedef struct md_cu_work {
   const md_region_view *r;
   bool wide;  // its indices need 64 bits
+  md_cuda_arch arch;
   md_arena *arena;
   md_cuda_module *module;
   md_printer *printer;        // of nodes, for comments
@@ -82,6 +84,8 @@ typedef struct md_cu_kernel {
   md_cuda_arg *arg;
   const char **arg_type;
   int num_args, cap_args;
+  int threads;       // of a block; other than MD_CU_THREADS: it has the multiprocessor for itself
+  const char *sync;  // a barrier of all of them, or of those that do the same
   int shared_bytes;
   double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
 } md_cu_kernel;
@@ -242,8 +246,9 @@ typedef struct md_cu_nest {
   const md_node **reduce;
   int num_reduces;
 } md_cu_nest;
-void md_cu_walk(md_cu_work *w, const md_cu_nest *n);    // stores only
-void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);  // both
+void md_cu_walk(md_cu_work *w, const md_cu_nest *n);         // stores only
+bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: not by vectors
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
 // Sums that somebody else made, parts of each result lying at `place`: [result][part][sum] of double.
 int md_cu_num_sums(const md_node *n);  // that a reduction adds up
 int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts);

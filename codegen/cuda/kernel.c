@@ -178,11 +178,13 @@ static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
 // --- the whole kernel
 
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what) {
-  *k = (md_cu_kernel){.w = w, .what = what, .now.indent = 1};
+  *k = (md_cu_kernel){
+      .w = w, .what = what, .now.indent = 1, .threads = MD_CU_THREADS, .sync = "md_sync();"};
 }
 
 static void put_params(const md_cu_kernel *k, md_text *to, const char *name) {
-  md_put(to, "MD_KERNEL(%d) %s(", MD_CU_THREADS, name);
+  bool alone = k->threads != MD_CU_THREADS;
+  md_put(to, "MD_KERNEL(%d%s) %s(", k->threads, alone ? ", 1" : "", name);
   int column = 20;
   for (int i = 0; i < k->num_args; i++) {
     char arg[80];
@@ -234,7 +236,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   int number = md_cu_names_find(k->w->names, digest);
   md_text_free(&code);
   md_cuda_launch l = {.blocks = blocks,
-                      .threads = MD_CU_THREADS,
+                      .threads = k->threads,
                       .shared_bytes = k->shared_bytes,
                       .work = k->work,
                       .region = k->w->r->index,

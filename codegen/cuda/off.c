@@ -48,6 +48,11 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) 
   return 0;
 }
 
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
+  (void)sm, (void)target, (void)size;
+  return is_off(d);
+}
+
 // Nothing is known of devices, so nothing is asked about one.
 int md_cuda_num_archs(void) { return 0; }
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix) {
@@ -80,8 +85,8 @@ bool md_cuda_spec_check(const md_cuda_spec *s, const char *file, md_diags *d) {
 }
 const char *const md_cuda_limit_names[MD_NUM_LIMITS] = {"memory", "tensor", "fma", "launch"};
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
-                             bool is_tensor, const md_cuda_spec *s) {
-  (void)p, (void)l, (void)k, (void)is_tensor, (void)s;
+                             md_cuda_math math, const md_cuda_spec *s) {
+  (void)p, (void)l, (void)k, (void)math, (void)s;
   return (md_cuda_cost){0};
 }
 

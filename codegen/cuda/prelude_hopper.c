@@ -11,10 +11,12 @@
 // parity is the lowest bit of how often the ring has been gone round.
 //
 //   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
+//   MD_NO_UNROLL                           the loop behind it stays one
 //   md_sync_part(id, threads)              a barrier of some warps; id 1 .. 15
 //   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
 //                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
 //                                          window, which may begin before the tensor, and w h d in it
+//   md_bulk_load(shared, p, bytes, bar)    16 n bytes from p on, aligned to 16, to shared memory; counts as TMA
 //   md_fence_async()                       what this thread stored may be read by wgmma after a barrier
 //   md_desc128(p), md_desc(p, lead, stride)  operands of 16 elements in k: rows of 128 bytes, swizzled as
 //                                          TMA does it, 16 elements on are 32 bytes on; or 8 rows of 16
@@ -32,6 +34,7 @@
 static const char text[] =
     "typedef struct __align__(64) md_tmap { unsigned char x[128]; } md_tmap;\n"
     "#define MD_TMAP(name) const __grid_constant__ md_tmap name\n"
+    "#define MD_NO_UNROLL _Pragma(\"unroll 1\")\n"
     "#define md_sync_part(id, threads) \\\n"
     "  asm volatile(\"bar.sync %0, %1;\" :: \"r\"(id), \"r\"(threads) : \"memory\")\n"
     "MD_DEV_ void md_bar_init(md_u64 *bar, int count) {\n"
@@ -56,6 +59,13 @@ static const char text[] =
     "  } while (!done);\n"
     "}\n"
     "#define md_fence_async() asm volatile(\"fence.proxy.async.shared::cta;\" ::: \"memory\")\n"
+    "MD_DEV_ void md_bulk_load(void *shared, const void *p, int bytes, md_u64 *bar) {\n"
+    "  asm volatile(\"cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes \"\n"
+    "               \"[%0], [%1], %2, [%3];\"\n"
+    "               :: \"r\"(" SHARED
+    "shared)), \"l\"(__cvta_generic_to_global(p)), \"r\"(bytes),\n"
+    "                  \"r\"(" SHARED "bar)) : \"memory\");\n"
+    "}\n"
     "MD_DEV_ void md_tma2(void *shared, const md_tmap *map, md_u64 *bar, int x, int y) {\n"
     "  asm volatile(\"cp.async.bulk.tensor.2d.shared::cluster.global.tile\"\n"
     "               \".mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];\"\n"

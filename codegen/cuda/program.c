@@ -108,6 +108,12 @@ static void add_units(const Assembly *s, Variant *v) {
   }
 }
 
+static md_cuda_math math_of(const char *text) {
+  return strstr(text, "md_wgmma") ? MD_CUDA_WGMMA
+         : strstr(text, "md_mma") ? MD_CUDA_MMA
+                                  : MD_CUDA_FMA;
+}
+
 static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md_diags *d) {
   int num = 0;
   for (int i = 0; i < s->num_variants; i++) num += s->variant[i].num_units;
@@ -122,10 +128,10 @@ static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md
   if (!r) return ok;
   r->kernels = num;
   r->compile_ms = (double)(md_now_ns() - start) * 1e-6;
-  r->is_tensor = r->arena ? MD_NEW_ARRAY(r->arena, bool, num + 1) : NULL;
+  r->math = r->arena ? MD_NEW_ARRAY(r->arena, md_cuda_math, num + 1) : NULL;
   for (int i = 0; i < num; i++) {
     r->cache_hits += all[i].hit;
-    if (r->is_tensor) r->is_tensor[i] = strstr(all[i].text, "mma") != NULL;  // md_mma, md_wgmma
+    if (r->math) r->math[i] = math_of(all[i].text);
   }
   return ok;
 }
@@ -137,9 +143,10 @@ static void add_arg(Assembly *s, md_arg a) {
   s->p->launch[s->p->num_launches - 1].num_args++;
 }
 
-static void begin_launch(Assembly *s, const char *name, md_phase phase) {
+static void begin_launch(Assembly *s, const char *name, int region, md_phase phase) {
   md_program *p = s->p;
   md_launch l = {.name = md_strdup(p->arena, name),
+                 .region = region,
                  .first_phase = p->num_phases,
                  .num_phases = 1,
                  .first_arg = p->num_args};
@@ -157,7 +164,7 @@ static void add_snapshot(Assembly *s, const Variant *v, int i) {
   md_val x = s->places->copied[i];
   md_phase phase = {
       .symbol = v->snapshot[i].symbol, .items = snapshot_blocks(s->g, x), .threads = MD_CU_THREADS};
-  begin_launch(s, "snapshot", phase);
+  begin_launch(s, "snapshot", 0, phase);
   if (!is_constant(s->g, x)) add_arg(s, named(s, md_places_arg(s->places, x, false), x));
   add_arg(s, named(s, md_places_snapshot(s->places, x, true), x));
   double bytes = (double)md_type_bytes(md_type_in(s->g, x));
@@ -168,6 +175,7 @@ static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l) {
   const md_graph *g = s->g;
   const char *name = l->region > 0 ? g->region[l->region].name : NULL;
   begin_launch(s, name && *name ? name : md_format(s->arena, "region %d", l->region),
+               MD_MAX(l->region, 0),
                (md_phase){.symbol = v->m->kernel[l->number].symbol,
                           .items = l->blocks,
                           .threads = l->threads,

@@ -36,18 +36,23 @@ static int maker(const Plan *p, md_val v) {
 }
 
 static bool is_reduce(const md_node *n) { return md_ops[n->op].role == MD_REDUCE; }
-static bool is_anchor(const Plan *p, const md_node *n) { return p->by_itself && n == p->r->anchor; }
+static bool is_anchor(const Plan *p, const md_node *n) {
+  return p->by_itself && (n == p->r->anchor || n == p->r->twin);
+}
 
-// Everything that reads the anchor is pointwise and of its shape: one walk makes it all.
+// Everything that reads the anchor is pointwise and of its shape, or a sum of that: one walk makes it all.
 static bool is_walked_once(const md_region_view *r) {
   const md_shape *shape = &md_type_in(r->g, r->anchor->out)->shape;
+  int sums = 0;
   for (int i = 0; i < r->num_nodes; i++) {
     const md_node *n = r->node[i];
     if (!md_in_epilogue(r, n)) continue;
-    if (md_ops[n->op].role != MD_POINTWISE) return false;
-    if (!md_shape_equal(&md_type_in(r->g, n->out)->shape, shape)) return false;
+    bool is_sum = md_ops[n->op].role == MD_REDUCE;
+    sums += is_sum;
+    if (!is_sum && md_ops[n->op].role != MD_POINTWISE) return false;
+    if (!md_shape_equal(&md_type_in(r->g, is_sum ? n->in[0] : n->out)->shape, shape)) return false;
   }
-  return true;
+  return sums <= 1;
 }
 
 static bool stands_alone(const md_region_view *r) {
@@ -68,6 +73,9 @@ static void find_needed(Plan *p) {
       if (at >= 0) p->needed[at] = true;
     }
   }
+}
+
+static void find_stages(Plan *p) {
   for (int i = 0; i < p->r->num_nodes; i++) {
     const md_node *n = p->r->node[i];
     for (int k = 0; k < n->num_in; k++) {
@@ -77,6 +85,14 @@ static void find_needed(Plan *p) {
       p->stage[i] = MD_MAX(p->stage[i], p->stage[at] + (is_reduce(from) || is_anchor(p, from)));
     }
   }
+}
+
+// Twins are made together: the later stage of the two, and then of all that reads them.
+static void join_twins(Plan *p) {
+  int anchor = number_of(p, p->r->anchor), twin = number_of(p, p->r->twin);
+  p->needed[anchor] |= p->needed[twin];
+  p->stage[anchor] = p->stage[twin] = MD_MAX(p->stage[anchor], p->stage[twin]);
+  find_stages(p);
 }
 
 static void place_results(const Plan *p, const md_node *n) {
@@ -231,6 +247,8 @@ void md_cu_region_kernels(md_cu_work *w) {
             .by_itself = stands_alone(w->r),
             .formed = md_cu_formed(w->r)};
   find_needed(&p);
+  find_stages(&p);
+  if (w->r->twin) join_twins(&p);
   if (p.formed && !p.needed[number_of(&p, w->r->anchor)]) p.formed = MD_NONE;
   for (int i = 0; i < num; i++) p.last = p.needed[i] ? MD_MAX(p.last, p.stage[i]) : p.last;
   for (int stage = 0; stage <= p.last; stage++) emit_stage(&p, stage);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA targets by name, and what passes ask of them. Compiling for a machine that is not here is the
 // normal case, so the list does not depend on what is installed.
-#include "codegen/cuda/cuda.h"
+#include "codegen/cuda/gen.h"
 
 #include <string.h>
 
@@ -104,7 +104,24 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   *facts = (md_target_facts){.channel_block = 8,
                              .channels_last = true,
                              .packs_weights = true,
+                             .twin_weights = MD_CU_TWIN_WEIGHTS,
                              .max_prologue = 4,
                              .alignment = 256};
+  return true;
+}
+
+// Code runs on its own major version from its own minor one on; the best of it knows more instructions.
+bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
+  int best = -1;
+  for (int i = 0; i < MD_COUNT(archs); i++)
+    if (archs[i].sm / 10 == sm / 10 && archs[i].sm <= sm) best = i;
+  if (best < 0) {
+    md_error(d, E0441, MD_NOWHERE, "no target is known for a device of sm_%d", sm);
+    md_hint(d, "'modistc targets' lists them; an artefact with PTX runs on later devices");
+    return false;
+  }
+  bool is_same = archs[best].sm == sm;
+  snprintf(target, (size_t)size, "cuda:sm_%d%s", archs[best].sm,
+           is_same && archs[best].suffix ? "a" : "");
   return true;
 }

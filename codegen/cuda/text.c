@@ -32,7 +32,7 @@ md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags 
   m->arena = md_arena_create();
   md_arena *scratch = md_arena_create();
   md_cu_names names = {0};
-  md_cu_work shared = {.arena = scratch, .module = m, .names = &names};
+  md_cu_work shared = {.arch = arch, .arena = scratch, .module = m, .names = &names};
   shared.printer = md_printer_create(g);
   md_put(&m->text,
          "// Made by modist for sm_%d%.1s. Shapes are numbers in the text; md_ names are the "

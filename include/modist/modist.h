@@ -112,12 +112,15 @@ typedef struct modist_run_options {
   int threads;    // 0: all cores
   uint64_t seed;  // of the initial states
   int check_nan;
+  const char *device;  // "cuda:1"; NULL: the CPU, or for a CUDA program the first GPU
 } modist_run_options;
 // `p` must outlive the run. Several runs may share a program, each with a thread of its own.
 MODIST_API md_status modist_run_create(const modist_program *p, const modist_run_options *o,
                                        modist_run **run);
 MODIST_API void modist_run_destroy(modist_run *r);
-// Row-major memory in the tensor's own type; valid until destroy. NULL: no such name.
+// Row-major memory in the tensor's own type; valid until destroy. NULL: no such name, or modist_run_error
+// says why the GPU does not give it. On a GPU states and results are copies: each call brings one up to
+// date, and what is written to a state after it, before the next step, goes to the GPU with that step.
 MODIST_API void *modist_run_input(modist_run *r, const char *name, size_t *bytes);
 MODIST_API void *modist_run_state(modist_run *r, const char *name, size_t *bytes);
 MODIST_API const void *modist_run_result(modist_run *r, const char *name, size_t *bytes);

@@ -131,35 +131,8 @@ static bool take_code(md_program *p, const md_member *members, int num, md_diags
   return p->num_variants ? take_kernels(p, members, num, d) : take_image(p, members, num, d);
 }
 
-// Is there a device for one of the targets? Running a CUDA program is still to come.
-static bool check_device(const md_program *p, md_diags *d) {
-  md_gpu_device device;
-  char why[600], target[300], name[160];
-  if (!md_gpu_find(&device, why, sizeof why)) {
-    md_error(d, E0635, MD_IN_FILE(p->path),
-             "the file is whole, but there is no CUDA device here: %s", why);
-    md_hint(d,
-            "the driver is NVIDIA's (580 or newer for CUDA 13); 'modist_rt --check %s' needs none",
-            p->path);
-    return false;
-  }
-  md_clean(p->target, target, sizeof target);
-  md_clean(device.name, name, sizeof name);
-  if (!md_gpu_variant_for(p, device.sm)) {
-    md_error(d, E0633, MD_IN_FILE(p->path), "artefact is for %s, and none of it runs on %s (sm_%d)",
-             target, name, device.sm);
-    md_hint(d, "modistc compile ... --target=cuda:sm_%d -o %s", device.sm, p->path);
-    return false;
-  }
-  return md_error(d, E0635, MD_IN_FILE(p->path),
-                  "the file is whole and %s (sm_%d) would take it, but this modist_rt cannot run "
-                  "CUDA programs yet",
-                  name, device.sm);
-}
-
 static bool check_machine(const md_program *p, md_diags *d) {
   char why[128], target[256], shown[128];
-  if (p->num_variants) return check_device(p, d);
   if (md_machine_runs(p->target, why, sizeof why)) return true;
   md_error(d, E0633, MD_IN_FILE(p->path), "artefact is for target '%s': %s",
            md_clean(p->target, target, sizeof target), md_clean(why, shown, sizeof shown));
@@ -245,7 +218,8 @@ md_program *md_artefact_check(const char *path, md_diags *d) {
 
 md_program *md_program_load(const char *path, md_diags *d) {
   md_program *p = md_artefact_check(path, d);
-  if (!p || (check_machine(p, d) && load_code(p, d))) return p;
+  if (!p || p->num_variants) return p;  // a device loads its own code
+  if (check_machine(p, d) && load_code(p, d)) return p;
   md_program_destroy(p);
   return NULL;
 }

@@ -1,22 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-// NVIDIA's driver: the only file that speaks to libcuda.so.1. It is opened when it is first asked for,
-// and its functions are declared here; a machine without it is an ordinary state.
-#include "runtime/exec/exec.h"
+// NVIDIA's driver: libcuda.so.1, opened when it is first asked for; its functions are declared here. A
+// machine without it is an ordinary state.
+#include "runtime/exec/driver.h"
 
 #include <dlfcn.h>
 #include <string.h>
 
-enum { MAJOR = 75, MINOR = 76 };  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-
-typedef struct driver {
-  int (*init)(unsigned);
-  int (*version)(int *);
-  int (*count)(int *);
-  int (*get)(int *, int);
-  int (*name)(char *, int, int);
-  int (*attribute)(int *, int, int);
-  int (*error)(int, const char **);
-} driver;
+enum {
+  MAJOR = 75,  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+  MINOR = 76,
+};
 
 // Where the loader does not look but containers and WSL keep it.
 static const char *const folders[] = {"/usr/lib/wsl/lib", "/usr/local/nvidia/lib64",
@@ -38,57 +31,116 @@ static void *open_library(char *why, int size) {
   return NULL;
 }
 
-static bool find_symbols(void *lib, driver *d, char *why, int size) {
-  const struct {
-    const char *name;
-    void *to;
-  } symbols[] = {
-      {"cuInit", &d->init},
-      {"cuDriverGetVersion", &d->version},
-      {"cuDeviceGetCount", &d->count},
-      {"cuDeviceGet", &d->get},
-      {"cuDeviceGetName", &d->name},
-      {"cuDeviceGetAttribute", &d->attribute},
-      {"cuGetErrorString", &d->error},
-  };
-  for (int i = 0; i < MD_COUNT(symbols); i++) {
-    void *symbol = dlsym(lib, symbols[i].name);
-    memcpy(symbols[i].to, &symbol, sizeof symbol);
-    if (symbol) continue;
-    snprintf(why, (size_t)size, LIBRARY " has no %s", symbols[i].name);
-    return false;
+typedef int (*finder)(const char *name, void **address, int version, uint64_t flags, int *status);
+
+static const struct {
+  const char *name;
+  size_t at;
+  bool is_needed;
+} calls[] = {
+#define CALL(name, parameters) {#name, offsetof(md_driver, name), true},
+#define MAY(name, parameters) {#name, offsetof(md_driver, name), false},
+#include "runtime/exec/driver_calls.def"
+#undef CALL
+#undef MAY
+};
+
+static md_code find_calls(finder find, md_driver *v, char *why, int size) {
+  for (int i = 0; i < MD_COUNT(calls); i++) {
+    void *address = NULL;
+    int status = 0;
+    if (find(calls[i].name, &address, MD_DRIVER_LEAST, 0, &status)) address = NULL;
+    memcpy((char *)v + calls[i].at, &address, sizeof address);
+    if (address || !calls[i].is_needed) continue;
+    snprintf(why, (size_t)size, LIBRARY " has no %s of CUDA %d.%d", calls[i].name,
+             MD_DRIVER_LEAST / 1000, MD_DRIVER_LEAST % 1000 / 10);
+    return E0641;
   }
-  return true;
+  return MD_NO_CODE;
+}
+
+static md_code failed(const md_driver *v, const char *call, int error, char *why, int size) {
+  char words[MD_DRIVER_WORDS];
+  snprintf(why, (size_t)size, "%s fails with %d, %s", call, error,
+           md_driver_words(v, error, words));
+  return E0635;
+}
+
+md_code md_driver_open(md_driver *v, char *why, int size) {
+  *v = (md_driver){0};
+  void *lib = open_library(why, size);
+  if (!lib) return E0635;
+  finder find;
+  void *init = dlsym(lib, "cuInit"), *address = dlsym(lib, "cuGetProcAddress_v2");
+  memcpy(&v->cuInit, &init, sizeof init);  // POSIX promises it, ISO C has no cast for it
+  memcpy(&find, &address, sizeof address);
+  if (!init || !address) {
+    snprintf(why, (size_t)size, LIBRARY " has no %s: its driver is older than CUDA %d.%d",
+             init ? "cuGetProcAddress_v2" : "cuInit", MD_DRIVER_LEAST / 1000,
+             MD_DRIVER_LEAST % 1000 / 10);
+    return E0641;
+  }
+  md_code code = find_calls(find, v, why, size);
+  if (code) return code;
+  int error = v->cuInit(0), version = 0;
+  if (error) return failed(v, "cuInit", error, why, size);
+  error = v->cuDriverGetVersion(&version);
+  if (error) return failed(v, "cuDriverGetVersion", error, why, size);
+  if (version >= MD_DRIVER_LEAST) return MD_NO_CODE;
+  snprintf(why, (size_t)size, "it speaks CUDA %d.%d, and %d.%d is the least", version / 1000,
+           version % 1000 / 10, MD_DRIVER_LEAST / 1000, MD_DRIVER_LEAST % 1000 / 10);
+  return E0641;
 }
 
 // A driver without devices, or the toolkit's stand-in for it, is as good as none.
-static bool ask(const driver *d, md_gpu_device *device, char *why, int size) {
-  int count = 0, id, major = 0, minor = 0, error;
-  const char *asked = "cuInit";
-  if (!(error = d->init(0))) error = d->count(&count), asked = "cuDeviceGetCount";
-  if (!error && count < 1) {
+md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device, char *why,
+                         int size) {
+  int error, major = 0, minor = 0;
+  size_t bytes = 0;
+  *device = (md_gpu_device){0};
+  if ((error = v->cuDeviceGetCount(&device->count)))
+    return failed(v, "cuDeviceGetCount", error, why, size);
+  if (device->count < 1) {
     snprintf(why, (size_t)size, "the driver is there, but it sees no device");
-    return false;
+    return E0635;
   }
-  if (!error) error = d->get(&id, 0), asked = "cuDeviceGet";
-  if (!error)
-    error = d->name(device->name, (int)sizeof device->name, id), asked = "cuDeviceGetName";
-  if (!error) error = d->attribute(&major, MAJOR, id), asked = "cuDeviceGetAttribute";
-  if (!error) error = d->attribute(&minor, MINOR, id);
-  if (!error) error = d->version(&device->driver), asked = "cuDriverGetVersion";
+  if (index >= device->count) {
+    snprintf(why, (size_t)size, "there is no device cuda:%d: the driver shows %d, from cuda:0 on",
+             index, device->count);
+    return E0642;
+  }
+  if ((error = v->cuDeviceGet(id, index))) return failed(v, "cuDeviceGet", error, why, size);
+  if ((error = v->cuDeviceGetName(device->name, (int)sizeof device->name, *id)))
+    return failed(v, "cuDeviceGetName", error, why, size);
+  if ((error = v->cuDeviceGetAttribute(&major, MAJOR, *id)) ||
+      (error = v->cuDeviceGetAttribute(&minor, MINOR, *id)))
+    return failed(v, "cuDeviceGetAttribute", error, why, size);
+  if ((error = v->cuDeviceTotalMem(&bytes, *id)))
+    return failed(v, "cuDeviceTotalMem", error, why, size);
+  if ((error = v->cuDriverGetVersion(&device->driver)))
+    return failed(v, "cuDriverGetVersion", error, why, size);
   device->sm = 10 * major + minor;
-  if (!error) return true;
-  const char *text = NULL;
-  char clean[160];
-  if (d->error(error, &text)) text = NULL;
-  snprintf(why, (size_t)size, "%s fails with %d (%s)", asked, error,
-           md_clean(text ? text : "no reason given", clean, sizeof clean));
-  return false;
+  device->bytes = (int64_t)bytes;
+  char clean[sizeof device->name];
+  md_clean(device->name, clean, sizeof clean);
+  memcpy(device->name, clean, sizeof clean);
+  return MD_NO_CODE;
 }
 
-bool md_gpu_find(md_gpu_device *device, char *why, int size) {
-  *device = (md_gpu_device){.sm = 0};
-  driver d;
-  void *lib = open_library(why, size);
-  return lib && find_symbols(lib, &d, why, size) && ask(&d, device, why, size);
+static md_code find(int index, md_gpu_device *device, char *why, int size) {
+  md_driver v;
+  int id;
+  *device = (md_gpu_device){0};
+  md_code code = md_driver_open(&v, why, size);
+  return code ? code : md_driver_device(&v, index, &id, device, why, size);
+}
+
+bool md_gpu_find(int index, md_gpu_device *device, char *why, int size) {
+  return !find(index, device, why, size);
+}
+
+bool md_gpu_require(int index, md_gpu_device *device, md_diags *d) {
+  char why[600];
+  md_code code = find(index, device, why, sizeof why);
+  return !code || md_driver_unusable(NULL, code, why, d);
 }

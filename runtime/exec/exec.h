@@ -71,6 +71,7 @@ typedef struct md_phase {
 } md_phase;
 typedef struct md_launch {
   const char *name;  // of the region
+  int region;        // its number in the graph, 1 the first; 0: it is no region's
   int first_phase, num_phases, first_arg, num_args;
   double flops, bytes;
 } md_launch;
@@ -166,7 +167,8 @@ bool md_manifest_read(md_program *p, const md_member *members, int num_members, 
 bool md_gpu_code_check(md_program *p, md_diags *d);
 // "cuda:sm_90a" or, PTX, "cuda:compute_80". False: it is neither.
 bool md_gpu_target(const char *target, int *sm, char *suffix, bool *is_ptx);
-int64_t md_gpu_shared_limit(int sm);  // bytes of shared memory that a block can have
+int64_t md_gpu_shared_limit(int sm);           // bytes of shared memory that a block can have
+bool md_gpu_runs(const char *target, int sm);  // does code for it run on a device?
 // The variant of p that a device runs best; NULL: none runs there.
 const md_gpu_variant *md_gpu_variant_for(const md_program *p, int sm);
 
@@ -174,17 +176,22 @@ const md_gpu_variant *md_gpu_variant_for(const md_program *p, int sm);
 typedef struct md_gpu_device {
   char name[128];
   int sm;
-  int driver;  // CUDA version that it speaks, 13000 is 13.0
+  int driver;     // CUDA version that it speaks, 13000 is 13.0
+  int count;      // devices that the driver shows
+  int64_t bytes;  // of memory
 } md_gpu_device;
-// The first device. False: `why` (of `size` bytes) says what was looked for and what is missing.
-bool md_gpu_find(md_gpu_device *device, char *why, int size);
+// False: `why` (of `size` bytes) says what was looked for and what is missing.
+bool md_gpu_find(int index, md_gpu_device *device, char *why, int size);
+// The same; false: reported (E0635, E0641, E0642).
+bool md_gpu_require(int index, md_gpu_device *device, md_diags *d);
 
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
 bool md_program_write(const md_program *p, md_text *to, md_diags *d);  // the bytes of the artefact
 bool md_program_save(const md_program *p, const char *path, md_diags *d);
-md_program *md_program_load(const char *path, md_diags *d);  // code through a memfd
-// All that load checks, but for the machine; loads no code. The program cannot be run.
+// Host code through a memfd; whether there is a device for a CUDA program, md_exec_create tells.
+md_program *md_program_load(const char *path, md_diags *d);
+// All that load checks, but for the machine; loads no host code.
 md_program *md_artefact_check(const char *path, md_diags *d);
 // Into an object: target, members, memory, inputs, states, results, launches. Loads no code.
 void md_inspect_program(const md_program *p, const md_member *members, int num, md_json *to);
@@ -208,18 +215,60 @@ void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void 
 // --- executor.c ----------------------------------------------------------------------------------
 typedef struct md_exec md_exec;
 typedef struct md_exec_options {
-  int threads;           // 0: all
+  const char *device;    // "cpu", "cuda:1"; NULL: the first that the program is for
+  int threads;           // of the CPU; 0: all
   uint64_t seed;         // of the initial states
   bool check_nan;        // stop at the first launch that writes a NaN or infinity
   bool time;             // keep times of launches
-  int64_t memory_limit;  // bytes; 0: only what the machine has free
+  int64_t memory_limit;  // bytes; 0: only what the device has free
 } md_exec_options;
 typedef struct md_launch_time {
   int64_t total_ns, min_ns, calls;
 } md_launch_time;
 
-// All memory of a run on so many threads (0: one for each core): arena, states, inputs, results,
-// workspace, and scratch of each thread. Everything that shows or limits a plan asks here.
+// Checks the program, the memory limit (E0803) and free memory (E0802, of a GPU E0643), allocates arena, states, inputs,
+// workspace and initialises the states. `p` is borrowed. One thread at a time may use an executor.
+md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d);
+void md_exec_destroy(md_exec *e);
+// Memory for the next steps' values; it keeps its place and its content.
+void *md_exec_input(md_exec *e, const char *name, const md_spec **spec);  // NULL: no such input
+// The state's own memory on the CPU. On a GPU a copy in the host's, brought up to date by this call if a
+// step has run since the last one; what is then written there before the next step counts from that
+// step on. A state that is only looked at need not go back. The copy keeps its place. NULL: there is no
+// such state, or md_exec_is_alive tells why it cannot be read.
+void *md_exec_state(md_exec *e, const char *name, const md_spec **spec);
+const void *md_exec_view_state(md_exec *e, const char *name, const md_spec **spec);
+// Of the last step. NULL as for states.
+const void *md_exec_result(md_exec *e, const char *name, const md_spec **spec);
+// False, reported: the device has failed, and nothing can be read from it any more.
+bool md_exec_is_alive(md_exec *e, md_diags *d);
+// Allocates nothing once a GPU has done two. False: reported, and no copy was applied; states that launches
+// write in place may have been written.
+bool md_exec_step(md_exec *e, md_diags *d);
+// The same in two halves. Between them a GPU works, and the caller may fill the next step's inputs and
+// send them on; the CPU does the step in the first half.
+bool md_exec_start(md_exec *e, md_diags *d);
+bool md_exec_finish(md_exec *e, md_diags *d);
+// Inputs are as the next step is to find them, and are left alone until it starts. Not needed, but on a GPU
+// they can arrive while a step runs.
+bool md_exec_send(md_exec *e, md_diags *d);
+// For taps: address of an argument; on a GPU of a copy, until the next call. NULL as for states.
+void *md_exec_arg(md_exec *e, const md_arg *a);
+// Called after (before: `before` true) each launch; for taps. NULL removes it.
+typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
+void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
+const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
+int md_exec_launches(const md_exec *e, int *first);     // how many of those the device does
+int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
+int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads
+const md_program *md_exec_program(const md_exec *e);
+const char *md_exec_device(const md_exec *e);  // "cpu", "cuda:0, NVIDIA H200 (sm_90)"
+// "cpu": *index is -1; "cuda", "cuda:1". False: reported (E0401).
+bool md_device_parse(const char *text, int *index, md_diags *d);
+
+// --- demand.c: the memory of a run
+// All of it on so many threads (0: one for each core): arena, states, inputs, results, workspace, and
+// scratch of each thread. A GPU has the inputs twice. Everything that shows or limits a plan asks here.
 int64_t md_program_bytes(const md_program *p, int threads);
 // What of a program makes values once more, to need less memory: launches, and their share of all
 // FLOPs and bytes.
@@ -231,25 +280,6 @@ md_again md_program_again(const md_program *p);
 bool md_launch_is_again(const md_launch *l);
 // False: it is more than `limit` (0: no limit); reported (E0803).
 bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d);
-
-// Checks the program, the memory limit (E0803) and free memory (E0802), allocates arena, states, inputs, workspace and
-// initialises the states. `p` is borrowed. One thread at a time may use an executor.
-md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d);
-void md_exec_destroy(md_exec *e);
-void *md_exec_input(md_exec *e, const char *name, const md_spec **spec);  // NULL: no such input
-void *md_exec_state(md_exec *e, const char *name, const md_spec **spec);
-const void *md_exec_result(md_exec *e, const char *name, const md_spec **spec);
-// Allocates nothing. False: reported, and no copy was applied; states that launches write in place
-// may have been written.
-bool md_exec_step(md_exec *e, md_diags *d);
-void *md_exec_arg(md_exec *e, const md_arg *a);  // address of an argument
-// Called after (before: `before` true) each launch; for taps. NULL removes it.
-typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
-void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
-const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch
-int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
-int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads
-const md_program *md_exec_program(const md_exec *e);
 
 // --- memory.c: large buffers ---------------------------------------------------------------------
 typedef struct md_block {

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Runs a program. All memory, every address and every kernel is found when the executor is made; a
-// step is then nothing but calls:
+// Runs a program on a device:
 //
-//   for each launch:  tap, its phases one after another (items spread over the pool), checks, tap
-//   at the end:       copies of new values into the states, all of them or none
-#include "runtime/exec/exec.h"
+//   start   states that the caller wrote and inputs go to the device, and the step begins
+//   finish  it is done; new values have come into the states, all of them or none
+//
+// A step that somebody watches (taps, checks, times, a trace) is done launch by launch:
+//   tap, launch, checks, tap
+#include "runtime/exec/device.h"
 
 #include "base/log.h"
 
@@ -12,35 +14,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef void (*kernel)(void *const *arg, int64_t item, void *scratch);
-
-// What a thread did of a phase; only kept for a trace. A cache line each.
-typedef struct share {
-  _Alignas(64) int64_t start_ns, end_ns;
-} share;
-
 struct md_exec {
   const md_program *p;
   md_exec_options options;
-  md_pool *pool;
-  md_block arena, workspace;
-  md_block *input, *state, *result;  // a result has one only where it lies outside of the others
-  md_block *scratch, shares;         // scratch: one a thread
-  kernel *kernel;                    // by phase
-  void **arg;                        // addresses, by argument
+  md_pool *pool;  // of the CPU
+  md_device *dev;
+  md_mirror *mirror;  // of a GPU
   md_launch_time *time;
-  int64_t bytes, num_steps, resident_before;
+  int64_t num_steps, resident_before;
+  int num_done;  // launches of a watched step
+  bool is_running;
   md_exec_tap tap;
   void *tap_ctx;
   md_trace *trace;
 };
-
-typedef struct job {
-  md_exec *e;
-  kernel run;
-  void *const *arg;
-  share *shares;
-} job;
 
 static void *zeroed(int64_t count, size_t size) {
   void *p = calloc((size_t)MD_MAX(count, 1), size);
@@ -52,147 +39,31 @@ static md_place place_of(const md_program *p) { return p->path ? MD_IN_FILE(p->p
 
 // --- Memory
 
-typedef struct demand {
-  int64_t arena, workspace, inputs, states, results, scratch, total;  // scratch: of one thread
-} demand;
-
-static int64_t sum_of(const md_spec *s, int num) {
-  int64_t sum = 0;
-  for (int i = 0; i < num; i++)
-    if (!md_add_size(sum, s[i].bytes, &sum)) return INT64_MAX;
-  return sum;
+static void *input_at(md_exec *e, int i) {
+  if (!e->dev->kind->is_host) return e->dev->kind->input(e->dev, i);
+  return e->dev->kind->at(e->dev, &(md_arg){.space = MD_IN_INPUT, .index = i});
 }
 
-static demand demand_of(const md_program *p, int threads) {
-  demand n = {.arena = p->arena_bytes, .workspace = p->workspace_bytes};
-  n.inputs = sum_of(p->input, p->num_inputs);
-  n.states = sum_of(p->state, p->num_states);
-  for (int i = 0; i < p->num_results; i++)
-    if (p->result_at[i].space == MD_IN_RESULT) n.results += p->result[i].bytes;
-  for (int i = 0; i < p->num_phases; i++) n.scratch = MD_MAX(n.scratch, p->phase[i].scratch_bytes);
-  const int64_t parts[] = {n.arena,  n.workspace, n.inputs,
-                           n.states, n.results,   n.scratch * threads};
-  for (int i = 0; i < MD_COUNT(parts); i++)
-    if (!md_add_size(n.total, parts[i], &n.total)) n.total = INT64_MAX;
-  return n;
+static void *state_at(md_exec *e, int i, bool write) {
+  if (!e->dev->kind->is_host) return md_mirror_state(e->mirror, i, write);
+  return e->dev->kind->at(e->dev, &(md_arg){.space = MD_IN_STATE, .index = i});
 }
 
-bool md_launch_is_again(const md_launch *l) {
-  size_t len = strlen(l->name), end = strlen(MD_AGAIN);
-  return len > end && strcmp(l->name + len - end, MD_AGAIN) == 0;
+static const void *result_at(md_exec *e, int i) {
+  if (e->dev->kind->is_host) return e->dev->kind->at(e->dev, &e->p->result_at[i]);
+  const void *at = e->dev->kind->result(e->dev, i);
+  return at ? at : md_mirror_result(e->mirror, i);
 }
 
-md_again md_program_again(const md_program *p) {
-  md_again again = {0};
-  double flops = 0, bytes = 0;
-  for (int i = 0; i < p->num_launches; i++) {
-    const md_launch *l = &p->launch[i];
-    flops += l->flops;
-    bytes += l->bytes;
-    if (!md_launch_is_again(l)) continue;
-    again.launches++;
-    again.flops += l->flops;
-    again.bytes += l->bytes;
-  }
-  again.flops /= MD_MAX(flops, 1);
-  again.bytes /= MD_MAX(bytes, 1);
-  return again;
+void *md_exec_arg(md_exec *e, const md_arg *a) {
+  return e->dev->kind->is_host ? e->dev->kind->at(e->dev, a) : md_mirror_arg(e->mirror, a);
 }
 
-static int threads_or_default(int threads) { return threads > 0 ? threads : md_pool_default(); }
-
-static bool no_memory(const md_program *p, const demand *n, int threads, md_code code,
-                      const char *why, md_diags *d) {
-  char t[6][MD_FLOAT_CHARS];
-  md_error(d, code, place_of(p), "program '%s' needs %s of memory, but %s", p->name,
-           md_bytes_text((double)n->total, t[0]), why);
-  md_note(d, MD_NOWHERE, "arena %s, states %s, inputs %s, workspace %s, scratch %s",
-          md_bytes_text((double)n->arena, t[1]), md_bytes_text((double)n->states, t[2]),
-          md_bytes_text((double)n->inputs, t[3]), md_bytes_text((double)n->workspace, t[4]),
-          md_bytes_text((double)n->scratch * threads, t[5]));
-  md_again again = md_program_again(p);
-  if (again.launches)
-    md_note(d, MD_NOWHERE, "that is with %d of %d kernels computing values again", again.launches,
-            p->num_launches);
-  md_hint(d, "a smaller batch, clip or bank needs less");
+// Says why there is no copy of what lies on the device. False.
+static bool unread(md_exec *e, md_diags *d) {
+  if (md_exec_is_alive(e, d))
+    md_error(d, E0802, place_of(e->p), "no memory for a copy of what lies on %s", e->dev->name);
   return false;
-}
-
-static bool within(const md_program *p, const demand *n, int threads, int64_t limit, md_diags *d) {
-  if (limit <= 0 || n->total <= limit) return true;
-  char why[64], text[MD_FLOAT_CHARS];
-  snprintf(why, sizeof why, "%s are allowed", md_bytes_text((double)limit, text));
-  return no_memory(p, n, threads, E0803, why, d);
-}
-
-static bool allocate(md_exec *e, md_diags *d) {
-  const md_program *p = e->p;
-  int threads = md_pool_threads(e->pool);
-  demand n = demand_of(p, threads);
-  e->bytes = n.total;
-  if (!within(p, &n, threads, e->options.memory_limit, d)) return false;
-  int64_t left = md_memory_free();
-  if (n.total > left) {
-    char why[64], text[MD_FLOAT_CHARS];
-    snprintf(why, sizeof why, "%s are free", md_bytes_text((double)left, text));
-    return no_memory(p, &n, threads, E0802, why, d);
-  }
-  bool ok = md_block_create(&e->arena, n.arena) && md_block_create(&e->workspace, n.workspace) &&
-            md_block_create(&e->shares, threads * (int64_t)sizeof(share));
-  for (int i = 0; i < p->num_inputs; i++)
-    ok = ok && md_block_create(&e->input[i], p->input[i].bytes);
-  for (int i = 0; i < p->num_states; i++)
-    ok = ok && md_block_create(&e->state[i], p->state[i].bytes);
-  for (int i = 0; i < p->num_results; i++)
-    if (p->result_at[i].space == MD_IN_RESULT)
-      ok = ok && md_block_create(&e->result[i], p->result[i].bytes);
-  for (int i = 0; i < threads; i++) ok = ok && md_block_create(&e->scratch[i], n.scratch);
-  return ok || no_memory(p, &n, threads, E0802, "the system did not give it", d);
-}
-
-static void destroy_blocks(md_block *b, int num) {
-  for (int i = 0; b && i < num; i++) md_block_destroy(&b[i]);
-  free(b);
-}
-
-// --- Code
-
-static bool find_kernels(md_exec *e, md_diags *d) {
-  const md_program *p = e->p;
-  if (p->num_phases > 0 && !p->lookup)
-    return md_error(d, E0634, place_of(p), "program '%s' has no code", p->name);
-  for (int i = 0; i < p->num_phases; i++) {
-    void *address = p->lookup(p->code, p->phase[i].symbol);
-    if (!address)
-      return md_error(d, E0634, place_of(p), "the code of '%s' has no kernel '%s'", p->name,
-                      p->phase[i].symbol);
-    memcpy(&e->kernel[i], &address, sizeof address);  // POSIX promises it, ISO C has no cast for it
-  }
-  return true;
-}
-
-static void run_item(void *ctx, int64_t item, int thread) {
-  const job *j = ctx;
-  j->run(j->arg, item, j->e->scratch[thread].at);
-}
-
-static void run_item_timed(void *ctx, int64_t item, int thread) {
-  const job *j = ctx;
-  share *s = &j->shares[thread];
-  if (s->start_ns == 0) s->start_ns = md_now_ns();
-  j->run(j->arg, item, j->e->scratch[thread].at);
-  s->end_ns = md_now_ns();
-}
-
-static void run_phase_traced(md_exec *e, const md_phase *f, job *j) {
-  int threads = md_pool_threads(e->pool);
-  j->shares = e->shares.at;
-  memset(j->shares, 0, (size_t)threads * sizeof *j->shares);
-  md_pool_run(e->pool, f->items, run_item_timed, j);
-  for (int t = 0; t < threads; t++) {
-    const share *s = &j->shares[t];
-    if (s->start_ns) md_trace_span(e->trace, f->symbol, "share", t, s->start_ns, s->end_ns);
-  }
 }
 
 // --- The search for NaN
@@ -202,6 +73,7 @@ static bool check_spec(md_exec *e, const char *what, const md_spec *s, const voi
   char found[160];
   md_arg a = {.dtype = s->dtype, .rank = s->rank};
   memcpy(a.dim, s->dim, sizeof a.dim);
+  if (!at) return unread(e, d);
   if (md_arg_is_finite(&a, at, found, sizeof found)) return true;
   return md_error(d, E0710, place_of(e->p), "%s '%s' is not finite before step %" PRId64 ": %s",
                   what, s->name, e->num_steps + 1, found);
@@ -211,9 +83,9 @@ static bool check_spec(md_exec *e, const char *what, const md_spec *s, const voi
 static bool check_sources(md_exec *e, md_diags *d) {
   const md_program *p = e->p;
   for (int i = 0; i < p->num_inputs; i++)
-    if (!check_spec(e, "input", &p->input[i], e->input[i].at, d)) return false;
+    if (!check_spec(e, "input", &p->input[i], input_at(e, i), d)) return false;
   for (int i = 0; i < p->num_states; i++)
-    if (!check_spec(e, "state", &p->state[i], e->state[i].at, d)) return false;
+    if (!check_spec(e, "state", &p->state[i], state_at(e, i, false), d)) return false;
   return true;
 }
 
@@ -222,44 +94,104 @@ static bool check_launch(md_exec *e, int launch, md_diags *d) {
   for (int i = l->first_arg; i < l->first_arg + l->num_args; i++) {
     const md_arg *a = &e->p->arg[i];
     char found[160];
-    if (!a->write || md_arg_is_finite(a, e->arg[i], found, sizeof found)) continue;
+    if (!a->write || !md_element_is_float(a->dtype)) continue;
+    const void *at = md_exec_arg(e, a);
+    if (!at) return unread(e, d);
+    if (md_arg_is_finite(a, at, found, sizeof found)) continue;
     return md_error(d, E0710, place_of(e->p),
                     "region '%s' (launch %d of %d, step %" PRId64 ") made '%s' not finite: %s",
-                    l->name, launch + 1, e->p->num_launches, e->num_steps + 1,
-                    a->name ? a->name : "?", found);
+                    l->name, launch - e->dev->first_launch + 1, e->dev->num_launches,
+                    e->num_steps + 1, a->name ? a->name : "?", found);
   }
   return true;
 }
 
-// --- A step
+// --- A step that is watched
 
 static bool run_launch(md_exec *e, int launch, md_diags *d) {
-  const md_launch *l = &e->p->launch[launch];
+  md_device *v = e->dev;
   if (e->tap && !e->tap(e->tap_ctx, e, launch, true)) return false;
-  bool is_timed = e->options.time || e->trace;
-  int64_t start = is_timed ? md_now_ns() : 0;
-  for (int i = l->first_phase; i < l->first_phase + l->num_phases; i++) {
-    const md_phase *f = &e->p->phase[i];
-    job j = {.e = e, .run = e->kernel[i], .arg = e->arg + l->first_arg};
-    if (e->trace) run_phase_traced(e, f, &j);
-    else md_pool_run(e->pool, f->items, run_item, &j);
-  }
-  if (is_timed) {
-    int64_t end = md_now_ns(), ns = end - start;
-    md_launch_time *t = &e->time[launch];
-    t->min_ns = t->calls == 0 ? ns : MD_MIN(t->min_ns, ns);
-    t->total_ns += ns;
-    t->calls++;
-    if (e->trace) md_trace_span(e->trace, l->name, "launch", 0, start, end);
+  bool is_timed = e->options.time || e->trace, is_looked_at = e->options.check_nan || e->tap;
+  if (is_timed) v->kind->mark(v, 2 * e->num_done);
+  if (!v->kind->launch(v, launch, d)) return false;
+  if (is_timed) v->kind->mark(v, 2 * e->num_done + 1);
+  e->num_done++;
+  if (is_looked_at && !v->kind->is_host) {
+    md_mirror_age(e->mirror);
+    if (!v->kind->wait(v, launch, d)) return false;
   }
   if (e->options.check_nan && !check_launch(e, launch, d)) return false;
   return !e->tap || e->tap(e->tap_ctx, e, launch, false);
 }
 
+static void keep_times(md_exec *e) {
+  md_device *v = e->dev;
+  for (int i = 0; i < e->num_done; i++) {
+    int64_t start = v->kind->when(v, 2 * i), end = v->kind->when(v, 2 * i + 1), ns = end - start;
+    if (start < 0 || end < 0) return;
+    md_launch_time *t = &e->time[v->first_launch + i];
+    t->min_ns = t->calls == 0 ? ns : MD_MIN(t->min_ns, ns);
+    t->total_ns += ns;
+    t->calls++;
+    if (e->trace)
+      md_trace_span(e->trace, e->p->launch[v->first_launch + i].name, "launch", 0, start, end);
+  }
+}
+
+static bool run_watched(md_exec *e, md_diags *d) {
+  md_device *v = e->dev;
+  e->num_done = 0;
+  bool ok = true;
+  for (int i = 0; i < v->num_launches && ok; i++) ok = run_launch(e, v->first_launch + i, d);
+  ok = ok && v->kind->end(v, d);
+  if (!v->kind->is_host) {
+    md_mirror_age(e->mirror);
+    ok = ok && v->kind->wait(v, -1, d);
+  }
+  if (e->options.time || e->trace) keep_times(e);
+  return ok;
+}
+
+// --- Making one
+
 static int find(const md_spec *s, int num, const char *name) {
   for (int i = 0; i < num; i++)
     if (!strcmp(s[i].name, name)) return i;
   return -1;
+}
+
+// First values; on their way to a GPU they need host memory once.
+static bool fill_states(md_exec *e, md_diags *d) {
+  const md_program *p = e->p;
+  bool is_host = e->dev->kind->is_host, ok = true;
+  void **state = zeroed(p->num_states, sizeof *state);
+  md_block *block = zeroed(p->num_states, sizeof *block);
+  for (int i = 0; i < p->num_states && ok; i++) {
+    if (!is_host) ok = md_block_create(&block[i], p->state[i].bytes);
+    state[i] = is_host ? state_at(e, i, true) : block[i].at;
+  }
+  if (ok) md_fill_states(p, e->options.seed, e->pool, state);
+  else md_error(d, E0802, place_of(p), "no memory for the first values of the states");
+  for (int i = 0; i < p->num_states; i++) {
+    md_arg to = {.space = MD_IN_STATE, .index = i, .bytes = p->state[i].bytes};
+    ok = ok && (is_host || e->dev->kind->put(e->dev, &to, state[i], d));
+    md_block_destroy(&block[i]);
+  }
+  free(block);
+  free(state);
+  return ok;
+}
+
+// A GPU has no use for threads.
+static bool open_device(md_exec *e, md_diags *d) {
+  e->pool = md_pool_create(e->options.threads);
+  e->dev = md_device_open(e->p, &e->options, e->pool, d);
+  if (!e->dev || !fill_states(e, d)) return false;
+  if (e->dev->kind->is_host) return true;
+  md_pool_destroy(e->pool);
+  e->pool = NULL;
+  e->mirror = md_mirror_create(e->dev);
+  return true;
 }
 
 md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d) {
@@ -268,80 +200,59 @@ md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags 
   e->p = p;
   e->resident_before = md_memory_resident();
   if (o) e->options = *o;
-  e->pool = md_pool_create(e->options.threads);
-  e->input = zeroed(p->num_inputs, sizeof *e->input);
-  e->state = zeroed(p->num_states, sizeof *e->state);
-  e->result = zeroed(p->num_results, sizeof *e->result);
-  e->scratch = zeroed(md_pool_threads(e->pool), sizeof *e->scratch);
-  e->kernel = zeroed(p->num_phases, sizeof *e->kernel);
-  e->arg = zeroed(p->num_args, sizeof *e->arg);
   e->time = zeroed(p->num_launches, sizeof *e->time);
-  if (!find_kernels(e, d) || !allocate(e, d)) {
+  if (!open_device(e, d)) {
     md_exec_destroy(e);
     return NULL;
   }
-  // Arguments that no launch uses were not checked and stay NULL.
-  for (int i = 0; i < p->num_launches; i++) {
-    const md_launch *l = &p->launch[i];
-    for (int k = l->first_arg; k < l->first_arg + l->num_args; k++)
-      e->arg[k] = md_exec_arg(e, &p->arg[k]);
-  }
-  for (int i = 0; i < p->num_inputs; i++) memset(e->input[i].at, 0, e->input[i].bytes);
-  void **state = zeroed(p->num_states, sizeof *state);
-  for (int i = 0; i < p->num_states; i++) state[i] = e->state[i].at;
-  md_fill_states(p, e->options.seed, e->pool, state);
-  free(state);
-  md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "%s for %s: %d launches on %d threads, %lld bytes in all",
-         p->name, p->target, p->num_launches, md_pool_threads(e->pool), (long long)e->bytes);
+  char threads[32] = "";
+  if (e->pool) snprintf(threads, sizeof threads, ", %d threads", md_pool_threads(e->pool));
+  md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "%s for %s on %s: %d launches%s, %lld bytes in all", p->name,
+         p->target, e->dev->title, e->dev->num_launches, threads, (long long)e->dev->bytes);
   return e;
 }
 
 void md_exec_destroy(md_exec *e) {
   if (!e) return;
-  md_block_destroy(&e->arena);
-  md_block_destroy(&e->workspace);
-  md_block_destroy(&e->shares);
-  destroy_blocks(e->input, e->p->num_inputs);
-  destroy_blocks(e->state, e->p->num_states);
-  destroy_blocks(e->result, e->p->num_results);
-  destroy_blocks(e->scratch, md_pool_threads(e->pool));
+  md_mirror_destroy(e->mirror);
+  if (e->dev) e->dev->kind->close(e->dev);
   md_pool_destroy(e->pool);
-  free(e->kernel);
-  free(e->arg);
   free(e->time);
   free(e);
 }
 
-void *md_exec_arg(md_exec *e, const md_arg *a) {
-  const md_block *b = NULL;
-  switch (a->space) {
-  case MD_IN_ARENA: b = &e->arena; break;
-  case MD_IN_WORKSPACE: b = &e->workspace; break;
-  case MD_IN_STATE: b = &e->state[a->index]; break;
-  case MD_IN_INPUT: b = &e->input[a->index]; break;
-  case MD_IN_RESULT: b = &e->result[a->index]; break;
-  case MD_NUM_SPACES: break;
-  }
-  MD_ASSERT(b, "argument in space %d", (int)a->space);
-  return b->at ? (char *)b->at + a->offset : NULL;  // a space of no bytes has no address
-}
+// --- For the caller
 
 void *md_exec_input(md_exec *e, const char *name, const md_spec **spec) {
   int i = find(e->p->input, e->p->num_inputs, name);
   if (i >= 0 && spec) *spec = &e->p->input[i];
-  return i >= 0 ? e->input[i].at : NULL;
+  return i >= 0 ? input_at(e, i) : NULL;
+}
+
+static void *state_named(md_exec *e, const char *name, const md_spec **spec, bool write) {
+  MD_ASSERT(!e->is_running, "state '%s' while a step runs", name);
+  int i = find(e->p->state, e->p->num_states, name);
+  if (i >= 0 && spec) *spec = &e->p->state[i];
+  return i >= 0 ? state_at(e, i, write) : NULL;
 }
 
 void *md_exec_state(md_exec *e, const char *name, const md_spec **spec) {
-  int i = find(e->p->state, e->p->num_states, name);
-  if (i >= 0 && spec) *spec = &e->p->state[i];
-  return i >= 0 ? e->state[i].at : NULL;
+  return state_named(e, name, spec, true);
+}
+
+const void *md_exec_view_state(md_exec *e, const char *name, const md_spec **spec) {
+  return state_named(e, name, spec, false);
 }
 
 const void *md_exec_result(md_exec *e, const char *name, const md_spec **spec) {
+  MD_ASSERT(!e->is_running, "result '%s' while a step runs", name);
   int i = find(e->p->result, e->p->num_results, name);
   if (i >= 0 && spec) *spec = &e->p->result[i];
-  return i >= 0 ? md_exec_arg(e, &e->p->result_at[i]) : NULL;
+  return i >= 0 ? result_at(e, i) : NULL;
+}
+
+bool md_exec_is_alive(md_exec *e, md_diags *d) {
+  return e->dev->kind->is_host || e->dev->kind->is_alive(e->dev, d);
 }
 
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx) {
@@ -349,34 +260,43 @@ void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx) {
   e->tap_ctx = ctx;
 }
 
-void md_exec_set_trace(md_exec *e, md_trace *t) { e->trace = t; }
+void md_exec_set_trace(md_exec *e, md_trace *t) { e->trace = e->dev->trace = t; }
 
 const md_launch_time *md_exec_times(const md_exec *e) { return e->time; }
-
-int64_t md_program_bytes(const md_program *p, int threads) {
-  return demand_of(p, threads_or_default(threads)).total;
-}
-
-bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d) {
-  threads = threads_or_default(threads);
-  demand n = demand_of(p, threads);
-  return within(p, &n, threads, limit, d);
-}
-
 int64_t md_exec_grown(const md_exec *e) { return md_memory_resident() - e->resident_before; }
-int64_t md_exec_bytes(const md_exec *e) { return e->bytes; }
-
+int64_t md_exec_bytes(const md_exec *e) { return e->dev->bytes; }
 const md_program *md_exec_program(const md_exec *e) { return e->p; }
+const char *md_exec_device(const md_exec *e) { return e->dev->title; }
 
-bool md_exec_step(md_exec *e, md_diags *d) {
-  const md_program *p = e->p;
+int md_exec_launches(const md_exec *e, int *first) {
+  *first = e->dev->first_launch;
+  return e->dev->num_launches;
+}
+
+bool md_exec_send(md_exec *e, md_diags *d) {
+  return e->dev->kind->is_host || e->dev->kind->send(e->dev, d);
+}
+
+bool md_exec_start(md_exec *e, md_diags *d) {
+  MD_ASSERT(!e->is_running, "a step is started while another one runs");
+  md_device *v = e->dev;
+  bool is_watched = e->tap || e->trace || e->options.time || e->options.check_nan;
   if (e->options.check_nan && !check_sources(e, d)) return false;
-  for (int i = 0; i < p->num_launches; i++)
-    if (!run_launch(e, i, d)) return false;
-  for (int i = 0; i < p->num_copies; i++) {
-    const md_copy *c = &p->copy[i];
-    memcpy(e->state[c->state].at, md_exec_arg(e, &c->src), (size_t)c->src.bytes);
+  if (!v->kind->is_host) {
+    if (!md_mirror_flush(e->mirror, d) || !v->kind->begin(v, d)) return false;
+    md_mirror_age(e->mirror);
   }
+  if (is_watched ? !run_watched(e, d) : !v->kind->step(v, d)) return false;
+  e->is_running = true;
+  return true;
+}
+
+bool md_exec_finish(md_exec *e, md_diags *d) {
+  MD_ASSERT(e->is_running, "no step runs that could be finished");
+  e->is_running = false;
+  if (!e->dev->kind->is_host && !e->dev->kind->wait(e->dev, -1, d)) return false;
   e->num_steps++;
   return true;
 }
+
+bool md_exec_step(md_exec *e, md_diags *d) { return md_exec_start(e, d) && md_exec_finish(e, d); }

@@ -44,6 +44,11 @@ static bool runs_on(const md_gpu_variant *v, int device, int *rank) {
   return suffix ? sm == device : sm / 10 == device / 10;
 }
 
+bool md_gpu_runs(const char *target, int sm) {
+  int rank;
+  return runs_on(&(md_gpu_variant){.target = target}, sm, &rank);
+}
+
 const md_gpu_variant *md_gpu_variant_for(const md_program *p, int sm) {
   const md_gpu_variant *best = NULL;
   for (int i = 0, best_rank = -1, rank; i < p->num_variants; i++) {

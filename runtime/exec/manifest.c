@@ -57,6 +57,7 @@ static void put_state(md_json *j, const md_spec *s) {
 static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
   md_json_begin(j, '{');
   md_json_put_str(j, "name", l->name);
+  if (l->region) md_json_put_int(j, "region", l->region);
   md_json_put_float(j, "flops", l->flops);
   md_json_put_float(j, "bytes", l->bytes);
   md_json_key(j, "phases");

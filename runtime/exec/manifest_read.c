@@ -158,6 +158,7 @@ static void get_launches(reader *r, const md_tree *root) {
     md_launch *l = &p->launch[i];
     *l = (md_launch){.first_phase = phase, .first_arg = arg};
     l->name = get_str(r, &rows[i], "name");
+    l->region = (int)get_int_or_0(r, &rows[i], "region", INT_MAX);
     l->flops = get_float(r, &rows[i], "flops");
     l->bytes = get_float(r, &rows[i], "bytes");
     const md_tree *phases = get_rows(r, &rows[i], "phases", &l->num_phases);

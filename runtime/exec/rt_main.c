@@ -14,7 +14,9 @@ static const char usage[] =
     "Runs a compiled program (.mdx).\n"
     "Usage: modist_rt FILE.mdx [options]\n"
     "  --steps=N             steps to run (default 1)\n"
-    "  --threads=N           threads (default: one for each core)\n"
+    "  --device=NAME         cpu or cuda:N (default: what the file is for; cuda:0 is the first "
+    "GPU)\n"
+    "  --threads=N           threads of the CPU (default: one for each core)\n"
     "  --seed=N              seed of initial states and random inputs (default 0)\n"
     "  --input=NAME=F.npy    an input from a file; NAME=NUMBER fills it (@ in front: a file of\n"
     "                        any name). Others are random: floats in [-1, 1), bytes in 0..255,\n"
@@ -44,6 +46,7 @@ typedef struct request {
 
 enum {
   STEPS = 256,
+  DEVICE,
   THREADS,
   SEED,
   INPUT,
@@ -64,7 +67,7 @@ static const struct option options[] = {
   {"check-nan", no_argument, NULL, CHECK_NAN},     {"times", no_argument, NULL, TIMES},
   {"trace", required_argument, NULL, TRACE},       {"inspect", no_argument, NULL, INSPECT},
   {"check", no_argument, NULL, CHECK},             {"version", no_argument, NULL, VERSION},
-  {"help", no_argument, NULL, 'h'},
+  {"device", required_argument, NULL, DEVICE},     {"help", no_argument, NULL, 'h'},
   {0},
 };
 // clang-format on
@@ -104,8 +107,10 @@ static const char *file_of(const binding *b) {
 
 static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   int64_t n;
+  int index;
   binding b = {"", ""};
   switch (option) {
+  case DEVICE: r->exec.device = arg; return md_device_parse(arg, &index, d);
   case STEPS: return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
     if (!parse_number(arg, 1, 1024, &n, d)) return false;
@@ -203,11 +208,18 @@ static void draw_inputs(md_exec *e, const request *r, int64_t step) {
   }
 }
 
-static void print_results(md_exec *e) {
+// Says why there is no copy of a result or state in the host's memory. False.
+static bool unread(md_exec *e, const char *name, md_diags *d) {
+  return md_exec_is_alive(e, d) &&
+         md_error(d, E0802, MD_NOWHERE, "no memory for a copy of '%s'", name);
+}
+
+static bool print_results(md_exec *e, md_diags *d) {
   const md_program *p = md_exec_program(e);
   for (int i = 0; i < p->num_results; i++) {
     const md_spec *s = &p->result[i];
     const void *at = md_exec_result(e, s->name, NULL);
+    if (!at) return unread(e, s->name, d);
     int64_t n = md_spec_elements(s);
     char type[MD_SPEC_CHARS], digest[33];
     printf("%s %s", s->name, md_spec_text(s, type));
@@ -228,15 +240,17 @@ static void print_results(md_exec *e) {
     }
     printf(" xxh3 %s\n", md_digest_text(md_digest_of(at, (size_t)s->bytes), digest));
   }
+  return true;
 }
 
 static bool write_outputs(md_exec *e, const request *r, md_diags *d) {
   const md_program *p = md_exec_program(e);
   for (int i = 0; i < r->num_output; i++) {
-    const md_spec *s;
+    const md_spec *s = NULL;
     const void *at = md_exec_result(e, r->output[i].name, &s);
-    if (!at) at = md_exec_state(e, r->output[i].name, &s);
-    if (!at) return unknown(e, r->output[i].name, p->result, p->num_results, d);
+    if (!s) at = md_exec_view_state(e, r->output[i].name, &s);
+    if (!s) return unknown(e, r->output[i].name, p->result, p->num_results, d);
+    if (!at) return unread(e, r->output[i].name, d);
     if (!md_npy_write(file_of(&r->output[i]), s, at, d)) return false;
   }
   return true;
@@ -256,18 +270,19 @@ static void print_steps(int64_t *ns, int64_t n) {
 
 static void print_memory(const md_exec *e) {
   char plan[MD_FLOAT_CHARS], grown[MD_FLOAT_CHARS];
-  printf("memory %s planned, %s more resident than before\n",
-         md_bytes_text((double)md_exec_bytes(e), plan),
+  printf("memory %s planned on %s, %s more resident than before\n",
+         md_bytes_text((double)md_exec_bytes(e), plan), md_exec_device(e),
          md_bytes_text((double)md_exec_grown(e), grown));
 }
 
 static void print_times(md_exec *e) {
   const md_program *p = md_exec_program(e);
   const md_launch_time *t = md_exec_times(e);
+  int first, num = md_exec_launches(e, &first);
   int64_t total = 0;
-  for (int i = 0; i < p->num_launches; i++) total += t[i].total_ns;
+  for (int i = first; i < first + num; i++) total += t[i].total_ns;
   printf("%10s %10s %6s %9s %8s  %s\n", "mean us", "min us", "share", "GFLOP/s", "GB/s", "region");
-  for (int i = 0; i < p->num_launches; i++) {
+  for (int i = first; i < first + num; i++) {
     double mean = (double)t[i].total_ns / (double)MD_MAX(t[i].calls, 1),
            least = (double)MD_MAX(t[i].min_ns, 1);
     printf("%10.1f %10.1f %5.1f%% %9.1f %8.1f  %s\n", mean / 1e3, least / 1e3,
@@ -286,8 +301,8 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
     ok = md_exec_step(e, d);
     ns[i] = md_now_ns() - start;
   }
+  ok = ok && print_results(e, d);
   if (ok) {
-    print_results(e);
     print_steps(ns, r->steps);
     print_memory(e);
     if (r->wants_times) print_times(e);

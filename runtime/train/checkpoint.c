@@ -18,13 +18,13 @@ struct md_checkpoint {
   int64_t step;
 };
 
+// Without its data, which a GPU would have to send.
 static md_st_tensor tensor_of(md_engine *e, const char *name) {
-  md_type type;
-  void *data = md_engine_state(e, name, &type);
+  const md_graph *g = md_engine_graph(e);
+  md_type type = *md_type_in(g, md_find_state(g, name));
   md_st_tensor t = {.name = name,
                     .dtype = type.dtype,
                     .rank = type.shape.rank,
-                    .data = data,
                     .bytes = (size_t)md_elements(&type.shape) * (size_t)md_dtype_size(type.dtype)};
   memcpy(t.dim, type.shape.dim, sizeof type.shape.dim);
   return t;
@@ -94,6 +94,12 @@ static const char *meta_or_nothing(const md_checkpoint *c, const char *key) {
 const char *md_checkpoint_videos(const md_checkpoint *c) { return meta_or_nothing(c, "videos"); }
 const char *md_checkpoint_code(const md_checkpoint *c) { return meta_or_nothing(c, "code"); }
 
+// Says why a state has no memory here. False.
+static bool unread(md_engine *e, const char *path, md_diags *d) {
+  return md_engine_is_alive(e, d) &&
+         md_error(d, E0802, MD_IN_FILE(path), "not enough memory for a copy of the states");
+}
+
 // --- restore
 
 static bool starts_with(const char *name, const char *prefix) {
@@ -147,9 +153,9 @@ static bool fits(const md_checkpoint *c, md_engine *e, const char *prefix, md_di
     else if (!is_same_type(found, &needed)) add_misfit(&other, found, &needed);
   }
   for (int i = 0; !prefix && i < c->file->num; i++) {
-    md_type type;
     const md_st_tensor *found = &c->file->tensor[i];
-    if (!md_engine_state(e, found->name, &type)) add_misfit(&unexpected, found, NULL);
+    if (md_find_state(md_engine_graph(e), found->name) == MD_NONE)
+      add_misfit(&unexpected, found, NULL);
   }
   bool ok = wanted && !missing.num && !unexpected.num && !other.num;
   if (!ok) {
@@ -173,7 +179,10 @@ bool md_checkpoint_restore(const md_checkpoint *c, md_engine *e, const char *pre
   for (int i = 0; i < md_engine_num_states(e); i++) {
     const char *name = md_engine_state_name(e, i);
     const md_st_tensor *t = md_safetensors_find(c->file, name);
-    if (starts_with(name, prefix)) memcpy(md_engine_state(e, name, NULL), t->data, t->bytes);
+    if (!starts_with(name, prefix)) continue;
+    void *to = md_engine_state(e, name, NULL);
+    if (!to) return unread(e, c->path, d);
+    memcpy(to, t->data, t->bytes);
   }
   return true;
 }
@@ -183,7 +192,12 @@ bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info
   int num = md_engine_num_states(e);
   md_st_tensor *t = calloc((size_t)num + 1, sizeof *t);
   if (!t) return md_error(d, E0802, MD_IN_FILE(path), "not enough memory to save the states");
-  for (int i = 0; i < num; i++) t[i] = tensor_of(e, md_engine_state_name(e, i));
+  bool ok = true;
+  for (int i = 0; i < num && ok; i++) {
+    t[i] = tensor_of(e, md_engine_state_name(e, i));
+    t[i].data = md_engine_view_state(e, t[i].name, NULL);
+    ok = t[i].data || unread(e, path, d);
+  }
   char step[32];
   snprintf(step, sizeof step, "%lld", (long long)info->step);
   const md_st_meta meta[] = {{"format", MD_CHECKPOINT_FORMAT},
@@ -193,7 +207,7 @@ bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info
                              {"videos", info->videos ? info->videos : ""},
                              {"code", info->code ? info->code : ""},
                              {"checksum", NULL}};
-  bool ok = md_safetensors_write(path, t, num, meta, MD_COUNT(meta), d);
+  ok = ok && md_safetensors_write(path, t, num, meta, MD_COUNT(meta), d);
   free(t);
   return ok;
 }

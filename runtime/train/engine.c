@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// One face for the compiled program and the interpreter, so that everything above can run on either.
+// One face for compiled programs, on the CPU or a GPU, and the interpreter, so that everything above can
+// run on any of them.
 #include "runtime/train/train.h"
 
 #include "codegen/cpu/cpu.h"
+#include "codegen/cuda/cuda.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -60,39 +62,65 @@ static bool make_interp(md_engine *e, const md_engine_options *o, md_diags *d) {
 }
 
 static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
-  md_exec_options x = {.threads = o->threads,
+  md_exec_options x = {.device = o->device,
+                       .threads = o->threads,
                        .seed = o->seed,
                        .check_nan = o->check_nan,
-                       .time = true,
+                       .time = o->time || !e->program->num_variants,
                        .memory_limit = o->memory_limit};
   e->exec = md_exec_create(e->program, &x, d);
   return e->exec != NULL;
 }
 
-static bool make_program(md_engine *e, const md_engine_options *o, md_diags *d) {
+static bool make_program(md_engine *e, const md_engine_options *o, const char *target,
+                         md_diags *d) {
   md_cpu_options c = {
       .cpu = o->cpu, .asan = o->asan, .no_cache = o->no_cache, .want_graph_text = true};
-  e->program = md_cpu_compile(e->graph, &c, NULL, d);
+  md_cuda_options g = {
+      .targets = target, .no_ptx = true, .no_cache = o->no_cache, .want_graph_text = true};
+  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &g, NULL, d)
+                                             : md_cpu_compile(e->graph, &c, NULL, d);
   return e->program && start(e, o, d);
+}
+
+// What the passes have to know of the back end. `target`: of a GPU. False: reported.
+enum { TARGET_CHARS = 32 };
+static bool ask_backend(const md_engine_options *o, md_pass_options *passes,
+                        char target[TARGET_CHARS], md_diags *d) {
+  int index;
+  md_gpu_device device;
+  const md_cpu *cpu;
+  switch (o->backend) {
+  case MD_BACKEND_CPU:
+    cpu = md_cpu_find(o->cpu, true, d);
+    if (!cpu) return false;
+    passes->facts = md_cpu_facts(cpu);
+    passes->memory = md_cpu_memory(cpu, o->memory_limit, o->threads);
+    return true;
+  case MD_BACKEND_CUDA:
+    return md_device_parse(o->device ? o->device : "cuda:0", &index, d) &&
+           md_gpu_require(index, &device, d) &&
+           md_cuda_target_for(device.sm, target, TARGET_CHARS, d) &&
+           md_cuda_facts(target, &passes->facts, d);
+  case MD_BACKEND_INTERP: break;
+  }
+  return true;
 }
 
 md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d) {
   md_pass_options passes = o->passes;
-  if (o->backend == MD_BACKEND_CPU) {
-    const md_cpu *cpu = md_cpu_find(o->cpu, true, d);
-    if (!cpu) {
-      md_graph_destroy(g);
-      return NULL;
-    }
-    passes.facts = md_cpu_facts(cpu);
-    passes.memory = md_cpu_memory(cpu, o->memory_limit, o->threads);
+  char target[TARGET_CHARS] = "";
+  if (!ask_backend(o, &passes, target, d)) {
+    md_graph_destroy(g);
+    return NULL;
   }
   md_engine *e = calloc(1, sizeof *e);
   if (!e) md_out_of_memory(sizeof *e);
   e->graph = md_run_passes(g, &passes, NULL, d);
   bool ok = e->graph != NULL;
   if (ok) list_states(e);
-  if (ok) ok = o->backend == MD_BACKEND_CPU ? make_program(e, o, d) : make_interp(e, o, d);
+  if (ok)
+    ok = o->backend == MD_BACKEND_INTERP ? make_interp(e, o, d) : make_program(e, o, target, d);
   if (ok) return e;
   md_engine_destroy(e);
   return NULL;
@@ -124,19 +152,25 @@ void md_engine_destroy(md_engine *e) {
   free(e);
 }
 
-static void *leaf(md_engine *e, md_val v, const char *name, bool state, md_type *type) {
+void *md_engine_input(md_engine *e, const char *name, md_type *type) {
+  md_val v = md_find_input(e->graph, name);
   if (v == MD_NONE) return NULL;
   if (type) *type = *md_type_in(e->graph, v);
-  if (e->interp) return e->mirror[v].data;
-  return state ? md_exec_state(e->exec, name, NULL) : md_exec_input(e->exec, name, NULL);
-}
-
-void *md_engine_input(md_engine *e, const char *name, md_type *type) {
-  return leaf(e, md_find_input(e->graph, name), name, false, type);
+  return e->interp ? e->mirror[v].data : md_exec_input(e->exec, name, NULL);
 }
 
 void *md_engine_state(md_engine *e, const char *name, md_type *type) {
-  return leaf(e, md_find_state(e->graph, name), name, true, type);
+  md_val v = md_find_state(e->graph, name);
+  if (v == MD_NONE) return NULL;
+  if (type) *type = *md_type_in(e->graph, v);
+  return e->interp ? e->mirror[v].data : md_exec_state(e->exec, name, NULL);
+}
+
+const void *md_engine_view_state(md_engine *e, const char *name, md_type *type) {
+  md_val v = md_find_state(e->graph, name);
+  if (v == MD_NONE) return NULL;
+  if (type) *type = *md_type_in(e->graph, v);
+  return e->interp ? e->mirror[v].data : md_exec_view_state(e->exec, name, NULL);
 }
 
 int md_engine_num_states(const md_engine *e) { return e->num_states; }
@@ -163,8 +197,7 @@ bool md_engine_result(md_engine *e, const char *name, double *out, int64_t n) {
   return ok;
 }
 
-bool md_engine_step(md_engine *e, md_diags *d) {
-  if (e->exec) return md_exec_step(e->exec, d);
+static bool interp_step(md_engine *e, md_diags *d) {
   const md_graph *g = e->graph;
   for (int v = 1; v <= g->num_values; v++)
     if (e->mirror[v].data) md_tensor_read(e->mirror[v].tensor, e->mirror[v].data);
@@ -177,6 +210,22 @@ bool md_engine_step(md_engine *e, md_diags *d) {
   }
   return true;
 }
+
+bool md_engine_start(md_engine *e, md_diags *d) {
+  return e->exec ? md_exec_start(e->exec, d) : interp_step(e, d);
+}
+
+bool md_engine_finish(md_engine *e, md_diags *d) { return !e->exec || md_exec_finish(e->exec, d); }
+
+bool md_engine_step(md_engine *e, md_diags *d) {
+  return md_engine_start(e, d) && md_engine_finish(e, d);
+}
+
+bool md_engine_send(md_engine *e, md_diags *d) { return !e->exec || md_exec_send(e->exec, d); }
+bool md_engine_is_alive(md_engine *e, md_diags *d) {
+  return !e->exec || md_exec_is_alive(e->exec, d);
+}
+bool md_engine_is_gpu(const md_engine *e) { return e->program && e->program->num_variants; }
 
 const md_graph *md_engine_graph(const md_engine *e) { return e->graph; }
 md_exec *md_engine_exec(md_engine *e) { return e->exec; }

@@ -139,16 +139,3 @@ bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at
   fill_scalar(e, "c2", 1 - pow(s->beta2, (double)(at + 1)));
   return true;
 }
-
-double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int64_t batch,
-                 double *masked) {
-  double sum = 0, not_counted = 0;
-  for (int64_t i = 0; i < batch; i++) {
-    int64_t counted = 0;
-    for (int64_t n = 0; n < rows; n++) counted += bank_ids[n] != -2 && bank_ids[n] != ids[i];
-    sum += log1p((double)counted);
-    not_counted += (double)(rows - counted);
-  }
-  *masked = not_counted / (double)batch;
-  return sum / (double)batch;
-}

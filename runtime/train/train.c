@@ -35,8 +35,16 @@ typedef struct Run {
   md_schedule schedule;
   int64_t steps, done, saved_ns;
   int quarantined;
-  bool is_spoilt;  // the last step may have left states that nobody should keep
+  md_batch batch;  // of the step that is next, or runs
+  md_bank_ids bank;
+  bool is_fed;          // the inputs are those of the next step
+  bool is_out_of_data;  // that failed
+  bool is_spoilt;       // the last step may have left states that nobody should keep
 } Run;
+
+static double epoch_at(const Run *r, int64_t done) {
+  return (double)(done * r->step.batch) / r->data->num_items;
+}
 
 static const char *path_in(Run *r, const char *name) {
   return md_format(r->arena, "%s/%s", r->dir, name);
@@ -114,6 +122,7 @@ static bool make_engine(Run *r) {
             (double)(md_now_ns() - start) / 1e9);
   r->code = name_code(r);
   if (r->from && !restore(r)) return false;
+  if (!md_bank_ids_read(&r->bank, r->engine, r->d)) return false;
   if (r->o->trace && md_engine_exec(r->engine)) {
     r->trace = md_trace_create();
     md_exec_set_trace(md_engine_exec(r->engine), r->trace);
@@ -146,12 +155,30 @@ static bool open_outputs(Run *r) {
   return true;
 }
 
+// The batch of the step after `at` others, into the engine's inputs. Waits for it. False: reported.
+static bool feed(Run *r, int64_t at) {
+  md_status got = md_loader_next(r->loader, &r->batch);
+  md_train_quarantine(r->loader, r->quarantine, &r->quarantined, r->d);
+  uint64_t seed = (uint64_t)md_config_int(r->config, "run.seed");
+  double lr = md_lr_at(&r->schedule, epoch_at(r, at));
+  r->is_fed = got == MD_OK && md_train_feed(r->engine, &r->step, &r->batch, at, seed, lr, r->d) &&
+              md_engine_send(r->engine, r->d);
+  r->is_out_of_data = !r->is_fed;
+  return r->is_fed;
+}
+
+// While a GPU works, the next batch can come to it, if there is one.
+static void feed_ahead(Run *r) {
+  if (r->done + 1 < r->steps && md_loader_is_ready(r->loader)) feed(r, r->done + 1);
+}
+
 // The negatives that this step's losses count, as the graph sees the bank: before the push, or after.
-static void read_chance(Run *r, const md_batch *b, md_measure *m, bool after) {
-  const int32_t *ids = md_engine_state(r->engine, "bank.ids", NULL);
-  if (!ids || after != r->step.enqueue_before) return;
+static void see_bank(Run *r, md_measure *m) {
+  if (!r->bank.id) return;
+  if (r->step.enqueue_before) md_bank_ids_push(&r->bank, r->batch.id, r->step.batch);
   m->has_chance = true;
-  m->chance = md_chance(ids, r->step.bank, b->id, r->step.batch, &m->masked);
+  m->chance = md_chance(r->bank.id, r->bank.rows, r->batch.id, r->step.batch, &m->masked);
+  if (!r->step.enqueue_before) md_bank_ids_push(&r->bank, r->batch.id, r->step.batch);
 }
 
 static bool check_finite(Run *r, const md_measure *m) {
@@ -164,25 +191,29 @@ static bool check_finite(Run *r, const md_measure *m) {
   return false;
 }
 
+// The CPU does the step in md_engine_start; a GPU meanwhile, until md_engine_finish.
+static bool run_step(Run *r, int64_t start, md_measure *m) {
+  r->is_fed = false;
+  r->is_spoilt = true;
+  if (!md_engine_start(r->engine, r->d)) return false;
+  m->step_ns = md_now_ns() - start;
+  see_bank(r, m);
+  if (!md_engine_is_gpu(r->engine)) return md_engine_finish(r->engine, r->d);
+  feed_ahead(r);
+  bool ok = md_engine_finish(r->engine, r->d);
+  m->step_ns = md_now_ns() - start;
+  return ok;
+}
+
 static bool one_step(Run *r) {
-  md_measure m = {.step = r->done + 1};
-  m.epoch = (double)(r->done * r->step.batch) / r->data->num_items;
+  md_measure m = {.step = r->done + 1, .epoch = epoch_at(r, r->done)};
   m.lr = md_lr_at(&r->schedule, m.epoch);
   int64_t start = md_now_ns();
-  md_batch batch;
-  md_status got = md_loader_next(r->loader, &batch);
-  md_train_quarantine(r->loader, r->quarantine, &r->quarantined, r->d);
-  if (got != MD_OK) return false;
-  uint64_t seed = (uint64_t)md_config_int(r->config, "run.seed");
-  if (!md_train_feed(r->engine, &r->step, &batch, r->done, seed, m.lr, r->d)) return false;
-  read_chance(r, &batch, &m, false);
+  if (r->is_out_of_data || (!r->is_fed && !feed(r, r->done))) return false;
   int64_t fed = md_now_ns();
   if (r->trace) md_trace_span(r->trace, "wait for data", "data", 0, start, fed);
-  r->is_spoilt = true;
-  if (!md_engine_step(r->engine, r->d)) return false;
   m.wait_ns = fed - start;
-  m.step_ns = md_now_ns() - fed;
-  read_chance(r, &batch, &m, true);
+  if (!run_step(r, fed, &m)) return false;
   md_measure_read(r->engine, &m);
   md_alarm_check(&r->alarm, &m, r->d);
   md_train_log_step(r->log, &m, r->d);
@@ -308,6 +339,7 @@ md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
   if (r.engine && r.trace) md_exec_set_trace(md_engine_exec(r.engine), NULL);
   if (r.trace) md_trace_destroy(r.trace);
   md_engine_destroy(r.engine);
+  md_bank_ids_free(&r.bank);
   md_dataset_destroy(r.data);
   md_checkpoint_close(r.from);
   md_run_folder_close(r.folder);

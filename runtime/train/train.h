@@ -12,9 +12,11 @@
 
 // --- engine.c: one face for the compiled program and the interpreter -----------------------------
 
-typedef enum md_backend { MD_BACKEND_CPU, MD_BACKEND_INTERP } md_backend;
+typedef enum md_backend { MD_BACKEND_CPU, MD_BACKEND_INTERP, MD_BACKEND_CUDA } md_backend;
 typedef struct md_engine_options {
   md_backend backend;
+  const char *device;  // "cuda:1"; NULL: the CPU, or the first GPU
+  bool time;           // keep times of launches; on the CPU they are kept anyway
   md_pass_options passes;
   const char *cpu;  // cap of the instructions
   bool asan, no_cache, check_nan;
@@ -23,20 +25,30 @@ typedef struct md_engine_options {
   int64_t memory_limit;  // bytes; 0: none
 } md_engine_options;
 typedef struct md_engine md_engine;
-// Takes g. Compiles it (or makes an interpreter). NULL: reported.
+// Takes g. Compiles it (or makes an interpreter); for a GPU by NVRTC, for the one that is there. NULL:
+// reported.
 md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d);
 // The same for an artefact (.mdx); `passes` and `cpu` are the artefact's own business.
 md_engine *md_engine_load(const char *path, const md_engine_options *o, md_diags *d);
 void md_engine_destroy(md_engine *e);
-// Memory of an input or state in its own dtype, row-major. NULL: there is none of this name. With the
-// interpreter these are copies that the step reads and writes back.
+// Memory of an input or state in its own dtype, row-major. NULL: there is none of this name, or
+// md_engine_is_alive tells why it cannot be read. With the interpreter these are copies that the step
+// reads and writes back. On a GPU see md_exec_state: asking for a state copies it, and what may have been
+// written goes back; one that is only looked at does not.
 void *md_engine_input(md_engine *e, const char *name, md_type *type);
 void *md_engine_state(md_engine *e, const char *name, md_type *type);
+const void *md_engine_view_state(md_engine *e, const char *name, md_type *type);
 int md_engine_num_states(const md_engine *e);
 const char *md_engine_state_name(const md_engine *e, int i);
 // Copies a float result (any float dtype) to out[n]; false: no such result.
 bool md_engine_result(md_engine *e, const char *name, double *out, int64_t n);
 bool md_engine_step(md_engine *e, md_diags *d);
+// See md_exec_start, md_exec_finish, md_exec_send and md_exec_is_alive.
+bool md_engine_start(md_engine *e, md_diags *d);
+bool md_engine_finish(md_engine *e, md_diags *d);
+bool md_engine_send(md_engine *e, md_diags *d);
+bool md_engine_is_alive(md_engine *e, md_diags *d);
+bool md_engine_is_gpu(const md_engine *e);  // works beside the caller between start and finish
 const md_graph *md_engine_graph(const md_engine *e);  // as compiled
 md_exec *md_engine_exec(md_engine *e);                // NULL with the interpreter
 
@@ -80,6 +92,16 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
 // Fills every input of the step. `at` counts steps from 0. False: reported (a label out of range).
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);
+// --- bank.c: whose videos lie in the bank
+// A copy that is pushed to as the step does: reading the state after each step would have a GPU wait.
+typedef struct md_bank_ids {
+  int32_t *id;  // NULL: the step has no bank
+  int64_t rows, next;
+} md_bank_ids;
+// From the engine's states. False: reported.
+bool md_bank_ids_read(md_bank_ids *b, md_engine *e, md_diags *d);
+void md_bank_ids_push(md_bank_ids *b, const int32_t *ids, int64_t batch);
+void md_bank_ids_free(md_bank_ids *b);
 // Loss of guessing among the positive and the negatives that are counted for row i of the batch,
 // ln(1 + counted), mean over the batch. A bank row counts unless it is empty (-2) or of video i;
 // *masked: rows that do not, mean over the batch.

@@ -29,20 +29,23 @@ typedef struct Tap {
   bool ok;
 } Tap;
 
-// Launches are the regions in order, behind launches of the back end's own (0: one of those).
-static int region_of(const md_graph *g, const md_program *p, int launch) {
-  int region = launch - (p->num_launches - g->num_regions) + 1;
-  return MD_MAX(region, 0);
+// The region that a launch begins (ends: `before` false). A region may take several launches in a row. 0:
+// none, or one that the graph does not have.
+static int region_of(const md_graph *g, const md_exec *x, int launch, bool before) {
+  int first, num = md_exec_launches(x, &first), beside = before ? launch - 1 : launch + 1;
+  const md_launch *l = md_exec_program(x)->launch;
+  bool goes_on = beside >= first && beside < first + num && l[beside].region == l[launch].region;
+  return goes_on || l[launch].region > g->num_regions ? 0 : l[launch].region;
 }
 
 // Memory of a value that exists outside its region.
 static const void *place_of(Tap *t, md_val v) {
   const md_graph *g = t->g;
   const md_value *value = &g->value[v];
-  if (value->node->op == MD_OP_state) return md_engine_state(t->e, value->node->name, NULL);
+  if (value->node->op == MD_OP_state) return md_engine_view_state(t->e, value->node->name, NULL);
   if (value->node->op == MD_OP_input) return md_engine_input(t->e, value->node->name, NULL);
   if (value->storage != MD_NONE)
-    return md_engine_state(t->e, g->value[value->storage].node->name, NULL);
+    return md_engine_view_state(t->e, g->value[value->storage].node->name, NULL);
   md_exec *x = md_engine_exec(t->e);
   if (value->offset >= 0) {
     md_arg a = {
@@ -193,6 +196,7 @@ static bool check_region(Tap *t, int region) {
   for (int i = 0; i < num && ok; i++) {
     md_tensor *got = read_value(t, outputs[i]);
     if (got) ok = compare(t, region, outputs[i], t->value[outputs[i]], got);
+    else ok = md_exec_is_alive(md_engine_exec(t->e), t->d);
     md_tensor_destroy(got);
   }
   t->stats->regions++;
@@ -202,7 +206,7 @@ static bool check_region(Tap *t, int region) {
 static bool tap(void *ctx, md_exec *x, int launch, bool before) {
   Tap *t = ctx;
   const md_graph *g = t->g;
-  int region = region_of(g, md_exec_program(x), launch);
+  int region = region_of(g, x, launch, before);
   if (!region) return true;
   if (!before) {
     t->ok = check_region(t, region);
@@ -220,6 +224,7 @@ static bool tap(void *ctx, md_exec *x, int launch, bool before) {
     } else {
       t->value[v] = read_value(t, v);
     }
+    if (!t->value[v] && !md_exec_is_alive(x, t->d)) return t->ok = false;
     MD_ASSERT(t->value[v], "value %u of region %s has no place", v, g->region[region].name);
   }
   return true;

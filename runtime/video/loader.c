@@ -419,6 +419,14 @@ md_status md_loader_next(md_loader *l, md_batch *out) {
   return MD_OK;
 }
 
+bool md_loader_is_ready(md_loader *l) {
+  pthread_mutex_lock(&l->lock);
+  bool is_other = !l->is_held || l->num_slabs > 1;  // than the batch that was given out
+  bool is_ready = l->slabs[l->delivered % l->num_slabs].num_done == l->options.batch && is_other;
+  pthread_mutex_unlock(&l->lock);
+  return is_ready && !l->is_broken;
+}
+
 md_loader_stats md_loader_stats_now(md_loader *l) {
   pthread_mutex_lock(&l->lock);
   md_loader_stats stats = l->stats;

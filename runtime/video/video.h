@@ -370,6 +370,7 @@ md_loader *md_loader_create(const md_loader_options *o, md_diags *d);
 void md_loader_destroy(md_loader *l);
 // Pointers in *out are valid until the next call. MD_ERR_DATA: reported; no batch, now and later.
 md_status md_loader_next(md_loader *l, md_batch *out);
+bool md_loader_is_ready(md_loader *l);  // md_loader_next would not wait
 md_loader_stats md_loader_stats_now(md_loader *l);
 // The same by codec, in order of appearance. False: there is no i-th one.
 typedef struct md_loader_work {

@@ -8,7 +8,7 @@ modistc=$1 rt=$2 stand_in=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
-unset LD_LIBRARY_PATH STAND_IN_INIT STAND_IN_COUNT STAND_IN_SM || true
+unset LD_LIBRARY_PATH
 mkdir -m 700 "$work/cache"
 cd "$work" || exit 1
 failed=0
@@ -71,15 +71,16 @@ wants 0 "videos/s" "$modistc" compile videos.mdg --target=cuda:sm_80 --emit=repo
 wants 4 "there is no CUDA device here: libcuda.so.1" "$rt" step.mdx
 wants 4 "'modist_rt --check step.mdx' needs none" "$rt" step.mdx
 export LD_LIBRARY_PATH=$stand_in
-wants 4 "cuInit fails with 34 (CUDA driver is a stub library)" env STAND_IN_INIT=34 "$rt" step.mdx
-wants 4 "sees no device" env STAND_IN_COUNT=0 "$rt" step.mdx
+wants 4 "cuInit fails with 34, CUDA_ERROR_STUB_LIBRARY (CUDA driver is a stub library)" env MODIST_STAND_IN_FAULT=cuInit:1:34 "$rt" step.mdx
+wants 4 "sees no device" env MODIST_STAND_IN_DEVICES=0 "$rt" step.mdx
 wants 4 "artefact is for cuda:sm_80, and none of it runs on Stand-in GPU (sm_90)" "$rt" bare.mdx
 wants 4 "modistc compile ... --target=cuda:sm_90 -o bare.mdx" "$rt" bare.mdx
-wants 4 "Stand-in GPU (sm_86) would take it" env STAND_IN_SM=86 "$rt" bare.mdx
-wants 4 "none of it runs on Stand-in GPU (sm_75)" env STAND_IN_SM=75 "$rt" step.mdx
-wants 4 "Stand-in GPU (sm_120) would take it" env STAND_IN_SM=120 "$rt" step.mdx
+full=MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2  # the last thing before it would run
+wants 6 "Stand-in GPU (sm_86) did not give it" env $full MODIST_STAND_IN_SM=86 "$rt" bare.mdx
+wants 4 "none of it runs on Stand-in GPU (sm_75)" env MODIST_STAND_IN_SM=75 "$rt" step.mdx
+wants 6 "Stand-in GPU (sm_120) did not give it" env $full MODIST_STAND_IN_SM=120 "$rt" step.mdx
 wants 0 "Stand-in GPU (sm_90)" "$modistc" doctor
-wants 0 "sound" env STAND_IN_INIT=100 "$rt" --check step.mdx
+wants 0 "sound" env MODIST_STAND_IN_FAULT=cuInit:1:100 "$rt" --check step.mdx
 unset LD_LIBRARY_PATH
 
 # --- damaged files are found before the driver is looked for

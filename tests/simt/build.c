@@ -11,6 +11,8 @@
 
 #include "base/base.h"
 
+enum { DIR = 400 };
+
 // Of every array, the last one of a struct too.
 #ifdef __clang__
 #define INDICES "bounds -fstrict-flex-arrays=3"
@@ -20,12 +22,13 @@
 
 struct simt_code {
   void *lib;
-  char dir[64];  // kept while the code is: it has the line numbers
+  bool is_kept;
+  char dir[DIR];  // there while the code is: it has the line numbers
 };
 
 static void remove_files(const char *dir) {
   static const char *const names[] = {"k.c", "k.o", "k.so"};
-  char path[128];
+  char path[DIR + 8];
   for (int i = 0; i < MD_COUNT(names); i++) {
     snprintf(path, sizeof path, "%s/%s", dir, names[i]);
     unlink(path);
@@ -33,9 +36,9 @@ static void remove_files(const char *dir) {
   rmdir(dir);
 }
 
-simt_code *simt_build(const char *text) {
-  char dir[] = "/tmp/modist-simt-XXXXXX", path[64], command[2048];
-  if (!mkdtemp(dir)) return NULL;
+// False: the compiler has said why.
+static bool compile(const char *text, const char *dir) {
+  char path[DIR + 8], command[2048];
   snprintf(path, sizeof path, "%s/k.c", dir);
   FILE *f = fopen(path, "w");
   bool ok = f && fputs(text, f) >= 0;
@@ -46,28 +49,48 @@ simt_code *simt_build(const char *text) {
   // The text is to be clean in both languages; no contraction, as everywhere. Vectors of a step that is
   // not there are passed on, but not used: the optimizer takes that for a use.
   snprintf(command, sizeof command,
-           "cd %s && '%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
+           "cd '%s' && '%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared k.o -lm -o k.so",
            dir, cc, simt_is_checked() ? "-O1 -fsanitize=thread," INDICES : "-O2 -Wno-uninitialized",
            source, cc);
   ok = ok && system(command) == 0;
-  void *lib = NULL;
-  if (ok) {
-    snprintf(path, sizeof path, "%s/k.so", dir);
-    lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (!lib) fprintf(stderr, "%s\n", dlerror());
-  }
+  if (!ok) fprintf(stderr, "%s\n", text);
+  return ok;
+}
+
+static simt_code *open_code(const char *dir, bool is_kept) {
+  char path[DIR + 8];
+  snprintf(path, sizeof path, "%s/k.so", dir);
+  void *lib = dlopen(path, RTLD_NOW | RTLD_LOCAL);
   if (!lib) {
-    fprintf(stderr, "%s\n", text);
-    remove_files(dir);
+    fprintf(stderr, "%s\n", dlerror());
     return NULL;
   }
   simt_code *c = malloc(sizeof *c);
   MD_ASSERT(c, "out of memory");
-  c->lib = lib;
+  *c = (simt_code){.lib = lib, .is_kept = is_kept};
   snprintf(c->dir, sizeof c->dir, "%s", dir);
   return c;
+}
+
+simt_code *simt_build(const char *text) {
+  char dir[] = "/tmp/modist-simt-XXXXXX";
+  if (!mkdtemp(dir)) return NULL;
+  simt_code *c = compile(text, dir) ? open_code(dir, false) : NULL;
+  if (!c) remove_files(dir);
+  return c;
+}
+
+simt_code *simt_build_kept(const char *text, const char *folder) {
+  char dir[DIR], made[DIR], hex[33];
+  md_digest_text(md_digest_of(text, strlen(text)), hex);
+  snprintf(dir, sizeof dir, "%s/%s%s", folder, hex, simt_is_checked() ? "-checked" : "");
+  snprintf(made, sizeof made, "%s/new-XXXXXX", folder);
+  if (access(dir, F_OK) == 0) return open_code(dir, true);
+  bool ok = mkdtemp(made) && compile(text, made);
+  if (!ok || rename(made, dir) != 0) remove_files(made);  // another process may have been faster
+  return ok ? open_code(dir, true) : NULL;
 }
 
 void (*simt_entry(const simt_code *c, const char *name))(void *const *arg) {
@@ -80,6 +103,6 @@ void (*simt_entry(const simt_code *c, const char *name))(void *const *arg) {
 void simt_code_free(simt_code *c) {
   if (!c) return;
   dlclose(c->lib);
-  remove_files(c->dir);
+  if (!c->is_kept) remove_files(c->dir);
   free(c);
 }

@@ -69,17 +69,52 @@ void simt_set(const void *buffer) {
       C.buffer[i].cell[j].is_set = true;
 }
 
+static Buffer *buffer_with(const void *p, int64_t bytes) {
+  for (int i = 0; i < C.num; i++) {
+    int64_t off = (const char *)p - C.buffer[i].at;
+    if (off >= 0 && off + bytes <= C.buffer[i].bytes) return &C.buffer[i];
+  }
+  return NULL;
+}
+
+void simt_wrote(const void *p, int64_t bytes) {
+  const Buffer *b = C.off ? NULL : buffer_with(p, bytes);
+  for (int64_t i = 0; b && i < bytes; i++) b->cell[(const char *)p - b->at + i].is_set = true;
+}
+
 void simt_writable(const void *buffer, bool writable) {
   for (int i = 0; i < C.num; i++)
     if (C.buffer[i].at == buffer) C.buffer[i].writable = writable;
 }
 
-void simt_free_buffers(void) {
+static bool is_fresh(const char *slack) {
+  for (int i = 0; i < SLACK; i++)
+    if (slack[i] != '\xff') return false;
+  return true;
+}
+
+const char *simt_overrun(void) {
   for (int i = 0; i < C.num; i++) {
-    free(C.buffer[i].name);
-    free(C.buffer[i].at - SLACK);
-    free(C.buffer[i].cell);
+    const Buffer *b = &C.buffer[i];
+    if (!is_fresh(b->at - SLACK) || !is_fresh(b->at + b->bytes)) return b->name;
   }
+  return NULL;
+}
+
+static void free_buffer(const Buffer *b) {
+  free(b->name);
+  free(b->at - SLACK);
+  free(b->cell);
+}
+
+void simt_free_buffer(void *buffer) {
+  Buffer *b = buffer_with(buffer, 0);
+  free_buffer(b);
+  *b = C.buffer[--C.num];
+}
+
+void simt_free_buffers(void) {
+  for (int i = 0; i < C.num; i++) free_buffer(&C.buffer[i]);
   C.num = 0;
 }
 

@@ -27,7 +27,7 @@ static void destroy(void *run) {
 
 static void *create(void *ctx, md_graph *g, md_diags *d) {
   const md_verify_simt_options *o = ctx;
-  Program *p = program_made(g, &o->passes, o->arch, d);
+  Program *p = program_made(o->arch, g, &o->passes, d);
   if (!p) return NULL;
   Run *r = calloc(1, sizeof *r);
   MD_ASSERT(r, "out of memory");

@@ -30,6 +30,7 @@ typedef struct md_tmap {
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
 #define MD_TMAP(name) const md_tmap name
 #define MD_UNROLL
+#define MD_NO_UNROLL
 #define MD_RESTRICT restrict
 #define MD_INF INFINITY
 #define MD_NAN NAN
@@ -143,6 +144,7 @@ void simt_bar_expect_(md_u64 *bar, int bytes, int line);
 void simt_bar_wait_(md_u64 *bar, int parity, int line);
 void simt_tma_(void *shared, const md_tmap *map, md_u64 *bar, const int *at, const int *offset,
                int line);
+void simt_bulk_(void *shared, const void *p, int bytes, md_u64 *bar, int line);
 void simt_wgmma_(int n, float *c, const md_u32 *a, md_u64 da, md_u64 db, int line);
 void simt_wgmma_fence_(int line);
 void simt_wgmma_commit_(int line);
@@ -158,6 +160,7 @@ md_u32 simt_shared_address_(const void *p);
 #define md_bar_expect(bar, bytes) simt_bar_expect_((bar), (bytes), __LINE__)
 #define md_bar_wait(bar, parity) simt_bar_wait_((bar), (parity), __LINE__)
 #define md_fence_async() simt_fence_async_()
+#define md_bulk_load(shared, p, bytes, bar) simt_bulk_((shared), (p), (bytes), (bar), __LINE__)
 #define md_tma2(shared, map, bar, x, y) \
   simt_tma_((shared), (map), (bar), (const int[5]){(x), (y)}, NULL, __LINE__)
 #define md_tma_im2col(shared, map, bar, c, w, h, d, n, ow, oh, od)           \

@@ -234,15 +234,21 @@ static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
 }
 
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
+}
+
+Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                     md_diags *d) {
   md_pass_options o = md_pass_defaults();
   o.level = level;
   o.precision = precision;
   o.verify_each = true;
   if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
-  return program_fed(g, &o, fill_leaf, &seed, d);
+  return program_fed(arch, g, &o, fill_leaf, &seed, d);
 }
 
-Program *program_made(md_graph *g, const md_pass_options *options, md_cuda_arch arch, md_diags *d) {
+Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *options,
+                      md_diags *d) {
   md_pass_options o = *options;
   if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) {  // they are those of every target
     md_graph_destroy(g);
@@ -261,9 +267,9 @@ Program *program_made(md_graph *g, const md_pass_options *options, md_cuda_arch 
   return p;
 }
 
-Program *program_fed(md_graph *g, const md_pass_options *o, program_feed feed, void *ctx,
-                     md_diags *d) {
-  Program *p = program_made(g, o, (md_cuda_arch){80, 0}, d);
+Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
+                     void *ctx, md_diags *d) {
+  Program *p = program_made(arch, g, o, d);
   if (!p) return NULL;
   g = p->g;
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);

@@ -36,6 +36,8 @@ simt_report simt_run(const simt_launch *l, simt_options o);
 typedef struct simt_code simt_code;
 // NULL with the compiler's words on stderr. `name` of each entry: a function void name(void *const *).
 simt_code *simt_build(const char *text);
+// The same from what `folder` keeps of equal texts, or kept there.
+simt_code *simt_build_kept(const char *text, const char *folder);
 void (*simt_entry(const simt_code *c, const char *name))(void *const *arg);
 void simt_code_free(simt_code *c);
 
@@ -47,7 +49,11 @@ bool simt_is_checked(void);
 // around it make overruns visible.
 void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it may be read at once
 void simt_set(const void *buffer);                                // all of it may be read
+void simt_wrote(const void *p, int64_t bytes);                    // of one: the host has
 void simt_writable(const void *buffer, bool writable);
+const char *
+simt_overrun(void);  // a buffer whose surroundings were written, if nobody checks; or NULL
+void simt_free_buffer(void *buffer);
 void simt_free_buffers(void);
 
 // --- tma.c: tensor maps of bf16 tensors, the first axis innermost. They are what md_tmap is here.

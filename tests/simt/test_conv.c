@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions on the fiber machine against the interpreter, region by region, at two pass levels.
+// Convolutions on the fiber machine against the interpreter, region by region, at two pass levels; and
+// once more where sm_90a has other kernels than sm_80.
 //   test_conv [--only=TEXT]
 #include "tests/simt/run.h"
 #include "tests/simt/samples.h"
@@ -7,38 +8,57 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int try(const char *name, const char *text, int level) {
-  md_diags *d = md_diags_create();
-  Program *p = program_create(text, level, 1, d);
-  simt_code *code = p && !p->m->num_refused ? run_build(p) : NULL;
-  int passed = 0, failed = 1;
-  char full[96];
-  snprintf(full, sizeof full, "%s, level %d", name, level);
-  if (code) failed = run_regions(p, code, (simt_options){.order = SIMT_RANDOM}, full, &passed);
-  else
-    printf("FAILED %s: %s\n", full,
-           p && p->m->num_refused ? p->m->refused[0].why : md_diags_text(d));
-  if (!passed) failed++;
+static const md_cuda_arch archs[] = {{80, 0}, {90, 'a'}};
+
+static bool multiplies_by_wgmma(const Program *p) { return strstr(p->m->text.s, "md_wgmma"); }
+
+// Copies land early or late: only wgmma's kernels have such.
+static int run(const Program *p, const char *name, bool wgmma) {
+  static const simt_options modes[] = {{SIMT_RANDOM, 0}, {SIMT_RANDOM, 1}, {SIMT_FORWARD, 0}};
+  simt_code *code = run_build(p);
+  int failed = !code, passed = 0;
+  if (!code) printf("FAILED %s: its text\n", name);
+  for (int i = 0; code && i < (wgmma ? MD_COUNT(modes) : 1); i++)
+    failed += run_regions(p, code, modes[i], name, &passed);
   simt_code_free(code);
-  program_destroy(p);
-  md_diags_destroy(d);
+  return failed + !passed;
+}
+
+static int try(const char *name, const char *text, int level, int *with_wgmma) {
+  int failed = 0;
+  for (int a = 0; a < MD_COUNT(archs); a++) {
+    md_diags *d = md_diags_create();
+    md_graph *g = md_parse_graph("sample", text, strlen(text), d);
+    Program *p = g ? program_for(archs[a], g, level, MD_F32, 1, d) : NULL;
+    bool ok = p && !p->m->num_refused, wgmma = ok && multiplies_by_wgmma(p);
+    char full[96];
+    snprintf(full, sizeof full, "%s, level %d, sm_%d", name, level, archs[a].sm);
+    if (ok && (!a || wgmma)) failed += run(p, full, wgmma);
+    if (!ok) {
+      printf("FAILED %s: %s\n", full, p ? p->m->refused[0].why : md_diags_text(d));
+      failed++;
+    }
+    *with_wgmma += wgmma;
+    program_destroy(p);
+    md_diags_destroy(d);
+  }
   return failed;
 }
 
 int main(int argc, char **argv) {
   const char *only = argc > 1 && !strncmp(argv[1], "--only=", 7) ? argv[1] + 7 : NULL;
-  int failed = 0, tried = 0;
+  int failed = 0, tried = 0, with_wgmma = 0;
   md_text text = {0};
   char name[64];
   for (int i = 0; simt_conv_sample(i, &text, name); i++) {
     for (int level = 0; level <= 2; level += 2) {
       if (only && !strstr(name, only)) continue;
-      failed += try(name, text.s, level);
+      failed += try(name, text.s, level, &with_wgmma);
       tried++;
     }
     md_text_free(&text);
     text = (md_text){0};
   }
-  printf("%d tried, %d failures\n", tried, failed);
-  return failed || !tried;
+  printf("%d tried, %d of them with wgmma too, %d failures\n", tried, with_wgmma, failed);
+  return failed || !tried || (!only && !with_wgmma);
 }

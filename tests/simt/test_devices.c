@@ -86,12 +86,12 @@ static void lists_of_targets(void) {
 
 // A launch of 1056 blocks on the 132 multiprocessors of an H200.
 static md_cuda_cost cost(int threads, int registers, int64_t shared, double bytes, double flops,
-                         bool is_tensor) {
+                         md_cuda_math math) {
   md_phase f = {.symbol = "k", .items = 1056, .threads = threads, .shared_bytes = shared};
   md_launch l = {.name = "l", .num_phases = 1, .bytes = bytes, .flops = flops};
   md_program p = {.phase = &f, .num_phases = 1, .launch = &l, .num_launches = 1};
   md_kernel_facts k = {.registers = registers};
-  return md_cuda_predict(&p, &l, &k, is_tensor, md_cuda_device("h200"));
+  return md_cuda_predict(&p, &l, &k, math, md_cuda_device("h200"));
 }
 
 static void blocks_fit_by_hand(void) {
@@ -111,7 +111,7 @@ static void blocks_fit_by_hand(void) {
       {1024, 65, 0, 0},         // 72 registers a thread: 28 warps, but 32 are needed
   };
   for (int i = 0; i < MD_COUNT(rows); i++) {
-    md_cuda_cost c = cost(rows[i].threads, rows[i].registers, rows[i].shared, 1e9, 0, false);
+    md_cuda_cost c = cost(rows[i].threads, rows[i].registers, rows[i].shared, 1e9, 0, MD_CUDA_FMA);
     char seen[80];
     snprintf(seen, sizeof seen, "%d threads of %d registers: %d", rows[i].threads,
              rows[i].registers, c.blocks_per_sm);
@@ -122,23 +122,36 @@ static void blocks_fit_by_hand(void) {
 static void times_by_hand(void) {
   static const struct {
     double bytes, flops;
-    bool is_tensor;
+    md_cuda_math math;
     double us;
     md_cuda_limit limit;
   } rows[] = {
-      {4.32e9, 0, false, 2 + 1000, MD_BY_MEMORY},
-      {4.32e9, 50.25e9, false, 2 + 1000, MD_BY_MEMORY},  // as long as its arithmetic
-      {4.32e9, 100.5e9, false, 2 + 2000, MD_BY_FMA},
-      {4.32e9, 100.5e9, true, 2 + 1000, MD_BY_MEMORY},
-      {0, 742.125e9, true, 2 + 1000, MD_BY_TENSOR},
-      {4320, 0, false, 2.001, MD_BY_LAUNCH},
+      {4.32e9, 0, MD_CUDA_FMA, 2 + 1000, MD_BY_MEMORY},
+      {4.32e9, 50.25e9, MD_CUDA_FMA, 2 + 1000, MD_BY_MEMORY},  // as long as its arithmetic
+      {4.32e9, 100.5e9, MD_CUDA_FMA, 2 + 2000, MD_BY_FMA},
+      {4.32e9, 100.5e9, MD_CUDA_WGMMA, 2 + 1000, MD_BY_MEMORY},
+      {0, 742.125e9, MD_CUDA_WGMMA, 2 + 1000, MD_BY_TENSOR},
+      {0, 603.595e9, MD_CUDA_MMA, 2 + 1000, MD_BY_TENSOR},
+      {4320, 0, MD_CUDA_FMA, 2.001, MD_BY_LAUNCH},
   };
   for (int i = 0; i < MD_COUNT(rows); i++) {
-    md_cuda_cost c = cost(256, 32, 0, rows[i].bytes, rows[i].flops, rows[i].is_tensor);
+    md_cuda_cost c = cost(256, 32, 0, rows[i].bytes, rows[i].flops, rows[i].math);
     char seen[80];
     snprintf(seen, sizeof seen, "row %d: %.6f us, %s", i, c.us, md_cuda_limit_names[c.limit]);
     check(fabs(c.us - rows[i].us) < 1e-6 * rows[i].us && c.limit == rows[i].limit, "time", seen);
   }
+}
+
+// Its own cores are what an A100 reaches its peak with.
+static void mma_is_not_legacy_everywhere(void) {
+  md_phase f = {.symbol = "k", .items = 1080, .threads = 256};
+  md_launch l = {.name = "l", .num_phases = 1, .flops = 234e9};
+  md_program p = {.phase = &f, .num_phases = 1, .launch = &l, .num_launches = 1};
+  md_kernel_facts k = {.registers = 32};
+  md_cuda_cost c = md_cuda_predict(&p, &l, &k, MD_CUDA_MMA, md_cuda_device("a100"));
+  char seen[40];
+  snprintf(seen, sizeof seen, "%.6f us", c.us);
+  check(fabs(c.us - 1002) < 1e-3, "mma.sync on an A100", seen);
 }
 
 int main(void) {
@@ -146,6 +159,7 @@ int main(void) {
   lists_of_targets();
   blocks_fit_by_hand();
   times_by_hand();
+  mma_is_not_legacy_everywhere();
   printf("%d failed\n", failed);
   return failed != 0;
 }

@@ -160,7 +160,7 @@ static Verdict judge(const md_graph *g, uint64_t seed, md_text *why) {
   bool usable = copy && md_reference_create_for(&r, meaning, seed, MOST_DRAWS, MD_F32);
   if (usable) {
     md_pass_options o = options_of(kind);
-    Program *p = program_fed(copy, &o, feed, &r, d);
+    Program *p = program_fed((md_cuda_arch){80, 0}, copy, &o, feed, &r, d);
     v = p ? run_on(p, &r, seed, why) : REFUSED;
     program_destroy(p);
   } else if (copy) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // NVRTC takes the text of every sample and of some random graphs, for the first and for the newest
-// target with a cubin each, and no kernel spills. Without NVRTC: says so and is skipped.
+// target with a cubin each, and no kernel spills; where sm_90a has other kernels, those. Without NVRTC:
+// says so and is skipped.
 #include "tests/simt/kernels.h"
 #include "tests/simt/program.h"
 #include "tests/simt/samples.h"
@@ -39,6 +40,31 @@ static int compile(Program *p, const char *name, md_diags *d) {
   failed += !p;
   program_destroy(p);
   return failed;
+}
+
+// Blocks with roles trade registers: there must be as many as the text takes them to have.
+static bool has_registers(const md_cuda_module *m, const md_cubin *c) {
+  md_kernel_facts k[MAX_KERNELS];
+  const char *why;
+  int sm, num = md_cubin_read(c->data, c->bytes, k, MAX_KERNELS, &sm, &why);
+  for (int i = 0; i < num; i++)
+    if (k[i].max_threads > 256 && k[i].max_threads * k[i].registers != 65536) return false;
+  return num == m->num_kernels;
+}
+
+static int compile_wgmma(const char *text, const char *name, md_diags *d) {
+  md_cuda_arch arch = archs[MD_COUNT(archs) - 1];
+  md_graph *g = md_parse_graph("sample", text, strlen(text), d);
+  Program *p = g ? program_for(arch, g, 2, MD_F32, 1, d) : NULL;
+  md_cubin c = {0};
+  bool other = p && strstr(p->m->text.s, "md_wgmma");
+  bool ok = p && (!other || (md_nvrtc_compile(p->m->text.s, "sample.cu", arch, false, &c, d) &&
+                             !strstr(c.log, "C75") && has_registers(p->m, &c)));
+  if (!ok) printf("FAILED %s with wgmma: %s\n%s\n", name, md_diags_text(d), c.log ? c.log : "");
+  free(c.data);
+  free(c.log);
+  program_destroy(p);
+  return !ok;
 }
 
 // Indices beyond 32 bits, in graphs that no test could run.
@@ -135,6 +161,7 @@ int main(void) {
   for (int i = 0; simt_sample(i, &text, name); i++, num++) {
     md_diags_clear(d);
     failed += compile(program_create(text.s, 2, 1, d), name, d);
+    if (strstr(text.s, "conv3d")) failed += compile_wgmma(text.s, name, d);
     md_text_free(&text);
     text = (md_text){0};
   }

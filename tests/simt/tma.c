@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// TMA: a unit beside the threads copies boxes of a tensor in global memory to shared memory and counts
-// their bytes at an mbarrier. Before a wait for that mbarrier nobody may touch them, wherever they have
+// TMA: a unit beside the threads copies boxes of a tensor in global memory, or bytes in a row, to shared
+// memory and counts their bytes at an mbarrier. Before a wait for that mbarrier nobody may touch them, wherever they have
 // got to. What lies outside of the tensor is zero and counts as well.
 #include "tests/simt/machine.h"
 
@@ -13,9 +13,11 @@ enum { MAX_TRANSFERS = 256, ROW = 128 };
 typedef struct Transfer {
   unsigned char *to;
   Bar *bar;
-  int64_t phase;  // of the mbarrier, in which it landed
+  int64_t phase;     // of the mbarrier, in which it landed
+  const void *from;  // bytes in a row; NULL: a box of the map
   simt_tmap map;
   int at[5], offset[3];  // c w h d n; of the window, w h d
+  int64_t bytes;
   bool landed;
   int line;
 } Transfer;
@@ -27,6 +29,7 @@ static int num;
 
 void simt_tma_(void *shared, const void *map, void *bar, const int *at, const int *offset,
                int line);
+void simt_bulk_(void *shared, const void *p, int bytes, void *bar, int line);
 
 static int64_t place_of(const void *p) { return (const unsigned char *)p - simt_shared_(); }
 
@@ -79,7 +82,7 @@ static unsigned char *chunk_at(const Transfer *t, int64_t off) {
   return simt_shared_() + at;
 }
 
-static void land(Transfer *t) {
+static void copy_box(const Transfer *t) {
   const simt_tmap *m = &t->map;
   for (int64_t r = 0; r < rows_of(m); r++) {
     unsigned char row[512] = {0};
@@ -90,9 +93,14 @@ static void land(Transfer *t) {
     if (elements) memcpy(row, from, (size_t)elements * 2);
     for (int i = 0; i < bytes; i += 16) memcpy(chunk_at(t, r * bytes + i), row + i, 16);
   }
+}
+
+static void land(Transfer *t) {
+  if (t->from) memcpy(t->to, t->from, (size_t)t->bytes);
+  else copy_box(t);
   t->landed = true;
   t->phase = simt_bar_phase(t->bar);
-  simt_bar_land(t->bar, bytes_of(m));
+  simt_bar_land(t->bar, t->bytes);
 }
 
 bool simt_tma_run(void) {
@@ -108,21 +116,22 @@ bool simt_tma_run(void) {
   return true;
 }
 
-static void check(const Transfer *t, simt_where at) {
-  const simt_tmap *m = &t->map;
-  int64_t bytes = bytes_of(m);
-  int align = m->is_swizzled ? 1024 : 128;
+static void check_target(const Transfer *t, int align, simt_where at) {
   if (!simt_bar_is_fenced(t->bar))
     simt_error(true, at, "TMA with an mbarrier that was not fenced after its initialisation");
   if (place_of(t->to) % align)
     simt_error(true, at, "TMA to shared memory +%lld: misaligned", (long long)place_of(t->to));
+  simt_access_shared("TMA", t->to, t->bytes, 16, true, at.line);
+}
+
+static void check_box(const Transfer *t, simt_where at) {
+  const simt_tmap *m = &t->map;
   if (m->is_im2col)
     for (int i = 0; i + 2 < m->rank; i++)
       if (t->at[i + 1] < m->lower[i] || (t->at[i + 1] - m->lower[i]) % m->step[i + 1] ||
           t->offset[i] < 0)
         simt_error(true, at, "TMA at %d on axis %c, where no window begins", t->at[i + 1],
                    "whd"[i]);
-  simt_access_shared("TMA", t->to, bytes, 16, true, at.line);
   for (int64_t r = 0; r < rows_of(m); r++) {
     int place[5];
     const char *from = NULL;
@@ -132,21 +141,46 @@ static void check(const Transfer *t, simt_where at) {
   }
 }
 
+static Transfer *begin(void *shared, void *bar, int line) {
+  if (num == MAX_TRANSFERS)
+    simt_error(true, (simt_where){.line = line}, "too many transfers in flight");
+  Transfer *t = &transfers[num];
+  *t = (Transfer){.to = shared, .bar = simt_bar(bar, line), .line = line};
+  return t;
+}
+
+static void fly(const Transfer *t) {
+  simt_fly(t->to, (int)t->bytes);
+  num++;
+  if (simt_is_eager()) simt_tma_run();
+}
+
 void simt_tma_(void *shared, const void *map, void *bar, const int *at, const int *offset,
                int line) {
   simt_where where = {.line = line};
-  if (num == MAX_TRANSFERS) simt_error(true, where, "too many transfers in flight");
-  Transfer *t = &transfers[num];
-  *t = (Transfer){.to = shared, .bar = simt_bar(bar, line), .line = line};
+  Transfer *t = begin(shared, bar, line);
   memcpy(&t->map, map, sizeof t->map);
   memcpy(t->at, at, sizeof t->at);
   if (offset) memcpy(t->offset, offset, sizeof t->offset);
   if (t->map.is_im2col != (offset != NULL))
     simt_error(true, where, "TMA of another kind than its tensor map");
-  check(t, where);
-  simt_fly(shared, (int)bytes_of(&t->map));
-  num++;
-  if (simt_is_eager()) simt_tma_run();
+  t->bytes = bytes_of(&t->map);
+  check_target(t, t->map.is_swizzled ? 1024 : 128, where);
+  check_box(t, where);
+  fly(t);
+}
+
+void simt_bulk_(void *shared, const void *p, int bytes, void *bar, int line) {
+  simt_where where = {.line = line};
+  Transfer *t = begin(shared, bar, line);
+  t->from = p;
+  t->bytes = bytes;
+  if (bytes <= 0 || bytes % 16)
+    simt_error(true, where, "a bulk copy of %d bytes: a multiple of 16", bytes);
+  if (simt_is_shared(p)) simt_error(true, where, "a bulk copy reads shared memory");
+  check_target(t, 16, where);
+  simt_access(p, bytes, 16, false, where);
+  fly(t);
 }
 
 void simt_tma_settle(const Bar *b) {
@@ -154,8 +188,7 @@ void simt_tma_settle(const Bar *b) {
   simt_act_as(simt_bar_agent(b));
   for (int i = 0; i < num; i++) {
     Transfer *t = &transfers[i];
-    if (t->bar == b && t->landed && t->phase < simt_bar_phase(b))
-      simt_land(t->to, (int)bytes_of(&t->map));
+    if (t->bar == b && t->landed && t->phase < simt_bar_phase(b)) simt_land(t->to, (int)t->bytes);
     else transfers[kept++] = *t;
   }
   num = kept;

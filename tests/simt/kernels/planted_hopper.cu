@@ -1,4 +1,4 @@
-// Kernels with one bug each, and the same without it: mbarriers and barriers of a part of the block.
+// Kernels with one bug each, and the same without it: mbarriers, barriers of a part of the block, bulk copies.
 // What needs tensor maps is in hopper.cu. x and y have 70 numbers.
 
 // Thread 0 gives a number to the others of its part, by way of BARRIER.
@@ -125,4 +125,60 @@ MD_KERNEL(96) no_bar(const float *x, float *y) {
 MD_KERNEL(128) few_registers(const float *x, float *y) {
   md_regs_dec(12);
   y[0] = x[0];
+}
+
+// --- bulk copies
+
+// 64 numbers of x to shared memory by a bulk copy of BYTES from FROM on.
+#define BY_BULK(FENCE, FROM, BYTES, WAIT)                      \
+  MD_SHARED(shared);                                           \
+  float *const s = (float *)shared;                            \
+  md_u64 *const bar = (md_u64 *)(shared + 256);                \
+  if (md_thread() == 0) {                                      \
+    md_bar_init(bar, 1);                                       \
+    FENCE                                                      \
+  }                                                            \
+  md_sync();                                                   \
+  if (md_thread() == 64) {                                     \
+    md_bar_expect(bar, 256);                                   \
+    md_bulk_load(s, FROM, BYTES, bar);                         \
+  }                                                            \
+  if (md_warp() < 2) {                                         \
+    WAIT                                                       \
+    y[md_thread()] = s[md_thread()];                           \
+  }
+
+//! shared=512
+MD_KERNEL(96) good_bulk(const float *x, float *y) {
+  BY_BULK(md_bar_fence();, x + 4, 256, md_bar_wait(bar, 0);)
+}
+
+//! shared=512: was not fenced
+MD_KERNEL(96) bulk_without_fence(const float *x, float *y) {
+  BY_BULK(, x, 256, md_bar_wait(bar, 0);)
+}
+
+//! shared=512: which nobody has written
+MD_KERNEL(96) bulk_without_wait(const float *x, float *y) {
+  BY_BULK(md_bar_fence();, x, 256, md_sync_warp();)
+}
+
+//! shared=512: misaligned
+MD_KERNEL(96) bulk_misaligned(const float *x, float *y) {
+  BY_BULK(md_bar_fence();, x + 1, 256, md_bar_wait(bar, 0);)
+}
+
+//! shared=512: of x at +32, but it has 280
+MD_KERNEL(96) bulk_too_far(const float *x, float *y) {
+  BY_BULK(md_bar_fence();, x + 8, 256, md_bar_wait(bar, 0);)
+}
+
+//! shared=512: a bulk copy of 250 bytes: a multiple of 16
+MD_KERNEL(96) bulk_of_odd_bytes(const float *x, float *y) {
+  BY_BULK(md_bar_fence();, x, 250, md_bar_wait(bar, 0);)
+}
+
+//! shared=512: deadlock
+MD_KERNEL(96) bulk_of_few_bytes(const float *x, float *y) {
+  BY_BULK(md_bar_fence();, x, 240, md_bar_wait(bar, 0);)
 }

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside this folder: a GPU as a device (cuda.c), its memory (cuda_memory.c) and its code (cuda_code.c).
+#ifndef RUNTIME_EXEC_CUDA_H
+#define RUNTIME_EXEC_CUDA_H
+
+#include "runtime/exec/device.h"
+#include "runtime/exec/driver.h"
+
+// Where the parts of the program's memory begin, and each tensor in its part.
+typedef struct md_cuda_memory {
+  md_gpu_place at;  // of all of it
+  int64_t bytes;
+  int64_t workspace, arrival, inputs, states, results;  // the arena begins at 0
+  int64_t *input, *state, *result;                      // offsets in their parts
+  int64_t inputs_bytes;
+  char *inputs_host;     // what is sent; as large as the inputs
+  char *results_host;    // small results
+  int64_t *result_host;  // place of a result there; -1: it is large
+} md_cuda_memory;
+
+typedef struct md_cuda_code {
+  void **library;  // by kernel of the variant
+  int num;
+  bool is_module;   // of the kind that older drivers have
+  void **function;  // by launch of the variant
+} md_cuda_code;
+
+typedef struct md_cuda {
+  md_device base;
+  md_driver call;
+  int id;  // CUdevice
+  const md_gpu_variant *variant;
+  void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
+  void *sent, *taken;               // events: inputs have arrived; they were taken from there
+  md_cuda_memory memory;
+  md_cuda_code code;
+  md_gpu_place *place;  // by argument of the program
+  void **parameter;     // where each argument's value is, as a launch takes them
+  void *graph;          // of a step; NULL: not captured yet
+  bool is_sent;         // the next step's inputs are on their way
+  bool has_issued;      // a step has been done: all code is loaded
+  bool has_results;     // of the last step, in results_host
+  void **mark, *zero;   // events; made when they are first set
+  int64_t zero_ns;
+  int fatal;            // the error that ended the context; 0: none
+  char fatal_call[40];  // and where it came up
+} md_cuda;
+
+// --- cuda.c
+// True: no error. Else reported; `launch` is that of the program, or -1.
+bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *d);
+// The same with the log of the driver's compiler.
+bool md_cuda_did_compile(md_cuda *c, const char *call, int error, const char *log, md_diags *d);
+
+// --- cuda_memory.c
+bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d);
+void md_cuda_memory_destroy(md_cuda *c);
+md_gpu_place md_cuda_place(const md_cuda *c, const md_arg *a);
+
+// --- cuda_code.c
+bool md_cuda_code_load(md_cuda *c, md_diags *d);
+void md_cuda_code_unload(md_cuda *c);
+
+#endif

@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+// The code of a variant on a GPU: every kernel is loaded before the first step, so that none has to be
+// while a step is captured. The driver compiles PTX here.
+#include "runtime/exec/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum {
+  LOG_BUFFER = 5,  // CU_JIT_ERROR_LOG_BUFFER, and its size
+  LOG_BYTES = 6,
+  LOG_ROOM = 4096,
+  DYNAMIC_SHARED = 8,          // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+  SHARED_UNASKED = 48 * 1024,  // what a block has without asking
+};
+
+static bool load(md_cuda *c, const md_gpu_kernel *k, void **library, md_diags *d) {
+  char log[LOG_ROOM] = "";
+  int options[] = {LOG_BUFFER, LOG_BYTES};
+  void *values[] = {log, (void *)(uintptr_t)(sizeof log - 1)};
+  bool by_library = !c->code.is_module;
+  int error = by_library
+                  ? c->call.cuLibraryLoadData(library, k->data, options, values, 2, NULL, NULL, 0)
+                  : c->call.cuModuleLoadDataEx(library, k->data, 2, options, values);
+  return md_cuda_did_compile(c, by_library ? "cuLibraryLoadData" : "cuModuleLoadDataEx", error, log,
+                             d);
+}
+
+static bool find_function(md_cuda *c, void *library, const char *symbol, void **function,
+                          md_diags *d) {
+  if (c->code.is_module)
+    return md_cuda_did(c, "cuModuleGetFunction", -1,
+                       c->call.cuModuleGetFunction(function, library, symbol), d);
+  void *kernel = NULL;
+  return md_cuda_did(c, "cuLibraryGetKernel", -1,
+                     c->call.cuLibraryGetKernel(&kernel, library, symbol), d) &&
+         md_cuda_did(c, "cuKernelGetFunction", -1, c->call.cuKernelGetFunction(function, kernel),
+                     d);
+}
+
+static int kernel_of(const md_program *p, const md_gpu_variant *v, const char *symbol) {
+  for (int i = 0; i < v->num_kernels; i++)
+    if (!strcmp(p->kernel[v->first_kernel + i].symbol, symbol)) return i;
+  MD_ASSERT(false, "kernel %s is launched, but is not there", symbol);
+}
+
+// The most dynamic memory that a launch of the kernel takes has to be asked for.
+static bool ask_for_shared(md_cuda *c, void *const *function, const int64_t *dynamic, md_diags *d) {
+  const md_gpu_kernel *k = &c->base.p->kernel[c->variant->first_kernel];
+  for (int i = 0; i < c->code.num; i++) {
+    if (!function[i] || dynamic[i] + k[i].facts.shared_bytes <= SHARED_UNASKED) continue;
+    int error = c->call.cuFuncSetAttribute(function[i], DYNAMIC_SHARED, (int)dynamic[i]);
+    if (!md_cuda_did(c, "cuFuncSetAttribute", -1, error, d)) return false;
+  }
+  return true;
+}
+
+static bool load_all(md_cuda *c, void **function, int64_t *dynamic, md_diags *d) {
+  const md_program *p = c->base.p;
+  const md_gpu_variant *v = c->variant;
+  for (int i = 0; i < v->num_kernels; i++) {
+    const md_gpu_kernel *k = &p->kernel[v->first_kernel + i];
+    if (!load(c, k, &c->code.library[i], d) ||
+        !find_function(c, c->code.library[i], k->symbol, &function[i], d))
+      return false;
+  }
+  for (int i = 0; i < v->num_launches; i++) {
+    const md_phase *f = &p->phase[p->launch[v->first_launch + i].first_phase];
+    int k = kernel_of(p, v, f->symbol);
+    c->code.function[i] = function[k];
+    dynamic[k] = MD_MAX(dynamic[k], f->shared_bytes);
+  }
+  return ask_for_shared(c, function, dynamic, d);
+}
+
+static void *zeroed(int num, size_t size) {
+  void *rows = calloc((size_t)num + 1, size);
+  if (!rows) md_out_of_memory((size_t)num * size);
+  return rows;
+}
+
+bool md_cuda_code_load(md_cuda *c, md_diags *d) {
+  const md_gpu_variant *v = c->variant;
+  c->code = (md_cuda_code){.num = v->num_kernels,
+                           .library = zeroed(v->num_kernels, sizeof(void *)),
+                           .function = zeroed(v->num_launches, sizeof(void *))};
+  c->code.is_module = !c->call.cuLibraryLoadData || !c->call.cuLibraryGetKernel ||
+                      !c->call.cuKernelGetFunction || !c->call.cuLibraryUnload;
+  void **function = zeroed(v->num_kernels, sizeof *function);
+  int64_t *dynamic = zeroed(v->num_kernels, sizeof *dynamic);
+  bool ok = load_all(c, function, dynamic, d);
+  free(function);
+  free(dynamic);
+  return ok;
+}
+
+void md_cuda_code_unload(md_cuda *c) {
+  for (int i = 0; i < c->code.num; i++) {
+    void *library = c->code.library[i];
+    if (library && c->code.is_module) c->call.cuModuleUnload(library);
+    else if (library) c->call.cuLibraryUnload(library);
+  }
+  free(c->code.library);
+  free(c->code.function);
+}

@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+// Inside this folder: NVIDIA's driver as functions. driver.c opens it, driver_error.c says what its errors
+// mean, cuda.c and cuda_code.c use it.
+#ifndef RUNTIME_EXEC_DRIVER_H
+#define RUNTIME_EXEC_DRIVER_H
+
+#include "runtime/exec/exec.h"
+
+typedef unsigned long long md_gpu_place;  // CUdeviceptr: an address on the device
+
+typedef struct md_driver {
+  int (*cuInit)(unsigned flags);
+#define CALL(name, parameters) int(*name) parameters;
+#define MAY CALL
+#include "runtime/exec/driver_calls.def"
+#undef CALL
+#undef MAY
+} md_driver;
+
+// --- driver.c
+enum { MD_DRIVER_LEAST = 12000 };  // CUDA 12.0
+// MD_NO_CODE and the functions; else E0635 (not there) or E0641 (too old), and `why` in words.
+
+md_code md_driver_open(md_driver *v, char *why, int size);
+// A device by its index; also E0642. *id is its CUdevice.
+md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device, char *why,
+                         int size);
+
+// --- driver_error.c
+enum { MD_CUDA_OUT_OF_MEMORY = 2, MD_CUDA_STUB = 34, MD_CUDA_NO_DEVICE = 100 };
+// "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)". Returns buf.
+enum { MD_DRIVER_WORDS = 240 };
+char *md_driver_words(const md_driver *v, int error, char buf[MD_DRIVER_WORDS]);
+// The error ends the context: nothing can be done or read after it.
+bool md_driver_is_fatal(int error);
+// What was being done when a call failed.
+typedef struct md_driver_task {
+  const md_program *p;
+  const char *device;  // "cuda:0, NVIDIA H200 (sm_90)"
+  const char *call;    // "cuLaunchKernel"
+  const char *region;  // NULL: none, or it is not known
+  const char *log;     // of the driver's compiler; may be NULL
+} md_driver_task;
+// Reports it: what failed, the driver's words, what to do. False.
+bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md_diags *d);
+// Reports what md_driver_open and md_driver_device say; `path`: of the artefact, or NULL. False.
+bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d);
+
+#endif

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "tests/device/process.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { SECONDS = 300 };
+
+static char folder[] = "/tmp/modist_test_XXXXXX";
+
+bool process_enter(const char *modistc, const char *stand_ins) {
+  MD_ASSERT(mkdtemp(folder) && chdir(folder) == 0, "no folder");
+  char *targets[] = {(char *)(uintptr_t)modistc, "targets", NULL}, path[600];
+  process_run(targets);
+  md_text said = process_read("said");
+  bool has_nvrtc = strstr(said.s, "NVRTC 1") != NULL;
+  md_text_free(&said);
+  snprintf(path, sizeof path, "%s/libnvrtc_double.so", stand_ins);
+  setenv("MODIST_NVRTC", path, 1);
+  setenv("LD_LIBRARY_PATH", stand_ins, 1);
+  setenv("MODIST_CACHE", folder, 1);
+  setenv("MODIST_STAND_IN_TEXTS", folder, 1);
+  setenv("MODIST_STAND_IN_LOG", "log", 1);
+  setenv("NO_COLOR", "1", 1);
+  return has_nvrtc;
+}
+
+void process_leave(void) {
+  char command[60];
+  snprintf(command, sizeof command, "rm -rf '%s'", folder);
+  MD_ASSERT(chdir("/") == 0 && system(command) == 0, "%s", command);
+}
+
+int process_run(char *const argv[]) {
+  unlink("log");
+  pid_t child = fork();
+  if (child == 0) {
+    int out = open("said", O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    dup2(out, STDOUT_FILENO);
+    dup2(out, STDERR_FILENO);
+    alarm(SECONDS);
+    execv(argv[0], argv);
+    _exit(127);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  return WIFEXITED(status) ? WEXITSTATUS(status) : PROCESS_SIGNAL + WTERMSIG(status);
+}
+
+int process_run_with(char *const argv[], const char *fault) {
+  setenv("MODIST_STAND_IN_FAULT", fault, 1);
+  int code = process_run(argv);
+  unsetenv("MODIST_STAND_IN_FAULT");
+  return code;
+}
+
+md_text process_read(const char *path) {
+  md_text t = {0};
+  char part[4096];
+  FILE *f = fopen(path, "r");
+  for (size_t len; f && (len = fread(part, 1, sizeof part, f));) md_put_bytes(&t, part, len);
+  if (f) fclose(f);
+  md_put(&t, "%s", "");
+  return t;
+}
+
+bool process_leaks(const md_text *log) { return strstr(log->s, "leak: ") != NULL; }
+
+int process_calls(const md_text *log, Call **calls) {
+  Call *all = NULL, call;
+  int num = 0, cap = 0, n;
+  for (const char *s = log->s; *s; s += strcspn(s, "\n") + (strchr(s, '\n') != NULL))
+    if (sscanf(s, "%d cu%61s", &n, call.name + 2) == 2) {
+      memcpy(call.name, "cu", 2);
+      MD_PUSH(all, num, cap, call);
+    }
+  *calls = all;
+  return num;
+}

@@ -1,0 +1,125 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Programs on a GPU that the stand-in plays: what they say when something fails, training that goes from
+# the CPU to it and back, and what becomes of a run when the device dies.
+#   run.sh TEST_RUN MODISTC MODIST_RT STAND_IN_FOLDER
+set -u
+test_run=$1 modistc=$2 rt=$3 stand_in=$4
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export LC_ALL=C NO_COLOR=1
+if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
+  echo "skipped: no NVRTC"
+  exit 77
+fi
+mkdir -m 700 cache texts
+export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
+export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
+failed=0
+
+# wants CODE TEXT COMMAND...: exit code and a part of what is said
+wants() {
+  code=$1 text=$2
+  shift 2
+  "$@" >out 2>&1
+  is=$?
+  if [ $is = "$code" ] && grep -qF -- "$text" out; then return; fi
+  failed=$((failed + 1))
+  echo "FAILED $*"
+  echo "  wanted exit $code and '$text', but exit $is and:"
+  sed 's/^/  /' out
+}
+fault() { fault=$1; shift; wants "$1" "$2" env MODIST_STAND_IN_FAULT="$fault" "$rt" step.mdx --steps=3 $3; }
+
+CK_FORK=yes "$test_run" || failed=$((failed + 1))
+
+cat >step.mdg <<'Y'
+graph @step(%x: f32[5,130], %g: f32[130]) {
+  %w = state @w {init=normal, b=1} : f32[130]
+  %a = exp %x
+  %s = sum %a {axes=[0]}
+  %w2 = add %w, %s
+  %m = mul %w2, %g
+  update @w = %m
+  return %a, %m
+}
+Y
+"$modistc" compile step.mdg --target=cuda:sm_90 -o step.mdx -q || exit 1
+"$modistc" compile step.mdg -o cpu.mdx -q || exit 1
+
+# --- it runs, and on which device
+wants 0 "planned on cuda:0, Stand-in GPU (sm_90)" "$rt" step.mdx --steps=3
+wants 0 "planned on cuda:1, Stand-in GPU" env MODIST_STAND_IN_DEVICES=2 "$rt" step.mdx --device=cuda:1
+wants 0 "  sum" "$rt" step.mdx --steps=3 --times
+wants 0 "m f32[130]" env MODIST_STAND_IN_SM=120 "$rt" step.mdx
+wants 0 "on cuda:0, Stand-in GPU" "$modistc" run step.mdx --steps=3
+wants 0 "verified 2 regions" "$modistc" run step.mdg --device=cuda:0 --verify
+"$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
+grep -q '"cat":"launch"' trace.json || { echo "FAILED: no launch in the trace"; failed=$((failed + 1)); }
+wants 0 "runs CUDA programs" "$modistc" doctor
+wants 0 "yes: cuda:0, Stand-in GPU" "$modistc" targets
+without=cuLibraryLoadData
+wants 0 "m f32[130]" env MODIST_STAND_IN_WITHOUT=$without "$rt" step.mdx --steps=3
+
+wants 0 "device   cuda:0, Stand-in GPU (sm_90)" \
+  "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3 --device=cuda:0 --rounds=2 --warmup=0
+
+# --- the wrong device
+wants 2 "there is no device 'gpu'" "$rt" step.mdx --device=gpu
+wants 4 "error[E0642]: there is no device cuda:3: the driver shows 1" "$rt" step.mdx --device=cuda:3
+wants 4 "error[E0642]" "$modistc" run step.mdg --device=cuda:3
+wants 4 "does not run on the CPU" "$rt" step.mdx --device=cpu
+wants 4 "does not run on a GPU" "$rt" cpu.mdx --device=cuda:0
+wants 2 "--cpu would do nothing: it is of the CPU" "$modistc" run step.mdg --device=cuda --cpu=avx2
+wants 2 "--dry-run would do nothing" "$modistc" train --device=cuda --dry-run
+
+# --- the wrong driver
+wants 4 "error[E0641]: the CUDA driver here is too old: it speaks CUDA 11.8, and 12.0 is the least" \
+  env MODIST_STAND_IN_DRIVER=11080 "$rt" step.mdx
+wants 4 "has no cuGraphUpload of CUDA 12.0" env MODIST_STAND_IN_WITHOUT=cuGraphUpload "$rt" step.mdx
+wants 4 "there is no CUDA device here: the driver is there, but it sees no device" \
+  env MODIST_STAND_IN_DEVICES=0 "$modistc" run step.mdg --device=cuda:0
+wants 4 "MODIST_NVRTC names /nowhere" env MODIST_NVRTC=/nowhere "$modistc" run step.mdg --device=cuda:0
+
+# --- memory
+wants 6 "error[E0803]: program 'step' needs" "$rt" step.mdx --memory-limit=4000
+wants 6 "4.0 KiB are free on cuda:0, Stand-in GPU (sm_90)" env MODIST_STAND_IN_MEMORY=4096 "$rt" step.mdx
+fault cuMemAlloc_v2:1:2 6 "did not give it: CUDA_ERROR_OUT_OF_MEMORY (out of memory)" ""
+wants 6 "note: arena" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2 "$rt" step.mdx
+
+# --- code that the driver does not take
+fault cuLibraryLoadData:1:209 4 "error[E0646]: cuLibraryLoadData on cuda:0, Stand-in GPU (sm_90) fails with 209, CUDA_ERROR_NO_BINARY_FOR_GPU" ""
+fault cuLibraryLoadData:1:222 4 "hint: a newer driver takes it" ""
+
+# --- a launch that is refused, kernels that fail: in the first step, in the graph, one by one
+fault cuLaunchKernel:2:701 1 "region 'mul': cuLaunchKernel on cuda:0" ""
+fault kernel:1:700 1 "error[E0645]: cuStreamSynchronize" ""
+fault kernel:5:719 1 "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)" ""
+fault kernel:5:719 1 "hint: --check-nan runs kernels one by one" ""
+fault kernel:4:719 1 "region 'mul': cuStreamSynchronize" --check-nan
+fault kernel:5:214 1 "error[E0644]" ""
+fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" ""
+
+# --- training: from the CPU to the GPU and back; states are the same bytes wherever they are
+"$modistc" dataset shapes -o videos -q || exit 1
+set -- data.train=videos batch=2 clip.frames=1 mclip.frames=1 bank.size=8 opt.lr=0.001 run.tensorboard=false -q
+wants 0 "" "$modistc" train "$@" run.dir=a --max-steps=2
+cp a/weights.safetensors first
+wants 0 "not bit for bit" "$modistc" train --resume run.dir=a --device=cuda:0 --max-steps=2 -q
+wants 0 "" "$modistc" train --resume run.dir=a --max-steps=2 -q
+cmp first a/weights.safetensors || { echo "FAILED: states changed on the way"; failed=$((failed + 1)); }
+wants 0 "" env MODIST_STAND_IN_LOG="$work/log" "$modistc" train --resume run.dir=a --device=cuda:0 --max-steps=5 -q
+[ "$(grep -c cuGraphLaunch log)" = 2 ] || { echo "FAILED: not one graph a step"; failed=$((failed + 1)); }
+wants 0 "" "$modistc" train --resume run.dir=a --max-steps=6 -q
+[ "$(grep -c '"chance"' a/log.jsonl)" = 6 ] || { echo "FAILED: steps are missing"; failed=$((failed + 1)); }
+
+# --- a device that dies in the third step: what was saved stays, nothing else is written
+wants 1 "error[E0645]" env MODIST_STAND_IN_FAULT=kernel:$(($(grep -c cuLaunchKernel log) + 10)):719 \
+  "$modistc" train "$@" run.dir=b run.checkpoint_every=1 --device=cuda:0 --max-steps=5
+[ "$(ls b/checkpoints | tail -n 1)" = step-00000002.safetensors ] || { ls b/checkpoints; failed=$((failed + 1)); }
+[ ! -e b/weights.safetensors ] || { echo "FAILED: weights of a dead device"; failed=$((failed + 1)); }
+wants 0 "" "$modistc" train --resume run.dir=b --device=cuda:0 --max-steps=3 -q
+
+echo "$failed failed"
+[ $failed = 0 ]

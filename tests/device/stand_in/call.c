@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// What every function of the driver begins and ends with. Calls run one at a time. Each is counted and
+// written to the log, and the one that MODIST_STAND_IN_FAULT names fails:
+//   CALL:N:ERROR   the N-th call of CALL, or the N-th of all for CALL `any`
+// A call that releases something does so before it returns the error, as a driver does that tells of
+// work done before.
+#include "tests/device/stand_in/stand_in.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct Calls {
+  pthread_mutex_t lock;
+  const char *name;
+  int64_t num, named;  // calls; those of the name that the fault has
+  bool has_init;
+  char why[400];
+} calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+const char *setting(const char *name, const char *preset) {
+  char all[64];
+  snprintf(all, sizeof all, "MODIST_STAND_IN_%s", name);
+  const char *text = getenv(all);
+  return text && *text ? text : preset;
+}
+
+int64_t setting_number(const char *name, int64_t preset) {
+  const char *text = setting(name, NULL);
+  int64_t n = preset;
+  MD_ASSERT(!text || md_parse_bytes(text, &n) || md_parse_int(text, &n), "MODIST_STAND_IN_%s=%s",
+            name, text);
+  return n;
+}
+
+// --- the log
+
+static FILE *log_file(void) {
+  static FILE *f;
+  const char *path = setting("LOG", NULL);
+  if (!f && path) {
+    f = fopen(path, "a");
+    MD_ASSERT(f, "MODIST_STAND_IN_LOG=%s", path);
+    setvbuf(f, NULL, _IOLBF, 0);
+  }
+  return f;
+}
+
+static void log_call(int error) {
+  FILE *f = log_file();
+  if (!f) return;
+  const char *name = "?";
+  cuGetErrorName(error, &name);
+  fprintf(f, "%lld %s", (long long)calls.num, calls.name);
+  if (error) fprintf(f, " %d %s%s%s", error, name, *calls.why ? ": " : "", calls.why);
+  fputc('\n', f);
+}
+
+int refuse(int error, const char *fmt, ...) {
+  va_list args;
+  va_start(args, fmt);
+  vsnprintf(calls.why, sizeof calls.why, fmt, args);
+  va_end(args);
+  return error;
+}
+
+// --- faults
+
+bool call_fault(const char *name, int *error) {
+  const char *fault = setting("FAULT", NULL), *colon = fault ? strchr(fault, ':') : NULL;
+  if (!colon) return false;
+  size_t len = (size_t)(colon - fault);
+  bool is_any = len == 3 && !strncmp(fault, "any", 3) && strcmp(name, "kernel") != 0;
+  if (!is_any && (strlen(name) != len || strncmp(fault, name, len) != 0)) return false;
+  int at = 0;
+  MD_ASSERT(sscanf(colon, ":%d:%d", &at, error) == 2, "MODIST_STAND_IN_FAULT=%s", fault);
+  return ++calls.named == at;
+}
+
+// --- begin and end
+
+const char *call_name(void) { return calls.name; }
+void call_init_done(void) { calls.has_init = true; }
+
+static int check(int needs) {
+  if (needs && !calls.has_init) return refuse(NOT_INITIALIZED, "cuInit comes first");
+  int error = needs & NEEDS_CONTEXT ? context_check() : 0;
+  return error || !(needs & UNSAFE) ? error : capture_check_unsafe();
+}
+
+int call_begin(const char *name, int needs) {
+  pthread_mutex_lock(&calls.lock);
+  calls.name = name;
+  calls.num++;
+  calls.why[0] = '\0';
+  int error = 0;
+  if (!call_fault(name, &error)) return check(needs);
+  refuse(error, "as MODIST_STAND_IN_FAULT says");
+  if (context_current() && is_sticky(error)) context_spoil(context_current(), error);
+  return error;
+}
+
+int call_end(int error) {
+  log_call(error);
+  pthread_mutex_unlock(&calls.lock);
+  return error;
+}
+
+// --- what is left at the end
+
+static int leaks;
+
+static void tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+static void tell(const char *fmt, ...) {
+  va_list args;
+  va_start(args, fmt);
+  FILE *f = log_file() ? log_file() : stderr;
+  vfprintf(f, fmt, args);
+  va_end(args);
+}
+
+static void tell_handles(Kind kind, const char *what) {
+  const char *made_by;
+  for (int i = 0; handle_next(kind, &i, &made_by); leaks++) tell("leak: %s of %s\n", what, made_by);
+}
+
+static void tell_leaks(void) {
+  const char *made_by;
+  const Context *c;
+  for (int i = 0; (c = handle_next(A_CONTEXT, &i, &made_by)); leaks++)
+    tell("leak: the context of device %d, retained %d times\n", c->device, c->retained);
+  const Block *b;
+  for (int i = 0; (b = memory_next(&i)); leaks++)
+    tell("leak: %zu bytes of %s\n", b->bytes, b->made_by);
+  tell_handles(A_STREAM, "a stream");
+  tell_handles(AN_EVENT, "an event");
+  tell_handles(A_LIBRARY, "a library");
+  tell_handles(A_MODULE, "a module");
+  tell_handles(A_GRAPH, "a graph");
+  tell_handles(AN_EXEC, "a graph to launch");
+  for (const Stream *s = stream_first(); s; s = s->next) {
+    if (s->done == s->issued) continue;
+    tell("leak: work that nobody has waited for\n");
+    leaks++;
+  }
+}
+
+// After an error that spoils a context its things cannot be released.
+__attribute__((destructor)) static void at_end(void) {
+  if (log_file()) fprintf(log_file(), "%lld calls\n", (long long)calls.num);
+  if (context_any_spoiled()) return;
+  tell_leaks();
+  if (leaks && !log_file()) abort();
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+// Contexts: the primary one of each device, and which is current in a thread. Some errors spoil a
+// context: from then on every call that needs it returns them.
+#include "tests/device/stand_in/stand_in.h"
+
+#include <stdlib.h>
+
+static Context *primary[MAX_DEVICES];
+static bool any_spoiled;
+static _Thread_local void *current;  // handle
+
+Context *context_current(void) { return handle_find(A_CONTEXT, current); }
+
+int context_check(void) {
+  if (!current) return refuse(INVALID_CONTEXT, "no context is current in this thread");
+  const Context *c = context_current();
+  if (!c) return refuse(CONTEXT_IS_DESTROYED, "the context has been released");
+  return c->error ? refuse(c->error, "the context is spoiled") : 0;
+}
+
+bool is_sticky(int error) {
+  return error == ECC_UNCORRECTABLE || error == ILLEGAL_ADDRESS || error == 702 || error == 710 ||
+         (error >= 714 && error <= LAUNCH_FAILED);
+}
+
+void context_spoil(Context *c, int error) {
+  if (!c->error) c->error = error;
+  any_spoiled = true;
+}
+
+bool context_any_spoiled(void) { return any_spoiled; }
+
+static int check_device(int device) {
+  return device >= 0 && device < device_count() ? 0
+                                                : refuse(INVALID_DEVICE, "no device %d", device);
+}
+
+API cuDevicePrimaryCtxRetain(void **context, int device) {
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!error) error = check_device(device);
+  if (error) return call_end(error);
+  Context *c = primary[device];
+  if (!c) {
+    c = primary[device] = calloc(1, sizeof *c);
+    MD_ASSERT(c, "out of memory");
+    c->device = device;
+    c->handle = handle_new(A_CONTEXT, c);
+    c->legacy = stream_new(c, true);
+  }
+  c->retained++;
+  *context = c->handle;
+  return call_end(0);
+}
+
+// With the last one the context is gone; what is left in it shows at the end.
+API cuDevicePrimaryCtxRelease_v2(int device) {
+  int error = call_begin(__func__, NEEDS_INIT), bad = check_device(device);
+  Context *c = bad ? NULL : primary[device];
+  if (!bad && !c) bad = refuse(INVALID_CONTEXT, "it is not retained");
+  if (!bad && !--c->retained) {
+    handle_drop(A_CONTEXT, c->handle);
+    primary[device] = NULL;
+  }
+  return call_end(error ? error : bad);
+}
+
+API cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!error) error = check_device(device);
+  if (!error) {
+    *flags = 0;
+    *active = primary[device] != NULL;
+  }
+  return call_end(error);
+}
+
+API cuCtxSetCurrent(void *context) {
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!error && context && !handle_find(A_CONTEXT, context))
+    error = refuse(INVALID_CONTEXT, "it is no context");
+  if (!error) current = context;
+  return call_end(error);
+}
+
+API cuCtxGetCurrent(void **context) {
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!error) *context = current;
+  return call_end(error);
+}
+
+API cuCtxGetDevice(int *device) {
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  if (!error) *device = context_current()->device;
+  return call_end(error);
+}
+
+API cuCtxSynchronize(void) {
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE);
+  if (!error) {
+    stream_run_all(context_current());
+    error = context_current()->error;
+  }
+  return call_end(error);
+}
+
+API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  if (!error) *least = *greatest = 0;
+  return call_end(error);
+}

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// Every call of a run of modist_rt on the driver's stand-in fails once, with each of several errors. The
+// run must say so in the driver's words and end with the code that is documented, unless its results are
+// those of a run without a fault; it must not crash, and what it took from the driver it gives back.
+//   test_driver_faults MODISTC MODIST_RT FOLDER_OF_THE_STAND_INS
+#include "tests/device/process.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char step[] =
+    "graph @step(%x: f32[5,130], %g: f32[130]) {\n  %w = state @w {init=normal, b=1} : f32[130]\n"
+    "  %k = constant {value=1.5} : bf16[7]\n  %a = exp %x\n  %s = sum %a {axes=[0]}\n"
+    "  %w2 = add %w, %s\n  %m = mul %w2, %g\n  update @w = %m\n  return %a, %k, %w\n}\n";
+
+// As docs/cuda.md has them; where the device is looked for, every error means that there is none.
+static const struct {
+  int error;
+  const char *name;
+  int code;
+} faults[] = {
+    {719, "CUDA_ERROR_LAUNCH_FAILED", 1},
+    {46, "CUDA_ERROR_DEVICE_UNAVAILABLE", 1},
+    {2, "CUDA_ERROR_OUT_OF_MEMORY", 6},
+    {214, "CUDA_ERROR_ECC_UNCORRECTABLE", 1},
+};
+enum { NO_DEVICE = 4, NOTHING_TO_READ = 1, SKIPPED = 77 };
+
+static int failed, harmless;
+
+// Lines with a digest: the results.
+static md_text results_of(const md_text *said) {
+  md_text t = {0};
+  for (const char *s = said->s; *s;) {
+    int len = (int)strcspn(s, "\n");
+    char line[400];
+    snprintf(line, sizeof line, "%.*s", len, s);
+    if (strstr(line, " xxh3 ")) md_put(&t, "%s\n", line);
+    s += len + (s[len] == '\n');
+  }
+  md_put(&t, "%s", "");
+  return t;
+}
+
+static bool begins(const char *text, const char *with) {
+  return !strncmp(text, with, strlen(with));
+}
+
+// What a fault at this call has to come to; NULL: it is so.
+static const char *wrong(const char *call, int fault, int code, const md_text *said,
+                         const md_text *results, const md_text *log) {
+  bool is_search = begins(call, "cuGetProcAddress") || begins(call, "cuInit") ||
+                   begins(call, "cuDriverGetVersion") || begins(call, "cuDeviceGet") ||
+                   begins(call, "cuDeviceTotalMem");
+  md_text now = results_of(said);
+  bool is_same = !strcmp(now.s, results->s);
+  md_text_free(&now);
+  if (process_leaks(log)) return "something is not given back";
+  if (code == 0) return is_same ? NULL : "the results are others, and nothing was said";
+  int wanted = is_search                         ? NO_DEVICE
+               : strstr(said->s, "error[E0648]") ? NOTHING_TO_READ
+                                                 : faults[fault].code;
+  if (code != wanted) return "another exit code";
+  if (begins(call, "cuGetProcAddress"))
+    return strstr(said->s, "has no cu") ? NULL : "the function is not named";
+  return strstr(said->s, faults[fault].name) ? NULL : "the driver's words are missing";
+}
+
+static void try(char *const argv[], const char *call, int n, int fault, const md_text *results) {
+  char text[60];
+  snprintf(text, sizeof text, "any:%d:%d", n, faults[fault].error);
+  int code = process_run_with(argv, text);
+  md_text said = process_read("said"), log = process_read("log");
+  const char *why = wrong(call, fault, code, &said, results, &log);
+  harmless += !code && !why;
+  if (why) printf("FAILED %s with %s: %s; exit code %d\n%s", call, text, why, code, said.s);
+  failed += why != NULL;
+  md_text_free(&said);
+  md_text_free(&log);
+}
+
+static void sweep(char *const argv[], int num_faults) {
+  int code = process_run(argv);
+  md_text said = process_read("said"), log = process_read("log"), results = results_of(&said);
+  bool ok = code == 0 && !process_leaks(&log);
+  if (!ok) printf("FAILED without a fault: exit code %d\n%s%s", code, said.s, log.s);
+  failed += !ok;
+  Call *call;
+  int num = process_calls(&log, &call);
+  harmless = 0;
+  for (int n = 0; n < num; n++)
+    for (int f = 0; f < num_faults; f++) try(argv, call[n].name, n + 1, f, &results);
+  printf("%d calls, each with %d errors; %d without consequence\n", num, num_faults, harmless);
+  free(call);
+  md_text_free(&said);
+  md_text_free(&log);
+  md_text_free(&results);
+}
+
+int main(int argc, char **argv) {
+  MD_ASSERT(argc == 4, "test_driver_faults MODISTC MODIST_RT FOLDER");
+  char *compile[] = {argv[1], "compile",  "step.mdg", "--target=cuda:sm_90", "--no-ptx", "-q",
+                     "-o",    "step.mdx", NULL};
+  char *plain[] = {argv[2], "step.mdx", "--device=cuda:0", "--steps=3", NULL};
+  char *timed[] = {argv[2],       "step.mdx", "--device=cuda:0", "--steps=2",
+                   "--check-nan", "--times",  "--trace=t.json",  NULL};
+  bool has_nvrtc = process_enter(argv[1], argv[3]);
+  if (has_nvrtc) {
+    FILE *f = fopen("step.mdg", "w");
+    MD_ASSERT(f && fputs(step, f) >= 0 && fclose(f) == 0, "no graph");
+    MD_ASSERT(process_run(compile) == 0, "%s", process_read("said").s);
+    sweep(plain, MD_COUNT(faults));
+    sweep(timed, 2);
+  }
+  process_leave();
+  printf(has_nvrtc ? "%d failed\n" : "skipped: no NVRTC\n", failed);
+  return has_nvrtc ? failed != 0 : SKIPPED;
+}

@@ -1,0 +1,223 @@
+// SPDX-License-Identifier: Apache-2.0
+// MoDist trains through the driver's stand-in, from the command line: its losses are those of the CPU, a
+// run that goes on from a checkpoint ends bit for bit where one without a stop does, and whatever call
+// fails, the run says so and leaves checkpoints from which it goes on.
+//   test_train_cuda MODISTC FOLDER_OF_THE_STAND_INS CONFIG
+#include "models/models.h"
+#include "tests/device/process.h"
+#include "tests/tolerance.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STEPS = 3, NO_CHECKPOINT = 5, SKIPPED = 77 };
+
+static const char *modistc, *config;
+static int failed;
+
+static void check(bool ok, const char *claim, const char *of) {
+  if (ok) return;
+  md_text said = process_read("said");
+  printf("FAILED %s: %s\n%s\n", of, claim, said.s);
+  md_text_free(&said);
+  failed++;
+}
+
+// --- runs: the same data and settings, `steps` of them from whatever the folder has
+
+typedef struct Line {
+  char text[200];
+} Line;
+
+static int train(const char *folder, const char *device, int steps, const char *fault) {
+  char dir[100], on[60], most[60], file[600];
+  snprintf(dir, sizeof dir, "run.dir=%s", folder);
+  snprintf(on, sizeof on, "--device=%s", device);
+  snprintf(most, sizeof most, "--max-steps=%d", steps);
+  snprintf(file, sizeof file, "--config=%s", config);
+  char *begin[] = {(char *)(uintptr_t)modistc,
+                   "train",
+                   "-q",
+                   dir,
+                   on,
+                   most,
+                   file,
+                   "data.train=videos",
+                   "clip.frames=2",
+                   "mclip.frames=2",
+                   "batch=2",
+                   "bank.size=8",
+                   "epochs=4",
+                   "run.checkpoint_every=1",
+                   "run.tensorboard=false",
+                   NULL};
+  char *go_on[] = {begin[0], "train", "-q", dir, on, most, "--resume", NULL};
+  char **argv = access(folder, F_OK) == 0 ? go_on : begin;
+  return fault ? process_run_with(argv, fault) : process_run(argv);
+}
+
+static void losses_of(const char *folder, double loss[STEPS]) {
+  char path[100];
+  snprintf(path, sizeof path, "%s/log.jsonl", folder);
+  md_text log = process_read(path);
+  const char *at = log.s;
+  for (int i = 0; i < STEPS; i++) {
+    at = strstr(at, "\"loss\":");
+    loss[i] = at ? atof(at + 7) : NAN;
+    at = at ? at + 7 : log.s + log.len;
+  }
+  md_text_free(&log);
+}
+
+// The arrays of the weights, without the head that has the settings.
+static md_text arrays_of(const char *folder) {
+  char path[100];
+  snprintf(path, sizeof path, "%s/weights.safetensors", folder);
+  md_text file = process_read(path), arrays = {0};
+  uint64_t head = 0;
+  if (file.len > sizeof head) memcpy(&head, file.s, sizeof head);
+  if (head && head + 8 < file.len) md_put_bytes(&arrays, file.s + 8 + head, file.len - 8 - head);
+  md_text_free(&file);
+  return arrays;
+}
+
+static bool same_weights(const char *a, const char *b) {
+  md_text x = arrays_of(a), y = arrays_of(b);
+  bool same = x.len > 0 && x.len == y.len && !memcmp(x.s, y.s, x.len);
+  md_text_free(&x);
+  md_text_free(&y);
+  return same;
+}
+
+static bool leaks(void) {
+  md_text log = process_read("log");
+  bool yes = process_leaks(&log);
+  md_text_free(&log);
+  return yes;
+}
+
+// --- claims
+
+// test_step says why this is the error of a step.
+static double tolerance_of_a_step(void) {
+  md_step s = md_step_defaults();
+  md_model_from("modist-tiny")->fill(&s);
+  md_graph *g = md_step_graph(&s, NULL);
+  int64_t layers = 0;
+  for (int i = 0; i < g->num_nodes; i++) layers += md_ops[g->node[i]->op].role == MD_ANCHOR;
+  md_graph_destroy(g);
+  return sqrt(md_tolerance(MD_F32, layers, 1));
+}
+
+static void losses_are_those_of_the_cpu(void) {
+  double cpu[STEPS], gpu[STEPS], tolerance = tolerance_of_a_step();
+  check(train("cpu", "cpu", STEPS, NULL) == 0, "it trains", "cpu");
+  check(train("gpu", "cuda:0", STEPS, NULL) == 0 && !leaks(), "it trains, and gives all back",
+        "cuda:0");
+  losses_of("cpu", cpu);
+  losses_of("gpu", gpu);
+  for (int i = 0; i < STEPS; i++) {
+    printf("step %d: loss %.7g on the CPU, %.7g on the GPU\n", i + 1, cpu[i], gpu[i]);
+    check(fabs(cpu[i] - gpu[i]) <= tolerance * fabs(cpu[i]), "its losses are those of the CPU",
+          "cuda:0");
+  }
+}
+
+static void no_order_of_work_changes_the_weights(void) {
+  static const char *const orders[] = {"at-once", "copies-first"};
+  for (int i = 0; i < MD_COUNT(orders); i++) {
+    setenv("MODIST_STAND_IN_ORDER", orders[i], 1);
+    check(train(orders[i], "cuda:0", STEPS, NULL) == 0, "it trains", orders[i]);
+    check(same_weights("gpu", orders[i]), "the weights are the same", orders[i]);
+  }
+  unsetenv("MODIST_STAND_IN_ORDER");
+}
+
+static void a_run_goes_on_bit_for_bit(void) {
+  check(train("parts", "cuda:0", 1, NULL) == 0, "it trains", "the first step");
+  check(train("parts", "cuda:0", STEPS, NULL) == 0, "it goes on", "the rest");
+  check(same_weights("gpu", "parts"), "the weights are those of a run without a stop", "the rest");
+}
+
+// Where a run may fail: a call, and which of them, in hundredths of how many there are.
+static const struct {
+  const char *call;
+  int at, error;
+} places[] = {
+    {"cuDevicePrimaryCtxRetain", 0, 46},
+    {"cuLibraryLoadData", 50, 200},
+    {"cuMemAlloc_v2", 0, 2},
+    {"cuMemHostAlloc", 99, 2},
+    {"cuLaunchKernel", 10, 719},
+    {"cuMemcpyDtoHAsync_v2", 20, 46},
+    {"cuStreamBeginCapture_v2", 0, 46},
+    {"cuLaunchKernel", 90, 46},
+    {"cuStreamEndCapture", 0, 46},
+    {"cuGraphInstantiateWithFlags", 0, 2},
+    {"cuGraphLaunch", 99, 719},
+    {"cuEventSynchronize", 99, 700},
+    {"kernel", 80, 700},
+    {"cuStreamSynchronize", 60, 214},
+    {"cuMemcpyDtoHAsync_v2", 99, 46},
+    {"cuMemFree_v2", 0, 46},
+};
+
+static int num_of(const char *name, const Call *call, int num) {
+  if (!strcmp(name, "kernel")) name = "cuLaunchKernel";  // as many, at the least
+  int found = 0;
+  for (int i = 0; i < num; i++) found += !strcmp(call[i].name, name);
+  return found;
+}
+
+// From the newest checkpoint, or it says that there is none, and there is none.
+static void go_on(const char *fault) {
+  int code = train("hurt", "cuda:0", STEPS, NULL);
+  if (code == NO_CHECKPOINT) {
+    check(access("hurt/checkpoints/step-00000001.safetensors", F_OK) != 0,
+          "what it left is a whole checkpoint", fault);
+    return;
+  }
+  check(code == 0, "it goes on", fault);
+  check(same_weights("gpu", "hurt"), "it ends where a run without a fault does", fault);
+}
+
+static void fail_at(int place, int num) {
+  char fault[100];
+  int n = 1 + (num - 1) * places[place].at / 100;
+  snprintf(fault, sizeof fault, "%s:%d:%d", places[place].call, n, places[place].error);
+  MD_ASSERT(system("rm -rf hurt") == 0, "a folder stays");
+  int code = train("hurt", "cuda:0", STEPS, fault);
+  md_text said = process_read("said");
+  check(code < PROCESS_SIGNAL, "it does not crash", fault);
+  check(!leaks(), "all is given back", fault);
+  if (code) check(strstr(said.s, "CUDA_ERROR_") != NULL, "it has the driver's words", fault);
+  printf("%s: exit code %d\n", fault, code);
+  md_text_free(&said);
+  if (code) go_on(fault);
+  else check(same_weights("gpu", "hurt"), "it says so, or the weights are the same", fault);
+}
+
+int main(int argc, char **argv) {
+  MD_ASSERT(argc == 4, "test_train_cuda MODISTC FOLDER CONFIG");
+  modistc = argv[1];
+  config = argv[3];
+  char *videos[] = {argv[1],      "dataset",   "shapes",      "-o", "videos",
+                    "--videos=4", "--size=32", "--seconds=1", "-q", NULL};
+  bool has_nvrtc = process_enter(argv[1], argv[2]);
+  if (has_nvrtc) {
+    MD_ASSERT(process_run(videos) == 0, "no videos");
+    losses_are_those_of_the_cpu();
+    md_text log = process_read("log");
+    Call *call;
+    int num = process_calls(&log, &call);
+    no_order_of_work_changes_the_weights();
+    a_run_goes_on_bit_for_bit();
+    for (int i = 0; i < MD_COUNT(places); i++) fail_at(i, num_of(places[i].call, call, num));
+    free(call);
+    md_text_free(&log);
+  }
+  process_leave();
+  printf(has_nvrtc ? "%d failed\n" : "skipped: no NVRTC\n", failed);
+  return has_nvrtc ? failed != 0 : SKIPPED;
+}

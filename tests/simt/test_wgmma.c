@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+// A convolution with wgmma as it is generated, with each line taken out or changed that keeps its warps
+// in step: the checker must say so. And as one block that makes all tiles, which must change nothing.
+#include "tests/simt/run.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// Padding behind batch norm and ReLU, where zero is not what the source would be; 11 steps, 3 stages.
+static const char graph[] =
+    "graph @s(%x: f32[3,5,1,9,11], %w0: f32[72,5,1,1,1], %w: f32[136,72,1,3,3], %g: f32[72], "
+    "%p_b: f32[72]) {\n"
+    "  %x1 = cast %x {to=bf16}\n  %w1 = cast %w0 {to=bf16}\n  %w2 = cast %w {to=bf16}\n"
+    "  %a = conv3d %x1, %w1\n  %a1 = cast %a {to=f32}\n  %m, %v = moments %a1 {groups=1}\n"
+    "  %n = batch_norm %a1, %g, %p_b, %m, %v {batch_stats=true}\n  %r = relu %n\n"
+    "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2 {pad=[0,1,1]}\n  return %y\n}\n";
+
+static const struct Case {
+  const char *what, *from, *to;
+  const char *message[3];  // one of them; NULL: nothing is wrong
+} cases[] = {
+    {"as it is", "", "", {NULL}},
+    {"one block for all tiles", "m0 += 384", "m0 += 128", {NULL}},
+    // barriers of stages
+    {"no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
+    {"producers begin with the other parity",
+     "stage = 0, parity = 1;",
+     "stage = 0, parity = 0;",
+     {"deadlock"}},
+    {"consumers begin with the other parity",
+     "stage = 0, parity = 0,",
+     "stage = 0, parity = 1,",
+     {"which nobody has written", "a copy of thread", "race: "}},
+    {"no wait for an empty stage",
+     "md_bar_wait(empty + stage, parity);",
+     "",
+     {"expects nobody", "race: writes", "in flight"}},
+    {"no wait for a full stage",
+     "md_bar_wait(full + stage, parity);",
+     "",
+     {"which nobody has written", "a copy of thread", "race: "}},
+    {"the parity stays", "parity ^= 1;", "parity ^= 0;", {"deadlock", "race: ", "in flight"}},
+    {"every lane arrives",
+     "if (md_lane() == 0) md_bar_arrive(full",
+     "md_bar_arrive(full",
+     {"expects nobody", "race: "}},
+    {"the weights are not expected",
+     "md_bar_expect(full + stage, 32768);",
+     "md_bar_arrive(full + stage);",
+     {"into which a copy", "deadlock", "which nobody has written"}},
+    {"too many bytes are expected",
+     "md_bar_expect(full + stage, 32768);",
+     "md_bar_expect(full + stage, 32784);",
+     {"deadlock"}},
+    // operands
+    {"lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
+    {"lanes do not wait for each other",
+     "md_sync_warp();",
+     "",
+     {"race: ", "which nobody has written", "without md_fence_async"}},
+    {"lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
+    {"the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
+    // wgmma
+    {"a stage is freed while it is read",
+     "md_bar_arrive(empty + before);",
+     "md_bar_arrive(empty + stage);",
+     {"which a wgmma in flight reads", "race: ", "deadlock"}},
+    {"a stage is freed without a wait",
+     "md_wgmma_wait(1);",
+     "",
+     {"which a wgmma in flight reads", "race: "}},
+    {"sums are read in flight", "md_wgmma_wait(0);", "", {"accumulators of a wgmma in flight"}},
+    {"no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
+    {"nothing is committed",
+     "md_wgmma_commit();",
+     "",
+     {"accumulators of a wgmma in flight", "which a wgmma in flight reads"}},
+    // the tile of the result
+    {"no barrier around the tile", "md_sync_part(1, 256);", "", {"race: ", "nobody has written"}},
+};
+
+// `from` -> `to` everywhere in the kernels from the one with wgmma on; NULL: it is not there.
+static char *replaced(const char *text, const char *from, const char *to) {
+  md_text t = {0};
+  int num = 0;
+  const char *first = strstr(text, "MD_KERNEL(512");
+  if (first) md_put_bytes(&t, text, (size_t)(first - text)), text = first;
+  for (const char *at; *from && (at = strstr(text, from)); text = at + strlen(from), num++) {
+    md_put_bytes(&t, text, (size_t)(at - text));
+    md_put(&t, "%s", to);
+  }
+  md_put(&t, "%s", text);
+  if (num || !*from) return t.s;
+  md_text_free(&t);
+  return NULL;
+}
+
+static const char *run(Program *p, const char *text, simt_options o, md_text *why) {
+  simt_code *code = simt_build(text);
+  if (!code) return "it cannot be built";
+  char **data = NULL;
+  bool ok = run_program(p, code, o, &data, why) && program_check(p, data, why);
+  free(data);
+  simt_free_buffers();
+  simt_code_free(code);
+  return ok ? "a right result" : why->s;
+}
+
+static bool try(Program *p, const struct Case *c, const char *kernels) {
+  static const simt_options modes[] = {{SIMT_RANDOM, 0}, {SIMT_RANDOM, 1}, {SIMT_FORWARD, 0}};
+  char *text = replaced(kernels, c->from, c->to);
+  bool ok = text != NULL;
+  if (!text) printf("FAILED %s: '%s' is not in the text\n", c->what, c->from);
+  for (int i = 0; ok && i < (c->message[0] ? 1 : MD_COUNT(modes)); i++) {
+    md_text why = {0};
+    const char *seen = run(p, text, modes[i], &why);
+    ok = !c->message[0] && !strcmp(seen, "a right result");
+    for (int j = 0; j < MD_COUNT(c->message); j++)
+      ok |= c->message[j] && strstr(seen, c->message[j]);
+    if (!ok) printf("FAILED %s, mode %d: %s\n", c->what, i, seen);
+    md_text_free(&why);
+  }
+  free(text);
+  return ok;
+}
+
+static md_cuda_launch *product_of(Program *p) {
+  for (int i = 0; p && i < p->m->num_launches; i++)
+    if (p->m->launch[i].threads > 256) return &p->m->launch[i];
+  return NULL;
+}
+
+int main(void) {
+  md_diags *d = md_diags_create();
+  md_graph *g = md_parse_graph("sample", graph, strlen(graph), d);
+  Program *p = g ? program_for((md_cuda_arch){90, 'a'}, g, 2, MD_F32, 1, d) : NULL;
+  md_cuda_launch *product = product_of(p);
+  int passed = 0, failed = !product;
+  char *kernels = product ? run_text(p) : NULL;
+  for (int i = 0; product && i < MD_COUNT(cases); i++) {
+    int64_t blocks = product->blocks;
+    if (strstr(cases[i].from, "m0 +=")) product->blocks = 1;
+    bool ok = try(p, &cases[i], kernels);
+    product->blocks = blocks;
+    passed += ok;
+    failed += !ok;
+  }
+  if (!product) printf("FAILED: no kernel with wgmma\n%s", md_diags_text(d));
+  free(kernels);
+  program_destroy(p);
+  md_diags_destroy(d);
+  printf("%d passed, %d failed\n", passed, failed);
+  return failed || !passed;
+}
