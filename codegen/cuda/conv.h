@@ -130,6 +130,7 @@ typedef struct md_cu_finish {
   bool narrow;
   bool no_table;  // there is no room for it
   md_cu_lanes lanes;
+  int64_t parts, place, tickets;  // of sums
 } md_cu_finish;
 // The outputs and reductions that one element of the anchor's result decides.
 md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups);
@@ -140,14 +141,15 @@ int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
 
-// The block's sums -> its part: [group, channel][part][sum], at `place`.
-void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part);
+// Before the kernels, of so many `parts` of the pixels: memory for what they store. Behind: it is there.
+void md_cu_finish_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f);
 
-// Before the kernels: memory for what they store. Behind: it is there, and the sums' parts are merged.
-void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f);
-void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
-                        int64_t place);
+// --- conv_sums.c: sums over pixels
+void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
+// The last that a kernel does: the block's sums in shared memory are its part, number `part`, and the
+// last block of all makes the results.
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t, const char *part);
 
 // --- conv.c: a convolution, or its gradient for the source, and its kernels
 
@@ -158,10 +160,9 @@ typedef struct md_cu_convolution {
   int64_t in, out, samples, groups;  // channels of source and result
   md_cu_tile tile;
   md_cu_finish finish;
-  md_cu_nest sums;
-  int64_t parts, place;  // of sums, of all kernels
-  md_val formed;         // the source, if it is to be stored
-  int64_t residues[3];   // of places, by the stride: each has kernels of its own
+  int64_t parts;        // of sums, of all kernels
+  md_val formed;        // the source, if it is to be stored
+  int64_t residues[3];  // of places, by the stride: each has kernels of its own
 } md_cu_convolution;
 typedef struct md_cu_product {  // one of its kernels
   const md_cu_convolution *c;

@@ -261,31 +261,15 @@ void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *
   if (f->num_sums) put_sums(k, f, t);
 }
 
-void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part) {
-  if (!f->num_sums) return;
-  const char *to = md_cu_workspace(k, place, md_cu_parts_bytes(sums, parts), "double", true);
-  md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
-                            f->num_sums * t->n, MD_CU_THREADS);
-  md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", t->n);
-  md_cu_line(k, NULL, "if (channel < %lld)", (long long)f->channels);
-  md_cu_line(k, NULL, "  %s[((group * %lld + channel) * %lld + %s) * %d + e / %d] = sums[e];", to,
-             (long long)f->channels, (long long)parts, part, f->num_sums, t->n);
-  md_cu_close(k, m);
-}
-
 // --- around the kernels
 
-void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f) {
+void md_cu_finish_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts) {
   for (int i = 0; i < f->num_stores; i++) md_cu_place(w, f->store[i]);
+  md_cu_sums_place(w, f, t, parts);
 }
 
-void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
-                        int64_t place) {
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f) {
   for (int i = 0; i < f->num_stores; i++) md_cu_ready(w, f->store[i]);
-  for (int i = 0; i < f->num_reduces; i++)
-    for (int j = 0; j < f->reduce[i]->num_out; j++) md_cu_place(w, f->reduce[i]->out + (md_val)j);
-  if (f->num_sums) md_cu_merge(w, sums, parts, place);
   for (int i = 0; i < f->num_reduces; i++)
     for (int j = 0; j < f->reduce[i]->num_out; j++) md_cu_ready(w, f->reduce[i]->out + (md_val)j);
 }
