@@ -116,7 +116,8 @@ void md_report_fusion(const md_pass_report *r, FILE *to) {
 void md_report_summary(const md_compile_job *j, int declared, const md_graph *g,
                        const md_program *p, FILE *to) {
   double flops = 0, bytes = 0;
-  for (int i = 0; p && i < p->num_launches; i++) {
+  int first = 0, num = p ? md_program_launches(p, &first) : 0;
+  for (int i = first; i < first + num; i++) {
     flops += p->launch[i].flops;
     bytes += p->launch[i].bytes;
   }
@@ -135,9 +136,10 @@ void md_report_again(const md_compile_job *j, const md_program *p, FILE *to) {
   fprintf(
       to,
       "again   %d of %d kernels compute values again: %.1f%% of FLOPs, %.1f%% of bytes; saves %s\n",
-      again.launches, p->num_launches, 100 * again.flops, 100 * again.bytes,
+      again.launches, again.of, 100 * again.flops, 100 * again.bytes,
       md_bytes_text((double)j->report.saved, text));
-  for (int i = 0; i < p->num_launches && md_compile_wants(j, "memory"); i++) {
+  int first, num = md_program_launches(p, &first);
+  for (int i = first; i < first + num && md_compile_wants(j, "memory"); i++) {
     const md_launch *l = &p->launch[i];
     if (!md_launch_is_again(l)) continue;
     const md_arg *made = &p->arg[l->first_arg];

@@ -118,38 +118,50 @@ void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t c
 // Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
 void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
 
-// --- conv_finish.c: what stands behind a convolution
+// --- vectors.c: values and sums of activations, eight channels at a time
 
 typedef struct md_cu_finish {
-  const md_node *anchor;
+  const md_shape *shape;  // [n, c, t, h, w] of all of them
+  const md_node *anchor;  // the convolution whose tile they are made from; NULL: there is none
   md_val *store;
   int num_stores;
   const md_node **reduce;
   int num_reduces, num_sums;
-  int64_t channels, groups;
-  bool narrow;
+  int64_t groups;
+  bool narrow;    // the tile is bf16
   bool no_table;  // there is no room for it
   md_cu_lanes lanes;
   int64_t parts, place, tickets;  // of sums
 } md_cu_finish;
+bool md_cu_is_vector(const md_type *t);  // it lies in vectors of eight channels
+void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
+// Shared memory for sums of the block, [sum][column] of double, and on the way there for those of threads.
+int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
+int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
+// The vectors of pixels m0 .. m0 + rows of t from column n0 on; `stage` is the convolution's tile.
+void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                           const md_cu_map *a, const char *places);
+void md_cu_put_thread_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t);
+
+// --- sums.c: sums over pixels
+// Before the kernels: memory for parts, so many of the pixels, and for results.
+void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
+// The last that a kernel does: the block's sums in shared memory are part number `part`, and the last
+// block of all makes the results.
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t, const char *part);
+
+// --- conv_finish.c: what stands behind a convolution
+
 // The outputs and reductions that one element of the anchor's result decides.
 md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t groups);
-void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
-// The shared memory that it takes: the tile and, after it, sums of threads; and sums of the block.
+int md_cu_stage_pitch(const md_cu_finish *f, const md_cu_tile *t);  // elements from row to row
+// The shared memory that it takes: the tile and, after it, sums of threads.
 int md_cu_finish_bytes(const md_cu_finish *f, const md_cu_tile *t);
-int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
-
 // Before the kernels, of so many `parts` of the pixels: memory for what they store. Behind: it is there.
 void md_cu_finish_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
 void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f);
-
-// --- conv_sums.c: sums over pixels
-void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
-// The last that a kernel does: the block's sums in shared memory are its part, number `part`, and the
-// last block of all makes the results.
-void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t, const char *part);
 
 // --- conv.c: a convolution, or its gradient for the source, and its kernels
 

@@ -4,12 +4,23 @@
 // convolution and stores. Zeros around the source are put in after that.
 #include "codegen/cuda/conv.h"
 
+enum { MAX_SLOTS = 6 };
+
 static int vectors(const md_cu_side *s) { return s->lines * s->chunks; }
 
 int md_cu_side_rows(const md_cu_side *s) { return MD_MAX(vectors(s) / MD_CU_THREADS, 1); }
 
 static const char *made(md_cu_kernel *k, const md_cu_side *s, const char *fmt) {
   return md_format(k->w->arena, fmt, s->p);
+}
+
+// For wgmma eight results are rounded at once: what is rounded before is not.
+static md_val rounded_later(const md_cu_kernel *k, md_val v) {
+  const md_region_view *r = k->w->r;
+  const md_node *n = md_inner(r, v);
+  bool casts = n && n->op == MD_OP_cast && !md_cu_is_ready(k->w, v) &&
+               md_type_in(r->g, v)->dtype == MD_BF16 && md_type_in(r->g, n->in[0])->dtype == MD_F32;
+  return casts ? n->in[0] : v;
 }
 
 md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
@@ -28,8 +39,10 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
   md_cu_spot spot = {.shape = shape,
                      .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
                             made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
+  if (t->swizzled) v = rounded_later(k, v);
   const char *text = md_cu_value_as(k, v, &spot, MD_CU_FLOAT);
-  md_cu_line(k, NULL, t->narrow ? "v.x[j] = md_f2bf(%s);" : "v.x[j] = %s;", text);
+  bool rounds = t->narrow && !t->swizzled;
+  md_cu_line(k, NULL, rounds ? "v.x[j] = md_f2bf(%s);" : "v.x[j] = %s;", text);
   md_cu_lanes_end(k);
   return s;
 }
@@ -68,24 +81,33 @@ void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
   md_cu_close(k, m);
 }
 
+// The table is read once for all rows where it fits into registers and is the same for all.
+static bool reads_once(const md_cu_side *s) {
+  return s->tile->swizzled && s->tile->n <= 128 && s->lanes.groups == 1 &&
+         s->lanes.num_slots <= MAX_SLOTS;
+}
+
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   int pitch = md_cu_pitch(s->tile, s->tile->across ? s->chunks * MD_CU_LANES : s->lines);
-  const char *kind = s->tile->narrow ? "h8" : "f8";
+  bool rounds = s->tile->swizzled;
+  const char *kind = s->tile->narrow ? "h8" : "f8", *value = rounds ? "md_round_h8(v)" : "v";
+  if (reads_once(s)) md_cu_put_slots(k, &s->lanes);
   md_cu_mark m = md_cu_side_open(k, s);
-  md_cu_line(k, NULL, "md_%s v = {{0}};", kind);
+  md_cu_line(k, NULL, "md_%s v = {{0}};", rounds ? "f8" : kind);
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
-  md_cu_put_lanes(k, &s->lanes);
+  if (!reads_once(s)) md_cu_put_slots(k, &s->lanes);
+  md_cu_put_channels(k, &s->lanes);
   if (s->stored_if)
-    md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) md_st_%s(%s + %sto[i], v);", s->p,
-               kind, md_cu_pointer(k, s->val, true), s->p);
+    md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) md_st_%s(%s + %sto[i], %s);", s->p,
+               kind, md_cu_pointer(k, s->val, true), s->p, value);
   md_cu_close(k, in);
   const char *chunk = md_format(k->w->arena, "%s %% %d", s->thread, s->chunks);
   if (s->tile->swizzled) chunk = md_format(k->w->arena, "(%s ^ line %% 8)", chunk);
-  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + %s * 8, v);",
+  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + %s * 8, %s);",
              vectors(s) < MD_CU_THREADS
                  ? md_format(k->w->arena, "if (%s < %d) ", s->thread, vectors(s))
                  : "",
-             kind, to, pitch, chunk);
+             kind, to, pitch, chunk, value);
   md_cu_close(k, m);
 }
 

@@ -9,7 +9,11 @@
 // The weights stay in shared memory. The next pixels are on their way into registers meanwhile.
 #include "codegen/cuda/conv.h"
 
-enum { PIXELS = 32, PAD = 8 };
+enum {
+  PIXELS = 32,
+  PAD = 8,
+  BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
+};
 
 typedef struct Twins {
   md_cu_work *w;
@@ -248,7 +252,7 @@ static Twins twins_of(md_cu_work *w) {
   t.dx.line_m = t.dw.line_m;
   t.dx.line_n = terms(&t) + PAD;
   int64_t tiles = md_ceil_div(md_cu_map_places(&t.map) * (t.samples / t.groups), PIXELS);
-  t.parts = MD_MIN(tiles, MD_MAX(MD_CU_WGRAD_BLOCKS / t.groups, 1));
+  t.parts = MD_MIN(tiles, MD_MAX(BLOCKS / t.groups, 1));
   t.finish = md_cu_finish_of(w, d, t.groups);
   return t;
 }

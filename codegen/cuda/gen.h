@@ -230,6 +230,9 @@ void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
+// The two parts of that: what the table has for the vector's channels; the formulas.
+void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l);
+void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s);     // its lines, at the current depth
 md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t);  // carried, if it is by channel
 
@@ -247,9 +250,10 @@ typedef struct md_cu_nest {
   const md_node **reduce;
   int num_reduces;
 } md_cu_nest;
-void md_cu_walk(md_cu_work *w, const md_cu_nest *n);    // stores only
-void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);  // both
-int md_cu_num_sums(const md_node *n);                   // that a reduction adds up
+void md_cu_walk(md_cu_work *w, const md_cu_nest *n);         // stores only
+bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: not by vectors
+void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
+int md_cu_num_sums(const md_node *n);                        // that a reduction adds up
 // The totals s0, s1, ... of result number `result` -> results of the reductions.
 void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *n, md_cu_ix result);
 

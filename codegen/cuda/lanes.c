@@ -169,13 +169,16 @@ void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
 
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
 
-void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
+void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l) {
   const char *group = l->groups == 1 ? ""
                                      : md_format(k->w->arena, "%s * %lld + ", l->group,
                                                  (long long)md_round_up(l->channels, 8));
   for (int i = 0; i < l->num_slots; i++)
     md_cu_line(k, NULL, "const md_f8 %sp%d = md_ld_f8(%stable + %lld + %s%s, %s);", l->prefix, i,
                l->prefix, (long long)(i * slot_size(l)), group, l->first, count(k, l));
+}
+
+void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l) {
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int j = 0; j < %d; j++) {", MD_CU_LANES);
   md_cu_line(k, NULL, "const int %s = %s + j;", MD_CU_CHANNEL, l->first);
@@ -183,6 +186,11 @@ void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
   if (rest) md_cu_line(k, NULL, "if (%s >= %lld) break;", MD_CU_CHANNEL, (long long)l->channels);
   md_cu_splice(k, &l->lane);
   md_cu_close(k, m);
+}
+
+void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
+  md_cu_put_slots(k, l);
+  md_cu_put_channels(k, l);
 }
 
 // --- lines of another stream

@@ -51,6 +51,7 @@ static void store_values(md_cu_kernel *k, const md_cu_nest *n, md_cu_spot *s) {
 }
 
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
+  if (md_cu_vector_walk(w, n)) return;
   md_cu_kernel k;
   md_cu_begin(&k, w, "walk");
   int64_t blocks;
@@ -348,6 +349,7 @@ static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {
 }
 
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
+  if (md_cu_vector_walk(w, n)) return;
   Reduction r = reduction_of(w, n);
   // Neighbouring results are neighbours in memory: then threads of their own read well.
   bool last_kept = is_kept(n, n->shape->rank - 1);

@@ -40,16 +40,19 @@ static bool is_anchor(const Plan *p, const md_node *n) {
   return p->by_itself && (n == p->r->anchor || n == p->r->twin);
 }
 
-// Everything that reads the anchor is pointwise and of its shape: one walk makes it all.
+// Everything that reads the anchor is pointwise and of its shape, or a sum of that: one walk makes it all.
 static bool is_walked_once(const md_region_view *r) {
   const md_shape *shape = &md_type_in(r->g, r->anchor->out)->shape;
+  int sums = 0;
   for (int i = 0; i < r->num_nodes; i++) {
     const md_node *n = r->node[i];
     if (!md_in_epilogue(r, n)) continue;
-    if (md_ops[n->op].role != MD_POINTWISE) return false;
-    if (!md_shape_equal(&md_type_in(r->g, n->out)->shape, shape)) return false;
+    bool is_sum = md_ops[n->op].role == MD_REDUCE;
+    sums += is_sum;
+    if (!is_sum && md_ops[n->op].role != MD_POINTWISE) return false;
+    if (!md_shape_equal(&md_type_in(r->g, is_sum ? n->in[0] : n->out)->shape, shape)) return false;
   }
-  return true;
+  return sums <= 1;
 }
 
 static bool stands_alone(const md_region_view *r) {

@@ -42,8 +42,8 @@ bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *
   return did(c, &t, error, d);
 }
 
-bool md_cuda_did_compile(md_cuda *c, const char *call, int error, const char *log, md_diags *d) {
-  md_driver_task t = {.p = c->base.p, .device = c->base.title, .call = call, .log = log};
+bool md_cuda_did_compile(md_cuda *c, const char *call, int error, md_diags *d) {
+  md_driver_task t = {.p = c->base.p, .device = c->base.title, .call = call, .log = c->code.log};
   return did(c, &t, error, d);
 }
 
@@ -66,7 +66,7 @@ static bool enter(md_cuda *c, md_diags *d) {
 // --- memory
 
 static void *cuda_input(md_device *v, int input) {
-  const md_cuda_memory *m = &((md_cuda *)v)->memory;
+  const md_cuda_layout *m = &((md_cuda *)v)->memory;
   return m->inputs_host + m->input[input];
 }
 
@@ -101,7 +101,7 @@ static bool cuda_get(md_device *v, const md_arg *from, void *to, md_diags *d) {
 
 static bool cuda_send(md_device *v, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  const md_cuda_memory *m = &c->memory;
+  const md_cuda_layout *m = &c->memory;
   if (c->is_sent) return true;
   if (!enter(c, d)) return false;
   c->is_sent = true;
@@ -117,7 +117,7 @@ static bool cuda_send(md_device *v, md_diags *d) {
 
 static bool cuda_begin(md_device *v, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  const md_cuda_memory *m = &c->memory;
+  const md_cuda_layout *m = &c->memory;
   if (!cuda_send(v, d) || !enter(c, d)) return false;
   c->is_sent = c->has_results = false;
   if (!m->inputs_bytes) return true;

@@ -7,7 +7,7 @@
 #include "runtime/exec/driver.h"
 
 // Where the parts of the program's memory begin, and each tensor in its part.
-typedef struct md_cuda_memory {
+typedef struct md_cuda_layout {
   md_gpu_place at;  // of all of it
   int64_t bytes;
   int64_t workspace, arrival, inputs, states, results;  // the arena begins at 0
@@ -16,13 +16,14 @@ typedef struct md_cuda_memory {
   char *inputs_host;     // what is sent; as large as the inputs
   char *results_host;    // small results
   int64_t *result_host;  // place of a result there; -1: it is large
-} md_cuda_memory;
+} md_cuda_layout;
 
 typedef struct md_cuda_code {
   void **library;  // by kernel of the variant
   int num;
   bool is_module;   // of the kind that older drivers have
   void **function;  // by launch of the variant
+  char *log;        // of the driver's compiler, which may be put off until a kernel is asked for
 } md_cuda_code;
 
 typedef struct md_cuda {
@@ -32,7 +33,7 @@ typedef struct md_cuda {
   const md_gpu_variant *variant;
   void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
-  md_cuda_memory memory;
+  md_cuda_layout memory;
   md_cuda_code code;
   md_gpu_place *place;  // by argument of the program
   void **parameter;     // where each argument's value is, as a launch takes them
@@ -50,7 +51,7 @@ typedef struct md_cuda {
 // True: no error. Else reported; `launch` is that of the program, or -1.
 bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *d);
 // The same with the log of the driver's compiler.
-bool md_cuda_did_compile(md_cuda *c, const char *call, int error, const char *log, md_diags *d);
+bool md_cuda_did_compile(md_cuda *c, const char *call, int error, md_diags *d);
 
 // --- cuda_memory.c
 bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d);

@@ -15,27 +15,25 @@ enum {
 };
 
 static bool load(md_cuda *c, const md_gpu_kernel *k, void **library, md_diags *d) {
-  char log[LOG_ROOM] = "";
   int options[] = {LOG_BUFFER, LOG_BYTES};
-  void *values[] = {log, (void *)(uintptr_t)(sizeof log - 1)};
-  bool by_library = !c->code.is_module;
-  int error = by_library
-                  ? c->call.cuLibraryLoadData(library, k->data, options, values, 2, NULL, NULL, 0)
-                  : c->call.cuModuleLoadDataEx(library, k->data, 2, options, values);
-  return md_cuda_did_compile(c, by_library ? "cuLibraryLoadData" : "cuModuleLoadDataEx", error, log,
-                             d);
+  void *values[] = {c->code.log, (void *)(uintptr_t)(LOG_ROOM - 1)};
+  if (c->code.is_module)
+    return md_cuda_did_compile(c, "cuModuleLoadDataEx",
+                               c->call.cuModuleLoadDataEx(library, k->data, 2, options, values), d);
+  int error = c->call.cuLibraryLoadData(library, k->data, options, values, 2, NULL, NULL, 0);
+  return md_cuda_did_compile(c, "cuLibraryLoadData", error, d);
 }
 
 static bool find_function(md_cuda *c, void *library, const char *symbol, void **function,
                           md_diags *d) {
   if (c->code.is_module)
-    return md_cuda_did(c, "cuModuleGetFunction", -1,
-                       c->call.cuModuleGetFunction(function, library, symbol), d);
+    return md_cuda_did_compile(c, "cuModuleGetFunction",
+                               c->call.cuModuleGetFunction(function, library, symbol), d);
   void *kernel = NULL;
-  return md_cuda_did(c, "cuLibraryGetKernel", -1,
-                     c->call.cuLibraryGetKernel(&kernel, library, symbol), d) &&
-         md_cuda_did(c, "cuKernelGetFunction", -1, c->call.cuKernelGetFunction(function, kernel),
-                     d);
+  return md_cuda_did_compile(c, "cuLibraryGetKernel",
+                             c->call.cuLibraryGetKernel(&kernel, library, symbol), d) &&
+         md_cuda_did_compile(c, "cuKernelGetFunction",
+                             c->call.cuKernelGetFunction(function, kernel), d);
 }
 
 static int kernel_of(const md_program *p, const md_gpu_variant *v, const char *symbol) {
@@ -83,7 +81,8 @@ bool md_cuda_code_load(md_cuda *c, md_diags *d) {
   const md_gpu_variant *v = c->variant;
   c->code = (md_cuda_code){.num = v->num_kernels,
                            .library = zeroed(v->num_kernels, sizeof(void *)),
-                           .function = zeroed(v->num_launches, sizeof(void *))};
+                           .function = zeroed(v->num_launches, sizeof(void *)),
+                           .log = zeroed(LOG_ROOM, 1)};
   c->code.is_module = !c->call.cuLibraryLoadData || !c->call.cuLibraryGetKernel ||
                       !c->call.cuKernelGetFunction || !c->call.cuLibraryUnload;
   void **function = zeroed(v->num_kernels, sizeof *function);
@@ -102,4 +101,5 @@ void md_cuda_code_unload(md_cuda *c) {
   }
   free(c->code.library);
   free(c->code.function);
+  free(c->code.log);
 }

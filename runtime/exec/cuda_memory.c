@@ -37,7 +37,7 @@ static int64_t *line_up(const md_spec *s, int num) {
 // Sums cannot overflow: md_demand_of has added them up.
 static void lay_out(md_cuda *c, const md_demand *n) {
   const md_program *p = c->base.p;
-  md_cuda_memory *m = &c->memory;
+  md_cuda_layout *m = &c->memory;
   m->input = line_up(p->input, p->num_inputs);
   m->state = line_up(p->state, p->num_states);
   m->result = offsets(p->num_results);
@@ -61,7 +61,7 @@ static bool refuse(md_cuda *c, const md_demand *n, const char *why, md_diags *d)
 }
 
 static bool allocate(md_cuda *c, const md_demand *n, md_diags *d) {
-  md_cuda_memory *m = &c->memory;
+  md_cuda_layout *m = &c->memory;
   size_t left = 0, all = 0;
   char why[300], text[MD_FLOAT_CHARS], words[MD_DRIVER_WORDS];
   if (!md_cuda_did(c, "cuMemGetInfo", -1, c->call.cuMemGetInfo(&left, &all), d)) return false;
@@ -94,7 +94,7 @@ static bool lock(md_cuda *c, char **at, int64_t bytes, md_diags *d) {
 
 bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d) {
   const md_program *p = c->base.p;
-  md_cuda_memory *m = &c->memory;
+  md_cuda_layout *m = &c->memory;
   md_demand n = md_demand_of(p, 1);
   if (!md_demand_within(p, &n, limit, d)) return false;
   lay_out(c, &n);
@@ -111,7 +111,7 @@ bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d) {
 }
 
 void md_cuda_memory_destroy(md_cuda *c) {
-  md_cuda_memory *m = &c->memory;
+  md_cuda_layout *m = &c->memory;
   if (m->at) c->call.cuMemFree(m->at);
   if (m->inputs_host) c->call.cuMemFreeHost(m->inputs_host);
   if (m->results_host) c->call.cuMemFreeHost(m->results_host);
@@ -122,7 +122,7 @@ void md_cuda_memory_destroy(md_cuda *c) {
 }
 
 md_gpu_place md_cuda_place(const md_cuda *c, const md_arg *a) {
-  const md_cuda_memory *m = &c->memory;
+  const md_cuda_layout *m = &c->memory;
   int64_t at = -1;
   switch (a->space) {
   case MD_IN_ARENA: at = 0; break;

@@ -35,10 +35,16 @@ bool md_launch_is_again(const md_launch *l) {
   return len > end && strcmp(l->name + len - end, MD_AGAIN) == 0;
 }
 
+int md_program_launches(const md_program *p, int *first) {
+  *first = p->num_variants ? p->variant[0].first_launch : 0;
+  return p->num_variants ? p->variant[0].num_launches : p->num_launches;
+}
+
 md_again md_program_again(const md_program *p) {
-  md_again again = {0};
+  int first;
+  md_again again = {.of = md_program_launches(p, &first)};
   double flops = 0, bytes = 0;
-  for (int i = 0; i < p->num_launches; i++) {
+  for (int i = first; i < first + again.of; i++) {
     const md_launch *l = &p->launch[i];
     flops += l->flops;
     bytes += l->bytes;
@@ -65,7 +71,7 @@ bool md_demand_refused(const md_program *p, const md_demand *n, md_code code, co
   md_again again = md_program_again(p);
   if (again.launches)
     md_note(d, MD_NOWHERE, "that is with %d of %d kernels computing values again", again.launches,
-            p->num_launches);
+            again.of);
   md_hint(d, "a smaller batch, clip or bank needs less");
   return false;
 }

@@ -270,10 +270,12 @@ bool md_device_parse(const char *text, int *index, md_diags *d);
 // All of it on so many threads (0: one for each core): arena, states, inputs, results, workspace, and
 // scratch of each thread. A GPU has the inputs twice. Everything that shows or limits a plan asks here.
 int64_t md_program_bytes(const md_program *p, int threads);
-// What of a program makes values once more, to need less memory: launches, and their share of all
+// The launches of its first target; programs for the CPU have one.
+int md_program_launches(const md_program *p, int *first);
+// What of them makes values once more, to need less memory: launches, and their share of all
 // FLOPs and bytes.
 typedef struct md_again {
-  int launches;
+  int launches, of;  // all
   double flops, bytes;
 } md_again;
 md_again md_program_again(const md_program *p);

@@ -72,58 +72,64 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
   return e->exec != NULL;
 }
 
-static bool make_program(md_engine *e, const md_engine_options *o, const char *target,
-                         md_diags *d) {
-  md_cpu_options c = {
-      .cpu = o->cpu, .asan = o->asan, .no_cache = o->no_cache, .want_graph_text = true};
-  md_cuda_options g = {.targets = target,
-                       .is_apart = o->verifies,
-                       .no_ptx = true,
-                       .no_cache = o->no_cache,
-                       .want_graph_text = true};
-  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &g, NULL, d)
-                                             : md_cpu_compile(e->graph, &c, NULL, d);
-  return e->program && start(e, o, d);
-}
+// What a back end is asked for, and what the passes have to know of it.
+typedef struct Backend {
+  md_cpu_options cpu;
+  md_cuda_options cuda;
+  char target[32];  // of the GPU
+} Backend;
 
-// What the passes have to know of the back end. `target`: of a GPU. False: reported.
-enum { TARGET_CHARS = 32 };
-static bool ask_backend(const md_engine_options *o, md_pass_options *passes,
-                        char target[TARGET_CHARS], md_diags *d) {
-  int index;
-  md_gpu_device device;
-  const md_cpu *cpu;
-  switch (o->backend) {
-  case MD_BACKEND_CPU:
-    cpu = md_cpu_find(o->cpu, true, d);
-    if (!cpu) return false;
-    passes->facts = md_cpu_facts(cpu);
-    passes->memory = md_cpu_memory(cpu, o->memory_limit, o->threads);
-    return true;
-  case MD_BACKEND_CUDA:
-    return md_device_parse(o->device ? o->device : "cuda:0", &index, d) &&
-           md_gpu_require(index, &device, d) &&
-           md_cuda_target_for(device.sm, target, TARGET_CHARS, d) &&
-           md_cuda_facts(target, &passes->facts, d);
-  case MD_BACKEND_INTERP: break;
-  }
+static bool ask_cpu(Backend *b, const md_engine_options *o, md_pass_options *passes, md_diags *d) {
+  const md_cpu *cpu = md_cpu_find(o->cpu, true, d);
+  if (!cpu) return false;
+  b->cpu = (md_cpu_options){
+      .cpu = o->cpu, .asan = o->asan, .no_cache = o->no_cache, .want_graph_text = true};
+  passes->facts = md_cpu_facts(cpu);
+  passes->memory = md_cpu_memory(cpu, o->memory_limit, o->threads);
   return true;
 }
 
-md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d) {
+static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *passes, md_diags *d) {
+  int index;
+  md_gpu_device device;
+  if (!md_device_parse(o->device ? o->device : "cuda:0", &index, d) ||
+      !md_gpu_require(index, &device, d) ||
+      !md_cuda_target_for(device.sm, b->target, sizeof b->target, d) ||
+      !md_cuda_facts(b->target, &passes->facts, d))
+    return false;
+  b->cuda = (md_cuda_options){.targets = b->target,
+                              .is_apart = o->verifies,
+                              .no_ptx = true,
+                              .no_cache = o->no_cache,
+                              .want_graph_text = true};
+  passes->memory = md_cuda_memory(&b->cuda, o->memory_limit);
+  return true;
+}
+
+static bool make_program(md_engine *e, const md_engine_options *o, const Backend *b, md_diags *d) {
+  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &b->cuda, NULL, d)
+                                             : md_cpu_compile(e->graph, &b->cpu, NULL, d);
+  return e->program && start(e, o, d);
+}
+
+static bool make_graph(md_engine *e, md_graph *take_g, const md_engine_options *o, Backend *b,
+                       md_diags *d) {
   md_pass_options passes = o->passes;
-  char target[TARGET_CHARS] = "";
-  if (!ask_backend(o, &passes, target, d)) {
-    md_graph_destroy(g);
-    return NULL;
-  }
+  bool ok = true;
+  if (o->backend == MD_BACKEND_CPU) ok = ask_cpu(b, o, &passes, d);
+  if (o->backend == MD_BACKEND_CUDA) ok = ask_cuda(b, o, &passes, d);
+  if (ok) e->graph = md_run_passes(take_g, &passes, NULL, d);
+  else md_graph_destroy(take_g);
+  if (e->graph) list_states(e);
+  return e->graph != NULL;
+}
+
+md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d) {
   md_engine *e = calloc(1, sizeof *e);
   if (!e) md_out_of_memory(sizeof *e);
-  e->graph = md_run_passes(g, &passes, NULL, d);
-  bool ok = e->graph != NULL;
-  if (ok) list_states(e);
-  if (ok)
-    ok = o->backend == MD_BACKEND_INTERP ? make_interp(e, o, d) : make_program(e, o, target, d);
+  Backend b = {0};
+  bool ok = make_graph(e, g, o, &b, d);
+  if (ok) ok = o->backend == MD_BACKEND_INTERP ? make_interp(e, o, d) : make_program(e, o, &b, d);
   if (ok) return e;
   md_engine_destroy(e);
   return NULL;

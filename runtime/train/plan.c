@@ -61,8 +61,7 @@ static void show_memory(const md_graph *g, const md_program *p, const md_step *s
   md_again again = md_program_again(p);
   if (again.launches)
     fprintf(to, "        %-14s %12d of %d kernels, %.1f%% of FLOPs and %.1f%% of bytes\n",
-            "computed again", again.launches, p->num_launches, 100 * again.flops,
-            100 * again.bytes);
+            "computed again", again.launches, again.of, 100 * again.flops, 100 * again.bytes);
   fprintf(to, "        %-14s %12s\n", "for a video",
           md_bytes_text((double)p->arena_bytes / (double)s->batch, a));
 }

@@ -89,8 +89,12 @@ fault cuMemAlloc_v2:1:2 6 "did not give it: CUDA_ERROR_OUT_OF_MEMORY (out of mem
 wants 6 "note: arena" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2 "$rt" step.mdx
 
 # --- code that the driver does not take
-fault cuLibraryLoadData:1:209 4 "error[E0646]: cuLibraryLoadData on cuda:0, Stand-in GPU (sm_90) fails with 209, CUDA_ERROR_NO_BINARY_FOR_GPU" ""
+fault cuLibraryLoadData:1:209 4 "cuLibraryLoadData on cuda:0, Stand-in GPU (sm_90) fails with 209" ""
+fault cuLibraryLoadData:1:209 4 "error[E0646]" ""
 fault cuLibraryLoadData:1:222 4 "hint: a newer driver takes it" ""
+
+wants 4 "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed)" \
+  env MODIST_STAND_IN_SM=120 MODIST_STAND_IN_FAULT=cuLibraryLoadData:1:218 "$rt" step.mdx
 
 # --- a launch that is refused, kernels that fail: in the first step, in the graph, one by one
 fault cuLaunchKernel:2:701 1 "region 'mul': cuLaunchKernel on cuda:0" ""

@@ -32,6 +32,7 @@ START_TEST(a_kernel_runs_in_every_order) {
   run_in("at-once");
   run_in("late");
   run_in("copies-first");
+  run_in("others-first");
   finish_with_arrays();
 }
 END_TEST
@@ -52,12 +53,15 @@ START_TEST(pinned_memory_holds_nothing_until_its_copy_is_waited_for) {
   start_with_arrays();
   works(cuMemcpyHtoDAsync_v2(a, x, BYTES, stream));
   y[1] = 3;
+  works(cuMemcpyHtoDAsync_v2(b, y, BYTES, stream));
   works(cuMemcpyDtoHAsync_v2(y, a, BYTES, stream));
-  ck_assert(is_nan(y[1]));
-  works(cuMemcpyHtoDAsync_v2(b, y, BYTES, stream));  // what the first copy has brought
-  works(cuMemcpyDtoHAsync_v2(y, a, BYTES, stream));
+  ck_assert(y[1] == 3);  // the copy before still reads it
   works(cuStreamSynchronize(stream));
-  ck_assert(y[1] == 1 && first_of(b) == 1);
+  ck_assert(y[1] == 1 && first_of(b) == 3);
+  works(cuMemcpyDtoHAsync_v2(y, b, BYTES, stream));
+  ck_assert(is_nan(y[1]));
+  works(cuStreamSynchronize(stream));
+  ck_assert(y[1] == 3);
   finish_with_arrays();
 }
 END_TEST
@@ -101,6 +105,29 @@ START_TEST(copies_come_first_where_nothing_holds_them) {
 }
 END_TEST
 
+START_TEST(the_work_of_others_comes_first_where_nothing_holds_it) {
+  start_with_arrays();
+  void *sender, *sent;
+  works(cuStreamCreate(&sender, STREAM_NON_BLOCKING));
+  works(cuEventCreate(&sent, 0));
+  works(cuMemcpyHtoD_v2(a, x, BYTES));
+  set_order("others-first");
+  for (int is_held = 0; is_held < 2; is_held++) {
+    x[1] += 6;
+    works(cuMemcpyHtoDAsync_v2(a, x, BYTES, sender));
+    works(cuEventRecord(sent, sender));
+    if (is_held) works(cuStreamWaitEvent(stream, sent, 0));
+    works(launch(a, b, stream));
+    works(cuEventSynchronize(sent));
+    works(cuStreamSynchronize(stream));
+    ck_assert(first_of(b) == (is_held ? 26 : 2));
+  }
+  works(cuStreamDestroy_v2(sender));
+  works(cuEventDestroy_v2(sent));
+  finish_with_arrays();
+}
+END_TEST
+
 START_TEST(the_legacy_stream_and_those_that_block_wait_for_each_other) {
   start_with_arrays();
   void *blocking;
@@ -111,6 +138,7 @@ START_TEST(the_legacy_stream_and_those_that_block_wait_for_each_other) {
   works(cuStreamSynchronize(blocking));
   ck_assert(y[1] == 2);
   works(cuMemsetD8_v2(b, 0, BYTES));  // on the legacy stream, for which nobody waits
+  works(cuStreamSynchronize(blocking));
   works(cuMemcpyDtoHAsync_v2(y, b, BYTES, stream));
   works(cuStreamSynchronize(stream));
   ck_assert(y[1] == 2);
@@ -251,6 +279,7 @@ static void end_broken(int error) {
 START_TEST(a_call_that_waits_breaks_a_capture) {
   start_with_arrays();
   Address at;
+  int status;
   for (int i = 0; i < 4; i++) {
     works(cuStreamBeginCapture_v2(stream, CAPTURE_THREAD_LOCAL));
     is(i == 0   ? cuStreamSynchronize(stream)
@@ -259,7 +288,11 @@ START_TEST(a_call_that_waits_breaks_a_capture) {
                 : cuMemcpyHtoD_v2(a, x, BYTES),
        CAPTURE_UNSUPPORTED);
     is(launch(a, b, stream), CAPTURE_INVALIDATED);
+    works(cuStreamIsCapturing(stream, &status));
+    ck_assert_int_eq(status, 2);
     end_broken(CAPTURE_INVALIDATED);
+    works(cuStreamIsCapturing(stream, &status));
+    ck_assert_int_eq(status, 0);
   }
   finish_with_arrays();
 }
@@ -269,6 +302,7 @@ static void *end_elsewhere(void *to) {
   void *graph;
   cuCtxSetCurrent(context);
   *(int *)to = cuStreamEndCapture(stream, &graph);
+  if (graph) cuGraphDestroy(graph);
   return NULL;
 }
 
@@ -288,6 +322,10 @@ START_TEST(a_capture_ends_where_it_began) {
   pthread_join(thread, NULL);
   ck_assert_int_eq(error, CAPTURE_WRONG_THREAD);
   end_broken(CAPTURE_INVALIDATED);
+  works(cuStreamBeginCapture_v2(stream, CAPTURE_RELAXED));
+  ck_assert_int_eq(pthread_create(&thread, NULL, end_elsewhere, &error), 0);
+  pthread_join(thread, NULL);
+  works(error);
   // in another stream, and with its work not joined
   works(cuStreamBeginCapture_v2(stream, CAPTURE_THREAD_LOCAL));
   works(cuEventRecord(event, stream));
@@ -329,6 +367,7 @@ int main(void) {
                                 pinned_memory_holds_nothing_until_its_copy_is_waited_for,
                                 only_an_event_makes_a_stream_wait_for_another,
                                 copies_come_first_where_nothing_holds_them,
+                                the_work_of_others_comes_first_where_nothing_holds_it,
                                 the_legacy_stream_and_those_that_block_wait_for_each_other,
                                 queries_are_not_ready_the_first_time,
                                 times_are_those_of_events_that_were_waited_for,

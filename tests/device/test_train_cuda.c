@@ -125,13 +125,20 @@ static void losses_are_those_of_the_cpu(void) {
 }
 
 static void no_order_of_work_changes_the_weights(void) {
-  static const char *const orders[] = {"at-once", "copies-first"};
+  static const char *const orders[] = {"at-once", "copies-first", "others-first"};
   for (int i = 0; i < MD_COUNT(orders); i++) {
     setenv("MODIST_STAND_IN_ORDER", orders[i], 1);
     check(train(orders[i], "cuda:0", STEPS, NULL) == 0, "it trains", orders[i]);
     check(same_weights("gpu", orders[i]), "the weights are the same", orders[i]);
   }
   unsetenv("MODIST_STAND_IN_ORDER");
+}
+
+static void the_checker_sees_nothing_wrong(void) {
+  setenv("MODIST_STAND_IN_CHECK", "1", 1);
+  check(train("checked", "cuda:0", STEPS, NULL) == 0, "it trains", "under the checker");
+  check(same_weights("gpu", "checked"), "the weights are the same", "under the checker");
+  unsetenv("MODIST_STAND_IN_CHECK");
 }
 
 static void a_run_goes_on_bit_for_bit(void) {
@@ -212,6 +219,7 @@ int main(int argc, char **argv) {
     Call *call;
     int num = process_calls(&log, &call);
     no_order_of_work_changes_the_weights();
+    the_checker_sees_nothing_wrong();
     a_run_goes_on_bit_for_bit();
     for (int i = 0; i < MD_COUNT(places); i++) fail_at(i, num_of(places[i].call, call, num));
     free(call);

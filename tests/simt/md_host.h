@@ -139,6 +139,12 @@ MD_DEV_ float md_random(md_i64 key, md_i64 i) {
 
 // --- sm_90a
 
+MD_DEV_ md_h8 md_round_h8(md_f8 v) {
+  md_h8 r;
+  for (int i = 0; i < 8; i++) r.x[i] = md_f2bf(v.x[i]);
+  return r;
+}
+
 void simt_sync_part_(int id, int threads, int line);
 void simt_bar_init_(md_u64 *bar, int count, int line);
 void simt_bar_fence_(void);

@@ -82,11 +82,8 @@ static void make_images(Program *p) {
   for (int v = 0; v <= p->g->num_values; v++) p->image_of[v] = -1;
   for (int i = 0; i < p->g->num_nodes; i++) {
     const md_node *n = p->g->node[i];
-    if (!is_leaf(n)) continue;
-    int at = new_image(p, n->name, md_type_bytes(md_type_in(p->g, n->out)), true);
-    const md_tensor *t = md_interp_value(p->ref, n->out);
-    md_tensor_write(t, p->image[at].data);
-    p->image_of[n->out] = at;
+    if (is_leaf(n))
+      p->image_of[n->out] = new_image(p, n->name, md_type_bytes(md_type_in(p->g, n->out)), true);
   }
   for (int l = 0; l < p->m->num_launches; l++) {
     for (int i = 0; i < p->m->launch[l].num_args; i++) {
@@ -95,6 +92,14 @@ static void make_images(Program *p) {
     }
   }
   p->image_of[MD_NONE] = new_image(p, "workspace", p->m->workspace_bytes, false);
+}
+
+void program_take_leaves(Program *p) {
+  for (int i = 0; i < p->g->num_nodes; i++) {
+    const md_node *n = p->g->node[i];
+    if (is_leaf(n))
+      md_tensor_write(md_interp_value(p->ref, n->out), p->image[p->image_of[n->out]].data);
+  }
 }
 
 // --- tolerance
@@ -224,9 +229,13 @@ static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
   if (leaf->op == MD_OP_input) fill(to, leaf->name, *(const uint64_t *)ctx);
 }
 
-static Program *make(md_cuda_arch arch, md_graph *g, md_pass_options o, bool is_apart,
-                     program_feed feed, void *ctx, md_diags *d) {
-  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
+static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *options, bool is_apart,
+                     md_diags *d) {
+  md_pass_options o = *options;
+  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) {  // they are those of every target
+    md_graph_destroy(g);
+    return NULL;
+  }
   g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
   Program *p = calloc(1, sizeof *p);
@@ -236,23 +245,33 @@ static Program *make(md_cuda_arch arch, md_graph *g, md_pass_options o, bool is_
   p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, arch, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
+  make_images(p);
+  return p;
+}
+
+// Takes p, which may be NULL.
+static Program *feed_and_step(Program *p, program_feed feed, void *ctx, md_diags *d) {
+  if (!p) return NULL;
+  const md_graph *g = p->g;
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
     if (n->op == MD_OP_input) feed(ctx, n, md_interp_input(p->ref, n->name));
     if (n->op == MD_OP_state) feed(ctx, n, md_interp_state(p->ref, n->name));
   }
-  make_images(p);
-  if (!md_interp_step(p->ref, d)) {
-    program_destroy(p);
-    return NULL;
-  }
-  return p;
+  program_take_leaves(p);
+  if (md_interp_step(p->ref, d)) return p;
+  program_destroy(p);
+  return NULL;
+}
+
+Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *o, md_diags *d) {
+  return make(arch, g, o, false, d);
 }
 
 Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
                      void *ctx, md_diags *d) {
-  return make(arch, g, *o, false, feed, ctx, d);
+  return feed_and_step(make(arch, g, o, false, d), feed, ctx, d);
 }
 
 static md_pass_options options_for(const md_graph *g, int level, md_dtype precision) {
@@ -266,12 +285,14 @@ static md_pass_options options_for(const md_graph *g, int level, md_dtype precis
 
 Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                      md_diags *d) {
-  return make(arch, g, options_for(g, level, precision), false, fill_leaf, &seed, d);
+  md_pass_options o = options_for(g, level, precision);
+  return feed_and_step(make(arch, g, &o, false, d), fill_leaf, &seed, d);
 }
 
 Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                        md_diags *d) {
-  return make(arch, g, options_for(g, level, precision), true, fill_leaf, &seed, d);
+  md_pass_options o = options_for(g, level, precision);
+  return feed_and_step(make(arch, g, &o, true, d), fill_leaf, &seed, d);
 }
 
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {

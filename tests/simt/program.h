@@ -33,6 +33,9 @@ Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed,
 // For another architecture than sm_80.
 Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                      md_diags *d);
+// The parts of it: leaves are to be written into p->ref, and taken from there before every run.
+Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *o, md_diags *d);
+void program_take_leaves(Program *p);
 // The same with all options but the target's facts, and with leaves that somebody else fills.
 typedef void (*program_feed)(void *ctx, const md_node *leaf, md_tensor *to);
 Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,

@@ -8,10 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int try_step(const char *name, const md_step *s, int level, md_dtype precision) {
+static int try_step_for(md_cuda_arch arch, const char *name, const md_step *s, int level,
+                        md_dtype precision) {
   md_diags *d = md_diags_create();
   md_graph *g = md_step_graph(s, d);
-  Program *p = g ? program_apart((md_cuda_arch){80, 0}, g, level, precision, 1, d) : NULL;
+  Program *p = g ? program_apart(arch, g, level, precision, 1, d) : NULL;
   simt_code *code = p ? run_build(p) : NULL;
   int passed = 0, failed = 0;
   if (!code) {
@@ -22,12 +23,16 @@ static int try_step(const char *name, const md_step *s, int level, md_dtype prec
   if (p)
     printf("%s: %d regions, %d wrong, %d without kernels\n", name, passed + failed, failed,
            p->m->num_refused);
-  // A step that has lost most of its regions shows nothing.
-  if (passed < 30) failed++;
+  // A step that has lost most of its regions shows nothing, nor does one without the target's own kernels.
+  if (passed < 30 || (md_cuda_has_wgmma(arch) && p && !strstr(p->m->text.s, "md_wgmma"))) failed++;
   simt_code_free(code);
   program_destroy(p);
   md_diags_destroy(d);
   return failed;
+}
+
+static int try_step(const char *name, const md_step *s, int level, md_dtype precision) {
+  return try_step_for((md_cuda_arch){80, 0}, name, s, level, precision);
 }
 
 int main(void) {
@@ -43,5 +48,8 @@ int main(void) {
   failed += try_step("fused step in bf16", &s, 2, MD_BF16);
   s.opt = MD_OPT_ADAMW;
   failed += try_step("fused step with AdamW", &s, 2, MD_F32);
+  s.visual = *md_net_from("mini_visual");
+  s.motion = *md_net_from("mini_motion");
+  failed += try_step_for((md_cuda_arch){90, 'a'}, "wider step with wgmma", &s, 2, MD_BF16);
   return failed != 0;
 }

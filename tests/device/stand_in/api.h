@@ -60,18 +60,12 @@ API cuDeviceGet(int *device, int index);
 API cuDeviceGetName(char *name, int size, int device);
 API cuDeviceGetAttribute(int *value, int attribute, int device);
 API cuDeviceTotalMem_v2(size_t *bytes, int device);
-API cuDeviceGetUuid_v2(unsigned char *uuid, int device);
-API cuDeviceGetPCIBusId(char *id, int size, int device);
 
 // --- contexts.c
 API cuDevicePrimaryCtxRetain(void **context, int device);
 API cuDevicePrimaryCtxRelease_v2(int device);
-API cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active);
 API cuCtxSetCurrent(void *context);
-API cuCtxGetCurrent(void **context);
-API cuCtxGetDevice(int *device);
 API cuCtxSynchronize(void);
-API cuCtxGetStreamPriorityRange(int *least, int *greatest);
 
 // --- libraries.c
 API cuLibraryLoadData(void **library, const void *code, int *jit_options, void **jit_values,
@@ -94,7 +88,6 @@ API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int
 API cuMemGetInfo_v2(size_t *free_bytes, size_t *total);
 API cuMemAlloc_v2(Address *at, size_t bytes);
 API cuMemFree_v2(Address at);
-API cuMemGetAddressRange_v2(Address *base, size_t *bytes, Address at);
 API cuMemHostAlloc(void **at, size_t bytes, unsigned flags);
 API cuMemAllocHost_v2(void **at, size_t bytes);
 API cuMemFreeHost(void *at);
@@ -111,7 +104,6 @@ API cuMemsetD32Async(Address at, unsigned value, size_t num, void *stream);
 
 // --- streams.c, events.c
 API cuStreamCreate(void **stream, unsigned flags);
-API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority);
 API cuStreamDestroy_v2(void *stream);
 API cuStreamSynchronize(void *stream);
 API cuStreamQuery(void *stream);
@@ -146,7 +138,7 @@ API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
                    void *stream, void **parameters, void **extra);
 API cuLaunchKernelEx(const LaunchConfig *c, void *function, void **parameters, void **extra);
 
-// --- graphs.c
+// --- captures.c, graphs.c
 API cuStreamBeginCapture_v2(void *stream, int mode);
 API cuStreamEndCapture(void *stream, void **graph);
 API cuStreamIsCapturing(void *stream, int *status);

@@ -13,8 +13,8 @@
 static struct Calls {
   pthread_mutex_t lock;
   const char *name;
-  int64_t num, named;  // calls; those of the name that the fault has
-  bool has_init;
+  int64_t num, named;      // calls; those of the name that the fault has
+  bool has_init, is_hurt;  // the present one fails as it was told to
   char why[400];
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -35,7 +35,7 @@ int64_t setting_number(const char *name, int64_t preset) {
 
 // --- the log
 
-static FILE *log_file(void) {
+FILE *call_log(void) {
   static FILE *f;
   const char *path = setting("LOG", NULL);
   if (!f && path) {
@@ -47,7 +47,7 @@ static FILE *log_file(void) {
 }
 
 static void log_call(int error) {
-  FILE *f = log_file();
+  FILE *f = call_log();
   if (!f) return;
   const char *name = "?";
   cuGetErrorName(error, &name);
@@ -94,61 +94,18 @@ int call_begin(const char *name, int needs) {
   calls.num++;
   calls.why[0] = '\0';
   int error = 0;
-  if (!call_fault(name, &error)) return check(needs);
+  calls.is_hurt = call_fault(name, &error);
+  if (!calls.is_hurt) return check(needs);
   refuse(error, "as MODIST_STAND_IN_FAULT says");
   if (context_current() && is_sticky(error)) context_spoil(context_current(), error);
   return error;
 }
 
+bool call_releases(int error) { return !error || calls.is_hurt; }
+int64_t call_count(void) { return calls.num; }
+
 int call_end(int error) {
   log_call(error);
   pthread_mutex_unlock(&calls.lock);
   return error;
-}
-
-// --- what is left at the end
-
-static int leaks;
-
-static void tell(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-static void tell(const char *fmt, ...) {
-  va_list args;
-  va_start(args, fmt);
-  FILE *f = log_file() ? log_file() : stderr;
-  vfprintf(f, fmt, args);
-  va_end(args);
-}
-
-static void tell_handles(Kind kind, const char *what) {
-  const char *made_by;
-  for (int i = 0; handle_next(kind, &i, &made_by); leaks++) tell("leak: %s of %s\n", what, made_by);
-}
-
-static void tell_leaks(void) {
-  const char *made_by;
-  const Context *c;
-  for (int i = 0; (c = handle_next(A_CONTEXT, &i, &made_by)); leaks++)
-    tell("leak: the context of device %d, retained %d times\n", c->device, c->retained);
-  const Block *b;
-  for (int i = 0; (b = memory_next(&i)); leaks++)
-    tell("leak: %zu bytes of %s\n", b->bytes, b->made_by);
-  tell_handles(A_STREAM, "a stream");
-  tell_handles(AN_EVENT, "an event");
-  tell_handles(A_LIBRARY, "a library");
-  tell_handles(A_MODULE, "a module");
-  tell_handles(A_GRAPH, "a graph");
-  tell_handles(AN_EXEC, "a graph to launch");
-  for (const Stream *s = stream_first(); s; s = s->next) {
-    if (s->done == s->issued) continue;
-    tell("leak: work that nobody has waited for\n");
-    leaks++;
-  }
-}
-
-// After an error that spoils a context its things cannot be released.
-__attribute__((destructor)) static void at_end(void) {
-  if (log_file()) fprintf(log_file(), "%lld calls\n", (long long)calls.num);
-  if (context_any_spoiled()) return;
-  tell_leaks();
-  if (leaks && !log_file()) abort();
 }

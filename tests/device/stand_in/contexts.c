@@ -54,7 +54,9 @@ API cuDevicePrimaryCtxRetain(void **context, int device) {
 
 // With the last one the context is gone; what is left in it shows at the end.
 API cuDevicePrimaryCtxRelease_v2(int device) {
-  int error = call_begin(__func__, NEEDS_INIT), bad = check_device(device);
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!call_releases(error)) return call_end(error);
+  int bad = check_device(device);
   Context *c = bad ? NULL : primary[device];
   if (!bad && !c) bad = refuse(INVALID_CONTEXT, "it is not retained");
   if (!bad && !--c->retained) {
@@ -62,16 +64,6 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
     primary[device] = NULL;
   }
   return call_end(error ? error : bad);
-}
-
-API cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
-  int error = call_begin(__func__, NEEDS_INIT);
-  if (!error) error = check_device(device);
-  if (!error) {
-    *flags = 0;
-    *active = primary[device] != NULL;
-  }
-  return call_end(error);
 }
 
 API cuCtxSetCurrent(void *context) {
@@ -82,29 +74,11 @@ API cuCtxSetCurrent(void *context) {
   return call_end(error);
 }
 
-API cuCtxGetCurrent(void **context) {
-  int error = call_begin(__func__, NEEDS_INIT);
-  if (!error) *context = current;
-  return call_end(error);
-}
-
-API cuCtxGetDevice(int *device) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  if (!error) *device = context_current()->device;
-  return call_end(error);
-}
-
 API cuCtxSynchronize(void) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE);
   if (!error) {
     stream_run_all(context_current());
     error = context_current()->error;
   }
-  return call_end(error);
-}
-
-API cuCtxGetStreamPriorityRange(int *least, int *greatest) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  if (!error) *least = *greatest = 0;
   return call_end(error);
 }

@@ -99,20 +99,6 @@ API cuDeviceTotalMem_v2(size_t *bytes, int device) {
   return call_end(error);
 }
 
-API cuDeviceGetUuid_v2(unsigned char *uuid, int device) {
-  int error = call_begin(__func__, NEEDS_INIT);
-  if (!error) error = check_device(device);
-  if (!error) memset(uuid, device + 1, 16);
-  return call_end(error);
-}
-
-API cuDeviceGetPCIBusId(char *id, int size, int device) {
-  int error = call_begin(__func__, NEEDS_INIT);
-  if (!error) error = check_device(device);
-  if (!error) snprintf(id, (size_t)size, "0000:%02X:00.0", device + 1);
-  return call_end(error);
-}
-
 // CU_DEVICE_ATTRIBUTE_* by number; -1: it is not known here.
 static int attribute(int which) {
   switch (which) {

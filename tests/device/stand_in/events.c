@@ -33,6 +33,7 @@ API cuEventCreate(void **event, unsigned flags) {
 
 API cuEventDestroy_v2(void *event) {
   int error = call_begin(__func__, USUAL), bad = 0;
+  if (!call_releases(error)) return call_end(error);
   Event *e = find(event, &bad);
   if (!e) return call_end(error ? error : bad);
   capture_forget_event(e);
@@ -97,7 +98,7 @@ static int synchronize(void *event, bool is_query) {
   bool asks_first = !e->was_asked && !is_done(e);
   e->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
-  if (e->stream) stream_run(e->stream, e->ticket);
+  if (e->stream) stream_wait(e->stream, e->ticket);
   return e->context->error;
 }
 

@@ -14,6 +14,8 @@
 
 static Source **sources;
 static int num, cap;
+static simt_code **codes;  // as long as the process
+static int num_codes, cap_codes;
 
 static const char *folder(void) {
   const char *path = setting("TEXTS", NULL);
@@ -130,8 +132,9 @@ static void compile(void) {
   md_text all = {0};
   put_loaded(A_LIBRARY, &all);
   put_loaded(A_MODULE, &all);
-  const simt_code *code = simt_build_kept(all.s, folder());
+  simt_code *code = simt_build_kept(all.s, folder());
   MD_ASSERT(code, "the host's compiler refuses the kernels");
+  MD_PUSH(codes, num_codes, cap_codes, code);
   md_text_free(&all);
   for (int i = 0; i < num; i++) {
     char entry[MD_KERNEL_NAME + 8];

@@ -117,6 +117,7 @@ API cuKernelGetFunction(void **function, void *kernel) {
 
 API cuLibraryUnload(void *library) {
   int error = call_begin(__func__, NEEDS_INIT | UNSAFE);
+  if (!call_releases(error)) return call_end(error);
   Image *image = handle_find(A_LIBRARY, library);
   if (!image) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no library"));
   handle_drop(A_LIBRARY, library);
@@ -156,6 +157,7 @@ API cuModuleGetFunction(void **function, void *module, const char *name) {
 
 API cuModuleUnload(void *module) {
   int error = call_begin(__func__, IN_CONTEXT | UNSAFE);
+  if (!call_releases(error)) return call_end(error);
   Image *image = handle_find(A_MODULE, module);
   if (!image) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no module"));
   handle_drop(A_MODULE, module);

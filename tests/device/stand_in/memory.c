@@ -73,7 +73,8 @@ static int give_back(Address at) {
 }
 
 API cuMemFree_v2(Address at) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE), bad = give_back(at);
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE);
+  int bad = call_releases(error) ? give_back(at) : 0;
   return call_end(error ? error : bad);
 }
 
@@ -82,17 +83,6 @@ API cuMemGetInfo_v2(size_t *free_bytes, size_t *total) {
   if (!error) {
     *total = (size_t)device_bytes();
     *free_bytes = *total - (size_t)context_current()->used_bytes;
-  }
-  return call_end(error);
-}
-
-API cuMemGetAddressRange_v2(Address *base, size_t *bytes, Address at) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  const Block *b = memory_block(at);
-  if (!error && (!b || b->is_pinned)) error = refuse(INVALID_VALUE, "no memory is there");
-  if (!error) {
-    *base = b->at;
-    *bytes = b->bytes;
   }
   return call_end(error);
 }
@@ -139,6 +129,7 @@ static int unpin(const void *at) {
 }
 
 API cuMemFreeHost(void *at) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE), bad = unpin(at);
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT | UNSAFE);
+  int bad = call_releases(error) ? unpin(at) : 0;
   return call_end(error ? error : bad);
 }

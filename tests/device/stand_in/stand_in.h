@@ -19,6 +19,10 @@ typedef enum Needs {
 } Needs;
 int call_begin(const char *name, int needs);  // an error: the function has nothing to do
 int call_end(int error);                      // error
+bool call_releases(
+    int error);  // a call that releases something does so even where it is told to fail
+int64_t call_count(void);
+FILE *call_log(void);  // NULL: none is asked for
 // The error, with the reason in the log.
 int refuse(int error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *call_name(void);
@@ -28,7 +32,7 @@ const char *setting(const char *name, const char *preset);  // MODIST_STAND_IN_n
 int64_t setting_number(const char *name, int64_t preset);
 
 // --- order.c: when asynchronous work is done
-typedef enum Order { AT_ONCE, LATE, COPIES_FIRST } Order;
+typedef enum Order { AT_ONCE, LATE, COPIES_FIRST, OTHERS_FIRST } Order;
 Order order(void);
 
 // --- handles.c: numbers that lead to objects; what is gone is never found again
@@ -144,10 +148,10 @@ typedef struct Op {
   int64_t ticket;  // of that stream
   Graph *graph;
 } Op;
-typedef struct Capture Capture;
-typedef struct Nodes {
+typedef struct Nodes {  // a set of them, by number
   int *node, num, cap;
 } Nodes;
+typedef struct Capture Capture;
 struct Stream {
   Context *context;
   void *handle;  // NULL: the legacy stream
@@ -163,7 +167,8 @@ struct Stream {
 Stream *stream_find(void *handle, int *error);  // of the current context; NULL: *error
 // Takes op. Into the graph when the stream is captured.
 int stream_add(Stream *s, Op op);
-void stream_run(Stream *s, int64_t ticket);  // all work up to it
+void stream_run(Stream *s, int64_t ticket);   // all work up to it
+void stream_wait(Stream *s, int64_t ticket);  // the same for the host
 void stream_run_all(Context *c);
 bool stream_reads(Address at, size_t bytes);  // is there work that still will?
 Stream *stream_new(Context *c, bool is_blocking);
@@ -185,7 +190,15 @@ typedef struct Event {
 void event_issued(void *handle, Stream *s, int64_t ticket);
 void event_marked(void *handle, const Stream *s, int64_t ticket);
 
-// --- graphs.c
+// --- captures.c
+struct Capture {
+  Graph *g;
+  Stream *origin;
+  pthread_t thread;
+  int mode;
+  bool is_broken, is_over;  // what is over stays: events may lead to it
+  Capture *next;
+};
 int capture_check_unsafe(void);     // of this thread
 int capture_check_legacy(void);     // does work on the legacy stream meet a capture?
 int capture_add(Stream *s, Op op);  // takes op
@@ -193,10 +206,24 @@ int capture_record(Stream *s, Event *e);
 int capture_wait(Stream *s, Event *e);
 void capture_forget_stream(Stream *s);
 void capture_forget_event(Event *e);
-int graph_run(const Graph *g);
-bool graph_reads(const Graph *g, Address at, size_t bytes);
+
+// --- graphs.c
+typedef struct Node {
+  Op op;
+  Nodes after;
+} Node;
+struct Graph {
+  int refs;
+  Node *node;
+  int num, cap;
+};
+Graph *graph_new(void);
 void graph_release(Graph *g);
+int graph_run(const Graph *g);
+bool graph_reads(const Graph *g, Address at, size_t bytes);  // as the source of a copy
 bool graph_execs_use(Address at, size_t bytes);
-void graph_poison(const Graph *g);
+void graph_poison(const Graph *g);  // pinned memory that it is to write
+void nodes_include(Nodes *n, const Nodes *more);
+void nodes_clear(Nodes *n);
 
 #endif

@@ -114,15 +114,26 @@ static void push_legacy_waits(Stream *s) {
   }
 }
 
-static void run_copies(void) {
-  for (Stream *s = first_stream; s; s = s->next) {
-    while (s->done < s->issued) {
-      const Op *op = &s->op[s->first];
-      bool waits = op->kind == OP_WAIT && op->stream->done < op->ticket;
-      if (waits || op->kind == OP_KERNEL || op->kind == OP_GRAPH) break;
-      run_first(s);
+static bool is_ready(const Stream *s, bool only_copies) {
+  if (s->done == s->issued) return false;
+  const Op *op = &s->op[s->first];
+  if (op->kind == OP_WAIT) return op->stream->done >= op->ticket;
+  return !only_copies || (op->kind != OP_KERNEL && op->kind != OP_GRAPH);
+}
+
+// Work of all streams but one that waits for nothing, and what becomes so.
+static void run_ready(const Stream *but, bool only_copies) {
+  for (bool more = true; more;) {
+    more = false;
+    for (Stream *s = first_stream; s; s = s->next) {
+      for (; s != but && is_ready(s, only_copies); more = true) run_first(s);
     }
   }
+}
+
+void stream_wait(Stream *s, int64_t ticket) {
+  if (order() == OTHERS_FIRST && s->done < ticket) run_ready(s, false);
+  stream_run(s, ticket);
 }
 
 // Pinned memory that a copy is to write holds nothing until then; unless work before it reads that.
@@ -138,7 +149,7 @@ int stream_add(Stream *s, Op op) {
   if (order() != AT_ONCE) spoil_target(&op);
   push(s, op);
   if (order() == AT_ONCE) stream_run(s, s->issued);
-  if (order() == COPIES_FIRST) run_copies();
+  if (order() == COPIES_FIRST) run_ready(NULL, true);
   return 0;
 }
 
@@ -155,27 +166,20 @@ bool stream_reads(Address at, size_t bytes) {
 
 // --- the driver's functions
 
-static int create(void **stream, unsigned flags) {
-  if (flags & ~(unsigned)STREAM_NON_BLOCKING) return refuse(INVALID_VALUE, "flags %u", flags);
-  Stream *s = stream_new(context_current(), !(flags & STREAM_NON_BLOCKING));
-  *stream = s->handle = handle_new(A_STREAM, s);
-  return 0;
-}
-
 API cuStreamCreate(void **stream, unsigned flags) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  return call_end(error ? error : create(stream, flags));
-}
-
-API cuStreamCreateWithPriority(void **stream, unsigned flags, int priority) {
-  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  (void)priority;  // any number will do
-  return call_end(error ? error : create(stream, flags));
+  if (!error && flags & ~(unsigned)STREAM_NON_BLOCKING)
+    error = refuse(INVALID_VALUE, "flags %u", flags);
+  if (error) return call_end(error);
+  Stream *s = stream_new(context_current(), !(flags & STREAM_NON_BLOCKING));
+  *stream = s->handle = handle_new(A_STREAM, s);
+  return call_end(0);
 }
 
 // Its work is still done, by whom it concerns.
 API cuStreamDestroy_v2(void *stream) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  if (!call_releases(error)) return call_end(error);
   Stream *s = handle_find(A_STREAM, stream);
   if (!s) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no stream"));
   capture_forget_stream(s);
@@ -188,11 +192,10 @@ static int synchronize(void *stream, bool is_query) {
   Stream *s = stream_find(stream, &error);
   if (!s) return error;
   if (s->capture) return capture_check_unsafe();
-  push_legacy_waits(s);
   bool asks_first = !s->was_asked && s->done < s->issued;
   s->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
-  stream_run(s, s->issued);
+  stream_wait(s, s->issued);
   return s->context->error;
 }
 

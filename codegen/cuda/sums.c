@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Sums over pixels behind a convolution. Each block leaves those of its tiles as a part:
+// Sums over pixels, of each channel. Each block leaves those of its tiles as a part:
 //
 //   [group][column of tiles][part][sum][channel of the column]   of double
 //
@@ -13,7 +13,7 @@ enum { FAN = 32 };
 static int64_t rounds_of(int64_t parts) { return parts > FAN ? md_ceil_div(parts, FAN) : 0; }
 
 static int64_t columns_of(const md_cu_finish *f, const md_cu_tile *t) {
-  return md_ceil_div(f->channels, t->n);
+  return md_ceil_div(f->shape->dim[1], t->n);
 }
 
 static int cells_of(const md_cu_finish *f, const md_cu_tile *t) { return f->num_sums * t->n; }
@@ -78,15 +78,16 @@ static void put_row_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_til
 }
 
 static void put_results(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
-  md_cu_nest n = {.shape = &md_type_in(k->w->r->g, f->anchor->out)->shape,
+  md_cu_nest n = {.shape = f->shape,
                   .channels = true,
                   .groups = f->groups,
                   .reduce = f->reduce,
                   .num_reduces = f->num_reduces};
   md_cu_line(k, NULL, "%s", k->sync);
   md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() < %d && n0 + md_thread() < %lld) {", t->n,
-                            (long long)f->channels);
-  md_cu_line(k, NULL, "const int r = group * %lld + n0 + md_thread();", (long long)f->channels);
+                            (long long)f->shape->dim[1]);
+  md_cu_line(k, NULL, "const int r = group * %lld + n0 + md_thread();",
+             (long long)f->shape->dim[1]);
   for (int i = 0; i < f->num_sums; i++)
     md_cu_line(k, NULL, "const double s%d = sums[%d + md_thread()];", i, i * t->n);
   md_cu_put_results(k, &n, "r");

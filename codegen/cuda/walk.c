@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+// Walks over activations by vectors of eight channels, with sums over pixels if there are any: a block
+// takes some channels and every so-manyth row of pixels.
+#include "codegen/cuda/conv.h"
+
+enum {
+  MAX_COLUMNS = 128,
+  ROWS_OF_SUMS = 16,
+  MAX_PIXELS = 1 << 30
+};  // rows: that a thread adds in f32
+
+typedef struct Walk {
+  md_cu_work *w;
+  const md_cu_nest *n;
+  md_cu_finish f;
+  md_cu_tile tile;
+  md_cu_map map;
+  int64_t groups, columns, count, parts;
+  md_cu_kernel k;
+} Walk;
+
+static bool sums_channels(const Walk *v) {
+  const md_graph *g = v->w->r->g;
+  for (int i = 0; i < v->n->num_reduces; i++) {
+    const md_node *n = v->n->reduce[i];
+    if (n->op != MD_OP_moments && n->op != MD_OP_batch_norm_sums) return false;
+    if (!md_cu_is_vector(md_type_in(g, n->in[0])) || v->n->groups != v->groups) return false;
+  }
+  return true;
+}
+
+static bool is_possible(const Walk *v) {
+  const md_shape *s = v->n->shape;
+  if (s->rank != 5 || md_elements(s) / s->dim[1] > MAX_PIXELS || s->dim[0] % v->groups != 0)
+    return false;
+  for (int i = 0; i < v->n->num_stores; i++)
+    if (!md_cu_is_vector(md_type_in(v->w->r->g, v->n->store[i]))) return false;
+  return sums_channels(v);
+}
+
+static Walk walk_of(md_cu_work *w, const md_cu_nest *n) {
+  Walk v = {.w = w, .n = n, .groups = md_cu_groups(w->r)};
+  v.f = (md_cu_finish){.shape = n->shape,
+                       .store = n->store,
+                       .num_stores = n->num_stores,
+                       .reduce = n->reduce,
+                       .num_reduces = n->num_reduces,
+                       .groups = v.groups};
+  for (int i = 0; i < n->num_reduces; i++) v.f.num_sums += md_cu_num_sums(n->reduce[i]);
+  return v;
+}
+
+static void divide(Walk *v) {
+  const md_shape *s = v->n->shape;
+  v->tile.n = MD_CU_LANES;
+  while (v->tile.n < s->dim[1] && v->tile.n < MAX_COLUMNS) v->tile.n *= 2;
+  int rows = MD_CU_THREADS / (v->tile.n / MD_CU_LANES);
+  v->tile.m = rows * (v->f.num_sums ? ROWS_OF_SUMS : 1);
+  for (int i = 0; i < 3; i++)
+    v->map.axis[i] = (md_cu_axis_map){.num = s->dim[2 + i], .out_step = 1};
+  v->columns = md_ceil_div(s->dim[1], v->tile.n);
+  v->count = md_cu_map_places(&v->map) * (s->dim[0] / v->groups);
+  int64_t most = (v->f.num_sums ? MD_CU_SUM_BLOCKS : MD_CU_BLOCKS) / (v->columns * v->groups);
+  v->parts = MD_MIN(md_ceil_div(v->count, v->tile.m), MD_MAX(most, 1));
+}
+
+static int shared_bytes(const Walk *v) {
+  return md_cu_thread_sums_bytes(&v->f, &v->tile) + md_cu_sums_bytes(&v->f, &v->tile) +
+         md_cu_table_bytes(&v->f.lanes);
+}
+
+static void choose_table(Walk *v) {
+  md_cu_kernel k;
+  md_cu_begin(&k, v->w, "to be measured");
+  md_cu_finish_texts(&k, &v->f);
+  v->f.no_table = shared_bytes(v) > MD_CU_SHARED;
+  md_cu_lanes_free(&v->f.lanes);
+}
+
+static void put_shared(Walk *v) {
+  md_cu_kernel *k = &v->k;
+  int at = md_cu_thread_sums_bytes(&v->f, &v->tile);
+  k->shared_bytes = shared_bytes(v);
+  if (!k->shared_bytes) return;
+  md_cu_line(k, NULL, "MD_SHARED(shared);");
+  if (v->f.num_sums)
+    md_cu_line(k, "[sum][column]", "double *const sums = (double *)(shared + %d);", at);
+  at += md_cu_sums_bytes(&v->f, &v->tile);
+  if (v->f.lanes.num_slots)
+    md_cu_line(k, NULL, "float *const etable = (float *)(shared + %d);", at);
+  md_cu_put_table(k, &v->f.lanes);
+  if (v->f.num_sums)
+    md_cu_line(k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
+               v->f.num_sums * v->tile.n, MD_CU_THREADS);
+  md_cu_line(k, NULL, "md_sync();");
+}
+
+static void put_kernel(Walk *v) {
+  md_cu_kernel *k = &v->k;
+  md_cu_begin(k, v->w, v->f.num_sums ? "sums of vectors" : "walk of vectors");
+  md_cu_finish_texts(k, &v->f);
+  put_shared(v);
+  long long columns = v->columns, parts = v->parts;
+  md_cu_line(k, "first column", "const int n0 = md_block() %% %lld * %d;", columns, v->tile.n);
+  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", columns, parts);
+  md_cu_line(k, NULL, "const int group = md_block() / %lld;", columns * parts);
+  md_cu_line(k, NULL, "const int sample0 = group * %lld;",
+             (long long)(v->n->shape->dim[0] / v->groups));
+  const char *count = md_cu_number(k, v->count);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
+                               v->tile.m, count, parts * v->tile.m);
+  md_cu_put_each_vector(k, &v->f, &v->tile, &v->map, count);
+  if (v->f.num_sums) md_cu_put_thread_sums(k, &v->f, &v->tile);
+  md_cu_close(k, loop);
+  md_cu_put_parts(k, &v->f, &v->tile, "part");
+  md_cu_lanes_free(&v->f.lanes);
+  md_cu_end(k, v->columns * v->parts * v->groups);
+}
+
+bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n) {
+  Walk v = walk_of(w, n);
+  if (!is_possible(&v)) return false;
+  divide(&v);
+  choose_table(&v);
+  md_cu_sums_place(w, &v.f, &v.tile, v.parts);
+  put_kernel(&v);
+  return true;
+}
