@@ -174,12 +174,11 @@ static md_status run_doctor(md_cli *cli) {
          sysconf(_SC_NPROCESSORS_ONLN));
   const char *cache = md_cache_dir(cli->arena);
   printf("cache     %s\n", cache ? cache : "off: no folder of your own to keep it in");
-  static const char *const variables[][2] = {{"MODIST_LOG", "log topics"},
-                                             {"MODIST_CACHE", "cache folder"},
-                                             {"MODIST_NVRTC", "path of NVRTC"},
-                                             {"MODIST_LLD", "path of ld.lld"},
-                                             {"SOURCE_DATE_EPOCH", "time stamp inside artefacts"},
-                                             {"NO_COLOR", "no colour"}};
+  static const char *const variables[][2] = {
+      {"MODIST_LOG", "log topics"},      {"MODIST_CACHE", "cache folder"},
+      {"MODIST_NVRTC", "path of NVRTC"}, {"MODIST_SIMT", "path of modist_simt.so"},
+      {"MODIST_LLD", "path of ld.lld"},  {"SOURCE_DATE_EPOCH", "time stamp inside artefacts"},
+      {"NO_COLOR", "no colour"}};
   for (int i = 0; i < MD_COUNT(variables); i++) {
     const char *v = getenv(variables[i][0]);
     printf("%-18s %-28s %s\n", variables[i][0], variables[i][1], v ? v : "-");

@@ -267,6 +267,7 @@ static md_status run(md_cli *cli) {
                          .asan = md_cli_has(cli, "jit-asan"),
                          .no_cache = md_cli_has(cli, "no-cache"),
                          .check_nan = md_cli_has(cli, "check-nan"),
+                         .verifies = md_cli_has(cli, "verify"),
                          .time = md_cli_has(cli, "times")};
   if (!md_source_backend(cli, &o) || !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
       !md_cli_int(cli, "threads", 0, 1024, &threads) ||

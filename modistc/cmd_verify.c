@@ -9,7 +9,11 @@
 
 static const md_option verify_options[] = {
     {"golden", 0, "DIR", "the set: a folder with manifest.json (format modist-golden-1)"},
-    {"backend", 0, "NAME", "interp (default): the meaning of graphs in f64; cpu: compiled, in f32"},
+    {"backend", 0, "NAME",
+     "interp (default): the meaning of graphs in f64; cpu: compiled, in f32; simt: the text of "
+     "CUDA "
+     "kernels, thread by thread on the host"},
+    {"arch", 0, "ARCH", "that the text of --backend=simt is for (sm_80)"},
     {"filter", 0, "REGEX", "only cases whose name matches"},
     {"format", 0, "FORM", "table (default) or json"},
     {"threads", 'j', "N", "threads of the compiled program (all cores)"},
@@ -18,12 +22,14 @@ static const md_option verify_options[] = {
     {0}};
 
 static const md_option_rule verify_rules[] = {
-    {"!backend=cpu", MD_PASS_NAMES " " MD_CPU_NAMES " threads",
-     "the interpreter takes graphs as they are", "add --backend=cpu"},
+    {"!backend=cpu|simt", MD_PASS_NAMES, "the interpreter takes graphs as they are",
+     "add --backend=cpu"},
+    {"!backend=cpu", MD_CPU_NAMES " threads", "no CPU code is compiled", "add --backend=cpu"},
+    {"!backend=simt", "arch", "no CUDA text is made", "add --backend=simt"},
     {0}};
 
 static md_status run(md_cli *cli) {
-  static const char *const backends[] = {"interp", "cpu", NULL};
+  static const char *const backends[] = {"interp", "cpu", "simt", NULL};
   static const char *const formats[] = {"table", "json", NULL};
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   int backend = md_cli_choice(cli, "backend", backends, 0),
@@ -38,16 +44,20 @@ static md_status run(md_cli *cli) {
     return MD_ERR_USAGE;
   engine.threads = (int)threads;
   md_verify_backend compiled = md_verify_engine("cpu", &engine);
+  md_verify_simt_options simt = {.passes = engine.passes};
+  const char *arch = md_cli_get(cli, "arch");
   md_verify_options o = {.dir = md_cli_get(cli, "golden"),
                          .json = format == 1,
                          .verbose = cli->verbose > 0,
-                         .backend = backend == 1 ? &compiled : &md_verify_interp,
+                         .backend = backend ? &compiled : &md_verify_interp,
                          .out = stdout};
   if (!o.dir) {
     md_error(cli->diags, E0401, MD_NOWHERE, "modistc verify: needs a golden set");
     md_hint(cli->diags, "for example: modistc verify --golden tests/golden");
     return MD_ERR_USAGE;
   }
+  if (backend == 2 && !md_verify_simt(arch ? arch : "sm_80", &simt, &compiled, cli->diags))
+    return md_diags_status(cli->diags);
   const char *filter = md_cli_get(cli, "filter");
   regex_t regex;
   if (filter) {
@@ -67,7 +77,8 @@ static md_status run(md_cli *cli) {
 
 static const char *const examples[] = {
     "modistc verify --golden tests/golden",
-    "modistc verify --golden tests/golden --backend=cpu --filter='^conv3d/'", NULL};
+    "modistc verify --golden tests/golden --backend=cpu --filter='^conv3d/'",
+    "modistc verify --golden tests/golden --backend=simt --arch=sm_90a", NULL};
 const md_command md_cmd_verify = {
     .name = "verify",
     .group = "Compile and run",

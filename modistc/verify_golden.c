@@ -306,7 +306,10 @@ static void report_case(report *r, const md_case *c, const char *status, int row
     return;
   }
   fprintf(r->o->out, "%-4s  %-40s", status, c->name);
-  if (!strcmp(status, "skip")) fprintf(r->o->out, "  %s is not an op of this version", c->op);
+  if (c->too_many_flops > 0)
+    fprintf(r->o->out, "  %.3g GFLOP are too many for %s", c->too_many_flops / 1e9,
+            c->backend->name);
+  else if (!strcmp(status, "skip")) fprintf(r->o->out, "  %s is not an op of this version", c->op);
   else
     fprintf(r->o->out, "  %4d rows  worst %-8.2g of its tolerance, %s  %.2f s", rows, worst,
             worst_at, seconds);
@@ -372,7 +375,12 @@ static void run_case(golden_set *s, report *r, const md_tree *from, tally *t) {
   md_builder_init(&c.b, c.g, c.diags);
   int64_t start = md_now_ns();
   bool ran = read_case(s, from, &c) && kind->run(&c) && all_read(&c, c.config);
-  judge_case(r, &c, ran, (double)(md_now_ns() - start) * 1e-9, t);
+  if (c.too_many_flops > 0) {
+    t->skipped++;
+    report_case(r, &c, "skip", 0, 0, "-", 0, "");
+  } else {
+    judge_case(r, &c, ran, (double)(md_now_ns() - start) * 1e-9, t);
+  }
   fflush(s->o->out);
   free_case(&c);
   md_diags_destroy(c.diags);
@@ -511,11 +519,28 @@ md_case_output *md_case_output_of(md_case *c, const char *role) {
   return NULL;
 }
 
+// Before gradients are expanded: they triple it.
+static bool is_small_enough(md_case *c, const md_graph *g) {
+  double flops = 0;
+  for (int i = 0; i < g->num_nodes; i++) {
+    md_cost cost = {0};
+    md_node_cost(g, g->node[i], &cost);
+    flops += cost.flops;
+  }
+  if (c->backend->most_flops <= 0 || flops <= c->backend->most_flops) return true;
+  c->too_many_flops = flops;
+  return false;
+}
+
 bool md_case_start(md_case *c, md_graph *g) {
   if (c->b.failed) return false;
   if (!g) {
     g = c->g;
     c->g = NULL;
+  }
+  if (!is_small_enough(c, g)) {
+    md_graph_destroy(g);
+    return false;
   }
   c->state = MD_NEW_ARRAY(c->arena, md_case_state, g->num_nodes);
   for (int i = 0; i < g->num_nodes; i++) {

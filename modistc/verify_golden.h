@@ -12,6 +12,8 @@
 
 #include <regex.h>
 
+#include "codegen/cuda/cuda.h"
+
 // --- verify_golden.c: the set, the judge, the report ---------------------------------------------
 
 // What runs a graph. Tensors are row-major; `put` and `get` go by the names in the graph and convert
@@ -20,6 +22,7 @@ typedef struct md_verify_backend {
   const char *name;
   bool
       in_f64;  // trajectories are judged to their end; in f32 they are chaotic after the first step
+  double most_flops;  // of a case: the host would take too long for more; 0: no limit
   void *ctx;
   // Takes g, in which gradients are not yet expanded. NULL: reported.
   void *(*create)(void *ctx, md_graph *g, md_diags *d);
@@ -43,6 +46,18 @@ md_status md_verify_golden(const md_verify_options *o, md_diags *d);
 // --- verify_engine.c: a compiled program in f32; `o` is borrowed for as long as the back end is used
 struct md_engine_options;
 md_verify_backend md_verify_engine(const char *name, struct md_engine_options *o);
+
+// --- verify_simt.c: the text of CUDA kernels, run on the host under a checker by a module that is built
+// with the tests (tests/simt/golden.c). False: reported.
+typedef struct md_verify_simt_options {
+  md_cuda_arch arch;
+  md_pass_options passes;
+} md_verify_simt_options;
+bool md_verify_simt(const char *arch, md_verify_simt_options *o, md_verify_backend *to,
+                    md_diags *d);
+// What the module has: fills *to, unless it is of another version.
+typedef bool (*md_verify_module)(const char *version, md_verify_backend *to);
+bool md_simt_backend(const char *version, md_verify_backend *to);
 
 // --- verify_cases.c: from a case to a graph ---------------------------------------
 
@@ -80,6 +95,7 @@ typedef struct md_case {
   md_arena *arena;
   md_diags *diags;  // of this case alone
   const md_verify_backend *backend;
+  double too_many_flops;  // more than the back end is for; 0: they are not
   md_graph *g;
   md_builder b;
   void *run;             // on the back end, once started

@@ -53,6 +53,7 @@ void md_cu_put_pack(md_cu_work *w, const md_cu_pack *p, int64_t place) {
   if (!chunks_of(p)) return;
   md_cu_kernel k;
   md_cu_begin(&k, w, "weights in the order of the terms");
+  k.is_early = true;
   int64_t num = p->rows * md_cu_pack_steps(p) * step_of(p);
   int64_t lanes = md_round_up(p->in, MD_CU_LANES);
   md_cu_line(&k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);

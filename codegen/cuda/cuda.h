@@ -108,17 +108,31 @@ typedef struct md_cuda_launch {
   int number;       // 12: in the module's kernels
   int64_t blocks;
   int threads, shared_bytes;
-  int region;
-  double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
+  int region;      // of its first part
+  double work;     // its share of what the region computes, in any unit; 0 in all: by bytes
+  bool is_early;   // wants to run as soon as what it reads is there
+  bool is_beside;  // may run beside the one before it: what both write is of each its own elements
+  bool is_moved;   // some of what it touches lies in the workspace rather than in the arena
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
+  int num_parts;     // launches that it stands for; 0: itself
+  struct md_cuda_launch *part;
 } md_cuda_launch;
 // A kernel as a text of its own, without comments; the symbol is made of its digest, so that equal
-// kernels of any graphs are equal texts.
+// kernels of any graphs are equal texts. And what that text is made of.
 typedef struct md_cuda_kernel {
   char symbol[20];
   const char *text;
+  int threads, num_params;
+  const char **param;   // "const float *MD_RESTRICT "
+  const char *code;     // lines between the braces
+  const char *listing;  // the same with comments
+  const char *title;    // comment in front
 } md_cuda_kernel;
+// A place in the workspace.
+typedef struct md_cuda_place {
+  int64_t begin, bytes;
+} md_cuda_place;
 // A region that has no CUDA kernel yet, and why.
 typedef struct md_cuda_refusal {
   int region;
@@ -130,13 +144,17 @@ typedef struct md_cuda_module {
   int num_launches, cap_launches;  // in the order in which they run
   md_cuda_kernel *kernel;
   int num_kernels, cap_kernels;
-  int64_t workspace_bytes;  // regions run one after another and share it
+  md_cuda_place *place;
+  int num_places, cap_places;
+  int64_t workspace_bytes;
   md_cuda_refusal *refused;
   int num_refused, cap_refused;
   md_arena *arena;
 } md_cuda_module;
 // NULL only for an internal reason; regions that are not supported yet are listed, not errors.
 md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d);
+// The same with a launch for each kernel of a region, those of a region together.
+md_cuda_module *md_cuda_generate_apart(const md_graph *g, md_cuda_arch arch, md_diags *d);
 void md_cuda_module_free(md_cuda_module *m);
 // The device prelude, given to NVRTC as a named header; and whether it has mbarriers, TMA and wgmma.
 const char *md_cuda_prelude(md_cuda_arch arch);
@@ -153,7 +171,9 @@ bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d
 // --- program.c: a graph to a program for an artefact, with code for one or more targets
 typedef struct md_cuda_options {
   const char *targets;  // "cuda:sm_80,cuda:sm_90a"
-  bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
+  bool
+      is_apart;  // a launch for each kernel of a region: md_launch.region says of all whose they are
+  bool no_ptx;   // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
   bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
   int threads;     // that compile; 0: one for each core

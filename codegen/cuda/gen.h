@@ -17,6 +17,7 @@ enum {
   MD_CU_BLOCKS = 2048,  // of a kernel that strides over its elements: several waves on any device
   MD_CU_TWIN_WEIGHTS = 1 << 14,  // whose gradient the registers of a block hold: 64 a thread
   MD_CU_MAX_ARGS = 500,          // 4 KiB of pointers are what a launch takes
+  MD_CU_PLACE_ALIGN = 256,       // of places in the workspace
 };
 
 // --- region.c: what the generator asks of a region ------------------------------------------------
@@ -54,11 +55,10 @@ typedef struct md_cu_work {
   md_cuda_module *module;
   md_printer *printer;        // of nodes, for comments
   struct md_cu_names *names;  // texts of kernels so far, so that equal ones are one
-  int64_t workspace_bytes;    // reserved by this region
   md_cu_made *made;
   int num_made, cap_made;
 } md_cu_work;
-int64_t md_cu_reserve(md_cu_work *w, int64_t bytes);  // a place in the workspace
+int64_t md_cu_reserve(md_cu_work *w, int64_t bytes);  // a place in the workspace, its alone so far
 void md_cu_place(md_cu_work *w, md_val v);            // memory for v: output or workspace
 void md_cu_ready(md_cu_work *w, md_val v);            // v is in memory: later kernels load it
 bool md_cu_is_ready(const md_cu_work *w, md_val v);
@@ -88,6 +88,7 @@ typedef struct md_cu_kernel {
   const char *sync;  // a barrier of all of them, or of those that do the same
   int shared_bytes;
   double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
+  bool is_early, is_beside;  // as in its launch
 } md_cu_kernel;
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what);
 void md_cu_end(md_cu_kernel *k, int64_t blocks);  // writes it, or finds its equal; launches it
@@ -252,10 +253,9 @@ typedef struct md_cu_nest {
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n);         // stores only
 bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: not by vectors
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
-// Sums that somebody else made, parts of each result lying at `place`: [result][part][sum] of double.
-int md_cu_num_sums(const md_node *n);  // that a reduction adds up
-int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts);
-void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t place);
+int md_cu_num_sums(const md_node *n);                        // that a reduction adds up
+// The totals s0, s1, ... of result number `result` -> results of the reductions.
+void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *n, md_cu_ix result);
 
 // --- nce.c: InfoNCE over a bank --------------------------------------------------------------------
 enum { MD_CU_NCE_TILE = 64, MD_CU_NCE_BLOCKS = 256 };  // queries of a block; blocks, about
@@ -278,5 +278,29 @@ md_val md_cu_formed(const md_region_view *r);
 
 // --- stream.c: the order of a region's kernels -----------------------------------------------------
 void md_cu_region_kernels(md_cu_work *w);
+
+// --- listing.c: kernels as text ---------------------------------------------------------------------
+
+// Text and symbol; `param` lives in `a`. Without comments so far. `before`: functions that it calls.
+md_cuda_kernel md_cu_kernel_of(const char *before, int threads, int num_params, const char **param,
+                               const char *code, md_arena *a);
+// The kernel k1234 as a function p1234 that is told which of its blocks it is.
+void md_cu_put_function(const md_cuda_kernel *k, bool comments, md_text *to);
+void md_cu_list(md_cuda_module *m, const md_cuda_kernel *part, int num_parts);  // into its text
+
+// --- join.c, joint.c: launches side by side ---------------------------------------------------------
+
+// Small launches that lie next to one another, or can, become one. What only they touch needs no place
+// in the arena.
+void md_cu_join(md_cuda_module *m, const md_graph *g);
+bool md_cu_same_arg(const md_cuda_arg *a, const md_cuda_arg *b);
+// A kernel that stands for `num` launches, each for blocks of its own, and its launch.
+md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, int num,
+                           md_cuda_launch *l);
+
+// --- workspace.c ------------------------------------------------------------------------------------
+
+// Places of the workspace that are not used at the same time may share bytes.
+void md_cu_share_workspace(md_cuda_module *m);
 
 #endif

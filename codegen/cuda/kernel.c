@@ -11,9 +11,11 @@
 // --- memory of the region
 
 int64_t md_cu_reserve(md_cu_work *w, int64_t bytes) {
-  int64_t place = w->workspace_bytes;
-  w->workspace_bytes = md_round_up(place + bytes, 256);
-  return place;
+  md_cuda_module *m = w->module;
+  md_cuda_place place = {.begin = m->workspace_bytes, .bytes = bytes};
+  MD_PUSH(m->place, m->num_places, m->cap_places, place);
+  m->workspace_bytes = md_round_up(place.begin + bytes, MD_CU_PLACE_ALIGN);
+  return place.begin;
 }
 
 static md_cu_made *made_of(const md_cu_work *w, md_val v) {
@@ -182,75 +184,56 @@ void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what) {
       .w = w, .what = what, .now.indent = 1, .threads = MD_CU_THREADS, .sync = "md_sync();"};
 }
 
-static void put_params(const md_cu_kernel *k, md_text *to, const char *name) {
-  bool alone = k->threads != MD_CU_THREADS;
-  md_put(to, "MD_KERNEL(%d%s) %s(", k->threads, alone ? ", 1" : "", name);
-  int column = 20;
-  for (int i = 0; i < k->num_args; i++) {
-    char arg[80];
-    int len = snprintf(arg, sizeof arg, "%s%s *%sa%d%s", k->arg[i].write ? "" : "const ",
-                       k->arg_type[i], is_restricted(k, &k->arg[i]) ? "MD_RESTRICT " : "", i,
-                       i + 1 < k->num_args ? "," : "");
-    if (column + len > 96) {
-      md_put(to, "\n   ");
-      column = 4;
-    }
-    md_put(to, "%s%s", i ? " " : "", arg);
-    column += len + 1;
-  }
-  md_put(to, ") {\n");
+// "const float *MD_RESTRICT ", for each argument. In the module's arena.
+static const char **params_of(const md_cu_kernel *k) {
+  md_arena *a = k->w->module->arena;
+  const char **param = MD_NEW_ARRAY(a, const char *, k->num_args + 1);
+  for (int i = 0; i < k->num_args; i++)
+    param[i] = md_format(a, "%s%s *%s", k->arg[i].write ? "" : "const ", k->arg_type[i],
+                         is_restricted(k, &k->arg[i]) ? "MD_RESTRICT " : "");
+  return param;
 }
 
-static void put_head(const md_cu_kernel *k, md_text *to, const char *name) {
+static char *title_of(const md_cu_kernel *k) {
   const md_region_view *r = k->w->r;
+  md_text to = {0};
   const char *region =
       r->index > 0 && r->g->region[r->index].name ? r->g->region[r->index].name : "";
-  md_put(to, "\n// %s: %s of region %d %s\n", name, k->what, r->index, clean(k->w->arena, region));
+  md_put(&to, "%s of region %d %s\n", k->what, r->index, clean(k->w->arena, region));
   for (int i = 0; i < r->num_nodes; i++) {
     md_text line = {0};
     md_printer_node(k->w->printer, r->node[i], &line);
-    md_put(to, "//   %s\n", clean(k->w->arena, line.s));
+    md_put(&to, "//   %s\n", clean(k->w->arena, line.s));
     md_text_free(&line);
   }
-}
-
-// The kernel alone, named after what it does: its code does not depend on what else is in the module.
-static md_cuda_kernel unit_of(const md_cu_kernel *k, md_digest digest) {
-  md_cuda_kernel kernel;
-  char hex[33];
-  snprintf(kernel.symbol, sizeof kernel.symbol, "k%.16s", md_digest_text(digest, hex));
-  md_text unit = {0};
-  put_params(k, &unit, kernel.symbol);
-  md_put(&unit, "%s}\n", k->now.code.s);
-  kernel.text = md_strndup(k->w->module->arena, unit.s, unit.len);
-  md_text_free(&unit);
-  return kernel;
+  char *title = md_strndup(k->w->module->arena, to.s, to.len);
+  md_text_free(&to);
+  return title;
 }
 
 void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   md_cuda_module *m = k->w->module;
-  md_text code = {0};
-  put_params(k, &code, "");
-  md_put(&code, "%s", k->now.code.s);
-  md_digest digest = md_digest_of(code.s, code.len);
-  int number = md_cu_names_find(k->w->names, digest);
-  md_text_free(&code);
+  md_arena *a = m->arena;
+  const char *code = k->now.code.s ? k->now.code.s : "", *text = k->now.text.s ? k->now.text.s : "";
+  const char **param = params_of(k);
+  md_cuda_kernel kernel = md_cu_kernel_of("", k->threads, k->num_args, param, code, a);
+  int number = md_cu_names_find(k->w->names, md_digest_of(kernel.text, strlen(kernel.text)));
+  if (number == m->num_kernels) {
+    kernel.title = title_of(k);
+    kernel.listing = md_strdup(a, text);
+    MD_PUSH(m->kernel, m->num_kernels, m->cap_kernels, kernel);
+  }
   md_cuda_launch l = {.blocks = blocks,
                       .threads = k->threads,
                       .shared_bytes = k->shared_bytes,
                       .work = k->work,
+                      .is_early = k->is_early,
+                      .is_beside = k->is_beside,
                       .region = k->w->r->index,
                       .number = number,
                       .num_args = k->num_args,
                       .arg = k->arg};
   snprintf(l.kernel, sizeof l.kernel, "k%d", number);
-  if (number == m->num_kernels) {
-    md_cuda_kernel kernel = unit_of(k, digest);
-    MD_PUSH(m->kernel, m->num_kernels, m->cap_kernels, kernel);
-    put_head(k, &m->text, l.kernel);
-    put_params(k, &m->text, l.kernel);
-    md_put(&m->text, "%s}\n", k->now.text.s);
-  }
   MD_PUSH(m->launch, m->num_launches, m->cap_launches, l);
   md_text_free(&k->now.text);
   md_text_free(&k->now.code);

@@ -171,11 +171,15 @@ static void add_snapshot(Assembly *s, const Variant *v, int i) {
   s->p->launch[s->p->num_launches - 1].bytes = is_constant(s->g, x) ? bytes : 2 * bytes;
 }
 
-static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l) {
-  const md_graph *g = s->g;
-  const char *name = l->region > 0 ? g->region[l->region].name : NULL;
-  begin_launch(s, name && *name ? name : md_format(s->arena, "region %d", l->region),
-               MD_MAX(l->region, 0),
+// "lerp"; of a launch that stands for several: "lerp and 104 more".
+static const char *launch_name(const Assembly *s, const md_cuda_launch *l) {
+  const char *name = l->region > 0 ? s->g->region[l->region].name : NULL;
+  if (!name || !*name) name = md_format(s->arena, "region %d", l->region);
+  return l->num_parts ? md_format(s->arena, "%s and %d more", name, l->num_parts - 1) : name;
+}
+
+static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l, int region) {
+  begin_launch(s, launch_name(s, l), region,
                (md_phase){.symbol = v->m->kernel[l->number].symbol,
                           .items = l->blocks,
                           .threads = l->threads,
@@ -194,48 +198,98 @@ static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l) {
   }
 }
 
-// Bytes that a launch moves: what it reads and what it writes.
-static double launch_bytes(const md_region_view *r, const md_cuda_launch *l) {
+// --- costs
+
+// What a region has to do, and what its launches have of it.
+typedef struct Share {
+  md_work all;
+  double work, bytes;
+  int num;
+  int last;       // of its launches
+  bool is_split;  // they do not lie together, or their results are not where the graph says
+} Share;
+
+// The launches that l stands for.
+static const md_cuda_launch *parts_of(const md_cuda_launch *l, int *num) {
+  *num = l->num_parts ? l->num_parts : 1;
+  return l->num_parts ? l->part : l;
+}
+
+// Some part before part number `i` has its argument `arg` too: that counts once.
+static bool is_counted(const md_cuda_launch *part, int i, const md_cuda_arg *arg) {
+  for (int p = 0; p < i; p++)
+    for (int k = 0; k < part[p].num_args; k++)
+      if (md_cu_same_arg(&part[p].arg[k], arg)) return true;
+  return false;
+}
+
+// Bytes that part number `i` of a launch moves: what it reads and what it writes.
+static double part_bytes(const md_graph *g, const md_cuda_launch *part, int i, md_arena *scratch) {
+  const md_cuda_launch *l = &part[i];
+  const md_region_view *r = l->region > 0 ? md_region_view_of(g, l->region, NULL, scratch) : NULL;
   double sum = 0;
-  for (int i = 0; i < l->num_args; i++) {
-    const md_cuda_arg *a = &l->arg[i];
-    double bytes = a->val == MD_NONE ? (double)a->bytes : md_work_bytes(r, a->val);
-    sum += bytes * ((a->read ? 1 : 0) + (a->write ? 1 : 0));
+  for (int k = 0; k < l->num_args; k++) {
+    const md_cuda_arg *a = &l->arg[k];
+    if (is_counted(part, i, a)) continue;
+    double bytes = a->val == MD_NONE || !r ? (double)a->bytes : md_work_bytes(r, a->val);
+    sum += bytes * (r ? (a->read ? 1 : 0) + (a->write ? 1 : 0) : 1);
   }
   return sum;
 }
 
+// Whoever looks at a region before and after its launches needs them alone and in a row. What runs early
+// does not count: it writes the workspace.
+static void note_place(Share *of, const md_cuda_launch *part, int at, bool is_alone) {
+  if (part->is_early) return;
+  of->is_split |= !is_alone || part->is_moved || (of->last && of->last != at);
+  of->last = at + 1;
+}
+
+static Share *shares_of(const Assembly *s, const md_cuda_module *m) {
+  Share *share = MD_NEW_ARRAY(s->arena, Share, s->g->num_regions + 1);
+  md_arena *a = md_arena_create();
+  for (int i = 0, num; i < m->num_launches; i++) {
+    const md_cuda_launch *l = parts_of(&m->launch[i], &num);
+    for (int k = 0; k < num; k++) {
+      Share *to = &share[l[k].region];
+      to->bytes += part_bytes(s->g, l, k, a);
+      to->work += l[k].work;
+      note_place(to, &l[k], i, num == 1);
+      if (!to->num++ && l[k].region > 0)
+        to->all = md_work_of_region(md_region_view_of(s->g, l[k].region, NULL, a));
+      md_arena_reset(a);
+    }
+  }
+  md_arena_destroy(a);
+  return share;
+}
+
 // The launches of one region share its FLOPs as they share the work, if they say that, or the bytes. A
 // single one moves what the region does.
-static void add_costs(Assembly *s, const Variant *v, int first, int num) {
-  md_launch *to = &s->p->launch[s->p->num_launches - num];
-  const md_cuda_launch *l = &v->m->launch[first];
-  if (l->region <= 0) {
-    for (int i = 0; i < num; i++)
-      for (int k = 0; k < l[i].num_args; k++) to[i].bytes += (double)l[i].arg[k].bytes;
-    return;
-  }
+static void add_cost(const Assembly *s, const Share *share, const md_cuda_launch *part, int num,
+                     md_launch *to) {
   md_arena *a = md_arena_create();
-  const md_region_view *r = md_region_view_of(s->g, l->region, NULL, a);
-  md_work w = md_work_of_region(r);
-  double sum = 0, work = 0;
-  for (int i = 0; i < num; i++) work += l[i].work;
-  for (int i = 0; i < num; i++)
-    sum += to[i].bytes = num == 1 ? w.leaf_bytes + w.made_bytes : launch_bytes(r, &l[i]);
-  for (int i = 0; i < num && sum > 0; i++)
-    to[i].flops = w.flops * (work > 0 ? l[i].work / work : to[i].bytes / sum);
+  for (int i = 0; i < num; i++) {
+    const Share *of = &share[part[i].region];
+    double bytes = part_bytes(s->g, part, i, a);
+    bool is_whole = part[i].region > 0 && of->num == 1;
+    to->bytes += is_whole ? of->all.leaf_bytes + of->all.made_bytes : bytes;
+    if (of->work > 0) to->flops += of->all.flops * part[i].work / of->work;
+    else if (of->bytes > 0) to->flops += of->all.flops * bytes / of->bytes;
+    md_arena_reset(a);
+  }
   md_arena_destroy(a);
 }
 
 static void add_launches(Assembly *s, const Variant *v) {
   for (int i = 0; i < s->places->num_copied; i++) add_snapshot(s, v, i);
   const md_cuda_module *m = v->m;
-  for (int first = 0, num; first < m->num_launches; first += num) {
-    for (num = 0; first + num < m->num_launches; num++) {
-      if (m->launch[first + num].region != m->launch[first].region) break;
-      add_launch(s, v, &m->launch[first + num]);
-    }
-    add_costs(s, v, first, num);
+  const Share *share = shares_of(s, m);
+  for (int i = 0, num; i < m->num_launches; i++) {
+    const md_cuda_launch *part = parts_of(&m->launch[i], &num);
+    bool is_split = share[part->region].is_split || part->is_early;
+    add_launch(s, v, &m->launch[i], is_split ? 0 : MD_MAX(part->region, 0));
+    add_cost(s, share, part, num, &s->p->launch[s->p->num_launches - 1]);
   }
 }
 
@@ -333,7 +387,8 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
   if (!o->no_ptx) arch[num] = (md_cuda_arch){.sm = PTX_SM};
   for (int i = 0; i < num + !o->no_ptx; i++) {
     Variant *v = &s->variant[s->num_variants++];
-    *v = (Variant){.arch = arch[i], .is_ptx = i == num, .m = md_cuda_generate(s->g, arch[i], d)};
+    *v = (Variant){.arch = arch[i], .is_ptx = i == num};
+    v->m = (o->is_apart ? md_cuda_generate_apart : md_cuda_generate)(s->g, arch[i], d);
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
     if (o->plan_only) v->num_units = 0;

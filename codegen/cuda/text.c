@@ -21,12 +21,10 @@ static void add_region(md_cu_work w, const md_graph *g, int region, const md_nod
     return;
   }
   md_cu_region_kernels(&w);
-  m->workspace_bytes = MD_MAX(m->workspace_bytes, w.workspace_bytes);
 }
 
 // Regions, and the nodes that lie in none, in the graph's order.
-md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d) {
-  (void)d;
+static md_cuda_module *generate(const md_graph *g, md_cuda_arch arch, bool joins) {
   md_cuda_module *m = calloc(1, sizeof *m);
   if (!m) md_out_of_memory(sizeof *m);
   m->arena = md_arena_create();
@@ -48,7 +46,20 @@ md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags 
   md_printer_destroy(shared.printer);
   free(names.text);
   md_arena_destroy(scratch);
+  if (joins) md_cu_join(m, g);
+  else md_cu_list(m, NULL, 0);
+  md_cu_share_workspace(m);
   return m;
+}
+
+md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d) {
+  (void)d;
+  return generate(g, arch, true);
+}
+
+md_cuda_module *md_cuda_generate_apart(const md_graph *g, md_cuda_arch arch, md_diags *d) {
+  (void)d;
+  return generate(g, arch, false);
 }
 
 void md_cuda_module_free(md_cuda_module *m) {
@@ -57,6 +68,7 @@ void md_cuda_module_free(md_cuda_module *m) {
   free(m->launch);
   free(m->kernel);
   free(m->refused);
+  free(m->place);
   md_arena_destroy(m->arena);
   free(m);
 }

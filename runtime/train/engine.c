@@ -97,8 +97,11 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
       !md_cuda_target_for(device.sm, b->target, sizeof b->target, d) ||
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
-  b->cuda = (md_cuda_options){
-      .targets = b->target, .no_ptx = true, .no_cache = o->no_cache, .want_graph_text = true};
+  b->cuda = (md_cuda_options){.targets = b->target,
+                              .is_apart = o->verifies,
+                              .no_ptx = true,
+                              .no_cache = o->no_cache,
+                              .want_graph_text = true};
   passes->memory = md_cuda_memory(&b->cuda, o->memory_limit);
   return true;
 }

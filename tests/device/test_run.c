@@ -228,8 +228,9 @@ START_TEST(inputs_may_be_filled_while_a_step_runs) {
 END_TEST
 
 START_TEST(every_region_is_verified_and_times_are_kept) {
-  md_engine *e = engine_of(md_parse_graph("step.mdg", graph_text, strlen(graph_text), NULL),
-                           MD_BACKEND_CUDA, (md_engine_options){.time = true, .check_nan = true});
+  md_engine *e =
+      engine_of(md_parse_graph("step.mdg", graph_text, strlen(graph_text), NULL), MD_BACKEND_CUDA,
+                (md_engine_options){.time = true, .check_nan = true, .verifies = true});
   md_diags *d = md_diags_create();
   md_verify_stats s = {0};
   for (int i = 0; i < 3; i++) {

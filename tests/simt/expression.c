@@ -104,7 +104,7 @@ static Names names_of_kernel(const char *text, int64_t at) {
   static const char word[] = "MD_KERNEL(";
   Names n = {.kernel = text + at};
   while (n.kernel > text && strncmp(n.kernel, word, sizeof word - 1) != 0) n.kernel--;
-  n.end = strstr(text + at, word);
+  n.end = strstr(text + at, "\n}\n");
   if (!n.end) n.end = text + strlen(text);
   return n;
 }
@@ -123,10 +123,12 @@ bool expression_is_unread(const char *text, int64_t at) {
   const char *end = name;
   while (is_word(name[-1])) name--;
   Names n = names_of_kernel(text, at);
-  for (const char *s = n.kernel; s < n.end; s++)
-    if (s != name && !strncmp(s, name, (size_t)(end - name)) && !is_word(s[-1]) &&
-        !is_word(s[end - name]))
-      return false;
+  for (const char *s = n.kernel; s < n.end; s++) {
+    if (strncmp(s, name, (size_t)(end - name)) != 0 || is_word(s[-1]) || is_word(s[end - name]))
+      continue;
+    bool is_new = !strncmp(s + (end - name), " = ", 3) && s[-1] == ' ' && is_word(s[-2]);
+    if (!is_new) return false;
+  }
   return true;
 }
 

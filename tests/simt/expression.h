@@ -13,7 +13,7 @@ typedef struct Span {
 Span expression_around(const char *text, int64_t at);
 // Does its value depend on the thread and the block alone? False where that is not seen.
 bool expression_is_index(const char *text, Span e);
-// It is the first value of a name that is nowhere else in the kernel.
+// It is the value of a name that nothing in the kernel reads.
 bool expression_is_unread(const char *text, int64_t at);
 // `a < b` of a choice whose arms are equal where a is b: `a < b ? a : b`, `a < b ? b : a`.
 bool expression_is_clamp(const char *text, int64_t at);

@@ -26,6 +26,7 @@ typedef struct md_tmap {
 } __attribute__((aligned(64))) md_tmap;
 
 #define MD_KERNEL(...) __attribute__((noinline)) void
+#define MD_PART static void
 #define MD_DEV_ static inline
 #define MD_SHARED(name) unsigned char *const name = simt_shared_()
 #define MD_TMAP(name) const md_tmap name
@@ -48,6 +49,8 @@ void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
 void simt_cp_async_(void *shared, const void *global, bool valid, int line);
 void simt_cp_commit_(void);
 void simt_cp_wait_(int groups);
+int simt_last_(md_u32 *ticket, int num, int line);
+#define md_last(ticket, num) simt_last_((ticket), (num), __LINE__)
 #define md_thread() simt_thread_()
 #define md_lane() (md_thread() % 32)
 #define md_warp() (md_thread() / 32)

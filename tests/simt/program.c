@@ -13,19 +13,27 @@
 // The smallest tensors too have both signs, a zero, and ids that others have at the same place.
 static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
   double x = md_hash_normal(key, (uint64_t)i);
-  if (i < 3) x = i == 0 ? fabs(x) : i == 1 ? -fabs(x) : 0;
+  if (i < 2) x = i ? -fabs(x) : fabs(x);
+  if (i == 2 || (i == 3 && key % 2)) x = 0;
   if (kind == 'p') return fabs(x) + 0.1;
   if (kind == 'l') return 0.05;
   return kind == 'n' ? x / sqrt((double)row) : x;
 }
 
+// The label of row i: those at the edges of its n elements, and beyond them.
+static int64_t label_of(int64_t n, uint64_t draw, int64_t i) {
+  const int64_t edge[] = {n, 0, -1, n - 1, (int64_t)(draw % (uint64_t)n)};
+  return edge[i % MD_COUNT(edge)];
+}
+
 static int64_t int_of(char kind, md_dtype d, uint64_t key, int64_t i) {
+  static const int64_t first[] = {3, 0, 7};
   int64_t x = (int64_t)(md_hash_at(key, (uint64_t)i) % 41);
-  if (i < 2) x = kind == 'k' ? 3 * i : 23;
   if (kind == 'm') return 7;
-  if (kind == 'e') return x % 5 == 0 ? -2 : x;
+  if (kind == 'e') return x % 5 == 0 || i == 2 ? -2 : x;
   if (d == MD_BOOL) return x % 2;
   if (d == MD_U8) return x * 6;
+  if (i < MD_COUNT(first)) return first[i];
   return kind == 'k' ? x : x - 20;
 }
 
@@ -34,6 +42,7 @@ static void fill(md_tensor *t, const char *name, uint64_t seed) {
   uint64_t key = md_hash_key(name, seed);
   for (int64_t i = 0; i < num; i++) {
     if (t->f) t->f[i] = float_of(name[0], key, i, row);
+    else if (name[0] == 'r') t->i[i] = label_of(atoi(name + 1), md_hash_at(key, (uint64_t)i), i);
     else t->i[i] = int_of(name[0], t->type.dtype, key, i);
   }
   md_tensor_round(t);
@@ -82,11 +91,8 @@ static void make_images(Program *p) {
   for (int v = 0; v <= p->g->num_values; v++) p->image_of[v] = -1;
   for (int i = 0; i < p->g->num_nodes; i++) {
     const md_node *n = p->g->node[i];
-    if (!is_leaf(n)) continue;
-    int at = new_image(p, n->name, md_type_bytes(md_type_in(p->g, n->out)), true);
-    const md_tensor *t = md_interp_value(p->ref, n->out);
-    md_tensor_write(t, p->image[at].data);
-    p->image_of[n->out] = at;
+    if (is_leaf(n))
+      p->image_of[n->out] = new_image(p, n->name, md_type_bytes(md_type_in(p->g, n->out)), true);
   }
   for (int l = 0; l < p->m->num_launches; l++) {
     for (int i = 0; i < p->m->launch[l].num_args; i++) {
@@ -95,6 +101,14 @@ static void make_images(Program *p) {
     }
   }
   p->image_of[MD_NONE] = new_image(p, "workspace", p->m->workspace_bytes, false);
+}
+
+void program_take_leaves(Program *p) {
+  for (int i = 0; i < p->g->num_nodes; i++) {
+    const md_node *n = p->g->node[i];
+    if (is_leaf(n))
+      md_tensor_write(md_interp_value(p->ref, n->out), p->image[p->image_of[n->out]].data);
+  }
 }
 
 // --- tolerance
@@ -220,53 +234,82 @@ int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
   return p->image_of[a->val];
 }
 
-Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
-  return program_with(g, level, MD_F32, seed, d);
-}
-
 static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
   if (leaf->op == MD_OP_input) fill(to, leaf->name, *(const uint64_t *)ctx);
 }
 
-Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
-  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
-}
-
-Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *options, bool is_apart,
                      md_diags *d) {
-  md_pass_options o = md_pass_defaults();
-  o.level = level;
-  o.precision = precision;
-  o.verify_each = true;
-  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
-  return program_fed(arch, g, &o, fill_leaf, &seed, d);
-}
-
-Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *options,
-                     program_feed feed, void *ctx, md_diags *d) {
   md_pass_options o = *options;
-  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) return NULL;
+  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) {  // they are those of every target
+    md_graph_destroy(g);
+    return NULL;
+  }
   g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
   Program *p = calloc(1, sizeof *p);
   MD_ASSERT(p, "out of memory");
   p->g = g;
   p->diags = d;
-  p->m = md_cuda_generate(g, arch, d);
+  p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, arch, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
+  make_images(p);
+  return p;
+}
+
+// Takes p, which may be NULL.
+static Program *feed_and_step(Program *p, program_feed feed, void *ctx, md_diags *d) {
+  if (!p) return NULL;
+  const md_graph *g = p->g;
   for (int v = 1; v <= g->num_values; v++) md_interp_keep(p->ref, (md_val)v);
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
     if (n->op == MD_OP_input) feed(ctx, n, md_interp_input(p->ref, n->name));
     if (n->op == MD_OP_state) feed(ctx, n, md_interp_state(p->ref, n->name));
   }
-  make_images(p);
-  if (!md_interp_step(p->ref, d)) {
-    program_destroy(p);
-    return NULL;
-  }
-  return p;
+  program_take_leaves(p);
+  if (md_interp_step(p->ref, d)) return p;
+  program_destroy(p);
+  return NULL;
+}
+
+Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *o, md_diags *d) {
+  return make(arch, g, o, false, d);
+}
+
+Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
+                     void *ctx, md_diags *d) {
+  return feed_and_step(make(arch, g, o, false, d), feed, ctx, d);
+}
+
+static md_pass_options options_for(const md_graph *g, int level, md_dtype precision) {
+  md_pass_options o = md_pass_defaults();
+  o.level = level;
+  o.precision = precision;
+  o.verify_each = true;
+  if (g->num_regions) o.passes = "layout,memory";  // a text that says what is fused
+  return o;
+}
+
+Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                     md_diags *d) {
+  md_pass_options o = options_for(g, level, precision);
+  return feed_and_step(make(arch, g, &o, false, d), fill_leaf, &seed, d);
+}
+
+Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                       md_diags *d) {
+  md_pass_options o = options_for(g, level, precision);
+  return feed_and_step(make(arch, g, &o, true, d), fill_leaf, &seed, d);
+}
+
+Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {
+  return program_for((md_cuda_arch){80, 0}, g, level, precision, seed, d);
+}
+
+Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d) {
+  return program_with(g, level, MD_F32, seed, d);
 }
 
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d) {

@@ -26,17 +26,24 @@ typedef struct Program {
 
 // From a text, through the passes of `level`. How inputs are filled says the first letter of their
 // name: p positive, n rows of length about 1, k ids of few videos, e the same with empty rows, m all
-// one id, l a learning rate, others normal. States begin as they say. NULL: reported.
+// one id, r37 labels of rows of 37, l a learning rate, others normal. States begin as they say. NULL:
+// reported.
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d);
 Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d);  // takes g
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d);
 // For another architecture than sm_80.
 Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                      md_diags *d);
+// The parts of it: leaves are to be written into p->ref, and taken from there before every run.
+Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *o, md_diags *d);
+void program_take_leaves(Program *p);
 // The same with all options but the target's facts, and with leaves that somebody else fills.
 typedef void (*program_feed)(void *ctx, const md_node *leaf, md_tensor *to);
 Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
                      void *ctx, md_diags *d);
+// The same as program_for, with the launches of regions one by one, as run_regions needs them.
+Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
+                       md_diags *d);
 void program_destroy(Program *p);
 // Where argument a of a launch lies: an image and a place in it.
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset);

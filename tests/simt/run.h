@@ -15,7 +15,7 @@ bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code
 // All launches in order. *data: by image, owned by the checker until simt_free_buffers. False: told.
 bool run_program(const Program *p, const simt_code *code, simt_options o, char ***data,
                  md_text *why);
-// Each region by itself, with the interpreter's inputs. Says what fails; the number of failures.
+// Each region of a program_apart by itself, with the interpreter's inputs. Says what fails; the number of failures.
 int run_regions(const Program *p, const simt_code *code, simt_options o, const char *name,
                 int *passed);
 

@@ -29,7 +29,7 @@ static int try(const char *name, const char *text, int level, int *with_wgmma) {
   for (int a = 0; a < MD_COUNT(archs); a++) {
     md_diags *d = md_diags_create();
     md_graph *g = md_parse_graph("sample", text, strlen(text), d);
-    Program *p = g ? program_for(archs[a], g, level, MD_F32, 1, d) : NULL;
+    Program *p = g ? program_apart(archs[a], g, level, MD_F32, 1, d) : NULL;
     bool ok = p && !p->m->num_refused, wgmma = ok && multiplies_by_wgmma(p);
     char full[96];
     snprintf(full, sizeof full, "%s, level %d, sm_%d", name, level, archs[a].sm);

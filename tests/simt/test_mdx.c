@@ -179,6 +179,15 @@ static void edited_files_are_refused(const md_text *file) {
   }
 }
 
+// A deflated stream may say the same in other words: then nothing is lost.
+static bool is_the_same(const md_program *p, const md_text *file) {
+  md_text again = {0};
+  bool same = md_program_write(p, &again, NULL) && again.len == file->len &&
+              !memcmp(again.s, file->s, file->len);
+  md_text_free(&again);
+  return same;
+}
+
 // Any byte: a checksum, a header or a deflated stream says so.
 static void flipped_files_are_refused(const md_text *file) {
   int taken = 0;
@@ -187,9 +196,9 @@ static void flipped_files_are_refused(const md_text *file) {
     file->s[at] ^= (char)(1 << (i % 8));
     write_file(path_of("flipped.mdx"), file->s, file->len);
     md_program *p = md_artefact_check(path_of("flipped.mdx"), NULL);
-    taken += p != NULL;
-    md_program_destroy(p);
     file->s[at] ^= (char)(1 << (i % 8));
+    taken += p && !is_the_same(p, file);
+    md_program_destroy(p);
   }
   check(taken == 0, "a file with one bit changed is refused", NULL);
   for (size_t len = 0; len < file->len; len += 97) {

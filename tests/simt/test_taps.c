@@ -12,7 +12,7 @@ static int try_step_for(md_cuda_arch arch, const char *name, const md_step *s, i
                         md_dtype precision) {
   md_diags *d = md_diags_create();
   md_graph *g = md_step_graph(s, d);
-  Program *p = g ? program_for(arch, g, level, precision, 1, d) : NULL;
+  Program *p = g ? program_apart(arch, g, level, precision, 1, d) : NULL;
   simt_code *code = p ? run_build(p) : NULL;
   int passed = 0, failed = 0;
   if (!code) {

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+// A kernel that stands for several, side by side in one grid:
+//
+//   blocks  0 .. 23    24 .. 39    40 ..
+//           p1 twice   p2 once     ...
+//
+// Launches of one kernel share its text: a block finds out whose pointers it takes. Where a block goes
+// depends on its number alone, so barriers within are met by all of its threads.
+#include "codegen/cuda/gen.h"
+
+#include <string.h>
+
+typedef struct Joint {
+  const md_cuda_module *m;
+  const md_cuda_launch *part;
+  int num;
+  md_cuda_arg *arg;  // of all parts, each once
+  const char **param;
+  int num_args;
+  int **at;  // [part][its argument]: number among them
+  md_text code, before;
+} Joint;
+
+static bool same_kind(const md_cuda_launch *a, const md_cuda_launch *b) {
+  return a->number == b->number && a->blocks == b->blocks;
+}
+
+bool md_cu_same_arg(const md_cuda_arg *a, const md_cuda_arg *b) {
+  return a->val == b->val && (a->val != MD_NONE || a->workspace == b->workspace);
+}
+
+// "const float *": whether others write there is not known.
+static const char *pointer_type(const Joint *j, const char *param) {
+  return md_strndup(j->m->arena, param, (size_t)(strchr(param, '*') + 1 - param));
+}
+
+static void collect_args(Joint *j) {
+  md_arena *a = j->m->arena;
+  int most = 0;
+  for (int p = 0; p < j->num; p++) most += j->part[p].num_args;
+  j->arg = MD_NEW_ARRAY(a, md_cuda_arg, most + 1);
+  j->param = MD_NEW_ARRAY(a, const char *, most + 1);
+  j->at = MD_NEW_ARRAY(a, int *, j->num);
+  for (int p = 0; p < j->num; p++) {
+    const md_cuda_launch *l = &j->part[p];
+    j->at[p] = MD_NEW_ARRAY(a, int, l->num_args + 1);
+    for (int i = 0; i < l->num_args; i++) {
+      int k = 0;
+      while (k < j->num_args && !md_cu_same_arg(&j->arg[k], &l->arg[i])) k++;
+      j->at[p][i] = k;
+      if (k == j->num_args) {
+        j->param[j->num_args] = pointer_type(j, j->m->kernel[l->number].param[i]);
+        j->arg[j->num_args++] = l->arg[i];
+      }
+    }
+  }
+}
+
+static bool differs(const Joint *j, const int *of, int num, int i) {
+  for (int p = 1; p < num; p++)
+    if (j->at[of[p]][i] != j->at[of[0]][i]) return true;
+  return false;
+}
+
+// xI: the pointers of the launch that the block belongs to.
+static void put_choice(Joint *j, const int *of, int num) {
+  const md_cuda_launch *l = &j->part[of[0]];
+  for (int i = 0; i < l->num_args; i++)
+    md_put(&j->code, "    %sx%d = a%d;\n", j->param[j->at[of[0]][i]], i, j->at[of[0]][i]);
+  if (num == 1) return;
+  md_put(&j->code, "    switch (block / %lld) {\n", (long long)l->blocks);
+  for (int p = 1; p < num; p++) {
+    md_put(&j->code, "    case %d:", p);
+    for (int i = 0; i < l->num_args; i++)
+      if (differs(j, of, num, i)) md_put(&j->code, " x%d = a%d;", i, j->at[of[p]][i]);
+    md_put(&j->code, " break;\n");
+  }
+  md_put(&j->code, "    }\n");
+}
+
+static void put_kind(Joint *j, const int *of, int num, bool is_last) {
+  const md_cuda_launch *l = &j->part[of[0]];
+  const md_cuda_kernel *k = &j->m->kernel[l->number];
+  long long blocks = (long long)l->blocks * num;
+  md_put(&j->code, is_last ? "  {\n" : "  if (block < %lld) {\n", blocks);
+  put_choice(j, of, num);
+  md_put(&j->code, num == 1 ? "    p%s(block" : "    p%s(block %% %lld", k->symbol + 1,
+         (long long)l->blocks);
+  for (int i = 0; i < l->num_args; i++) md_put(&j->code, ", x%d", i);
+  md_put(&j->code, ");\n%s  }\n", is_last ? "" : "    return;\n");
+  if (!is_last) md_put(&j->code, "  block -= %lld;\n", blocks);
+}
+
+// Parts of one kind together, in the order in which kinds come; their parts as functions, each once.
+static void put_kinds(Joint *j) {
+  md_arena *a = j->m->arena;
+  bool *done = MD_NEW_ARRAY(a, bool, j->num), *written = MD_NEW_ARRAY(a, bool, j->m->num_kernels);
+  int *of = MD_NEW_ARRAY(a, int, j->num), left = j->num;
+  md_put(&j->code, "  int block = md_block();\n");
+  for (int p = 0; p < j->num; p++) {
+    if (done[p]) continue;
+    int num = 0, number = j->part[p].number;
+    for (int q = p; q < j->num; q++) {
+      if (done[q] || !same_kind(&j->part[p], &j->part[q])) continue;
+      done[q] = true;
+      of[num++] = q;
+    }
+    if (!written[number]) md_cu_put_function(&j->m->kernel[number], false, &j->before);
+    written[number] = true;
+    put_kind(j, of, num, (left -= num) == 0);
+  }
+}
+
+md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, int num,
+                           md_cuda_launch *l) {
+  Joint j = {.m = m, .part = part, .num = num};
+  collect_args(&j);
+  put_kinds(&j);
+  md_cuda_kernel k =
+      md_cu_kernel_of(j.before.s, part[0].threads, j.num_args, j.param, j.code.s, m->arena);
+  k.listing = k.code;
+  k.title = md_format(m->arena, "%d launches side by side\n", num);
+  md_text_free(&j.code);
+  md_text_free(&j.before);
+  *l = (md_cuda_launch){.threads = part[0].threads,
+                        .region = part[0].region,
+                        .num_args = j.num_args,
+                        .arg = j.arg,
+                        .num_parts = num,
+                        .part = MD_NEW_ARRAY(m->arena, md_cuda_launch, num)};
+  memcpy(l->part, part, sizeof *part * (size_t)num);
+  for (int p = 0; p < num; p++) {
+    l->blocks += part[p].blocks;
+    l->shared_bytes = MD_MAX(l->shared_bytes, part[p].shared_bytes);
+  }
+  return k;
+}
