@@ -64,7 +64,7 @@ static void losses_of(const char *folder, double loss[STEPS]) {
   const char *at = log.s;
   for (int i = 0; i < STEPS; i++) {
     at = strstr(at, "\"loss\":");
-    loss[i] = at ? atof(at + 7) : NAN;
+    loss[i] = at ? strtod(at + 7, NULL) : NAN;
     at = at ? at + 7 : log.s + log.len;
   }
   md_text_free(&log);

@@ -13,19 +13,27 @@
 // The smallest tensors too have both signs, a zero, and ids that others have at the same place.
 static double float_of(char kind, uint64_t key, int64_t i, int64_t row) {
   double x = md_hash_normal(key, (uint64_t)i);
-  if (i < 3) x = i == 0 ? fabs(x) : i == 1 ? -fabs(x) : 0;
+  if (i < 2) x = i ? -fabs(x) : fabs(x);
+  if (i == 2 || (i == 3 && key % 2)) x = 0;
   if (kind == 'p') return fabs(x) + 0.1;
   if (kind == 'l') return 0.05;
   return kind == 'n' ? x / sqrt((double)row) : x;
 }
 
+// The label of row i: those at the edges of its n elements, and beyond them.
+static int64_t label_of(int64_t n, uint64_t draw, int64_t i) {
+  const int64_t edge[] = {n, 0, -1, n - 1, (int64_t)(draw % (uint64_t)n)};
+  return edge[i % MD_COUNT(edge)];
+}
+
 static int64_t int_of(char kind, md_dtype d, uint64_t key, int64_t i) {
+  static const int64_t first[] = {3, 0, 7};
   int64_t x = (int64_t)(md_hash_at(key, (uint64_t)i) % 41);
-  if (i < 2) x = kind == 'k' ? 3 * i : 23;
   if (kind == 'm') return 7;
-  if (kind == 'e') return x % 5 == 0 ? -2 : x;
+  if (kind == 'e') return x % 5 == 0 || i == 2 ? -2 : x;
   if (d == MD_BOOL) return x % 2;
   if (d == MD_U8) return x * 6;
+  if (i < MD_COUNT(first)) return first[i];
   return kind == 'k' ? x : x - 20;
 }
 
@@ -34,6 +42,7 @@ static void fill(md_tensor *t, const char *name, uint64_t seed) {
   uint64_t key = md_hash_key(name, seed);
   for (int64_t i = 0; i < num; i++) {
     if (t->f) t->f[i] = float_of(name[0], key, i, row);
+    else if (name[0] == 'r') t->i[i] = label_of(atoi(name + 1), md_hash_at(key, (uint64_t)i), i);
     else t->i[i] = int_of(name[0], t->type.dtype, key, i);
   }
   md_tensor_round(t);
