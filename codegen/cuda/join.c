@@ -12,9 +12,10 @@
 #include <string.h>
 
 enum {
-  SMALL_SHARED = 1 << 10,
+  SMALL_SHARED = 16 << 10,
   SMALL_BYTES = 128 << 20,  // larger ones are worth a launch, and registers of their own
-  SMALL_ARGS = 100,
+  SMALL_ARGS = 240,
+  SMALL_VALUE = 1 << 20,
   MAX_KINDS = 48,             // of a wave: bounds what is compiled at once
   WAITING_BYTES = 128 << 20,  // of the workspace, to be read
 };
@@ -92,13 +93,15 @@ static bool *find_fixed(const Join *j) {
   return fixed;
 }
 
-// A value that small launches alone touch lies in the workspace: in the arena its place would be
-// written over while they wait.
+// A small value, and one that small launches alone touch, lies in the workspace: in the arena its place
+// would be written over while those wait.
 static void move_values(Join *j) {
   bool *fixed = find_fixed(j);
-  for (int i = 0; i < j->num; i++)
-    for (int k = 0; k < j->from[i].num_args && !is_small(&j->from[i]); k++)
-      fixed[j->from[i].arg[k].val] = true;
+  for (int i = 0; i < j->num; i++) {
+    const md_cuda_launch *l = &j->from[i];
+    for (int k = 0; k < l->num_args; k++)
+      fixed[l->arg[k].val] |= l->arg[k].bytes > SMALL_VALUE && !is_small(l);
+  }
   md_cu_work w = {.module = j->m};
   int64_t *place = MD_NEW_ARRAY(j->scratch, int64_t, j->g->num_values + 1);
   bool *moved = MD_NEW_ARRAY(j->scratch, bool, j->g->num_values + 1);
