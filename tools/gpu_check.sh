@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# On a machine with an NVIDIA GPU: runs the CUDA kernels of the slice against the host's results, and
-# the peer benchmark where a Python with torch is there. Results go to bench/results/<device>/.
+# On a machine with an NVIDIA GPU: runs the CUDA kernels of the slice against the host's results, asks
+# the driver what the tests ask its stand-in (if they are built), and runs the peer benchmark where a Python
+# with torch is there. Results go to bench/results/<device>/.
 #   sh tools/gpu_check.sh                everything
 #   MODIST_LAUNCHER=FILE                 a launcher built elsewhere, instead of building one
 #   MODIST_REFERENCE=DIR                 folder that holds reference/bench_torch.py (../shared)
@@ -46,6 +47,15 @@ failed=0
 code=$?
 cat "$out/slice.txt"
 [ $code = 0 ] || failed=1
+
+# What the driver answers otherwise than its stand-in. Differences are for a person to look at.
+driver=$(ldconfig -p | sed -n 's/.*libcuda\.so\.1 .*=> *//p' | head -n 1)
+for test in test_stand_in test_stand_in_faults test_stand_in_order; do
+  [ -x "build/tests/device/$test" ] && [ -n "$driver" ] || continue
+  echo "== $test"
+  MODIST_REAL_DRIVER=1 LD_LIBRARY_PATH=$(dirname "$driver") CK_FORK=yes "build/tests/device/$test"
+done >"$out/driver.txt" 2>&1
+cat "$out/driver.txt"
 
 if ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
   echo "gpu_check: no torch with CUDA in $python: the peer benchmark is left out"

@@ -208,6 +208,7 @@ md_device *md_device_open_cpu(const md_program *p, const md_exec_options *o, md_
     for (int k = l->first_arg; k < l->first_arg + l->num_args; k++)
       c->arg[k] = cpu_at(&c->base, &p->arg[k]);
   }
-  for (int i = 0; i < p->num_inputs; i++) memset(c->input[i].at, 0, c->input[i].bytes);
+  for (int i = 0; i < p->num_inputs; i++)
+    if (c->input[i].at) memset(c->input[i].at, 0, c->input[i].bytes);
   return &c->base;
 }

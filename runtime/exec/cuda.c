@@ -104,15 +104,15 @@ static bool cuda_send(md_device *v, md_diags *d) {
   const md_cuda_layout *m = &c->memory;
   if (c->is_sent) return true;
   if (!enter(c, d)) return false;
-  c->is_sent = true;
-  if (!m->inputs_bytes) return true;
-  return md_cuda_did(c, "cuStreamWaitEvent", -1, c->call.cuStreamWaitEvent(c->sender, c->taken, 0),
-                     d) &&
-         md_cuda_did(c, "cuMemcpyHtoDAsync", -1,
-                     c->call.cuMemcpyHtoDAsync(m->at + (md_gpu_place)m->arrival, m->inputs_host,
-                                               (size_t)m->inputs_bytes, c->sender),
-                     d) &&
-         md_cuda_did(c, "cuEventRecord", -1, c->call.cuEventRecord(c->sent, c->sender), d);
+  if (!m->inputs_bytes) return c->is_sent = true;
+  return c->is_sent =
+             md_cuda_did(c, "cuStreamWaitEvent", -1,
+                         c->call.cuStreamWaitEvent(c->sender, c->taken, 0), d) &&
+             md_cuda_did(c, "cuMemcpyHtoDAsync", -1,
+                         c->call.cuMemcpyHtoDAsync(m->at + (md_gpu_place)m->arrival, m->inputs_host,
+                                                   (size_t)m->inputs_bytes, c->sender),
+                         d) &&
+             md_cuda_did(c, "cuEventRecord", -1, c->call.cuEventRecord(c->sent, c->sender), d);
 }
 
 static bool cuda_begin(md_device *v, md_diags *d) {

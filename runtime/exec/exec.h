@@ -226,8 +226,9 @@ typedef struct md_launch_time {
   int64_t total_ns, min_ns, calls;
 } md_launch_time;
 
-// Checks the program, the memory limit (E0803) and free memory (E0802, of a GPU E0643), allocates arena, states, inputs,
-// workspace and initialises the states. `p` is borrowed. One thread at a time may use an executor.
+// Checks the program, the memory limit (E0803) and free memory (E0802, of a GPU E0643), allocates arena,
+// states, inputs, workspace and initialises the states. `p` is borrowed. One thread at a time may use an
+// executor.
 md_exec *md_exec_create(const md_program *p, const md_exec_options *o, md_diags *d);
 void md_exec_destroy(md_exec *e);
 // Memory for the next steps' values; it keeps its place and its content.
@@ -242,15 +243,15 @@ const void *md_exec_view_state(md_exec *e, const char *name, const md_spec **spe
 const void *md_exec_result(md_exec *e, const char *name, const md_spec **spec);
 // False, reported: the device has failed, and nothing can be read from it any more.
 bool md_exec_is_alive(md_exec *e, md_diags *d);
-// Allocates nothing once a GPU has done two. False: reported, and no copy was applied; states that launches
-// write in place may have been written.
+// Allocates nothing, on a GPU from the third on. False: reported, and no copy was applied; states that
+// launches write in place may have been written.
 bool md_exec_step(md_exec *e, md_diags *d);
 // The same in two halves. Between them a GPU works, and the caller may fill the next step's inputs and
 // send them on; the CPU does the step in the first half.
 bool md_exec_start(md_exec *e, md_diags *d);
 bool md_exec_finish(md_exec *e, md_diags *d);
-// Inputs are as the next step is to find them, and are left alone until it starts. Not needed, but on a GPU
-// they can arrive while a step runs.
+// Inputs are as the next step is to find them, and are left alone until it starts. Not needed, but on a
+// GPU they can arrive while a step runs.
 bool md_exec_send(md_exec *e, md_diags *d);
 // For taps: address of an argument; on a GPU of a copy, until the next call. NULL as for states.
 void *md_exec_arg(md_exec *e, const md_arg *a);

@@ -39,8 +39,7 @@ int process_run(char *const argv[]) {
   pid_t child = fork();
   if (child == 0) {
     int out = open("said", O_WRONLY | O_CREAT | O_TRUNC, 0600);
-    dup2(out, STDOUT_FILENO);
-    dup2(out, STDERR_FILENO);
+    if (out < 0 || dup2(out, STDOUT_FILENO) < 0 || dup2(out, STDERR_FILENO) < 0) _exit(127);
     alarm(SECONDS);
     execv(argv[0], argv);
     _exit(127);
@@ -61,7 +60,7 @@ md_text process_read(const char *path) {
   md_text t = {0};
   char part[4096];
   FILE *f = fopen(path, "r");
-  for (size_t len; f && (len = fread(part, 1, sizeof part, f));) md_put_bytes(&t, part, len);
+  while (f && !feof(f) && !ferror(f)) md_put_bytes(&t, part, fread(part, 1, sizeof part, f));
   if (f) fclose(f);
   md_put(&t, "%s", "");
   return t;
@@ -71,12 +70,13 @@ bool process_leaks(const md_text *log) { return strstr(log->s, "leak: ") != NULL
 
 int process_calls(const md_text *log, Call **calls) {
   Call *all = NULL, call;
-  int num = 0, cap = 0, n;
-  for (const char *s = log->s; *s; s += strcspn(s, "\n") + (strchr(s, '\n') != NULL))
-    if (sscanf(s, "%d cu%61s", &n, call.name + 2) == 2) {
-      memcpy(call.name, "cu", 2);
-      MD_PUSH(all, num, cap, call);
-    }
+  int num = 0, cap = 0;
+  for (const char *s = log->s; *s; s += strcspn(s, "\n") + (strchr(s, '\n') != NULL)) {
+    const char *name = s + strspn(s, "0123456789");  // "12 cuInit", then perhaps an error
+    if (name == s || strncmp(name, " cu", 3) != 0) continue;
+    snprintf(call.name, sizeof call.name, "%.*s", (int)strcspn(name + 1, " \n"), name + 1);
+    MD_PUSH(all, num, cap, call);
+  }
   *calls = all;
   return num;
 }

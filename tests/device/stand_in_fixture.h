@@ -11,16 +11,29 @@
 
 enum { NUM = 64, BYTES = NUM * 4 };
 static const char twice_ptx[] =
-    ".version 7.0\n.target sm_80\n.visible .entry ktwice(\n.param .u64 ktwice_param_0,\n"
-    ".param .u64 ktwice_param_1\n)\n.maxntid 64, 1, 1\n{\n}\n";
+    ".version 7.0\n.target sm_80\n.address_size 64\n"
+    ".visible .entry ktwice(\n.param .u64 ktwice_param_0,\n.param .u64 ktwice_param_1\n)\n"
+    ".maxntid 64, 1, 1\n{\n"
+    ".reg .b64 %rd<6>;\n.reg .b32 %r<4>;\n.reg .f32 %f<3>;\n"
+    "ld.param.u64 %rd1, [ktwice_param_0];\nld.param.u64 %rd2, [ktwice_param_1];\n"
+    "mov.u32 %r1, %ctaid.x;\nmov.u32 %r2, %tid.x;\nmad.lo.s32 %r3, %r1, 64, %r2;\n"
+    "mul.wide.s32 %rd3, %r3, 4;\nadd.s64 %rd4, %rd1, %rd3;\nadd.s64 %rd5, %rd2, %rd3;\n"
+    "ld.global.f32 %f1, [%rd4];\nadd.f32 %f2, %f1, %f1;\nst.global.f32 [%rd5], %f2;\nret;\n}\n";
 static const char twice_text[] =
     "MD_KERNEL(64) ktwice(const float *MD_RESTRICT a0, float *a1) {\n"
     "  a1[md_block() * 64 + md_thread()] = 2.0f * a0[md_block() * 64 + md_thread()];\n}\n";
 
 static void *context, *library, *twice, *stream;
 
-#define is(call, error) ck_assert_int_eq(call, error)
-#define works(call) ck_assert_int_eq(call, 0)
+// With MODIST_REAL_DRIVER in the environment a driver has been put in the stand-in's place, and what it
+// answers otherwise is only told: tools/gpu_check.sh.
+static void expect(int error, int wanted, const char *call) {
+  if (error == wanted) return;
+  if (!getenv("MODIST_REAL_DRIVER")) ck_abort_msg("%s gives %d, not %d", call, error, wanted);
+  printf("the driver: %s gives %d, the stand-in %d\n", call, error, wanted);
+}
+#define is(call, error) expect(call, error, #call)
+#define works(call) expect(call, 0, #call)
 
 static int load(void **to, const char *ptx) {
   return cuLibraryLoadData(to, ptx, NULL, NULL, 0, NULL, NULL, 0);

@@ -4,22 +4,23 @@
 
 #include <pthread.h>
 
-// The second row of a tensor from its element 8 on, by way of shared memory.
-static const char map_text[] = "MD_KERNEL(32) kmap(MD_TMAP(map), md_bf16 *a1) {\n"
+// The second row of a tensor from its element `first` on, by way of shared memory.
+static const char map_text[] = "MD_KERNEL(32) kmap(MD_TMAP(map), md_bf16 *a1, int first) {\n"
                                "  MD_SHARED(shared);\n"
                                "  md_u64 *const bar = (md_u64 *)(shared + 1024);\n"
                                "  if (md_thread() == 0) {\n"
                                "    md_bar_init(bar, 1);\n"
                                "    md_bar_fence();\n"
                                "    md_bar_expect(bar, 64);\n"
-                               "    md_tma2(shared, &map, bar, 8, 1);\n"
+                               "    md_tma2(shared, &map, bar, first, 1);\n"
                                "  }\n"
                                "  md_sync();\n"
                                "  md_bar_wait(bar, 0);\n"
                                "  a1[md_thread()] = ((const md_bf16 *)shared)[md_thread()];\n}\n";
 static const char map_ptx[] =
-    ".version 8.0\n.target sm_90a\n.visible .entry kmap(\n.param .align 64 .b8 kmap_param_0[128],\n"
-    ".param .u64 kmap_param_1\n)\n.maxntid 32, 1, 1\n{\n}\n";
+    ".version 8.0\n.target sm_90a\n.address_size 64\n.visible .entry "
+    "kmap(\n.param .align 64 .b8 kmap_param_0[128],\n"
+    ".param .u64 kmap_param_1,\n.param .u32 kmap_param_2\n)\n.maxntid 32, 1, 1\n{\nret;\n}\n";
 
 START_TEST(nothing_works_before_cuInit) {
   int count;
@@ -279,12 +280,35 @@ START_TEST(a_tensor_map_names_memory_and_kernels_copy_by_it) {
   is(cuTensorMapEncodeTiled(map, 9, 2, at, dim, stride, wide, step, 0, 0, 0, 0), INVALID_VALUE);
   is(cuTensorMapEncodeTiled(map, 9, 2, x, dim, stride, box, step, 0, 0, 0, 0), INVALID_VALUE);
   works(cuTensorMapEncodeTiled(map, 9, 2, at, dim, stride, box, step, 0, 0, 0, 0));
-  void *args[] = {map, &b};
+  int first = 8;
+  void *args[] = {map, &b, &first};
   works(cuLaunchKernel(f, 1, 1, 1, 32, 1, 1, 2048, stream, args, NULL));
   works(cuStreamSynchronize(stream));
   works(cuMemcpyDtoH_v2(row, b, 64));
   ck_assert(row[0] == 40 && row[23] == 63 && row[24] == 0);  // row 1 from 8 on; zero beyond
   works(cuLibraryUnload(lib));
+  finish_with_arrays();
+}
+END_TEST
+
+START_TEST(windows_of_tensor_maps_are_within_limits) {
+  start_with_arrays();
+  _Alignas(64) unsigned char map[128];
+  uint64_t dim[] = {8, 2, 2, 2, 2}, stride[] = {16, 32, 64, 128};
+  int lower[] = {-1, -1, -1}, upper[] = {-1, -1, -1}, far[] = {-1, -17, -1};
+  unsigned step[] = {1, 1, 1, 1, 1}, steep[] = {1, 9, 1, 1, 1};
+  void *at = (void *)(uintptr_t)a;
+  works(cuTensorMapEncodeIm2col(map, 9, 5, at, dim, stride, lower, upper, 8, 64, step, 0, 0, 0, 0));
+  is(cuTensorMapEncodeIm2col(map, 9, 5, at, dim, stride, far, upper, 8, 64, step, 0, 0, 0, 0),
+     INVALID_VALUE);
+  is(cuTensorMapEncodeIm2col(map, 9, 5, at, dim, stride, lower, upper, 8, 1025, step, 0, 0, 0, 0),
+     INVALID_VALUE);
+  is(cuTensorMapEncodeIm2col(map, 9, 5, at, dim, stride, lower, upper, 4, 64, step, 0, 0, 0, 0),
+     INVALID_VALUE);
+  is(cuTensorMapEncodeIm2col(map, 9, 5, at, dim, stride, lower, upper, 8, 64, steep, 0, 0, 0, 0),
+     INVALID_VALUE);
+  is(cuTensorMapEncodeIm2col(map, 9, 2, at, dim, stride, lower, upper, 8, 64, step, 0, 0, 0, 0),
+     INVALID_VALUE);
   finish_with_arrays();
 }
 END_TEST
@@ -302,7 +326,8 @@ int main(void) {
                                 launches_take_attributes_that_ask_for_nothing_special,
                                 a_function_says_what_it_needs,
                                 code_is_for_the_device_and_whole,
-                                a_tensor_map_names_memory_and_kernels_copy_by_it};
+                                a_tensor_map_names_memory_and_kernels_copy_by_it,
+                                windows_of_tensor_maps_are_within_limits};
   const char *const texts[] = {"kmap", map_text, NULL};
   return run_with_texts("stand-in", tests, (int)(sizeof tests / sizeof *tests), texts);
 }

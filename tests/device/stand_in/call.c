@@ -67,14 +67,19 @@ int refuse(int error, const char *fmt, ...) {
 // --- faults
 
 bool call_fault(const char *name, int *error) {
-  const char *fault = setting("FAULT", NULL), *colon = fault ? strchr(fault, ':') : NULL;
-  if (!colon) return false;
-  size_t len = (size_t)(colon - fault);
-  bool is_any = len == 3 && !strncmp(fault, "any", 3) && strcmp(name, "kernel") != 0;
-  if (!is_any && (strlen(name) != len || strncmp(fault, name, len) != 0)) return false;
-  int at = 0;
-  MD_ASSERT(sscanf(colon, ":%d:%d", &at, error) == 2, "MODIST_STAND_IN_FAULT=%s", fault);
-  return ++calls.named == at;
+  const char *fault = setting("FAULT", NULL);
+  if (!fault) return false;
+  char call[100];
+  snprintf(call, sizeof call, "%s", fault);
+  char *at = strchr(call, ':'), *what = at ? strchr(at + 1, ':') : NULL;
+  int64_t n = 0, code = 0;
+  MD_ASSERT(what, "MODIST_STAND_IN_FAULT=%s", fault);
+  *at++ = *what++ = '\0';
+  MD_ASSERT(md_parse_int(at, &n) && md_parse_int(what, &code), "MODIST_STAND_IN_FAULT=%s", fault);
+  bool is_any = !strcmp(call, "any") && strcmp(name, "kernel") != 0;
+  if (!is_any && strcmp(call, name) != 0) return false;
+  *error = (int)code;
+  return ++calls.named == n;
 }
 
 // --- begin and end

@@ -57,13 +57,13 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
   int error = call_begin(__func__, NEEDS_INIT);
   if (!call_releases(error)) return call_end(error);
   int bad = check_device(device);
-  Context *c = bad ? NULL : primary[device];
-  if (!bad && !c) bad = refuse(INVALID_CONTEXT, "it is not retained");
-  if (!bad && !--c->retained) {
-    handle_drop(A_CONTEXT, c->handle);
-    primary[device] = NULL;
-  }
-  return call_end(error ? error : bad);
+  if (bad) return call_end(error ? error : bad);
+  Context *c = primary[device];
+  if (!c) return call_end(error ? error : refuse(INVALID_CONTEXT, "it is not retained"));
+  if (--c->retained) return call_end(error);
+  handle_drop(A_CONTEXT, c->handle);
+  primary[device] = NULL;
+  return call_end(error);
 }
 
 API cuCtxSetCurrent(void *context) {

@@ -114,10 +114,9 @@ void graph_poison(const Graph *g) {
 
 API cuGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long flags) {
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
-  Graph *g = handle_find(A_GRAPH, graph);
-  if (!error && !g) error = refuse(INVALID_HANDLE, "it is no graph");
   if (!error && flags) error = refuse(NOT_SUPPORTED, "flags %llu", flags);
-  if (error) return call_end(error);
+  Graph *g = handle_find(A_GRAPH, graph);
+  if (error || !g) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no graph"));
   Exec *e = malloc(sizeof *e);
   MD_ASSERT(e, "out of memory");
   *e = (Exec){g, context_current()};
@@ -173,9 +172,9 @@ API cuGraphDestroy(void *graph) {
 // Only how many there are.
 API cuGraphGetNodes(void *graph, void **nodes, size_t *num) {
   int error = call_begin(__func__, NEEDS_INIT);
-  const Graph *g = handle_find(A_GRAPH, graph);
-  if (!error && !g) error = refuse(INVALID_HANDLE, "it is no graph");
   if (!error && nodes) error = refuse(NOT_SUPPORTED, "nodes have no handles here");
-  if (!error) *num = (size_t)g->num;
-  return call_end(error);
+  const Graph *g = handle_find(A_GRAPH, graph);
+  if (error || !g) return call_end(error ? error : refuse(INVALID_HANDLE, "it is no graph"));
+  *num = (size_t)g->num;
+  return call_end(0);
 }

@@ -113,6 +113,22 @@ static void put_entry(md_text *to, const Source *s) {
   md_put(to, ");\n}\n");
 }
 
+// Functions that stand before a kernel may stand before others, too: each comes once.
+static void put_text(md_text *to, const char *text) {
+  static const char part[] = "\nMD_PART ", kernel[] = "\nMD_KERNEL(";
+  for (const char *at; (at = strstr(text, part)) != NULL;) {
+    const char *name = at + strlen(part), *next = strstr(name, part), *end = strstr(name, kernel);
+    int chars = (int)strcspn(name, "(");
+    MD_ASSERT(end, "no kernel follows the part %.*s", chars, name);
+    if (next && next < end) end = next;
+    md_put(to, "%.*s\n#ifndef HAS_%.*s\n#define HAS_%.*s", (int)(at - text), text, chars, name,
+           chars, name);
+    md_put(to, "%.*s\n#endif", (int)(end - at), at);
+    text = end;
+  }
+  md_put(to, "%s", text);
+}
+
 // All kernels of what is loaded, in its order, so that the compiler is called once for a program.
 static void put_loaded(Kind kind, md_text *to) {
   const char *made_by;
@@ -122,7 +138,7 @@ static void put_loaded(Kind kind, md_text *to) {
       Source *s = source_of(image->kernel[k].facts.name);
       if (s->is_put) continue;
       s->is_put = true;
-      md_put(to, "%s", s->text);
+      put_text(to, s->text);
       put_entry(to, s);
     }
   }

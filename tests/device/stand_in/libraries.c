@@ -65,10 +65,11 @@ static void unload(Image *image) {
   free(image);
 }
 
-static Kernel *kernel_named(const Image *image, const char *name) {
-  for (int i = 0; i < image->num; i++)
+// Of an image that may be none; NULL: *error.
+static Kernel *kernel_named(const Image *image, const char *name, int *error) {
+  for (int i = 0; image && i < image->num; i++)
     if (!strcmp(image->kernel[i].facts.name, name)) return &image->kernel[i];
-  refuse(NOT_FOUND, "%s", name);
+  *error = image ? refuse(NOT_FOUND, "%s", name) : refuse(INVALID_HANDLE, "it is no code");
   return NULL;
 }
 
@@ -98,10 +99,7 @@ API cuLibraryLoadData(void **library, const void *code, int *jit_options, void *
 
 API cuLibraryGetKernel(void **kernel, void *library, const char *name) {
   int error = call_begin(__func__, NEEDS_INIT);
-  const Image *image = handle_find(A_LIBRARY, library);
-  if (!error && !image) error = refuse(INVALID_HANDLE, "it is no library");
-  Kernel *k = error ? NULL : kernel_named(image, name);
-  if (!error && !k) error = NOT_FOUND;
+  Kernel *k = error ? NULL : kernel_named(handle_find(A_LIBRARY, library), name, &error);
   if (k && !k->kernel) k->kernel = handle_new(A_KERNEL, k);
   if (k) *kernel = k->kernel;
   return call_end(error);
@@ -110,9 +108,8 @@ API cuLibraryGetKernel(void **kernel, void *library, const char *name) {
 API cuKernelGetFunction(void **function, void *kernel) {
   int error = call_begin(__func__, IN_CONTEXT);
   Kernel *k = handle_find(A_KERNEL, kernel);
-  if (!error && !k) error = refuse(INVALID_HANDLE, "it is no kernel");
-  if (!error) *function = function_of(k);
-  return call_end(error);
+  if (!error && k) *function = function_of(k);
+  return call_end(error || k ? error : refuse(INVALID_HANDLE, "it is no kernel"));
 }
 
 API cuLibraryUnload(void *library) {
@@ -147,10 +144,7 @@ API cuModuleLoadData(void **module, const void *code) {
 
 API cuModuleGetFunction(void **function, void *module, const char *name) {
   int error = call_begin(__func__, IN_CONTEXT);
-  const Image *image = handle_find(A_MODULE, module);
-  if (!error && !image) error = refuse(INVALID_HANDLE, "it is no module");
-  Kernel *k = error ? NULL : kernel_named(image, name);
-  if (!error && !k) error = NOT_FOUND;
+  Kernel *k = error ? NULL : kernel_named(handle_find(A_MODULE, module), name, &error);
   if (k) *function = function_of(k);
   return call_end(error);
 }
@@ -167,67 +161,83 @@ API cuModuleUnload(void *module) {
 
 // --- functions
 
-static int *attribute_of(Kernel *k, int attribute, int *value) {
+static Kernel *function_find(const void *function, int *error) {
+  Kernel *k = kernel_find(function);
+  if (!k) *error = refuse(INVALID_HANDLE, "it is no function");
+  return k;
+}
+
+static int get_attribute(int *value, int attribute, const void *function) {
+  int error = 0;
+  const Kernel *k = function_find(function, &error);
+  if (!k) return error;
   switch (attribute) {
-  case FUNC_MAX_THREADS: *value = k->facts.max_threads; return value;
-  case FUNC_SHARED_BYTES: *value = k->facts.shared_bytes; return value;
-  case FUNC_LOCAL_BYTES: *value = k->facts.frame_bytes; return value;
-  case FUNC_REGISTERS: *value = k->facts.registers; return value;
+  case FUNC_MAX_THREADS: *value = k->facts.max_threads; return 0;
+  case FUNC_SHARED_BYTES: *value = k->facts.shared_bytes; return 0;
+  case FUNC_LOCAL_BYTES: *value = k->facts.frame_bytes; return 0;
+  case FUNC_REGISTERS: *value = k->facts.registers; return 0;
   case FUNC_PTX_VERSION:
-  case FUNC_BINARY_VERSION: *value = k->sm; return value;
-  case FUNC_MAX_DYNAMIC_SHARED: *value = k->dynamic_shared; return value;
-  default: return NULL;
+  case FUNC_BINARY_VERSION: *value = k->sm; return 0;
+  case FUNC_MAX_DYNAMIC_SHARED: *value = k->dynamic_shared; return 0;
+  default: return refuse(INVALID_VALUE, "attribute %d", attribute);
   }
 }
 
 API cuFuncGetAttribute(int *value, int attribute, void *function) {
   int error = call_begin(__func__, IN_CONTEXT);
-  Kernel *k = kernel_find(function);
-  if (!error && !k) error = refuse(INVALID_HANDLE, "it is no function");
-  if (!error && !attribute_of(k, attribute, value))
-    error = refuse(INVALID_VALUE, "attribute %d", attribute);
-  return call_end(error);
+  return call_end(error ? error : get_attribute(value, attribute, function));
+}
+
+static int set_attribute(const void *function, int attribute, int value) {
+  int error = 0;
+  Kernel *k = function_find(function, &error);
+  if (!k) return error;
+  if (attribute == FUNC_CARVEOUT) return 0;
+  if (attribute != FUNC_MAX_DYNAMIC_SHARED)
+    return refuse(INVALID_VALUE, "attribute %d cannot be set", attribute);
+  int64_t most = device_shared_limit() - k->facts.shared_bytes;
+  if (value < 0 || value > most)
+    return refuse(INVALID_VALUE, "%d bytes where %lld can be", value, (long long)most);
+  k->dynamic_shared = value;
+  return 0;
 }
 
 API cuFuncSetAttribute(void *function, int attribute, int value) {
   int error = call_begin(__func__, IN_CONTEXT);
-  Kernel *k = kernel_find(function);
-  if (!error && !k) error = refuse(INVALID_HANDLE, "it is no function");
-  if (!error && attribute == FUNC_MAX_DYNAMIC_SHARED) {
-    int64_t most = device_shared_limit() - k->facts.shared_bytes;
-    if (value < 0 || value > most)
-      error = refuse(INVALID_VALUE, "%d bytes where %lld can be", value, (long long)most);
-    else k->dynamic_shared = value;
-  } else if (!error && attribute != FUNC_CARVEOUT) {
-    error = refuse(INVALID_VALUE, "attribute %d cannot be set", attribute);
-  }
-  return call_end(error);
+  return call_end(error ? error : set_attribute(function, attribute, value));
+}
+
+static int get_param(const void *function, size_t index, size_t *offset, size_t *bytes) {
+  int error = 0;
+  const Kernel *k = function_find(function, &error);
+  if (!k) return error;
+  const Source *s = kernel_source(k->facts.name);
+  if (index >= (size_t)s->num) return refuse(INVALID_VALUE, "it has %d parameters", s->num);
+  *offset = (size_t)s->param[index].offset;
+  if (bytes) *bytes = (size_t)s->param[index].bytes;
+  return 0;
 }
 
 API cuFuncGetParamInfo(void *function, size_t index, size_t *offset, size_t *bytes) {
   int error = call_begin(__func__, IN_CONTEXT);
-  const Kernel *k = kernel_find(function);
-  if (!error && !k) error = refuse(INVALID_HANDLE, "it is no function");
-  const Source *s = error ? NULL : kernel_source(k->facts.name);
-  if (s && index >= (size_t)s->num) error = refuse(INVALID_VALUE, "it has %d parameters", s->num);
-  if (!error) {
-    *offset = (size_t)s->param[index].offset;
-    if (bytes) *bytes = (size_t)s->param[index].bytes;
-  }
-  return call_end(error);
+  return call_end(error ? error : get_param(function, index, offset, bytes));
+}
+
+static int occupancy(int *blocks, const void *function, int threads, size_t shared_bytes) {
+  int error = 0;
+  const Kernel *k = function_find(function, &error);
+  if (!k) return error;
+  if (threads < 1) return refuse(INVALID_VALUE, "%d threads", threads);
+  int64_t shared = (int64_t)shared_bytes + k->facts.shared_bytes + MD_RESERVED_SHARED;
+  int64_t by_threads = 2048 / threads;
+  int64_t by_shared = (device_shared_limit() + MD_RESERVED_SHARED) / shared;
+  int64_t by_registers = 65536 / MD_MAX((int64_t)k->facts.registers * threads, 1);
+  *blocks = (int)MD_MIN(MD_MIN(by_threads, 32), MD_MIN(by_shared, by_registers));
+  return 0;
 }
 
 API cuOccupancyMaxActiveBlocksPerMultiprocessor(int *blocks, void *function, int threads,
                                                 size_t shared_bytes) {
   int error = call_begin(__func__, IN_CONTEXT);
-  const Kernel *k = kernel_find(function);
-  if (!error && !k) error = refuse(INVALID_HANDLE, "it is no function");
-  if (!error && threads < 1) error = refuse(INVALID_VALUE, "%d threads", threads);
-  if (error) return call_end(error);
-  int64_t shared = (int64_t)shared_bytes + k->facts.shared_bytes + MD_RESERVED_SHARED;
-  int64_t by_threads = 2048 / threads,
-          by_shared = (device_shared_limit() + MD_RESERVED_SHARED) / shared;
-  int64_t by_registers = 65536 / MD_MAX(k->facts.registers * threads, 1);
-  *blocks = (int)MD_MIN(MD_MIN(by_threads, 32), MD_MIN(by_shared, by_registers));
-  return call_end(0);
+  return call_end(error ? error : occupancy(blocks, function, threads, shared_bytes));
 }
