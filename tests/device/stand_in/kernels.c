@@ -103,6 +103,24 @@ const Source *kernel_source(const char *name) { return source_of(name); }
 
 // --- code
 
+// Where the next function of a text begins, behind its first letter; or its end.
+static const char *next_function(const char *text) {
+  const char *part = strstr(text + 1, "\nMD_PART "), *kernel = strstr(text + 1, "\nMD_KERNEL(");
+  const char *next = part && (!kernel || part < kernel) ? part : kernel;
+  return next ? next + 1 : text + strlen(text);
+}
+
+// Kernels share parts, functions of equal names and texts: once is enough.
+static void put_text(md_text *to, const char *text) {
+  for (const char *end; *text; text = end) {
+    end = next_function(text);
+    char head[60];
+    snprintf(head, sizeof head, "%.*s", (int)strcspn(text, "("), text);
+    bool is_there = !strncmp(head, "MD_PART ", 8) && to->s && strstr(to->s, head);
+    if (!is_there) md_put_bytes(to, text, (size_t)(end - text));
+  }
+}
+
 static void put_entry(md_text *to, const Source *s) {
   md_put(to,
          "void %s_call(void *const *arg);\n__attribute__((no_sanitize(\"thread\"))) void "
@@ -111,22 +129,6 @@ static void put_entry(md_text *to, const Source *s) {
   for (int i = 0; i < s->num; i++)
     md_put(to, "%s*(%s *)arg[%d]", i ? ", " : "", s->param[i].type, i);
   md_put(to, ");\n}\n");
-}
-
-// Functions that stand before a kernel may stand before others, too: each comes once.
-static void put_text(md_text *to, const char *text) {
-  static const char part[] = "\nMD_PART ", kernel[] = "\nMD_KERNEL(";
-  for (const char *at; (at = strstr(text, part)) != NULL;) {
-    const char *name = at + strlen(part), *next = strstr(name, part), *end = strstr(name, kernel);
-    int chars = (int)strcspn(name, "(");
-    MD_ASSERT(end, "no kernel follows the part %.*s", chars, name);
-    if (next && next < end) end = next;
-    md_put(to, "%.*s\n#ifndef HAS_%.*s\n#define HAS_%.*s", (int)(at - text), text, chars, name,
-           chars, name);
-    md_put(to, "%.*s\n#endif", (int)(end - at), at);
-    text = end;
-  }
-  md_put(to, "%s", text);
 }
 
 // All kernels of what is loaded, in its order, so that the compiler is called once for a program.
