@@ -190,7 +190,7 @@ static void put_steps(Kernel *p) {
 void md_cu_put_part(Kernel *p) {
   const Conv *c = p->c;
   const char *part = md_format(c->w->arena, "part + %lld", (long long)p->part0);
-  md_cu_put_parts(&p->k, &c->finish, &c->tile, &c->sums, c->parts, c->place, part);
+  md_cu_put_parts(&p->k, &c->finish, &c->tile, part);
 }
 
 md_cu_side md_cu_source_of(const Conv *c, md_cu_kernel *k) {
@@ -240,6 +240,7 @@ static void product(Conv *c, const md_cu_map *a, int64_t weights, int64_t parts,
   p.steps = md_cu_pack_steps(&p.pack);
   md_cu_kernel *k = &p.k;
   md_cu_begin(k, c->w, c->backward ? "gradient for the source" : "convolution");
+  k->is_beside = part0 > 0;
   if (p.steps) p.source = md_cu_source_of(c, k);
   if (c->formed && p.steps) p.source.stored_if = stored_if(c);
   md_cu_finish_texts(k, &c->finish);
@@ -330,13 +331,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   int num = maps_of(&c, a);
   if (!narrow || !md_cu_wgmma_tile(&c, a, num)) choose_tile(&c, narrow);
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
-  c.sums = (md_cu_nest){.shape = dst,
-                        .channels = true,
-                        .groups = c.groups,
-                        .reduce = c.finish.reduce,
-                        .num_reduces = c.finish.num_reduces};
-  if (c.finish.num_sums) c.place = md_cu_reserve(w, md_cu_parts_bytes(&c.sums, c.parts));
-  md_cu_finish_place(w, &c.finish);
+  md_cu_finish_place(w, &c.finish, &c.tile, c.parts);
   if (c.formed) md_cu_place(w, c.formed);
   int64_t part0 = 0;
   for (int i = 0; i < num; i++) {
@@ -347,6 +342,6 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
     part0 += parts_of(&c, &a[i]);
   }
   if (c.formed) md_cu_ready(w, c.formed);
-  md_cu_finish_ready(w, &c.finish, &c.sums, c.parts, c.place);
+  md_cu_finish_ready(w, &c.finish);
   if (w->r->twin) md_cu_wgrad(w, w->r->twin);
 }

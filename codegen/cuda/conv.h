@@ -131,6 +131,7 @@ typedef struct md_cu_finish {
   bool narrow;    // the tile is bf16
   bool no_table;  // there is no room for it
   md_cu_lanes lanes;
+  int64_t parts, place, tickets;  // of sums
 } md_cu_finish;
 bool md_cu_is_vector(const md_type *t);  // it lies in vectors of eight channels
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
@@ -141,9 +142,13 @@ int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                            const md_cu_map *a, const char *places);
 void md_cu_put_thread_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t);
-// The block's sums -> its part: [group, channel][part][sum], at `place`.
-void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part);
+
+// --- sums.c: sums over pixels
+// Before the kernels: memory for parts, so many of the pixels, and for results.
+void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
+// The last that a kernel does: the block's sums in shared memory are part number `part`, and the last
+// block of all makes the results.
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t, const char *part);
 
 // --- conv_finish.c: what stands behind a convolution
 
@@ -154,10 +159,9 @@ int md_cu_stage_pitch(const md_cu_finish *f, const md_cu_tile *t);  // elements 
 int md_cu_finish_bytes(const md_cu_finish *f, const md_cu_tile *t);
 void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                       const md_cu_map *a, const char *places);
-// Before the kernels: memory for what they store. Behind: it is there, and the sums' parts are merged.
-void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f);
-void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
-                        int64_t place);
+// Before the kernels, of so many `parts` of the pixels: memory for what they store. Behind: it is there.
+void md_cu_finish_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts);
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f);
 
 // --- conv.c: a convolution, or its gradient for the source, and its kernels
 
@@ -168,10 +172,9 @@ typedef struct md_cu_convolution {
   int64_t in, out, samples, groups;  // channels of source and result
   md_cu_tile tile;
   md_cu_finish finish;
-  md_cu_nest sums;
-  int64_t parts, place;  // of sums, of all kernels
-  md_val formed;         // the source, if it is to be stored
-  int64_t residues[3];   // of places, by the stride: each has kernels of its own
+  int64_t parts;        // of sums, of all kernels
+  md_val formed;        // the source, if it is to be stored
+  int64_t residues[3];  // of places, by the stride: each has kernels of its own
 } md_cu_convolution;
 typedef struct md_cu_product {  // one of its kernels
   const md_cu_convolution *c;

@@ -135,16 +135,13 @@ void md_cu_put_finish(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *
 
 // --- around the kernels
 
-void md_cu_finish_place(md_cu_work *w, const md_cu_finish *f) {
+void md_cu_finish_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts) {
   for (int i = 0; i < f->num_stores; i++) md_cu_place(w, f->store[i]);
+  md_cu_sums_place(w, f, t, parts);
 }
 
-void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f, const md_cu_nest *sums, int64_t parts,
-                        int64_t place) {
+void md_cu_finish_ready(md_cu_work *w, const md_cu_finish *f) {
   for (int i = 0; i < f->num_stores; i++) md_cu_ready(w, f->store[i]);
-  for (int i = 0; i < f->num_reduces; i++)
-    for (int j = 0; j < f->reduce[i]->num_out; j++) md_cu_place(w, f->reduce[i]->out + (md_val)j);
-  if (f->num_sums) md_cu_merge(w, sums, parts, place);
   for (int i = 0; i < f->num_reduces; i++)
     for (int j = 0; j < f->reduce[i]->num_out; j++) md_cu_ready(w, f->reduce[i]->out + (md_val)j);
 }

@@ -23,8 +23,7 @@ typedef struct Twins {
   md_cu_pack pack;
   md_cu_tile dx, dw;
   md_cu_finish finish;
-  md_cu_nest sums;
-  int64_t weights, sums_at, dw_at;  // places in the workspace
+  int64_t weights, dw_at;  // places in the workspace
   md_cu_side dy, x;
   md_cu_kernel k;
 } Twins;
@@ -209,8 +208,8 @@ static void put_kernel(Twins *t) {
   md_cu_put_accumulators(k, &t->dw);
   md_cu_line(k, NULL, "md_sync();");
   put_pixels(t);
-  md_cu_put_parts(k, &t->finish, &t->dx, &t->sums, t->parts, t->sums_at, "part");
   put_dw(t);
+  md_cu_put_parts(k, &t->finish, &t->dx, "part");
   free_texts(t);
   k->work = 1;
   md_cu_end(k, t->parts * t->groups);
@@ -255,11 +254,6 @@ static Twins twins_of(md_cu_work *w) {
   int64_t tiles = md_ceil_div(md_cu_map_places(&t.map) * (t.samples / t.groups), PIXELS);
   t.parts = MD_MIN(tiles, MD_MAX(BLOCKS / t.groups, 1));
   t.finish = md_cu_finish_of(w, d, t.groups);
-  t.sums = (md_cu_nest){.shape = &md_type_in(w->r->g, d->out)->shape,
-                        .channels = true,
-                        .groups = t.groups,
-                        .reduce = t.finish.reduce,
-                        .num_reduces = t.finish.num_reduces};
   return t;
 }
 
@@ -268,14 +262,13 @@ bool md_cu_twins(md_cu_work *w) {
   Twins t = twins_of(w);
   if (t.dw.m * t.dw.n > MD_CU_TWIN_WEIGHTS || !fits(&t)) return false;
   md_cu_place(w, t.wgrad->out);
-  md_cu_finish_place(w, &t.finish);
+  md_cu_finish_place(w, &t.finish, &t.dx, t.parts);
   t.weights = md_cu_reserve(w, md_cu_pack_bytes(&t.pack));
-  if (t.finish.num_sums) t.sums_at = md_cu_reserve(w, md_cu_parts_bytes(&t.sums, t.parts));
   t.dw_at = md_cu_reserve(w, dw_bytes(&t));
   md_cu_put_pack(w, &t.pack, t.weights);
   put_kernel(&t);
   md_cu_merge_weights(w, t.wgrad, t.parts * t.groups, t.dw_at);
   md_cu_ready(w, t.wgrad->out);
-  md_cu_finish_ready(w, &t.finish, &t.sums, t.parts, t.sums_at);
+  md_cu_finish_ready(w, &t.finish);
   return true;
 }

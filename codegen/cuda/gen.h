@@ -87,8 +87,8 @@ typedef struct md_cu_kernel {
   int threads;       // of a block; other than MD_CU_THREADS: it has the multiprocessor for itself
   const char *sync;  // a barrier of all of them, or of those that do the same
   int shared_bytes;
-  double work;    // its share of what the region computes, in any unit; 0 in all: by bytes
-  bool is_early;  // as in its launch
+  double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
+  bool is_early, is_beside;  // as in its launch
 } md_cu_kernel;
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what);
 void md_cu_end(md_cu_kernel *k, int64_t blocks);  // writes it, or finds its equal; launches it
@@ -253,10 +253,9 @@ typedef struct md_cu_nest {
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n);         // stores only
 bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: not by vectors
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
-// Sums that somebody else made, parts of each result lying at `place`: [result][part][sum] of double.
-int md_cu_num_sums(const md_node *n);  // that a reduction adds up
-int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts);
-void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t place);
+int md_cu_num_sums(const md_node *n);                        // that a reduction adds up
+// The totals s0, s1, ... of result number `result` -> results of the reductions.
+void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *n, md_cu_ix result);
 
 // --- nce.c: InfoNCE over a bank --------------------------------------------------------------------
 enum { MD_CU_NCE_TILE = 64, MD_CU_NCE_BLOCKS = 256 };  // queries of a block; blocks, about

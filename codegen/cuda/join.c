@@ -12,9 +12,10 @@
 #include <string.h>
 
 enum {
-  SMALL_SHARED = 1 << 10,
-  SMALL_BYTES = 64 << 20,  // larger ones are worth a launch, and registers of their own
-  SMALL_ARGS = 100,
+  SMALL_SHARED = 16 << 10,
+  SMALL_BYTES = 128 << 20,  // larger ones are worth a launch, and registers of their own
+  SMALL_ARGS = 240,
+  SMALL_VALUE = 1 << 20,
   MAX_KINDS = 48,             // of a wave: bounds what is compiled at once
   WAITING_BYTES = 128 << 20,  // of the workspace, to be read
 };
@@ -92,13 +93,15 @@ static bool *find_fixed(const Join *j) {
   return fixed;
 }
 
-// A value that small launches alone touch lies in the workspace: in the arena its place would be
-// written over while they wait.
+// A small value, and one that small launches alone touch, lies in the workspace: in the arena its place
+// would be written over while those wait.
 static void move_values(Join *j) {
   bool *fixed = find_fixed(j);
-  for (int i = 0; i < j->num; i++)
-    for (int k = 0; k < j->from[i].num_args && !is_small(&j->from[i]); k++)
-      fixed[j->from[i].arg[k].val] = true;
+  for (int i = 0; i < j->num; i++) {
+    const md_cuda_launch *l = &j->from[i];
+    for (int k = 0; k < l->num_args; k++)
+      fixed[l->arg[k].val] |= l->arg[k].bytes > SMALL_VALUE && !is_small(l);
+  }
   md_cu_work w = {.module = j->m};
   int64_t *place = MD_NEW_ARRAY(j->scratch, int64_t, j->g->num_values + 1);
   bool *moved = MD_NEW_ARRAY(j->scratch, bool, j->g->num_values + 1);
@@ -136,9 +139,20 @@ static void emit(Join *j, md_cuda_launch l, md_cuda_kernel k) {
   MD_PUSH(j->to, j->num_to, j->cap_to, l);
 }
 
+static void emit_beside(Join *j, const md_cuda_launch *part, int num) {
+  if (num == 1) {
+    emit(j, part[0], j->m->kernel[part[0].number]);
+    return;
+  }
+  for (int i = 0; i < num; i++) note_part(j, j->m->kernel[part[i].number]);
+  md_cuda_launch joint;
+  md_cuda_kernel k = md_cu_joint(j->m, part, num, &joint);
+  emit(j, joint, k);
+}
+
 // The first wave; the others move up.
 static void emit_wave(Join *j) {
-  md_cuda_launch *part = MD_NEW_ARRAY(j->scratch, md_cuda_launch, j->num_waiting + 1), joint;
+  md_cuda_launch *part = MD_NEW_ARRAY(j->scratch, md_cuda_launch, j->num_waiting + 1);
   int num = 0, left = 0;
   j->bytes = 0;
   for (int i = 0; i < j->num_waiting; i++) {
@@ -152,13 +166,7 @@ static void emit_wave(Join *j) {
     j->bytes += read_bytes(w.launch);
   }
   j->num_waiting = left;
-  if (num == 1) {
-    emit(j, part[0], j->m->kernel[part[0].number]);
-    return;
-  }
-  for (int i = 0; i < num; i++) note_part(j, j->m->kernel[part[i].number]);
-  md_cuda_kernel k = md_cu_joint(j->m, part, num, &joint);
-  emit(j, joint, k);
+  emit_beside(j, part, num);
 }
 
 // Waves that must run before l does.
@@ -184,17 +192,26 @@ static bool has_room(const Join *j, int wave, const md_cuda_launch *l) {
   return args <= MD_CU_MAX_ARGS && kinds <= MAX_KINDS;
 }
 
-static void add(Join *j, const md_cuda_launch *l) {
-  if (!is_small(l)) {
-    for (int waves = waves_before(j, l); waves > 0; waves--) emit_wave(j);
-    emit(j, *l, j->m->kernel[l->number]);
-    return;
-  }
+static void add_large(Join *j, const md_cuda_launch *l, int num) {
+  for (int i = 0; i < num; i++)
+    for (int waves = waves_before(j, &l[i]); waves > 0; waves--) emit_wave(j);
+  emit_beside(j, l, num);
+}
+
+static void add_small(Join *j, const md_cuda_launch *l) {
   int wave = waves_before(j, l);
   while (!has_room(j, wave, l)) wave++;
   j->waiting[j->num_waiting++] = (Waiting){l, wave};
   j->bytes += read_bytes(l);
   while (j->bytes > WAITING_BYTES) emit_wave(j);
+}
+
+static int num_beside(const Join *j, int first) {
+  int num = 1;
+  while (first + num < j->num && j->from[first + num].is_beside &&
+         j->from[first + num].threads == j->from[first].threads)
+    num++;
+  return num;
 }
 
 void md_cu_join(md_cuda_module *m, const md_graph *g) {
@@ -203,7 +220,11 @@ void md_cu_join(md_cuda_module *m, const md_graph *g) {
   j.waiting = MD_NEW_ARRAY(j.scratch, Waiting, j.num + 1);
   move_values(&j);
   move_early(&j);
-  for (int i = 0; i < j.num; i++) add(&j, &j.from[i]);
+  for (int i = 0, num; i < j.num; i += num) {
+    num = num_beside(&j, i);
+    if (num == 1 && is_small(&j.from[i])) add_small(&j, &j.from[i]);
+    else add_large(&j, &j.from[i], num);
+  }
   while (j.num_waiting) emit_wave(&j);
   free(m->launch);
   free(m->kernel);

@@ -117,12 +117,12 @@ md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, 
   collect_args(&j);
   put_kinds(&j);
   md_cuda_kernel k =
-      md_cu_kernel_of(j.before.s, MD_CU_THREADS, j.num_args, j.param, j.code.s, m->arena);
+      md_cu_kernel_of(j.before.s, part[0].threads, j.num_args, j.param, j.code.s, m->arena);
   k.listing = k.code;
   k.title = md_format(m->arena, "%d launches side by side\n", num);
   md_text_free(&j.code);
   md_text_free(&j.before);
-  *l = (md_cuda_launch){.threads = MD_CU_THREADS,
+  *l = (md_cuda_launch){.threads = part[0].threads,
                         .region = part[0].region,
                         .num_args = j.num_args,
                         .arg = j.arg,

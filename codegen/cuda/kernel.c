@@ -228,6 +228,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
                       .shared_bytes = k->shared_bytes,
                       .work = k->work,
                       .is_early = k->is_early,
+                      .is_beside = k->is_beside,
                       .region = k->w->r->index,
                       .number = number,
                       .num_args = k->num_args,

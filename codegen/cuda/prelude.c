@@ -8,6 +8,8 @@
 
 #include "codegen/cuda/cuda.h"
 
+// md_last, asked by one thread of each of `num` blocks: whether it is the last to ask. What a block wrote
+// before (and met at a barrier) is seen by the last. The ticket is 0 before and after.
 // MD_KERNEL(threads) or, where it matters, MD_KERNEL(threads, blocks of a multiprocessor).
 // min and max pass a NaN on. Floats to integers go toward zero and saturate, NaN becomes 0.
 static const char base[] =
@@ -36,6 +38,12 @@ static const char base[] =
     "#define md_sync_warp() __syncwarp()\n"
     "#define md_shfl_xor(x, lanes) __shfl_xor_sync(0xffffffffu, (float)(x), (lanes))\n"
     "#define md_shfl_xor_d(x, lanes) __shfl_xor_sync(0xffffffffu, (double)(x), (lanes))\n"
+    "MD_DEV_ int md_last(md_u32 *ticket, int num) {\n"
+    "  __threadfence();\n"
+    "  const int last = atomicInc(ticket, (md_u32)(num - 1)) == (md_u32)(num - 1);\n"
+    "  __threadfence();\n"
+    "  return last;\n"
+    "}\n"
     "MD_DEV_ float md_bf2f(md_bf16 x) { return __uint_as_float((md_u32)x << 16); }\n"
     "MD_DEV_ md_bf16 md_f2bf(float x) {\n"
     "  md_bf16 r;\n"

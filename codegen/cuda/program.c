@@ -215,12 +215,22 @@ static const md_cuda_launch *parts_of(const md_cuda_launch *l, int *num) {
   return l->num_parts ? l->part : l;
 }
 
-// Bytes that a launch moves: what it reads and what it writes.
-static double launch_bytes(const md_graph *g, const md_cuda_launch *l, md_arena *scratch) {
+// Some part before part number `i` has its argument `arg` too: that counts once.
+static bool is_counted(const md_cuda_launch *part, int i, const md_cuda_arg *arg) {
+  for (int p = 0; p < i; p++)
+    for (int k = 0; k < part[p].num_args; k++)
+      if (md_cu_same_arg(&part[p].arg[k], arg)) return true;
+  return false;
+}
+
+// Bytes that part number `i` of a launch moves: what it reads and what it writes.
+static double part_bytes(const md_graph *g, const md_cuda_launch *part, int i, md_arena *scratch) {
+  const md_cuda_launch *l = &part[i];
   const md_region_view *r = l->region > 0 ? md_region_view_of(g, l->region, NULL, scratch) : NULL;
   double sum = 0;
-  for (int i = 0; i < l->num_args; i++) {
-    const md_cuda_arg *a = &l->arg[i];
+  for (int k = 0; k < l->num_args; k++) {
+    const md_cuda_arg *a = &l->arg[k];
+    if (is_counted(part, i, a)) continue;
     double bytes = a->val == MD_NONE || !r ? (double)a->bytes : md_work_bytes(r, a->val);
     sum += bytes * (r ? (a->read ? 1 : 0) + (a->write ? 1 : 0) : 1);
   }
@@ -242,7 +252,7 @@ static Share *shares_of(const Assembly *s, const md_cuda_module *m) {
     const md_cuda_launch *l = parts_of(&m->launch[i], &num);
     for (int k = 0; k < num; k++) {
       Share *to = &share[l[k].region];
-      to->bytes += launch_bytes(s->g, &l[k], a);
+      to->bytes += part_bytes(s->g, l, k, a);
       to->work += l[k].work;
       note_place(to, &l[k], i, num == 1);
       if (!to->num++ && l[k].region > 0)
@@ -261,7 +271,7 @@ static void add_cost(const Assembly *s, const Share *share, const md_cuda_launch
   md_arena *a = md_arena_create();
   for (int i = 0; i < num; i++) {
     const Share *of = &share[part[i].region];
-    double bytes = launch_bytes(s->g, &part[i], a);
+    double bytes = part_bytes(s->g, part, i, a);
     bool is_whole = part[i].region > 0 && of->num == 1;
     to->bytes += is_whole ? of->all.leaf_bytes + of->all.made_bytes : bytes;
     if (of->work > 0) to->flops += of->all.flops * part[i].work / of->work;

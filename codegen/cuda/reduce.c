@@ -171,15 +171,15 @@ static void store_double(md_cu_kernel *k, md_val v, md_cu_ix result, const char 
   md_cu_store(k, v, &s, md_cu_from_double(k, v, text));
 }
 
-// Totals s0, s1, ... -> results. Factors are exact to the last digit of a double.
-static void finish(Reduction *r, md_cu_ix result) {
-  md_cu_kernel *k = &r->k;
-  md_arena *a = r->w->arena;
-  for (int i = 0, sum = 0; i < r->n->num_reduces; i++) {
-    const md_node *n = r->n->reduce[i];
+// Factors are exact to the last digit of a double.
+void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *nest, md_cu_ix result) {
+  md_arena *a = k->w->arena;
+  int64_t results = md_elements(&md_type_in(k->w->r->g, nest->reduce[0]->out)->shape);
+  const char *per = md_format(a, "%lld.0", (long long)(md_elements(nest->shape) / results));
+  for (int i = 0, sum = 0; i < nest->num_reduces; i++) {
+    const md_node *n = nest->reduce[i];
     const char *x = md_format(a, "s%d", sum), *y = md_format(a, "s%d", sum + 1);
     sum += md_cu_num_sums(n);
-    const char *per = md_format(a, "%lld.0", (long long)r->terms);
     if (n->op == MD_OP_moments) {
       const char *mean = md_format(a, "%s / %s", x, per);
       store_double(k, n->out, result, mean);
@@ -216,7 +216,7 @@ static void by_thread(Reduction *r) {
   store_values(k, r->n, &s);
   add_terms(r, &s, "e");
   md_cu_close(k, loop);
-  finish(r, "e");
+  md_cu_put_results(k, r->n, "e");
   md_cu_close(k, m);
   md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
 }
@@ -295,7 +295,7 @@ static void by_block(Reduction *r) {
     for (int i = 0; i < r->num_sums; i++)
       md_cu_line(k, NULL, "%s[md_block() * %d + %d] = s%d;", to, r->num_sums, i, i);
   } else {
-    finish(r, result);
+    md_cu_put_results(k, r->n, result);
   }
   md_cu_close(k, first);
   md_cu_end(k, r->results * r->parts);
@@ -332,10 +332,10 @@ static void merge(Reduction *r) {
   md_cu_close(k, loop);
   if (by_block) {
     md_cu_mark first = join_threads(r);
-    finish(r, "r");
+    md_cu_put_results(k, r->n, "r");
     md_cu_close(k, first);
   } else {
-    finish(r, "r");
+    md_cu_put_results(k, r->n, "r");
   }
   md_cu_end(k, by_block ? r->results : md_ceil_div(r->results, MD_CU_THREADS));
 }
@@ -346,19 +346,6 @@ static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {
   r.terms = md_elements(n->shape) / r.results;
   for (int i = 0; i < n->num_reduces; i++) r.num_sums += md_cu_num_sums(n->reduce[i]);
   return r;
-}
-
-int64_t md_cu_parts_bytes(const md_cu_nest *n, int64_t parts) {
-  int sums = 0;
-  for (int i = 0; i < n->num_reduces; i++) sums += md_cu_num_sums(n->reduce[i]);
-  return n->groups * n->shape->dim[1] * parts * sums * 8;
-}
-
-void md_cu_merge(md_cu_work *w, const md_cu_nest *n, int64_t parts, int64_t place) {
-  Reduction r = reduction_of(w, n);
-  r.parts = parts;
-  r.place = place;
-  merge(&r);
 }
 
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {

@@ -18,6 +18,8 @@ static const struct {
     // C7510, C7511 and others, by the reason.
     {"Potential Performance Loss: wgmma", "wgmma instructions wait for one another"},
     {"Potential Performance Loss", "it loses speed"},
+    {"warpgroup.wait is injected",
+     "wgmma instructions are waited for sooner than the text says"},  // C7517
 };
 
 // The number that stands before `words` in the line, or 0.

@@ -141,16 +141,3 @@ void md_cu_put_thread_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_t
   md_cu_line(k, NULL, "sums[e] += sum;");
   md_cu_close(k, m);
 }
-
-void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                     const md_cu_nest *sums, int64_t parts, int64_t place, const char *part) {
-  if (!f->num_sums) return;
-  const char *to = md_cu_workspace(k, place, md_cu_parts_bytes(sums, parts), "double", true);
-  md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
-                            f->num_sums * t->n, MD_CU_THREADS);
-  md_cu_line(k, NULL, "const int channel = n0 + e %% %d;", t->n);
-  md_cu_line(k, NULL, "if (channel < %lld)", (long long)f->shape->dim[1]);
-  md_cu_line(k, NULL, "  %s[((group * %lld + channel) * %lld + %s) * %d + e / %d] = sums[e];", to,
-             (long long)f->shape->dim[1], (long long)parts, part, f->num_sums, t->n);
-  md_cu_close(k, m);
-}

@@ -15,7 +15,7 @@ typedef struct Walk {
   md_cu_finish f;
   md_cu_tile tile;
   md_cu_map map;
-  int64_t groups, columns, count, parts, place;
+  int64_t groups, columns, count, parts;
   md_cu_kernel k;
 } Walk;
 
@@ -112,7 +112,7 @@ static void put_kernel(Walk *v) {
   md_cu_put_each_vector(k, &v->f, &v->tile, &v->map, count);
   if (v->f.num_sums) md_cu_put_thread_sums(k, &v->f, &v->tile);
   md_cu_close(k, loop);
-  md_cu_put_parts(k, &v->f, &v->tile, v->n, v->parts, v->place, "part");
+  md_cu_put_parts(k, &v->f, &v->tile, "part");
   md_cu_lanes_free(&v->f.lanes);
   md_cu_end(k, v->columns * v->parts * v->groups);
 }
@@ -122,8 +122,7 @@ bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n) {
   if (!is_possible(&v)) return false;
   divide(&v);
   choose_table(&v);
-  if (v.f.num_sums) v.place = md_cu_reserve(w, md_cu_parts_bytes(n, v.parts));
+  md_cu_sums_place(w, &v.f, &v.tile, v.parts);
   put_kernel(&v);
-  if (v.f.num_sums) md_cu_merge(w, n, v.parts, v.place);
   return true;
 }

@@ -98,7 +98,7 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
   b->cuda = (md_cuda_options){.targets = b->target,
-                              .is_apart = o->verifies,
+                              .is_apart = o->verifies || o->check_nan,
                               .no_ptx = true,
                               .no_cache = o->no_cache,
                               .want_graph_text = true};

@@ -20,7 +20,7 @@ typedef struct md_engine_options {
   md_pass_options passes;
   const char *cpu;  // cap of the instructions
   bool asan, no_cache, check_nan;
-  bool verifies;  // md_engine_verify_step sees every region; a GPU's program has more launches then
+  bool verifies;  // md_engine_verify_step sees every region
   int threads;
   uint64_t seed;
   int64_t memory_limit;  // bytes; 0: none

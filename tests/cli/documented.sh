@@ -50,6 +50,7 @@ done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/train -c configs\/mini_[a-z]+\
 [ "$(wc -l <commands)" -ge 15 ]
 modistc targets | grep -q 'NVRTC [0-9]' || { sed -i '/cuda/d; /contrast/d' commands; echo 'no NVRTC: CUDA is left out'; }
 modistc doctor | grep -q '^cuda:0' || { sed -i '/--device=cuda/d; /^modist_rt contrast/d' commands; echo 'no GPU: left out'; }
+[ -e "$bin/../tests/simt/modist_simt.so" ] || { sed -i '/backend=simt/d' commands; echo 'no module that runs CUDA text: it is left out'; }
 while IFS= read -r command; do
   case $command in *...* | *COMMAND* | *CODE* | *'bench compare'*) continue ;; esac
   try "$command"

@@ -2,7 +2,7 @@
 // MoDist trains through the driver's stand-in, from the command line: its losses are those of the CPU, a
 // run that goes on from a checkpoint ends bit for bit where one without a stop does, and whatever call
 // fails, the run says so and leaves checkpoints from which it goes on.
-//   test_train_cuda MODISTC FOLDER_OF_THE_STAND_INS CONFIG
+//   test_train_cuda MODISTC FOLDER_OF_THE_STAND_INS CONFIG [NTH]   every NTH call fails, and nothing else
 #include "models/models.h"
 #include "tests/device/process.h"
 #include "tests/tolerance.h"
@@ -189,24 +189,43 @@ static void go_on(const char *fault) {
   check(same_weights("gpu", "hurt"), "it ends where a run without a fault does", fault);
 }
 
-static void fail_at(int place, int num) {
-  char fault[100];
-  int n = 1 + (num - 1) * places[place].at / 100;
-  snprintf(fault, sizeof fault, "%s:%d:%d", places[place].call, n, places[place].error);
+static void fail_with(const char *fault) {
   MD_ASSERT(system("rm -rf hurt") == 0, "a folder stays");
   int code = train("hurt", "cuda:0", STEPS, fault);
   md_text said = process_read("said");
   check(code < PROCESS_SIGNAL, "it does not crash", fault);
   check(!leaks(), "all is given back", fault);
-  if (code) check(strstr(said.s, "CUDA_ERROR_") != NULL, "it has the driver's words", fault);
+  bool is_told = strstr(said.s, "CUDA_ERROR_") || strstr(said.s, "has no cu");
+  if (code) check(is_told, "it has the driver's words", fault);
   printf("%s: exit code %d\n", fault, code);
   md_text_free(&said);
   if (code) go_on(fault);
   else check(same_weights("gpu", "hurt"), "it says so, or the weights are the same", fault);
 }
 
+static void chosen_calls_fail(const Call *call, int num) {
+  for (int i = 0; i < MD_COUNT(places); i++) {
+    char fault[100];
+    int last = num_of(places[i].call, call, num) - 1;
+    snprintf(fault, sizeof fault, "%s:%d:%d", places[i].call, 1 + last * places[i].at / 100,
+             places[i].error);
+    fail_with(fault);
+  }
+}
+
+static void every_nth_call_fails(int num, int nth) {
+  static const int errors[] = {719, 46, 2};
+  for (int n = 1; n <= num; n += nth) {
+    char fault[100];
+    snprintf(fault, sizeof fault, "any:%d:%d", n, errors[n / nth % MD_COUNT(errors)]);
+    fail_with(fault);
+  }
+}
+
 int main(int argc, char **argv) {
-  MD_ASSERT(argc == 4, "test_train_cuda MODISTC FOLDER CONFIG");
+  int64_t nth = 0;
+  MD_ASSERT(argc == 4 || (argc == 5 && md_parse_int(argv[4], &nth) && nth > 0),
+            "test_train_cuda MODISTC FOLDER CONFIG [NTH]");
   modistc = argv[1];
   config = argv[3];
   char *videos[] = {argv[1],      "dataset",   "shapes",      "-o", "videos",
@@ -218,10 +237,14 @@ int main(int argc, char **argv) {
     md_text log = process_read("log");
     Call *call;
     int num = process_calls(&log, &call);
-    no_order_of_work_changes_the_weights();
-    the_checker_sees_nothing_wrong();
-    a_run_goes_on_bit_for_bit();
-    for (int i = 0; i < MD_COUNT(places); i++) fail_at(i, num_of(places[i].call, call, num));
+    if (nth) {
+      every_nth_call_fails(num, (int)nth);
+    } else {
+      no_order_of_work_changes_the_weights();
+      the_checker_sees_nothing_wrong();
+      a_run_goes_on_bit_for_bit();
+      chosen_calls_fail(call, num);
+    }
     free(call);
     md_text_free(&log);
   }

@@ -140,6 +140,20 @@ static bool of_other_block(uint32_t epoch) {
   return epoch >= C.launch_start && epoch < C.block_start;
 }
 
+// By a block from which no ticket has come.
+static bool is_foreign(uint32_t epoch, uint16_t clock, uint16_t thread) {
+  return of_other_block(epoch) && !simt_ticket_knows((simt_moment){epoch, clock, thread});
+}
+
+static bool writer_is_foreign(const Cell *c) {
+  return is_foreign(c->written, c->write_clock, c->writer);
+}
+
+static bool readers_are_foreign(const Cell *c) {
+  return is_foreign(c->read, c->read_clock[0], c->reader[0]) ||
+         (c->two_readers && is_foreign(c->read, c->read_clock[1], c->reader[1]));
+}
+
 // Who comes, to what, from where in the text.
 typedef struct Visit {
   simt_moment me;
@@ -200,9 +214,8 @@ static bool read_cell(const Visit *v, Cell *c, int64_t off) {
   if (c->in_flight) return tell_flight(v, off, "reads", c->writer);
   if (!c->is_set) return tell(v, off, "reads", "which nobody has written");
   if (!write_is_over(v, c)) return tell_of(v, off, "race: reads", c->writer, "wrote");
-  if (of_other_block(c->written))
-    return tell(v, off, "conflict: reads", "which another block wrote");
-  if (of_other_block(c->read)) c->foreign = C.launch_start;
+  if (writer_is_foreign(c)) return tell(v, off, "conflict: reads", "which another block wrote");
+  if (readers_are_foreign(c)) c->foreign = C.launch_start;
   note_reader(v, c);
   return true;
 }
@@ -213,10 +226,9 @@ static bool write_cell(const Visit *v, Cell *c, int64_t off) {
   for (int i = 0; i <= c->two_readers; i++)
     if (!read_is_over(v, c, i)) return tell_of(v, off, "race: writes", c->reader[i], "read");
   if (c->units) return tell(v, off, "writes", "which a wgmma in flight reads");
-  if (of_other_block(c->read) || c->foreign == C.launch_start)
+  if (readers_are_foreign(c) || c->foreign == C.launch_start)
     return tell(v, off, "conflict: writes", "which another block read");
-  if (of_other_block(c->written))
-    return tell(v, off, "conflict: writes", "which another block wrote");
+  if (writer_is_foreign(c)) return tell(v, off, "conflict: writes", "which another block wrote");
   note_writer(v, c);
   return true;
 }
@@ -291,6 +303,23 @@ void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where
       simt_error(true, at, "%s %lld bytes of %s at +%lld, but it has %lld", what, (long long)bytes,
                  C.buffer[i].name, (long long)(a - C.buffer[i].at), (long long)C.buffer[i].bytes);
   simt_error(true, at, "%s %lld bytes at an address in no buffer", what, (long long)bytes);
+}
+
+void simt_access_ticket(const void *p, int line) {
+  simt_where at = {.line = line};
+  for (int i = 0; i < C.num; i++) {
+    const Buffer *b = &C.buffer[i];
+    int64_t off = (const char *)p - b->at;
+    if (off < 0 || off + 4 > b->bytes) continue;
+    if (!b->writable || off % 4)
+      simt_error(true, at, "a ticket at %s +%lld", b->name, (long long)off);
+    for (int64_t j = off; !C.off && j < off + 4; j++)
+      if (!b->cell[j].is_set)
+        simt_error(true, at, "a ticket at %s +%lld, which nobody has written", b->name,
+                   (long long)off);
+    return;
+  }
+  simt_error(true, at, "a ticket at an address in no buffer");
 }
 
 void simt_access_shared(const char *what, const void *p, int64_t bytes, int align, bool write,

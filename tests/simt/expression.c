@@ -114,21 +114,24 @@ bool expression_is_index(const char *text, Span e) {
   return is_of_indices(&n, text + e.from, text + e.to);
 }
 
+// The end of the block that a line is in: the first line behind it that is further left.
+static const char *block_end(const char *line) {
+  size_t depth = strspn(line, " ");
+  const char *s = line + strcspn(line, "\n");
+  while (*s && (s[1] == '\n' || strspn(s + 1, " ") >= depth)) s += 1 + strcspn(s + 1, "\n");
+  return s;
+}
+
 bool expression_is_unread(const char *text, int64_t at) {
   const char *line = text + at;
   while (line > text && line[-1] != '\n') line--;
-  line += strspn(line, " ");
-  const char *name = strstr(line, " = ");
-  if (strncmp(line, "const ", 6) != 0 || !name || name > text + at) return false;
-  const char *end = name;
+  const char *first = line + strspn(line, " "), *name = strstr(first, " = ");
+  if (strncmp(first, "const ", 6) != 0 || !name || name > text + at) return false;
+  const char *end = name, *block = block_end(line);
   while (is_word(name[-1])) name--;
-  Names n = names_of_kernel(text, at);
-  for (const char *s = n.kernel; s < n.end; s++) {
-    if (strncmp(s, name, (size_t)(end - name)) != 0 || is_word(s[-1]) || is_word(s[end - name]))
-      continue;
-    bool is_new = !strncmp(s + (end - name), " = ", 3) && s[-1] == ' ' && is_word(s[-2]);
-    if (!is_new) return false;
-  }
+  size_t len = (size_t)(end - name);
+  for (const char *s = end; s < block; s++)
+    if (!strncmp(s, name, len) && !is_word(s[-1]) && !is_word(s[len])) return false;
   return true;
 }
 

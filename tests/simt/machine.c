@@ -302,6 +302,7 @@ static void run_block(void) {
   memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
   simt_order_barrier();
   simt_checker_block();
+  simt_ticket_block();
   simt_async_reset();
   simt_bar_reset();
   simt_tma_reset();
@@ -338,6 +339,7 @@ simt_report simt_run(const simt_launch *l, simt_options o) {
   MD_ASSERT(block, "out of memory");
   M.shared = block + SHARED_ALIGN;
   simt_checker_launch(M.shared, l->shared_bytes, M.stacks, (int64_t)SIMT_THREADS * (STACK + GUARD));
+  simt_ticket_launch();
   for (int64_t b = 0; b < l->blocks && !M.stop; b++) {
     M.block = o.order == SIMT_FORWARD ? b : l->blocks - 1 - b;
     run_block();

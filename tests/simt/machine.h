@@ -82,6 +82,15 @@ void simt_read_begins(const char *what, const void *p, int line);
 void simt_read_ends(const void *p);
 void simt_land(const void *p, int bytes);
 
+// What several blocks change at once, each after the other.
+void simt_access_ticket(const void *p, int line);
+
+// --- ticket.c
+void simt_ticket_launch(void);
+void simt_ticket_block(void);
+// m, of another block of this launch, is over for this block.
+bool simt_ticket_knows(simt_moment m);
+
 // --- async.c
 void simt_async_reset(void);  // a new block
 void simt_async_exit(void);   // the current thread ends

@@ -49,6 +49,8 @@ void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
 void simt_cp_async_(void *shared, const void *global, bool valid, int line);
 void simt_cp_commit_(void);
 void simt_cp_wait_(int groups);
+int simt_last_(md_u32 *ticket, int num, int line);
+#define md_last(ticket, num) simt_last_((ticket), (num), __LINE__)
 #define md_thread() simt_thread_()
 #define md_lane() (md_thread() % 32)
 #define md_warp() (md_thread() / 32)

@@ -176,6 +176,11 @@ static void put_matrix(const struct Matrix *s, md_text *to) {
 }
 
 static const Written matrices_written[] = {
+    {"infinities next to what no row has",
+     "graph @s(%x: f32[5,7], %y: f32[7,6]) {\n  %i = constant {value=inf} : f32[5,1]\n"
+     "  %j = constant {value=inf} : f32[7,1]\n  %v = concat %i, %x {axis=1}\n"
+     "  %w = concat %j, %y {axis=1}\n  %a = matmul %v, %v {ty=true}\n"
+     "  %b = matmul %w, %w {tx=true}\n  return %a, %b\n}\n"},
     {"an operand of a product over an operand that a later walk reads",
      "graph @s(%x: f32[2,24], %z: f32[2,24]) {\n  region @q {\n    %r = relu %x\n    %e = exp %z\n"
      "  }\n  region @r {\n    %m = neg %e\n    %a = maximum %m, %r\n    %t = tanh %a\n"
@@ -192,38 +197,49 @@ static const Written matrices_written[] = {
 static const struct Rows {
   int num, len;
   const char *type;
-} rows[] = {{1, 1, "f32"},     {3, 7, "f32"},  {9, 65, "f32"},    {2, 4099, "f32"},
-            {300, 10, "bf16"}, {4, 37, "f64"}, {3, 1025, "bf16"}, {2, 1030, "f64"}};
+} rows[] = {{1, 1, "f32"},     {5, 7, "f32"},  {9, 65, "f32"},    {5, 4099, "f32"},
+            {300, 10, "bf16"}, {5, 37, "f64"}, {5, 1025, "bf16"}, {5, 1030, "f64"}};
 
+// The first two elements of a row that is ranked are its best, and equal.
 static void put_rows(const struct Rows *r, md_text *to) {
   const char *t = r->type;
   int m = r->num, n = r->len;
   md_put(
       to,
-      "graph @s(%%x: %s[%d,%d], %%dy: %s[%d,%d], %%dl: %s[%d], %%l: i64[%d], %%k: i32[%d]) {\n"
-      "  %%z = affine %%x {scale=2}\n  %%i = cast %%x {to=i32}\n  %%t = cast %%i {to=%s}\n"
-      "  %%a = logsumexp %%z\n  %%b = softmax %%z\n  %%c = cross_entropy %%z, %%k\n"
-      "  %%d = cross_entropy_grad %%dl, %%z, %%l\n  %%e = l2_normalize %%z\n"
-      "  %%f = l2_normalize_grad %%dy, %%z\n  %%g = argmax %%t\n  %%h = topk_hit %%t, %%k {k=2}\n"
-      "  %%j = topk_hit %%x, %%l {k=1}\n  %%q = argmax %%x\n"
-      "  return %%a, %%b, %%c, %%d, %%e, %%f, %%g, %%h, %%j, %%q\n}\n",
-      t, m, n, t, m, n, t, m, m, m, t);
+      "graph @s(%%x: %s[%d,%d], %%dy: %s[%d,%d], %%dl: %s[%d], %%r%d_l: i64[%d], %%r%d_k: i32[%d], "
+      "%%r%d_i: i32[%d]) {\n",
+      t, m, n, t, m, n, t, m, n, m, n, m, n + 2, m);
+  md_put(to,
+         "  %%z = affine %%x {scale=2}\n  %%i = cast %%x {to=i32}\n  %%t = cast %%i {to=%s}\n"
+         "  %%u = constant {value=100} : %s[%d,2]\n  %%v = concat %%u, %%t {axis=1}\n"
+         "  %%a = logsumexp %%z\n  %%b = softmax %%z\n  %%c = cross_entropy %%z, %%r%d_k\n"
+         "  %%d = cross_entropy_grad %%dl, %%z, %%r%d_l\n  %%e = l2_normalize %%z\n",
+         t, t, m, n, n);
+  md_put(to,
+         "  %%f = l2_normalize_grad %%dy, %%z\n  %%g = argmax %%t\n"
+         "  %%h = topk_hit %%v, %%r%d_i {k=1}\n  %%q = argmax %%x\n"
+         "  return %%a, %%b, %%c, %%d, %%e, %%f, %%g, %%h, %%q\n}\n",
+         n + 2);
 }
 
 // A region of its own for each, with what surrounds it.
-static const char *const surrounded[] = {"logsumexp %a",          "softmax %a",
-                                         "cross_entropy %a, %k",  "argmax %a",
-                                         "l2_normalize %a",       "cross_entropy_grad %v, %a, %k",
-                                         "topk_hit %a, %k {k=3}", "l2_normalize_grad %a, %y"};
+static const char *const surrounded[] = {"logsumexp %a",
+                                         "softmax %a",
+                                         "cross_entropy %a, %r37",
+                                         "argmax %a",
+                                         "l2_normalize %a",
+                                         "cross_entropy_grad %v, %a, %r37",
+                                         "topk_hit %a, %r37 {k=36}",
+                                         "l2_normalize_grad %a, %y"};
 
 static void put_surrounded(int i, md_text *to) {
   bool by_row = i == 0 || i == 2 || i == 6, integer = i == 3;
   md_put(to,
-         "graph @s(%%x: f32[9,37], %%y: f32[9,37], %%k: i32[9], %%v: f32[9]) {\n  region @r {\n"
+         "graph @s(%%x: f32[9,37], %%y: f32[9,37], %%r37: i32[9], %%v: f32[9]) {\n  region @r {\n"
          "    %%a = mul %%x, %%y\n    %%o = %s\n    %%z = add %%o, %s\n  }\n"
          "  return %%o, %%a, %%z\n}\n",
          surrounded[i],
-         integer  ? "%k"
+         integer  ? "%r37"
          : by_row ? "%v"
                   : "%x");
 }
@@ -247,17 +263,18 @@ static const Written rows_written[] = {
     {"rows as long as eps", "graph @s(%y: f32[4,4]) {\n  %c = constant {value=1} : f32[4,4]\n"
                             "  %d = l2_normalize_grad %y, %c {eps=2}\n  return %d\n}\n"},
     {"NaN in rows",
-     "graph @s(%x: f32[40,3], %l: i32[40]) {\n  %n = log %x\n"
+     "graph @s(%x: f32[40,3], %r3_l: i32[40]) {\n  %n = log %x\n"
      "  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n  %a = l2_normalize %n\n"
-     "  %b = l2_normalize_grad %x, %n\n  %c = topk_hit %n, %l {k=2}\n  %d = topk_hit %all, %l\n"
+     "  %b = l2_normalize_grad %x, %n\n  %c = topk_hit %n, %r3_l {k=2}\n  %d = topk_hit %all, "
+     "%r3_l\n"
      "  %e = argmax %n\n  %f = argmax %all\n  %g = logsumexp %n\n  %h = softmax %n\n"
-     "  %i = cross_entropy_grad %g, %n, %l\n  return %a, %b, %c, %d, %e, %f, %g, %h, %i\n}\n"},
+     "  %i = cross_entropy_grad %g, %n, %r3_l\n  return %a, %b, %c, %d, %e, %f, %g, %h, %i\n}\n"},
     {"infinities in rows",
-     "graph @s(%x: f32[4,21], %k: i32[4]) {\n  %i = constant {value=inf} : f32[4,21]\n"
+     "graph @s(%x: f32[4,21], %r42: i32[4]) {\n  %i = constant {value=inf} : f32[4,21]\n"
      "  %n = neg %i\n  %a = logsumexp %n\n  %b = logsumexp %i\n  %c = concat %x, %n {axis=1}\n"
      "  %d = logsumexp %c\n  %e = softmax %c\n  %f = argmax %n\n  %j = concat %x, %i {axis=1}\n"
-     "  %o = softmax %j\n  %p = softmax %n\n  %q = cross_entropy %j, %k\n"
-     "  %r = cross_entropy %n, %k\n"
+     "  %o = softmax %j\n  %p = softmax %n\n  %q = cross_entropy %j, %r42\n"
+     "  %r = cross_entropy %n, %r42\n"
      "  return %a, %b, %d, %e, %f, %o, %p, %q, %r\n}\n"},
     {"rows shorter than eps",
      "graph @s(%x: f32[4,21], %y: f32[4,21]) {\n  %z = constant {value=0} : f32[4,21]\n"

@@ -26,7 +26,8 @@ typedef struct Program {
 
 // From a text, through the passes of `level`. How inputs are filled says the first letter of their
 // name: p positive, n rows of length about 1, k ids of few videos, e the same with empty rows, m all
-// one id, l a learning rate, others normal. States begin as they say. NULL: reported.
+// one id, r37 labels of rows of 37, l a learning rate, others normal. States begin as they say. NULL:
+// reported.
 Program *program_create(const char *text, int level, uint64_t seed, md_diags *d);
 Program *program_of(md_graph *g, int level, uint64_t seed, md_diags *d);  // takes g
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d);

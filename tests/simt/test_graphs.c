@@ -35,6 +35,10 @@ static const char *const verdicts[] = {
 typedef enum Kind { FULL, NARROW, AGAIN } Kind;
 static Kind kind_of(uint64_t seed) { return seed % 4 == 1 ? NARROW : seed % 4 == 2 ? AGAIN : FULL; }
 
+static md_cuda_arch arch_of(uint64_t seed) {
+  return seed % 3 ? (md_cuda_arch){80, 0} : (md_cuda_arch){90, 'a'};
+}
+
 // --- passes
 
 // Each value that is computed again is taken for a gain.
@@ -160,7 +164,7 @@ static Verdict judge(const md_graph *g, uint64_t seed, md_text *why) {
   bool usable = copy && md_reference_create_for(&r, meaning, seed, MOST_DRAWS, MD_F32);
   if (usable) {
     md_pass_options o = options_of(kind);
-    Program *p = program_fed((md_cuda_arch){80, 0}, copy, &o, feed, &r, d);
+    Program *p = program_fed(arch_of(seed), copy, &o, feed, &r, d);
     v = p ? run_on(p, &r, seed, why) : REFUSED;
     program_destroy(p);
   } else if (copy) {

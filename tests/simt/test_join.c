@@ -82,12 +82,18 @@ static const md_cuda_launch *parts_of(const md_cuda_launch *l, int *num) {
 }
 
 // Why launch number i of m cannot run where it stands; NULL: it can, and has run.
+// Kernels of one result that write each its own elements: that they do, the fiber machine sees.
+static bool shares_result(const md_cuda_launch *a, const md_cuda_launch *b) {
+  return a->region == b->region && (a->is_beside || b->is_beside);
+}
+
 static const char *run(Memory *memory, const md_cuda_launch *l) {
   int num;
   const md_cuda_launch *part = parts_of(l, &num);
   for (int p = 0; p < num; p++) {
     for (int q = 0; q < num; q++)
-      if (p != q && disturb(memory->g, &part[p], &part[q])) return "parts disturb one another";
+      if (p != q && !shares_result(&part[p], &part[q]) && disturb(memory->g, &part[p], &part[q]))
+        return "parts disturb one another";
     for (int i = 0; i < part[p].num_args; i++)
       if (part[p].arg[i].read && !part[p].arg[i].write && !is_there(memory, &part[p].arg[i]))
         return "what it reads is not there";

@@ -23,7 +23,7 @@ static simt_report run_kernel(const simt_code *code, const Kernel *k, simt_optio
   int64_t x_bytes = 4 * kernel_option(k, "x", 70);
   char *x = simt_buffer("x", x_bytes, true);
   void *y = simt_buffer("y", 4 * kernel_option(k, "y", 70), false);
-  simt_writable(x, strstr(k->message, "reads y") != NULL);
+  simt_writable(x, strstr(k->message, "reads y") || kernel_option(k, "ticket", 0));
   memset(x, 0, (size_t)x_bytes);
   void *two[] = {x, y}, *one[] = {strstr(k->message, "writes x") ? x : y};
   simt_launch l = {.kernel = simt_entry(code, name),

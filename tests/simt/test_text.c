@@ -93,6 +93,70 @@ static void missing_kernels_are_named(void) {
   }
 }
 
+// What a convolution makes has 2^30 pixels at most: tiles count them as an int. Indices of all else are
+// as wide as they need to be.
+static void sizes_are_refused_or_wide(void) {
+  static const char many[] = "a convolution of more than 2^30 pixels";
+  static const struct {
+    const char *graph, *refused, *has, *lacks;  // refused NULL: what its text has and has not
+  } rows[] = {
+      {"%x: f32[1,1,1024,1024,1024], %w: f32[1,1,1,1,1]) {\n  %y = conv3d %x, %w", NULL, "k1(",
+       "MISSING"},
+      {"%x: f32[1,1,1024,1024,1025], %w: f32[1,1,1,1,1]) {\n  %y = conv3d %x, %w", many, "", ""},
+      {"%x: f32[1025,1,1024,1024,1], %w: f32[1,1,1,1,1]) {\n"
+       "  %y = conv3d_dgrad %x, %w {shape=[1025,1,1024,1024,1]}",
+       many, "", ""},
+      {"%x: f32[1,1,1024,1024,1025], %w: f32[1,1,1024,1024,1025]) {\n"
+       "  %y = conv3d_wgrad %x, %w {shape=[1,1,1,1,1]}",
+       many, "", ""},
+      {"%x: f32[1,1,2048,1024,1024], %w: f32[1,1,1,1,1]) {\n  %y = conv3d %x, %w {stride=[2,1,1]}",
+       NULL, "md_i64 an[", "int an["},
+      {"%x: f32[1024,1024,1024]) {\n  %y = exp %x", NULL, "(int e = md_block()", "(md_i64 e"},
+      {"%x: f32[1024,1024,1025]) {\n  %y = exp %x", NULL, "(md_i64 e", "(int e = md_block()"},
+      {"%x: f32[1024,1024,1025]) {\n  %y = sum %x", NULL, "(md_i64 j", "(int j = begin"},
+  };
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_diags *d = md_diags_create();
+    md_text text = {0};
+    md_put(&text, "graph @s(%s\n  return %%y\n}\n", rows[i].graph);
+    md_graph *g = graph_of(text.s, 0, d);
+    md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, d) : NULL;
+    const char *why = m && m->num_refused ? m->refused[0].why : NULL;
+    bool ok = m && (rows[i].refused ? why && !strcmp(why, rows[i].refused)
+                                    : !why && strstr(m->text.s, rows[i].has) &&
+                                          !strstr(m->text.s, rows[i].lacks));
+    check(ok, rows[i].graph, why ? why : m ? m->text.s : md_diags_text(d));
+    md_cuda_module_free(m);
+    if (g) md_graph_destroy(g);
+    md_diags_destroy(d);
+    md_text_free(&text);
+  }
+}
+
+// So many tensors, one after another, in one region. Each node may want two of the workspace.
+static void launches_take_so_many_tensors(void) {
+  static const int nums[] = {600, 160};
+  for (int k = 0; k < MD_COUNT(nums); k++) {
+    int num = nums[k];
+    md_diags *d = md_diags_create();
+    md_text text = {0};
+    md_put(&text, "graph @s(");
+    for (int i = 0; i < num; i++) md_put(&text, "%s%%x%d: f32[8]", i ? ", " : "", i);
+    md_put(&text, ") {\n  region @r {\n    %%a0 = neg %%x0\n");
+    for (int i = 1; i < num; i++) md_put(&text, "    %%a%d = add %%a%d, %%x%d\n", i, i - 1, i);
+    md_put(&text, "  }\n  return %%a%d\n}\n", num - 1);
+    md_graph *g = md_parse_graph("text", text.s, text.len, d);
+    md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, d) : NULL;
+    const char *why = m && m->num_refused ? m->refused[0].why : NULL;
+    bool ok = m && (k == 0 ? why && !strcmp(why, "more tensors than a kernel takes") : !why);
+    check(ok, "a kernel takes at most 500 tensors", why ? why : md_diags_text(d));
+    md_cuda_module_free(m);
+    if (g) md_graph_destroy(g);
+    md_diags_destroy(d);
+    md_text_free(&text);
+  }
+}
+
 static void targets_have_neighbours(void) {
   static const struct {
     const char *target, *hint;
@@ -131,6 +195,8 @@ int main(void) {
   names_stay_in_comments();
   equal_regions_share();
   missing_kernels_are_named();
+  sizes_are_refused_or_wide();
+  launches_take_so_many_tensors();
   targets_have_neighbours();
   absent_nvrtc_is_said();
   printf("%d failed\n", failed);

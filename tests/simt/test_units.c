@@ -154,6 +154,10 @@ static void slow_kernels_are_refused(void) {
        "wgmma instructions wait for one another"},
       {"ptxas info    : (C7508) Potential Performance Loss: 'setmaxnreg' ignored\n",
        "setmaxnreg is ignored"},
+      {"ptxas info    : (C7517) warpgroup.wait is injected in around line 1512 by compiler to "
+       "allow "
+       "use of registers defined by GMMA in function 'k62'\n",
+       "are waited for sooner"},
       {"ptxas info    : Compiling entry function 'k7' for 'sm_80'\n"
        "ptxas         .     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads\n",
        NULL},

@@ -63,6 +63,9 @@ int main(int argc, char **argv) {
       o.facts.channel_block = (int)number;
     else if (take(argv[i], "--max-prologue=", &value) && md_parse_int(value, &number))
       o.facts.max_prologue = (int)number;
+    else if (take(argv[i], "--twin-weights=", &value) && md_parse_int(value, &number))
+      o.facts.twin_weights = number;
+    else if (!strcmp(argv[i], "--packs-weights")) o.facts.packs_weights = true;
     else if (take(argv[i], "--memory-limit=", &value) && md_parse_int(value, &number))
       o.memory.bytes = number;  // of the arena alone
     else if (take(argv[i], "--max-rewrites=", &value) && md_parse_int(value, &number))

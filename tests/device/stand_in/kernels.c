@@ -103,6 +103,24 @@ const Source *kernel_source(const char *name) { return source_of(name); }
 
 // --- code
 
+// Where the next function of a text begins, behind its first letter; or its end.
+static const char *next_function(const char *text) {
+  const char *part = strstr(text + 1, "\nMD_PART "), *kernel = strstr(text + 1, "\nMD_KERNEL(");
+  const char *next = part && (!kernel || part < kernel) ? part : kernel;
+  return next ? next + 1 : text + strlen(text);
+}
+
+// Kernels share parts, functions of equal names and texts: once is enough.
+static void put_text(md_text *to, const char *text) {
+  for (const char *end; *text; text = end) {
+    end = next_function(text);
+    char head[60];
+    snprintf(head, sizeof head, "%.*s", (int)strcspn(text, "("), text);
+    bool is_there = !strncmp(head, "MD_PART ", 8) && to->s && strstr(to->s, head);
+    if (!is_there) md_put_bytes(to, text, (size_t)(end - text));
+  }
+}
+
 static void put_entry(md_text *to, const Source *s) {
   md_put(to,
          "void %s_call(void *const *arg);\n__attribute__((no_sanitize(\"thread\"))) void "
@@ -122,7 +140,7 @@ static void put_loaded(Kind kind, md_text *to) {
       Source *s = source_of(image->kernel[k].facts.name);
       if (s->is_put) continue;
       s->is_put = true;
-      md_put(to, "%s", s->text);
+      put_text(to, s->text);
       put_entry(to, s);
     }
   }

@@ -142,3 +142,36 @@ MD_KERNEL(64) conditional_shuffle(float *y) {
   if (md_lane() < 7) v = md_shfl_xor(v, 1);
   y[ME] = v;
 }
+
+// --- tickets. x is one, and 0.
+
+// The last of two blocks adds up what both have left; BEFORE and BEHIND it is found out, barriers.
+#define LAST(BEFORE, BEHIND)                             \
+  MD_SHARED(shared);                                     \
+  int *const last = (int *)shared;                       \
+  y[ME] = 1.0f;                                          \
+  BEFORE                                                 \
+  if (md_thread() == 0) *last = md_last((md_u32 *)x, 2); \
+  BEHIND                                                 \
+  if (*last) y[128 + md_thread()] = y[md_thread()] + y[64 + md_thread()];
+
+//! shared=4 blocks=2 y=192 ticket=1
+MD_KERNEL(64) good_ticket(float *x, float *y) { LAST(md_sync();, md_sync();) }
+
+//! shared=4 blocks=2 y=192 ticket=1: conflict: reads y
+MD_KERNEL(64) no_barrier_before_ticket(float *x, float *y) { LAST(, md_sync();) }
+
+//! shared=4 blocks=2 y=192 ticket=1: reads shared memory
+MD_KERNEL(64) no_barrier_behind_ticket(float *x, float *y) { LAST(md_sync();, ) }
+
+//! blocks=2 y=192: conflict: reads y
+MD_KERNEL(64) no_ticket(float *x, float *y) {
+  y[ME] = 1.0f;
+  md_sync();
+  if (md_block() == 1) y[128 + md_thread()] = y[md_thread()] + y[64 + md_thread()];
+}
+
+//! y=64: a ticket at y +0, which nobody has written
+MD_KERNEL(64) unset_ticket(float *x, float *y) {
+  if (md_thread() == 0) y[1] = (float)md_last((md_u32 *)y, 2);
+}

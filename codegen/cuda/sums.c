@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// Sums over pixels, of each channel. Each block leaves those of its tiles as a part:
+//
+//   [group][column of tiles][part][sum][channel of the column]   of double
+//
+// Of FAN blocks the last to be done adds up their parts; so does, of those, the last again, and makes
+// the results. What is added to what is fixed, whoever does it: sums do not depend on the order of blocks.
+#include "codegen/cuda/conv.h"
+
+enum { FAN = 32 };
+
+// What is left of the parts after the first round; 0: it is the only one.
+static int64_t rounds_of(int64_t parts) { return parts > FAN ? md_ceil_div(parts, FAN) : 0; }
+
+static int64_t columns_of(const md_cu_finish *f, const md_cu_tile *t) {
+  return md_ceil_div(f->shape->dim[1], t->n);
+}
+
+static int cells_of(const md_cu_finish *f, const md_cu_tile *t) { return f->num_sums * t->n; }
+
+static int64_t parts_bytes(const md_cu_finish *f, const md_cu_tile *t) {
+  int64_t rows = f->parts + rounds_of(f->parts);
+  return f->groups * columns_of(f, t) * rows * cells_of(f, t) * 8;
+}
+
+static int64_t tickets_of(const md_cu_finish *f, const md_cu_tile *t) {
+  return f->groups * columns_of(f, t) * (rounds_of(f->parts) + 1);
+}
+
+static void clear_tickets(md_cu_work *w, int64_t place, int64_t num) {
+  md_cu_kernel k;
+  md_cu_begin(&k, w, "tickets of blocks");
+  k.is_early = true;
+  const char *to = md_cu_workspace(&k, place, num * 4, "md_u32", true);
+  md_cu_line(&k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);
+  md_cu_line(&k, NULL, "if (e < %lld) %s[e] = 0;", (long long)num, to);
+  md_cu_end(&k, md_ceil_div(num, MD_CU_THREADS));
+}
+
+void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts) {
+  f->parts = parts;
+  if (!f->num_sums) return;
+  f->place = md_cu_reserve(w, parts_bytes(f, t));
+  f->tickets = md_cu_reserve(w, tickets_of(f, t) * 4);
+  clear_tickets(w, f->tickets, tickets_of(f, t));
+  for (int i = 0; i < f->num_reduces; i++)
+    for (int j = 0; j < f->reduce[i]->num_out; j++) md_cu_place(w, f->reduce[i]->out + (md_val)j);
+}
+
+// --- in the kernel
+
+static md_cu_mark open_cells(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
+  return md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {", cells_of(f, t),
+                    MD_CU_THREADS);
+}
+
+// "if (the block is the last of `num`) {". What the block has left is in memory before, what the others
+// have left is seen then. A thread asks for all; the sums' own place is free for the answer.
+static md_cu_mark open_last(md_cu_kernel *k, const char *ticket, const char *num) {
+  md_cu_line(k, NULL, "%s", k->sync);
+  md_cu_line(k, NULL, "if (md_thread() == 0) *(int *)sums = md_last(%s, %s);", ticket, num);
+  md_cu_line(k, NULL, "%s", k->sync);
+  const char *last = md_format(k->w->arena, "last%d", k->num_value++);
+  md_cu_line(k, NULL, "const int %s = *(int *)sums;", last);
+  md_cu_line(k, NULL, "%s", k->sync);
+  return md_cu_open(k, NULL, "if (%s) {", last);
+}
+
+// Rows first .. end - 1 of the parts, in order -> `to`.
+static void put_row_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                         const char *first, const char *end, const char *to) {
+  md_cu_mark m = open_cells(k, f, t);
+  md_cu_line(k, NULL, "double sum = 0.0;");
+  md_cu_line(k, NULL, "for (int j = %s; j < %s; j++) sum += parts[j * %d + e];", first, end,
+             cells_of(f, t));
+  md_cu_line(k, NULL, "%s = sum;", to);
+  md_cu_close(k, m);
+}
+
+static void put_results(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
+  md_cu_nest n = {.shape = f->shape,
+                  .channels = true,
+                  .groups = f->groups,
+                  .reduce = f->reduce,
+                  .num_reduces = f->num_reduces};
+  md_cu_line(k, NULL, "%s", k->sync);
+  md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() < %d && n0 + md_thread() < %lld) {", t->n,
+                            (long long)f->shape->dim[1]);
+  md_cu_line(k, NULL, "const int r = group * %lld + n0 + md_thread();",
+             (long long)f->shape->dim[1]);
+  for (int i = 0; i < f->num_sums; i++)
+    md_cu_line(k, NULL, "const double s%d = sums[%d + md_thread()];", i, i * t->n);
+  md_cu_put_results(k, &n, "r");
+  md_cu_close(k, m);
+}
+
+void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                     const char *part) {
+  if (!f->num_sums) return;
+  md_arena *a = k->w->arena;
+  long long parts = f->parts, rounds = rounds_of(f->parts), cells = cells_of(f, t);
+  md_cu_workspace(k, f->place, parts_bytes(f, t), "double", false);
+  const char *all = md_cu_workspace(k, f->place, parts_bytes(f, t), "double", true);
+  md_cu_workspace(k, f->tickets, tickets_of(f, t) * 4, "md_u32", false);
+  const char *tickets = md_cu_workspace(k, f->tickets, tickets_of(f, t) * 4, "md_u32", true);
+  md_cu_line(k, NULL, "const int one = %s;", part);
+  md_cu_line(k, "of tiles", "const int column = group * %lld + n0 / %d;",
+             (long long)columns_of(f, t), t->n);
+  md_cu_line(k, NULL, "double *const parts = %s + column * %lld;", all, (parts + rounds) * cells);
+  md_cu_mark m = open_cells(k, f, t);
+  md_cu_line(k, NULL, "parts[one * %lld + e] = sums[e];", cells);
+  md_cu_close(k, m);
+  const char *ticket = md_format(a, "%s + column * %lld", tickets, rounds + 1);
+  md_cu_mark last = {0};
+  if (rounds) {
+    md_cu_line(k, NULL, "const int first = one / %d * %d;", FAN, FAN);
+    md_cu_line(k, NULL, "const int end = first + %d < %lld ? first + %d : %lld;", FAN, parts, FAN,
+               parts);
+    last = open_last(k, md_format(a, "%s + one / %d", ticket, FAN), "end - first");
+    put_row_sums(k, f, t, "first", "end",
+                 md_format(a, "parts[(%lld + one / %d) * %lld + e]", parts, FAN, cells));
+  }
+  const char *from = md_format(a, "%lld", rounds ? parts : 0);
+  md_cu_mark all_done = open_last(k, md_format(a, "%s + %lld", ticket, rounds),
+                                  md_format(a, "%lld", rounds ? rounds : parts));
+  put_row_sums(k, f, t, from, md_format(a, "%lld", parts + rounds), "sums[e]");
+  put_results(k, f, t);
+  md_cu_close(k, all_done);
+  if (rounds) md_cu_close(k, last);
+}
