@@ -86,7 +86,9 @@ static void put_device(md_json *j, md_exec *e) {
   md_gpu_device g;
   char why[256];
   md_json_put_str(j, "device", device);
-  if (strncmp(device, "cuda:", 5) || !md_gpu_find(atoi(device + 5), &g, why, sizeof why)) return;
+  if (strncmp(device, "cuda:", 5) ||
+      !md_gpu_find((int)strtol(device + 5, NULL, 10), &g, why, sizeof why))
+    return;
   const md_gpu_variant *v = md_gpu_variant_for(md_exec_program(e), g.sm);
   md_json_key(j, "gpu");
   md_json_begin(j, '{');

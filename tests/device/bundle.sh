@@ -32,11 +32,11 @@ wants() {
   sed 's/^/  /' "$work/out"
 }
 
-tiny="modist-tiny batch=2 clip.frames=1 mclip.frames=1 bank.size=8"
+tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
 cat >"$work/plan" <<E
 check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
 check tiny_f32 fp32 2 cuda:sm_80 $tiny
-bench r3d50_b2 fp32 3 cuda:sm_80 $tiny
+bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
 check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
 E
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan" --build="$build" -o "$work/bundle"
@@ -56,8 +56,8 @@ wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
 wants 0 "verdict: WELL AS FAR AS IT RAN: 3 passed, 0 wrong, 2 not run" sh run.sh
 for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                   ok" \
-  "r3d50_b2                   timed" "none of it runs on Stand-in GPU" "no reference/bench_torch.py"; do
-  grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt; }
+  "r3d50_b4                   timed" "none of it runs on Stand-in GPU" "no reference/bench_torch.py"; do
+  grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
 done
 if command -v python3 >/dev/null; then
   for file in results/*.json; do
@@ -65,7 +65,7 @@ if command -v python3 >/dev/null; then
   done
 fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
-grep -q '"regions": \[' results/r3d50_b2.regions.json || wrong "no regions"
+grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
 wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 5 not run" sh run.sh --budget=0s
 
 # A device of another kind, a value that is not what it should be, a kernel that fails.
