@@ -32,6 +32,7 @@ prepare() {
   printf 'graph @g(%%x: f32[1,8,1,2,2]) {\n  %%a = relu %%x : f32[1,8,1,2,2].c8\n  %%b = exp %%a\n  return %%b\n}\n' >block.mdg
   printf 'graph @g(%%x: f32[1,8,1,2,2].c4) {\n  %%y = relu %%x\n  return %%y\n}\n' >blocked_input.mdg
   printf 'graph @g(%%d: f32[1,4,2,2,2], %%w: f32[4,4,1,1,1]) {\n  %%x = conv3d_dgrad %%d, %%w {stride=[5,5,5], shape=[1,4,6,6,6]}\n  %%y = relu %%x\n  return %%y\n}\n' >stride.mdg
+  printf 'graph @g(%%d: f32[1,4,1,2,2], %%w: f32[4,4,1,1,1], %%x: f32[1,4,1,2,2]) {\n  region @r {\n    %%dx = conv3d_dgrad %%d, %%w {shape=[1,4,1,2,2]}\n    %%dw = conv3d_wgrad %%d, %%x {shape=[4,4,1,1,1]}\n  }\n  return %%dx, %%dw\n}\n' >twins.mdg
   printf 'graph @g(%%x: f32[1,1,1,131072]) {\n  %%y = resize %%x {size=[131072,1]}\n  return %%y\n}\n' >resize.mdg
   # 2^60 ways lead from the last value to the first.
   awk 'BEGIN {
