@@ -68,6 +68,23 @@ grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summ
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
 wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 5 not run" sh run.sh --budget=0s
 
+# The same steps of a peer.
+mkdir -p peer/reference
+: >peer/reference/bench_torch.py
+cat >python <<'E'
+#!/bin/sh
+case $1$2$3$4$5 in
+  -cimport*) ;;
+  "-mreference.bench_torch--whatstep--device") echo '{"torch": "2", "step": {"median_ms": 8.0, "min_ms": 7.5}}' ;;
+  *) exit 1 ;;
+esac
+E
+chmod +x python
+echo 'bench r3d50_b4 fp32 1 -' >plan.txt
+wants 4 "NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
+wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" env MODIST_REFERENCE=peer PYTHON="$PWD/python" sh run.sh
+grep -q '^torch_b4_compile  *timed  *8.0  *500.0  the peer' results/table.txt || { wrong "peer"; cat results/table.txt; }
+
 # A device of another kind, a value that is not what it should be, a kernel that fails.
 echo 'check contrast fp32 2 -' >plan.txt
 wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh --out=again

@@ -24,10 +24,11 @@ case $budget in
   *s) budget=${budget%s} ;;
   *) budget=$((${budget%m} * 60)) ;;
 esac
+python=${PYTHON:-python3} reference=${MODIST_REFERENCE:-}
 case $out in /*) ;; *) out=$PWD/$out ;; esac
+case $reference in /* | '') ;; *) reference=$PWD/$reference ;; esac
 cd "$(dirname "$0")" || exit 1
 export LC_ALL=C NO_COLOR=1
-python=${PYTHON:-python3} reference=${MODIST_REFERENCE:-}
 begin=$(date +%s) failed=0 left_out=0 passed=0
 left() { echo $((budget - $(date +%s) + begin)); }
 # bounded COMMAND...: within what is left of the budget
