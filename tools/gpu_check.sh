@@ -1,21 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# On a machine with an NVIDIA GPU: runs the CUDA kernels of the slice against the host's results, asks
-# the driver what the tests ask its stand-in (if they are built), and runs the peer benchmark where a Python
-# with torch is there. Results go to bench/results/<device>/.
-#   sh tools/gpu_check.sh                everything
+# For a developer on a machine with an NVIDIA GPU: runs the CUDA kernels of the slice against the host's results,
+# asks the driver what the tests ask its stand-in (if they are built), and makes and runs the bundle
+# (tools/gpu_bundle.sh), with the peer benchmark where a Python with torch is there. Results go to
+# bench/results/<device>/.
+#   sh tools/gpu_check.sh [--budget=20m] options are those of the bundle's run.sh
 #   MODIST_LAUNCHER=FILE                 a launcher built elsewhere, instead of building one
+#   MODIST_BUNDLE=DIR                    a bundle made elsewhere, instead of making one
 #   MODIST_REFERENCE=DIR                 folder that holds reference/bench_torch.py (../shared)
 #   PYTHON=python3                       a Python with torch
-#   BENCH_ITERS=20                       timed steps of each setting
-# Exit code: 0 all well, 1 a kernel is wrong or a benchmark failed, 4 there is no GPU.
+# Exit code: 0 all well, 1 something is wrong, 4 there is no GPU.
 set -u
 cd "$(dirname "$0")/.." || exit 1
 MODIST_SOURCE=$PWD
 export MODIST_SOURCE
 python=${PYTHON:-python3}
-reference=${MODIST_REFERENCE:-../shared}
-iters=${BENCH_ITERS:-20}
+MODIST_REFERENCE=$(cd "${MODIST_REFERENCE:-../shared}" 2>/dev/null && pwd) || MODIST_REFERENCE=
+export MODIST_REFERENCE
 launcher=${MODIST_LAUNCHER:-build/tests/device/device_launcher}
 
 if [ -z "${MODIST_LAUNCHER:-}" ]; then
@@ -57,27 +58,10 @@ for test in test_stand_in test_stand_in_faults test_stand_in_order; do
 done >"$out/driver.txt" 2>&1
 cat "$out/driver.txt"
 
-if ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  echo "gpu_check: no torch with CUDA in $python: the peer benchmark is left out"
-elif [ ! -f "$reference/reference/bench_torch.py" ]; then
-  echo "gpu_check: no $reference/reference/bench_torch.py (MODIST_REFERENCE): the peer benchmark is left out"
-else
-  for mode in eager compile compile-max-autotune; do
-    for batch in 8 32 64; do
-      file=$out/torch_step_b${batch}_$mode.json
-      echo "== torch step, batch $batch, bf16, channels_last_3d, $mode"
-      if PYTHONPATH=$reference "$python" -m reference.bench_torch --what step --device cuda --dtype bf16 \
-        --layout channels_last_3d --mode $mode --batch $batch --iters "$iters" --cudnn-benchmark \
-        >"$file.part" 2>"$out/torch_step_b${batch}_$mode.log"; then
-        mv "$file.part" "$file"
-        rm -f "$out/torch_step_b${batch}_$mode.log"
-        cat "$file"
-      else
-        rm -f "$file.part"
-        echo "gpu_check: failed, see $out/torch_step_b${batch}_$mode.log"
-        failed=1
-      fi
-    done
-  done
+bundle=${MODIST_BUNDLE:-build/gpu_bundle}
+if [ -z "${MODIST_BUNDLE:-}" ]; then
+  cmake --build build --target modistc modist_rt_carried && sh tools/gpu_bundle.sh ||
+    { echo "gpu_check: the bundle cannot be made; MODIST_BUNDLE names one made elsewhere" >&2; exit 1; }
 fi
+sh "$bundle/run.sh" --out="$out/bundle" "$@" || failed=1
 exit $failed

@@ -309,6 +309,12 @@ bool md_npy_read(const char *path, const md_spec *s, void *to, md_diags *d);
 bool md_npy_shape(const char *path, md_spec *s, md_diags *d);
 bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags *d);
 
+// --- expect.c
+// Each element of `at` differs from the file's by at most `tolerance` times the largest expected value.
+// False: reported (E0701), or the file cannot be read.
+bool md_npy_expect(const char *path, const md_spec *s, const void *at, double tolerance,
+                   md_diags *d);
+
 // --- trace.c: Chrome / Perfetto JSON of what ran when --------------------------------------------
 typedef struct md_trace md_trace;
 enum { MD_TRACE_SPANS = 1 << 20 };  // later ones are only counted

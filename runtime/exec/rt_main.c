@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // modist_rt: runs an artefact where there is no compiler.
-#include "runtime/exec/exec.h"
+#include "runtime/exec/rt_report.h"
 
 #include <getopt.h>
 #include <inttypes.h>
@@ -23,25 +23,32 @@ static const char usage[] =
     "                        other integers 0 or 1\n"
     "  --output=NAME=F.npy   writes a result or state to a file after the last step\n"
     "  --memory-limit=BYTES  refuse to run with more (1400M, 1.4G)\n"
+    "  --expect=NAME=F.npy[,TOLERANCE]\n"
+    "                        after the last step a result or state must be what the file says,\n"
+    "                        but for TOLERANCE (default 0) times its largest value\n"
+    "  --json                results, times and memory as JSON\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity\n"
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
     "  --inspect             describe the file as JSON; load no code\n"
     "  --check               prove the file whole and sound, for whatever machine; load no code\n"
     "  --version, -h, --help\n"
-    "Exit codes: 0 ok, 1 failure, 2 usage, 4 wrong machine, 5 bad file, 6 memory, 7 NaN.\n";
+    "Exit codes: 0 ok, 1 failure, 2 usage, 3 not as expected, 4 wrong machine, 5 bad file, 6 "
+    "memory,\n"
+    "7 NaN.\n";
 
 typedef struct binding {
   const char *name, *value;
+  double tolerance;  // of --expect
 } binding;
 
 typedef struct request {
   const char *artefact, *trace;
   int64_t steps;
   md_exec_options exec;
-  bool wants_times, wants_inspect, wants_check;
-  binding *input, *output;
-  int num_input, cap_input, num_output, cap_output;
+  bool wants_times, wants_json, wants_inspect, wants_check;
+  binding *input, *output, *expect;
+  int num_input, cap_input, num_output, cap_output, num_expect, cap_expect;
 } request;
 
 enum {
@@ -51,6 +58,8 @@ enum {
   SEED,
   INPUT,
   OUTPUT,
+  EXPECT,
+  JSON,
   LIMIT,
   CHECK_NAN,
   TIMES,
@@ -68,6 +77,7 @@ static const struct option options[] = {
   {"trace", required_argument, NULL, TRACE},       {"inspect", no_argument, NULL, INSPECT},
   {"check", no_argument, NULL, CHECK},             {"version", no_argument, NULL, VERSION},
   {"device", required_argument, NULL, DEVICE},     {"help", no_argument, NULL, 'h'},
+  {"expect", required_argument, NULL, EXPECT},     {"json", no_argument, NULL, JSON},
   {0},
 };
 // clang-format on
@@ -94,7 +104,7 @@ static bool parse_binding(char *text, binding *b, md_diags *d) {
   char *equals = strchr(text, '=');
   if (!equals || equals == text || !equals[1]) return misused(d, "'%s' is not NAME=VALUE", text);
   *equals = '\0';
-  *b = (binding){text, equals + 1};
+  *b = (binding){text, equals + 1, 0};
   return true;
 }
 
@@ -105,10 +115,22 @@ static const char *file_of(const binding *b) {
   return len > 4 && !strcmp(b->value + len - 4, ".npy") ? b->value : NULL;
 }
 
+// "NAME=FILE.npy" or "NAME=FILE.npy,0.01".
+static bool parse_expectation(char *text, binding *b, md_diags *d) {
+  if (!parse_binding(text, b, d)) return false;
+  char *comma = strrchr(b->value, ',');
+  if (comma) {
+    if (!md_parse_float(comma + 1, &b->tolerance) || !(b->tolerance >= 0))
+      return misused(d, "'%s' is not a tolerance: a number from 0 on", comma + 1);
+    *comma = '\0';
+  }
+  return file_of(b) || misused(d, "'%s' must be a file: NAME=FILE.npy[,TOLERANCE]", b->value);
+}
+
 static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   int64_t n;
   int index;
-  binding b = {"", ""};
+  binding b = {"", "", 0};
   switch (option) {
   case DEVICE: r->exec.device = arg; return md_device_parse(arg, &index, d);
   case STEPS: return parse_number(arg, 1, INT32_MAX, &r->steps, d);
@@ -132,6 +154,11 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     if (!file_of(&b)) return misused(d, "'%s' must be a file: NAME=FILE.npy", b.value);
     MD_PUSH(r->output, r->num_output, r->cap_output, b);
     return true;
+  case EXPECT:
+    if (!parse_expectation(arg, &b, d)) return false;
+    MD_PUSH(r->expect, r->num_expect, r->cap_expect, b);
+    return true;
+  case JSON: r->wants_json = true; return true;
   case TRACE: r->trace = arg; return true;
   case CHECK_NAN: r->exec.check_nan = true; return true;
   case TIMES: r->wants_times = r->exec.time = true; return true;
@@ -208,87 +235,37 @@ static void draw_inputs(md_exec *e, const request *r, int64_t step) {
   }
 }
 
-// Says why there is no copy of a result or state in the host's memory. False.
-static bool unread(md_exec *e, const char *name, md_diags *d) {
-  return md_exec_is_alive(e, d) &&
-         md_error(d, E0802, MD_NOWHERE, "no memory for a copy of '%s'", name);
-}
-
-static bool print_results(md_exec *e, md_diags *d) {
+// A result or state as it is after the last step; NULL: reported.
+static const void *find_value(md_exec *e, const char *name, const md_spec **s, md_diags *d) {
   const md_program *p = md_exec_program(e);
-  for (int i = 0; i < p->num_results; i++) {
-    const md_spec *s = &p->result[i];
-    const void *at = md_exec_result(e, s->name, NULL);
-    if (!at) return unread(e, s->name, d);
-    int64_t n = md_spec_elements(s);
-    char type[MD_SPEC_CHARS], digest[33];
-    printf("%s %s", s->name, md_spec_text(s, type));
-    if (n == 1) {
-      printf(" = %.9g", md_element_load(s->dtype, at, 0));
-    } else {
-      double sum = 0, low = NAN, high = NAN;  // of the numbers: fmin and fmax pass over NaN
-      int64_t num_nan = 0;
-      for (int64_t k = 0; k < n; k++) {
-        double x = md_element_load(s->dtype, at, k);
-        sum += x;
-        low = fmin(low, x);
-        high = fmax(high, x);
-        num_nan += isnan(x) != 0;
-      }
-      printf(" mean %.6g min %.6g max %.6g", sum / (double)n, low, high);
-      if (num_nan) printf(" (%" PRId64 " of %" PRId64 " are NaN)", num_nan, n);
-    }
-    printf(" xxh3 %s\n", md_digest_text(md_digest_of(at, (size_t)s->bytes), digest));
-  }
-  return true;
+  *s = NULL;
+  const void *at = md_exec_result(e, name, s);
+  if (!*s) at = md_exec_view_state(e, name, s);
+  if (!*s) unknown(e, name, p->result, p->num_results, d);
+  else if (!at) rt_unread(e, name, d);
+  return at;
 }
 
 static bool write_outputs(md_exec *e, const request *r, md_diags *d) {
-  const md_program *p = md_exec_program(e);
   for (int i = 0; i < r->num_output; i++) {
-    const md_spec *s = NULL;
-    const void *at = md_exec_result(e, r->output[i].name, &s);
-    if (!s) at = md_exec_view_state(e, r->output[i].name, &s);
-    if (!s) return unknown(e, r->output[i].name, p->result, p->num_results, d);
-    if (!at) return unread(e, r->output[i].name, d);
-    if (!md_npy_write(file_of(&r->output[i]), s, at, d)) return false;
+    const md_spec *s;
+    const void *at = find_value(e, r->output[i].name, &s, d);
+    if (!at || !md_npy_write(file_of(&r->output[i]), s, at, d)) return false;
   }
   return true;
 }
 
-static int compare_ns(const void *a, const void *b) {
-  int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
-  return (x > y) - (x < y);
-}
-
-static void print_steps(int64_t *ns, int64_t n) {
-  int64_t middle = n / 2;
-  qsort(ns, (size_t)n, sizeof *ns, compare_ns);
-  printf("%" PRId64 " steps: median %.3f ms, min %.3f, max %.3f\n", n, (double)ns[middle] / 1e6,
-         (double)ns[0] / 1e6, (double)ns[n - 1] / 1e6);
-}
-
-static void print_memory(const md_exec *e) {
-  char plan[MD_FLOAT_CHARS], grown[MD_FLOAT_CHARS];
-  printf("memory %s planned on %s, %s more resident than before\n",
-         md_bytes_text((double)md_exec_bytes(e), plan), md_exec_device(e),
-         md_bytes_text((double)md_exec_grown(e), grown));
-}
-
-static void print_times(md_exec *e) {
-  const md_program *p = md_exec_program(e);
-  const md_launch_time *t = md_exec_times(e);
-  int first, num = md_exec_launches(e, &first);
-  int64_t total = 0;
-  for (int i = first; i < first + num; i++) total += t[i].total_ns;
-  printf("%10s %10s %6s %9s %8s  %s\n", "mean us", "min us", "share", "GFLOP/s", "GB/s", "region");
-  for (int i = first; i < first + num; i++) {
-    double mean = (double)t[i].total_ns / (double)MD_MAX(t[i].calls, 1),
-           least = (double)MD_MAX(t[i].min_ns, 1);
-    printf("%10.1f %10.1f %5.1f%% %9.1f %8.1f  %s\n", mean / 1e3, least / 1e3,
-           100 * (double)t[i].total_ns / (double)MD_MAX(total, 1), p->launch[i].flops / least,
-           p->launch[i].bytes / least, p->launch[i].name);
+// All are compared: which ones are wrong says where to look.
+static bool meets_expectations(md_exec *e, const request *r, md_diags *d) {
+  bool ok = true;
+  for (int i = 0; i < r->num_expect; i++) {
+    const binding *b = &r->expect[i];
+    const md_spec *s;
+    const void *at = find_value(e, b->name, &s, d);
+    ok &= at && md_npy_expect(file_of(b), s, at, b->tolerance, d);
   }
+  if (ok && r->num_expect && !r->wants_json) printf("%d values are as expected\n", r->num_expect);
+  return ok;
 }
 
 static bool run_steps(md_exec *e, const request *r, md_diags *d) {
@@ -301,14 +278,12 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
     ok = md_exec_step(e, d);
     ns[i] = md_now_ns() - start;
   }
-  ok = ok && print_results(e, d);
   if (ok) {
-    print_steps(ns, r->steps);
-    print_memory(e);
-    if (r->wants_times) print_times(e);
+    rt_steps took = rt_summarise(ns, r->steps);
+    ok = (r->wants_json ? rt_print_json : rt_print)(e, took, r->wants_times, d);
   }
   free(ns);
-  return ok && write_outputs(e, r, d);
+  return ok && write_outputs(e, r, d) && meets_expectations(e, r, d);
 }
 
 static void run(const request *r, md_diags *d) {
@@ -359,6 +334,7 @@ int main(int argc, char **argv) {
   int status = (int)md_diags_status(d);
   free(r.input);
   free(r.output);
+  free(r.expect);
   md_diags_destroy(d);
   return status;
 }

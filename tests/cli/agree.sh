@@ -36,6 +36,13 @@ for steps in 1 2; do
   for n in $names; do cmp "ours_$n.npy" "theirs_$n.npy" || wrong "'$n' differs after $steps steps"; done
   cp ours_f.npy f_$steps.npy
 done
+expected='' json=$(modist_rt all.mdx --seed=3 --steps=2 --json --times)
+for n in $names; do expected="$expected --expect=$n=ours_$n.npy"; done
+modist_rt all.mdx --seed=3 --steps=2 $expected >out || wrong "not as expected"
+for digest in $(sed -n 's/.* xxh3 //p' out); do
+  case $json in *"\"xxh3\": \"$digest\""*) ;; *) wrong "no result $digest in $json" ;; esac
+done
+case $json in *'"regions": ['*) ;; *) wrong "no times in $json" ;; esac
 ! cmp -s f_1.npy f_2.npy || wrong "the second step has the inputs of the first"
 
 # Labels are drawn inside of what every model has: a NaN would be a disagreement.

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+// What modist_rt says after the last step: for people, or as JSON.
+#ifndef RUNTIME_EXEC_RT_REPORT_H
+#define RUNTIME_EXEC_RT_REPORT_H
+
+#include "runtime/exec/exec.h"
+
+typedef struct rt_steps {
+  int64_t num, median_ns, min_ns, max_ns;
+} rt_steps;
+rt_steps rt_summarise(int64_t *ns, int64_t n);  // sorts
+
+// False, reported: a result cannot be read from the device.
+bool rt_print(md_exec *e, rt_steps s, bool times, md_diags *d);
+// One object: program, device, steps, memory, results and, with `times`, regions.
+bool rt_print_json(md_exec *e, rt_steps s, bool times, md_diags *d);
+// Says why there is no copy of a result or state in the host's memory. False.
+bool rt_unread(md_exec *e, const char *name, md_diags *d);
+
+#endif

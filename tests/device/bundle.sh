@@ -1,0 +1,99 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# The bundle for a GPU machine, made and run here on a GPU that the stand-in plays: all well, no GPU, another
+# GPU, a spent budget, a peer that is not there, values and kernels that are wrong.
+#   bundle.sh SOURCE_FOLDER BUILD_FOLDER STAND_IN_FOLDER
+set -u
+source=$1 build=$2 stand_in=$3
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
+unset LD_LIBRARY_PATH MODIST_REFERENCE
+if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$build/bin/modistc" targets | grep -q 'NVRTC [0-9]'; then
+  echo "skipped: no NVRTC"
+  exit 77
+fi
+mkdir -m 700 "$work/cache" "$work/texts"
+export MODIST_STAND_IN_TEXTS="$work/texts" MODIST_NVRTC="$stand_in/libnvrtc_double.so" MODIST_STAND_IN_SM=80
+failed=0
+
+wrong() {
+  failed=$((failed + 1))
+  echo "FAILED $*"
+}
+# wants CODE TEXT COMMAND...: exit code and a part of what is said
+wants() {
+  code=$1 text=$2
+  shift 2
+  "$@" >"$work/out" 2>&1
+  is=$?
+  if [ $is = "$code" ] && grep -qF -- "$text" "$work/out"; then return; fi
+  wrong "$*: wanted exit $code and '$text', but exit $is and:"
+  sed 's/^/  /' "$work/out"
+}
+
+tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
+cat >"$work/plan" <<E
+check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
+check tiny_f32 fp32 2 cuda:sm_80 $tiny
+bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
+check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
+E
+wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan" --build="$build" -o "$work/bundle"
+wants 2 "sh tools/gpu_bundle.sh" sh "$source/tools/gpu_bundle.sh" --plans
+"$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
+  -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"
+cd "$work/bundle" || exit 1
+
+# The machine that it is carried to has neither a compiler nor a cache.
+unset MODIST_NVRTC MODIST_CACHE
+wants 4 "verdict: NO GPU" sh run.sh
+wants 4 "there is no CUDA device here: libcuda.so.1" sh run.sh
+[ ! -e results ] || wrong "results without a GPU"
+wants 2 "--budget is 'much'" sh run.sh --budget=much
+export LD_LIBRARY_PATH="$stand_in"
+wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
+
+wants 0 "verdict: WELL AS FAR AS IT RAN: 3 passed, 0 wrong, 2 not run" sh run.sh
+for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                   ok" \
+  "r3d50_b4                   timed" "none of it runs on Stand-in GPU" "no reference/bench_torch.py"; do
+  grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
+done
+if command -v python3 >/dev/null; then
+  for file in results/*.json; do
+    [ ! -s "$file" ] || python3 -m json.tool "$file" >/dev/null || wrong "$file"
+  done
+fi
+grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
+grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 5 not run" sh run.sh --budget=0s
+
+# The same steps of a peer.
+mkdir -p peer/reference
+: >peer/reference/bench_torch.py
+cat >python <<'E'
+#!/bin/sh
+case $1$2$3$4$5 in
+  -cimport*) ;;
+  "-mreference.bench_torch--whatstep--device") echo '{"torch": "2", "step": {"median_ms": 8.0, "min_ms": 7.5}}' ;;
+  *) exit 1 ;;
+esac
+E
+chmod +x python
+echo 'bench r3d50_b4 fp32 1 -' >plan.txt
+wants 4 "NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
+wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" env MODIST_REFERENCE=peer PYTHON="$PWD/python" sh run.sh
+grep -q '^torch_b4_compile  *timed  *8.0  *500.0  the peer' results/table.txt || { wrong "peer"; cat results/table.txt; }
+
+# A device of another kind, a value that is not what it should be, a kernel that fails.
+echo 'check contrast fp32 2 -' >plan.txt
+wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh --out=again
+wants 0 "(cuda:sm_90a)" env MODIST_STAND_IN_SM=90 sh run.sh
+wants 1 "verdict: WRONG: 0 passed, 1 wrong" env MODIST_STAND_IN_FAULT=kernel:9:719 sh run.sh
+sed -i 's/,[0-9.e-]*$/,0/' contrast.args
+printf '\1' | dd of=contrast/dx.npy bs=1 seek=1000 conv=notrunc 2>/dev/null
+wants 1 "is expected: off by" sh run.sh
+grep -q '"wrong": 1' results/summary.json || wrong "summary.json"
+
+echo "$failed failed"
+[ $failed = 0 ]
