@@ -88,6 +88,11 @@ static bool *find_fixed(const Join *j) {
   bool *fixed = MD_NEW_ARRAY(j->scratch, bool, g->num_values + 1);
   for (md_val v = 1; v <= (md_val)g->num_values; v++)
     fixed[v] = md_ops[md_def(g, v)->op].role == MD_LEAF || g->value[v].storage != MD_NONE;
+  for (int i = 0; i < g->num_nodes; i++) {  // what is changed in part stays where it is
+    const md_node *n = g->node[i];
+    if (n->op == MD_OP_bank_push && md_same_memory(g, n->in[0], n->out))
+      fixed[n->in[0]] = fixed[n->out] = true;
+  }
   for (int i = 0; i < g->num_results; i++) fixed[g->result[i].val] = true;
   for (int i = 0; i < g->num_updates; i++) fixed[g->update[i].val] = true;
   return fixed;
