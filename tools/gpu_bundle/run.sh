@@ -34,10 +34,13 @@ left() { echo $((budget - $(date +%s) + begin)); }
 # bounded COMMAND...: within what is left of the budget
 bounded() { timeout -k 10 "$(($(left) > 0 ? $(left) : 1))" "$@"; }
 
-# The first program tells whether there is a GPU; it is a check, and runs again below.
-first=$(sed -n 's/^check \([^ ]*\).*/\1/p' plan.txt | head -n 1)
-probe=$(bounded ./modist_rt "$first.mdx" --json 2>&1)
-code=$?
+# A program that runs tells which GPU there is; it runs again below.
+code=4 probe=
+for name in $(sed -n 's/^[a-z]* \([^ ]*\) .*/\1/p' plan.txt); do
+  probe=$(bounded ./modist_rt "$name.mdx" --json 2>&1)
+  code=$?
+  [ $code = 4 ] || break
+done
 if [ $code = 4 ]; then
   echo "$probe" >&2
   echo "verdict: NO GPU that can be used here; nothing was run"
