@@ -47,10 +47,11 @@ if [ $code = 4 ]; then
   exit 4
 fi
 mkdir -p "$out" || exit 1
-rm -f "$out"/*.json "$out"/*.log "$out/table.txt"
+rm -f "$out/table.txt"
 field() { sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*.*[^\",]\)\"\{0,1\},\{0,1\}\$/\1/p" "$1" 2>/dev/null | head -n 1; }
 echo "$probe" >"$out/probe.json"
 device=$(field "$out/probe.json" device)
+device=${device:-a GPU that ran nothing}
 driver=$(field "$out/probe.json" driver_cuda)
 
 say() { printf '%-26s %-8s %10s %10s  %s\n' "$1" "$2" "$3" "$4" "$5" | sed 's/ *$//' | tee -a "$out/table.txt"; }
@@ -129,7 +130,7 @@ peer() {
   row "$name" timed "$ms" "$(videos "$ms" "$1")" "the peer"
 }
 
-echo "$device, driver of CUDA $driver, budget $budget s" | tee -a "$out/table.txt"
+echo "$device, driver of CUDA ${driver:-unknown}, budget $budget s" | tee -a "$out/table.txt"
 say name state ms/step videos/s note
 while read -r kind name _ steps _; do
   has_time "$name" && $kind "$name" "$steps"
