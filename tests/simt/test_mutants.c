@@ -20,7 +20,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_PLACES = 4096, SECONDS = 30, FLOOR = 95 };  // per cent killed
+enum { MAX_PLACES = 4096, SECONDS = 30, FLOOR = 90 };  // per cent killed
 
 static const struct Kind {
   const char *name, *from, *to;
