@@ -34,20 +34,24 @@ left() { echo $((budget - $(date +%s) + begin)); }
 # bounded COMMAND...: within what is left of the budget
 bounded() { timeout -k 10 "$(($(left) > 0 ? $(left) : 1))" "$@"; }
 
-# The first program tells whether there is a GPU; it is a check, and runs again below.
-first=$(sed -n 's/^check \([^ ]*\).*/\1/p' plan.txt | head -n 1)
-probe=$(bounded ./modist_rt "$first.mdx" --json 2>&1)
-code=$?
+# A program that runs tells which GPU there is; it runs again below.
+code=4 probe=
+for name in $(sed -n 's/^[a-z]* \([^ ]*\) .*/\1/p' plan.txt); do
+  probe=$(bounded ./modist_rt "$name.mdx" --json 2>&1)
+  code=$?
+  [ $code = 4 ] || break
+done
 if [ $code = 4 ]; then
   echo "$probe" >&2
   echo "verdict: NO GPU that can be used here; nothing was run"
   exit 4
 fi
 mkdir -p "$out" || exit 1
-rm -f "$out"/*.json "$out"/*.log "$out/table.txt"
+rm -f "$out/table.txt"
 field() { sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*.*[^\",]\)\"\{0,1\},\{0,1\}\$/\1/p" "$1" 2>/dev/null | head -n 1; }
 echo "$probe" >"$out/probe.json"
 device=$(field "$out/probe.json" device)
+device=${device:-a GPU that ran nothing}
 driver=$(field "$out/probe.json" driver_cuda)
 
 say() { printf '%-26s %-8s %10s %10s  %s\n' "$1" "$2" "$3" "$4" "$5" | sed 's/ *$//' | tee -a "$out/table.txt"; }
@@ -126,7 +130,7 @@ peer() {
   row "$name" timed "$ms" "$(videos "$ms" "$1")" "the peer"
 }
 
-echo "$device, driver of CUDA $driver, budget $budget s" | tee -a "$out/table.txt"
+echo "$device, driver of CUDA ${driver:-unknown}, budget $budget s" | tee -a "$out/table.txt"
 say name state ms/step videos/s note
 while read -r kind name _ steps _; do
   has_time "$name" && $kind "$name" "$steps"
