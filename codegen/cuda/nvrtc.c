@@ -160,8 +160,10 @@ static bool refused(const char *name, const char *what, int error, const char *l
 static const char *const options[] = {"--std=c++17", "-default-device", "--ptxas-options=-v"};
 
 // ptxas rather spills a few bytes than miss the next number of blocks that fit a multiprocessor. Told a
-// number of registers, it mostly takes what it needs; without its last optimisations, always so far.
-static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1"};
+// number of registers, it mostly takes what it needs; without its last optimisations, always so far. What
+// it cannot have in flight behind one another (C7514) may run one by one: another warpgroup fills the gap.
+static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1",
+                                      "-DMD_ONE_BY_ONE"};
 
 bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d) {
   int major, minor;

@@ -111,8 +111,13 @@ static const char text[] =
 static const char groups[] =
     "#define md_wgmma_fence() asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\")\n"
     "#define md_wgmma_commit() asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\")\n"
+    "#ifdef MD_ONE_BY_ONE\n"
+    "#define md_wgmma_wait(groups) \\\n"
+    "  asm volatile(\"wgmma.wait_group.sync.aligned 0;\" ::: \"memory\")\n"
+    "#else\n"
     "#define md_wgmma_wait(groups) \\\n"
     "  asm volatile(\"wgmma.wait_group.sync.aligned %0;\" :: \"n\"(groups) : \"memory\")\n"
+    "#endif\n"
     "#define md_wgmma_ready(c, num) \\\n"
     "  MD_UNROLL for (int i_ = 0; i_ < (num); i_++) asm volatile(\"\" : \"+f\"((c)[i_]) :: "
     "\"memory\")\n"
