@@ -428,12 +428,12 @@ HOOK(__tsan_unaligned_write8, 8, true)
 HOOK(__tsan_unaligned_write16, 16, true)
 
 // Of -fsanitize=bounds. Accesses of a thread's own arrays are not told from those of their neighbours,
-// so their indices are looked at.
+// so their indices are looked at. In a build with sanitizers theirs has that name, and is called instead.
 typedef struct Indexed {
   const char *file;
   uint32_t line, column;
 } Indexed;
-void __ubsan_handle_out_of_bounds(const Indexed *at, unsigned long index);
+__attribute__((weak)) void __ubsan_handle_out_of_bounds(const Indexed *at, unsigned long index);
 void __ubsan_handle_out_of_bounds(const Indexed *at, unsigned long index) {
   if (C.off) return;
   simt_error(true, (simt_where){.line = (int)at->line}, "index %ld is outside of its array",
