@@ -163,7 +163,7 @@ static const char *const options[] = {"--std=c++17", "-default-device", "--ptxas
 // number of registers, it mostly takes what it needs; without its last optimisations, always so far. What
 // it cannot have in flight behind one another (C7514) may run one by one: another warpgroup fills the gap.
 static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1",
-                                      "-DMD_ONE_BY_ONE"};
+                                      "-DMD_ONE_BY_ONE_"};
 
 bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d) {
   int major, minor;

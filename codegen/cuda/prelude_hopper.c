@@ -111,7 +111,7 @@ static const char text[] =
 static const char groups[] =
     "#define md_wgmma_fence() asm volatile(\"wgmma.fence.sync.aligned;\" ::: \"memory\")\n"
     "#define md_wgmma_commit() asm volatile(\"wgmma.commit_group.sync.aligned;\" ::: \"memory\")\n"
-    "#ifdef MD_ONE_BY_ONE\n"
+    "#ifdef MD_ONE_BY_ONE_\n"
     "#define md_wgmma_wait(groups) \\\n"
     "  asm volatile(\"wgmma.wait_group.sync.aligned 0;\" ::: \"memory\")\n"
     "#else\n"
