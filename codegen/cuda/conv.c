@@ -61,13 +61,6 @@ static int tiles_bytes(const Conv *c) {
   return MD_MAX(operands, md_cu_finish_bytes(&c->finish, &c->tile));
 }
 
-void md_cu_put_sums(Kernel *p) {
-  const Conv *c = p->c;
-  if (!c->finish.num_sums) return;
-  md_cu_line(&p->k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
-             c->finish.num_sums * c->tile.n, MD_CU_THREADS);
-}
-
 static void put_shared(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
@@ -88,7 +81,7 @@ static void put_shared(Kernel *p) {
   k->shared_bytes = at + md_cu_table_bytes(&c->finish.lanes);
   md_cu_put_table(k, &p->source.lanes);
   md_cu_put_table(k, &c->finish.lanes);
-  md_cu_put_sums(p);
+  md_cu_put_sums(k, &c->finish, &c->tile);
   md_cu_line(k, NULL, "md_sync();");
 }
 

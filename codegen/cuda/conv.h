@@ -137,6 +137,7 @@ bool md_cu_is_vector(const md_type *t);  // it lies in vectors of eight channels
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
 // Shared memory for sums of the block, [sum][column] of double, and on the way there for those of threads.
 int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
+void md_cu_put_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t);  // cleared
 int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);
 // The vectors of pixels m0 .. m0 + rows of t from column n0 on; `stage` is the convolution's tile.
 void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
@@ -200,7 +201,6 @@ void md_cu_put_block(md_cu_product *p);
 void md_cu_put_rows(md_cu_product *p, const char *places);
 // Loads of the thread's vectors of step `next`.
 void md_cu_put_source(md_cu_product *p, const char *next);
-void md_cu_put_sums(md_cu_product *p);  // of the block, cleared
 void md_cu_put_part(md_cu_product *p);  // of the block, to memory
 void md_cu_conv(md_cu_work *w, const md_node *n);
 

@@ -91,9 +91,7 @@ static void put_shared(Twins *t) {
   md_cu_put_table(k, &t->dy.lanes);
   md_cu_put_table(k, &t->x.lanes);
   md_cu_put_table(k, &t->finish.lanes);
-  if (t->finish.num_sums)
-    md_cu_line(k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
-               t->finish.num_sums * t->dx.n, MD_CU_THREADS);
+  md_cu_put_sums(k, &t->finish, &t->dx);
   md_cu_line(k, NULL, "md_cp_wait(0);");
 }
 

@@ -105,7 +105,7 @@ static void put_shared(md_cu_product *p, const Layout *l) {
   md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() < %d) {", MD_CU_THREADS);
   md_cu_put_table(k, &p->source.lanes);
   md_cu_put_table(k, &c->finish.lanes);
-  md_cu_put_sums(p);
+  md_cu_put_sums(k, &c->finish, &c->tile);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (md_thread() == 0) {");
   md_cu_mark each = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", l->stages);

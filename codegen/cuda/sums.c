@@ -49,6 +49,12 @@ void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64
 
 // --- in the kernel
 
+void md_cu_put_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
+  if (f->num_sums)
+    md_cu_line(k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;", cells_of(f, t),
+               MD_CU_THREADS);
+}
+
 static md_cu_mark open_cells(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
   return md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {", cells_of(f, t),
                     MD_CU_THREADS);

@@ -89,9 +89,7 @@ static void put_shared(Walk *v) {
   if (v->f.lanes.num_slots)
     md_cu_line(k, NULL, "float *const etable = (float *)(shared + %d);", at);
   md_cu_put_table(k, &v->f.lanes);
-  if (v->f.num_sums)
-    md_cu_line(k, NULL, "for (int e = md_thread(); e < %d; e += %d) sums[e] = 0.0;",
-               v->f.num_sums * v->tile.n, MD_CU_THREADS);
+  md_cu_put_sums(k, &v->f, &v->tile);
   md_cu_line(k, NULL, "md_sync();");
 }
 

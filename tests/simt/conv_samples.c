@@ -146,6 +146,13 @@ static const struct {
      "  region @s2 {\n    %o = conv3d %q2, %w0\n  }\n"
      "  return %y, %y1, %y2, %o\n"
      "}\n"},
+    {"many channels stored at a tap of several",
+     "graph @tap(%x: bf16[1,128,3,5,5], %w0: bf16[128,128,1,1,1], %w: bf16[128,128,3,1,1]) {\n"
+     "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
+     "  region @r {\n    %q = relu %a\n    %y = conv3d %q, %w {pad=[1,0,0]}\n  }\n"
+     "  region @s2 {\n    %o = conv3d %q, %w0\n  }\n"
+     "  return %y, %o\n"
+     "}\n"},
     {"a flipped source",
      "graph @flip(%x: f32[2,8,2,4,4], %w0: f32[8,8,1,1,1], %w: f32[8,8,1,3,3]) {\n"
      "  region @s1 {\n    %a = conv3d %x, %w0\n  }\n"
