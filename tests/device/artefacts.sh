@@ -4,6 +4,7 @@
 # machines with and without a driver and a device. A stand-in plays the driver.
 #   artefacts.sh MODISTC MODIST_RT STAND_IN_FOLDER
 set -u
+here=$(cd "$(dirname "$0")" && pwd)
 modistc=$1 rt=$2 stand_in=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -11,20 +12,7 @@ export LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
 unset LD_LIBRARY_PATH
 mkdir -m 700 "$work/cache"
 cd "$work" || exit 1
-failed=0
-
-# wants CODE TEXT COMMAND...: exit code and a part of what is said
-wants() {
-  code=$1 text=$2
-  shift 2
-  "$@" >out 2>&1
-  is=$?
-  if [ $is = "$code" ] && grep -qF -- "$text" out; then return; fi
-  failed=$((failed + 1))
-  echo "FAILED $*"
-  echo "  wanted exit $code and '$text', but exit $is and:"
-  sed 's/^/  /' out
-}
+. "$here/wants.sh"
 
 cat >step.mdg <<'X'
 graph @step(%x: f32[5,130], %g: f32[130], %i: i32[5]) {

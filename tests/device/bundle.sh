@@ -4,6 +4,7 @@
 # GPU, a spent budget, a peer that is not there, values and kernels that are wrong.
 #   bundle.sh SOURCE_FOLDER BUILD_FOLDER STAND_IN_FOLDER
 set -u
+here=$(cd "$(dirname "$0")" && pwd)
 source=$1 build=$2 stand_in=$3
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -15,22 +16,7 @@ if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$build/bin/modistc" targets | g
 fi
 mkdir -m 700 "$work/cache" "$work/texts"
 export MODIST_STAND_IN_TEXTS="$work/texts" MODIST_NVRTC="$stand_in/libnvrtc_double.so" MODIST_STAND_IN_SM=80
-failed=0
-
-wrong() {
-  failed=$((failed + 1))
-  echo "FAILED $*"
-}
-# wants CODE TEXT COMMAND...: exit code and a part of what is said
-wants() {
-  code=$1 text=$2
-  shift 2
-  "$@" >"$work/out" 2>&1
-  is=$?
-  if [ $is = "$code" ] && grep -qF -- "$text" "$work/out"; then return; fi
-  wrong "$*: wanted exit $code and '$text', but exit $is and:"
-  sed 's/^/  /' "$work/out"
-}
+. "$here/wants.sh"
 
 tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
 cat >"$work/plan" <<E

@@ -4,6 +4,7 @@
 # the CPU to it and back, and what becomes of a run when the device dies.
 #   run.sh TEST_RUN MODISTC MODIST_RT STAND_IN_FOLDER
 set -u
+here=$(cd "$(dirname "$0")" && pwd)
 test_run=$1 modistc=$2 rt=$3 stand_in=$4
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -16,20 +17,7 @@ fi
 mkdir -m 700 cache texts
 export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
 export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
-failed=0
-
-# wants CODE TEXT COMMAND...: exit code and a part of what is said
-wants() {
-  code=$1 text=$2
-  shift 2
-  "$@" >out 2>&1
-  is=$?
-  if [ $is = "$code" ] && grep -qF -- "$text" out; then return; fi
-  failed=$((failed + 1))
-  echo "FAILED $*"
-  echo "  wanted exit $code and '$text', but exit $is and:"
-  sed 's/^/  /' out
-}
+. "$here/wants.sh"
 fault() { fault=$1; shift; wants "$1" "$2" env MODIST_STAND_IN_FAULT="$fault" "$rt" step.mdx --steps=3 $3; }
 
 CK_FORK=yes "$test_run" || failed=$((failed + 1))
