@@ -128,8 +128,8 @@ static void put_weights(Kernel *p) {
              all, (long long)(p->steps * MD_CU_STEP));
   md_cu_line(k, NULL, "%s *const to = %s + line * %d + md_thread() %% %d * 8;", md_cu_cell(t),
              buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n), MD_CU_STEP_CHUNKS);
-  md_cu_line(k, NULL, "md_cp_async16(to, from, true);");
-  if (!t->narrow) md_cu_line(k, NULL, "md_cp_async16(to + 4, from + 4, true);");
+  md_cu_line(k, NULL, "md_cp_async(to, from, 16);");
+  if (!t->narrow) md_cu_line(k, NULL, "md_cp_async(to + 4, from + 4, 16);");
   if (some) md_cu_close(k, in);
   md_cu_close(k, m);
   md_cu_line(k, NULL, "md_cp_commit();");

@@ -24,6 +24,10 @@
 //                                          bytes in a piece, `lead` bytes to the next in k, `stride` in rows
 //   md_wgmma64, 128, 256 (c, a, b)         c (64 x n) += a b^T: a thread's c has n / 2 floats: 4 j + e is
 //                                          row 16 warp + lane / 4 + e / 2 * 8, column 8 j + lane % 4 * 2 + e % 2
+//   md_desc128t(p, lead)                   operands that lie across: lines of 64 rows for one element in k,
+//                                          swizzled alike, 1024 bytes for eight; 16 elements on are 2048
+//                                          bytes on, `lead` bytes to the next 64 rows
+//   md_wgmma64t, 128t, 256t                of such, both
 //   md_wgmma64r, 128r, 256r                a: 4 registers, as those of md_mma, of the warp's 16 rows
 //   md_wgmma_ready(c, num)                 c is to be in registers here: after a wait and before c is touched,
 //                                          and after that and before the md_wgmma_fence() of the next wgmma
@@ -103,6 +107,10 @@ static const char text[] =
     "MD_DEV_ md_u64 md_desc128(const void *p) {\n"
     "  return (md_u64)(" SHARED "p) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;\n"
     "}\n"
+    "MD_DEV_ md_u64 md_desc128t(const void *p, int lead) {\n"
+    "  return (md_u64)(" SHARED "p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |\n"
+    "         64ull << 32 | 1ull << 62;\n"
+    "}\n"
     "MD_DEV_ md_u64 md_desc(const void *p, int lead, int stride) {\n"
     "  return (md_u64)(" SHARED "p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |\n"
     "         (md_u64)(stride >> 4) << 32;\n"
@@ -125,16 +133,21 @@ static const char groups[] =
     "#define md_regs_dec(num) asm volatile(\"setmaxnreg.dec.sync.aligned.u32 %0;\" :: "
     "\"n\"(num))\n";
 
+typedef enum Form { LINES, REGISTERS, ACROSS } Form;  // of the operands
+
 // One function for each width, with all its registers by number.
-static void put_wgmma(md_text *to, int n, bool a_in_registers) {
+static void put_wgmma(md_text *to, int n, Form form) {
+  static const char *const letter[] = {"", "r", "t"};
+  bool a_in_registers = form == REGISTERS;
   int num = n / 2, next = num + (a_in_registers ? 4 : 1);
   md_put(to, "MD_DEV_ void md_wgmma%d%s(float *c, %s a, md_u64 b) {\n", n,
-         a_in_registers ? "r" : "", a_in_registers ? "const md_u32 *" : "md_u64");
+         letter[form], a_in_registers ? "const md_u32 *" : "md_u64");
   md_put(to, "  asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.bf16.bf16 {", n);
   for (int i = 0; i < num; i++) md_put(to, "%s%%%d", i ? ", " : "", i);
   if (a_in_registers) md_put(to, "}, {%%%d, %%%d, %%%d, %%%d}", num, num + 1, num + 2, num + 3);
   else md_put(to, "}, %%%d", num);
-  md_put(to, ", %%%d, 1, 1, 1, 0%s;\"\n    : ", next, a_in_registers ? "" : ", 0");
+  static const char *const lies[] = {", 0, 0", ", 0", ", 1, 1"};
+  md_put(to, ", %%%d, 1, 1, 1%s;\"\n    : ", next, lies[form]);
   for (int i = 0; i < num; i++)
     md_put(to, "%s%s\"+f\"(c[%d])", i ? "," : "", !i ? "" : i % 8 ? " " : "\n      ", i);
   if (a_in_registers) md_put(to, "\n    : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3])");
@@ -145,5 +158,5 @@ static void put_wgmma(md_text *to, int n, bool a_in_registers) {
 void md_cu_prelude_hopper(md_text *to) {
   md_put(to, "%s%s", text, groups);
   for (int n = 64; n <= 256; n *= 2)
-    for (int a = 0; a < 2; a++) put_wgmma(to, n, a);
+    for (int f = LINES; f <= ACROSS; f++) put_wgmma(to, n, (Form)f);
 }

@@ -51,12 +51,11 @@ const char md_cu_prelude_tensor[] =
     "               : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]),\n"
     "                 \"r\"(b[0]), \"r\"(b[1]));\n"
     "}\n"
-    // Copies of 16 bytes to shared memory that run beside the thread; zeros where not valid.
-    "MD_DEV_ void md_cp_async16(void *shared, const void *global, bool valid) {\n"
+    // Copies of up to 16 bytes to shared memory that run beside the thread; zeros up to 16.
+    "MD_DEV_ void md_cp_async(void *shared, const void *global, int bytes) {\n"
     "  asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16, %2;\"\n"
     "               :: \"r\"((md_u32)__cvta_generic_to_shared(shared)),\n"
-    "                  \"l\"(__cvta_generic_to_global(global)), \"r\"(valid ? 16 : 0) : "
-    "\"memory\");\n"
+    "                  \"l\"(__cvta_generic_to_global(global)), \"r\"(bytes) : \"memory\");\n"
     "}\n"
     "#define md_cp_commit() asm volatile(\"cp.async.commit_group;\" ::: \"memory\")\n"
     // Until at most `groups` of the thread's last groups are under way; a constant.

@@ -11,7 +11,8 @@
 
 typedef struct Copy {
   void *to;
-  const void *from;  // NULL: zeros
+  const void *from;
+  int bytes;  // behind them zeros
   int64_t group;
   int line;
 } Copy;
@@ -24,23 +25,24 @@ typedef struct Queue {
 
 static Queue queues[SIMT_THREADS];
 
-void simt_cp_async_(void *shared, const void *global, bool valid, int line);
+void simt_cp_async_(void *shared, const void *global, int bytes, int line);
 void simt_cp_commit_(void);
 void simt_cp_wait_(int groups);
 
 static void land(const Copy *c) {
-  if (c->from) memcpy(c->to, c->from, 16);
-  else memset(c->to, 0, 16);
+  memset(c->to, 0, 16);
+  if (c->bytes) memcpy(c->to, c->from, (size_t)c->bytes);
 }
 
-void simt_cp_async_(void *shared, const void *global, bool valid, int line) {
+void simt_cp_async_(void *shared, const void *global, int bytes, int line) {
   Queue *q = &queues[simt_current()];
   simt_where at = {.line = line};
   simt_access_shared("cp.async", shared, 16, 16, true, line);
   if (simt_is_shared(global)) simt_error(true, at, "cp.async reads shared memory");
-  if (valid) simt_access(global, 16, 16, false, at);
+  if (bytes < 0 || bytes > 16) simt_error(true, at, "cp.async of %d bytes", bytes);
+  if (bytes) simt_access(global, bytes, 16, false, at);
   simt_fly(shared, 16);
-  Copy c = {shared, valid ? global : NULL, q->group, line};
+  Copy c = {shared, global, bytes, q->group, line};
   if (simt_is_eager()) land(&c);
   MD_PUSH(q->copy, q->num, q->cap, c);
 }

@@ -46,7 +46,7 @@ void simt_load_(void *to, const void *p, int bytes, int line);
 void simt_store_(void *p, const void *from, int bytes, int line);
 void simt_ldmatrix4_(md_u32 *r, const void *row, bool trans, int line);
 void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
-void simt_cp_async_(void *shared, const void *global, bool valid, int line);
+void simt_cp_async_(void *shared, const void *global, int bytes, int line);
 void simt_cp_commit_(void);
 void simt_cp_wait_(int groups);
 int simt_last_(md_u32 *ticket, int num, int line);
@@ -68,7 +68,7 @@ int simt_last_(md_u32 *ticket, int num, int line);
 #define md_ldmatrix4(r, row) simt_ldmatrix4_((r), (row), false, __LINE__)
 #define md_ldmatrix4t(r, row) simt_ldmatrix4_((r), (row), true, __LINE__)
 #define md_mma(c, a, b) simt_mma_((c), (a), (b), __LINE__)
-#define md_cp_async16(shared, global, valid) simt_cp_async_((shared), (global), (valid), __LINE__)
+#define md_cp_async(shared, global, bytes) simt_cp_async_((shared), (global), (bytes), __LINE__)
 #define md_cp_commit() simt_cp_commit_()
 #define md_cp_wait(groups) simt_cp_wait_(groups)
 
@@ -154,7 +154,7 @@ void simt_bar_wait_(md_u64 *bar, int parity, int line);
 void simt_tma_(void *shared, const md_tmap *map, md_u64 *bar, const int *at, const int *offset,
                int line);
 void simt_bulk_(void *shared, const void *p, int bytes, md_u64 *bar, int line);
-void simt_wgmma_(int n, float *c, const md_u32 *a, md_u64 da, md_u64 db, int line);
+void simt_wgmma_(int n, float *c, const md_u32 *a, md_u64 da, md_u64 db, bool across, int line);
 void simt_wgmma_fence_(int line);
 void simt_wgmma_commit_(int line);
 void simt_wgmma_wait_(int groups, int line);
@@ -179,17 +179,24 @@ md_u32 simt_shared_address_(const void *p);
 #define md_wgmma_commit() simt_wgmma_commit_(__LINE__)
 #define md_wgmma_wait(groups) simt_wgmma_wait_((groups), __LINE__)
 #define md_wgmma_ready(c, num) simt_wgmma_ready_((c), __LINE__)
-#define md_wgmma64(c, a, b) simt_wgmma_(64, (c), NULL, (a), (b), __LINE__)
-#define md_wgmma128(c, a, b) simt_wgmma_(128, (c), NULL, (a), (b), __LINE__)
-#define md_wgmma256(c, a, b) simt_wgmma_(256, (c), NULL, (a), (b), __LINE__)
-#define md_wgmma64r(c, a, b) simt_wgmma_(64, (c), (a), 0, (b), __LINE__)
-#define md_wgmma128r(c, a, b) simt_wgmma_(128, (c), (a), 0, (b), __LINE__)
-#define md_wgmma256r(c, a, b) simt_wgmma_(256, (c), (a), 0, (b), __LINE__)
+#define md_wgmma64(c, a, b) simt_wgmma_(64, (c), NULL, (a), (b), false, __LINE__)
+#define md_wgmma128(c, a, b) simt_wgmma_(128, (c), NULL, (a), (b), false, __LINE__)
+#define md_wgmma256(c, a, b) simt_wgmma_(256, (c), NULL, (a), (b), false, __LINE__)
+#define md_wgmma64r(c, a, b) simt_wgmma_(64, (c), (a), 0, (b), false, __LINE__)
+#define md_wgmma128r(c, a, b) simt_wgmma_(128, (c), (a), 0, (b), false, __LINE__)
+#define md_wgmma256r(c, a, b) simt_wgmma_(256, (c), (a), 0, (b), false, __LINE__)
+#define md_wgmma64t(c, a, b) simt_wgmma_(64, (c), NULL, (a), (b), true, __LINE__)
+#define md_wgmma128t(c, a, b) simt_wgmma_(128, (c), NULL, (a), (b), true, __LINE__)
+#define md_wgmma256t(c, a, b) simt_wgmma_(256, (c), NULL, (a), (b), true, __LINE__)
 #define md_regs_inc(num) simt_regs_((num), __LINE__)
 #define md_regs_dec(num) simt_regs_((num), __LINE__)
 
 MD_DEV_ md_u64 md_desc128(const void *p) {
   return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;
+}
+MD_DEV_ md_u64 md_desc128t(const void *p, int lead) {
+  return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |
+         64ull << 32 | 1ull << 62;
 }
 MD_DEV_ md_u64 md_desc(const void *p, int lead, int stride) {
   return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |

@@ -14,7 +14,7 @@ enum { MAX_N = 256, MAX_OPS = 64, MAX_LIVE = 4, WARPS = SIMT_THREADS / SIMT_LANE
 
 typedef struct Op {
   float *c[SIMT_LANES];
-  bool a_in_registers;
+  bool a_in_registers, across;
   uint32_t a[SIMT_LANES][4];
   uint64_t da, db;
   int n, line;
@@ -38,7 +38,8 @@ typedef struct Warp {
 
 static Warp *warps;
 
-void simt_wgmma_(int n, float *c, const uint32_t *a, uint64_t da, uint64_t db, int line);
+void simt_wgmma_(int n, float *c, const uint32_t *a, uint64_t da, uint64_t db, bool across,
+                 int line);
 void simt_wgmma_fence_(int line);
 void simt_wgmma_commit_(int line);
 void simt_wgmma_wait_(int groups, int line);
@@ -54,8 +55,9 @@ uint32_t simt_shared_address_(const void *p) {
   return (uint32_t)((const unsigned char *)p - simt_shared_()) + 1024;
 }
 
-// --- operands: 16 bytes of row r, elements 8 half ..
+// --- operands
 
+// 16 bytes of row r, elements 8 half ..
 static const unsigned char *chunk(uint64_t desc, int r, int half) {
   uint32_t at = (uint32_t)(desc & 0x3fff) << 4, lead = (uint32_t)(desc >> 16 & 0x3fff) << 4,
            stride = (uint32_t)(desc >> 32 & 0x3fff) << 4;
@@ -69,26 +71,38 @@ static const unsigned char *chunk(uint64_t desc, int r, int half) {
   return simt_shared_() + at - 1024;
 }
 
-static void check_descriptor(uint64_t desc, simt_where at) {
+// Operands that lie across: 16 bytes of element k, rows 8 eighth .. Panels of 64 rows follow one another.
+static const unsigned char *chunk_across(uint64_t desc, int k, int eighth) {
+  uint32_t at = (uint32_t)(desc & 0x3fff) << 4, lead = (uint32_t)(desc >> 16 & 0x3fff) << 4,
+           stride = (uint32_t)(desc >> 32 & 0x3fff) << 4;
+  at += (uint32_t)(eighth / 8) * lead + (uint32_t)(k / 8) * stride;
+  at += (uint32_t)(k % 8 * 128 + eighth % 8 * 16);
+  at ^= (at >> 7 & 7) << 4;
+  return simt_shared_() + at - 1024;
+}
+
+static void check_descriptor(uint64_t desc, bool across, simt_where at) {
   uint32_t begin = (uint32_t)(desc & 0x3fff) << 4;
-  bool ok = desc >> 62 == 0 || (desc >> 62 == 1 && begin % 1024 < 128 && begin % 32 == 0);
+  bool swizzled = desc >> 62 == 1;
+  bool ok = desc >> 62 == 0 || (swizzled && begin % 1024 < 128 && begin % 32 == 0);
+  if (across) ok = swizzled && begin % 1024 == 0;
   if (!ok)
     simt_error(true, at, "wgmma: a descriptor of shared memory +%d that is misaligned",
                (int)begin - 1024);
 }
 
-static void each_chunk(uint64_t desc, int first, int rows, int line, bool begins) {
-  for (int r = first; r < first + rows; r++)
-    for (int half = 0; half < 2; half++) {
-      const unsigned char *p = chunk(desc, r, half);
-      if (begins) simt_read_begins("wgmma", p, line);
-      else simt_read_ends(p);
-    }
+static void each_chunk(const Op *o, uint64_t desc, int first, int rows, bool begins) {
+  for (int i = 0; i < rows * 2; i++) {
+    const unsigned char *p = o->across ? chunk_across(desc, i % 16, first / 8 + i / 16)
+                                       : chunk(desc, first + i / 2, i % 2);
+    if (begins) simt_read_begins("wgmma", p, o->line);
+    else simt_read_ends(p);
+  }
 }
 
 static void each_operand(const Op *o, bool begins) {
-  if (!o->a_in_registers) each_chunk(o->da, my_warp() % 4 * ROWS, ROWS, o->line, begins);
-  each_chunk(o->db, 0, o->n, o->line, begins);
+  if (!o->a_in_registers) each_chunk(o, o->da, my_warp() % 4 * ROWS, ROWS, begins);
+  each_chunk(o, o->db, 0, o->n, begins);
 }
 
 // --- the product
@@ -99,7 +113,13 @@ static float f32_of(uint32_t x) {
   return f;
 }
 
-static void read_row(uint64_t desc, int r, float x[16]) {
+static void read_row(const Op *o, uint64_t desc, int r, float x[16]) {
+  for (int k = 0; o->across && k < 16; k++) {
+    uint16_t raw;
+    memcpy(&raw, chunk_across(desc, k, r / 8) + r % 8 * 2, sizeof raw);
+    x[k] = f32_of((uint32_t)raw << 16);
+  }
+  if (o->across) return;
   for (int half = 0; half < 2; half++) {
     uint16_t raw[8];
     memcpy(raw, chunk(desc, r, half), sizeof raw);
@@ -109,7 +129,7 @@ static void read_row(uint64_t desc, int r, float x[16]) {
 
 static void read_a(const Op *o, float a[ROWS][16]) {
   int first = my_warp() % 4 * ROWS;
-  for (int i = 0; !o->a_in_registers && i < ROWS; i++) read_row(o->da, first + i, a[i]);
+  for (int i = 0; !o->a_in_registers && i < ROWS; i++) read_row(o, o->da, first + i, a[i]);
   for (int lane = 0; o->a_in_registers && lane < SIMT_LANES; lane++)
     for (int q = 0; q < 4; q++) {
       float *at = &a[lane / 4 + q % 2 * 8][lane % 4 * 2 + q / 2 * 8];
@@ -129,7 +149,7 @@ static void multiply(const Op *o, Live *l) {
   read_a(o, a);
   for (int n = 0; n < o->n; n++) {
     float row[16];
-    read_row(o->db, n, row);
+    read_row(o, o->db, n, row);
     for (int k = 0; k < 16; k++) b[k][n] = row[k];
   }
   for (int i = 0; i < ROWS; i++) {
@@ -177,7 +197,8 @@ static void begin_live(Warp *w, const Op *o, simt_where at) {
   }
 }
 
-void simt_wgmma_(int n, float *c, const uint32_t *a, uint64_t da, uint64_t db, int line) {
+void simt_wgmma_(int n, float *c, const uint32_t *a, uint64_t da, uint64_t db, bool across,
+                 int line) {
   Given mine = {c, a, da, db};
   simt_where at = {.line = line};
   if (!simt_meet("wgmma", line, &mine)) return;
@@ -185,7 +206,13 @@ void simt_wgmma_(int n, float *c, const uint32_t *a, uint64_t da, uint64_t db, i
   if (!w->is_fenced) simt_error(true, at, "wgmma on registers without md_wgmma_fence");
   if (w->num == MAX_OPS) simt_error(true, at, "too many wgmma in flight");
   Op *o = &w->op[w->num++];
-  *o = (Op){.a_in_registers = a, .da = da, .db = db, .n = n, .line = line, .group = w->group};
+  *o = (Op){.a_in_registers = a,
+            .across = across,
+            .da = da,
+            .db = db,
+            .n = n,
+            .line = line,
+            .group = w->group};
   for (int lane = 0; lane < SIMT_LANES; lane++) {
     const Given *g = simt_operands()[lane];
     o->c[lane] = g->c;
@@ -193,8 +220,8 @@ void simt_wgmma_(int n, float *c, const uint32_t *a, uint64_t da, uint64_t db, i
     if (g->da != da || g->db != db)
       simt_error(true, at, "wgmma: descriptors differ inside of a warp");
   }
-  if (!a) check_descriptor(da, at);
-  check_descriptor(db, at);
+  if (!a) check_descriptor(da, across, at);
+  check_descriptor(db, across, at);
   each_operand(o, true);
   begin_live(w, o, at);
   w->total++;

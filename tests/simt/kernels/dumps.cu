@@ -73,7 +73,7 @@ MD_KERNEL(32) mma(const md_u32 *x, float *y) {
 MD_KERNEL(32) cp_async(const md_u32 *x, md_u32 *y) {
   MD_SHARED(shared);
   md_u32 *const s = (md_u32 *)shared;
-  md_cp_async16(s + 4 * md_thread(), x + 4 * (md_thread() ^ 1), md_thread() % 3 != 0);
+  md_cp_async(s + 4 * md_thread(), x + 4 * (md_thread() ^ 1), md_thread() % 3 * 8);
   md_cp_commit();
   md_cp_wait(0);
   OUT(4, s[4 * md_thread() + i])

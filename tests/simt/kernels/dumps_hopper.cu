@@ -43,6 +43,11 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
   for (int i = md_thread(); i < (rows) * 16; i += 128)                                        \
     (s)[i % 16 / 8 * 8 * (rows) + i / 16 * 8 + i % 8] = x[(first) + i];
 
+// The same, across: lines of 64 rows, panels of 16 lines.
+#define PANELS(s, rows, first)                                                                \
+  for (int i = md_thread(); i < (rows) * 16; i += 128)                                        \
+    (s)[i / 1024 * 1024 + i % 16 * 64 + (i / 128 % 8 ^ i % 8) * 8 + i / 16 % 8] = x[(first) + i];
+
 #define WGMMA(NUM, MULTIPLY)                                           \
   float c[NUM];                                                        \
   MD_UNROLL for (int i = 0; i < (NUM); i++) c[i] = (float)i * 0.25f;   \
@@ -61,6 +66,13 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
   md_bf16 *const sa = (md_bf16 *)shared, *const sb = sa + 1024;        \
   PIECES(sa, 64, 0)                                                    \
   PIECES(sb, ROWS, 1024)                                               \
+  WGMMA(NUM, MULTIPLY)
+
+#define FROM_PANELS(NUM, ROWS, MULTIPLY)                               \
+  MD_SHARED(shared);                                                   \
+  md_bf16 *const sa = (md_bf16 *)shared, *const sb = sa + 1024;        \
+  PANELS(sa, 64, 0)                                                    \
+  PANELS(sb, ROWS, 1024)                                               \
   WGMMA(NUM, MULTIPLY)
 
 #define FROM_REGISTERS(NUM, ROWS, MULTIPLY)                            \
@@ -99,4 +111,19 @@ MD_KERNEL(128) wgmma128r(const md_bf16 *x, float *y) {
 //! words=128 shared=8192
 MD_KERNEL(128) wgmma256r(const md_bf16 *x, float *y) {
   FROM_REGISTERS(128, 256, md_wgmma256r(c, a, md_desc(sb, 4096, 128));)
+}
+
+//! words=32 shared=4096
+MD_KERNEL(128) wgmma64t(const md_bf16 *x, float *y) {
+  FROM_PANELS(32, 64, md_wgmma64t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
+}
+
+//! words=64 shared=6144
+MD_KERNEL(128) wgmma128t(const md_bf16 *x, float *y) {
+  FROM_PANELS(64, 128, md_wgmma128t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
+}
+
+//! words=128 shared=10240
+MD_KERNEL(128) wgmma256t(const md_bf16 *x, float *y) {
+  FROM_PANELS(128, 256, md_wgmma256t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
 }

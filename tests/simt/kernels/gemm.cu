@@ -68,9 +68,9 @@ MD_KERNEL(128) gemm(const md_bf16 *a, const md_bf16 *b, float *y) {
     const int row_k = i / 8, n = COL0 + i % 8 * 8;                                            \
     const bool in_a = ROW0 + row < M && k < K, in_b = (step) * 32 + row_k < K && n < N;       \
     md_bf16 *const sa = s + (step) % 2 * 2 * TILE;                                            \
-    md_cp_async16(sa + AT(row, i % 4), a + (in_a ? (ROW0 + row) * K + k : 0), in_a);          \
-    md_cp_async16(sa + TILE + AT_K(row_k, i % 8),                                             \
-                  b + (in_b ? ((step) * 32 + row_k) * N + n : 0), in_b);                      \
+    md_cp_async(sa + AT(row, i % 4), a + (in_a ? (ROW0 + row) * K + k : 0), in_a ? 16 : 0);    \
+    md_cp_async(sa + TILE + AT_K(row_k, i % 8),                                               \
+                b + (in_b ? ((step) * 32 + row_k) * N + n : 0), in_b ? 16 : 0);               \
   }
 
 MD_KERNEL(128) gemm_async(const md_bf16 *a, const md_bf16 *b, float *y) {
