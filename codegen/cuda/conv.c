@@ -135,7 +135,7 @@ static void put_weights(Kernel *p) {
   md_cu_line(k, NULL, "md_cp_commit();");
 }
 
-void md_cu_put_source(Kernel *p, const char *next) {
+void md_cu_put_source(Kernel *p, const char *next, const char *to) {
   md_cu_kernel *k = &p->k;
   static const char at[3] = {'t', 'h', 'w'};
   int chunks = p->source.chunks;
@@ -151,7 +151,8 @@ void md_cu_put_source(Kernel *p, const char *next) {
              "0 && aw[i] < %lld;",
              (long long)p->a.axis[0].size, (long long)p->a.axis[1].size,
              (long long)p->a.axis[2].size);
-  md_cu_side_load(k, &p->source);
+  if (p->source.is_plain) md_cu_side_copy(k, &p->source, to);
+  else md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
 }
 
@@ -164,7 +165,7 @@ static void put_steps(Kernel *p) {
       md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)p->steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
   md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)p->steps);
-  md_cu_put_source(p, "next");
+  md_cu_put_source(p, "next", NULL);
   put_weights(p);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (step >= 0) {");
@@ -254,7 +255,8 @@ md_cu_needs md_cu_measure(Conv *c) {
   md_cu_finish_texts(&k, &c->finish);
   md_cu_needs needs = {.tables =
                            md_cu_table_bytes(&source.lanes) + md_cu_table_bytes(&c->finish.lanes),
-                       .vectors = source.lanes.num_vectors};
+                       .vectors = source.lanes.num_vectors,
+                       .is_plain = source.is_plain};
   md_cu_lanes_free(&source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
   return needs;

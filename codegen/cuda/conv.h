@@ -100,6 +100,8 @@ typedef struct md_cu_side {
   const char *thread;  // text of the number of one of those that bring it
   md_cu_lanes lanes;
   const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
+  bool is_plain;          // it lies in memory as it is to be in a swizzled tile: it is copied there
+  bool by_pixel;          // its place is number `p` of all, on axes other than the channel
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
 // Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],
@@ -112,6 +114,8 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
 void md_cu_side_load(md_cu_kernel *k,
                      const md_cu_side *s);  // in such a loop, coordinates being set
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
+// In place of both, for a plain one, in such a loop: asynchronous copies.
+void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
 void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
                    const char *chunk);
@@ -190,8 +194,9 @@ typedef struct md_cu_product {  // one of its kernels
 int64_t md_cu_columns(const md_cu_convolution *c);                     // of tiles
 int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
 typedef struct md_cu_needs {
-  int tables;   // bytes of shared memory
-  int vectors;  // that a thread loads for eight channels of the source
+  int tables;     // bytes of shared memory
+  int vectors;    // that a thread loads for eight channels of the source
+  bool is_plain;  // the source is copied as it lies in memory
 } md_cu_needs;
 md_cu_needs md_cu_measure(md_cu_convolution *c);
 md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
@@ -199,10 +204,33 @@ md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
 void md_cu_put_block(md_cu_product *p);
 // Where the thread's pixels m0 + line have their source at tap 0.
 void md_cu_put_rows(md_cu_product *p, const char *places);
-// Loads of the thread's vectors of step `next`.
-void md_cu_put_source(md_cu_product *p, const char *next);
+// Loads of the thread's vectors of step `next`; of a plain source, copies to the tile at `to`.
+void md_cu_put_source(md_cu_product *p, const char *next, const char *to);
 void md_cu_put_part(md_cu_product *p);  // of the block, to memory
 void md_cu_conv(md_cu_work *w, const md_node *n);
+
+// --- conv_ring.c: stages in shared memory, between threads that bring operands and threads that multiply
+
+enum { MD_CU_MAX_STAGES = 6 };
+typedef struct md_cu_ring {
+  int stages, a, b;   // bytes of a stage's operands
+  bool expects;       // bytes are copied in bulk, too
+  int barriers, end;  // places in shared memory
+} md_cu_ring;
+md_cu_ring md_cu_ring_of(int a, int b, int rest);  // beside so many bytes of shared memory
+// The kernel's first lines: as, bs, full, empty. The barriers stand after the next md_sync().
+void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r);
+void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes);
+// By those that bring: before the first step; a step's part is stored or, with `copies`, being copied to
+// `stage`; after the last.
+void md_cu_ring_begin(md_cu_kernel *k, bool copies);
+void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r, bool copies);
+void md_cu_ring_end(md_cu_kernel *k, const md_cu_ring *r, bool copies);
+md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, int64_t steps);
+// By those that multiply: acc += the steps' products, 64 rows by `columns`. `a`, `b`: " + ...", where
+// the warp's parts begin; across: operands lie as [term][row].
+void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, int columns,
+                         bool across, const char *a, const char *b);
 
 // --- conv_wgmma.c: its kernels with wgmma
 // Chooses a tile; false: there is no wgmma, or memory takes the time anyway.
@@ -211,11 +239,38 @@ int64_t md_cu_wgmma_parts(const md_cu_convolution *c);  // of the pixels, at mos
 void md_cu_wgmma(md_cu_product *p);
 
 // --- conv_wgrad.c
+
+typedef struct md_cu_gradient {  // for weights
+  md_cu_work *w;
+  const md_node *n;
+  md_cu_kernel k;
+  md_cu_map a;
+  md_cu_tile tile;
+  md_cu_side dy, x;
+  bool no_table;
+  int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
+  int64_t tiles_m, tiles_n, parts, steps;    // steps of a part
+  int64_t place;                             // f32 [part][out][column]
+} md_cu_gradient;
+int64_t md_cu_gradient_bytes(const md_cu_gradient *g);  // of all parts
+void md_cu_gradient_sides(md_cu_gradient *g, md_cu_kernel *k);
+void md_cu_gradient_divide(md_cu_gradient *g, int64_t parts);  // about so many
+// What the block makes: m0, n0, part, begin, end. The thread's channels of both operands.
+void md_cu_gradient_put_block(md_cu_gradient *g);
+void md_cu_gradient_put_chunks(md_cu_gradient *g);
+// In a loop over the rows of either: where the line's vector lies in step `next`.
+void md_cu_gradient_put_dy(md_cu_gradient *g, const char *next);
+void md_cu_gradient_put_x(md_cu_gradient *g, const char *next);
 void md_cu_wgrad(md_cu_work *w, const md_node *n);
 int64_t md_cu_weight_columns(const md_region_view *r,
                              const md_node *n);  // taps x channels of 8 each
 // Parts of a gradient for weights, f32 [part][channel out][column] at `place` -> the gradient.
 void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t place);
+
+// --- conv_wgmma_wgrad.c: gradients for weights with wgmma
+// Chooses a tile; false: there is no wgmma, or an operand is made on the way.
+bool md_cu_wgmma_gradient_tile(md_cu_gradient *g);
+void md_cu_wgmma_gradient(md_cu_gradient *g);
 
 // --- conv_twin.c
 // Both gradients of the region. False: nothing is done, they take kernels of their own.

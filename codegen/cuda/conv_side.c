@@ -14,6 +14,12 @@ static const char *made(md_cu_kernel *k, const md_cu_side *s, const char *fmt) {
   return md_format(k->w->arena, fmt, s->p);
 }
 
+static bool is_plain(const md_cu_kernel *k, md_val v) {
+  const md_type *t = md_type_in(k->w->r->g, v);
+  bool lies = !md_inner(k->w->r, v) || md_cu_is_ready(k->w, v);
+  return lies && t->dtype == MD_BF16 && md_cu_is_vector(t);
+}
+
 // For wgmma eight results are rounded at once: what is rounded before is not.
 static md_val rounded_later(const md_cu_kernel *k, md_val v) {
   const md_region_view *r = k->w->r;
@@ -35,6 +41,10 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
                           .first = made(k, &s, "%sc"),
                           .prefix = p};
   s.lanes.group = md_format(k->w->arena, "(%sn[i] / %lld)", p, (long long)(shape->dim[0] / groups));
+  if (t->swizzled && is_plain(k, v)) {
+    s.is_plain = true;
+    return s;
+  }
   md_cu_lanes_begin(k, &s.lanes);
   md_cu_spot spot = {.shape = shape,
                      .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
@@ -65,13 +75,19 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
   return m;
 }
 
-// Where the vector goes as an output of the region: what the convolution reads, others will read.
-static void put_place(md_cu_kernel *k, const md_cu_side *s) {
+static md_cu_ix place_of(md_cu_kernel *k, const md_cu_side *s) {
   const md_type *t = md_type_in(k->w->r->g, s->val);
   md_cu_spot spot = {.shape = &t->shape,
                      .at = {made(k, s, "%sn[i]"), s->lanes.first, made(k, s, "%st[i]"),
                             made(k, s, "%sh[i]"), made(k, s, "%sw[i]")}};
-  md_cu_line(k, NULL, "%sto[i] = %s ? %s : -1;", s->p, s->stored_if, md_cu_offset(k, t, &spot));
+  if (s->by_pixel)
+    spot = (md_cu_spot){.shape = &t->shape, .pixel = "p", .at = {NULL, s->lanes.first}};
+  return md_cu_offset(k, t, &spot);
+}
+
+// The vector goes there as an output of the region: what the convolution reads, others will read.
+static void put_place(md_cu_kernel *k, const md_cu_side *s) {
+  md_cu_line(k, NULL, "%sto[i] = %s ? %s : -1;", s->p, s->stored_if, place_of(k, s));
 }
 
 void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
@@ -81,6 +97,28 @@ void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
   md_cu_close(k, m);
 }
 
+// Where chunk `thread % chunks` of line `line` is in shared memory.
+static const char *cell_of(md_cu_kernel *k, const md_cu_side *s) {
+  const char *chunk = md_format(k->w->arena, "%s %% %d", s->thread, s->chunks);
+  int pitch = md_cu_pitch(s->tile, s->tile->across ? s->chunks * MD_CU_LANES : s->lines);
+  if (!s->tile->swizzled) return md_format(k->w->arena, "line * %d + %s * 8", pitch, chunk);
+  const char *panel = "";
+  if (s->chunks > MD_CU_LANES) {
+    panel = md_format(k->w->arena, "%s / 8 * %d + ", chunk, s->lines * pitch);
+    chunk = md_format(k->w->arena, "%s %% 8", chunk);
+  }
+  return md_format(k->w->arena, "%sline * %d + (%s ^ line %% 8) * 8", panel, pitch, chunk);
+}
+
+void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to) {
+  int64_t channels = s->lanes.channels;
+  const char *bytes = channels % MD_CU_LANES ? md_format(k->w->arena, "md_lanes(%lld - %s) * 2",
+                                                         (long long)channels, s->lanes.first)
+                                             : "16";
+  md_cu_line(k, md_cu_comment(k, s->val), "md_cp_async(%s + %s, %s + %s, %sin[i] ? %s : 0);", to,
+             cell_of(k, s), md_cu_pointer(k, s->val, false), place_of(k, s), s->p, bytes);
+}
+
 // The table is read once for all rows where it fits into registers and is the same for all.
 static bool reads_once(const md_cu_side *s) {
   return s->tile->swizzled && s->tile->n <= 128 && s->lanes.groups == 1 &&
@@ -88,7 +126,6 @@ static bool reads_once(const md_cu_side *s) {
 }
 
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
-  int pitch = md_cu_pitch(s->tile, s->tile->across ? s->chunks * MD_CU_LANES : s->lines);
   bool rounds = s->tile->swizzled;
   const char *kind = s->tile->narrow ? "h8" : "f8", *value = rounds ? "md_round_h8(v)" : "v";
   if (reads_once(s)) md_cu_put_slots(k, &s->lanes);
@@ -101,13 +138,11 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
     md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) md_st_%s(%s + %sto[i], %s);", s->p,
                kind, md_cu_pointer(k, s->val, true), s->p, value);
   md_cu_close(k, in);
-  const char *chunk = md_format(k->w->arena, "%s %% %d", s->thread, s->chunks);
-  if (s->tile->swizzled) chunk = md_format(k->w->arena, "(%s ^ line %% 8)", chunk);
-  md_cu_line(k, NULL, "%smd_st_%s(%s + line * %d + %s * 8, %s);",
+  md_cu_line(k, NULL, "%smd_st_%s(%s + %s, %s);",
              vectors(s) < MD_CU_THREADS
                  ? md_format(k->w->arena, "if (%s < %d) ", s->thread, vectors(s))
                  : "",
-             kind, to, pitch, chunk, value);
+             kind, to, cell_of(k, s), value);
   md_cu_close(k, m);
 }
 

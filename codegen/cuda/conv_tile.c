@@ -49,7 +49,8 @@ int md_cu_pitch(const md_cu_tile *t, int rows) {
 }
 
 int md_cu_tile_bytes(const md_cu_tile *t, int rows) {
-  return (t->across ? MD_CU_STEP : rows) * md_cu_pitch(t, rows) * (t->narrow ? 2 : 4);
+  return (t->across && !t->swizzled ? MD_CU_STEP : rows) * md_cu_pitch(t, rows) *
+         (t->narrow ? 2 : 4);
 }
 
 static int frags_m(const md_cu_tile *t) { return t->m / t->warps_m / MMA_M; }

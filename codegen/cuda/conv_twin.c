@@ -66,8 +66,8 @@ static void put_weights(Twins *t) {
   const char *from = md_cu_workspace(k, t->weights, md_cu_pack_bytes(&t->pack), "md_bf16", false);
   md_cu_mark m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {",
                             t->dx.n * chunks, MD_CU_THREADS);
-  md_cu_line(k, NULL, "md_cp_async(weights + e / %d * %d + e %% %d * 8, %s + e * 8, 16);",
-             chunks, t->dx.line_n, chunks, from);
+  md_cu_line(k, NULL, "md_cp_async(weights + e / %d * %d + e %% %d * 8, %s + e * 8, 16);", chunks,
+             t->dx.line_n, chunks, from);
   md_cu_close(k, m);
   md_cu_line(k, NULL, "md_cp_commit();");
 }

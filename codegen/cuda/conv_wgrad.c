@@ -6,20 +6,9 @@
 
 enum { MIN_STEPS = 8 };  // of a block
 
-typedef struct Wgrad {
-  md_cu_work *w;
-  const md_node *n;
-  md_cu_kernel k;
-  md_cu_map a;
-  md_cu_tile tile;
-  md_cu_side dy, x;
-  bool no_table;
-  int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
-  int64_t tiles_m, tiles_n, parts, steps;    // steps of a part
-  int64_t place;                             // f32 [part][out][column]
-} Wgrad;
+typedef md_cu_gradient Wgrad;
 
-static int64_t parts_bytes(const Wgrad *g) { return g->parts * g->out * g->columns * 4; }
+int64_t md_cu_gradient_bytes(const Wgrad *g) { return g->parts * g->out * g->columns * 4; }
 
 static int operand_bytes(const Wgrad *g, int rows) { return md_cu_tile_bytes(&g->tile, rows); }
 
@@ -43,18 +32,31 @@ static void put_shared(Wgrad *g) {
   md_cu_line(k, NULL, "md_sync();");
 }
 
-static void put_load(Wgrad *g) {
+// The line's pixel in step `next`.
+static void put_pixel(Wgrad *g, const char *next) {
+  md_cu_line(&g->k, NULL, "const %s p = begin + %s * %d + line;", md_cu_index_type(&g->k), next,
+             md_cu_step(&g->tile));
+}
+
+void md_cu_gradient_put_dy(Wgrad *g, const char *next) {
   md_cu_kernel *k = &g->k;
-  md_cu_mark m = md_cu_side_open(k, &g->dy);
-  md_cu_line(k, NULL, "const int p = begin + next * %d + line;", MD_CU_STEP);
-  md_cu_put_place(k, &g->a, "p", "0");
-  md_cu_line(k, NULL, "an[i] = n;");
-  md_cu_line(k, NULL, "at[i] = q0, ah[i] = q1, aw[i] = q2;");
-  md_cu_line(k, NULL, "ain[i] = p < end && ac < %lld && line < %d;", (long long)g->out, MD_CU_STEP);
-  md_cu_side_load(k, &g->dy);
-  md_cu_close(k, m);
-  m = md_cu_side_open(k, &g->x);
-  md_cu_line(k, NULL, "const int p = begin + next * %d + line;", MD_CU_STEP);
+  put_pixel(g, next);
+  if (!g->dy.by_pixel) {
+    md_cu_put_place(k, &g->a, "p", "0");
+    md_cu_line(k, NULL, "an[i] = n;");
+    md_cu_line(k, NULL, "at[i] = q0, ah[i] = q1, aw[i] = q2;");
+  }
+  md_cu_line(k, NULL, "ain[i] = p < end && ac < %lld && line < %d;", (long long)g->out,
+             md_cu_step(&g->tile));
+}
+
+void md_cu_gradient_put_x(Wgrad *g, const char *next) {
+  md_cu_kernel *k = &g->k;
+  put_pixel(g, next);
+  if (g->x.by_pixel) {
+    md_cu_line(k, NULL, "bin[i] = bok && p < end && line < %d;", md_cu_step(&g->tile));
+    return;
+  }
   md_cu_put_place(k, &g->a, "p", "0");
   md_cu_line(k, NULL, "bn[i] = n;");
   static const char at[3] = {'t', 'h', 'w'};
@@ -67,8 +69,18 @@ static void put_load(Wgrad *g) {
   md_cu_line(k, NULL,
              "bin[i] = bok && p < end && line < %d && bt[i] >= 0 && bt[i] < %lld && bh[i] >= 0 && "
              "bh[i] < %lld && bw[i] >= 0 && bw[i] < %lld;",
-             MD_CU_STEP, (long long)g->a.axis[0].size, (long long)g->a.axis[1].size,
+             md_cu_step(&g->tile), (long long)g->a.axis[0].size, (long long)g->a.axis[1].size,
              (long long)g->a.axis[2].size);
+}
+
+static void put_load(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  md_cu_mark m = md_cu_side_open(k, &g->dy);
+  md_cu_gradient_put_dy(g, "next");
+  md_cu_side_load(k, &g->dy);
+  md_cu_close(k, m);
+  m = md_cu_side_open(k, &g->x);
+  md_cu_gradient_put_x(g, "next");
   md_cu_side_load(k, &g->x);
   md_cu_close(k, m);
 }
@@ -100,11 +112,12 @@ static void put_steps(Wgrad *g) {
   md_cu_close(k, loop);
 }
 
-static void make_sides(Wgrad *g, md_cu_kernel *k) {
-  g->dy = md_cu_side_of(k, "a", g->n->in[0], &g->tile, MD_CU_STEP, g->tile.m / MD_CU_LANES,
-                        g->groups, g->no_table);
-  g->x = md_cu_side_of(k, "b", g->n->in[1], &g->tile, MD_CU_STEP, g->tile.n / MD_CU_LANES,
-                       g->groups, g->no_table);
+void md_cu_gradient_sides(Wgrad *g, md_cu_kernel *k) {
+  int lines = md_cu_step(&g->tile);
+  g->dy = md_cu_side_of(k, "a", g->n->in[0], &g->tile, lines, g->tile.m / MD_CU_LANES, g->groups,
+                        g->no_table);
+  g->x = md_cu_side_of(k, "b", g->n->in[1], &g->tile, lines, g->tile.n / MD_CU_LANES, g->groups,
+                       g->no_table);
 }
 
 static void free_sides(Wgrad *g) {
@@ -116,35 +129,43 @@ static void free_sides(Wgrad *g) {
 static bool needs_room(Wgrad *g) {
   md_cu_kernel k;
   md_cu_begin(&k, g->w, "to be measured");
-  make_sides(g, &k);
+  md_cu_gradient_sides(g, &k);
   int bytes = 2 * operand_bytes(g, g->tile.m) + 2 * operand_bytes(g, g->tile.n) +
               md_cu_table_bytes(&g->dy.lanes) + md_cu_table_bytes(&g->x.lanes);
   free_sides(g);
   return bytes > MD_CU_SHARED;
 }
 
-static void product(Wgrad *g) {
+void md_cu_gradient_put_block(Wgrad *g) {
   md_cu_kernel *k = &g->k;
-  md_cu_begin(k, g->w, "gradient for the weights, in parts");
-  make_sides(g, k);
-  put_shared(g);
+  long long steps = g->steps * md_cu_step(&g->tile);
   md_cu_line(k, NULL, "const int m0 = md_block() %% %lld * %d;", (long long)g->tiles_m, g->tile.m);
   md_cu_line(k, NULL, "const int n0 = md_block() / %lld %% %lld * %d;", (long long)g->tiles_m,
              (long long)g->tiles_n, g->tile.n);
   md_cu_line(k, NULL, "const int part = md_block() / %lld;", (long long)(g->tiles_m * g->tiles_n));
-  md_cu_line(k, "pixels of the part", "const int begin = part * %lld;",
-             (long long)(g->steps * MD_CU_STEP));
-  md_cu_line(k, NULL, "const int end = begin + %lld < %lld ? begin + %lld : %lld;",
-             (long long)(g->steps * MD_CU_STEP), (long long)g->pixels,
-             (long long)(g->steps * MD_CU_STEP), (long long)g->pixels);
+  md_cu_line(k, "pixels of the part", "const int begin = part * %lld;", steps);
+  md_cu_line(k, NULL, "const int end = begin + %lld < %lld ? begin + %lld : %lld;", steps,
+             (long long)g->pixels, steps, (long long)g->pixels);
+}
+
+void md_cu_gradient_put_chunks(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
   md_cu_side_declare(k, &g->dy);
   md_cu_side_declare(k, &g->x);
-  md_cu_line(k, NULL, "ac = m0 + md_thread() %% %d * 8;", g->tile.m / MD_CU_LANES);
-  md_cu_line(k, NULL, "const int chunk = n0 / 8 + md_thread() %% %d;", g->tile.n / MD_CU_LANES);
+  md_cu_line(k, NULL, "ac = m0 + %s %% %d * 8;", g->dy.thread, g->dy.chunks);
+  md_cu_line(k, NULL, "const int chunk = n0 / 8 + %s %% %d;", g->x.thread, g->x.chunks);
   md_cu_put_tap(k, "b", &g->a, g->in, "chunk");
+}
+
+static void product(Wgrad *g) {
+  md_cu_kernel *k = &g->k;
+  md_cu_gradient_sides(g, k);
+  put_shared(g);
+  md_cu_gradient_put_block(g);
+  md_cu_gradient_put_chunks(g);
   md_cu_put_accumulators(k, &g->tile);
   put_steps(g);
-  const char *to = md_cu_workspace(k, g->place, parts_bytes(g), "float", true);
+  const char *to = md_cu_workspace(k, g->place, md_cu_gradient_bytes(g), "float", true);
   md_cu_mark m[4];
   md_cu_open_tile(k, &g->tile, m);
   md_cu_line(k, NULL, "if (m0 + row < %lld && n0 + col + z < %lld)", (long long)g->out,
@@ -153,8 +174,6 @@ static void product(Wgrad *g) {
              (long long)g->out, (long long)g->columns);
   md_cu_close_tile(k, m);
   free_sides(g);
-  k->work = 1;
-  md_cu_end(k, g->tiles_m * g->tiles_n * g->parts);
 }
 
 int64_t md_cu_weight_columns(const md_region_view *r, const md_node *n) {
@@ -191,6 +210,21 @@ void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t
   md_cu_end(k, md_ceil_div(num, MD_CU_THREADS));
 }
 
+void md_cu_gradient_divide(Wgrad *g, int64_t parts) {
+  int64_t steps = md_ceil_div(g->pixels, md_cu_step(&g->tile));
+  g->parts = MD_MAX(MD_MIN(parts, steps / MIN_STEPS), 1);
+  g->steps = md_ceil_div(steps, g->parts);
+  g->parts = md_ceil_div(steps, g->steps);
+}
+
+static void divide(Wgrad *g, bool narrow) {
+  g->tile = md_cu_tile_of(g->out, g->columns, narrow, true);
+  g->tiles_m = md_ceil_div(g->out, g->tile.m);
+  g->tiles_n = md_ceil_div(g->columns, g->tile.n);
+  md_cu_gradient_divide(g, md_ceil_div(MD_CU_WGRAD_BLOCKS, g->tiles_m * g->tiles_n));
+  g->no_table = needs_room(g);
+}
+
 void md_cu_wgrad(md_cu_work *w, const md_node *n) {
   const md_graph *graph = w->r->g;
   const md_type *dy = md_type_in(graph, n->in[0]), *x = md_type_in(graph, n->in[1]);
@@ -202,18 +236,15 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
              .groups = md_cu_groups(w->r)};
   g.columns = md_cu_weight_columns(w->r, n);
   g.pixels = dy->shape.dim[0] * md_cu_map_places(&g.a);
-  g.tile = md_cu_tile_of(g.out, g.columns, dy->dtype == MD_BF16, true);
-  g.tiles_m = md_ceil_div(g.out, g.tile.m);
-  g.tiles_n = md_ceil_div(g.columns, g.tile.n);
-  int64_t steps = md_ceil_div(g.pixels, MD_CU_STEP);
-  int64_t wanted = md_ceil_div(MD_CU_WGRAD_BLOCKS, g.tiles_m * g.tiles_n);
-  g.parts = MD_MAX(MD_MIN(wanted, steps / MIN_STEPS), 1);
-  g.steps = md_ceil_div(steps, g.parts);
-  g.parts = md_ceil_div(steps, g.steps);
-  g.place = md_cu_reserve(w, parts_bytes(&g));
+  bool wgmma = md_cu_wgmma_gradient_tile(&g);
+  if (!wgmma) divide(&g, dy->dtype == MD_BF16);
+  g.place = md_cu_reserve(w, md_cu_gradient_bytes(&g));
   md_cu_place(w, n->out);
-  g.no_table = needs_room(&g);
-  product(&g);
+  md_cu_begin(&g.k, w, "gradient for the weights, in parts");
+  if (wgmma) md_cu_wgmma_gradient(&g);
+  else product(&g);
+  g.k.work = 1;
+  md_cu_end(&g.k, g.tiles_m * g.tiles_n * g.parts);
   md_cu_merge_weights(w, n, g.parts, g.place);
   md_cu_ready(w, n->out);
 }

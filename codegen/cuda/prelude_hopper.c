@@ -140,8 +140,8 @@ static void put_wgmma(md_text *to, int n, Form form) {
   static const char *const letter[] = {"", "r", "t"};
   bool a_in_registers = form == REGISTERS;
   int num = n / 2, next = num + (a_in_registers ? 4 : 1);
-  md_put(to, "MD_DEV_ void md_wgmma%d%s(float *c, %s a, md_u64 b) {\n", n,
-         letter[form], a_in_registers ? "const md_u32 *" : "md_u64");
+  md_put(to, "MD_DEV_ void md_wgmma%d%s(float *c, %s a, md_u64 b) {\n", n, letter[form],
+         a_in_registers ? "const md_u32 *" : "md_u64");
   md_put(to, "  asm volatile(\"wgmma.mma_async.sync.aligned.m64n%dk16.f32.bf16.bf16 {", n);
   for (int i = 0; i < num; i++) md_put(to, "%s%%%d", i ? ", " : "", i);
   if (a_in_registers) md_put(to, "}, {%%%d, %%%d, %%%d, %%%d}", num, num + 1, num + 2, num + 3);

@@ -22,13 +22,16 @@ static const Sample samples[] = {
     {4, 64, 130, {2, 6, 6}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
     // whose sums are added up in two rounds
     {3, 8, 8, {4, 19, 19}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
-    // with wgmma in bf16
+    // from here on with wgmma in bf16
     {3, 72, 136, {1, 7, 9}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
     {2, 64, 65, {3, 7, 6}, {3, 3, 3}, {1, 2, 2}, {1, 1, 2}, {1, 1, 1}},
     {2, 264, 256, {1, 9, 11}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
     {1, 70, 64, {4, 3, 5}, {3, 1, 3}, {1, 1, 1}, {2, 0, 1}, {1, 1, 1}},
     {1, 128, 128, {1, 9, 9}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
+    {1, 3, 64, {3, 12, 14}, {3, 5, 5}, {1, 2, 2}, {1, 2, 2}, {1, 1, 1}},
 };
+
+enum { NUM_PLAIN = 6 };  // the last: also with plain operands
 
 static void put_dims(md_text *to, const char *name, const int d[3]) {
   md_put(to, "%s=[%d,%d,%d]", name, d[0], d[1], d[2]);
@@ -89,6 +92,32 @@ static void put_layer(md_text *to, const Sample *s, bool narrow, int groups) {
   md_put(to, ", shape=[%d,%d", o, c);
   put_sizes(to, s->kernel);
   md_put(to, "}\n  return %%y1, %%my, %%vy, %%q, %%s0, %%s1, %%dw0, %%dw\n}\n");
+}
+
+// Operands that lie in memory as others left them: regions are drawn around each convolution.
+static void put_plain(md_text *to, const Sample *s) {
+  int out[3] = {out_size(s, 0), out_size(s, 1), out_size(s, 2)};
+  md_put(to, "graph @plain(%%x: bf16[%d,8", s->n);
+  put_sizes(to, s->size);
+  md_put(to, ", %%u: bf16[%d,8", s->n);
+  put_sizes(to, out);
+  md_put(to, ", %%w0: bf16[%d,8,1,1,1], %%w1: bf16[%d,8,1,1,1], %%w: bf16[%d,%d", s->c, s->o, s->o,
+         s->c);
+  put_sizes(to, s->kernel);
+  md_put(to, ") {\n  region @a {\n    %%a = conv3d %%x, %%w0\n  }\n"
+             "  region @d {\n    %%d = conv3d %%u, %%w1\n  }\n"
+             "  region @y {\n    %%y = conv3d %%a, %%w {");
+  put_attrs(to, s);
+  md_put(to, "}\n    %%y1 = cast %%y {to=f32}\n    %%m, %%v = moments %%y1 {groups=1}\n  }\n"
+             "  region @i {\n    %%i = conv3d_dgrad %%d, %%w {");
+  put_attrs(to, s);
+  md_put(to, ", shape=[%d,%d", s->n, s->c);
+  put_sizes(to, s->size);
+  md_put(to, "}\n  }\n  region @w {\n    %%dw = conv3d_wgrad %%d, %%a {");
+  put_attrs(to, s);
+  md_put(to, ", shape=[%d,%d", s->o, s->c);
+  put_sizes(to, s->kernel);
+  md_put(to, "}\n  }\n  return %%y, %%m, %%v, %%i, %%dw\n}\n");
 }
 
 // Regions as they are drawn, and groups of samples that differ: what one kernel cannot make.
@@ -215,7 +244,13 @@ static const struct {
 } made[] = {{"diamonds", put_diamonds}, {"a large table", put_large_table}};
 
 bool simt_conv_sample(int i, md_text *to, char name[64]) {
-  int rest = i - 2 * MD_COUNT(samples);
+  int rest = i - 2 * MD_COUNT(samples) - NUM_PLAIN;
+  if (rest < 0 && rest + NUM_PLAIN >= 0) {
+    const Sample *s = &samples[MD_COUNT(samples) + rest];
+    snprintf(name, 64, "convolution of plain operands, %d to %d channels", s->c, s->o);
+    put_plain(to, s);
+    return true;
+  }
   if (rest >= MD_COUNT(written)) {
     rest -= MD_COUNT(written);
     if (rest >= MD_COUNT(made)) return false;

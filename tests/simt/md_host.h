@@ -195,8 +195,8 @@ MD_DEV_ md_u64 md_desc128(const void *p) {
   return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | 1ull << 16 | 64ull << 32 | 1ull << 62;
 }
 MD_DEV_ md_u64 md_desc128t(const void *p, int lead) {
-  return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |
-         64ull << 32 | 1ull << 62;
+  return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 | 64ull << 32 |
+         1ull << 62;
 }
 MD_DEV_ md_u64 md_desc(const void *p, int lead, int stride) {
   return (md_u64)(simt_shared_address_(p) >> 4 & 0x3fff) | (md_u64)(lead >> 4) << 16 |

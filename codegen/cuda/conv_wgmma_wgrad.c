@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// Gradients for weights with wgmma (conv_ring.c). Both operands are copied as they lie in memory, a line
+// of channels for each pixel, and multiplied across: terms are pixels. Two warpgroups share the tile by
+// its rows, or by its columns where there are 64 rows.
+#include "codegen/cuda/conv.h"
+
+enum {
+  LEAST = 64,      // rows and columns: with fewer, tiles are mostly empty
+  BLOCKS = 132,    // at once: the multiprocessors of an H100 or H200
+  MAX_WAVES = 4,   // of blocks
+  REGISTERS = 168  // of a thread that multiplies
+};
+
+// The share of the device that works while so many blocks are done.
+static double share(int64_t blocks) {
+  return (double)blocks / (double)(md_ceil_div(blocks, BLOCKS) * BLOCKS);
+}
+
+// Few parts, each a tile of sums to be added up later, that leave nothing idle.
+static int64_t parts_for(int64_t tiles) {
+  int64_t best = 1;
+  for (int64_t parts = 2; parts * tiles <= MAX_WAVES * BLOCKS; parts++)
+    if (share(parts * tiles) > share(best * tiles) + 0.02) best = parts;
+  return best;
+}
+
+static bool same_places(const md_cu_map *a) {
+  for (int i = 0; i < 3; i++) {
+    const md_cu_axis_map *m = &a->axis[i];
+    if (m->taps != 1 || m->from_q != 1 || m->from0 || m->size != m->num) return false;
+  }
+  return true;
+}
+
+static void make_sides(md_cu_gradient *g, md_cu_kernel *k) {
+  md_cu_gradient_sides(g, k);
+  g->dy.thread = g->x.thread = "(md_thread() - 256)";
+  g->dy.by_pixel = true;
+  g->x.by_pixel = same_places(&g->a);
+}
+
+static md_cu_ring ring_of(const md_cu_gradient *g) {
+  return md_cu_ring_of(md_cu_tile_bytes(&g->tile, g->tile.m), md_cu_tile_bytes(&g->tile, g->tile.n),
+                       0);
+}
+
+bool md_cu_wgmma_gradient_tile(md_cu_gradient *g) {
+  if (!md_cuda_has_wgmma(g->w->arch) || MD_MIN(g->out, g->columns) < LEAST) return false;
+  int m = g->out > 64 ? 128 : 64, n = m == 64 ? 128 : 64;
+  while (n < g->columns && n < 256) n *= 2;
+  g->tile = (md_cu_tile){
+      .m = m, .n = n, .warps_m = 4, .warps_n = 1, .narrow = true, .across = true, .swizzled = true};
+  md_cu_kernel k;
+  md_cu_begin(&k, g->w, "to be looked at");
+  make_sides(g, &k);
+  if (!g->dy.is_plain || !g->x.is_plain) return false;
+  g->tiles_m = md_ceil_div(g->out, m);
+  g->tiles_n = md_ceil_div(g->columns, n);
+  md_cu_gradient_divide(g, parts_for(g->tiles_m * g->tiles_n));
+  return true;
+}
+
+// --- the kernel
+
+static void put_copies(md_cu_gradient *g, const md_cu_ring *r) {
+  md_cu_kernel *k = &g->k;
+  md_arena *arena = g->w->arena;
+  md_cu_gradient_put_chunks(g);
+  md_cu_ring_begin(k, true);
+  md_cu_mark steps = md_cu_ring_open_steps(k, g->steps);
+  md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
+  md_cu_mark m = md_cu_side_open(k, &g->dy);
+  md_cu_gradient_put_dy(g, "step");
+  md_cu_side_copy(k, &g->dy, md_format(arena, "as + stage * %d", r->a / 2));
+  md_cu_close(k, m);
+  m = md_cu_side_open(k, &g->x);
+  md_cu_gradient_put_x(g, "step");
+  md_cu_side_copy(k, &g->x, md_format(arena, "bs + stage * %d", r->b / 2));
+  md_cu_close(k, m);
+  md_cu_ring_brought(k, r, true);
+  md_cu_close(k, steps);
+  md_cu_ring_end(k, r, true);
+}
+
+static void put_sums(md_cu_gradient *g, int columns, const char *row0, const char *col0) {
+  md_cu_kernel *k = &g->k;
+  const char *to = md_cu_workspace(k, g->place, md_cu_gradient_bytes(g), "float", true);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int x = 0; x < 2; x++) {");
+  md_cu_line(k, NULL, "const int row = m0 + %smd_warp() %% 4 * 16 + x * 8 + md_lane() / 4;", row0);
+  md_cu_line(k, NULL, "float *const to = %s + (part * %lld + row) * %lld;", to, (long long)g->out,
+             (long long)g->columns);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark y = md_cu_open(k, NULL, "for (int y = 0; y < %d; y++) {", columns / MD_CU_LANES);
+  md_cu_line(k, NULL, "const int col = n0 + %sy * 8 + md_lane() %% 4 * 2;", col0);
+  md_cu_mark in = md_cu_open(k, NULL, "if (row < %lld && col < %lld) {", (long long)g->out,
+                             (long long)g->columns);
+  md_cu_line(k, NULL, "to[col] = acc[0][y][x * 2];");
+  md_cu_line(k, NULL, "to[col + 1] = acc[0][y][x * 2 + 1];");
+  md_cu_close(k, in);
+  md_cu_close(k, y);
+  md_cu_close(k, m);
+}
+
+void md_cu_wgmma_gradient(md_cu_gradient *g) {
+  md_cu_kernel *k = &g->k;
+  md_arena *arena = g->w->arena;
+  md_cu_ring r = ring_of(g);
+  make_sides(g, k);
+  md_cu_ring_put(k, &r);
+  k->shared_bytes = r.end;
+  md_cu_line(k, NULL, "md_sync();");
+  md_cu_gradient_put_block(g);
+  md_cu_mark m = md_cu_open(k, "bring operands", "if (md_thread() >= %d) {", MD_CU_THREADS);
+  md_cu_ring_registers(k, REGISTERS, false);
+  put_copies(g, &r);
+  md_cu_line(k, NULL, "return;");
+  md_cu_close(k, m);
+  md_cu_ring_registers(k, REGISTERS, true);
+  md_cu_line(k, NULL, "int stage = 0, parity = 0, before = 0;");
+  bool by_rows = g->tile.m == 128;
+  int columns = by_rows ? g->tile.n : g->tile.n / 2;
+  int panel = MD_CU_WGMMA_STEP * MD_CU_WGMMA_STEP;
+  const char *mine =
+      md_format(arena, " + md_warp() / 4 * %d", by_rows ? panel : columns / 64 * panel);
+  md_cu_line(k, NULL, "float acc[1][%d][4] = {{{0}}};", columns / MD_CU_LANES);
+  md_cu_ring_multiply(k, &r, g->steps, columns, true, by_rows ? mine : "", by_rows ? "" : mine);
+  put_sums(g, columns, by_rows ? "md_warp() / 4 * 64 + " : "",
+           by_rows ? "" : md_format(arena, "md_warp() / 4 * %d + ", columns));
+}
