@@ -61,12 +61,11 @@ static md_cu_term named(md_cu_kernel *k, md_val v, md_cu_term t) {
 static md_cu_term load(md_cu_kernel *k, md_val v, md_cu_spot *s) {
   const md_type *t = md_type_in(k->w->r->g, v);
   md_cu_term r = {.type = md_cu_compute_type(t->dtype), .text = md_cu_vector(k, v, s)};
-  const char *form = t->dtype == MD_BF16 ? "md_bf2f(%s)" : "%s";
   if (!r.text) {
+    const char *form = t->dtype == MD_BF16 ? "md_bf2f(%s[%s])" : "%s[%s]";
     md_cu_ix at = md_cu_offset(k, t, s);
-    r.text = md_format(k->w->arena, "%s[%s]", md_cu_pointer(k, v, false), at);
+    r.text = md_format(k->w->arena, form, md_cu_pointer(k, v, false), at);
   }
-  r.text = md_format(k->w->arena, form, r.text);
   return named(k, v, r);
 }
 

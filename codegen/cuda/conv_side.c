@@ -20,7 +20,7 @@ static bool is_plain(const md_cu_kernel *k, md_val v) {
   return lies && t->dtype == MD_BF16 && md_cu_is_vector(t);
 }
 
-// For wgmma eight results are rounded at once: what is rounded before is not.
+// Eight results are rounded at once: what is rounded before is not.
 static md_val rounded_later(const md_cu_kernel *k, md_val v) {
   const md_region_view *r = k->w->r;
   const md_node *n = md_inner(r, v);
@@ -49,10 +49,8 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
   md_cu_spot spot = {.shape = shape,
                      .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
                             made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
-  if (t->swizzled) v = rounded_later(k, v);
-  const char *text = md_cu_value_as(k, v, &spot, MD_CU_FLOAT);
-  bool rounds = t->narrow && !t->swizzled;
-  md_cu_line(k, NULL, rounds ? "v.x[j] = md_f2bf(%s);" : "v.x[j] = %s;", text);
+  if (t->narrow) v = rounded_later(k, v);
+  md_cu_line(k, NULL, "v.x[j] = %s;", md_cu_value_as(k, v, &spot, MD_CU_FLOAT));
   md_cu_lanes_end(k);
   return s;
 }
@@ -126,11 +124,11 @@ static bool reads_once(const md_cu_side *s) {
 }
 
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
-  bool rounds = s->tile->swizzled;
-  const char *kind = s->tile->narrow ? "h8" : "f8", *value = rounds ? "md_round_h8(v)" : "v";
+  bool rounds = s->tile->narrow;
+  const char *kind = rounds ? "h8" : "f8", *value = rounds ? "md_round_h8(v)" : "v";
   if (reads_once(s)) md_cu_put_slots(k, &s->lanes);
   md_cu_mark m = md_cu_side_open(k, s);
-  md_cu_line(k, NULL, "md_%s v = {{0}};", rounds ? "f8" : kind);
+  md_cu_line(k, NULL, "md_f8 v = {{0}};");
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
   if (!reads_once(s)) md_cu_put_slots(k, &s->lanes);
   md_cu_put_channels(k, &s->lanes);

@@ -222,7 +222,7 @@ void md_cu_leave_table(md_cu_kernel *k);
 md_cu_spot md_cu_table_spot(const md_cu_kernel *k, md_val v);
 // The table's value as the lanes have it.
 md_cu_term md_cu_carry(md_cu_kernel *k, const md_cu_term *t);
-// Text of lane j of v's vector at s; NULL: v does not lie in vectors there.
+// Text of lane j of v's vector at s, as a float; NULL: v does not lie in vectors there.
 const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s);
 // Where the streams go. The table takes md_cu_table_bytes of shared memory.
 int md_cu_table_bytes(const md_cu_lanes *l);

@@ -159,7 +159,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   l->vector_type = grown(k, l->vector_type, i, &l->cap_vectors);
   l->vector_type[i] = kind;
   l->num_vectors++;
-  return md_format(k->w->arena, "%sv%d%s.x[j]", l->prefix, i, l->row);
+  const char *form = t->dtype == MD_BF16 ? "md_h2f(%sv%d%s, j)" : "%sv%d%s.x[j]";
+  return md_format(k->w->arena, form, l->prefix, i, l->row);
 }
 
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {

@@ -19,7 +19,7 @@ static const char base[] =
     "typedef unsigned int md_u32;\n"
     "typedef long long md_i64;\n"
     "typedef unsigned long long md_u64;\n"
-    "typedef struct __align__(16) md_h8 { md_bf16 x[8]; } md_h8;\n"
+    "typedef struct __align__(16) md_h8 { md_u32 w[4]; } md_h8;\n"
     "typedef struct __align__(16) md_f8 { float x[8]; } md_f8;\n"
     "#define MD_KERNEL(...) extern \"C\" __global__ void __launch_bounds__(__VA_ARGS__)\n"
     "#define MD_PART static __device__ __forceinline__ void\n"

@@ -12,7 +12,6 @@
 //
 //   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
 //   MD_NO_UNROLL                           the loop behind it stays one
-//   md_round_h8(v)                         an md_f8 as bf16
 //   md_sync_part(id, threads)              a barrier of some warps; id 1 .. 15
 //   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
 //                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
@@ -48,16 +47,6 @@ static const char text[] =
     "  return r;\n"
     "}\n"
     "#define md_max(a, b) md_max_((a), (b))\n"
-    "MD_DEV_ md_h8 md_round_h8(md_f8 v) {\n"
-    "  md_h8 r;\n"
-    "  MD_UNROLL for (int i = 0; i < 8; i += 2) {\n"
-    "    md_u32 w;\n"
-    "    asm(\"cvt.rn.bf16x2.f32 %0, %1, %2;\" : \"=r\"(w) : \"f\"(v.x[i + 1]), \"f\"(v.x[i]));\n"
-    "    r.x[i] = (md_bf16)w;\n"
-    "    r.x[i + 1] = (md_bf16)(w >> 16);\n"
-    "  }\n"
-    "  return r;\n"
-    "}\n"
     "MD_DEV_ void md_bar_init(md_u64 *bar, int count) {\n"
     "  asm volatile(\"mbarrier.init.shared::cta.b64 [%0], %1;\"\n"
     "               :: \"r\"(" SHARED "bar)), \"r\"(count) : \"memory\");\n"

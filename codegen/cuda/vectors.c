@@ -22,8 +22,7 @@ static void store_texts(md_cu_kernel *k, md_cu_finish *f, const char **text) {
       md_cu_store(k, f->store[i], &s, text[i]);
       continue;
     }
-    md_cu_line(k, NULL, t->dtype == MD_BF16 ? "r%d.x[j] = md_f2bf(%s);" : "r%d.x[j] = %s;", i,
-               text[i]);
+    md_cu_line(k, NULL, "r%d.x[j] = %s;", i, text[i]);
   }
 }
 
@@ -57,7 +56,7 @@ void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
   if (f->anchor) {
     md_cu_spot s = spot_of(f);
     md_cu_line(k, md_cu_comment(k, f->anchor->out), "const float y = %s;",
-               f->narrow ? "md_bf2f(tile.x[j])" : "tile.x[j]");
+               f->narrow ? "md_h2f(tile, j)" : "tile.x[j]");
     md_cu_know(k, f->anchor->out, &s, (md_cu_term){.text = "y", .type = MD_CU_FLOAT});
   }
   const char **text = MD_NEW_ARRAY(k->w->arena, const char *, f->num_stores + 1);
@@ -103,9 +102,7 @@ void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_t
                chunks(t));
   md_cu_put_loads(k, &f->lanes);
   for (int i = 0; i < f->num_stores; i++) {
-    const md_type *type = md_type_in(g, f->store[i]);
-    if (md_cu_is_vector(type))
-      md_cu_line(k, NULL, "md_%s r%d = {{0}};", type->dtype == MD_BF16 ? "h8" : "f8", i);
+    if (md_cu_is_vector(md_type_in(g, f->store[i]))) md_cu_line(k, NULL, "md_f8 r%d = {{0}};", i);
   }
   md_cu_put_lanes(k, &f->lanes);
   for (int i = 0; i < f->num_stores; i++) {
@@ -113,8 +110,9 @@ void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_t
     if (!md_cu_is_vector(type)) continue;
     md_cu_spot s = {.shape = &type->shape, .at = {"n", "first", "o0", "o1", "o2"}};
     md_cu_ix at = md_cu_offset(k, type, &s);
-    md_cu_line(k, md_cu_comment(k, f->store[i]), "md_st_%s(%s + %s, r%d);",
-               type->dtype == MD_BF16 ? "h8" : "f8", md_cu_pointer(k, f->store[i], true), at, i);
+    const char *form =
+        type->dtype == MD_BF16 ? "md_st_h8(%s + %s, md_round_h8(r%d));" : "md_st_f8(%s + %s, r%d);";
+    md_cu_line(k, md_cu_comment(k, f->store[i]), form, md_cu_pointer(k, f->store[i], true), at, i);
   }
   md_cu_close(k, in);
   md_cu_close(k, loop);

@@ -16,7 +16,7 @@ typedef unsigned int md_u32;
 typedef long long md_i64;
 typedef unsigned long long md_u64;
 typedef struct md_h8 {
-  md_bf16 x[8];
+  md_u32 w[4];
 } __attribute__((aligned(16))) md_h8;
 typedef struct md_f8 {
   float x[8];
@@ -74,7 +74,7 @@ int simt_last_(md_u32 *ticket, int num, int line);
 
 MD_DEV_ md_h8 simt_ld_h8_(const md_bf16 *p, int lanes, int line) {
   md_h8 v = {{0}};
-  simt_load_(v.x, p, lanes * 2, line);
+  simt_load_(v.w, p, lanes * 2, line);
   return v;
 }
 MD_DEV_ md_f8 simt_ld_f8_(const float *p, int lanes, int line) {
@@ -82,7 +82,7 @@ MD_DEV_ md_f8 simt_ld_f8_(const float *p, int lanes, int line) {
   simt_load_(v.x, p, lanes * 4, line);
   return v;
 }
-MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.x, 16, line); }
+MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.w, 16, line); }
 MD_DEV_ void simt_st_f8_(float *p, md_f8 v, int line) { simt_store_(p, v.x, 32, line); }
 MD_DEV_ float md_bf2f(md_bf16 x) {
   uint32_t u = (uint32_t)x << 16;
@@ -95,6 +95,15 @@ MD_DEV_ md_bf16 md_f2bf(float x) {
   memcpy(&u, &x, sizeof u);
   if (x != x) return 0x7fff;
   return (md_bf16)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+MD_DEV_ float md_h2f(md_h8 v, int lane) {
+  return md_bf2f((md_bf16)(v.w[lane / 2] >> lane % 2 * 16));
+}
+MD_DEV_ md_h8 md_round_h8(md_f8 v) {
+  md_h8 r;
+  for (int i = 0; i < 4; i++)
+    r.w[i] = (md_u32)md_f2bf(v.x[2 * i]) | (md_u32)md_f2bf(v.x[2 * i + 1]) << 16;
+  return r;
 }
 MD_DEV_ int md_f2i(float x) {
   return x != x ? 0 : x >= 0x1p31f ? INT32_MAX : x <= -0x1p31f ? INT32_MIN : (int)x;
@@ -138,12 +147,6 @@ MD_DEV_ float md_random(md_i64 key, md_i64 i) {
 }
 
 // --- sm_90a
-
-MD_DEV_ md_h8 md_round_h8(md_f8 v) {
-  md_h8 r;
-  for (int i = 0; i < 8; i++) r.x[i] = md_f2bf(v.x[i]);
-  return r;
-}
 
 void simt_sync_part_(int id, int threads, int line);
 void simt_bar_init_(md_u64 *bar, int count, int line);

@@ -15,7 +15,7 @@
 MD_KERNEL(32) vectors(const md_bf16 *x, md_u32 *y) {
   const md_h8 v = md_ld_h8(x + 8 * md_thread(), 5);
   md_f8 f;
-  MD_UNROLL for (int i = 0; i < 8; i++) f.x[i] = md_bf2f(v.x[i]) * 0.5f;
+  MD_UNROLL for (int i = 0; i < 8; i++) f.x[i] = md_h2f(v, i) * 0.5f;
   md_st_f8((float *)y + 16 * md_thread(), f);
   md_st_f8((float *)y + 16 * md_thread() + 8, md_ld_f8((const float *)x + 8 * md_thread(), 3));
 }
