@@ -161,7 +161,8 @@ static const char *choose_prologue(md_fusion *f, const md_node *a) {
   unsigned candidates = 0;
   for (int j = 0; j < a->num_in; j++) {
     if (!md_is_activation(a, j) || a->in[j] == MD_NONE) continue;
-    if (md_is_inlined(f, a->in[j], md_shape_in(f, a->in[j]))) candidates |= 1u << j;
+    bool inner = md_is_inlined(f, a->in[j], md_shape_in(f, a->in[j]));
+    if (inner && !md_wants_stored(f, a)) candidates |= 1u << j;
     else md_add_leaf(&reads, a->in[j]);
   }
   for (int j = 0; j < a->num_in; j++) {
@@ -305,6 +306,8 @@ static void find_needed(md_fusion *f) {
     if (md_is_anchor(n)) {
       need_operands(f, n, n);
       for (int k = f->info[i].next; k >= 0; k = f->info[k].next) need_operands(f, f->g->node[k], n);
+    } else if (is_emitted(f, n) && f->info[i].is_wanted) {
+      need_inputs(f, n->out, md_shape_in(f, n->out));
     } else if (is_emitted(f, n)) {
       for (int j = 0; j < n->num_in; j++)
         if (n->in[j] != MD_NONE) md_fused_of(f, n->in[j])->is_needed = true;
@@ -359,9 +362,22 @@ static void emit_region(md_fusion *f, const md_node *a) {
   }
 }
 
+// A wanted value brings copies of what it is made of, as a prologue does: fuse-pointwise makes one region
+// of it all, which reads what is stored anyway.
+static void emit_wanted(md_fusion *f, const md_node *n) {
+  const md_shape *space = md_shape_in(f, n->out);
+  md_val in[MD_ROW_IN];
+  for (int j = 0; j < n->num_in; j++) {
+    bool inner = md_is_inlined(f, n->in[j], space);
+    in[j] = inner ? copy_value(f, n->in[j], space, -n->index - 1) : md_mapped(f->r, n->in[j]);
+  }
+  md_copy_with(f->r, n, in);
+}
+
 static void emit_alone(md_fusion *f, const md_node *n) {
   f->r->region = n->region;
-  md_copy_node(f->r, n);
+  if (f->info[n->index].is_wanted) emit_wanted(f, n);
+  else md_copy_node(f->r, n);
 }
 
 // Virtual values that have to wait for what a forms, and are emitted as well.
@@ -393,6 +409,9 @@ static bool run(md_rewriter *r) {
     if (md_is_anchor(n)) fuse(&f, n);
     else if (md_is_pointwise(n) && f.info[i].home < 0) md_classify(&f, n);
   }
+  for (int i = 0; i < g->num_nodes; i++)
+    if (f.info[i].is_wanted && f.info[i].home < 0 && f.info[i].former < 0)
+      md_take_steps(&f, g->node[i]);
   find_needed(&f);
 
   md_copy_leaves(r);

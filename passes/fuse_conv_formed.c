@@ -66,7 +66,8 @@ static const char *refuse(const md_fusion *f, const md_node *a) {
   if (a->op != MD_OP_conv3d || !md_is_pointwise(n) || x->is_virtual || x->home >= 0 ||
       x->former >= 0)
     return "";
-  if (!md_conv3d_stays_at_pixel(f->g, a)) return "it would make elements of its operand repeatedly";
+  if (!md_conv3d_stays_at_pixel(f->g, a) || md_wants_stored(f, a))
+    return "it would make elements of its operand repeatedly";
   if (is_read_before(f, n->out, a)) return "its operand is read before it";
   Reach to = {.weight = 0};
   reach(f, n, &to);
@@ -75,11 +76,11 @@ static const char *refuse(const md_fusion *f, const md_node *a) {
   return to.weight > MD_MAX_COPIED ? "its operand is made of too many nodes" : NULL;
 }
 
-static void take_steps(md_fusion *f, const md_node *n) {
+void md_take_steps(md_fusion *f, const md_node *n) {
   const md_shape *space = md_shape_in(f, n->out);
   for (int j = 0; j < n->num_in; j++) {
     if (!is_step(f, n->in[j], space)) continue;
-    take_steps(f, md_maker(f, n->in[j]));
+    md_take_steps(f, md_maker(f, n->in[j]));
     md_fused_of(f, n->in[j])->is_virtual = true;
   }
 }
@@ -99,7 +100,7 @@ const char *md_form_operand(md_fusion *f, const md_node *a) {
   if (why) return why;
   const md_node *n = md_maker(f, a->in[0]);
   md_fused *x = &f->info[n->index];
-  take_steps(f, n);
+  md_take_steps(f, n);
   hold_readers(f, n->out, a);
   x->former = x->emit = a->index;
   return NULL;
