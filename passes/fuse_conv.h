@@ -76,4 +76,8 @@ const char *md_form_operand(md_fusion *f, const md_node *a);
 // Stored values that n alone reads, at the same elements, are not stored any more.
 void md_take_steps(md_fusion *f, const md_node *n);
 
+// --- fuse_conv_emit.c
+
+void md_emit(md_fusion *f);  // the new graph, after all else
+
 #endif

@@ -6,7 +6,8 @@
 //
 // where it makes each element of its operand once (md_conv3d_stays_at_pixel), and nobody reads the sum
 // before. What is stored on the way for the sum alone is not stored any more. Virtual values that
-// read the sum and stood before the convolution stand behind it.
+// read the sum and stood before the convolution stand behind it. Targets that form taps apart let
+// convolutions of one tap alone do so.
 #include "passes/fuse_conv.h"
 
 // A stored value that only one node reads, at the same elements.

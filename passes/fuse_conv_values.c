@@ -51,7 +51,8 @@ bool md_is_weight(const md_node *anchor, int operand) {
 
 bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
   bool is_wgrad = anchor->op == MD_OP_conv3d_wgrad;
-  if (!f->r->options->facts.forms_taps_apart || !(is_wgrad || md_is_weight(anchor, 1))) return false;
+  if (!f->r->options->facts.forms_taps_apart || !(is_wgrad || md_is_weight(anchor, 1)))
+    return false;
   const md_shape *w = md_shape_in(f, is_wgrad ? anchor->out : anchor->in[1]);
   return md_elements(w) > w->dim[0] * w->dim[1];
 }
