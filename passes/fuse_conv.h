@@ -19,6 +19,7 @@ typedef struct md_leaves {
 typedef struct md_fused {
   bool is_virtual;   // pointwise
   bool is_whole;     // formed once and stored: sums of two tensors, readers of other views
+  bool is_wanted;    // stored for an anchor that would make it repeatedly
   bool is_needed;    // virtual or broadcast: also emitted, because somebody cannot copy it
   bool for_anchors;  // all readers are anchors, perhaps through pointwise nodes
   int users;         // how many
@@ -56,6 +57,8 @@ bool md_is_anchor(const md_node *n);
 bool md_is_activation(const md_node *anchor, int operand);
 bool md_has_epilogue(const md_node *anchor);
 bool md_is_weight(const md_node *anchor, int operand);  // that the anchor brings into order
+// Its activations are stored before it, as it would make each element for every tap.
+bool md_wants_stored(const md_fusion *f, const md_node *anchor);
 void md_add_leaf(md_leaves *to, md_val v);
 void md_add_leaves(md_leaves *to, const md_leaves *from);
 // Operand v of a node that walks `space` is computed by whoever reads it.
@@ -70,5 +73,11 @@ void md_classify(md_fusion *f, const md_node *n);  // a pointwise node in no epi
 
 // Lets anchor `a` form and store its operand, if it can. NULL: done; else why not ("": it is no candidate).
 const char *md_form_operand(md_fusion *f, const md_node *a);
+// Stored values that n alone reads, at the same elements, are not stored any more.
+void md_take_steps(md_fusion *f, const md_node *n);
+
+// --- fuse_conv_emit.c
+
+void md_emit(md_fusion *f);  // the new graph, after all else
 
 #endif

@@ -9,10 +9,11 @@
 //              { bn_dx; bn, relu | conv3d_wgrad | }
 //              { bn_dx; bn, relu | conv3d_dgrad, conv3d_wgrad | ... }     both, where the target can
 //   evaluation { | conv3d | relu, add }                            after fold-bn
+//   taps       { | conv3d | moments }                              of several, where the target wants it
 //   weights    { cast | conv3d | }                                 where the target packs them
 //
 // Which values are stored, and which are virtual: computed by whoever reads them, says
-// fuse_conv_values.c; which stored ones a prologue forms, fuse_conv_formed.c.
+// fuse_conv_values.c; which stored ones a prologue forms, fuse_conv_formed.c. fuse_conv_emit.c writes it all.
 //
 // The prologue is a copy of the virtual producers of the anchor's activation operands, of at most
 // max_prologue leaves. The epilogue takes the pointwise readers of the anchor's result, and the
@@ -161,7 +162,8 @@ static const char *choose_prologue(md_fusion *f, const md_node *a) {
   unsigned candidates = 0;
   for (int j = 0; j < a->num_in; j++) {
     if (!md_is_activation(a, j) || a->in[j] == MD_NONE) continue;
-    if (md_is_inlined(f, a->in[j], md_shape_in(f, a->in[j]))) candidates |= 1u << j;
+    bool inner = md_is_inlined(f, a->in[j], md_shape_in(f, a->in[j]));
+    if (inner && !md_wants_stored(f, a)) candidates |= 1u << j;
     else md_add_leaf(&reads, a->in[j]);
   }
   for (int j = 0; j < a->num_in; j++) {
@@ -265,115 +267,6 @@ static void fuse(md_fusion *f, const md_node *a) {
   find_twin(f, a);
 }
 
-// --- what a region reads
-
-// Marks what a copy of v reads and cannot copy.
-static void need_inputs(md_fusion *f, md_val v, const md_shape *space) {
-  const md_node *n = md_maker(f, v);
-  if (md_is_repeat(f, n)) {
-    md_fused_of(f, n->in[0])->is_needed = true;
-    return;
-  }
-  for (int j = 0; j < n->num_in; j++) {
-    if (md_is_inlined(f, n->in[j], space)) need_inputs(f, n->in[j], space);
-    else md_fused_of(f, n->in[j])->is_needed = true;
-  }
-}
-
-static void need_operands(md_fusion *f, const md_node *n, const md_node *a) {
-  for (int j = 0; j < n->num_in; j++) {
-    md_val v = n->in[j];
-    if (v == MD_NONE) continue;
-    bool is_copied =
-        n == a ? f->info[a->index].cloned >> j & 1 : md_is_inlined(f, v, md_shape_in(f, a->out));
-    if (md_fused_of(f, v)->home == a->index && n != a) continue;
-    if (is_copied) need_inputs(f, v, n == a ? md_shape_in(f, v) : md_shape_in(f, a->out));
-    else md_fused_of(f, v)->is_needed = true;
-  }
-}
-
-// Virtual values that somebody reads and cannot copy are emitted as well. Readers first.
-static bool is_emitted(const md_fusion *f, const md_node *n) {
-  const md_fused *x = &f->info[n->index];
-  if (x->home >= 0 || x->former >= 0) return false;
-  return x->is_needed || f->readers.kept[n->out] || !(x->is_virtual || md_is_repeat(f, n));
-}
-
-static void find_needed(md_fusion *f) {
-  for (int i = f->g->num_nodes - 1; i >= 0; i--) {
-    const md_node *n = f->g->node[i];
-    if (md_is_anchor(n)) {
-      need_operands(f, n, n);
-      for (int k = f->info[i].next; k >= 0; k = f->info[k].next) need_operands(f, f->g->node[k], n);
-    } else if (is_emitted(f, n)) {
-      for (int j = 0; j < n->num_in; j++)
-        if (n->in[j] != MD_NONE) md_fused_of(f, n->in[j])->is_needed = true;
-    }
-  }
-}
-
-// --- emission
-
-// The copy of v in the region at work; `part` tells prologue and epilogue apart.
-static md_val copy_value(md_fusion *f, md_val v, const md_shape *space, int part) {
-  const md_node *n = md_maker(f, v);
-  if (f->copied_in[v] == part) return f->copy[v];
-  md_val in[MD_ROW_IN];
-  for (int j = 0; j < n->num_in; j++) {
-    bool inner = !md_is_repeat(f, n) && md_is_inlined(f, n->in[j], space);
-    in[j] = inner ? copy_value(f, n->in[j], space, part) : md_mapped(f->r, n->in[j]);
-  }
-  f->copied_in[v] = part;
-  bool is_stored = f->info[n->index].former >= 0;
-  return f->copy[v] = is_stored ? md_copy_with(f->r, n, in) : md_clone_node(f->r, n, in);
-}
-
-static void emit_anchor(md_fusion *f, const md_node *a) {
-  md_val in[MD_ROW_IN];
-  for (int j = 0; j < a->num_in; j++)
-    in[j] = f->info[a->index].cloned >> j & 1
-                ? copy_value(f, a->in[j], md_shape_in(f, a->in[j]), 2 * f->r->region)
-                : md_mapped(f->r, a->in[j]);
-  md_copy_with(f->r, a, in);
-}
-
-static void emit_region(md_fusion *f, const md_node *a) {
-  md_rewriter *r = f->r;
-  const md_fused *x = &f->info[a->index];
-  const md_shape *space = md_shape_in(f, a->out);
-  md_val in[MD_ROW_IN];
-  r->region = 0;
-  if (x->cloned || x->next >= 0 || x->twin >= 0) {
-    const char *name = r->old->value[a->out].name;
-    r->region = md_new_region(r, "%s%s%s", md_ops[a->op].name, name ? "." : "", name ? name : "");
-  }
-  emit_anchor(f, a);
-  if (x->twin >= 0) emit_anchor(f, f->g->node[x->twin]);
-  for (int i = x->next; i >= 0; i = f->info[i].next) {
-    const md_node *n = f->g->node[i];
-    for (int j = 0; j < n->num_in; j++) {
-      bool inner = md_fused_of(f, n->in[j])->home != a->index && md_is_inlined(f, n->in[j], space);
-      in[j] = inner ? copy_value(f, n->in[j], space, 2 * r->region + 1) : md_mapped(r, n->in[j]);
-    }
-    md_copy_with(r, n, in);
-  }
-}
-
-static void emit_alone(md_fusion *f, const md_node *n) {
-  f->r->region = n->region;
-  md_copy_node(f->r, n);
-}
-
-// Virtual values that have to wait for what a forms, and are emitted as well.
-static void emit_waiting(md_fusion *f, const md_node *a) {
-  const md_node *formed = md_maker(f, a->in[0]);
-  if (f->info[formed->index].former != a->index) return;
-  for (int i = formed->index + 1; i < a->index; i++) {
-    const md_node *n = f->g->node[i];
-    if (f->info[i].after == a->index && is_emitted(f, n)) emit_alone(f, n);
-  }
-}
-
 static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
   md_fusion f = {.r = r,
@@ -393,20 +286,7 @@ static bool run(md_rewriter *r) {
     if (md_is_anchor(n)) fuse(&f, n);
     else if (md_is_pointwise(n) && f.info[i].home < 0) md_classify(&f, n);
   }
-  find_needed(&f);
-
-  md_copy_leaves(r);
-  for (int i = 0; i < g->num_nodes && !r->b.failed; i++) {
-    const md_node *n = g->node[i];
-    if (md_ops[n->op].role == MD_LEAF) continue;
-    if (md_is_anchor(n)) {
-      if (f.info[i].twin >= 0 && f.info[i].twin < i) continue;
-      emit_region(&f, n);
-      emit_waiting(&f, n);
-    } else if (f.info[i].after < 0 && is_emitted(&f, n)) {
-      emit_alone(&f, n);
-    }
-  }
+  md_emit(&f);
   return true;
 }
 

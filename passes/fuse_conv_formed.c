@@ -6,7 +6,8 @@
 //
 // where it makes each element of its operand once (md_conv3d_stays_at_pixel), and nobody reads the sum
 // before. What is stored on the way for the sum alone is not stored any more. Virtual values that
-// read the sum and stood before the convolution stand behind it.
+// read the sum and stood before the convolution stand behind it. Targets that form taps apart let
+// convolutions of one tap alone do so.
 #include "passes/fuse_conv.h"
 
 // A stored value that only one node reads, at the same elements.
@@ -66,7 +67,8 @@ static const char *refuse(const md_fusion *f, const md_node *a) {
   if (a->op != MD_OP_conv3d || !md_is_pointwise(n) || x->is_virtual || x->home >= 0 ||
       x->former >= 0)
     return "";
-  if (!md_conv3d_stays_at_pixel(f->g, a)) return "it would make elements of its operand repeatedly";
+  if (!md_conv3d_stays_at_pixel(f->g, a) || md_wants_stored(f, a))
+    return "it would make elements of its operand repeatedly";
   if (is_read_before(f, n->out, a)) return "its operand is read before it";
   Reach to = {.weight = 0};
   reach(f, n, &to);
@@ -75,11 +77,11 @@ static const char *refuse(const md_fusion *f, const md_node *a) {
   return to.weight > MD_MAX_COPIED ? "its operand is made of too many nodes" : NULL;
 }
 
-static void take_steps(md_fusion *f, const md_node *n) {
+void md_take_steps(md_fusion *f, const md_node *n) {
   const md_shape *space = md_shape_in(f, n->out);
   for (int j = 0; j < n->num_in; j++) {
     if (!is_step(f, n->in[j], space)) continue;
-    take_steps(f, md_maker(f, n->in[j]));
+    md_take_steps(f, md_maker(f, n->in[j]));
     md_fused_of(f, n->in[j])->is_virtual = true;
   }
 }
@@ -99,7 +101,7 @@ const char *md_form_operand(md_fusion *f, const md_node *a) {
   if (why) return why;
   const md_node *n = md_maker(f, a->in[0]);
   md_fused *x = &f->info[n->index];
-  take_steps(f, n);
+  md_take_steps(f, n);
   hold_readers(f, n->out, a);
   x->former = x->emit = a->index;
   return NULL;

@@ -3,7 +3,8 @@
 // reads one computes it from what is stored (its leaves). That is right for a value of one full-size
 // leaf, which costs no more to compute than to load; with more leaves it must be read by anchors alone
 // and cost less traffic than storing it; and never for sums of two tensors (residuals), whose leaves
-// would grow by one a block, nor behind a flip, slice or transpose.
+// would grow by one a block, nor behind a flip, slice or transpose; nor for what a convolution of several
+// taps reads, where the target says so (forms_taps_apart).
 #include "passes/fuse_conv.h"
 
 // Anchors that have regions: which operands are activations, and whether result 0 has an epilogue.
@@ -46,6 +47,21 @@ bool md_has_epilogue(const md_node *anchor) { return anchors[anchor->op].epilogu
 
 bool md_is_weight(const md_node *anchor, int operand) {
   return (anchor->op == MD_OP_conv3d || anchor->op == MD_OP_conv3d_dgrad) && operand == 1;
+}
+
+bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
+  bool is_wgrad = anchor->op == MD_OP_conv3d_wgrad;
+  if (!f->r->options->facts.forms_taps_apart || !(is_wgrad || md_is_weight(anchor, 1)))
+    return false;
+  const md_shape *w = md_shape_in(f, is_wgrad ? anchor->out : anchor->in[1]);
+  return md_elements(w) > w->dim[0] * w->dim[1];
+}
+
+static bool wants(const md_fusion *f, const md_node *anchor, md_val v) {
+  bool reads = false;
+  for (int j = 0; j < anchor->num_in; j++)
+    reads |= anchor->in[j] == v && md_is_activation(anchor, j);
+  return reads && md_wants_stored(f, anchor);
 }
 
 // A state or input that is rounded for convolutions alone.
@@ -96,6 +112,7 @@ void md_find_users(md_fusion *f) {
     for (int k = f->readers.first[n->out]; k < f->readers.first[n->out + 1]; k++) {
       const md_node *reader = f->g->node[f->readers.reader[k]];
       const md_fused *y = &f->info[reader->index];
+      x->is_wanted |= md_is_anchor(reader) && wants(f, reader, n->out);
       if (md_is_anchor(reader) && reads_as_activation(reader, n->out)) x->users++;
       else if (md_is_pointwise(reader) && y->for_anchors &&
                md_shape_equal(md_shape_in(f, n->out), md_shape_in(f, reader->out)))
@@ -142,7 +159,7 @@ void md_measure_copy(md_fusion *f, const md_node *n) {
 
 bool md_can_copy(const md_fusion *f, const md_node *n) {
   const md_fused *x = &f->info[n->index];
-  return !x->is_whole && !f->readers.kept[n->out] && x->weight <= MD_MAX_COPIED &&
+  return !x->is_whole && !x->is_wanted && !f->readers.kept[n->out] && x->weight <= MD_MAX_COPIED &&
          x->leaves.num <= f->max_leaves;
 }
 

@@ -64,6 +64,9 @@ typedef struct md_target_facts {
   bool channels_last;  // one block holds all channels, rounded up to channel_block
   // Convolutions bring their weights into an order of their own first, and can round them then.
   bool packs_weights;
+  // What a convolution of several taps reads is stored before it: made on the way, each element would be
+  // made anew for every tap.
+  bool forms_taps_apart;
   // One region can make both gradients of a 1x1x1 convolution in bf16 of at most so many weights.
   int64_t twin_weights;
   int max_prologue;   // full-size tensors that a prologue may read

@@ -104,6 +104,7 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   *facts = (md_target_facts){.channel_block = 8,
                              .channels_last = true,
                              .packs_weights = true,
+                             .forms_taps_apart = true,
                              .twin_weights = MD_CU_TWIN_WEIGHTS,
                              .max_prologue = 4,
                              .alignment = 256};

@@ -66,6 +66,7 @@ int main(int argc, char **argv) {
     else if (take(argv[i], "--twin-weights=", &value) && md_parse_int(value, &number))
       o.facts.twin_weights = number;
     else if (!strcmp(argv[i], "--packs-weights")) o.facts.packs_weights = true;
+    else if (!strcmp(argv[i], "--forms-taps-apart")) o.facts.forms_taps_apart = true;
     else if (take(argv[i], "--memory-limit=", &value) && md_parse_int(value, &number))
       o.memory.bytes = number;  // of the arena alone
     else if (take(argv[i], "--max-rewrites=", &value) && md_parse_int(value, &number))
