@@ -30,8 +30,8 @@ mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$rt" "$out/modist_rt"
-cp "$parts/run.sh" "$out/run.sh"
-grep -E '^(check|bench) ' "$plan" >"$out/plan.txt"
+cp "$parts/run.sh" "$parts/rows.sh" "$out"
+grep -E '^(check|bench|peer) ' "$plan" >"$out/plan.txt"
 cd "$parts"  # graphs of the plan are here
 
 # Layers that an error goes through: operations that sum up many products.
@@ -75,6 +75,7 @@ expectations() {
 }
 
 while read -r kind name precision steps targets what; do
+  [ "$kind" != peer ] || continue
   echo "gpu_bundle: $kind $name"
   # shellcheck disable=SC2086  # a model and its settings
   "$modistc" compile $what --precision="$precision" --target="$targets" -o "$out/$name.mdx" -q

@@ -52,10 +52,15 @@ static void fill_piece(void *ctx, int64_t item, int thread) {
 
 void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void *to) {
   uint64_t key = md_hash_key(name, seed);
+  uint8_t *byte = to;
+  if (t == MD_U8) {  // videos: there are many
+    for (int64_t i = 0; i < n; i++) byte[i] = (uint8_t)(md_hash_at(key, (uint64_t)i) >> 56);
+    return;
+  }
+  bool is_float = md_element_is_float(t);
   for (int64_t i = 0; i < n; i++) {
-    double x = md_hash_unit(key, (uint64_t)i);
-    if (t == MD_U8) x = (double)(md_hash_at(key, (uint64_t)i) >> 56);
-    else if (!md_element_is_float(t)) x = (double)(md_hash_at(key, (uint64_t)i) >> 63);
+    double x =
+        is_float ? md_hash_unit(key, (uint64_t)i) : (double)(md_hash_at(key, (uint64_t)i) >> 63);
     md_element_store(t, to, i, x);
   }
 }

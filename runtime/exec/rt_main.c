@@ -19,15 +19,17 @@ static const char usage[] =
     "  --threads=N           threads of the CPU (default: one for each core)\n"
     "  --seed=N              seed of initial states and random inputs (default 0)\n"
     "  --input=NAME=F.npy    an input from a file; NAME=NUMBER fills it (@ in front: a file of\n"
-    "                        any name). Others are random: floats in [-1, 1), bytes in 0..255,\n"
-    "                        other integers 0 or 1\n"
+    "                        any name). Others are random, the same in every step: floats in\n"
+    "                        [-1, 1), bytes in 0..255, other integers 0 or 1\n"
     "  --output=NAME=F.npy   writes a result or state to a file after the last step\n"
     "  --memory-limit=BYTES  refuse to run with more (1400M, 1.4G)\n"
     "  --expect=NAME=F.npy[,TOLERANCE]\n"
     "                        after the last step a result or state must be what the file says,\n"
     "                        but for TOLERANCE (default 0) times its largest value\n"
     "  --json                results, times and memory as JSON\n"
-    "  --check-nan           stop at the first region that makes a NaN or an infinity\n"
+    "  --check-nan           stop at the first region that makes a NaN or an infinity; of a GPU "
+    "all\n"
+    "                        that regions write is copied to the host, which takes seconds a step\n"
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
     "  --inspect             describe the file as JSON; load no code\n"
@@ -224,13 +226,13 @@ static bool set_inputs(md_exec *e, const request *r, md_diags *d) {
   return true;
 }
 
-// What was not given is new in each step.
-static void draw_inputs(md_exec *e, const request *r, int64_t step) {
+// What was not given is drawn once: a step is timed, not the drawing.
+static void draw_inputs(md_exec *e, const request *r) {
   const md_program *p = md_exec_program(e);
   for (int i = 0; i < p->num_inputs; i++) {
     const md_spec *s = &p->input[i];
     if (find_binding(r->input, r->num_input, s->name)) continue;
-    md_fill_input(s->name, s->dtype, md_spec_elements(s), r->exec.seed + (uint64_t)step,
+    md_fill_input(s->name, s->dtype, md_spec_elements(s), r->exec.seed,
                   md_exec_input(e, s->name, NULL));
   }
 }
@@ -268,14 +270,18 @@ static bool meets_expectations(md_exec *e, const request *r, md_diags *d) {
   return ok;
 }
 
+// As in training, the inputs of the next step are sent while this one runs.
+static bool run_step(md_exec *e, bool is_last, md_diags *d) {
+  return md_exec_start(e, d) && (is_last || md_exec_send(e, d)) && md_exec_finish(e, d);
+}
+
 static bool run_steps(md_exec *e, const request *r, md_diags *d) {
   int64_t *ns = calloc((size_t)r->steps, sizeof *ns);
   if (!ns) md_out_of_memory((size_t)r->steps * sizeof *ns);
   bool ok = true;
   for (int64_t i = 0; i < r->steps && ok; i++) {
-    draw_inputs(e, r, i);
     int64_t start = md_now_ns();
-    ok = md_exec_step(e, d);
+    ok = run_step(e, i + 1 == r->steps, d);
     ns[i] = md_now_ns() - start;
   }
   if (ok) {
@@ -292,6 +298,7 @@ static void run(const request *r, md_diags *d) {
   md_trace *t = r->trace ? md_trace_create() : NULL;
   if (e && t) md_exec_set_trace(e, t);
   if (e && set_inputs(e, r, d)) {
+    draw_inputs(e, r);
     run_steps(e, r, d);
     if (t) md_trace_save(t, r->trace, d);  // also of a step that failed
   }

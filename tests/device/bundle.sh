@@ -24,6 +24,8 @@ check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.md
 check tiny_f32 fp32 2 cuda:sm_80 $tiny
 bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
 check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
+peer r3d50_b4 eager 60
+peer r3d50_b4 compile 60
 E
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan" --build="$build" -o "$work/bundle"
 wants 2 "sh tools/gpu_bundle.sh" sh "$source/tools/gpu_bundle.sh" --plans
@@ -41,8 +43,8 @@ export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
 wants 0 "verdict: WELL AS FAR AS IT RAN: 3 passed, 0 wrong, 2 not run" sh run.sh
-for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                   ok" \
-  "r3d50_b4                   timed" "none of it runs on Stand-in GPU" "no reference/bench_torch.py"; do
+for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
+  "r3d50_b4                         timed" "none of it runs on Stand-in GPU" "no reference/bench_torch.py"; do
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
 done
 if command -v python3 >/dev/null; then
@@ -52,24 +54,42 @@ if command -v python3 >/dev/null; then
 fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 5 not run" sh run.sh --budget=0s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 6 not run" sh run.sh --budget=0s
 
-# The same steps of a peer.
+# The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
 mkdir -p peer/reference
 : >peer/reference/bench_torch.py
 cat >python <<'E'
 #!/bin/sh
-case $1$2$3$4$5 in
-  -cimport*) ;;
-  "-mreference.bench_torch--whatstep--device") echo '{"torch": "2", "step": {"median_ms": 8.0, "min_ms": 7.5}}' ;;
-  *) exit 1 ;;
+ms() { echo "{\"torch\": \"2\", \"step\": {\"median_ms\": $1, \"min_ms\": 7.5}}"; }
+case "$*" in
+  '-c import'*) ;;
+  '-m reference.bench_torch --what step --device'*'--mode eager --batch 4'*) ms 16.25 ;;
+  *'--mode compile --batch 4'*) ms 8.0 ;;
+  *'--mode cudagraph --batch 4'*) ms 10 ;;
+  *'--mode hangs'*) sleep 60 ;;
+  *'--mode nothing'*) ;;
+  *) exit 7 ;;
 esac
 E
 chmod +x python
-echo 'bench r3d50_b4 fp32 1 -' >plan.txt
+for mode in eager hangs compile fails nothing cudagraph; do echo "peer r3d50_b4 $mode 1"; done >plan.txt
+echo 'bench r3d50_b4 fp32 1 -' >>plan.txt
+echo 'bench r3d50_b4 fp32 1 -' >plan.ours
 wants 4 "NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
-wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" env MODIST_REFERENCE=peer PYTHON="$PWD/python" sh run.sh
-grep -q '^torch_b4_compile  *timed  *8.0  *500.0  the peer' results/table.txt || { wrong "peer"; cat results/table.txt; }
+wants 0 "verdict: WELL AS FAR AS IT RAN: 1 passed, 0 wrong, 3 not run" \
+  env MODIST_REFERENCE=peer PYTHON="$PWD/python" sh run.sh
+for row in 'torch_b4_compile  *timed  *8.0  *500.0  the peer' 'torch_b4_hangs  *not run .* no end within 1 s' \
+  'torch_b4_fails  *not run .* exit code 7, see torch_b4_fails.log' 'torch_b4_nothing  *not run .* no time in ' \
+  'r3d50_b4  *x[0-9.]* .* times as fast as torch compile, the best of: eager, compile, cudagraph'; do
+  grep -q "^$row" results/table.txt || { wrong "no row '$row' in:"; cat results/table.txt; }
+done
+awk -F'[ ",:]+' '/"peer_ms"/ { for (i = 1; i < NF; i++) x[$i] = $(i + 1) }
+  END { exit !(x["peer_ms"] == 8 && x["speedup"] > 0 && (x["speedup"] * x["median_ms"] - 8) ^ 2 < 1e-2) }' \
+  results/summary.json || { wrong "speed-up"; cat results/summary.json; }
+mv plan.ours plan.txt
+wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh
+! grep -q '"peer_ms"' results/summary.json || wrong "a speed-up over nobody"
 
 # A device of another kind, a value that is not what it should be, a kernel that fails.
 echo 'check contrast fp32 2 -' >plan.txt

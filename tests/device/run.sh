@@ -59,6 +59,11 @@ wants 0 "m f32[130]" env MODIST_STAND_IN_WITHOUT=$without "$rt" step.mdx --steps
 wants 0 "device   cuda:0, Stand-in GPU (sm_90)" \
   "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3 --device=cuda:0 --rounds=2 --warmup=0
 
+# The inputs of the last step are sent while the one before runs.
+MODIST_STAND_IN_LOG="$work/sends" "$rt" step.mdx --steps=3 >/dev/null
+sent=$(awk '/cuGraphLaunch/ { runs = 1 } /cuStreamSynchronize/ { runs = 0 } runs && /HtoDAsync/ { n++ } END { print n + 0 }' sends)
+[ "$sent" = 1 ] || { echo "FAILED: inputs were sent $sent times beside a graph"; failed=$((failed + 1)); }
+
 # --- the wrong device
 wants 2 "there is no device 'gpu'" "$rt" step.mdx --device=gpu
 wants 4 "error[E0642]: there is no device cuda:3: the driver shows 1" "$rt" step.mdx --device=cuda:3

@@ -236,8 +236,15 @@ START_TEST(every_float_type_is_searched_for_nan) {
     char what[160];
     md_arg a = {
         .dtype = types[t], .rank = 2, .dim = {3, 11}, .bytes = 33 * md_element_bytes(types[t])};
-    for (int i = 0; i < 33; i++) md_element_store(types[t], room, i, i % 2 ? 1e38 : -0.0);
+    for (int i = 0; i < 33; i++)
+      md_element_store(types[t], room, i, i % 3 ? i % 2 ? 1e38 : -0.0 : -3.3e38);
     ck_assert(md_arg_is_finite(&a, room, what, sizeof what));
+    for (int i = 0; i < 33; i++) {
+      double kept = md_element_load(types[t], room, i);
+      md_element_store(types[t], room, i, i % 2 ? -INFINITY : NAN);
+      ck_assert(!md_arg_is_finite(&a, room, what, sizeof what));
+      md_element_store(types[t], room, i, kept);
+    }
     md_element_store(types[t], room, 32, NAN);
     ck_assert(!md_arg_is_finite(&a, room, what, sizeof what));
     ck_assert_str_eq(what, "1 of 33 elements, the first is nan at [2,10]");

@@ -29,15 +29,14 @@ case $out in /*) ;; *) out=$PWD/$out ;; esac
 case $reference in /* | '') ;; *) reference=$PWD/$reference ;; esac
 cd "$(dirname "$0")" || exit 1
 export LC_ALL=C NO_COLOR=1
-begin=$(date +%s) failed=0 left_out=0 passed=0
-left() { echo $((budget - $(date +%s) + begin)); }
-# bounded COMMAND...: within what is left of the budget
-bounded() { timeout -k 10 "$(($(left) > 0 ? $(left) : 1))" "$@"; }
+begin=$(date +%s)
+. ./rows.sh
+row_limit=90  # seconds of a program of ours; a mode of the peer has its own in the plan
 
 # A program that runs tells which GPU there is; it runs again below.
 code=4 probe=
-for name in $(sed -n 's/^[a-z]* \([^ ]*\) .*/\1/p' plan.txt); do
-  probe=$(bounded ./modist_rt "$name.mdx" --json 2>&1)
+for name in $(sed -n 's/^[bc][a-z]* \([^ ]*\) .*/\1/p' plan.txt); do
+  probe=$(bounded $row_limit ./modist_rt "$name.mdx" --json 2>&1)
   code=$?
   [ $code = 4 ] || break
 done
@@ -48,51 +47,24 @@ if [ $code = 4 ]; then
 fi
 mkdir -p "$out" || exit 1
 rm -f "$out/table.txt"
-field() { sed -n "s/^ *\"$2\": \"\{0,1\}\([^\",]*.*[^\",]\)\"\{0,1\},\{0,1\}\$/\1/p" "$1" 2>/dev/null | head -n 1; }
+: >"$out/rows.part" && : >"$out/timed.part" && : >"$out/speedups.part" || exit 1
 echo "$probe" >"$out/probe.json"
 device=$(field "$out/probe.json" device)
 device=${device:-a GPU that ran nothing}
 driver=$(field "$out/probe.json" driver_cuda)
 
-say() { printf '%-26s %-8s %10s %10s  %s\n' "$1" "$2" "$3" "$4" "$5" | sed 's/ *$//' | tee -a "$out/table.txt"; }
-# row NAME STATE MS VIDEOS NOTE
-row() {
-  say "$1" "$2" "${3:--}" "${4:--}" "$5"
-  note=$(printf %s "$5" | sed 's/\\/\\\\/g; s/"/\\"/g' | tr '\n\t' '  ')
-  printf '%s  {"name": "%s", "state": "%s", "median_ms": %s, "videos_per_s": %s, "note": "%s"}' \
-    "$comma" "$1" "$2" "${3:-null}" "${4:-null}" "$note" >>"$out/rows.part"
-  comma=',
-'
-}
-comma='' && : >"$out/rows.part"
-videos() { awk -v ms="$1" -v b="$2" 'BEGIN { if (ms > 0) printf "%.1f", b / ms * 1e3 }'; }
-reason() { head -n 1 "$1" | cut -c1-200; }
-
-# has_time NAME: else the row says so
-has_time() {
-  [ "$(left)" -gt 0 ] && return
-  row "$1" "not run" "" "" "the budget is used up"
-  left_out=$((left_out + 1))
-  return 1
-}
-# judge NAME CODE: the row of a program that did not end with 0
-judge() {
-  case $2 in
-    4) row "$1" "not run" "" "" "$(reason "$out/$1.log")"; left_out=$((left_out + 1)) ;;
-    124 | 137) row "$1" WRONG "" "" "no end within the budget"; failed=$((failed + 1)) ;;
-    *) row "$1" WRONG "" "" "$(reason "$out/$1.log")"; failed=$((failed + 1)) ;;
-  esac
-}
 # program NAME STEPS OPTION...
 program() {
   name=$1 steps=$2
   shift 2
   # shellcheck disable=SC2046  # one argument a line, without blanks
-  bounded ./modist_rt "$name.mdx" --seed=1 --steps="$steps" --json "$@" $(cat "$name.args" 2>/dev/null)
+  bounded $row_limit ./modist_rt "$name.mdx" --seed=1 --steps="$steps" --json "$@" $(cat "$name.args" 2>/dev/null)
 }
 
+# check NAME PRECISION STEPS ...: the fields of a line of the plan, as below
 check() {
-  program "$1" "$2" >"$out/$1.json" 2>"$out/$1.log"
+  has_time "$1" || return 0
+  program "$1" "$3" >"$out/$1.json" 2>"$out/$1.log"
   code=$?
   if [ $code != 0 ]; then judge "$1" $code; return; fi
   num=$(grep -c '^--expect' "$1.args")
@@ -101,54 +73,62 @@ check() {
 }
 
 bench() {
-  batch=${1##*_b}
-  program "$1" "$2" >"$out/$1.json" 2>"$out/$1.log"
+  has_time "$1" || return 0
+  program "$1" "$3" >"$out/$1.json" 2>"$out/$1.log"
   code=$?
   if [ $code != 0 ]; then judge "$1" $code; return; fi
   ms=$(field "$out/$1.json" median_ms)
   bytes=$(field "$out/$1.json" planned_bytes)
-  row "$1" timed "$(printf %.3f "$ms")" "$(videos "$ms" "$batch")" "$((bytes / 1048576)) MiB ($(field "$out/$1.json" code))"
+  row "$1" timed "$(printf %.3f "$ms")" "$(videos "$ms" "${1##*_b}")" \
+    "$((bytes / 1048576)) MiB ($(field "$out/$1.json" code))"
+  timed "$1" modist "$ms"
   passed=$((passed + 1))
   # Kernel by kernel: which region takes how long. Not the time of a step.
   if [ "$(left)" -gt 0 ]; then program "$1" 5 --times >"$out/$1.regions.json" 2>>"$out/$1.log" || failed=$((failed + 1)); fi
 }
 
-# The same step in PyTorch, of r3d50 alone.
+# The first time it says what is missing.
+has_peer() {
+  if [ -z "${is_peer_there:-}" ]; then
+    is_peer_there=no
+    if [ ! -f "$reference/reference/bench_torch.py" ]; then
+      not_run torch "no reference/bench_torch.py in '$reference' (MODIST_REFERENCE)"
+    elif ! bounded $row_limit "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
+      not_run torch "no torch with CUDA in $python (PYTHON)"
+    else
+      is_peer_there=yes
+    fi
+  fi
+  [ $is_peer_there = yes ]
+}
+
+# peer r3d50_b64 MODE SECONDS: the same step in PyTorch
 peer() {
-  name=torch_b$1_$2
-  has_time "$name" || return 0
-  PYTHONPATH=$reference bounded "$python" -m reference.bench_torch --what step --device cuda --dtype bf16 \
-    --layout channels_last_3d --mode "$2" --batch "$1" --iters 20 --cudnn-benchmark \
+  batch=${1##*_b} name=torch_b${1##*_b}_$2
+  has_time "$name" && has_peer || return 0
+  PYTHONPATH=$reference bounded "$3" "$python" -m reference.bench_torch --what step --device cuda --dtype bf16 \
+    --layout channels_last_3d --mode "$2" --batch "$batch" --iters 20 --cudnn-benchmark \
     >"$out/$name.json" 2>"$out/$name.log"
   code=$?
-  if [ $code != 0 ]; then
-    row "$name" "not run" "" "" "exit code $code, see $name.log"
-    left_out=$((left_out + 1))
-    return
-  fi
+  case $code in
+    0) ;;
+    124 | 137) not_run "$name" "no end within $limit s"; return ;;
+    *) not_run "$name" "exit code $code, see $name.log"; return ;;
+  esac
   ms=$(sed -n 's/.*"step": {"median_ms": \([0-9.]*\).*/\1/p' "$out/$name.json")
-  row "$name" timed "$ms" "$(videos "$ms" "$1")" "the peer"
+  if [ -z "$ms" ]; then not_run "$name" "no time in $name.json"; return; fi
+  row "$name" timed "$ms" "$(videos "$ms" "$batch")" "the peer"
+  timed "$1" "$2" "$ms"
 }
 
 echo "$device, driver of CUDA ${driver:-unknown}, budget $budget s" | tee -a "$out/table.txt"
 say name state ms/step videos/s note
-while read -r kind name _ steps _; do
-  has_time "$name" && $kind "$name" "$steps"
+while read -r kind line; do
+  # shellcheck disable=SC2086  # a field an argument
+  $kind $line </dev/null
 done <plan.txt
-
-batches=$(sed -n 's/^bench r3d50_b\([0-9]*\) .*/\1/p' plan.txt)
-if [ -z "$batches" ]; then :
-elif [ ! -f "$reference/reference/bench_torch.py" ]; then
-  row torch "not run" "" "" "no reference/bench_torch.py in '$reference' (MODIST_REFERENCE)"
-  left_out=$((left_out + 1))
-elif ! "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-  row torch "not run" "" "" "no torch with CUDA in $python (PYTHON)"
-  left_out=$((left_out + 1))
-else
-  for mode in eager compile compile-max-autotune; do
-    for batch in $batches; do peer "$batch" $mode; done
-  done
-fi
+comma=
+compare
 
 verdict="ALL WELL"
 [ $left_out = 0 ] || verdict="WELL AS FAR AS IT RAN"
@@ -160,9 +140,11 @@ verdict="ALL WELL"
   printf ' "passed": %d, "wrong": %d, "not_run": %d, "seconds": %d, "rows": [\n' \
     $passed $failed $left_out $((budget - $(left)))
   cat "$out/rows.part"
+  printf '\n], "speedups": [\n'
+  cat "$out/speedups.part"
   printf '\n]}\n'
 } >"$out/summary.json"
-rm -f "$out/rows.part" "$out/probe.json"
+rm -f "$out"/*.part "$out/probe.json"
 find "$out" -name '*.log' -empty -exec rm -f {} +
 echo "verdict: $verdict: $passed passed, $failed wrong, $left_out not run" | tee -a "$out/table.txt"
 [ $failed = 0 ] && [ $passed -gt 0 ]
