@@ -85,21 +85,37 @@ static void put_shared(Kernel *p) {
   md_cu_line(k, NULL, "md_sync();");
 }
 
+// The line's pixel.
+static void put_pixel(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  md_cu_line(k, NULL, "const int p = m0 + line;");
+  if (p->source.by_pixel) {
+    md_cu_line(k, NULL, "ap[i] = sample0 * %lld + p;", (long long)md_cu_map_places(&p->a));
+    if (p->c->groups > 1)
+      md_cu_line(k, NULL, "an[i] = sample0 + p / %lld;", (long long)md_cu_map_places(&p->a));
+    return;
+  }
+  md_cu_put_place(k, &p->a, "p", "sample0");
+  md_cu_line(k, NULL, "an[i] = n;");
+}
+
+static md_cu_ix from(Kernel *p, int axis) {
+  md_cu_ix q = md_format(p->k.w->arena, "q%d", axis);
+  const md_cu_axis_map *m = &p->a.axis[axis];
+  return md_cu_linear(&p->k, 1, &q, &m->from_q, m->from0);
+}
+
 // Far away where there is no pixel.
 void md_cu_put_rows(Kernel *p, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_side_declare(k, &p->source);
-  md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
+  if (!p->source.by_pixel) md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);
-  md_cu_line(k, NULL, "const int p = m0 + line;");
-  md_cu_put_place(k, &p->a, "p", "sample0");
-  md_cu_line(k, NULL, "an[i] = n;");
-  for (int x = 0; x < 3; x++) {
-    const md_cu_axis_map *axis = &p->a.axis[x];
+  put_pixel(p);
+  if (p->source.by_pixel) md_cu_line(k, NULL, "if (p >= %s) ap[i] = -1;", places);
+  for (int x = 0; !p->source.by_pixel && x < 3; x++) {
     const char *far = x ? "" : md_format(k->w->arena, "p >= %s ? -(1 << 28) : ", places);
-    md_cu_ix q = md_format(k->w->arena, "q%d", x);
-    md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far,
-               md_cu_linear(k, 1, &q, &axis->from_q, axis->from0));
+    md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far, from(p, x));
   }
   md_cu_close(k, m);
 }
@@ -135,24 +151,52 @@ static void put_weights(Kernel *p) {
   md_cu_line(k, NULL, "md_cp_commit();");
 }
 
+// The vector of row i is there.
+static void put_inside(Kernel *p, const char *also) {
+  const md_cu_axis_map *a = p->a.axis;
+  if (p->source.by_pixel) {
+    md_cu_line(&p->k, NULL, "ain[i] = aok && %s;", also ? also : "ap[i] >= 0");
+    return;
+  }
+  md_cu_line(&p->k, NULL,
+             "ain[i] = aok && %s%sat[i] >= 0 && at[i] < %lld && ah[i] >= 0 && ah[i] < %lld && aw[i] "
+             ">= 0 && aw[i] < %lld;",
+             also ? also : "", also ? " && " : "", (long long)a[0].size, (long long)a[1].size,
+             (long long)a[2].size);
+}
+
+static void put_chunk(Kernel *p, const char *next) {
+  int chunks = p->source.chunks;
+  md_cu_line(&p->k, NULL, "const int chunk = %s * %d + %s %% %d;", next, chunks, p->source.thread,
+             chunks);
+  md_cu_put_tap(&p->k, &p->source, &p->a, p->c->in, "chunk");
+}
+
+static const char at[3] = {'t', 'h', 'w'};
+
 void md_cu_put_source(Kernel *p, const char *next, const char *to) {
   md_cu_kernel *k = &p->k;
-  static const char at[3] = {'t', 'h', 'w'};
-  int chunks = p->source.chunks;
-  md_cu_line(k, NULL, "const int chunk = %s * %d + %s %% %d;", next, chunks, p->source.thread,
-             chunks);
-  md_cu_put_tap(k, "a", &p->a, p->c->in, "chunk");
+  put_chunk(p, next);
   md_cu_mark m = md_cu_side_open(k, &p->source);
-  for (int x = 0; x < 3; x++)
+  for (int x = 0; !p->source.by_pixel && x < 3; x++)
     md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", at[x], x, x,
                (long long)p->a.axis[x].from_m);
-  md_cu_line(k, NULL,
-             "ain[i] = aok && at[i] >= 0 && at[i] < %lld && ah[i] >= 0 && ah[i] < %lld && aw[i] >= "
-             "0 && aw[i] < %lld;",
-             (long long)p->a.axis[0].size, (long long)p->a.axis[1].size,
-             (long long)p->a.axis[2].size);
+  put_inside(p, NULL);
   if (p->source.is_plain) md_cu_side_copy(k, &p->source, to);
   else md_cu_side_load(k, &p->source);
+  md_cu_close(k, m);
+}
+
+void md_cu_put_source_of_tile(Kernel *p, const char *places, const char *next) {
+  md_cu_kernel *k = &p->k;
+  put_chunk(p, next);
+  md_cu_mark m = md_cu_side_open(k, &p->source);
+  put_pixel(p);
+  for (int x = 0; !p->source.by_pixel && x < 3; x++)
+    md_cu_line(k, NULL, "a%c[i] = %s + am%d * %lld;", at[x], from(p, x), x,
+               (long long)p->a.axis[x].from_m);
+  put_inside(p, md_format(k->w->arena, "p < %s", places));
+  md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
 }
 
@@ -188,8 +232,14 @@ void md_cu_put_part(Kernel *p) {
 }
 
 md_cu_side md_cu_source_of(const Conv *c, md_cu_kernel *k) {
-  return md_cu_side_of(k, "a", c->n->in[0], &c->tile, c->tile.m, md_cu_step(&c->tile) / MD_CU_LANES,
-                       c->groups, c->finish.no_table);
+  bool apart = c->tile.swizzled;
+  md_cu_side form = {.tile = &c->tile,
+                     .lines = c->tile.m,
+                     .chunks = md_cu_step(&c->tile) / MD_CU_LANES,
+                     .thread = apart ? "(md_thread() - 256)" : "md_thread()",
+                     .sets = apart ? 2 : 1,
+                     .by_pixel = apart && c->by_pixel};
+  return md_cu_side_of(k, "a", c->n->in[0], &form, c->groups, c->finish.no_table);
 }
 
 void md_cu_put_block(Kernel *p) {
@@ -324,6 +374,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   }
   md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, most);
   int num = maps_of(&c, a);
+  c.by_pixel = num == 1 && md_cu_map_is_identity(&a[0]);
   if (!narrow || !md_cu_wgmma_tile(&c, a, num)) choose_tile(&c, narrow);
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
   md_cu_finish_place(w, &c.finish, &c.tile, c.parts);

@@ -45,6 +45,7 @@ bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t
                         md_cu_map *to);
 int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
 int64_t md_cu_map_taps(const md_cu_map *a);
+bool md_cu_map_is_identity(const md_cu_map *a);  // every place of the result has its own of the source
 int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 
 // --- conv_pack.c: weights in the order of the terms
@@ -98,16 +99,18 @@ typedef struct md_cu_side {
   const md_cu_tile *tile;
   int lines, chunks;   // of the tile: a chunk is eight elements of a line
   const char *thread;  // text of the number of one of those that bring it
+  int sets;            // of rows; with two, `set` says which is loaded or stored
+  bool by_pixel;       // places are numbers of pixels, pp[i], in place of indices on axes
   md_cu_lanes lanes;
   const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
   bool is_plain;          // it lies in memory as it is to be in a swizzled tile: it is copied there
-  bool by_pixel;          // its place is number `p` of all, on axes other than the channel
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
-// Makes the texts. The vector of row i lies in sample pn[i] at time pt[i], height ph[i], width pw[i],
-// and begins with channel pc; it is 0 where pin[i] is.
-md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
-                         int chunks, int64_t groups, bool no_table);
+// Makes the texts; `form` says the fields from `tile` to `by_pixel`. The vector of row i lies in sample
+// pn[i] at time pt[i], height ph[i], width pw[i], and begins with channel pc (or pc[set]); it is 0 where
+// pin[i] is.
+md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_side *form,
+                         int64_t groups, bool no_table);
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s);
 // A loop over the thread's rows, in which `line` is the line of the tile.
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
@@ -117,7 +120,7 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // In place of both, for a plain one, in such a loop: asynchronous copies.
 void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
-void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
+void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
                    const char *chunk);
 // Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
 void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
@@ -179,6 +182,7 @@ typedef struct md_cu_convolution {
   md_cu_finish finish;
   int64_t parts;        // of sums, of all kernels
   md_val formed;        // the source, if it is to be stored
+  bool by_pixel;        // result and source have the same places
   int64_t residues[3];  // of places, by the stride: each has kernels of its own
 } md_cu_convolution;
 typedef struct md_cu_product {  // one of its kernels
@@ -206,6 +210,8 @@ void md_cu_put_block(md_cu_product *p);
 void md_cu_put_rows(md_cu_product *p, const char *places);
 // Loads of the thread's vectors of step `next`; of a plain source, copies to the tile at `to`.
 void md_cu_put_source(md_cu_product *p, const char *next, const char *to);
+// The same loads without rows found before.
+void md_cu_put_source_of_tile(md_cu_product *p, const char *places, const char *next);
 void md_cu_put_part(md_cu_product *p);  // of the block, to memory
 void md_cu_conv(md_cu_work *w, const md_node *n);
 

@@ -67,6 +67,15 @@ int64_t md_cu_map_taps(const md_cu_map *a) {
   return a->axis[0].taps * a->axis[1].taps * a->axis[2].taps;
 }
 
+bool md_cu_map_is_identity(const md_cu_map *a) {
+  for (int i = 0; i < 3; i++) {
+    const md_cu_axis_map *m = &a->axis[i];
+    if (m->taps != 1 || m->from_q != 1 || m->from0 || m->size != m->num || m->out_step != 1)
+      return false;
+  }
+  return true;
+}
+
 int64_t md_cu_groups(const md_region_view *r) {
   int64_t groups = 1;
   for (int i = 0; i < r->num_nodes; i++) {

@@ -29,26 +29,38 @@ static md_val rounded_later(const md_cu_kernel *k, md_val v) {
   return casts ? n->in[0] : v;
 }
 
-md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_tile *t, int lines,
-                         int chunks, int64_t groups, bool no_table) {
+static md_cu_spot spot_of(md_cu_kernel *k, const md_cu_side *s, md_cu_ix channel) {
+  md_cu_spot spot = {.shape = &md_type_in(k->w->r->g, s->val)->shape};
+  spot.at[1] = channel;
+  if (s->by_pixel) {
+    spot.pixel = made(k, s, "%sp[i]");
+    return spot;
+  }
+  spot.at[0] = made(k, s, "%sn[i]");
+  static const char *const axis[] = {"%st[i]", "%sh[i]", "%sw[i]"};
+  for (int i = 0; i < 3; i++) spot.at[2 + i] = made(k, s, axis[i]);
+  return spot;
+}
+
+md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_side *form,
+                         int64_t groups, bool no_table) {
   const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
-  md_cu_side s = {
-      .p = p, .val = v, .tile = t, .lines = lines, .chunks = chunks, .thread = "md_thread()"};
+  const md_cu_tile *t = form->tile;
+  md_cu_side s = *form;
+  s.p = p;
+  s.val = v;
+  s.is_plain = t->swizzled && is_plain(k, v);
+  if (s.is_plain) s.sets = 1;
   s.lanes = (md_cu_lanes){.channels = shape->dim[1],
                           .groups = groups,
                           .no_table = no_table,
                           .row = "[i]",
-                          .first = made(k, &s, "%sc"),
+                          .first = made(k, &s, s.sets > 1 ? "%sc[set]" : "%sc"),
                           .prefix = p};
   s.lanes.group = md_format(k->w->arena, "(%sn[i] / %lld)", p, (long long)(shape->dim[0] / groups));
-  if (t->swizzled && is_plain(k, v)) {
-    s.is_plain = true;
-    return s;
-  }
+  if (s.is_plain) return s;
   md_cu_lanes_begin(k, &s.lanes);
-  md_cu_spot spot = {.shape = shape,
-                     .at = {made(k, &s, "%sn[i]"), MD_CU_CHANNEL, made(k, &s, "%st[i]"),
-                            made(k, &s, "%sh[i]"), made(k, &s, "%sw[i]")}};
+  md_cu_spot spot = spot_of(k, &s, MD_CU_CHANNEL);
   if (t->narrow) v = rounded_later(k, v);
   md_cu_line(k, NULL, "v.x[j] = %s;", md_cu_value_as(k, v, &spot, MD_CU_FLOAT));
   md_cu_lanes_end(k);
@@ -56,30 +68,35 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_t
 }
 
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
-  int rows = md_cu_side_rows(s);
+  int rows = md_cu_side_rows(s) * s->sets;
   const char *p = s->p;
   md_cu_line(k, NULL, "%s %sn[%d] = {0};", md_cu_index_type(k), p, rows);
-  md_cu_line(k, NULL, "int %st[%d] = {0}, %sh[%d] = {0}, %sw[%d] = {0}, %sin[%d] = {0}, %sc = 0;",
-             p, rows, p, rows, p, rows, p, rows, p);
+  if (s->by_pixel) md_cu_line(k, NULL, "%s %sp[%d] = {0};", md_cu_index_type(k), p, rows);
+  else
+    md_cu_line(k, NULL, "int %st[%d] = {0}, %sh[%d] = {0}, %sw[%d] = {0};", p, rows, p, rows, p,
+               rows);
+  const char *sets = s->sets > 1 ? md_format(k->w->arena, "[%d] = {0}", s->sets) : " = 0";
+  md_cu_line(k, NULL, "int %sin[%d] = {0}, %sc%s;", p, rows, p, sets);
   if (s->stored_if) md_cu_line(k, NULL, "%s %sto[%d] = {0};", md_cu_index_type(k), p, rows);
   md_cu_put_vectors(k, &s->lanes, rows);
 }
 
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
+  int rows = md_cu_side_rows(s);
   md_cu_line(k, NULL, "MD_UNROLL");
-  md_cu_mark m = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", md_cu_side_rows(s));
-  md_cu_line(k, NULL, "const int line = %s / %d + i * %d;", s->thread, s->chunks,
+  md_cu_mark m =
+      s->sets > 1
+          ? md_cu_open(k, NULL, "for (int i = set * %d; i < set * %d + %d; i++) {", rows, rows, rows)
+          : md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", rows);
+  const char *row = s->sets > 1 ? md_format(k->w->arena, "i %% %d", rows) : "i";
+  md_cu_line(k, NULL, "const int line = %s / %d + %s * %d;", s->thread, s->chunks, row,
              MD_CU_THREADS / s->chunks);
   return m;
 }
 
 static md_cu_ix place_of(md_cu_kernel *k, const md_cu_side *s) {
   const md_type *t = md_type_in(k->w->r->g, s->val);
-  md_cu_spot spot = {.shape = &t->shape,
-                     .at = {made(k, s, "%sn[i]"), s->lanes.first, made(k, s, "%st[i]"),
-                            made(k, s, "%sh[i]"), made(k, s, "%sw[i]")}};
-  if (s->by_pixel)
-    spot = (md_cu_spot){.shape = &t->shape, .pixel = "p", .at = {NULL, s->lanes.first}};
+  md_cu_spot spot = spot_of(k, s, s->lanes.first);
   return md_cu_offset(k, t, &spot);
 }
 
@@ -119,7 +136,7 @@ void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to) {
 
 // The table is read once for all rows where it fits into registers and is the same for all.
 static bool reads_once(const md_cu_side *s) {
-  return s->tile->swizzled && s->tile->n <= 128 && s->lanes.groups == 1 &&
+  return s->tile->swizzled && s->sets == 1 && s->tile->n <= 128 && s->lanes.groups == 1 &&
          s->lanes.num_slots <= MAX_SLOTS;
 }
 
@@ -144,12 +161,13 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   md_cu_close(k, m);
 }
 
-void md_cu_put_tap(md_cu_kernel *k, const char *p, const md_cu_map *a, int64_t channels,
+void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
                    const char *chunk) {
+  const char *p = s->p, *first = s->lanes.first;
   int64_t per_tap = md_ceil_div(channels, MD_CU_LANES);
   md_cu_ix tap = md_cu_digit(k, chunk, per_tap, 0), rest = md_cu_digit(k, chunk, 1, per_tap);
   int64_t w = a->axis[2].taps, h = a->axis[1].taps;
-  md_cu_line(k, NULL, "%sc = %s * 8;", p, rest);
+  md_cu_line(k, NULL, "%s = %s * 8;", first, rest);
   md_cu_line(k, NULL, "const int %sm0 = %s;", p, md_cu_digit(k, tap, MD_MAX(h * w, 1), 0));
   md_cu_line(k, NULL, "const int %sm1 = %s;", p, md_cu_digit(k, tap, MD_MAX(w, 1), MD_MAX(h, 1)));
   md_cu_line(k, NULL, "const int %sm2 = %s;", p, md_cu_digit(k, tap, 1, MD_MAX(w, 1)));

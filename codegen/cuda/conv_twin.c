@@ -163,10 +163,14 @@ static void put_dw(Twins *t) {
 
 static void make_texts(Twins *t) {
   bool no_table = t->finish.no_table;
-  t->dy = md_cu_side_of(&t->k, "a", t->dgrad->in[0], &t->dw, PIXELS, t->dw.m / MD_CU_LANES,
-                        t->groups, no_table);
-  t->x = md_cu_side_of(&t->k, "b", t->wgrad->in[1], &t->dw, PIXELS, t->dw.n / MD_CU_LANES,
-                       t->groups, no_table);
+  md_cu_side form = {.tile = &t->dw,
+                     .lines = PIXELS,
+                     .chunks = t->dw.m / MD_CU_LANES,
+                     .thread = "md_thread()",
+                     .sets = 1};
+  t->dy = md_cu_side_of(&t->k, "a", t->dgrad->in[0], &form, t->groups, no_table);
+  form.chunks = t->dw.n / MD_CU_LANES;
+  t->x = md_cu_side_of(&t->k, "b", t->wgrad->in[1], &form, t->groups, no_table);
   md_cu_finish_texts(&t->k, &t->finish);
 }
 

@@ -119,23 +119,69 @@ static void put_weights(md_cu_product *p, const Layout *l) {
   md_cu_close(k, m);
 }
 
-static void put_production(md_cu_product *p, const Layout *l, const char *count) {
+static const char *stage_of_source(md_cu_product *p) {
+  return md_format(p->k.w->arena, "as + stage * %d", PIXELS * LINE);
+}
+
+// A plain source.
+static void put_copies(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
-  bool copies = p->source.is_plain;
-  const char *to = md_format(k->w->arena, "as + stage * %d", PIXELS * LINE);
-  md_cu_ring_begin(k, copies);
+  md_cu_ring_begin(k, true);
   md_cu_mark tiles = open_tiles(p, count);
   md_cu_put_rows(p, count);
   md_cu_mark steps = md_cu_ring_open_steps(k, p->steps);
-  if (!copies) md_cu_put_source(p, "step", NULL);
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights(p, l);
-  if (copies) md_cu_put_source(p, "step", to);
-  else md_cu_side_store(k, &p->source, to);
-  md_cu_ring_brought(k, &l->ring, copies);
+  md_cu_put_source(p, "step", stage_of_source(p));
+  md_cu_ring_brought(k, &l->ring, true);
   md_cu_close(k, steps);
   md_cu_close(k, tiles);
-  md_cu_ring_end(k, &l->ring, copies);
+  md_cu_ring_end(k, &l->ring, true);
+}
+
+// Loads of the vectors of step `at`, counted through all tiles of the block, into set `set`.
+static void put_loads(md_cu_product *p, const char *count, const char *at, const char *set) {
+  md_cu_kernel *k = &p->k;
+  md_cu_mark m = md_cu_open(k, NULL, "if (%s < all) {", at);
+  md_cu_line(k, NULL, "const int set = %s;", set);
+  md_cu_line(k, NULL, "const int next = (%s) %% %lld;", at, (long long)p->steps);
+  md_cu_line(k, NULL, "const int m0 = (part + (%s) / %lld * %lld) * %d;", at, (long long)p->steps,
+             (long long)p->parts, PIXELS);
+  md_cu_put_source_of_tile(p, count, "next");
+  md_cu_close(k, m);
+}
+
+// A source that is made on the way: vectors of one step are on their way while those of the one before are
+// made and stored.
+static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
+  md_cu_kernel *k = &p->k;
+  md_cu_ring_begin(k, false);
+  md_cu_side_declare(k, &p->source);
+  md_cu_line(k, "steps of all tiles of the block",
+             "const int all = (%s - part * %d + %lld) / %lld * %lld;", count, PIXELS,
+             (long long)(p->parts * PIXELS - 1), (long long)(p->parts * PIXELS),
+             (long long)p->steps);
+  put_loads(p, count, "0", "0");
+  md_cu_line(k, NULL, "MD_NO_UNROLL");
+  md_cu_mark pairs = md_cu_open(k, NULL, "for (int pair = 0; pair < all; pair += 2) {");
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark each = md_cu_open(k, NULL, "for (int half = 0; half < 2; half++) {");
+  md_cu_mark m = md_cu_open(k, NULL, "if (pair + half < all) {");
+  put_loads(p, count, "pair + half + 1", "1 - half");
+  md_cu_line(k, NULL, "const int set = half;");
+  md_cu_line(k, NULL, "const int step = (pair + half) %% %lld;", (long long)p->steps);
+  md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
+  put_weights(p, l);
+  md_cu_side_store(k, &p->source, stage_of_source(p));
+  md_cu_ring_brought(k, &l->ring, false);
+  md_cu_close(k, m);
+  md_cu_close(k, each);
+  md_cu_close(k, pairs);
+}
+
+static void put_production(md_cu_product *p, const Layout *l, const char *count) {
+  if (p->source.is_plain) put_copies(p, l, count);
+  else put_formed(p, l, count);
 }
 
 static void put_consumption(md_cu_product *p, const Layout *l, const char *count) {

@@ -24,21 +24,6 @@ static int64_t parts_for(int64_t tiles) {
   return best;
 }
 
-static bool same_places(const md_cu_map *a) {
-  for (int i = 0; i < 3; i++) {
-    const md_cu_axis_map *m = &a->axis[i];
-    if (m->taps != 1 || m->from_q != 1 || m->from0 || m->size != m->num) return false;
-  }
-  return true;
-}
-
-static void make_sides(md_cu_gradient *g, md_cu_kernel *k) {
-  md_cu_gradient_sides(g, k);
-  g->dy.thread = g->x.thread = "(md_thread() - 256)";
-  g->dy.by_pixel = true;
-  g->x.by_pixel = same_places(&g->a);
-}
-
 static md_cu_ring ring_of(const md_cu_gradient *g) {
   return md_cu_ring_of(md_cu_tile_bytes(&g->tile, g->tile.m), md_cu_tile_bytes(&g->tile, g->tile.n),
                        0);
@@ -52,7 +37,7 @@ bool md_cu_wgmma_gradient_tile(md_cu_gradient *g) {
       .m = m, .n = n, .warps_m = 4, .warps_n = 1, .narrow = true, .across = true, .swizzled = true};
   md_cu_kernel k;
   md_cu_begin(&k, g->w, "to be looked at");
-  make_sides(g, &k);
+  md_cu_gradient_sides(g, &k);
   if (!g->dy.is_plain || !g->x.is_plain) return false;
   g->tiles_m = md_ceil_div(g->out, m);
   g->tiles_n = md_ceil_div(g->columns, n);
@@ -106,7 +91,7 @@ void md_cu_wgmma_gradient(md_cu_gradient *g) {
   md_cu_kernel *k = &g->k;
   md_arena *arena = g->w->arena;
   md_cu_ring r = ring_of(g);
-  make_sides(g, k);
+  md_cu_gradient_sides(g, k);
   md_cu_ring_put(k, &r);
   k->shared_bytes = r.end;
   md_cu_line(k, NULL, "md_sync();");

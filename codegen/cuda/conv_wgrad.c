@@ -41,7 +41,9 @@ static void put_pixel(Wgrad *g, const char *next) {
 void md_cu_gradient_put_dy(Wgrad *g, const char *next) {
   md_cu_kernel *k = &g->k;
   put_pixel(g, next);
-  if (!g->dy.by_pixel) {
+  if (g->dy.by_pixel) {
+    md_cu_line(k, NULL, "ap[i] = p;");
+  } else {
     md_cu_put_place(k, &g->a, "p", "0");
     md_cu_line(k, NULL, "an[i] = n;");
     md_cu_line(k, NULL, "at[i] = q0, ah[i] = q1, aw[i] = q2;");
@@ -54,6 +56,7 @@ void md_cu_gradient_put_x(Wgrad *g, const char *next) {
   md_cu_kernel *k = &g->k;
   put_pixel(g, next);
   if (g->x.by_pixel) {
+    md_cu_line(k, NULL, "bp[i] = p;");
     md_cu_line(k, NULL, "bin[i] = bok && p < end && line < %d;", md_cu_step(&g->tile));
     return;
   }
@@ -113,11 +116,17 @@ static void put_steps(Wgrad *g) {
 }
 
 void md_cu_gradient_sides(Wgrad *g, md_cu_kernel *k) {
-  int lines = md_cu_step(&g->tile);
-  g->dy = md_cu_side_of(k, "a", g->n->in[0], &g->tile, lines, g->tile.m / MD_CU_LANES, g->groups,
-                        g->no_table);
-  g->x = md_cu_side_of(k, "b", g->n->in[1], &g->tile, lines, g->tile.n / MD_CU_LANES, g->groups,
-                       g->no_table);
+  bool apart = g->tile.swizzled;
+  md_cu_side form = {.tile = &g->tile,
+                     .lines = md_cu_step(&g->tile),
+                     .chunks = g->tile.m / MD_CU_LANES,
+                     .thread = apart ? "(md_thread() - 256)" : "md_thread()",
+                     .sets = 1,
+                     .by_pixel = apart};
+  g->dy = md_cu_side_of(k, "a", g->n->in[0], &form, g->groups, g->no_table);
+  form.chunks = g->tile.n / MD_CU_LANES;
+  form.by_pixel = apart && md_cu_map_is_identity(&g->a);
+  g->x = md_cu_side_of(k, "b", g->n->in[1], &form, g->groups, g->no_table);
 }
 
 static void free_sides(Wgrad *g) {
@@ -154,7 +163,7 @@ void md_cu_gradient_put_chunks(Wgrad *g) {
   md_cu_side_declare(k, &g->x);
   md_cu_line(k, NULL, "ac = m0 + %s %% %d * 8;", g->dy.thread, g->dy.chunks);
   md_cu_line(k, NULL, "const int chunk = n0 / 8 + %s %% %d;", g->x.thread, g->x.chunks);
-  md_cu_put_tap(k, "b", &g->a, g->in, "chunk");
+  md_cu_put_tap(k, &g->x, &g->a, g->in, "chunk");
 }
 
 static void product(Wgrad *g) {
