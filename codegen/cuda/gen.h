@@ -201,7 +201,8 @@ typedef struct md_cu_lanes {
   const char *first;         // name of the vector's first channel
   const char *group;         // name of its group, or "0"
   const char *row;           // "[i]" where vectors of several rows are kept, or ""
-  const char *prefix;        // of names; the table is PREFIXtable: float [slot][group][channel]
+  const char *prefix;        // of names; the table is PREFIXtable: float [slot][half]
+                             // [group][vector][4]: halves of vectors, so that banks are shared out
   md_cu_stream table, load, lane, outside;
   bool in_table, no_table;  // no_table: what depends on the channel is made for each element
   int num_vectors;

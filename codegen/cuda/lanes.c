@@ -116,8 +116,10 @@ void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l) {
   md_cu_mark inner = {0};
   if (rest) inner = md_cu_open(k, NULL, "if (%s < %lld) {", MD_CU_CHANNEL, (long long)l->channels);
   md_cu_splice(k, &l->table);
+  md_cu_line(k, NULL, "const int to = e %% 8 / 4 * %lld + e / 8 * 4 + e %% 4;",
+             (long long)(slot_size(l) / 2));
   for (int i = 0; i < l->num_slots; i++)
-    md_cu_line(k, NULL, "%stable[%lld + e] = %s;", l->prefix, (long long)(i * slot_size(l)),
+    md_cu_line(k, NULL, "%stable[%lld + to] = %s;", l->prefix, (long long)(i * slot_size(l)),
                l->slot[i]);
   if (rest) md_cu_close(k, inner);
   md_cu_close(k, m);
@@ -173,10 +175,11 @@ void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l
 void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l) {
   const char *group = l->groups == 1 ? ""
                                      : md_format(k->w->arena, "%s * %lld + ", l->group,
-                                                 (long long)md_round_up(l->channels, 8));
+                                                 (long long)md_round_up(l->channels, 8) / 2);
   for (int i = 0; i < l->num_slots; i++)
-    md_cu_line(k, NULL, "const md_f8 %sp%d = md_ld_f8(%stable + %lld + %s%s, %s);", l->prefix, i,
-               l->prefix, (long long)(i * slot_size(l)), group, l->first, count(k, l));
+    md_cu_line(k, NULL, "const md_f8 %sp%d = md_ld_halves(%stable + %lld + %s%s / 2, %lld, %s);",
+               l->prefix, i, l->prefix, (long long)(i * slot_size(l)), group, l->first,
+               (long long)(slot_size(l) / 2), count(k, l));
 }
 
 void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l) {

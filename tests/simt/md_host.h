@@ -63,6 +63,7 @@ int simt_last_(md_u32 *ticket, int num, int line);
 
 #define md_ld_h8(p, lanes) simt_ld_h8_((p), (lanes), __LINE__)
 #define md_ld_f8(p, lanes) simt_ld_f8_((p), (lanes), __LINE__)
+#define md_ld_halves(p, apart, lanes) simt_ld_halves_((p), (apart), (lanes), __LINE__)
 #define md_st_h8(p, v) simt_st_h8_((p), (v), __LINE__)
 #define md_st_f8(p, v) simt_st_f8_((p), (v), __LINE__)
 #define md_ldmatrix4(r, row) simt_ldmatrix4_((r), (row), false, __LINE__)
@@ -80,6 +81,12 @@ MD_DEV_ md_h8 simt_ld_h8_(const md_bf16 *p, int lanes, int line) {
 MD_DEV_ md_f8 simt_ld_f8_(const float *p, int lanes, int line) {
   md_f8 v = {{0}};
   simt_load_(v.x, p, lanes * 4, line);
+  return v;
+}
+MD_DEV_ md_f8 simt_ld_halves_(const float *p, int apart, int lanes, int line) {
+  md_f8 v = {{0}};
+  simt_load_(v.x, p, (lanes < 4 ? lanes : 4) * 4, line);
+  if (lanes > 4) simt_load_(v.x + 4, p + apart, (lanes - 4) * 4, line);
   return v;
 }
 MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.w, 16, line); }
