@@ -96,7 +96,7 @@ static void put_pixel(Kernel *p) {
     return;
   }
   md_cu_put_place(k, &p->a, "p", "sample0");
-  md_cu_line(k, NULL, "an[i] = n;");
+  md_cu_line(k, NULL, "an[i] = sample;");
 }
 
 static md_cu_ix from(Kernel *p, int axis) {
@@ -375,6 +375,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
   md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, most);
   int num = maps_of(&c, a);
   c.by_pixel = num == 1 && md_cu_map_is_identity(&a[0]);
+  c.finish.by_pixel = num == 1;
   if (!narrow || !md_cu_wgmma_tile(&c, a, num)) choose_tile(&c, narrow);
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
   md_cu_finish_place(w, &c.finish, &c.tile, c.parts);

@@ -23,6 +23,7 @@ enum {
   MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
   MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
   MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
+  MD_CU_AT_ONCE = 4,         // vectors that a thread loads before it uses the first
 };
 
 // --- conv_axis.c: where the elements of a convolution lie
@@ -122,7 +123,7 @@ void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
 void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
                    const char *chunk);
-// Number `place` of the result's places, from sample0 on -> n, q0, q1, q2.
+// Number `place` of the result's places, from sample0 on -> sample, q0, q1, q2.
 void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
 
 // --- vectors.c: values and sums of activations, eight channels at a time
@@ -137,6 +138,7 @@ typedef struct md_cu_finish {
   int64_t groups;
   bool narrow;    // the tile is bf16
   bool no_table;  // there is no room for it
+  bool by_pixel;  // places are numbers of pixels: those of the map are all that there are
   md_cu_lanes lanes;
   int64_t parts, place, tickets;  // of sums
 } md_cu_finish;

@@ -175,11 +175,11 @@ void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int
              (long long)(md_cu_map_taps(a) * per_tap));
 }
 
-// q0, q1, q2: the digits of a place of a sample.
+// sample; q0, q1, q2: the digits of a place of a sample.
 void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0) {
   md_cu_ix ix = place;
   int64_t w = a->axis[2].num, h = a->axis[1].num, t = a->axis[0].num;
-  md_cu_line(k, NULL, "const %s n = %s + %s;", md_cu_index_type(k), sample0,
+  md_cu_line(k, NULL, "const %s sample = %s + %s;", md_cu_index_type(k), sample0,
              md_cu_digit(k, ix, t * h * w, 0));
   md_cu_line(k, NULL, "const int q0 = %s;", md_cu_digit(k, ix, h * w, t));
   md_cu_line(k, NULL, "const int q1 = %s;", md_cu_digit(k, ix, w, h));

@@ -102,7 +102,7 @@ static void put_load(Twins *t, const md_cu_side *s, int64_t channels) {
   md_cu_mark m = md_cu_side_open(k, s);
   md_cu_line(k, NULL, "const int p = next + line;");
   md_cu_put_place(k, &t->map, "p", "sample0");
-  md_cu_line(k, NULL, "%sn[i] = n;", s->p);
+  md_cu_line(k, NULL, "%sn[i] = sample;", s->p);
   md_cu_line(k, NULL, "%st[i] = q0, %sh[i] = q1, %sw[i] = q2;", s->p, s->p, s->p);
   md_cu_line(k, NULL, "%sin[i] = p < count && line < %d && %sc < %lld;", s->p, PIXELS, s->p,
              (long long)channels);

@@ -45,7 +45,7 @@ void md_cu_gradient_put_dy(Wgrad *g, const char *next) {
     md_cu_line(k, NULL, "ap[i] = p;");
   } else {
     md_cu_put_place(k, &g->a, "p", "0");
-    md_cu_line(k, NULL, "an[i] = n;");
+    md_cu_line(k, NULL, "an[i] = sample;");
     md_cu_line(k, NULL, "at[i] = q0, ah[i] = q1, aw[i] = q2;");
   }
   md_cu_line(k, NULL, "ain[i] = p < end && ac < %lld && line < %d;", (long long)g->out,
@@ -61,7 +61,7 @@ void md_cu_gradient_put_x(Wgrad *g, const char *next) {
     return;
   }
   md_cu_put_place(k, &g->a, "p", "0");
-  md_cu_line(k, NULL, "bn[i] = n;");
+  md_cu_line(k, NULL, "bn[i] = sample;");
   static const char at[3] = {'t', 'h', 'w'};
   for (int x = 0; x < 3; x++) {
     const md_cu_axis_map *axis = &g->a.axis[x];

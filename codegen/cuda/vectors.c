@@ -9,9 +9,13 @@ bool md_cu_is_vector(const md_type *t) {
   return t->block > 0 && t->block % MD_CU_LANES == 0 && (t->dtype == MD_BF16 || t->dtype == MD_F32);
 }
 
-static md_cu_spot spot_of(const md_cu_finish *f) {
-  return (md_cu_spot){.shape = f->shape, .at = {"n", MD_CU_CHANNEL, "o0", "o1", "o2"}};
+// Of vector u of those that are under way together.
+static md_cu_spot spot_at(const md_cu_finish *f, const md_shape *shape, md_cu_ix channel) {
+  if (f->by_pixel) return (md_cu_spot){.shape = shape, .pixel = "pixel[u]", .at = {NULL, channel}};
+  return (md_cu_spot){.shape = shape, .at = {"n[u]", channel, "o0[u]", "o1[u]", "o2[u]"}};
 }
+
+static md_cu_spot spot_of(const md_cu_finish *f) { return spot_at(f, f->shape, MD_CU_CHANNEL); }
 
 static void store_texts(md_cu_kernel *k, md_cu_finish *f, const char **text) {
   const md_graph *g = k->w->r->g;
@@ -48,7 +52,7 @@ void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
   f->lanes = (md_cu_lanes){.channels = f->shape->dim[1],
                            .groups = f->groups,
                            .no_table = f->no_table,
-                           .row = "",
+                           .row = "[u]",
                            .first = "first",
                            .group = "group",
                            .prefix = "e"};
@@ -80,41 +84,81 @@ int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t) {
   return f->num_sums * MD_CU_THREADS / chunks(t) * t->n * 4;
 }
 
-void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
-                           const md_cu_map *a, const char *places) {
-  const md_graph *g = k->w->r->g;
-  md_cu_line(k, NULL, "const int first = n0 + md_thread() %% %d * 8;", chunks(t));
-  for (int i = 0; i < f->num_sums; i++) md_cu_line(k, NULL, "float s%d[8] = {0};", i);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int i = md_thread() / %d; i < %d; i += %d) {",
-                               chunks(t), t->m, MD_CU_THREADS / chunks(t));
-  md_cu_line(k, NULL, "const int p = m0 + i;");
-  md_cu_mark in =
-      md_cu_open(k, NULL, "if (p < %s && first < %lld) {", places, (long long)f->shape->dim[1]);
+// How many vectors of each operand a thread has under way: memory is far.
+static int at_once(const md_cu_finish *f, const md_cu_tile *t) {
+  int rows = t->m * chunks(t) / MD_CU_THREADS, num = f->lanes.num_vectors;
+  return MD_MAX(MD_MIN(rows, num > 2 ? 2 : num ? MD_CU_AT_ONCE : 1), 1);
+}
+
+static void put_places(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a) {
+  if (f->by_pixel) {
+    md_cu_line(k, NULL, "pixel[u] = sample0 * %lld + p;", (long long)md_cu_map_places(a));
+    return;
+  }
   md_cu_put_place(k, a, "p", "sample0");
+  md_cu_line(k, NULL, "n[u] = sample;");
   for (int x = 0; x < 3; x++) {
     md_cu_ix q = md_format(k->w->arena, "q%d", x);
-    md_cu_line(k, NULL, "const int o%d = %s;", x,
+    md_cu_line(k, NULL, "o%d[u] = %s;", x,
                md_cu_linear(k, 1, &q, &a->axis[x].out_step, a->axis[x].out0));
   }
-  if (f->anchor)
-    md_cu_line(k, NULL, "const md_%s tile = md_ld_%s(stage + i * %d + md_thread() %% %d * 8, 8);",
-               f->narrow ? "h8" : "f8", f->narrow ? "h8" : "f8", md_cu_stage_pitch(f, t),
-               chunks(t));
+}
+
+static void put_loads(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a, int num,
+                      int step, const char *places) {
+  const char *type = md_cu_index_type(k);
+  if (f->by_pixel) md_cu_line(k, NULL, "%s pixel[%d];", type, num);
+  else md_cu_line(k, NULL, "%s n[%d];", type, num);
+  if (!f->by_pixel) md_cu_line(k, NULL, "int o0[%d], o1[%d], o2[%d];", num, num, num);
+  md_cu_line(k, NULL, "int in[%d];", num);
+  md_cu_put_vectors(k, &f->lanes, num);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int u = 0; u < %d; u++) {", num);
+  md_cu_line(k, NULL, "const int p = m0 + i + u * %d;", step);
+  md_cu_line(k, NULL, "in[u] = p < %s && first < %lld;", places, (long long)f->shape->dim[1]);
+  md_cu_mark in = md_cu_open(k, NULL, "if (in[u]) {");
+  put_places(k, f, a);
   md_cu_put_loads(k, &f->lanes);
+  md_cu_close(k, in);
+  md_cu_close(k, m);
+}
+
+static void put_stores(md_cu_kernel *k, const md_cu_finish *f) {
   for (int i = 0; i < f->num_stores; i++) {
-    if (md_cu_is_vector(md_type_in(g, f->store[i]))) md_cu_line(k, NULL, "md_f8 r%d = {{0}};", i);
-  }
-  md_cu_put_lanes(k, &f->lanes);
-  for (int i = 0; i < f->num_stores; i++) {
-    const md_type *type = md_type_in(g, f->store[i]);
+    const md_type *type = md_type_in(k->w->r->g, f->store[i]);
     if (!md_cu_is_vector(type)) continue;
-    md_cu_spot s = {.shape = &type->shape, .at = {"n", "first", "o0", "o1", "o2"}};
+    md_cu_spot s = spot_at(f, &type->shape, "first");
     md_cu_ix at = md_cu_offset(k, type, &s);
     const char *form =
         type->dtype == MD_BF16 ? "md_st_h8(%s + %s, md_round_h8(r%d));" : "md_st_f8(%s + %s, r%d);";
     md_cu_line(k, md_cu_comment(k, f->store[i]), form, md_cu_pointer(k, f->store[i], true), at, i);
   }
+}
+
+void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                           const md_cu_map *a, const char *places) {
+  const md_graph *g = k->w->r->g;
+  int num = at_once(f, t), step = MD_CU_THREADS / chunks(t);
+  md_cu_line(k, NULL, "const int first = n0 + md_thread() %% %d * 8;", chunks(t));
+  for (int i = 0; i < f->num_sums; i++) md_cu_line(k, NULL, "float s%d[8] = {0};", i);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int i = md_thread() / %d; i < %d; i += %d) {",
+                               chunks(t), t->m, step * num);
+  put_loads(k, f, a, num, step, places);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int u = 0; u < %d; u++) {", num);
+  md_cu_mark in = md_cu_open(k, NULL, "if (in[u]) {");
+  if (f->anchor)
+    md_cu_line(k, NULL,
+               "const md_%s tile = md_ld_%s(stage + (i + u * %d) * %d + md_thread() %% %d * 8, 8);",
+               f->narrow ? "h8" : "f8", f->narrow ? "h8" : "f8", step, md_cu_stage_pitch(f, t),
+               chunks(t));
+  for (int i = 0; i < f->num_stores; i++) {
+    if (md_cu_is_vector(md_type_in(g, f->store[i]))) md_cu_line(k, NULL, "md_f8 r%d = {{0}};", i);
+  }
+  md_cu_put_lanes(k, &f->lanes);
+  put_stores(k, f);
   md_cu_close(k, in);
+  md_cu_close(k, m);
   md_cu_close(k, loop);
 }
 

@@ -41,6 +41,7 @@ static bool is_possible(const Walk *v) {
 static Walk walk_of(md_cu_work *w, const md_cu_nest *n) {
   Walk v = {.w = w, .n = n, .groups = md_cu_groups(w->r)};
   v.f = (md_cu_finish){.shape = n->shape,
+                       .by_pixel = true,
                        .store = n->store,
                        .num_stores = n->num_stores,
                        .reduce = n->reduce,
@@ -55,7 +56,7 @@ static void divide(Walk *v) {
   v->tile.n = MD_CU_LANES;
   while (v->tile.n < s->dim[1] && v->tile.n < MAX_COLUMNS) v->tile.n *= 2;
   int rows = MD_CU_THREADS / (v->tile.n / MD_CU_LANES);
-  v->tile.m = rows * (v->f.num_sums ? ROWS_OF_SUMS : 1);
+  v->tile.m = rows * (v->f.num_sums ? ROWS_OF_SUMS : MD_CU_AT_ONCE);
   for (int i = 0; i < 3; i++)
     v->map.axis[i] = (md_cu_axis_map){.num = s->dim[2 + i], .out_step = 1};
   v->columns = md_ceil_div(s->dim[1], v->tile.n);
