@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions on the fiber machine against the interpreter, region by region, at two pass levels; and
-// once more where sm_90a has other kernels than sm_80.
+// Convolutions on the fiber machine against the interpreter, region by region, at two pass levels and with
+// all that a region can hold; and once more where sm_90a has other kernels than sm_80.
 //   test_conv [--only=TEXT]
 #include "tests/simt/run.h"
 #include "tests/simt/samples.h"
 
 #include <stdlib.h>
 #include <string.h>
+
+enum { ALL_FUSED = 3 };  // beyond the levels of the passes
 
 static const md_cuda_arch archs[] = {{80, 0}, {90, 'a'}};
 
@@ -24,11 +26,25 @@ static int run(const Program *p, const char *name, bool wgmma) {
   return failed + !passed;
 }
 
+// What a convolution of several taps reads is made in its region, as a text may ask for: the passes for
+// CUDA store it before.
+static md_graph *fuse_all(md_graph *g, md_diags *d) {
+  md_pass_options o = md_pass_defaults();
+  o.passes = "fuse-conv-bn-relu,fuse-pointwise,regions";
+  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) {
+    md_graph_destroy(g);
+    return NULL;
+  }
+  o.facts.forms_taps_apart = false;
+  return md_run_passes(g, &o, NULL, d);
+}
+
 static int try(const char *name, const char *text, int level, int *with_wgmma) {
   int failed = 0;
   for (int a = 0; a < MD_COUNT(archs); a++) {
     md_diags *d = md_diags_create();
     md_graph *g = md_parse_graph("sample", text, strlen(text), d);
+    if (g && level == ALL_FUSED) g = fuse_all(g, d);
     Program *p = g ? program_apart(archs[a], g, level, MD_F32, 1, d) : NULL;
     bool ok = p && !p->m->num_refused, wgmma = ok && multiplies_by_wgmma(p);
     char full[96];
@@ -51,8 +67,9 @@ int main(int argc, char **argv) {
   md_text text = {0};
   char name[64];
   for (int i = 0; simt_conv_sample(i, &text, name); i++) {
-    for (int level = 0; level <= 2; level += 2) {
-      if (only && !strstr(name, only)) continue;
+    for (int level = 0; level <= ALL_FUSED; level += level ? 1 : 2) {
+      bool drawn = strstr(text.s, "region");  // the text says what is fused
+      if ((only && !strstr(name, only)) || (drawn && level == ALL_FUSED)) continue;
       failed += try(name, text.s, level, &with_wgmma);
       tried++;
     }
