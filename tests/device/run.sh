@@ -98,6 +98,8 @@ wants 6 "note: arena" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2 "$rt" step.mdx
 # --- code that the driver does not take
 fault cuLibraryLoadData:1:209 4 "cuLibraryLoadData on cuda:0, Stand-in GPU (sm_90) fails with 209" ""
 fault cuLibraryLoadData:1:209 4 "error[E0646]" ""
+fault cuLibraryGetKernel:1:209 4 "error[E0646]" ""  # where drivers look at it
+fault cuKernelGetFunction:1:218 4 "error[E0646]" ""
 fault cuLibraryLoadData:1:222 4 "hint: a newer driver takes it" ""
 
 wants 4 "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed)" \
