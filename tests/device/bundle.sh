@@ -91,6 +91,9 @@ awk -F'[ ",:]+' '/"peer_ms"/ { for (i = 1; i < NF; i++) x[$i] = $(i + 1) }
 mv plan.ours plan.txt
 wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh
 ! grep -q '"peer_ms"' results/summary.json || wrong "a speed-up over nobody"
+echo --input=lr=1e30 >r3d50_b4.args
+echo 'bench r3d50_b4 fp32 3 -' >plan.txt
+wants 1 "a result is not finite, see r3d50_b4.json" sh run.sh
 
 # A device of another kind, a value that is not what it should be, a kernel that fails.
 echo 'check contrast fp32 2 -' >plan.txt

@@ -93,6 +93,11 @@ bench() {
   program "$1" "$3" >"$out/$1.json" 2>"$out/$1.log"
   code=$?
   if [ $code != 0 ]; then judge "$1" $code; return; fi
+  if grep -q '"value": null' "$out/$1.json"; then
+    row "$1" WRONG "" "" "a result is not finite, see $1.json"
+    failed=$((failed + 1))
+    return
+  fi
   ms=$(field "$out/$1.json" median_ms)
   bytes=$(field "$out/$1.json" planned_bytes)
   row "$1" timed "$(printf %.3f "$ms")" "$(videos "$ms" "${1##*_b}")" \
