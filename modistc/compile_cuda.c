@@ -5,6 +5,7 @@
 #include "codegen/cuda/cuda.h"
 #include "runtime/train/config.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -124,6 +125,24 @@ static const md_cuda_spec *spec_for(const md_compile_job *j, const md_gpu_varian
   return md_cuda_device_of((md_cuda_arch){.sm = sm});
 }
 
+// What the artefact is to say of its launches, so that a run can tell how far off that was.
+static void keep_predictions(const md_compile_job *j, md_program *p, const md_cuda_report *r) {
+  int sm;
+  char suffix;
+  bool is_ptx;
+  for (int i = 0; i < p->num_variants; i++) {
+    md_gpu_variant *v = &p->variant[i];
+    const md_cuda_spec *spec = spec_for(j, v);
+    md_gpu_target(v->target, &sm, &suffix, &is_ptx);
+    if (is_ptx || !spec) continue;
+    double *us = MD_NEW_ARRAY(p->arena, double, v->num_launches + 1);
+    for (int k = 0; k < v->num_launches; k++)
+      us[k] = round(1e3 * cost_of(p, v, &p->launch[v->first_launch + k], r, spec).us) / 1e3;
+    v->predicted_for = md_strdup(p->arena, spec->title);
+    v->predicted_us = us;
+  }
+}
+
 static void report_variant(const md_compile_job *j, const md_program *p, const md_gpu_variant *v,
                            const md_cuda_report *r, FILE *to) {
   const md_cuda_spec *spec = spec_for(j, v);
@@ -216,6 +235,7 @@ static bool compile_program(md_compile_job *j, const md_graph *g, int declared) 
             r.compile_ms);
   report_variants(j, p, &r, to);
   bool ok = md_compile_report_close(j, to);
+  if (j->emit == EMIT_ARTEFACT) keep_predictions(j, p, &r);
   if (ok && j->emit == EMIT_ARTEFACT && j->output) ok = md_compile_write_artefact(j, p, start);
   if (ok && j->emit == EMIT_ARTEFACT && !j->output && !cli->quiet)
     fputs("nothing was written; -o FILE.mdx keeps the program\n", stderr);

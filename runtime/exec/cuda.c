@@ -279,8 +279,8 @@ static void line_up_arguments(md_cuda *c) {
 
 static bool choose_variant(md_cuda *c, const md_gpu_device *device, md_diags *d) {
   const md_program *p = c->base.p;
-  c->variant = md_gpu_variant_for(p, device->sm);
-  if (c->variant) return true;
+  c->base.variant = md_gpu_variant_for(p, device->sm);
+  if (c->base.variant) return true;
   char target[300];
   md_error(d, E0633, p->path ? MD_IN_FILE(p->path) : MD_NOWHERE,
            "%s is for %s, and none of it runs on %s (sm_%d)", p->path ? "artefact" : "program",
@@ -300,8 +300,8 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
   snprintf(c->base.title, sizeof c->base.title, "%s, %s (sm_%d)", c->base.name, device.name,
            device.sm);
   if (!choose_variant(c, &device, d)) return false;
-  c->base.first_launch = c->variant->first_launch;
-  c->base.num_launches = c->variant->num_launches;
+  c->base.first_launch = c->base.variant->first_launch;
+  c->base.num_launches = c->base.variant->num_launches;
   return true;
 }
 
@@ -348,6 +348,6 @@ md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, in
   }
   line_up_arguments(c);
   md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "%s: %d kernels for %s loaded in %.1f s", c->base.title,
-         c->code.num, c->variant->target, (double)(md_now_ns() - start) / 1e9);
+         c->code.num, c->base.variant->target, (double)(md_now_ns() - start) / 1e9);
   return &c->base;
 }

@@ -29,8 +29,7 @@ typedef struct md_cuda_code {
 typedef struct md_cuda {
   md_device base;
   md_driver call;
-  int id;  // CUdevice
-  const md_gpu_variant *variant;
+  int id;                           // CUdevice
   void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
   md_cuda_layout memory;

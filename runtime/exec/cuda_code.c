@@ -44,7 +44,7 @@ static int kernel_of(const md_program *p, const md_gpu_variant *v, const char *s
 
 // The most dynamic memory that a launch of the kernel takes has to be asked for.
 static bool ask_for_shared(md_cuda *c, void *const *function, const int64_t *dynamic, md_diags *d) {
-  const md_gpu_kernel *k = &c->base.p->kernel[c->variant->first_kernel];
+  const md_gpu_kernel *k = &c->base.p->kernel[c->base.variant->first_kernel];
   for (int i = 0; i < c->code.num; i++) {
     if (!function[i] || dynamic[i] + k[i].facts.shared_bytes <= SHARED_UNASKED) continue;
     int error = c->call.cuFuncSetAttribute(function[i], DYNAMIC_SHARED, (int)dynamic[i]);
@@ -55,7 +55,7 @@ static bool ask_for_shared(md_cuda *c, void *const *function, const int64_t *dyn
 
 static bool load_all(md_cuda *c, void **function, int64_t *dynamic, md_diags *d) {
   const md_program *p = c->base.p;
-  const md_gpu_variant *v = c->variant;
+  const md_gpu_variant *v = c->base.variant;
   for (int i = 0; i < v->num_kernels; i++) {
     const md_gpu_kernel *k = &p->kernel[v->first_kernel + i];
     if (!load(c, k, &c->code.library[i], d) ||
@@ -78,7 +78,7 @@ static void *zeroed(int num, size_t size) {
 }
 
 bool md_cuda_code_load(md_cuda *c, md_diags *d) {
-  const md_gpu_variant *v = c->variant;
+  const md_gpu_variant *v = c->base.variant;
   c->code = (md_cuda_code){.num = v->num_kernels,
                            .library = zeroed(v->num_kernels, sizeof(void *)),
                            .function = zeroed(v->num_launches, sizeof(void *)),

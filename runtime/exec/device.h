@@ -41,6 +41,7 @@ struct md_device {
   const md_program *p;
   char name[16], title[160];       // "cuda:1", "NVIDIA H200"
   int first_launch, num_launches;  // those of the program that it does
+  const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
   int64_t bytes;                   // of its memory that the program takes
   md_trace *trace;                 // for the shares of threads; may be NULL
 };

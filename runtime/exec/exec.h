@@ -93,6 +93,8 @@ typedef struct md_gpu_variant {
       *target;  // "cuda:sm_90a": cubins; "cuda:compute_80": PTX, for that device and later ones
   int first_launch, num_launches, first_kernel, num_kernels;
   int64_t workspace_bytes;
+  const char *predicted_for;   // a device; NULL: nothing was predicted
+  const double *predicted_us;  // by launch, from its first one
 } md_gpu_variant;
 
 typedef struct md_program {
@@ -258,8 +260,9 @@ void *md_exec_arg(md_exec *e, const md_arg *a);
 // Called after (before: `before` true) each launch; for taps. NULL removes it.
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
-const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
-int md_exec_launches(const md_exec *e, int *first);     // how many of those the device does
+const md_launch_time *md_exec_times(const md_exec *e);    // one for each launch of the program
+int md_exec_launches(const md_exec *e, int *first);       // how many of those the device does
+const md_gpu_variant *md_exec_variant(const md_exec *e);  // that a GPU runs; NULL: the CPU
 int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
 int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads
 const md_program *md_exec_program(const md_exec *e);

@@ -104,6 +104,15 @@ static void put_variant(md_json *j, const md_program *p, const md_gpu_variant *v
     end_row(j);
   }
   md_json_end(j, ']');
+  if (v->predicted_for) {
+    md_json_put_str(j, "predicted_for", v->predicted_for);
+    md_json_key(j, "predicted_us");
+    md_json_begin(j, '[');
+    j->compact = true;
+    for (int i = 0; i < v->num_launches; i++) md_json_float(j, v->predicted_us[i]);
+    md_json_end(j, ']');
+    j->compact = false;
+  }
   md_json_end(j, '}');
 }
 

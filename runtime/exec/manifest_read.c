@@ -212,6 +212,19 @@ static bool check_members(reader *r, const md_tree *root, const md_member *membe
   return !r->has_failed;
 }
 
+// What each launch of a variant should take on some device, where that was predicted.
+static void get_prediction(reader *r, const md_tree *from, md_gpu_variant *v) {
+  if (!md_tree_get(from, "predicted_for")) return;
+  v->predicted_for = get_str(r, from, "predicted_for");
+  const md_tree *list = md_tree_get(from, "predicted_us");
+  bool ok = list && list->kind == MD_JSON_LIST && list->num == v->num_launches;
+  double *us = MD_NEW_ARRAY(r->p->arena, double, ok ? list->num : 1);
+  for (int i = 0; ok && i < list->num; i++)
+    ok = md_tree_float(&list->item[i], &us[i]) && us[i] >= 0;
+  if (!ok) wrong(r, "predicted_us", "a list of times, one for each launch");
+  v->predicted_us = us;
+}
+
 // The targets of a CUDA program; others have none.
 static void get_variants(reader *r, const md_tree *root) {
   md_program *p = r->p;
@@ -238,6 +251,7 @@ static void get_variants(reader *r, const md_tree *root) {
       p->kernel[kernel].symbol = get_str(r, &kernels[k], "symbol");
       p->kernel[kernel].member = get_str(r, &kernels[k], "member");
     }
+    get_prediction(r, &rows[i], v);
   }
 }
 

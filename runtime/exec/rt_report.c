@@ -47,22 +47,6 @@ static void print_memory(const md_exec *e) {
          md_bytes_text((double)md_exec_grown(e), grown));
 }
 
-static void print_times(md_exec *e) {
-  const md_program *p = md_exec_program(e);
-  const md_launch_time *t = md_exec_times(e);
-  int first, num = md_exec_launches(e, &first);
-  int64_t total = 0;
-  for (int i = first; i < first + num; i++) total += t[i].total_ns;
-  printf("%10s %10s %6s %9s %8s  %s\n", "mean us", "min us", "share", "GFLOP/s", "GB/s", "region");
-  for (int i = first; i < first + num; i++) {
-    double mean = (double)t[i].total_ns / (double)MD_MAX(t[i].calls, 1),
-           least = (double)MD_MAX(t[i].min_ns, 1);
-    printf("%10.1f %10.1f %5.1f%% %9.1f %8.1f  %s\n", mean / 1e3, least / 1e3,
-           100 * (double)t[i].total_ns / (double)MD_MAX(total, 1), p->launch[i].flops / least,
-           p->launch[i].bytes / least, p->launch[i].name);
-  }
-}
-
 static void put_result(md_json *j, const md_spec *s, const void *at) {
   char type[MD_SPEC_CHARS], digest[33];
   md_json_key(j, s->name);
@@ -89,34 +73,14 @@ static void put_device(md_json *j, md_exec *e) {
   if (strncmp(device, "cuda:", 5) ||
       !md_gpu_find((int)strtol(device + 5, NULL, 10), &g, why, sizeof why))
     return;
-  const md_gpu_variant *v = md_gpu_variant_for(md_exec_program(e), g.sm);
   md_json_key(j, "gpu");
   md_json_begin(j, '{');
   md_json_put_str(j, "name", g.name);
   md_json_put_int(j, "sm", g.sm);
   md_json_put_int(j, "memory_bytes", g.bytes);
   md_json_put_int(j, "driver_cuda", g.driver);  // 13000 is CUDA 13.0
-  md_json_put_str(j, "code", v ? v->target : "");
+  md_json_put_str(j, "code", md_exec_variant(e)->target);
   md_json_end(j, '}');
-}
-
-static void put_times(md_json *j, md_exec *e) {
-  const md_program *p = md_exec_program(e);
-  const md_launch_time *t = md_exec_times(e);
-  int first, num = md_exec_launches(e, &first);
-  md_json_key(j, "regions");
-  md_json_begin(j, '[');
-  for (int i = first; i < first + num; i++) {
-    md_json_begin(j, '{');
-    md_json_put_str(j, "name", p->launch[i].name);
-    md_json_put_int(j, "region", p->launch[i].region);
-    md_json_put_float(j, "mean_us", (double)t[i].total_ns / 1e3 / (double)MD_MAX(t[i].calls, 1));
-    md_json_put_float(j, "min_us", (double)t[i].min_ns / 1e3);
-    md_json_put_float(j, "flops", p->launch[i].flops);
-    md_json_put_float(j, "bytes", p->launch[i].bytes);
-    md_json_end(j, '}');
-  }
-  md_json_end(j, ']');
 }
 
 static int compare_ns(const void *a, const void *b) {
@@ -145,7 +109,7 @@ bool rt_print(md_exec *e, rt_steps s, bool times, md_diags *d) {
   printf("%" PRId64 " steps: median %.3f ms, min %.3f, max %.3f\n", s.num,
          (double)s.median_ns / 1e6, (double)s.min_ns / 1e6, (double)s.max_ns / 1e6);
   print_memory(e);
-  if (times) print_times(e);
+  if (times) rt_print_times(e);
   return true;
 }
 
@@ -172,7 +136,7 @@ bool rt_print_json(md_exec *e, rt_steps s, bool times, md_diags *d) {
     else ok = rt_unread(e, p->result[i].name, d);
   }
   md_json_end(&j, '}');
-  if (ok && times) put_times(&j, e);
+  if (ok && times) rt_put_times(&j, e);
   md_json_end(&j, '}');
   if (ok) puts(j.out.s);
   md_text_free(&j.out);

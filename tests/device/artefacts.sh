@@ -43,6 +43,12 @@ wants 0 "No errors detected" unzip -t step.mdx
 wants 0 "sound: cuda:sm_80," "$rt" --check bare.mdx
 wants 0 "from cache" "$modistc" compile step.mdg --target=cuda:sm_80 -j 1
 
+# --- what launches should take stands in the artefact, for the device that is meant, and none for PTX
+predicted() { unzip -p "$1" manifest.json | sed -n 's/.*"predicted_for": "\(.*\)",$/\1/p' | tr '\n' ';'; }
+[ "$(predicted step.mdx)" = "NVIDIA A100 SXM 80 GB;NVIDIA H200 SXM;" ] || wrong "predicted for $(predicted step.mdx)"
+"$modistc" compile step.mdg --target=cuda:h100 -o h100.mdx -q || wrong "h100"
+[ "$(predicted h100.mdx)" = "NVIDIA H100 SXM;" ] || wrong "predicted for $(predicted h100.mdx)"
+
 # --- reports
 wants 0 "predicted" "$modistc" compile step.mdg --target=cuda:h100 --emit=report --report=roofline
 wants 0 "on NVIDIA H100 SXM" "$modistc" compile step.mdg --target=cuda:h100 --emit=report
@@ -52,6 +58,8 @@ wants 0 "--target-spec=FILE predicts times" \
 sed -i 's/^title: .*/title: "my own"/' own.yaml
 wants 0 "on my own: 58 multiprocessors" \
   "$modistc" compile step.mdg --target=cuda:sm_89 --target-spec=own.yaml --emit=report
+"$modistc" compile step.mdg --target=cuda:sm_89 --target-spec=own.yaml -o own.mdx -q || wrong "own"
+[ "$(predicted own.mdx)" = "my own;" ] || wrong "predicted for $(predicted own.mdx)"
 sed 's/i: i32\[5\]/ids: i32[5]/' step.mdg >videos.mdg
 wants 0 "videos/s" "$modistc" compile videos.mdg --target=cuda:sm_80 --emit=report
 

@@ -46,6 +46,14 @@ wants 3 "is expected: off by" "$rt" plain.mdx --seed=1 --expect=a=a.npy,4.8e-7
 wants 0 "planned on cuda:0, Stand-in GPU (sm_90)" "$rt" step.mdx --steps=3
 wants 0 "planned on cuda:1, Stand-in GPU" env MODIST_STAND_IN_DEVICES=2 "$rt" step.mdx --device=cuda:1
 wants 0 "  sum" "$rt" step.mdx --steps=3 --times
+wants 0 "predicted for NVIDIA H200 SXM: " "$rt" step.mdx --steps=3 --times
+wants 0 '"within_25_percent": ' "$rt" step.mdx --steps=3 --times --json
+symbol=$("$modistc" inspect step.mdx --format=json | sed -n 's/.*"symbol": "\(.*\)",/\1/p' | head -n 1)
+wants 0 "  $symbol  " "$rt" step.mdx --times
+wants 0 "\"$symbol\"" "$rt" step.mdx --times --json
+# PTX is for devices that nobody knew.
+wants 0 '"regions": [' env MODIST_STAND_IN_SM=120 "$rt" step.mdx --times --json
+! grep -q predicted out || { echo "FAILED: predicted for no device"; failed=$((failed + 1)); }
 wants 0 "m f32[130]" env MODIST_STAND_IN_SM=120 "$rt" step.mdx
 wants 0 "on cuda:0, Stand-in GPU" "$modistc" run step.mdx --steps=3
 wants 0 "verified 2 regions" "$modistc" run step.mdg --device=cuda:0 --verify
@@ -90,6 +98,8 @@ wants 6 "note: arena" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2 "$rt" step.mdx
 # --- code that the driver does not take
 fault cuLibraryLoadData:1:209 4 "cuLibraryLoadData on cuda:0, Stand-in GPU (sm_90) fails with 209" ""
 fault cuLibraryLoadData:1:209 4 "error[E0646]" ""
+fault cuLibraryGetKernel:1:209 4 "error[E0646]" ""  # where drivers look at it
+fault cuKernelGetFunction:1:218 4 "error[E0646]" ""
 fault cuLibraryLoadData:1:222 4 "hint: a newer driver takes it" ""
 
 wants 4 "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed)" \

@@ -25,6 +25,14 @@ START_TEST(an_argument_that_is_no_memory_spoils_the_context) {
 }
 END_TEST
 
+START_TEST(an_address_of_nothing_spoils_the_context) {
+  start_with_arrays();
+  works(cuMemcpyHtoD_v2(a, x, BYTES));
+  works(launch(a, BYTES, stream));
+  expect_spoiled(ILLEGAL_ADDRESS);
+}
+END_TEST
+
 START_TEST(a_write_beyond_memory_spoils_the_context) {
   start_with_arrays();
   Address small = memory(BYTES / 2);
@@ -136,7 +144,8 @@ START_TEST(what_is_not_given_back_shows_at_the_end) {
 END_TEST
 
 int main(void) {
-  const TTest *const tests[] = {an_argument_that_is_no_memory_spoils_the_context,
+  const TTest *const tests[] = {an_address_of_nothing_spoils_the_context, NULL};
+  const TTest *const alone[] = {an_argument_that_is_no_memory_spoils_the_context,
                                 a_write_beyond_memory_spoils_the_context,
                                 a_read_of_what_nobody_wrote_is_seen_by_the_checker,
                                 code_that_is_gone_spoils_the_context,
@@ -144,6 +153,7 @@ int main(void) {
                                 what_a_failing_call_releases_is_released,
                                 a_sticky_fault_spoils_the_context,
                                 a_fault_of_a_kernel_shows_where_somebody_waits,
-                                what_is_not_given_back_shows_at_the_end};
-  return run_with_texts("faults", tests, (int)(sizeof tests / sizeof *tests), NULL);
+                                what_is_not_given_back_shows_at_the_end,
+                                NULL};
+  return run_with_texts("faults", tests, alone, NULL);
 }

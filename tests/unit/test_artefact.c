@@ -254,6 +254,14 @@ static void write_edited(const char *path, const char *from, const char *to) {
 #define WANTED "--target=cpu:host"
 #endif
 
+// A target of two launches, with what was predicted for them.
+#define PREDICTED(list)                                                  \
+  "\"inputs\"",                                                          \
+      "\"targets\": [{\"target\": \"cuda:sm_80\", \"first_launch\": 0, " \
+      "\"num_launches\": 2, \"workspace_bytes\": 0, \"kernels\": [], "   \
+      "\"predicted_for\": \"a device\"" list "}], \"inputs\"",           \
+      "'predicted_us' is missing or is not a list of times, one for each launch"
+
 typedef struct edit {
   md_code code;
   const char *from, *to, *text;
@@ -286,6 +294,10 @@ static const edit edits[] = {
     {E0632, "graph.mdg", "grabh.mdg", "'members' is missing or is not what the archive holds"},
     {E0632, "\"xxh3\":\"", "\"xxh3\":\"0", "'xxh3' is missing or is not 32 hexadecimal digits"},
     {E0632, "\"graph\": \"fedcba98", "\"graph\": \"fedcbaXX", "'graph' is missing or is not 32"},
+    {E0632, PREDICTED("")},
+    {E0632, PREDICTED(", \"predicted_us\": [1]")},
+    {E0632, PREDICTED(", \"predicted_us\": [1, -1]")},
+    {E0632, PREDICTED(", \"predicted_us\": [1, \"2\"]")},
 };
 
 START_TEST(a_manifest_that_is_wrong_is_refused_in_one_message) {

@@ -53,6 +53,8 @@ device=$(field "$out/probe.json" device)
 device=${device:-a GPU that ran nothing}
 driver=$(field "$out/probe.json" driver_cuda)
 
+milli() { awk '{ printf "%.3f", $1 / 1e3 }'; }
+
 # program NAME STEPS OPTION...
 program() {
   name=$1 steps=$2
@@ -72,19 +74,37 @@ check() {
   passed=$((passed + 1))
 }
 
+# Kernel by kernel: which region takes how long, and how far that is from what was predicted. The sum is not
+# the time of a step.
+regions() {
+  has_time "$1.regions" || return 0
+  program "$1" 5 --times >"$out/$1.regions.json" 2>"$out/$1.regions.log"
+  code=$?
+  if [ $code != 0 ]; then judge "$1.regions" $code; return; fi
+  file=$out/$1.regions.json note=
+  near=$(field "$file" within_25_percent)
+  [ -z "$near" ] || note="$near of $(field "$file" of) within 25 % of what was predicted for $(field "$file" for): \
+$(field "$file" step_us | milli) ms"
+  row "$1.regions" timed "$(field "$file" measured_us | milli)" "" "$note"
+}
+
 bench() {
   has_time "$1" || return 0
   program "$1" "$3" >"$out/$1.json" 2>"$out/$1.log"
   code=$?
   if [ $code != 0 ]; then judge "$1" $code; return; fi
+  if grep -q '"value": null' "$out/$1.json"; then
+    row "$1" WRONG "" "" "a result is not finite, see $1.json"
+    failed=$((failed + 1))
+    return
+  fi
   ms=$(field "$out/$1.json" median_ms)
   bytes=$(field "$out/$1.json" planned_bytes)
   row "$1" timed "$(printf %.3f "$ms")" "$(videos "$ms" "${1##*_b}")" \
     "$((bytes / 1048576)) MiB ($(field "$out/$1.json" code))"
   timed "$1" modist "$ms"
   passed=$((passed + 1))
-  # Kernel by kernel: which region takes how long. Not the time of a step.
-  if [ "$(left)" -gt 0 ]; then program "$1" 5 --times >"$out/$1.regions.json" 2>>"$out/$1.log" || failed=$((failed + 1)); fi
+  regions "$1"
 }
 
 # The first time it says what is missing.

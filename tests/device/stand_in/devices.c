@@ -56,12 +56,11 @@ static void *newest(const char *name) {
 API cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags,
                         int *status) {
   int error = call_begin(__func__, NEEDS_NOTHING);
-  if (!error && (flags || version < 12000 || strstr(name, "_v")))
+  if (!error && (flags || version < 12000))
     error = refuse(INVALID_VALUE, "%s of version %d with flags %llu", name, version,
                    (unsigned long long)flags);
-  if (!error) *function = is_without(name) ? NULL : newest(name);
-  if (!error && status) *status = *function ? 0 : 1;
-  if (!error && !*function) error = refuse(NOT_FOUND, "%s", name);
+  if (!error) *function = is_without(name) || strstr(name, "_v") ? NULL : newest(name);
+  if (!error && status) *status = *function ? 0 : SYMBOL_NOT_FOUND;
   return call_end(error);
 }
 

@@ -13,6 +13,9 @@ static int check_attributes(const LaunchConfig *c) {
     const LaunchAttribute *a = &c->attribute[i];
     bool is_one =
         a->id == CLUSTER && a->of.cluster.x == 1 && a->of.cluster.y == 1 && a->of.cluster.z == 1;
+    if (a->id == CLUSTER && (!a->of.cluster.x || c->grid_x % a->of.cluster.x))
+      return refuse(INVALID_CLUSTER_SIZE, "clusters of %u of %u blocks", a->of.cluster.x,
+                    c->grid_x);
     bool is_off = a->id == COOPERATIVE && !a->of.value;
     if (a->id && a->id != SERIALIZATION && !is_one && !is_off)
       return refuse(NOT_SUPPORTED, "launch attribute %d is more than the stand-in can do", a->id);

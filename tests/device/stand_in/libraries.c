@@ -28,31 +28,27 @@ static bool runs_here(int sm, bool is_ptx) {
   return is_ptx ? sm <= here : sm / 10 == here / 10 && sm <= here;
 }
 
-static int load(const void *code, Image **to) {
-  if (!code) return refuse(INVALID_VALUE, "no image");
+static Image *image_of(const void *code) {
   md_kernel_facts *facts = calloc(MAX_KERNELS, sizeof *facts);
-  MD_ASSERT(facts, "out of memory");
+  Image *image = calloc(1, sizeof *image);
+  MD_ASSERT(facts && image, "out of memory");
   bool is_ptx = memcmp(code, ELFMAG, SELFMAG) != 0;
   const char *why = NULL;
-  int sm = 0, error = 0;
+  int sm = 0;
   int num = is_ptx ? md_ptx_read(code, strlen(code), facts, MAX_KERNELS, &sm, &why)
                    : md_cubin_read(code, elf_bytes(code), facts, MAX_KERNELS, &sm, &why);
-  if (num < 0) error = refuse(is_ptx ? INVALID_PTX : INVALID_IMAGE, "%s", why);
-  else if (!runs_here(sm, is_ptx)) error = refuse(NO_BINARY_FOR_GPU, "it is for sm_%d", sm);
-  if (!error) {
-    Image *image = calloc(1, sizeof *image);
-    Kernel *kernel = calloc((size_t)num + 1, sizeof *kernel);
-    MD_ASSERT(image && kernel, "out of memory");
-    for (int i = 0; i < num; i++)
-      kernel[i] = (Kernel){.facts = facts[i],
-                           .sm = sm,
-                           .is_ptx = is_ptx,
-                           .dynamic_shared = USUAL_SHARED - facts[i].shared_bytes};
-    *image = (Image){kernel, num};
-    *to = image;
-  }
+  if (num < 0) image->error = refuse(is_ptx ? INVALID_PTX : INVALID_IMAGE, "%s", why);
+  else if (!runs_here(sm, is_ptx)) image->error = refuse(NO_BINARY_FOR_GPU, "it is for sm_%d", sm);
+  image->num = image->error ? 0 : num;
+  image->kernel = calloc((size_t)image->num + 1, sizeof *image->kernel);
+  MD_ASSERT(image->kernel, "out of memory");
+  for (int i = 0; i < image->num; i++)
+    image->kernel[i] = (Kernel){.facts = facts[i],
+                                .sm = sm,
+                                .is_ptx = is_ptx,
+                                .dynamic_shared = USUAL_SHARED - facts[i].shared_bytes};
   free(facts);
-  return error;
+  return image;
 }
 
 static void unload(Image *image) {
@@ -69,8 +65,19 @@ static void unload(Image *image) {
 static Kernel *kernel_named(const Image *image, const char *name, int *error) {
   for (int i = 0; image && i < image->num; i++)
     if (!strcmp(image->kernel[i].facts.name, name)) return &image->kernel[i];
-  *error = image ? refuse(NOT_FOUND, "%s", name) : refuse(INVALID_HANDLE, "it is no code");
+  if (!image) *error = refuse(INVALID_HANDLE, "it is no code");
+  else *error = image->error ? image->error : refuse(NOT_FOUND, "%s", name);
   return NULL;
+}
+
+// Modules are loaded at once.
+static int load_module(void **module, const void *code) {
+  if (!code) return refuse(INVALID_VALUE, "no image");
+  Image *image = image_of(code);
+  int error = image->error;
+  if (error) unload(image);
+  else *module = handle_new(A_MODULE, image);
+  return error;
 }
 
 static void *function_of(Kernel *k) {
@@ -83,17 +90,16 @@ Kernel *kernel_find(const void *handle) {
   return k ? k : handle_find(A_KERNEL, handle);
 }
 
-// --- libraries, which need no context
+// --- libraries, which need no context. Code that is of no use shows where a kernel is asked for.
 
 API cuLibraryLoadData(void **library, const void *code, int *jit_options, void **jit_values,
                       unsigned num_jit, int *options, void **values, unsigned num_options) {
   int error = call_begin(__func__, NEEDS_INIT | UNSAFE);
   (void)jit_options, (void)jit_values, (void)num_jit, (void)options, (void)values;
   (void)num_options;
-  Image *image = NULL;
   if (!error && context_current()) error = context_check();
-  if (!error) error = load(code, &image);
-  if (!error) *library = handle_new(A_LIBRARY, image);
+  if (!error && !code) error = refuse(INVALID_VALUE, "no image");
+  if (!error) *library = handle_new(A_LIBRARY, image_of(code));
   return call_end(error);
 }
 
@@ -128,18 +134,12 @@ API cuModuleLoadDataEx(void **module, const void *code, unsigned num_options, in
                        void **values) {
   int error = call_begin(__func__, IN_CONTEXT | UNSAFE);
   (void)num_options, (void)options, (void)values;
-  Image *image = NULL;
-  if (!error) error = load(code, &image);
-  if (!error) *module = handle_new(A_MODULE, image);
-  return call_end(error);
+  return call_end(error ? error : load_module(module, code));
 }
 
 API cuModuleLoadData(void **module, const void *code) {
   int error = call_begin(__func__, IN_CONTEXT | UNSAFE);
-  Image *image = NULL;
-  if (!error) error = load(code, &image);
-  if (!error) *module = handle_new(A_MODULE, image);
-  return call_end(error);
+  return call_end(error ? error : load_module(module, code));
 }
 
 API cuModuleGetFunction(void **function, void *module, const char *name) {

@@ -130,6 +130,7 @@ struct Kernel {
 typedef struct Image {
   Kernel *kernel;
   int num;
+  int error;  // of code that cannot be used
 } Image;
 
 // --- streams.c: work in order

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: Apache-2.0
+// How long regions took, and how far that is from what was predicted. A region's time is its fastest step:
+// the first one loads code, and a prediction knows nothing of other work. Regions are told apart by the
+// symbols of their kernels: equal ones bear the same name.
+#include "runtime/exec/rt_report.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+enum { NUM_WORST = 10, NEAR_PERCENT = 25 };
+
+typedef struct row {
+  const md_launch *launch;
+  double mean_us, min_us;
+  double predicted_us;  // < 0: nothing was predicted
+} row;
+
+typedef struct table {
+  const md_program *p;
+  row *row;
+  int num;
+  const char *predicted_for;             // NULL: there are no predictions
+  double mean_us, min_us, predicted_us;  // sums
+  int num_near;                          // predicted within NEAR_PERCENT of the fastest
+  const row **worst;                     // all of them, the one that is off by most first
+} table;
+
+static double off_us(const row *r) { return fabs(r->predicted_us - r->min_us); }
+
+static int by_off(const void *a, const void *b) {
+  const row *x = *(const row *const *)a, *y = *(const row *const *)b;
+  double off_x = off_us(x), off_y = off_us(y);
+  if (off_x != off_y) return off_x < off_y ? 1 : -1;
+  return (x > y) - (x < y);
+}
+
+static table table_of(const md_exec *e) {
+  const md_launch_time *time = md_exec_times(e);
+  const md_gpu_variant *v = md_exec_variant(e);
+  int first;
+  table t = {.p = md_exec_program(e), .num = md_exec_launches(e, &first)};
+  t.predicted_for = v ? v->predicted_for : NULL;
+  t.row = calloc((size_t)t.num + 1, sizeof *t.row);
+  t.worst = calloc((size_t)t.num + 1, sizeof *t.worst);
+  if (!t.row || !t.worst) md_out_of_memory((size_t)t.num * sizeof *t.row);
+  for (int i = 0; i < t.num; i++) {
+    const md_launch_time *x = &time[first + i];
+    row *r = &t.row[i];
+    *r = (row){&t.p->launch[first + i], (double)x->total_ns / 1e3 / (double)MD_MAX(x->calls, 1),
+               (double)x->min_ns / 1e3, t.predicted_for ? v->predicted_us[i] : -1};
+    t.worst[i] = r;
+    t.mean_us += r->mean_us;
+    t.min_us += r->min_us;
+    t.predicted_us += r->predicted_us;
+    t.num_near += t.predicted_for && off_us(r) <= r->min_us * NEAR_PERCENT / 100;
+  }
+  qsort(t.worst, (size_t)t.num, sizeof *t.worst, by_off);
+  return t;
+}
+
+static void free_table(table *t) {
+  free(t->row);
+  free(t->worst);
+}
+
+static const char *symbol_of(const table *t, const row *r, int phase) {
+  return t->p->phase[r->launch->first_phase + phase].symbol;
+}
+
+static void print_row(const table *t, const row *r) {
+  double ns = fmax(r->min_us * 1e3, 1);
+  char predicted[32] = "-";
+  if (r->predicted_us >= 0) snprintf(predicted, sizeof predicted, "%.1f", r->predicted_us);
+  printf("%10.1f %10.1f %10s %5.1f%% %9.1f %8.1f  %-17s  %s\n", r->mean_us, r->min_us, predicted,
+         100 * r->mean_us / fmax(t->mean_us, 1e-3), r->launch->flops / ns, r->launch->bytes / ns,
+         symbol_of(t, r, 0), r->launch->name);
+}
+
+void rt_print_times(const md_exec *e) {
+  table t = table_of(e);
+  printf("%10s %10s %10s %6s %9s %8s  %-17s  %s\n", "mean us", "min us", "predicted", "share",
+         "GFLOP/s", "GB/s", "kernel", "region");
+  for (int i = 0; i < t.num; i++) print_row(&t, &t.row[i]);
+  if (t.predicted_for && t.num) {
+    printf(
+        "predicted for %s: %.1f us, measured %.1f; %d of %d regions within %d %%. Off by most:\n",
+        t.predicted_for, t.predicted_us, t.min_us, t.num_near, t.num, NEAR_PERCENT);
+    for (int i = 0; i < MD_MIN(t.num, NUM_WORST); i++) print_row(&t, t.worst[i]);
+  }
+  free_table(&t);
+}
+
+static void put_row(md_json *j, const table *t, const row *r) {
+  md_json_begin(j, '{');
+  md_json_put_str(j, "name", r->launch->name);
+  md_json_put_int(j, "region", r->launch->region);
+  md_json_key(j, "kernels");
+  md_json_begin(j, '[');
+  for (int i = 0; i < r->launch->num_phases; i++) md_json_str(j, symbol_of(t, r, i));
+  md_json_end(j, ']');
+  md_json_put_float(j, "mean_us", r->mean_us);
+  md_json_put_float(j, "min_us", r->min_us);
+  if (r->predicted_us >= 0) md_json_put_float(j, "predicted_us", r->predicted_us);
+  md_json_put_float(j, "flops", r->launch->flops);
+  md_json_put_float(j, "bytes", r->launch->bytes);
+  md_json_end(j, '}');
+}
+
+static void put_rows(md_json *j, const table *t, const char *key, const row *const *list, int num) {
+  md_json_key(j, key);
+  md_json_begin(j, '[');
+  for (int i = 0; i < num; i++) put_row(j, t, list ? list[i] : &t->row[i]);
+  md_json_end(j, ']');
+}
+
+void rt_put_times(md_json *j, const md_exec *e) {
+  table t = table_of(e);
+  put_rows(j, &t, "regions", NULL, t.num);
+  if (t.predicted_for) {
+    md_json_key(j, "predicted");
+    md_json_begin(j, '{');
+    md_json_put_str(j, "for", t.predicted_for);
+    md_json_put_float(j, "step_us", t.predicted_us);
+    md_json_put_float(j, "measured_us", t.min_us);
+    md_json_put_int(j, "within_25_percent", t.num_near);
+    md_json_put_int(j, "of", t.num);
+    put_rows(j, &t, "worst", t.worst, MD_MIN(t.num, NUM_WORST));
+    md_json_end(j, '}');
+  }
+  free_table(&t);
+}
