@@ -4,8 +4,9 @@
 // channels. The index of an element means the same in every layout, so nodes stay as they are, and
 // results stay bitwise equal; conversions happen where a region reads one layout and writes another.
 // What the outside sees (inputs, states and their updates, results), weights and tensors of few
-// channels are row-major; with a block of 0 in the target's facts all are. Blocks that a text brings,
-// such as a dump for another target, count for nothing.
+// channels are row-major, those excepted that are multiplied as bf16 with all channels in one block;
+// with a block of 0 in the target's facts all are. Blocks that a text brings, such as a dump for
+// another target, count for nothing.
 #include "passes/passes.h"
 
 // Weights and their gradients have no channels of an image on axis 1, nor has what is computed from
@@ -30,15 +31,28 @@ static bool *find_weights(const md_graph *g, md_arena *a) {
   return weight;
 }
 
-int md_layout_block(const md_target_facts *facts, int64_t channels) {
+int md_layout_block(const md_target_facts *facts, int64_t channels, bool multiplied) {
   int block = facts->channel_block;
-  if (2 * channels < block || !block) return 0;
+  bool fits = 2 * channels >= block || (facts->channels_last && multiplied);
+  if (!fits || !block) return 0;
   return facts->channels_last ? (int)md_round_up(channels, block) : block;
+}
+
+// What convolutions multiply, by vectors of bf16 if they can.
+static bool *find_operands(const md_graph *g, const bool *weight, md_arena *a) {
+  bool *operand = MD_NEW_ARRAY(a, bool, g->num_values + 1);
+  for (int i = 0; i < g->num_nodes; i++) {
+    const md_node *n = g->node[i];
+    if (md_ops[n->op].role != MD_ANCHOR) continue;
+    for (int j = 0; j < n->num_in; j++) operand[n->in[j]] = n->in[j] && !weight[n->in[j]];
+  }
+  return operand;
 }
 
 static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
   bool *plain = find_weights(g, r->scratch);
+  const bool *operand = find_operands(g, plain, r->scratch);
   for (int i = 0; i < g->num_updates; i++) plain[g->update[i].val] = true;
   for (int i = 0; i < g->num_results; i++) plain[g->result[i].val] = true;
   for (int i = 0; i < g->num_nodes; i++) {
@@ -51,7 +65,8 @@ static bool run(md_rewriter *r) {
       bool image = t->shape.rank == 5 && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32);
       int block = 0;
       if (image && !plain[v] && md_ops[n->op].role != MD_LEAF)
-        block = md_layout_block(&r->options->facts, t->shape.dim[1]);
+        block =
+            md_layout_block(&r->options->facts, t->shape.dim[1], operand[v] && t->dtype == MD_BF16);
       r->b.g->value[md_mapped(r, v)].type.block = block;
       r->rewrites += t->block != block;
     }

@@ -74,8 +74,8 @@ typedef struct md_target_facts {
 } md_target_facts;
 
 // The block in which such a target stores an activation of `channels`; 0: row-major. Few channels
-// would be mostly padding.
-int md_layout_block(const md_target_facts *facts, int64_t channels);
+// would be mostly padding; that is worth it where they are `multiplied` by vectors of bf16.
+int md_layout_block(const md_target_facts *facts, int64_t channels, bool multiplied);
 
 // What a program may need: arena, states, inputs and all else. Back ends fill in `needs`.
 typedef struct md_memory_limit md_memory_limit;

@@ -158,11 +158,12 @@ static void put_inside(Kernel *p, const char *also) {
     md_cu_line(&p->k, NULL, "ain[i] = aok && %s;", also ? also : "ap[i] >= 0");
     return;
   }
-  md_cu_line(&p->k, NULL,
-             "ain[i] = aok && %s%sat[i] >= 0 && at[i] < %lld && ah[i] >= 0 && ah[i] < %lld && aw[i] "
-             ">= 0 && aw[i] < %lld;",
-             also ? also : "", also ? " && " : "", (long long)a[0].size, (long long)a[1].size,
-             (long long)a[2].size);
+  md_cu_line(
+      &p->k, NULL,
+      "ain[i] = aok && %s%sat[i] >= 0 && at[i] < %lld && ah[i] >= 0 && ah[i] < %lld && aw[i] "
+      ">= 0 && aw[i] < %lld;",
+      also ? also : "", also ? " && " : "", (long long)a[0].size, (long long)a[1].size,
+      (long long)a[2].size);
 }
 
 static void put_chunk(Kernel *p, const char *next) {
@@ -305,7 +306,7 @@ md_cu_needs md_cu_measure(Conv *c) {
   md_cu_finish_texts(&k, &c->finish);
   md_cu_needs needs = {.tables =
                            md_cu_table_bytes(&source.lanes) + md_cu_table_bytes(&c->finish.lanes),
-                       .vectors = source.lanes.num_vectors,
+                       .words = md_cu_vector_words(&source.lanes),
                        .is_plain = source.is_plain};
   md_cu_lanes_free(&source.lanes);
   md_cu_lanes_free(&c->finish.lanes);

@@ -46,7 +46,8 @@ bool md_cu_map_backward(const md_region_view *r, const md_node *n, const int64_t
                         md_cu_map *to);
 int64_t md_cu_map_places(const md_cu_map *a);  // of a sample
 int64_t md_cu_map_taps(const md_cu_map *a);
-bool md_cu_map_is_identity(const md_cu_map *a);  // every place of the result has its own of the source
+bool md_cu_map_is_identity(
+    const md_cu_map *a);  // every place of the result has its own of the source
 int64_t md_cu_groups(const md_region_view *r);  // of samples in statistics of this region
 
 // --- conv_pack.c: weights in the order of the terms
@@ -201,7 +202,7 @@ int64_t md_cu_columns(const md_cu_convolution *c);                     // of til
 int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
 typedef struct md_cu_needs {
   int tables;     // bytes of shared memory
-  int vectors;    // that a thread loads for eight channels of the source
+  int words;      // that a thread loads for eight channels of the source
   bool is_plain;  // the source is copied as it lies in memory
 } md_cu_needs;
 md_cu_needs md_cu_measure(md_cu_convolution *c);

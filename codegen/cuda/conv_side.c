@@ -84,10 +84,10 @@ void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
   int rows = md_cu_side_rows(s);
   md_cu_line(k, NULL, "MD_UNROLL");
-  md_cu_mark m =
-      s->sets > 1
-          ? md_cu_open(k, NULL, "for (int i = set * %d; i < set * %d + %d; i++) {", rows, rows, rows)
-          : md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", rows);
+  md_cu_mark m = s->sets > 1
+                     ? md_cu_open(k, NULL, "for (int i = set * %d; i < set * %d + %d; i++) {", rows,
+                                  rows, rows)
+                     : md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", rows);
   const char *row = s->sets > 1 ? md_format(k->w->arena, "i %% %d", rows) : "i";
   md_cu_line(k, NULL, "const int line = %s / %d + %s * %d;", s->thread, s->chunks, row,
              MD_CU_THREADS / s->chunks);

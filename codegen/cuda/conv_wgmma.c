@@ -16,10 +16,10 @@ enum {
   CONSUMERS = MD_CU_THREADS,  // the first threads; as many others produce
 };
 
-// Sums of 256 columns take 128 registers of a thread; to find the source of several taps takes some too.
-static int consumer_registers(const md_cu_tile *t, const md_cu_map *a) {
-  if (t->n <= 128) return 112;
-  return md_cu_map_taps(a) > 1 ? 160 : 168;
+// Sums of 256 columns take 128 registers of a thread; to make a source takes more than to copy it.
+static int consumer_registers(const md_cu_tile *t, bool copies) {
+  if (t->n <= 128) return copies ? 152 : 104;
+  return copies ? 192 : 160;
 }
 
 // --- shared memory
@@ -69,7 +69,7 @@ bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num) {
         .m = PIXELS, .n = n, .warps_m = 8, .warps_n = 1, .narrow = true, .swizzled = true, .p = ""};
     md_cu_needs needs = md_cu_measure(c);
     if (!is_worth_it(c, a, num, needs.is_plain)) return false;
-    bool has_registers = n <= 128 || needs.vectors <= 1;
+    bool has_registers = needs.words <= (n <= 128 ? 8 : 4);
     if (has_registers && layout_of(c, needs.tables).ring.stages >= MIN_STAGES) return true;
   }
   return false;
@@ -204,7 +204,7 @@ void md_cu_wgmma(md_cu_product *p) {
   md_cu_kernel *k = &p->k;
   Layout l =
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
-  int registers = consumer_registers(&c->tile, &p->a);
+  int registers = consumer_registers(&c->tile, p->source.is_plain);
   p->source.thread = "(md_thread() - 256)";
   put_shared(p, &l);
   const char *count = md_cu_number(k, md_cu_pixels(c, &p->a));

@@ -229,6 +229,7 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s);
 int md_cu_table_bytes(const md_cu_lanes *l);
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
+int md_cu_vector_words(const md_cu_lanes *l);  // registers that hold one of each
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
 // The two parts of that: what the table has for the vector's channels; the formulas.

@@ -170,6 +170,12 @@ void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
     md_cu_line(k, NULL, "md_%s %sv%d[%d];", l->vector_type[i], l->prefix, i, rows);
 }
 
+int md_cu_vector_words(const md_cu_lanes *l) {
+  int words = 0;
+  for (int i = 0; i < l->num_vectors; i++) words += !strcmp(l->vector_type[i], "h8") ? 4 : 8;
+  return words;
+}
+
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
 
 void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l) {

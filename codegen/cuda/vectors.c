@@ -104,8 +104,8 @@ static void put_places(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *
   }
 }
 
-static void put_loads(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a, int num,
-                      int step, const char *places) {
+static void put_loads(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a, int num, int step,
+                      const char *places) {
   const char *type = md_cu_index_type(k);
   if (f->by_pixel) md_cu_line(k, NULL, "%s pixel[%d];", type, num);
   else md_cu_line(k, NULL, "%s n[%d];", type, num);
