@@ -127,13 +127,13 @@ typedef struct md_cu_finish {
   int num_stores;
   const md_node **reduce;
   int num_reduces, num_sums;
-  int64_t groups;
-  bool narrow;    // the tile is bf16
-  bool no_table;  // there is no room for it
+  int64_t groups,
+      statistics;  // of samples: those whose sums are apart; those with statistics of their own
+  bool narrow;     // the tile is bf16
+  bool no_table;   // there is no room for it
   md_cu_lanes lanes;
   int64_t parts, place, tickets;  // of sums
 } md_cu_finish;
-bool md_cu_is_vector(const md_type *t);  // it lies in vectors of eight channels
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
 // Shared memory for sums of the block, [sum][column] of double, and on the way there for those of threads.
 int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);

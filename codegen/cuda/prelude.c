@@ -21,6 +21,8 @@ static const char base[] =
     "typedef unsigned long long md_u64;\n"
     "typedef struct __align__(16) md_h8 { md_u32 w[4]; } md_h8;\n"
     "typedef struct __align__(16) md_f8 { float x[8]; } md_f8;\n"
+    "typedef struct __align__(16) md_i32x8 { int x[8]; } md_i32x8;\n"
+    "typedef struct __align__(8) md_u8x8 { md_u8 x[8]; } md_u8x8;\n"
     "#define MD_KERNEL(...) extern \"C\" __global__ void __launch_bounds__(__VA_ARGS__)\n"
     "#define MD_PART static __device__ __forceinline__ void\n"
     "#define MD_DEV_ static __device__ __forceinline__\n"
