@@ -94,6 +94,7 @@ static md_cu_term value_of_channel(md_cu_kernel *k, md_val v) {
 
 static void make_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   const char *result[MD_ROW_OUT] = {NULL};
+  if (k->lanes) k->lanes->is_scattered = true;  // it may load where a condition holds
   md_cu_gather(k, n, s, result);
   for (int i = 0; i < n->num_out; i++) {
     md_val v = n->out + (md_val)i;

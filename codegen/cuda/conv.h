@@ -23,7 +23,6 @@ enum {
   MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
   MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
   MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
-  MD_CU_AT_ONCE = 4,         // vectors that a thread loads before it uses the first
 };
 
 // --- conv_axis.c: where the elements of a convolution lie
@@ -136,14 +135,14 @@ typedef struct md_cu_finish {
   int num_stores;
   const md_node **reduce;
   int num_reduces, num_sums;
-  int64_t groups;
-  bool narrow;    // the tile is bf16
-  bool no_table;  // there is no room for it
-  bool by_pixel;  // places are numbers of pixels: those of the map are all that there are
+  int64_t groups;      // of samples: those whose sums are apart
+  int64_t statistics;  // those with statistics of their own
+  bool narrow;         // the tile is bf16
+  bool no_table;       // there is no room for it
+  bool by_pixel;       // places are numbers of pixels: those of the map are all that there are
   md_cu_lanes lanes;
   int64_t parts, place, tickets;  // of sums
 } md_cu_finish;
-bool md_cu_is_vector(const md_type *t);  // it lies in vectors of eight channels
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f);
 // Shared memory for sums of the block, [sum][column] of double, and on the way there for those of threads.
 int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t);

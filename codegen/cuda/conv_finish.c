@@ -70,6 +70,7 @@ md_cu_finish md_cu_finish_of(md_cu_work *w, const md_node *anchor, int64_t group
   md_cu_finish f = {.anchor = anchor,
                     .shape = &md_type_in(r->g, anchor->out)->shape,
                     .groups = groups,
+                    .statistics = groups,
                     .narrow = md_type_in(r->g, anchor->out)->dtype == MD_BF16,
                     .store = MD_NEW_ARRAY(w->arena, md_val, r->num_outputs + 1),
                     .reduce = MD_NEW_ARRAY(w->arena, const md_node *, r->num_nodes)};

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Both gradients of a 1x1x1 convolution of few weights in bf16. Where activations are large and channels
-// few, what costs is to read dy and what it is made from: so a block reads it once, for 32 pixels at a
+// few, what costs is to read dy and what it is made from: so a block reads it once, for some pixels at a
 // time and all channels, and multiplies it by the weights and, transposed, by the source:
 //
 //   dx [pixel][in]  = dy [pixel][out] x weights             leaves through the finish, as in conv.c
@@ -10,7 +10,9 @@
 #include "codegen/cuda/conv.h"
 
 enum {
-  PIXELS = 32,
+  MIN_PIXELS = 32,
+  MAX_PIXELS = 128,
+  VECTORS = 2 * MD_CU_THREADS,  // of an operand, loaded at once where there are pixels enough
   PAD = 8,
   BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
 };
@@ -19,6 +21,7 @@ typedef struct Twins {
   md_cu_work *w;
   const md_node *dgrad, *wgrad;
   int64_t in, out, samples, groups, parts;  // channels of dx and dy; parts: blocks of a group
+  int pixels;                               // at a time
   md_cu_map map;
   md_cu_pack pack;
   md_cu_tile dx, dw;
@@ -36,13 +39,13 @@ static int power_of_two(int64_t n, int least) {
 
 static int terms(const Twins *t) { return (int)md_cu_pack_steps(&t->pack) * MD_CU_STEP; }
 
-// --- shared memory: dy and the source of 32 pixels, over them later the tile of dx; the weights; sums
+// --- shared memory: dy and the source of some pixels, over them later the tile of dx; the weights; sums
 // and tables
 
-static int dy_bytes(const Twins *t) { return PIXELS * t->dw.line_m * 2; }
+static int dy_bytes(const Twins *t) { return t->pixels * t->dw.line_m * 2; }
 
 static int tiles_bytes(const Twins *t) {
-  int operands = dy_bytes(t) + PIXELS * t->dw.line_n * 2;
+  int operands = dy_bytes(t) + t->pixels * t->dw.line_n * 2;
   return MD_MAX(operands, md_cu_finish_bytes(&t->finish, &t->dx));
 }
 
@@ -104,7 +107,7 @@ static void put_load(Twins *t, const md_cu_side *s, int64_t channels) {
   md_cu_put_place(k, &t->map, "p", "sample0");
   md_cu_line(k, NULL, "%sn[i] = sample;", s->p);
   md_cu_line(k, NULL, "%st[i] = q0, %sh[i] = q1, %sw[i] = q2;", s->p, s->p, s->p);
-  md_cu_line(k, NULL, "%sin[i] = p < count && line < %d && %sc < %lld;", s->p, PIXELS, s->p,
+  md_cu_line(k, NULL, "%sin[i] = p < count && line < %d && %sc < %lld;", s->p, t->pixels, s->p,
              (long long)channels);
   md_cu_side_load(k, s);
   md_cu_close(k, m);
@@ -116,7 +119,10 @@ static void put_products(Twins *t) {
   md_cu_mark m = md_cu_open(k, NULL, "for (int s = 0; s < %d; s += %d) {", terms(t), MD_CU_STEP);
   md_cu_put_product(k, &t->dx, "dy + s", "weights + s");
   md_cu_close(k, m);
-  md_cu_put_product(k, &t->dw, "dy", "source");
+  m = md_cu_open(k, NULL, "for (int s = 0; s < %d; s += %d) {", t->pixels, MD_CU_STEP);
+  md_cu_put_product(k, &t->dw, md_format(t->w->arena, "dy + s * %d", t->dw.line_m),
+                    md_format(t->w->arena, "source + s * %d", t->dw.line_n));
+  md_cu_close(k, m);
   md_cu_line(k, NULL, "md_sync();");
 }
 
@@ -124,8 +130,8 @@ static void put_pixels(Twins *t) {
   md_cu_kernel *k = &t->k;
   md_cu_mark loop = md_cu_open(k, "the first time round nothing is there yet",
                                "for (int m0 = (part - %lld) * %d; m0 < count; m0 += %lld) {",
-                               (long long)t->parts, PIXELS, (long long)t->parts * PIXELS);
-  md_cu_line(k, NULL, "const int next = m0 + %lld;", (long long)t->parts * PIXELS);
+                               (long long)t->parts, t->pixels, (long long)t->parts * t->pixels);
+  md_cu_line(k, NULL, "const int next = m0 + %lld;", (long long)t->parts * t->pixels);
   md_cu_mark m = md_cu_open(k, NULL, "if (next < count) {");
   put_load(t, &t->dy, t->out);
   put_load(t, &t->x, t->in);
@@ -164,7 +170,7 @@ static void put_dw(Twins *t) {
 static void make_texts(Twins *t) {
   bool no_table = t->finish.no_table;
   md_cu_side form = {.tile = &t->dw,
-                     .lines = PIXELS,
+                     .lines = t->pixels,
                      .chunks = t->dw.m / MD_CU_LANES,
                      .thread = "md_thread()",
                      .sets = 1};
@@ -241,8 +247,11 @@ static Twins twins_of(md_cu_work *w) {
              .samples = dy->dim[0],
              .groups = md_cu_groups(w->r)};
   md_cu_map_backward(w->r, d, (int64_t[3]){0, 0, 0}, &t.map);
-  t.dx = md_cu_tile_sized(PIXELS, power_of_two(t.in, 8), true, false);
-  t.dw = md_cu_tile_sized(power_of_two(t.out, MD_CU_STEP), t.dx.n, true, true);
+  int in = power_of_two(t.in, 8), out = power_of_two(t.out, MD_CU_STEP);
+  t.pixels = MD_MAX(VECTORS * MD_CU_LANES / MD_MAX(in, out), MIN_PIXELS);
+  t.pixels = MD_MIN(t.pixels, MAX_PIXELS);
+  t.dx = md_cu_tile_sized(t.pixels, in, true, false);
+  t.dw = md_cu_tile_sized(out, in, true, true);
   t.dw.p = "w";
   t.pack = (md_cu_pack){.weights = d->in[1],
                         .backward = true,
@@ -253,7 +262,7 @@ static Twins twins_of(md_cu_work *w) {
                         .map = t.map};
   t.dx.line_m = t.dw.line_m;
   t.dx.line_n = terms(&t) + PAD;
-  int64_t tiles = md_ceil_div(md_cu_map_places(&t.map) * (t.samples / t.groups), PIXELS);
+  int64_t tiles = md_ceil_div(md_cu_map_places(&t.map) * (t.samples / t.groups), t.pixels);
   t.parts = MD_MIN(tiles, MD_MAX(BLOCKS / t.groups, 1));
   t.finish = md_cu_finish_of(w, d, t.groups);
   return t;

@@ -194,18 +194,22 @@ void md_cu_push(struct md_cu_work *w, const md_node *n);  // bank_push over its 
 // load. The text for them is made in streams, which the caller puts where they belong:
 //   table  once for each channel: what depends on the channel alone; it is kept in shared memory
 //   load   once for each vector: loads
+//   before once for each vector: loops, with loops over the channels inside
 //   lane   once for each channel of a vector: formulas
 enum { MD_CU_LANES = 8 };
 typedef struct md_cu_lanes {
   int64_t channels, groups;  // of the values; statistics may differ by group of samples
   const char *first;         // name of the vector's first channel
   const char *group;         // name of its group, or "0"
-  const char *row;           // "[i]" where vectors of several rows are kept, or ""
-  const char *prefix;        // of names; the table is PREFIXtable: float [slot][half]
-                             // [group][vector][4]: halves of vectors, so that banks are shared out
-  md_cu_stream table, load, lane, outside;
+  const char *row;  // "[i]" where vectors of several rows are kept; "" where they are used at once
+  const char *prefix;  // of names; the table is PREFIXtable: float [slot][half]
+                       // [group][vector][4]: halves of vectors, so that banks are shared out
+  md_cu_stream table, load, before, lane, outside;
+  struct md_cu_lanes *around;  // that these are an inner loop of
+  bool is_line;       // the lanes are neighbours on the last axis of tensors that lie in order
+  bool is_scattered;  // something that differs from lane to lane is no vector
   bool in_table, no_table;  // no_table: what depends on the channel is made for each element
-  int num_vectors;
+  int num_vectors;          // of a row that is kept
   const char **vector_type;
   const char **slot;  // text of the value in each slot of the table
   int num_slots, cap_vectors, cap_slots;
@@ -223,18 +227,30 @@ void md_cu_leave_table(md_cu_kernel *k);
 md_cu_spot md_cu_table_spot(const md_cu_kernel *k, md_val v);
 // The table's value as the lanes have it.
 md_cu_term md_cu_carry(md_cu_kernel *k, const md_cu_term *t);
-// Text of lane j of v's vector at s, as a float; NULL: v does not lie in vectors there.
+bool md_cu_is_vector(const md_type *t);           // it lies in vectors of eight channels
+const char *md_cu_vector_kind(const md_type *t);  // "h8": md_h8; NULL: there is none
+const char *md_cu_made_kind(const md_type *t);    // of one that is made lane by lane
+void md_cu_make_lane(md_cu_kernel *k, md_val v, const char *made, const char *text);
+void md_cu_put_vector(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *made);  // to memory
+// Text of lane j of v's vector at s, in its compute type; NULL: v does not lie in vectors there.
 const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s);
 // Where the streams go. The table takes md_cu_table_bytes of shared memory.
 int md_cu_table_bytes(const md_cu_lanes *l);
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
-int md_cu_vector_words(const md_cu_lanes *l);  // registers that hold one of each
+int md_cu_vector_words(const md_cu_lanes *l);  // registers that a row of them takes
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
 // The two parts of that: what the table has for the vector's channels; the formulas.
 void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l);
+// What takes a loop for a value does so in front of the lanes, for all of them, so that what it loads
+// are vectors. False: it cannot, as s or the lanes are not such.
+bool md_cu_enter_before(md_cu_kernel *k, const md_cu_spot *s);
+void md_cu_leave_before(md_cu_kernel *k);
+// Between the two, in such a loop: what is done for each channel, j of the vector.
+void md_cu_open_lanes(md_cu_kernel *k, md_cu_lanes *inner);
+void md_cu_close_lanes(md_cu_kernel *k);
 void md_cu_splice(md_cu_kernel *k, const md_cu_stream *s);     // its lines, at the current depth
 md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t);  // carried, if it is by channel
 
@@ -254,6 +270,7 @@ typedef struct md_cu_nest {
 } md_cu_nest;
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n);         // stores only
 bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: not by vectors
+bool md_cu_line_walk(md_cu_work *w, const md_cu_nest *n);    // line.c: the same
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
 int md_cu_num_sums(const md_node *n);                        // that a reduction adds up
 // The totals s0, s1, ... of result number `result` -> results of the reductions.

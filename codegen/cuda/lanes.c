@@ -27,7 +27,7 @@ void md_cu_lanes_end(md_cu_kernel *k) {
 }
 
 void md_cu_lanes_free(md_cu_lanes *l) {
-  md_cu_stream *all[] = {&l->table, &l->load, &l->lane};
+  md_cu_stream *all[] = {&l->table, &l->load, &l->before, &l->lane};
   for (int i = 0; i < MD_COUNT(all); i++) {
     md_text_free(&all[i]->text);
     md_text_free(&all[i]->code);
@@ -133,47 +133,92 @@ static const char *count(const md_cu_kernel *k, const md_cu_lanes *l) {
   return md_format(k->w->arena, "md_lanes(%lld - %s)", (long long)l->channels, l->first);
 }
 
-// Views make indices of their own, among the lanes: the loads stand before those.
+bool md_cu_is_vector(const md_type *t) {
+  return t->block > 0 && t->block % MD_CU_LANES == 0 && md_cu_vector_kind(t);
+}
+
+const char *md_cu_vector_kind(const md_type *t) {
+  switch (t->dtype) {
+  case MD_BF16: return "h8";
+  case MD_F32: return "f8";
+  case MD_I32: return "i32x8";
+  case MD_U8: return "u8x8";
+  default: return NULL;
+  }
+}
+
+const char *md_cu_made_kind(const md_type *t) {
+  return t->dtype == MD_BF16 ? "f8" : md_cu_vector_kind(t);
+}
+
+void md_cu_make_lane(md_cu_kernel *k, md_val v, const char *made, const char *text) {
+  bool narrow = md_type_in(k->w->r->g, v)->dtype == MD_U8;
+  md_cu_line(k, NULL, narrow ? "%s.x[j] = (md_u8)(%s);" : "%s.x[j] = %s;", made, text);
+}
+
+void md_cu_put_vector(md_cu_kernel *k, md_val v, md_cu_spot *s, const char *made) {
+  const md_type *t = md_type_in(k->w->r->g, v);
+  md_cu_ix at = md_cu_offset(k, t, s);
+  md_cu_line(k, md_cu_comment(k, v), "md_st_%s(%s + %s, %s);", md_cu_vector_kind(t),
+             md_cu_pointer(k, v, true), at,
+             t->dtype == MD_BF16 ? md_format(k->w->arena, "md_round_h8(%s)", made) : made);
+}
+
+// Views make indices of their own, among the lanes: what stands before those cannot have them.
 static bool is_derived(const md_cu_kernel *k, const md_cu_spot *s) {
   for (int i = 0; i < s->shape->rank; i++)
     if (s->at[i] && md_cu_is_named(k, s->at[i])) return true;
   return false;
 }
 
+// From lane to lane.
+static bool differs(const md_cu_kernel *k, const md_cu_spot *s) {
+  int64_t number;
+  bool at_channel = s->flat && !md_cu_known(s->flat, &number);
+  for (int i = 0; i < s->shape->rank; i++) at_channel |= is_channel(s->at[i]);
+  return at_channel || is_derived(k, s);
+}
+
 const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   md_cu_lanes *l = k->lanes;
   const md_type *t = md_type_in(k->w->r->g, v);
-  bool fits = l && !l->in_table && !is_derived(k, s) && t->block > 0 &&
-              t->block % MD_CU_LANES == 0 && t->shape.dim[1] == l->channels &&
-              is_channel(s->at[1]) && (t->dtype == MD_BF16 || t->dtype == MD_F32);
-  if (!fits) return NULL;
-  const char *kind = t->dtype == MD_BF16 ? "h8" : "f8";
-  int i = l->num_vectors;
+  if (!l || l->in_table) return NULL;
+  int axis = l->is_line ? t->shape.rank - 1 : 1;
+  bool lies_so = l->is_line ? !t->block && axis >= 0 && md_cu_vector_kind(t) : md_cu_is_vector(t);
+  bool fits =
+      !is_derived(k, s) && lies_so && t->shape.dim[axis] == l->channels && is_channel(s->at[axis]);
+  if (!fits) {
+    l->is_scattered |= differs(k, s);
+    return NULL;
+  }
+  const char *kind = md_cu_vector_kind(t);
+  const char *name = *l->row ? md_format(k->w->arena, "%sv%d%s", l->prefix, l->num_vectors, l->row)
+                             : md_format(k->w->arena, "%sw%d", l->prefix, k->num_value++);
   swap(k, &l->load);
   md_cu_spot first = *s;
   first.flat = NULL;
-  first.at[1] = l->first;
+  first.at[axis] = l->first;
   md_cu_ix at = md_cu_offset(k, t, &first);
-  md_cu_line(k, md_cu_comment(k, v), "%s%sv%d%s = md_ld_%s(%s + %s, %s);",
-             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), l->prefix, i, l->row,
-             kind, md_cu_pointer(k, v, false), at, count(k, l));
+  md_cu_line(k, md_cu_comment(k, v), "%s%s = md_ld_%s(%s + %s, %s);",
+             *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), name, kind,
+             md_cu_pointer(k, v, false), at, count(k, l));
   swap(k, &l->load);
-  l->vector_type = grown(k, l->vector_type, i, &l->cap_vectors);
-  l->vector_type[i] = kind;
-  l->num_vectors++;
-  const char *form = t->dtype == MD_BF16 ? "md_h2f(%sv%d%s, j)" : "%sv%d%s.x[j]";
-  return md_format(k->w->arena, form, l->prefix, i, l->row);
+  if (*l->row) {
+    l->vector_type = grown(k, l->vector_type, l->num_vectors, &l->cap_vectors);
+    l->vector_type[l->num_vectors++] = kind;
+  }
+  return md_format(k->w->arena, t->dtype == MD_BF16 ? "md_h2f(%s, j)" : "%s.x[j]", name);
+}
+
+int md_cu_vector_words(const md_cu_lanes *l) {
+  int words = 0;
+  for (int i = 0; i < l->num_vectors; i++) words += strcmp(l->vector_type[i], "h8") ? 8 : 4;
+  return words;
 }
 
 void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
   for (int i = 0; i < l->num_vectors; i++)
     md_cu_line(k, NULL, "md_%s %sv%d[%d];", l->vector_type[i], l->prefix, i, rows);
-}
-
-int md_cu_vector_words(const md_cu_lanes *l) {
-  int words = 0;
-  for (int i = 0; i < l->num_vectors; i++) words += !strcmp(l->vector_type[i], "h8") ? 4 : 8;
-  return words;
 }
 
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
@@ -189,6 +234,7 @@ void md_cu_put_slots(md_cu_kernel *k, const md_cu_lanes *l) {
 }
 
 void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l) {
+  md_cu_splice(k, &l->before);
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int j = 0; j < %d; j++) {", MD_CU_LANES);
   md_cu_line(k, NULL, "const int %s = %s + j;", MD_CU_CHANNEL, l->first);
@@ -201,6 +247,42 @@ void md_cu_put_channels(md_cu_kernel *k, const md_cu_lanes *l) {
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l) {
   md_cu_put_slots(k, l);
   md_cu_put_channels(k, l);
+}
+
+// --- loops of their own over the lanes
+
+bool md_cu_enter_before(md_cu_kernel *k, const md_cu_spot *s) {
+  md_cu_lanes *l = k->lanes;
+  if (!l || l->in_table || l->is_line || is_derived(k, s)) return false;
+  for (int i = 0; i < s->shape->rank; i++)
+    if (!s->at[i]) return false;
+  swap(k, &l->before);
+  return true;
+}
+
+void md_cu_leave_before(md_cu_kernel *k) { swap(k, &k->lanes->before); }
+
+void md_cu_open_lanes(md_cu_kernel *k, md_cu_lanes *inner) {
+  *inner = *k->lanes;
+  inner->load = inner->before = inner->lane = (md_cu_stream){0};
+  inner->row = "";
+  inner->around = k->lanes;
+  k->lanes = inner;
+  swap(k, &inner->lane);
+}
+
+void md_cu_close_lanes(md_cu_kernel *k) {
+  md_cu_lanes *inner = k->lanes, *l = inner->around;
+  swap(k, &inner->lane);
+  md_cu_put_loads(k, inner);
+  md_cu_put_channels(k, inner);
+  l->table = inner->table;
+  l->slot = inner->slot;
+  l->num_slots = inner->num_slots;
+  l->cap_slots = inner->cap_slots;
+  inner->table = (md_cu_stream){0};
+  md_cu_lanes_free(inner);
+  k->lanes = l;
 }
 
 // --- lines of another stream

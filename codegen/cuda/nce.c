@@ -79,8 +79,10 @@ static void begin(Nce *s, const char *what, int shared_bytes) {
 // One column chunk of queries and bank rows; what lies outside is zero.
 static void load_chunk(Nce *s, bool queries, const char *first_row, const char *first_column) {
   md_cu_kernel *k = &s->k;
-  md_cu_mark m = md_cu_open(k, NULL, "for (int j = md_thread(); j < %d; j += %d) {", TILE * CHUNK,
-                            MD_CU_THREADS);
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m =
+      md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", TILE * CHUNK / MD_CU_THREADS);
+  md_cu_line(k, NULL, "const int j = md_thread() + i * %d;", MD_CU_THREADS);
   md_cu_line(k, NULL, "const int row = j / %d, column = j %% %d;", CHUNK, CHUNK);
   for (int bank = queries ? 0 : 1; bank < 2; bank++) {
     const char *row = bank ? "b" : "q", *x = bank ? "y" : "x";

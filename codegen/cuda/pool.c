@@ -8,10 +8,17 @@ enum { MAX_UNROLLED = 32 };  // elements of a window whose loops are unrolled
 // Loops over the places of the other tensor, axes t, h, w; what they open is closed at the end.
 typedef struct Window {
   md_cu_kernel *k;
-  md_cu_spot at;  // there
+  md_cu_spot at;       // there
+  const char *inside;  // is it a place of the window? NULL: always
   md_cu_mark mark[7];
   int num_marks;
 } Window;
+
+// What a window leaves of each element: a variable, or one for each lane of a vector.
+typedef struct Found {
+  bool by_lane;
+  md_cu_lanes lanes;
+} Found;
 
 static md_cu_ix open_loop(Window *v, int64_t num, bool unrolled) {
   const char *j = md_cu_counter(v->k);
@@ -20,12 +27,24 @@ static md_cu_ix open_loop(Window *v, int64_t num, bool unrolled) {
   return j;
 }
 
-static void open_if(Window *v, const char *test) {
-  v->mark[v->num_marks++] = md_cu_open(v->k, NULL, "if (%s) {", test);
-}
-
 static void close_all(Window *v) {
   while (v->num_marks) md_cu_close(v->k, v->mark[--v->num_marks]);
+}
+
+static const char *variable(md_cu_kernel *k, const Found *f, md_cu_type type, const char *init) {
+  if (!f->by_lane) return md_cu_variable(k, type, init);
+  const char *name = md_format(k->w->arena, "t%d", k->num_value++), *x = init;
+  md_cu_line(k, NULL, "%s %s[8] = {%s, %s, %s, %s, %s, %s, %s, %s};", md_cu_type_name(type), name,
+             x, x, x, x, x, x, x, x);
+  return md_format(k->w->arena, "%s[j]", name);
+}
+
+static void open_element(md_cu_kernel *k, Found *f) {
+  if (f->by_lane) md_cu_open_lanes(k, &f->lanes);
+}
+
+static void close_element(md_cu_kernel *k, const Found *f) {
+  if (f->by_lane) md_cu_close_lanes(k);
 }
 
 static Window window_of(md_cu_kernel *k, md_cu_spot *s, const md_shape *other) {
@@ -34,14 +53,16 @@ static Window window_of(md_cu_kernel *k, md_cu_spot *s, const md_shape *other) {
   return v;
 }
 
+static const char *both_hold(md_cu_kernel *k, const char *a, const char *b) {
+  return a ? md_format(k->w->arena, "%s && %s", a, b) : b;
+}
+
 // Places of the operand in the window of the result at s. Padding is below the window, so each axis
 // has one, and the place next to padding is in the window too: it is taken instead, so that loads wait
-// for nothing and what they have in common is computed once. `inside` (if asked for) says of a place
-// that it is not such a one.
+// for nothing and what they have in common is computed once.
 static Window open_window(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *s,
-                          const md_shape *x, const char **inside) {
+                          const md_shape *x) {
   Window v = window_of(k, s, x);
-  *inside = NULL;
   bool unrolled = a->kernel.d[0] * a->kernel.d[1] * a->kernel.d[2] <= MAX_UNROLLED;
   for (int i = 0; i < 3; i++) {
     md_cu_ix both[] = {v.at.at[2 + i], "0"};
@@ -52,14 +73,14 @@ static Window open_window(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *
     long long last = (long long)x->dim[2 + i] - 1;
     v.at.at[2 + i] = md_cu_name(
         k, md_format(k->w->arena, "%s < 0 ? 0 : %s > %lld ? %lld : %s", at, at, last, last, at));
-    *inside = md_format(k->w->arena, "%s%s%s == %s", *inside ? *inside : "", *inside ? " && " : "",
-                        at, v.at.at[2 + i]);
+    v.inside = both_hold(k, v.inside, md_format(k->w->arena, "%s == %s", at, v.at.at[2 + i]));
   }
   return v;
 }
 
 // Places o of the result whose windows hold the operand's element at s, in order: those of
 //   o * stride - pad <= place < o * stride - pad + kernel
+// and where there is none, one that is near, so that here, too, loads wait for nothing.
 static Window open_covering(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *s,
                             const md_shape *y) {
   Window v = window_of(k, s, y);
@@ -72,15 +93,19 @@ static Window open_covering(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot
     if (most > 1) both[1] = open_loop(&v, most, most <= MAX_UNROLLED);
     md_cu_ix o = md_cu_linear(k, 2, both, (int64_t[]){1, 1}, 1 - most);
     v.at.at[2 + i] = o;
-    const char *test = "";
-    if (most > 1) test = md_format(arena, "%s >= 0", o);
+    const char *near = o;
+    if (most > 1) near = md_format(arena, "%s < 0 ? 0 : %s", o, near);
     if (last / stride >= y->dim[2 + i])
-      test =
-          md_format(arena, "%s%s%s < %lld", test, *test ? " && " : "", o, (long long)y->dim[2 + i]);
+      near = md_format(arena, "%s > %lld ? %lld : %s", o, (long long)y->dim[2 + i] - 1,
+                       (long long)y->dim[2 + i] - 1, near);
+    if (near != o) {
+      v.at.at[2 + i] = md_cu_name(k, near);
+      v.inside = both_hold(k, v.inside, md_format(arena, "%s == %s", o, v.at.at[2 + i]));
+    }
     if (kernel % stride)
-      test = md_format(arena, "%s%s%s - %s * %lld < %lld", test, *test ? " && " : "", padded, o,
-                       (long long)stride, (long long)kernel);
-    if (*test) open_if(&v, test);
+      v.inside = both_hold(k, v.inside,
+                           md_format(arena, "%s - %s * %lld < %lld", padded, o, (long long)stride,
+                                     (long long)kernel));
   }
   return v;
 }
@@ -95,60 +120,62 @@ static md_cu_ix place_in_plane(md_cu_kernel *k, md_cu_spot *s) {
 
 // The first element counts whatever it is, and a NaN beats all but an earlier one. An element that
 // stands for padding too is met again after all that come before it.
-static void largest(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+static void largest(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f,
+                    const char **result) {
   md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
-  const char *best = md_cu_variable(k, type, md_cu_literal(k->w->arena, type, 0));
-  const char *winner = md_cu_variable(k, MD_CU_INT, "-1");
-  const char *inside;
-  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape, &inside);
+  const char *best = variable(k, f, type, md_cu_literal(k->w->arena, type, 0));
+  const char *winner = variable(k, f, MD_CU_INT, "-1");
+  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
+  md_cu_ix place = place_in_plane(k, &v.at);
+  open_element(k, f);
   const char *x = md_cu_value_as(k, n->in[0], &v.at, type);
-  open_if(&v, md_format(k->w->arena, "%s < 0 || %s > %s || (%s != %s && %s == %s)", winner, x, best,
-                        x, x, best, best));
+  md_cu_mark m = md_cu_open(k, NULL, "if (%s < 0 || %s > %s || (%s != %s && %s == %s)) {", winner,
+                            x, best, x, x, best, best);
   md_cu_line(k, NULL, "%s = %s;", best, x);
-  md_cu_line(k, NULL, "%s = (int)%s;", winner, place_in_plane(k, &v.at));
+  md_cu_line(k, NULL, "%s = (int)%s;", winner, place);
+  md_cu_close(k, m);
+  close_element(k, f);
   close_all(&v);
   result[0] = best;
   result[1] = winner;
 }
 
-static void largest_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+static void largest_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f,
+                         const char **result) {
   md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
   md_cu_ix here = place_in_plane(k, s);
-  const char *sum = md_cu_variable(k, type, md_cu_literal(k->w->arena, type, 0));
+  const char *sum = variable(k, f, type, md_cu_literal(k->w->arena, type, 0));
   Window v = open_covering(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
-  open_if(&v,
-          md_format(k->w->arena, "%s == %s", md_cu_value_as(k, n->in[1], &v.at, MD_CU_INT), here));
-  md_cu_line(k, NULL, "%s += %s;", sum, md_cu_value_as(k, n->in[0], &v.at, type));
+  open_element(k, f);
+  const char *winner = md_cu_value_as(k, n->in[1], &v.at, MD_CU_INT);
+  const char *dy = md_cu_value_as(k, n->in[0], &v.at, type);
+  const char *is_winner = md_format(k->w->arena, "%s == %s", winner, here);
+  md_cu_line(k, NULL, "if (%s) %s += %s;", both_hold(k, v.inside, is_winner), sum, dy);
+  close_element(k, f);
   close_all(&v);
   result[0] = sum;
 }
 
-static void put_mean(md_cu_kernel *k, const md_node *n, Window *v, const char *inside,
-                     const char *sum, const char **result) {
-  const char *x = md_cu_value_as(k, n->in[0], &v->at, MD_CU_DOUBLE);
-  if (inside) md_cu_line(k, NULL, "%s += %s ? %s : 0.0;", sum, inside, x);
+static void mean(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f, const char **result) {
+  const char *sum = variable(k, f, MD_CU_DOUBLE, "0.0");
+  const md_shape *in = &md_type_in(k->w->r->g, n->in[0])->shape;
+  Window v = n->op == MD_OP_avg_pool3d ? open_window(k, &n->attr.pool3d, s, in)
+                                       : open_covering(k, &n->attr.pool3d, s, in);
+  open_element(k, f);
+  const char *x = md_cu_value_as(k, n->in[0], &v.at, MD_CU_DOUBLE);
+  if (v.inside) md_cu_line(k, NULL, "%s += %s ? %s : 0.0;", sum, v.inside, x);
   else md_cu_line(k, NULL, "%s += %s;", sum, x);
-  close_all(v);
+  close_element(k, f);
+  close_all(&v);
   const int64_t *kernel = n->attr.pool3d.kernel.d;
   long long count = (long long)(kernel[0] * kernel[1] * kernel[2]);
   result[0] = md_cu_from_double(k, n->out, md_format(k->w->arena, "%s / %lld.0", sum, count));
 }
 
-static void mean(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
-  const char *inside, *sum = md_cu_sum(k);
-  Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape, &inside);
-  put_mean(k, n, &v, inside, sum, result);
-}
-
-static void mean_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
-  const char *sum = md_cu_sum(k);
-  Window v = open_covering(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
-  put_mean(k, n, &v, NULL, sum, result);
-}
-
 void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
-  if (n->op == MD_OP_max_pool3d) largest(k, n, s, result);
-  else if (n->op == MD_OP_max_pool3d_grad) largest_grad(k, n, s, result);
-  else if (n->op == MD_OP_avg_pool3d) mean(k, n, s, result);
-  else mean_grad(k, n, s, result);
+  Found f = {.by_lane = md_cu_enter_before(k, s)};
+  if (n->op == MD_OP_max_pool3d) largest(k, n, s, &f, result);
+  else if (n->op == MD_OP_max_pool3d_grad) largest_grad(k, n, s, &f, result);
+  else mean(k, n, s, &f, result);
+  if (f.by_lane) md_cu_leave_before(k);
 }

@@ -51,7 +51,7 @@ static void store_values(md_cu_kernel *k, const md_cu_nest *n, md_cu_spot *s) {
 }
 
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
-  if (md_cu_vector_walk(w, n)) return;
+  if (md_cu_vector_walk(w, n) || md_cu_line_walk(w, n)) return;
   md_cu_kernel k;
   md_cu_begin(&k, w, "walk");
   int64_t blocks;

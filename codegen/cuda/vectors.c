@@ -5,14 +5,10 @@
 // others double, and their order is fixed.
 #include "codegen/cuda/conv.h"
 
-bool md_cu_is_vector(const md_type *t) {
-  return t->block > 0 && t->block % MD_CU_LANES == 0 && (t->dtype == MD_BF16 || t->dtype == MD_F32);
-}
-
-// Of vector u of those that are under way together.
+// Of one of the vectors that are under way together.
 static md_cu_spot spot_at(const md_cu_finish *f, const md_shape *shape, md_cu_ix channel) {
-  if (f->by_pixel) return (md_cu_spot){.shape = shape, .pixel = "pixel[u]", .at = {NULL, channel}};
-  return (md_cu_spot){.shape = shape, .at = {"n[u]", channel, "o0[u]", "o1[u]", "o2[u]"}};
+  if (f->by_pixel) return (md_cu_spot){.shape = shape, .pixel = "pixel", .at = {NULL, channel}};
+  return (md_cu_spot){.shape = shape, .at = {"sample", channel, "o0", "o1", "o2"}};
 }
 
 static md_cu_spot spot_of(const md_cu_finish *f) { return spot_at(f, f->shape, MD_CU_CHANNEL); }
@@ -26,7 +22,7 @@ static void store_texts(md_cu_kernel *k, md_cu_finish *f, const char **text) {
       md_cu_store(k, f->store[i], &s, text[i]);
       continue;
     }
-    md_cu_line(k, NULL, "r%d.x[j] = %s;", i, text[i]);
+    md_cu_make_lane(k, f->store[i], md_format(k->w->arena, "r%d", i), text[i]);
   }
 }
 
@@ -44,18 +40,19 @@ static void sum_texts(md_cu_kernel *k, md_cu_finish *f) {
       second = md_format(a, "(%s - %s)", y, md_cu_value_as(k, n->in[2], &of_group, MD_CU_FLOAT));
     }
     md_cu_line(k, NULL, "s%d[j] += %s;", sum++, first);
-    md_cu_line(k, NULL, "s%d[j] += %s * %s;", sum++, first, second);
+    if (n->op != MD_OP_sum) md_cu_line(k, NULL, "s%d[j] += %s * %s;", sum++, first, second);
   }
 }
 
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
-  f->lanes = (md_cu_lanes){.channels = f->shape->dim[1],
-                           .groups = f->groups,
-                           .no_table = f->no_table,
-                           .row = "[u]",
-                           .first = "first",
-                           .group = "group",
-                           .prefix = "e"};
+  f->lanes = (md_cu_lanes){
+      .channels = f->shape->dim[1],
+      .groups = f->statistics,
+      .no_table = f->no_table,
+      .row = "[u]",
+      .first = "first",
+      .group = md_format(k->w->arena, "(group / %lld)", (long long)(f->groups / f->statistics)),
+      .prefix = "e"};
   md_cu_lanes_begin(k, &f->lanes);
   if (f->anchor) {
     md_cu_spot s = spot_of(f);
@@ -80,107 +77,123 @@ static int chunks(const md_cu_tile *t) { return t->n / MD_CU_LANES; }
 
 int md_cu_sums_bytes(const md_cu_finish *f, const md_cu_tile *t) { return f->num_sums * t->n * 8; }
 
-int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t) {
-  return f->num_sums * MD_CU_THREADS / chunks(t) * t->n * 4;
-}
+enum { MAX_AT_ONCE = 4, MAX_WORDS = 32, MAX_WORDS_BESIDE = 24 };  // beside what mma.sync keeps
 
-// How many vectors of each operand a thread has under way: memory is far.
+// Rows of a thread that are loaded before the first is used; loops in front of the lanes load enough.
 static int at_once(const md_cu_finish *f, const md_cu_tile *t) {
-  int rows = t->m * chunks(t) / MD_CU_THREADS, num = f->lanes.num_vectors;
-  bool few = num > 2 || t->n > 128;  // registers
-  return MD_MAX(MD_MIN(rows, few ? 2 : num ? MD_CU_AT_ONCE : 1), 1);
+  if (f->lanes.before.text.len) return 1;
+  int num = 1, most = MD_MIN(t->m * chunks(t) / MD_CU_THREADS, MAX_AT_ONCE);
+  int words = md_cu_vector_words(&f->lanes);
+  int most_words = f->anchor && !t->swizzled ? MAX_WORDS_BESIDE : MAX_WORDS;
+  if (t->n > 128) most = MD_MIN(most, 2);  // beside 128 sums
+  while (words && 2 * num <= most && 2 * num * words <= most_words) num *= 2;
+  return num;
 }
 
-static void put_places(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a) {
-  if (f->by_pixel) {
-    md_cu_line(k, NULL, "pixel[u] = sample0 * %lld + p;", (long long)md_cu_map_places(a));
-    return;
-  }
-  md_cu_put_place(k, a, "p", "sample0");
-  md_cu_line(k, NULL, "n[u] = sample;");
-  for (int x = 0; x < 3; x++) {
+// "for (each of those) {": its place.
+static md_cu_mark open_vectors(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                               const md_cu_map *a, const char *places, md_cu_mark *in) {
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_mark m = md_cu_open(k, NULL, "for (int u = 0; u < %d; u++) {", at_once(f, t));
+  md_cu_line(k, NULL, "const int i = i0 + u * %d;", MD_CU_THREADS / chunks(t));
+  md_cu_line(k, NULL, "const int p = m0 + i;");
+  if (f->by_pixel)
+    md_cu_line(k, NULL, "const %s pixel = sample0 * %lld + p;", md_cu_index_type(k),
+               (long long)md_cu_map_places(a));
+  else md_cu_put_place(k, a, "p", "sample0");
+  for (int x = 0; !f->by_pixel && x < 3; x++) {
     md_cu_ix q = md_format(k->w->arena, "q%d", x);
-    md_cu_line(k, NULL, "o%d[u] = %s;", x,
+    md_cu_line(k, NULL, "const int o%d = %s;", x,
                md_cu_linear(k, 1, &q, &a->axis[x].out_step, a->axis[x].out0));
   }
-}
-
-static void put_loads(md_cu_kernel *k, const md_cu_finish *f, const md_cu_map *a, int num, int step,
-                      const char *places) {
-  const char *type = md_cu_index_type(k);
-  if (f->by_pixel) md_cu_line(k, NULL, "%s pixel[%d];", type, num);
-  else md_cu_line(k, NULL, "%s n[%d];", type, num);
-  if (!f->by_pixel) md_cu_line(k, NULL, "int o0[%d], o1[%d], o2[%d];", num, num, num);
-  md_cu_line(k, NULL, "int in[%d];", num);
-  md_cu_put_vectors(k, &f->lanes, num);
-  md_cu_line(k, NULL, "MD_UNROLL");
-  md_cu_mark m = md_cu_open(k, NULL, "for (int u = 0; u < %d; u++) {", num);
-  md_cu_line(k, NULL, "const int p = m0 + i + u * %d;", step);
-  md_cu_line(k, NULL, "in[u] = p < %s && first < %lld;", places, (long long)f->shape->dim[1]);
-  md_cu_mark in = md_cu_open(k, NULL, "if (in[u]) {");
-  put_places(k, f, a);
-  md_cu_put_loads(k, &f->lanes);
-  md_cu_close(k, in);
-  md_cu_close(k, m);
-}
-
-static void put_stores(md_cu_kernel *k, const md_cu_finish *f) {
-  for (int i = 0; i < f->num_stores; i++) {
-    const md_type *type = md_type_in(k->w->r->g, f->store[i]);
-    if (!md_cu_is_vector(type)) continue;
-    md_cu_spot s = spot_at(f, &type->shape, "first");
-    md_cu_ix at = md_cu_offset(k, type, &s);
-    const char *form =
-        type->dtype == MD_BF16 ? "md_st_h8(%s + %s, md_round_h8(r%d));" : "md_st_f8(%s + %s, r%d);";
-    md_cu_line(k, md_cu_comment(k, f->store[i]), form, md_cu_pointer(k, f->store[i], true), at, i);
-  }
+  *in = md_cu_open(k, NULL, "if (p < %s && first < %lld) {", places, (long long)f->shape->dim[1]);
+  return m;
 }
 
 void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
                            const md_cu_map *a, const char *places) {
   const md_graph *g = k->w->r->g;
-  int num = at_once(f, t), step = MD_CU_THREADS / chunks(t);
   md_cu_line(k, NULL, "const int first = n0 + md_thread() %% %d * 8;", chunks(t));
   for (int i = 0; i < f->num_sums; i++) md_cu_line(k, NULL, "float s%d[8] = {0};", i);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int i = md_thread() / %d; i < %d; i += %d) {",
-                               chunks(t), t->m, step * num);
-  put_loads(k, f, a, num, step, places);
-  md_cu_line(k, NULL, "MD_UNROLL");
-  md_cu_mark m = md_cu_open(k, NULL, "for (int u = 0; u < %d; u++) {", num);
-  md_cu_mark in = md_cu_open(k, NULL, "if (in[u]) {");
+  md_cu_mark in, m,
+      loop = md_cu_open(k, NULL, "for (int i0 = md_thread() / %d; i0 < %d; i0 += %d) {", chunks(t),
+                        t->m, MD_CU_THREADS / chunks(t) * at_once(f, t));
+  if (f->lanes.num_vectors) {
+    md_cu_put_vectors(k, &f->lanes, at_once(f, t));
+    m = open_vectors(k, f, t, a, places, &in);
+    md_cu_put_loads(k, &f->lanes);
+    md_cu_close(k, in);
+    md_cu_close(k, m);
+  }
+  m = open_vectors(k, f, t, a, places, &in);
   if (f->anchor)
-    md_cu_line(k, NULL,
-               "const md_%s tile = md_ld_%s(stage + (i + u * %d) * %d + md_thread() %% %d * 8, 8);",
-               f->narrow ? "h8" : "f8", f->narrow ? "h8" : "f8", step, md_cu_stage_pitch(f, t),
+    md_cu_line(k, NULL, "const md_%s tile = md_ld_%s(stage + i * %d + md_thread() %% %d * 8, 8);",
+               f->narrow ? "h8" : "f8", f->narrow ? "h8" : "f8", md_cu_stage_pitch(f, t),
                chunks(t));
   for (int i = 0; i < f->num_stores; i++) {
-    if (md_cu_is_vector(md_type_in(g, f->store[i]))) md_cu_line(k, NULL, "md_f8 r%d = {{0}};", i);
+    const md_type *type = md_type_in(g, f->store[i]);
+    if (md_cu_is_vector(type)) md_cu_line(k, NULL, "md_%s r%d = {{0}};", md_cu_made_kind(type), i);
   }
   md_cu_put_lanes(k, &f->lanes);
-  put_stores(k, f);
+  for (int i = 0; i < f->num_stores; i++) {
+    const md_type *type = md_type_in(g, f->store[i]);
+    if (!md_cu_is_vector(type)) continue;
+    md_cu_spot s = spot_at(f, &type->shape, "first");
+    md_cu_put_vector(k, f->store[i], &s, md_format(k->w->arena, "r%d", i));
+  }
   md_cu_close(k, in);
   md_cu_close(k, m);
   md_cu_close(k, loop);
 }
 
+static int rows_of(const md_cu_tile *t) { return MD_CU_THREADS / chunks(t); }
+
+// Floats from row to row: those of a column lie in banks of their own.
+static int sums_pitch(const md_cu_tile *t) { return t->n + 4; }
+
+int md_cu_thread_sums_bytes(const md_cu_finish *f, const md_cu_tile *t) {
+  return f->num_sums * rows_of(t) * sums_pitch(t) * 4;
+}
+
+// Few sums: threads side by side share the rows of each.
+static void put_shared_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t,
+                            int split) {
+  int cells = f->num_sums * t->n, rows = rows_of(t);
+  md_cu_mark m = md_cu_open(k, NULL, "{");
+  md_cu_line(k, NULL, "const int e = md_thread() / %d;", split);
+  md_cu_line(k, NULL, "double sum = 0.0;");
+  md_cu_line(k, NULL, "if (e < %d)", cells);
+  md_cu_line(k, NULL, "  for (int i = md_thread() %% %d; i < %d; i += %d)", split, rows, split);
+  md_cu_line(k, NULL, "    sum += (double)part[(e / %d * %d + i) * %d + e %% %d];", t->n, rows,
+             sums_pitch(t), t->n);
+  md_cu_line(k, NULL, "for (int o = 1; o < %d; o *= 2) sum += md_shfl_xor_d(sum, o);", split);
+  md_cu_line(k, NULL, "if (e < %d && md_thread() %% %d == 0) sums[e] += sum;", cells, split);
+  md_cu_close(k, m);
+}
+
 // Sums of threads -> the block's sums [sum][column].
 void md_cu_put_thread_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
-  int rows = MD_CU_THREADS / chunks(t);
+  int rows = rows_of(t), cells = f->num_sums * t->n, split = 1;
   md_cu_line(k, NULL, "%s", k->sync);
   md_cu_line(k, "[sum][row of threads][column]", "float *const part = (float *)shared;");
   md_cu_line(k, NULL, "MD_UNROLL");
   md_cu_mark m = md_cu_open(k, NULL, "for (int j = 0; j < 8; j++) {");
   md_cu_line(k, NULL, "float *const to = part + md_thread() / %d * %d + md_thread() %% %d * 8 + j;",
-             chunks(t), t->n, chunks(t));
-  for (int i = 0; i < f->num_sums; i++) md_cu_line(k, NULL, "to[%d] = s%d[j];", i * rows * t->n, i);
+             chunks(t), sums_pitch(t), chunks(t));
+  for (int i = 0; i < f->num_sums; i++)
+    md_cu_line(k, NULL, "to[%d] = s%d[j];", i * rows * sums_pitch(t), i);
   md_cu_close(k, m);
   md_cu_line(k, NULL, "%s", k->sync);
-  m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {", f->num_sums * t->n,
-                 MD_CU_THREADS);
+  while (2 * split * cells <= MD_CU_THREADS && 2 * split <= MD_MIN(rows, 32)) split *= 2;
+  if (split > 1) {
+    put_shared_sums(k, f, t, split);
+    return;
+  }
+  m = md_cu_open(k, NULL, "for (int e = md_thread(); e < %d; e += %d) {", cells, MD_CU_THREADS);
   md_cu_line(k, NULL, "double sum = 0.0;");
   md_cu_line(k, NULL,
              "for (int i = 0; i < %d; i++) sum += (double)part[(e / %d * %d + i) * %d + e %% %d];",
-             rows, t->n, rows, t->n, t->n);
+             rows, t->n, rows, sums_pitch(t), t->n);
   md_cu_line(k, NULL, "sums[e] += sum;");
   md_cu_close(k, m);
 }

@@ -6,6 +6,7 @@
 enum {
   MAX_COLUMNS = 128,
   ROWS_OF_SUMS = 16,
+  ROWS = 4,  // of a thread that has many
   MAX_PIXELS = 1 << 30
 };  // rows: that a thread adds in f32
 
@@ -15,23 +16,31 @@ typedef struct Walk {
   md_cu_finish f;
   md_cu_tile tile;
   md_cu_map map;
-  int64_t groups, columns, count, parts;
+  int64_t columns, count, parts;
   md_cu_kernel k;
 } Walk;
+
+// Sums over the pixels of all samples, of a group, or of each sample.
+enum { SAMPLE_AND_CHANNEL = 1 << 0 | 1 << 1 };
+static bool sums_samples(const md_cu_nest *n) {
+  return n->num_reduces && n->kept == SAMPLE_AND_CHANNEL && !n->channels;
+}
 
 static bool sums_channels(const Walk *v) {
   const md_graph *g = v->w->r->g;
   for (int i = 0; i < v->n->num_reduces; i++) {
     const md_node *n = v->n->reduce[i];
-    if (n->op != MD_OP_moments && n->op != MD_OP_batch_norm_sums) return false;
-    if (!md_cu_is_vector(md_type_in(g, n->in[0])) || v->n->groups != v->groups) return false;
+    bool fits = sums_samples(v->n) ? n->op == MD_OP_sum
+                                   : n->op == MD_OP_moments || n->op == MD_OP_batch_norm_sums;
+    if (!fits || !md_cu_is_vector(md_type_in(g, n->in[0]))) return false;
+    if (!sums_samples(v->n) && v->n->groups != v->f.groups) return false;
   }
   return true;
 }
 
 static bool is_possible(const Walk *v) {
   const md_shape *s = v->n->shape;
-  if (s->rank != 5 || md_elements(s) / s->dim[1] > MAX_PIXELS || s->dim[0] % v->groups != 0)
+  if (s->rank != 5 || md_elements(s) / s->dim[1] > MAX_PIXELS || s->dim[0] % v->f.groups != 0)
     return false;
   for (int i = 0; i < v->n->num_stores; i++)
     if (!md_cu_is_vector(md_type_in(v->w->r->g, v->n->store[i]))) return false;
@@ -39,14 +48,16 @@ static bool is_possible(const Walk *v) {
 }
 
 static Walk walk_of(md_cu_work *w, const md_cu_nest *n) {
-  Walk v = {.w = w, .n = n, .groups = md_cu_groups(w->r)};
+  Walk v = {.w = w, .n = n};
+  int64_t statistics = md_cu_groups(w->r);
   v.f = (md_cu_finish){.shape = n->shape,
                        .by_pixel = true,
                        .store = n->store,
                        .num_stores = n->num_stores,
                        .reduce = n->reduce,
                        .num_reduces = n->num_reduces,
-                       .groups = v.groups};
+                       .groups = sums_samples(n) ? n->shape->dim[0] : statistics,
+                       .statistics = statistics};
   for (int i = 0; i < n->num_reduces; i++) v.f.num_sums += md_cu_num_sums(n->reduce[i]);
   return v;
 }
@@ -56,12 +67,13 @@ static void divide(Walk *v) {
   v->tile.n = MD_CU_LANES;
   while (v->tile.n < s->dim[1] && v->tile.n < MAX_COLUMNS) v->tile.n *= 2;
   int rows = MD_CU_THREADS / (v->tile.n / MD_CU_LANES);
-  v->tile.m = rows * (v->f.num_sums ? ROWS_OF_SUMS : MD_CU_AT_ONCE);
   for (int i = 0; i < 3; i++)
     v->map.axis[i] = (md_cu_axis_map){.num = s->dim[2 + i], .out_step = 1};
   v->columns = md_ceil_div(s->dim[1], v->tile.n);
-  v->count = md_cu_map_places(&v->map) * (s->dim[0] / v->groups);
-  int64_t most = (v->f.num_sums ? MD_CU_SUM_BLOCKS : MD_CU_BLOCKS) / (v->columns * v->groups);
+  v->count = md_cu_map_places(&v->map) * (s->dim[0] / v->f.groups);
+  int64_t most = (v->f.num_sums ? MD_CU_SUM_BLOCKS : MD_CU_BLOCKS) / (v->columns * v->f.groups);
+  bool many = v->count >= (int64_t)rows * ROWS * MD_MAX(most, 1);
+  v->tile.m = rows * (v->f.num_sums ? ROWS_OF_SUMS : many ? ROWS : 1);
   v->parts = MD_MIN(md_ceil_div(v->count, v->tile.m), MD_MAX(most, 1));
 }
 
@@ -104,16 +116,17 @@ static void put_kernel(Walk *v) {
   md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", columns, parts);
   md_cu_line(k, NULL, "const int group = md_block() / %lld;", columns * parts);
   md_cu_line(k, NULL, "const int sample0 = group * %lld;",
-             (long long)(v->n->shape->dim[0] / v->groups));
+             (long long)(v->n->shape->dim[0] / v->f.groups));
   const char *count = md_cu_number(k, v->count);
   md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
                                v->tile.m, count, parts * v->tile.m);
   md_cu_put_each_vector(k, &v->f, &v->tile, &v->map, count);
   if (v->f.num_sums) md_cu_put_thread_sums(k, &v->f, &v->tile);
   md_cu_close(k, loop);
+  if (v->f.num_sums) md_cu_line(k, NULL, "%s", k->sync);
   md_cu_put_parts(k, &v->f, &v->tile, "part");
   md_cu_lanes_free(&v->f.lanes);
-  md_cu_end(k, v->columns * v->parts * v->groups);
+  md_cu_end(k, v->columns * v->parts * v->f.groups);
 }
 
 bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n) {

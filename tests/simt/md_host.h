@@ -21,6 +21,12 @@ typedef struct md_h8 {
 typedef struct md_f8 {
   float x[8];
 } __attribute__((aligned(16))) md_f8;
+typedef struct md_i32x8 {
+  int x[8];
+} __attribute__((aligned(16))) md_i32x8;
+typedef struct md_u8x8 {
+  md_u8 x[8];
+} __attribute__((aligned(8))) md_u8x8;
 typedef struct md_tmap {
   unsigned char x[128];
 } __attribute__((aligned(64))) md_tmap;
@@ -42,8 +48,8 @@ int simt_block_(void);
 void simt_sync_(int line);
 double simt_shfl_xor_(double x, int lanes, int line);
 void simt_sync_warp_(int line);
-void simt_load_(void *to, const void *p, int bytes, int line);
-void simt_store_(void *p, const void *from, int bytes, int line);
+void simt_load_(void *to, const void *p, int bytes, int align, int line);
+void simt_store_(void *p, const void *from, int bytes, int align, int line);
 void simt_ldmatrix4_(md_u32 *r, const void *row, bool trans, int line);
 void simt_mma_(float *c, const md_u32 *a, const md_u32 *b, int line);
 void simt_cp_async_(void *shared, const void *global, int bytes, int line);
@@ -64,8 +70,12 @@ int simt_last_(md_u32 *ticket, int num, int line);
 #define md_ld_h8(p, lanes) simt_ld_h8_((p), (lanes), __LINE__)
 #define md_ld_f8(p, lanes) simt_ld_f8_((p), (lanes), __LINE__)
 #define md_ld_halves(p, apart, lanes) simt_ld_halves_((p), (apart), (lanes), __LINE__)
+#define md_ld_i32x8(p, lanes) simt_ld_i32x8_((p), (lanes), __LINE__)
+#define md_ld_u8x8(p, lanes) simt_ld_u8x8_((p), (lanes), __LINE__)
+#define md_st_u8x8(p, v) simt_st_u8x8_((p), (v), __LINE__)
 #define md_st_h8(p, v) simt_st_h8_((p), (v), __LINE__)
 #define md_st_f8(p, v) simt_st_f8_((p), (v), __LINE__)
+#define md_st_i32x8(p, v) simt_st_i32x8_((p), (v), __LINE__)
 #define md_ldmatrix4(r, row) simt_ldmatrix4_((r), (row), false, __LINE__)
 #define md_ldmatrix4t(r, row) simt_ldmatrix4_((r), (row), true, __LINE__)
 #define md_mma(c, a, b) simt_mma_((c), (a), (b), __LINE__)
@@ -75,22 +85,34 @@ int simt_last_(md_u32 *ticket, int num, int line);
 
 MD_DEV_ md_h8 simt_ld_h8_(const md_bf16 *p, int lanes, int line) {
   md_h8 v = {{0}};
-  simt_load_(v.w, p, lanes * 2, line);
+  simt_load_(v.w, p, lanes * 2, 16, line);
   return v;
 }
 MD_DEV_ md_f8 simt_ld_f8_(const float *p, int lanes, int line) {
   md_f8 v = {{0}};
-  simt_load_(v.x, p, lanes * 4, line);
+  simt_load_(v.x, p, lanes * 4, 16, line);
   return v;
 }
 MD_DEV_ md_f8 simt_ld_halves_(const float *p, int apart, int lanes, int line) {
   md_f8 v = {{0}};
-  simt_load_(v.x, p, (lanes < 4 ? lanes : 4) * 4, line);
-  if (lanes > 4) simt_load_(v.x + 4, p + apart, (lanes - 4) * 4, line);
+  simt_load_(v.x, p, (lanes < 4 ? lanes : 4) * 4, 16, line);
+  if (lanes > 4) simt_load_(v.x + 4, p + apart, (lanes - 4) * 4, 16, line);
   return v;
 }
-MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.w, 16, line); }
-MD_DEV_ void simt_st_f8_(float *p, md_f8 v, int line) { simt_store_(p, v.x, 32, line); }
+MD_DEV_ md_i32x8 simt_ld_i32x8_(const int *p, int lanes, int line) {
+  md_i32x8 v = {{0}};
+  simt_load_(v.x, p, lanes * 4, 16, line);
+  return v;
+}
+MD_DEV_ md_u8x8 simt_ld_u8x8_(const md_u8 *p, int lanes, int line) {
+  md_u8x8 v = {{0}};
+  simt_load_(v.x, p, lanes, 8, line);
+  return v;
+}
+MD_DEV_ void simt_st_u8x8_(md_u8 *p, md_u8x8 v, int line) { simt_store_(p, v.x, 8, 8, line); }
+MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.w, 16, 16, line); }
+MD_DEV_ void simt_st_f8_(float *p, md_f8 v, int line) { simt_store_(p, v.x, 32, 16, line); }
+MD_DEV_ void simt_st_i32x8_(int *p, md_i32x8 v, int line) { simt_store_(p, v.x, 32, 16, line); }
 MD_DEV_ float md_bf2f(md_bf16 x) {
   uint32_t u = (uint32_t)x << 16;
   float f;

@@ -27,6 +27,14 @@ static const Written moves[] = {
      "  region @q {\n    %n = neg %x\n    %p = pad %n {axis=1, before=1, after=2}\n"
      "    %t = transpose %p {axes=[1,0]}\n    %u = slice %t {axis=0, start=1, size=1}\n  }\n"
      "  return %b, %s, %t, %u\n}\n"},
+    {"eight neighbours on the last axis",
+     "graph @s(%x: u8[2,3,5,16], %g: bf16[2,1,5,16], %i: i32[2,3,5,16], %f: f32[2]) {\n"
+     "  region @r {\n    %a = cast %x {to=f32}\n    %b = cast %g {to=f32}\n"
+     "    %c = broadcast %b {shape=[2,3,5,16], axes=[0,1,2,3]}\n"
+     "    %d = broadcast %f {shape=[2,3,5,16], axes=[0]}\n    %e = mul %a, %c\n"
+     "    %h = add %e, %d\n    %o = cast %h {to=bf16}\n    %p = cast %h {to=u8}\n  }\n"
+     "  region @q {\n    %s = slice %o {axis=1, start=2, size=1}\n    %t = cast %s {to=f32}\n"
+     "    %u = mul %t, %t\n  }\n  region @w {\n    %j = add %i, %i\n  }\n  return %o, %p, %u, %j\n}\n"},
     {"pieces of integers and bytes",
      "graph @s(%x: i64[5], %y: i64[2], %u: u8[5,3], %v: u8[5,4], %h: bf16[3,2]) {\n"
      "  %a = concat %x, %y {axis=0}\n  %b = concat %u, %v {axis=1}\n  %c = crop %b {top=1, left=2, "
@@ -146,6 +154,12 @@ static const Written pools_written[] = {
      "graph @s(%x: f32[3,6,5,5,1], %y: f32[3,6,5,5,1]) {\n  region @r {\n"
      "    %a = avg_pool3d %x {kernel=[1,3,1], stride=[1,1,2], pad=[0,1,0]}\n"
      "    %b = sum %y {axes=[3]}\n  }\n  return %a, %b\n}\n"},
+    {"sums over the pixels of each sample",
+     "graph @s(%x: f32[3,20,2,7,6], %b: f32[20]) {\n"
+     "  %r = relu %x\n  %y, %i = max_pool3d %r {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}\n"
+     "  %c = broadcast %b {shape=[3,20,2,4,3], axes=[1]}\n  %z = mul %y, %c\n  %t = tanh %z\n"
+     "  %s = sum %z {axes=[2,3,4]}\n  %u = sum %t {axes=[2,3,4]}\n"
+     "  %w, %v = max_pool3d %t {kernel=[1,2,2]}\n  return %i, %s, %u, %w\n}\n"},
     {"a pool whose places nobody asks for",
      "graph @s(%x: f32[1,2,1,5,5]) {\n  %y, %i = max_pool3d %x {kernel=[1,3,3], stride=[1,2,2]}\n"
      "  return %y\n}\n"},

@@ -13,20 +13,20 @@
 
 enum { BANK_ROWS = 8 };  // rows of 16 bytes that the banks serve at once
 
-void simt_load_(void *to, const void *p, int bytes, int line);
-void simt_store_(void *p, const void *from, int bytes, int line);
+void simt_load_(void *to, const void *p, int bytes, int align, int line);
+void simt_store_(void *p, const void *from, int bytes, int align, int line);
 void simt_sync_warp_(int line);
 double simt_shfl_xor_(double x, int lanes, int line);
 void simt_ldmatrix4_(uint32_t *r, const void *row, bool trans, int line);
 void simt_mma_(float *c, const uint32_t *a, const uint32_t *b, int line);
 
-void simt_load_(void *to, const void *p, int bytes, int line) {
-  simt_access(p, bytes, 16, false, (simt_where){.line = line});
+void simt_load_(void *to, const void *p, int bytes, int align, int line) {
+  simt_access(p, bytes, align, false, (simt_where){.line = line});
   memcpy(to, p, (size_t)bytes);
 }
 
-void simt_store_(void *p, const void *from, int bytes, int line) {
-  simt_access(p, bytes, 16, true, (simt_where){.line = line});
+void simt_store_(void *p, const void *from, int bytes, int align, int line) {
+  simt_access(p, bytes, align, true, (simt_where){.line = line});
   memcpy(p, from, (size_t)bytes);
 }
 
