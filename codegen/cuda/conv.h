@@ -223,17 +223,15 @@ enum { MD_CU_MAX_STAGES = 6 };
 typedef struct md_cu_ring {
   int stages, a, b;   // bytes of a stage's operands
   bool expects;       // bytes are copied in bulk, too
+  bool copies;        // the rest by each thread, asynchronously, or else it is stored
   int barriers, end;  // places in shared memory
 } md_cu_ring;
 md_cu_ring md_cu_ring_of(int a, int b, int rest);  // beside so many bytes of shared memory
 // The kernel's first lines: as, bs, full, empty. The barriers stand after the next md_sync().
 void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r);
 void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes);
-// By those that bring: before the first step; a step's part is stored or, with `copies`, being copied to
-// `stage`; after the last.
-void md_cu_ring_begin(md_cu_kernel *k, bool copies);
-void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r, bool copies);
-void md_cu_ring_end(md_cu_kernel *k, const md_cu_ring *r, bool copies);
+// By those that bring: the thread's part of a step is stored, or on its way to `stage`.
+void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r);
 md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, int64_t steps);
 // By those that multiply: acc += the steps' products, 64 rows by `columns`. `a`, `b`: " + ...", where
 // the warp's parts begin; across: operands lie as [term][row].

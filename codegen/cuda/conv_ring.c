@@ -2,10 +2,12 @@
 // A ring of stages in shared memory. A block has a multiprocessor for itself; two of its warpgroups
 // multiply by wgmma, the other threads bring operands. A stage holds a step's tiles of both:
 //
-//   full[stage]   counts the warps that have brought their part, and bytes that are copied in bulk
+//   full[stage]   counts the warps that have stored their part, or the threads whose copies have landed,
+//                 and bytes that are copied in bulk
 //   empty[stage]  counts the warps that have read all of it
 //
-// A plain operand is copied asynchronously: stages are told full some steps behind.
+// Those who multiply make what is stored known to wgmma. Those who store would wait there for all that
+// is on its way to them.
 #include "codegen/cuda/conv.h"
 
 enum {
@@ -34,7 +36,7 @@ void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r) {
   md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() == 0) {");
   md_cu_mark each = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", r->stages);
   md_cu_line(k, r->expects ? "and who expects the bytes" : NULL, "md_bar_init(full + i, %d);",
-             MD_CU_WARPS + r->expects);
+             (r->copies ? MD_CU_THREADS : MD_CU_WARPS) + r->expects);
   md_cu_line(k, NULL, "md_bar_init(empty + i, %d);", MD_CU_WARPS);
   md_cu_close(k, each);
   md_cu_line(k, NULL, "md_bar_fence();");
@@ -52,43 +54,14 @@ void md_cu_ring_next(md_cu_kernel *k, const md_cu_ring *r) {
 
 // --- bringing
 
-// So many stages are filled while an older one lands. Two more are read.
-static int ahead(const md_cu_ring *r) { return MD_MAX(r->stages - 2, 0); }
-
-void md_cu_ring_begin(md_cu_kernel *k, bool copies) {
-  md_cu_line(k, NULL, "int stage = 0, parity = 1;");
-  if (copies) md_cu_line(k, "stages, and the first not told full", "int sent = 0, told = 0;");
-}
-
-static void tell(md_cu_kernel *k, const char *stage) {
-  md_cu_line(k, NULL, "md_fence_async();");
-  md_cu_line(k, NULL, "md_sync_warp();");
-  md_cu_line(k, NULL, "if (md_lane() == 0) md_bar_arrive(full + %s);", stage);
-}
-
-void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r, bool copies) {
-  if (!copies) {
-    tell(k, "stage");
-    md_cu_ring_next(k, r);
-    return;
+void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r) {
+  if (r->copies) {
+    md_cu_line(k, NULL, "md_cp_arrive(full + stage);");
+  } else {
+    md_cu_line(k, NULL, "md_sync_warp();");
+    md_cu_line(k, NULL, "if (md_lane() == 0) md_bar_arrive(full + stage);");
   }
-  md_cu_line(k, NULL, "md_cp_commit();");
-  md_cu_mark m = md_cu_open(k, NULL, "if (++sent > %d) {", ahead(r));
-  md_cu_line(k, NULL, "md_cp_wait(%d);", ahead(r));
-  tell(k, "told");
-  md_cu_line(k, NULL, "if (++told == %d) told = 0;", r->stages);
-  md_cu_close(k, m);
   md_cu_ring_next(k, r);
-}
-
-void md_cu_ring_end(md_cu_kernel *k, const md_cu_ring *r, bool copies) {
-  if (!copies || !ahead(r)) return;
-  md_cu_line(k, NULL, "md_cp_wait(0);");
-  md_cu_mark m =
-      md_cu_open(k, NULL, "for (int i = sent < %d ? sent : %d; i > 0; i--) {", ahead(r), ahead(r));
-  tell(k, "told");
-  md_cu_line(k, NULL, "if (++told == %d) told = 0;", r->stages);
-  md_cu_close(k, m);
 }
 
 // --- multiplying
@@ -105,6 +78,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
   int part = MD_MIN(columns, AT_ONCE), line = MD_CU_WGMMA_STEP;
   md_cu_mark loop = md_cu_ring_open_steps(k, steps);
   md_cu_line(k, NULL, "md_bar_wait(full + stage, parity);");
+  md_cu_line(k, NULL, "md_fence_async();");
   md_cu_line(k, NULL, "const md_bf16 *const a = as + stage * %d%s;", r->a / 2, a);
   md_cu_line(k, NULL, "const md_bf16 *const b = bs + stage * %d%s;", r->b / 2, b);
   // With one step the zeros are written just before: ptxas would wait for them in between.

@@ -127,17 +127,17 @@ static const char *stage_of_source(md_cu_product *p) {
 // A plain source.
 static void put_copies(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
-  md_cu_ring_begin(k, true);
+  md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_mark tiles = open_tiles(p, count);
   md_cu_put_rows(p, count);
   md_cu_mark steps = md_cu_ring_open_steps(k, p->steps);
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights(p, l);
   md_cu_put_source(p, "step", stage_of_source(p));
-  md_cu_ring_brought(k, &l->ring, true);
+  md_cu_ring_brought(k, &l->ring);
   md_cu_close(k, steps);
   md_cu_close(k, tiles);
-  md_cu_ring_end(k, &l->ring, true);
+  md_cu_line(k, NULL, "md_cp_wait(0);");
 }
 
 // Loads of the vectors of step `at`, counted through all tiles of the block, into set `set`.
@@ -156,7 +156,7 @@ static void put_loads(md_cu_product *p, const char *count, const char *at, const
 // made and stored.
 static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
-  md_cu_ring_begin(k, false);
+  md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_side_declare(k, &p->source);
   md_cu_line(k, "steps of all tiles of the block",
              "const int all = (%s - part * %d + %lld) / %lld * %lld;", count, PIXELS,
@@ -174,7 +174,7 @@ static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights(p, l);
   md_cu_side_store(k, &p->source, stage_of_source(p));
-  md_cu_ring_brought(k, &l->ring, false);
+  md_cu_ring_brought(k, &l->ring);
   md_cu_close(k, m);
   md_cu_close(k, each);
   md_cu_close(k, pairs);
@@ -205,6 +205,7 @@ void md_cu_wgmma(md_cu_product *p) {
   md_cu_kernel *k = &p->k;
   Layout l =
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
+  l.ring.copies = p->source.is_plain;
   int registers = consumer_registers(&c->tile, p->source.is_plain);
   p->source.thread = "(md_thread() - 256)";
   put_shared(p, &l);

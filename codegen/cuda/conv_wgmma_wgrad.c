@@ -51,7 +51,7 @@ static void put_copies(md_cu_gradient *g, const md_cu_ring *r) {
   md_cu_kernel *k = &g->k;
   md_arena *arena = g->w->arena;
   md_cu_gradient_put_chunks(g);
-  md_cu_ring_begin(k, true);
+  md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_mark steps = md_cu_ring_open_steps(k, g->steps);
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   md_cu_mark m = md_cu_side_open(k, &g->dy);
@@ -62,9 +62,9 @@ static void put_copies(md_cu_gradient *g, const md_cu_ring *r) {
   md_cu_gradient_put_x(g, "step");
   md_cu_side_copy(k, &g->x, md_format(arena, "bs + stage * %d", r->b / 2));
   md_cu_close(k, m);
-  md_cu_ring_brought(k, r, true);
+  md_cu_ring_brought(k, r);
   md_cu_close(k, steps);
-  md_cu_ring_end(k, r, true);
+  md_cu_line(k, NULL, "md_cp_wait(0);");
 }
 
 static void put_sums(md_cu_gradient *g, int columns, const char *row0, const char *col0) {
@@ -91,6 +91,7 @@ void md_cu_wgmma_gradient(md_cu_gradient *g) {
   md_cu_kernel *k = &g->k;
   md_arena *arena = g->w->arena;
   md_cu_ring r = ring_of(g);
+  r.copies = true;
   md_cu_gradient_sides(g, k);
   md_cu_ring_put(k, &r);
   k->shared_bytes = r.end;

@@ -11,13 +11,15 @@
 // parity is the lowest bit of how often the ring has been gone round.
 //
 //   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
+//   md_cp_arrive(bar)                      arrives when all that the thread copies by md_cp_async has landed
 //   MD_NO_UNROLL                           the loop behind it stays one
 //   md_sync_part(id, threads)              a barrier of some warps; id 1 .. 15
 //   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
 //                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
 //                                          window, which may begin before the tensor, and w h d in it
 //   md_bulk_load(shared, p, bytes, bar)    16 n bytes from p on, aligned to 16, to shared memory; counts as TMA
-//   md_fence_async()                       what this thread stored may be read by wgmma after a barrier
+//   md_fence_async()                       what this thread stored, or learned of at a barrier, may be read by
+//                                          wgmma: by its own from here on, by others' after a barrier
 //   md_desc128(p), md_desc(p, lead, stride)  operands of 16 elements in k: rows of 128 bytes, swizzled as
 //                                          TMA does it, 16 elements on are 32 bytes on; or 8 rows of 16
 //                                          bytes in a piece, `lead` bytes to the next in k, `stride` in rows
@@ -54,6 +56,10 @@ static const char text[] =
     "#define md_bar_fence() asm volatile(\"fence.mbarrier_init.release.cluster;\" ::: \"memory\")\n"
     "MD_DEV_ void md_bar_arrive(md_u64 *bar) {\n"
     "  asm volatile(\"{ .reg .b64 s; mbarrier.arrive.shared::cta.b64 s, [%0]; }\"\n"
+    "               :: \"r\"(" SHARED "bar)) : \"memory\");\n"
+    "}\n"
+    "MD_DEV_ void md_cp_arrive(md_u64 *bar) {\n"
+    "  asm volatile(\"cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];\"\n"
     "               :: \"r\"(" SHARED "bar)) : \"memory\");\n"
     "}\n"
     "MD_DEV_ void md_bar_expect(md_u64 *bar, int bytes) {\n"

@@ -88,6 +88,15 @@ static void arrive(void *bar, int bytes, int line) {
 void simt_bar_arrive_(void *bar, int line) { arrive(bar, 0, line); }
 void simt_bar_expect_(void *bar, int bytes, int line) { arrive(bar, bytes, line); }
 
+void simt_bar_arrive_late(Bar *b, const simt_past *p, int line) {
+  if (!b->pending)
+    simt_error(true, (simt_where){.line = line}, "arrives at mbarrier +%lld, which expects nobody",
+               place(b->at));
+  simt_order_pass(&b->open, p);
+  b->pending--;
+  end_phase(b);
+}
+
 void simt_bar_land(Bar *b, int64_t bytes) {
   b->bytes -= bytes;
   end_phase(b);

@@ -343,9 +343,11 @@ void simt_fly(const void *p, int bytes) {
   for (int i = 0; !C.off && i < bytes; i++) c[i].in_flight = true;
 }
 
-void simt_land(const void *p, int bytes) {
+void simt_land(const void *p, int bytes) { simt_land_at(simt_order_now(), p, bytes); }
+
+void simt_land_at(simt_moment m, const void *p, int bytes) {
   Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
-  Visit v = {.me = simt_order_now()};
+  Visit v = {.me = m};
   for (int i = 0; !C.off && i < bytes; i++) note_writer(&v, &c[i]);
 }
 

@@ -98,6 +98,12 @@ static void switch_to(Fiber *to) {
 
 uint64_t simt_draw(void) { return md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++); }
 
+// One of what lands beside the threads.
+static bool units_run(void) {
+  bool copies = simt_draw() % 2;
+  return copies ? simt_async_run() || simt_tma_run() : simt_tma_run() || simt_async_run();
+}
+
 // Forward and reverse go on from the thread that stops; random may take any. Transfers that nobody
 // must wait for yet are made when no thread can run, or at random.
 static void run_another(void) {
@@ -105,7 +111,7 @@ static void run_another(void) {
       step = M.options.order == SIMT_REVERSE ? -1 : 1;
   if (M.options.order == SIMT_RANDOM) {
     from = (int)(simt_draw() % (uint64_t)num);
-    if (from % 16 == 0) simt_tma_run();
+    if (from % 16 == 0) units_run();
   }
   do {
     for (int i = 0; i < num; i++) {
@@ -115,7 +121,7 @@ static void run_another(void) {
         return;
       }
     }
-  } while (!M.stop && simt_tma_run());
+  } while (!M.stop && units_run());
   switch_to(&M.main);
 }
 

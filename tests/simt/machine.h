@@ -61,7 +61,9 @@ typedef struct simt_past {
 } simt_past;
 void simt_order_tell(simt_past *p);         // the current thread's is in p now
 void simt_order_learn(const simt_past *p);  // is over for the current thread
-// What the thread has written may be read by the units beside it (the asynchronous proxy).
+void simt_order_pass(simt_past *to, const simt_past *from);
+// What the thread has written or heard of may be read by the units beside it (the asynchronous proxy);
+// is_fenced: by those of the current thread.
 void simt_order_fence(void);
 bool simt_order_is_fenced(simt_moment m);
 
@@ -81,6 +83,7 @@ void simt_fly(const void *p, int bytes);
 void simt_read_begins(const char *what, const void *p, int line);
 void simt_read_ends(const void *p);
 void simt_land(const void *p, int bytes);
+void simt_land_at(simt_moment m, const void *p, int bytes);  // by somebody else
 
 // What several blocks change at once, each after the other.
 void simt_access_ticket(const void *p, int line);
@@ -92,6 +95,7 @@ void simt_ticket_block(void);
 bool simt_ticket_knows(simt_moment m);
 
 // --- async.c
+bool simt_async_run(void);    // copies of a thread land, and it arrives; false: nobody waits to arrive
 void simt_async_reset(void);  // a new block
 void simt_async_exit(void);   // the current thread ends
 
@@ -102,6 +106,7 @@ bool simt_bar_is_fenced(const Bar *b);
 int64_t simt_bar_phase(const Bar *b);
 int simt_bar_agent(const Bar *b);
 void simt_bar_land(Bar *b, int64_t bytes);  // of those that it expects
+void simt_bar_arrive_late(Bar *b, const simt_past *p, int line);  // of a thread that goes on since p
 void simt_bar_reset(void);                  // a new block
 
 // --- tma.c

@@ -182,6 +182,7 @@ void simt_bar_init_(md_u64 *bar, int count, int line);
 void simt_bar_fence_(void);
 void simt_bar_arrive_(md_u64 *bar, int line);
 void simt_bar_expect_(md_u64 *bar, int bytes, int line);
+void simt_cp_arrive_(md_u64 *bar, int line);
 void simt_bar_wait_(md_u64 *bar, int parity, int line);
 void simt_tma_(void *shared, const md_tmap *map, md_u64 *bar, const int *at, const int *offset,
                int line);
@@ -198,6 +199,7 @@ md_u32 simt_shared_address_(const void *p);
 #define md_bar_init(bar, count) simt_bar_init_((bar), (count), __LINE__)
 #define md_bar_fence() simt_bar_fence_()
 #define md_bar_arrive(bar) simt_bar_arrive_((bar), __LINE__)
+#define md_cp_arrive(bar) simt_cp_arrive_((bar), __LINE__)
 #define md_bar_expect(bar, bytes) simt_bar_expect_((bar), (bytes), __LINE__)
 #define md_bar_wait(bar, parity) simt_bar_wait_((bar), (parity), __LINE__)
 #define md_fence_async() simt_fence_async_()

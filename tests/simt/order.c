@@ -15,7 +15,8 @@ static struct Order {
   uint32_t row_epoch[SIMT_WHO];
   uint16_t clock[SIMT_WHO];            // from 1
   uint16_t heard[SIMT_WHO][SIMT_WHO];  // [t][u]: moments of u that are over for t
-  simt_moment fence[SIMT_THREADS];     // of the last one
+  simt_moment fence[SIMT_THREADS];     // of the last one, and what was over for the thread then
+  uint16_t fence_heard[SIMT_THREADS][SIMT_WHO];
 } O;
 
 static int width(void) { return simt_num_threads() + SIMT_AGENTS; }
@@ -77,14 +78,21 @@ void simt_order_learn(const simt_past *p) {
   if (p->epoch == O.epoch) join(row_of(simt_current()), p->heard);
 }
 
+void simt_order_pass(simt_past *to, const simt_past *from) {
+  if (to->epoch != O.epoch) *to = (simt_past){.epoch = O.epoch};
+  if (from->epoch == O.epoch) join(to->heard, from->heard);
+}
+
 void simt_order_fence(void) {
   int t = simt_current();
-  row_of(t);
+  memcpy(O.fence_heard[t], row_of(t), sizeof *O.heard[t] * (size_t)width());
   O.fence[t] = (simt_moment){O.epoch, tick(t), (uint16_t)t};
 }
 
 bool simt_order_is_fenced(simt_moment m) {
   if (m.thread >= simt_num_threads()) return true;  // written by a unit that copies
-  simt_moment f = O.fence[m.thread];
-  return m.epoch < f.epoch || (m.epoch == f.epoch && m.clock <= f.clock);
+  simt_moment f = O.fence[m.thread], mine = O.fence[simt_current()];
+  if (m.epoch < f.epoch || (m.epoch == f.epoch && m.clock <= f.clock)) return true;
+  const uint16_t *heard = O.fence_heard[simt_current()];
+  return m.epoch < mine.epoch || (m.epoch == mine.epoch && m.clock <= heard[m.thread]);
 }
