@@ -237,7 +237,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s);
 // Where the streams go. The table takes md_cu_table_bytes of shared memory.
 int md_cu_table_bytes(const md_cu_lanes *l);
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
-void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
+// Declares them.
+void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows, bool cleared);
 int md_cu_vector_words(const md_cu_lanes *l);  // registers that a row of them takes
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);
