@@ -118,8 +118,7 @@ static md_cu_ix from(Kernel *p, int axis) {
 
 static void declare_rows(Kernel *p) {
   md_cu_side_declare(&p->k, &p->source);
-  if (!p->source.by_pixel)
-    md_cu_line(&p->k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
+  if (!p->source.by_pixel) md_cu_line(&p->k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
 }
 
 // Far away where there is no pixel.

@@ -185,7 +185,8 @@ void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s,
 
 // Texts in the compute types of n's results.
 void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
-void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
+bool md_cu_is_pool(md_op op);
+void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot s, const char **result);
 void md_cu_push(struct md_cu_work *w, const md_node *n);  // bank_push over its own operand
 
 // --- lanes.c: eight neighbouring channels at once ---------------------------------------------------
