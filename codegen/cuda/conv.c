@@ -55,9 +55,20 @@ md_val md_cu_formed(const md_region_view *r) {
 // --- the product
 
 // In shared memory: two tiles of each operand, over them later the result's; then sums and tables.
+// Weights of at most two steps stay there: the result's tile lies over the source's alone.
+static bool weights_stay(const Conv *c) {
+  const int64_t *kernel = md_type_in(c->w->r->g, c->n->in[1])->shape.dim + 2;
+  int64_t taps = kernel[0] * kernel[1] * kernel[2];
+  return taps * md_round_up(c->in, MD_CU_LANES) <= 2 * MD_CU_STEP;
+}
+
+static int weights_at(const Conv *c) {
+  int source = 2 * md_cu_tile_bytes(&c->tile, c->tile.m);
+  return weights_stay(c) ? MD_MAX(source, md_cu_finish_bytes(&c->finish, &c->tile)) : source;
+}
+
 static int tiles_bytes(const Conv *c) {
-  int operands =
-      2 * (md_cu_tile_bytes(&c->tile, c->tile.m) + md_cu_tile_bytes(&c->tile, c->tile.n));
+  int operands = weights_at(c) + 2 * md_cu_tile_bytes(&c->tile, c->tile.n);
   return MD_MAX(operands, md_cu_finish_bytes(&c->finish, &c->tile));
 }
 
@@ -69,7 +80,7 @@ static void put_shared(Kernel *p) {
   md_cu_line(k, NULL, "MD_SHARED(shared);");
   md_cu_line(k, "two tiles of the source", "%s *const as = (%s *)shared;", cell, cell);
   md_cu_line(k, "and two of the weights", "%s *const bs = (%s *)(shared + %d);", cell, cell,
-             2 * md_cu_tile_bytes(&c->tile, c->tile.m));
+             weights_at(c));
   if (c->finish.num_sums)
     md_cu_line(k, "[sum][column]", "double *const sums = (double *)(shared + %d);", at);
   at += md_cu_sums_bytes(&c->finish, &c->tile);
@@ -86,9 +97,9 @@ static void put_shared(Kernel *p) {
 }
 
 // The line's pixel.
-static void put_pixel(Kernel *p) {
+static void put_pixel(Kernel *p, const char *first) {
   md_cu_kernel *k = &p->k;
-  md_cu_line(k, NULL, "const int p = m0 + line;");
+  md_cu_line(k, NULL, "const int p = %s + line;", first);
   if (p->source.by_pixel) {
     md_cu_line(k, NULL, "ap[i] = sample0 * %lld + p;", (long long)md_cu_map_places(&p->a));
     if (p->c->groups > 1)
@@ -105,19 +116,27 @@ static md_cu_ix from(Kernel *p, int axis) {
   return md_cu_linear(&p->k, 1, &q, &m->from_q, m->from0);
 }
 
+static void declare_rows(Kernel *p) {
+  md_cu_side_declare(&p->k, &p->source);
+  if (!p->source.by_pixel) md_cu_line(&p->k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
+}
+
 // Far away where there is no pixel.
-void md_cu_put_rows(Kernel *p, const char *places) {
+static void set_rows(Kernel *p, const char *first, const char *places) {
   md_cu_kernel *k = &p->k;
-  md_cu_side_declare(k, &p->source);
-  if (!p->source.by_pixel) md_cu_line(k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
   md_cu_mark m = md_cu_side_open(k, &p->source);
-  put_pixel(p);
+  put_pixel(p, first);
   if (p->source.by_pixel) md_cu_line(k, NULL, "if (p >= %s) ap[i] = -1;", places);
   for (int x = 0; !p->source.by_pixel && x < 3; x++) {
     const char *far = x ? "" : md_format(k->w->arena, "p >= %s ? -(1 << 28) : ", places);
     md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far, from(p, x));
   }
   md_cu_close(k, m);
+}
+
+void md_cu_put_rows(Kernel *p, const char *places) {
+  declare_rows(p);
+  set_rows(p, "m0", places);
 }
 
 static const char *buffer(Kernel *p, const char *base, int rows, const char *which) {
@@ -140,8 +159,9 @@ static void put_weights(Kernel *p) {
   bool some = t->n * MD_CU_STEP_CHUNKS < MD_CU_THREADS;
   md_cu_mark in = {0};
   if (some) in = md_cu_open(k, NULL, "if (line < %d) {", t->n);
-  md_cu_line(k, NULL, "const %s *const from = %s + (n0 + line) * %lld + chunk * 8;", md_cu_cell(t),
-             all, (long long)(p->steps * MD_CU_STEP));
+  md_cu_line(k, NULL,
+             "const %s *const from = %s + (n0 + line) * %lld + next * %d + md_thread() %% %d * 8;",
+             md_cu_cell(t), all, (long long)(p->steps * MD_CU_STEP), MD_CU_STEP, MD_CU_STEP_CHUNKS);
   md_cu_line(k, NULL, "%s *const to = %s + line * %d + md_thread() %% %d * 8;", md_cu_cell(t),
              buffer(p, "bs", t->n, "next % 2"), md_cu_pitch(t, t->n), MD_CU_STEP_CHUNKS);
   md_cu_line(k, NULL, "md_cp_async(to, from, 16);");
@@ -192,7 +212,7 @@ void md_cu_put_source_of_tile(Kernel *p, const char *places, const char *next) {
   md_cu_kernel *k = &p->k;
   put_chunk(p, next);
   md_cu_mark m = md_cu_side_open(k, &p->source);
-  put_pixel(p);
+  put_pixel(p, "m0");
   for (int x = 0; !p->source.by_pixel && x < 3; x++)
     md_cu_line(k, NULL, "a%c[i] = %s + am%d * %lld;", at[x], from(p, x), x,
                (long long)p->a.axis[x].from_m);
@@ -201,7 +221,16 @@ void md_cu_put_source_of_tile(Kernel *p, const char *places, const char *next) {
   md_cu_close(k, m);
 }
 
-// The next step's tiles are on their way while the current ones are multiplied.
+static void put_all_weights(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  md_cu_mark m =
+      md_cu_open(k, NULL, "for (int next = 0; next < %lld; next++) {", (long long)p->steps);
+  put_weights(p);
+  md_cu_close(k, m);
+}
+
+// The next step's tiles are on their way while the current ones are multiplied. What the first one takes
+// of the source is in registers already.
 static void put_steps(Kernel *p) {
   md_cu_kernel *k = &p->k;
   const md_cu_tile *t = &p->c->tile;
@@ -210,8 +239,12 @@ static void put_steps(Kernel *p) {
       md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)p->steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
   md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)p->steps);
-  md_cu_put_source(p, "next", NULL);
-  put_weights(p);
+  if (p->steps > 1) {
+    md_cu_mark later = md_cu_open(k, NULL, "if (next > 0) {");
+    md_cu_put_source(p, "next", NULL);
+    md_cu_close(k, later);
+  }
+  if (!weights_stay(p->c)) put_weights(p);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (step >= 0) {");
   md_cu_line(k, NULL, "const %s *const a = %s;", md_cu_cell(t), buffer(p, "as", t->m, "step % 2"));
@@ -254,17 +287,31 @@ void md_cu_put_block(Kernel *p) {
   md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(c->samples / c->groups));
 }
 
+// Of the tile that begins with pixel `first`; if there is one.
+static void put_first_source(Kernel *p, const char *first, bool is_there, const char *places) {
+  if (!p->steps) return;
+  md_cu_mark m = is_there ? md_cu_open(&p->k, NULL, "{")
+                          : md_cu_open(&p->k, NULL, "if (%s < %s) {", first, places);
+  set_rows(p, first, places);
+  md_cu_put_source(p, "0", NULL);
+  md_cu_close(&p->k, m);
+}
+
 static void put_product(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
   put_shared(p);
   const char *count = md_cu_number(k, md_cu_pixels(c, &p->a));
+  long long stride = p->parts * c->tile.m;
   md_cu_put_block(p);
+  if (p->steps) declare_rows(p);
+  if (p->steps && weights_stay(c)) put_all_weights(p);
+  put_first_source(p, md_format(k->w->arena, "part * %d", c->tile.m), true, count);
   md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
-                               c->tile.m, count, (long long)(p->parts * c->tile.m));
+                               c->tile.m, count, stride);
   md_cu_put_accumulators(k, &c->tile);
-  if (p->steps) md_cu_put_rows(p, count);
   put_steps(p);
+  put_first_source(p, md_format(k->w->arena, "m0 + %lld", stride), false, count);
   md_cu_put_finish(k, &c->finish, &c->tile, &p->a, count);
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);

@@ -78,7 +78,7 @@ void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
   const char *sets = s->sets > 1 ? md_format(k->w->arena, "[%d] = {0}", s->sets) : " = 0";
   md_cu_line(k, NULL, "int %sin[%d] = {0}, %sc%s;", p, rows, p, sets);
   if (s->stored_if) md_cu_line(k, NULL, "%s %sto[%d] = {0};", md_cu_index_type(k), p, rows);
-  md_cu_put_vectors(k, &s->lanes, rows);
+  md_cu_put_vectors(k, &s->lanes, rows, true);
 }
 
 md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {

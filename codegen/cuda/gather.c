@@ -186,6 +186,10 @@ static const char *frame_difference(md_cu_kernel *k, const md_node *n, md_cu_spo
 }
 
 void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
+  if (md_cu_is_pool(n->op)) {
+    md_cu_pool(k, n, *s, result);
+    return;
+  }
   for (int i = 0; i < s->shape->rank; i++) md_cu_axis(k, s, i);  // named before any branch or loop
   switch (n->op) {
   case MD_OP_concat: result[0] = concat(k, n, s); break;
@@ -196,7 +200,6 @@ void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char *
   case MD_OP_bank_push: result[0] = bank_push(k, n, s); break;
   case MD_OP_ring_next: result[0] = ring_next(k, n); break;
   case MD_OP_grayscale: result[0] = grayscale(k, n, s); break;
-  case MD_OP_frame_difference: result[0] = frame_difference(k, n, s); break;
-  default: md_cu_pool(k, n, s, result);
+  default: result[0] = frame_difference(k, n, s);
   }
 }

@@ -185,7 +185,8 @@ void md_cu_store(md_cu_kernel *k, md_val v, md_cu_spot *s,
 
 // Texts in the compute types of n's results.
 void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
-void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result);
+bool md_cu_is_pool(md_op op);
+void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot s, const char **result);
 void md_cu_push(struct md_cu_work *w, const md_node *n);  // bank_push over its own operand
 
 // --- lanes.c: eight neighbouring channels at once ---------------------------------------------------
@@ -237,7 +238,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s);
 // Where the streams go. The table takes md_cu_table_bytes of shared memory.
 int md_cu_table_bytes(const md_cu_lanes *l);
 void md_cu_put_table(md_cu_kernel *k, const md_cu_lanes *l);
-void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows);  // declares them
+// Declares them.
+void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows, bool cleared);
 int md_cu_vector_words(const md_cu_lanes *l);  // registers that a row of them takes
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l);
 void md_cu_put_lanes(md_cu_kernel *k, const md_cu_lanes *l);

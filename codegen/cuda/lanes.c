@@ -216,9 +216,10 @@ int md_cu_vector_words(const md_cu_lanes *l) {
   return words;
 }
 
-void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows) {
+void md_cu_put_vectors(md_cu_kernel *k, const md_cu_lanes *l, int rows, bool cleared) {
   for (int i = 0; i < l->num_vectors; i++)
-    md_cu_line(k, NULL, "md_%s %sv%d[%d];", l->vector_type[i], l->prefix, i, rows);
+    md_cu_line(k, NULL, "md_%s %sv%d[%d]%s;", l->vector_type[i], l->prefix, i, rows,
+               cleared ? " = {{{0}}}" : "");
 }
 
 void md_cu_put_loads(md_cu_kernel *k, const md_cu_lanes *l) { md_cu_splice(k, &l->load); }
@@ -255,7 +256,7 @@ bool md_cu_enter_before(md_cu_kernel *k, const md_cu_spot *s) {
   md_cu_lanes *l = k->lanes;
   if (!l || l->in_table || l->is_line || is_derived(k, s)) return false;
   for (int i = 0; i < s->shape->rank; i++)
-    if (!s->at[i]) return false;
+    if (!s->at[i] && !s->pixel) return false;
   swap(k, &l->before);
   return true;
 }

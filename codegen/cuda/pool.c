@@ -172,10 +172,17 @@ static void mean(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f, con
   result[0] = md_cu_from_double(k, n->out, md_format(k->w->arena, "%s / %lld.0", sum, count));
 }
 
-void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char **result) {
-  Found f = {.by_lane = md_cu_enter_before(k, s)};
-  if (n->op == MD_OP_max_pool3d) largest(k, n, s, &f, result);
-  else if (n->op == MD_OP_max_pool3d_grad) largest_grad(k, n, s, &f, result);
-  else mean(k, n, s, &f, result);
+bool md_cu_is_pool(md_op op) {
+  return op == MD_OP_max_pool3d || op == MD_OP_max_pool3d_grad || op == MD_OP_avg_pool3d ||
+         op == MD_OP_avg_pool3d_grad;
+}
+
+// The caller's spot keeps no index that is named in front of its lanes.
+void md_cu_pool(md_cu_kernel *k, const md_node *n, md_cu_spot s, const char **result) {
+  Found f = {.by_lane = md_cu_enter_before(k, &s)};
+  for (int i = 0; i < s.shape->rank; i++) md_cu_axis(k, &s, i);  // named before any branch or loop
+  if (n->op == MD_OP_max_pool3d) largest(k, n, &s, &f, result);
+  else if (n->op == MD_OP_max_pool3d_grad) largest_grad(k, n, &s, &f, result);
+  else mean(k, n, &s, &f, result);
   if (f.by_lane) md_cu_leave_before(k);
 }

@@ -119,7 +119,7 @@ void md_cu_put_each_vector(md_cu_kernel *k, const md_cu_finish *f, const md_cu_t
       loop = md_cu_open(k, NULL, "for (int i0 = md_thread() / %d; i0 < %d; i0 += %d) {", chunks(t),
                         t->m, MD_CU_THREADS / chunks(t) * at_once(f, t));
   if (f->lanes.num_vectors) {
-    md_cu_put_vectors(k, &f->lanes, at_once(f, t));
+    md_cu_put_vectors(k, &f->lanes, at_once(f, t), false);
     m = open_vectors(k, f, t, a, places, &in);
     md_cu_put_loads(k, &f->lanes);
     md_cu_close(k, in);

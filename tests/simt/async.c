@@ -52,7 +52,7 @@ void simt_cp_async_(void *shared, const void *global, int bytes, int line) {
   Queue *q = &queues[simt_current()];
   simt_where at = {.line = line};
   simt_access_shared("cp.async", shared, 16, 16, true, line);
-  if (simt_is_shared(global)) simt_error(true, at, "cp.async reads shared memory");
+  if (bytes && simt_is_shared(global)) simt_error(true, at, "cp.async reads shared memory");
   if (bytes < 0 || bytes > 16) simt_error(true, at, "cp.async of %d bytes", bytes);
   if (bytes) simt_access(global, bytes, 16, false, at);
   simt_fly(shared, 16);

@@ -34,7 +34,8 @@ static const Written moves[] = {
      "    %d = broadcast %f {shape=[2,3,5,16], axes=[0]}\n    %e = mul %a, %c\n"
      "    %h = add %e, %d\n    %o = cast %h {to=bf16}\n    %p = cast %h {to=u8}\n  }\n"
      "  region @q {\n    %s = slice %o {axis=1, start=2, size=1}\n    %t = cast %s {to=f32}\n"
-     "    %u = mul %t, %t\n  }\n  region @w {\n    %j = add %i, %i\n  }\n  return %o, %p, %u, %j\n}\n"},
+     "    %u = mul %t, %t\n  }\n  region @w {\n    %j = add %i, %i\n  }\n  return %o, %p, %u, "
+     "%j\n}\n"},
     {"pieces of integers and bytes",
      "graph @s(%x: i64[5], %y: i64[2], %u: u8[5,3], %v: u8[5,4], %h: bf16[3,2]) {\n"
      "  %a = concat %x, %y {axis=0}\n  %b = concat %u, %v {axis=1}\n  %c = crop %b {top=1, left=2, "
