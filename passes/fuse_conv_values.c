@@ -4,9 +4,8 @@
 // leaf, which costs no more to compute than to load; with more leaves it must be read by anchors alone
 // and cost less traffic than storing it; and never for sums of two tensors (residuals), whose leaves
 // would grow by one a block, nor behind a flip, slice or transpose; nor for what a convolution of several
-// taps reads, where the target says so (forms_taps_apart).
+// taps reads or a weight gradient of many channels, where the target says so (forms_taps_apart, stored_wgrad).
 #include "passes/fuse_conv.h"
-#include <stdlib.h>
 
 // Anchors that have regions: which operands are activations, and whether result 0 has an epilogue.
 static const struct AnchorRow {
@@ -51,12 +50,14 @@ bool md_is_weight(const md_node *anchor, int operand) {
 }
 
 bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
+  const md_target_facts *facts = &f->r->options->facts;
   bool is_wgrad = anchor->op == MD_OP_conv3d_wgrad;
-  if (!f->r->options->facts.forms_taps_apart || !(is_wgrad || md_is_weight(anchor, 1)))
-    return false;
+  if (!is_wgrad && !md_is_weight(anchor, 1)) return false;
   const md_shape *w = md_shape_in(f, is_wgrad ? anchor->out : anchor->in[1]);
-  if (getenv("XW") && is_wgrad && w->dim[0] >= 64 && w->dim[1] >= 64) return true;
-  return md_elements(w) > w->dim[0] * w->dim[1];
+  bool narrow = md_type_in(f->g, anchor->in[0])->dtype == MD_BF16;
+  bool many = facts->stored_wgrad && MD_MIN(w->dim[0], w->dim[1]) >= facts->stored_wgrad;
+  if (is_wgrad && narrow && many) return true;
+  return facts->forms_taps_apart && md_elements(w) > w->dim[0] * w->dim[1];
 }
 
 static bool wants(const md_fusion *f, const md_node *anchor, md_val v) {

@@ -67,6 +67,8 @@ typedef struct md_target_facts {
   // What a convolution of several taps reads is stored before it: made on the way, each element would be
   // made anew for every tap.
   bool forms_taps_apart;
+  // Gradients in bf16 for weights of so many channels on either side read what is stored; 0: none do.
+  int64_t stored_wgrad;
   // One region can make both gradients of a 1x1x1 convolution in bf16 of at most so many weights.
   int64_t twin_weights;
   int max_prologue;   // full-size tensors that a prologue may read

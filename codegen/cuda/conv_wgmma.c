@@ -4,11 +4,9 @@
 // convolution applied, and have the weights copied. While the tile of the result is finished, stages are
 // filled for the next one.
 #include "codegen/cuda/conv.h"
-#include <stdlib.h>
 
 enum {
   PIXELS = 128,  // of a tile
-  LEAST = 64,    // channels of the result, and terms: with fewer, tiles are mostly empty
   INTENSITY =
       128,  // FLOPs for a byte: with fewer, memory takes longer than mma.sync with what it brings
   BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
@@ -44,28 +42,17 @@ static Layout layout_of(const md_cu_convolution *c, int tables) {
 
 // --- the tile
 
-static double flops_of_byte(const md_cu_convolution *c, const md_cu_map *a, int num) {
-  const md_graph *g = c->w->r->g;
-  double products = 0;
-  for (int i = 0; i < num; i++)
-    products += (double)md_cu_map_places(&a[i]) * (double)md_cu_map_taps(&a[i]);
-  double bytes = 2.0 * (double)(md_elements(&md_type_in(g, c->n->in[0])->shape) +
-                                md_elements(&md_type_in(g, c->n->out)->shape));
-  return 2.0 * products * (double)(c->samples * c->in * c->out) / bytes;
-}
-
 static bool is_worth_it(const md_cu_convolution *c, const md_cu_map *a, int num, bool plain) {
   int64_t terms = 0;
   for (int i = 0; i < num; i++) terms = MD_MAX(terms, md_cu_map_taps(&a[i]) * c->in);
-  if (plain) return terms >= LEAST;
-  return c->in >= LEAST && flops_of_byte(c, a, num) >= (getenv("XI") ? atof(getenv("XI")) : INTENSITY);
+  return (plain ? terms : c->in) >= MD_CU_WGMMA_LEAST;
 }
 
 bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num) {
-  if (!md_cuda_has_wgmma(c->w->arch) || c->out < LEAST) return false;
-  int n = LEAST;
+  if (!md_cuda_has_wgmma(c->w->arch) || c->out < MD_CU_WGMMA_LEAST) return false;
+  int n = MD_CU_WGMMA_LEAST;
   while (n < c->out && n < 256) n *= 2;
-  for (; n >= LEAST; n /= 2) {
+  for (; n >= MD_CU_WGMMA_LEAST; n /= 2) {
     c->tile = (md_cu_tile){
         .m = PIXELS, .n = n, .warps_m = 8, .warps_n = 1, .narrow = true, .swizzled = true, .p = ""};
     md_cu_needs needs = md_cu_measure(c);

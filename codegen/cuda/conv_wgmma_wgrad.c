@@ -5,7 +5,6 @@
 #include "codegen/cuda/conv.h"
 
 enum {
-  LEAST = 64,      // rows and columns: with fewer, tiles are mostly empty
   BLOCKS = 132,    // at once: the multiprocessors of an H100 or H200
   MAX_WAVES = 4,   // of blocks
   REGISTERS = 168  // of a thread that multiplies
@@ -30,7 +29,8 @@ static md_cu_ring ring_of(const md_cu_gradient *g) {
 }
 
 bool md_cu_wgmma_gradient_tile(md_cu_gradient *g) {
-  if (!md_cuda_has_wgmma(g->w->arch) || MD_MIN(g->out, g->columns) < LEAST) return false;
+  if (!md_cuda_has_wgmma(g->w->arch) || MD_MIN(g->out, g->columns) < MD_CU_WGMMA_LEAST)
+    return false;
   int m = g->out > 64 ? 128 : 64, n = m == 64 ? 128 : 64;
   while (n < g->columns && n < 256) n *= 2;
   g->tile = (md_cu_tile){

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA targets by name, and what passes ask of them. Compiling for a machine that is not here is the
 // normal case, so the list does not depend on what is installed.
-#include <stdlib.h>
 #include "codegen/cuda/gen.h"
 
 #include <string.h>
@@ -98,15 +97,25 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) 
   }
 }
 
-// Channels last, rounded up to the 16 bytes of bf16 that one load takes.
+static bool have_wgmma(const md_cuda_arch *arch, int num) {
+  for (int i = 0; i < num; i++)
+    if (!md_cuda_has_wgmma(arch[i])) return false;
+  return true;
+}
+
+// Channels last, rounded up to the 16 bytes of bf16 that one load takes. Two gradients of one region share
+// what they load; wgmma makes each of them alone in less time.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   md_cuda_arch arch[MD_CUDA_TARGETS];
-  if (!md_cuda_targets(target, arch, MD_CUDA_TARGETS, d)) return false;
+  int num = md_cuda_targets(target, arch, MD_CUDA_TARGETS, d);
+  if (!num) return false;
+  bool wgmma = have_wgmma(arch, num);
   *facts = (md_target_facts){.channel_block = 8,
                              .channels_last = true,
                              .packs_weights = true,
                              .forms_taps_apart = true,
-                             .twin_weights = getenv("XT") ? 0 : MD_CU_TWIN_WEIGHTS,
+                             .stored_wgrad = wgmma ? MD_CU_WGMMA_LEAST : 0,
+                             .twin_weights = wgmma ? 0 : MD_CU_TWIN_WEIGHTS,
                              .max_prologue = 4,
                              .alignment = 256};
   return true;

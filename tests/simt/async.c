@@ -135,6 +135,7 @@ void simt_async_reset(void) {
 void simt_async_exit(void) {
   const Queue *q = &queues[simt_current()];
   int i = first_of(simt_current());
-  if (i >= 0) simt_error(true, (simt_where){.line = arrivals[i]->line}, "ends with a copy in flight");
+  if (i >= 0)
+    simt_error(true, (simt_where){.line = arrivals[i]->line}, "ends with a copy in flight");
   if (q->num) simt_error(true, (simt_where){.line = q->copy[0].line}, "ends with a copy in flight");
 }

@@ -95,7 +95,8 @@ void simt_ticket_block(void);
 bool simt_ticket_knows(simt_moment m);
 
 // --- async.c
-bool simt_async_run(void);    // copies of a thread land, and it arrives; false: nobody waits to arrive
+bool simt_async_run(
+    void);  // copies of a thread land, and it arrives; false: nobody waits to arrive
 void simt_async_reset(void);  // a new block
 void simt_async_exit(void);   // the current thread ends
 
@@ -106,8 +107,9 @@ bool simt_bar_is_fenced(const Bar *b);
 int64_t simt_bar_phase(const Bar *b);
 int simt_bar_agent(const Bar *b);
 void simt_bar_land(Bar *b, int64_t bytes);  // of those that it expects
-void simt_bar_arrive_late(Bar *b, const simt_past *p, int line);  // of a thread that goes on since p
-void simt_bar_reset(void);                  // a new block
+void simt_bar_arrive_late(Bar *b, const simt_past *p,
+                          int line);  // of a thread that goes on since p
+void simt_bar_reset(void);            // a new block
 
 // --- tma.c
 bool simt_tma_run(void);             // one transfer; false: there is none

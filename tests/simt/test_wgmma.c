@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-// Padding behind batch norm and ReLU, where zero is not what the source would be; 11 steps, 3 stages.
-static const char graph[] =
+// Two taps and more: the source is copied; 11 steps.
+static const char copied[] =
     "graph @s(%x: f32[3,5,1,9,11], %w0: f32[72,5,1,1,1], %w: f32[136,72,1,3,3], %g: f32[72], "
     "%p_b: f32[72]) {\n"
     "  %x1 = cast %x {to=bf16}\n  %w1 = cast %w0 {to=bf16}\n  %w2 = cast %w {to=bf16}\n"
@@ -15,68 +15,110 @@ static const char graph[] =
     "  %n = batch_norm %a1, %g, %p_b, %m, %v {batch_stats=true}\n  %r = relu %n\n"
     "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2 {pad=[0,1,1]}\n  return %y\n}\n";
 
+// One tap: it is made on the way; 9 steps.
+static const char formed[] =
+    "graph @s(%x: f32[3,5,1,9,11], %w0: f32[520,5,1,1,1], %w: f32[136,520,1,1,1], %g: f32[520], "
+    "%p_b: f32[520]) {\n"
+    "  %x1 = cast %x {to=bf16}\n  %w1 = cast %w0 {to=bf16}\n  %w2 = cast %w {to=bf16}\n"
+    "  %a = conv3d %x1, %w1\n  %a1 = cast %a {to=f32}\n  %m, %v = moments %a1 {groups=1}\n"
+    "  %n = batch_norm %a1, %g, %p_b, %m, %v {batch_stats=true}\n  %r = relu %n\n"
+    "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2\n  return %y\n}\n";
+
+typedef enum Which { BOTH, COPIED, FORMED } Which;
 static const struct Case {
+  Which which;
   const char *what, *from, *to;
   const char *message[3];  // one of them; NULL: nothing is wrong
 } cases[] = {
-    {"as it is", "", "", {NULL}},
-    {"one block for all tiles", "m0 += 384", "m0 += 128", {NULL}},
+    {BOTH, "as it is", "", "", {NULL}},
+    {COPIED, "one block for all tiles", "m0 += 384", "m0 += 128", {NULL}},
     // barriers of stages
-    {"no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
-    {"producers begin with the other parity",
+    {BOTH, "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
+    {BOTH,
+     "producers begin with the other parity",
      "stage = 0, parity = 1;",
      "stage = 0, parity = 0;",
      {"deadlock"}},
-    {"consumers begin with the other parity",
+    {BOTH,
+     "consumers begin with the other parity",
      "stage = 0, parity = 0,",
      "stage = 0, parity = 1,",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"no wait for an empty stage",
+    {BOTH,
+     "no wait for an empty stage",
      "md_bar_wait(empty + stage, parity);",
      "",
      {"expects nobody", "race: writes", "in flight"}},
-    {"no wait for a full stage",
+    {BOTH,
+     "no wait for a full stage",
      "md_bar_wait(full + stage, parity);",
      "",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"the parity stays", "parity ^= 1;", "parity ^= 0;", {"deadlock", "race: ", "in flight"}},
-    {"every lane arrives",
+    {BOTH, "the parity stays", "parity ^= 1;", "parity ^= 0;", {"deadlock", "race: ", "in flight"}},
+    {FORMED,
+     "every lane arrives",
      "if (md_lane() == 0) md_bar_arrive(full",
      "md_bar_arrive(full",
      {"expects nobody", "race: "}},
-    {"the weights are not expected",
+    {COPIED, "nobody arrives", "md_cp_arrive(full + stage);", "", {"deadlock"}},
+    {COPIED,
+     "threads arrive before their copies",
+     "md_cp_arrive(full + stage);",
+     "md_bar_arrive(full + stage);",
+     {"a copy of thread", "which nobody has written", "race: "}},
+    {COPIED,
+     "threads arrive twice",
+     "md_cp_arrive(full + stage);",
+     "md_cp_arrive(full + stage); md_cp_arrive(full + stage);",
+     {"expects nobody", "a copy of thread", "race: "}},
+    {COPIED, "threads end before their copies", "md_cp_wait(0);", "", {"ends with a copy"}},
+    {BOTH,
+     "the weights are not expected",
      "md_bar_expect(full + stage, 32768);",
      "md_bar_arrive(full + stage);",
      {"into which a copy", "deadlock", "which nobody has written"}},
-    {"too many bytes are expected",
+    {BOTH,
+     "too many bytes are expected",
      "md_bar_expect(full + stage, 32768);",
      "md_bar_expect(full + stage, 32784);",
      {"deadlock"}},
     // operands
-    {"lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
-    {"lanes do not wait for each other",
+    {BOTH, "lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
+    {FORMED,
+     "lanes do not wait for each other",
      "md_sync_warp();",
      "",
      {"race: ", "which nobody has written", "without md_fence_async"}},
-    {"lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
-    {"the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
+    {BOTH, "lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
+    {BOTH, "the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
     // wgmma
-    {"a stage is freed while it is read",
+    {BOTH,
+     "a stage is freed while it is read",
      "md_bar_arrive(empty + before);",
      "md_bar_arrive(empty + stage);",
      {"which a wgmma in flight reads", "race: ", "deadlock"}},
-    {"a stage is freed without a wait",
+    {BOTH,
+     "a stage is freed without a wait",
      "md_wgmma_wait(1);",
      "",
      {"which a wgmma in flight reads", "race: "}},
-    {"sums are read in flight", "md_wgmma_wait(0);", "", {"accumulators of a wgmma in flight"}},
-    {"no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
-    {"nothing is committed",
+    {BOTH,
+     "sums are read in flight",
+     "md_wgmma_wait(0);",
+     "",
+     {"accumulators of a wgmma in flight"}},
+    {BOTH, "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
+    {BOTH,
+     "nothing is committed",
      "md_wgmma_commit();",
      "",
      {"accumulators of a wgmma in flight", "which a wgmma in flight reads"}},
     // the tile of the result
-    {"no barrier around the tile", "md_sync_part(1, 256);", "", {"race: ", "nobody has written"}},
+    {BOTH,
+     "no barrier around the tile",
+     "md_sync_part(1, 256);",
+     "",
+     {"race: ", "nobody has written"}},
 };
 
 // `from` -> `to` everywhere in the kernels from the one with wgmma on; NULL: it is not there.
@@ -130,24 +172,35 @@ static md_cuda_launch *product_of(Program *p) {
   return NULL;
 }
 
-int main(void) {
-  md_diags *d = md_diags_create();
+static int try_all(const char *graph, Which which, int *passed, md_diags *d) {
   md_graph *g = md_parse_graph("sample", graph, strlen(graph), d);
   Program *p = g ? program_for((md_cuda_arch){90, 'a'}, g, 2, MD_F32, 1, d) : NULL;
   md_cuda_launch *product = product_of(p);
-  int passed = 0, failed = !product;
+  int failed = !product;
   char *kernels = product ? run_text(p) : NULL;
+  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (which == FORMED)) {
+    printf("FAILED: the source is not brought so\n");
+    failed++;
+  }
   for (int i = 0; product && i < MD_COUNT(cases); i++) {
+    if (cases[i].which != BOTH && cases[i].which != which) continue;
     int64_t blocks = product->blocks;
     if (strstr(cases[i].from, "m0 +=")) product->blocks = 1;
     bool ok = try(p, &cases[i], kernels);
     product->blocks = blocks;
-    passed += ok;
+    *passed += ok;
     failed += !ok;
   }
   if (!product) printf("FAILED: no kernel with wgmma\n%s", md_diags_text(d));
   free(kernels);
   program_destroy(p);
+  return failed;
+}
+
+int main(void) {
+  md_diags *d = md_diags_create();
+  int passed = 0, failed = try_all(copied, COPIED, &passed, d);
+  failed += try_all(formed, FORMED, &passed, d);
   md_diags_destroy(d);
   printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;
