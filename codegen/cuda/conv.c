@@ -116,9 +116,31 @@ static md_cu_ix from(Kernel *p, int axis) {
   return md_cu_linear(&p->k, 1, &q, &m->from_q, m->from0);
 }
 
+// A copied source of several taps lies where the row's first tap does, and `tap` elements on.
+static bool adds_tap(const Kernel *p) { return p->source.is_plain && !p->source.by_pixel; }
+
+static void put_row_place(Kernel *p) {
+  const md_type *t = md_type_in(p->k.w->r->g, p->source.val);
+  md_cu_spot s = {.shape = &t->shape, .at = {"sample", "0", from(p, 0), from(p, 1), from(p, 2)}};
+  md_cu_line(&p->k, NULL, "place[i] = %s;", md_cu_offset(&p->k, t, &s));
+}
+
+static void put_tap_place(Kernel *p) {
+  const md_type *t = md_type_in(p->k.w->r->g, p->source.val);
+  md_cu_spot s = {.shape = &t->shape, .at = {"0", p->source.lanes.first}};
+  for (int x = 0; x < 3; x++) {
+    md_cu_ix tap = md_format(p->k.w->arena, "am%d", x);
+    s.at[2 + x] = md_cu_linear(&p->k, 1, &tap, &p->a.axis[x].from_m, 0);
+  }
+  md_cu_line(&p->k, NULL, "const %s tap = %s;", md_cu_index_type(&p->k),
+             md_cu_offset(&p->k, t, &s));
+}
+
 static void declare_rows(Kernel *p) {
+  int rows = md_cu_side_rows(&p->source);
   md_cu_side_declare(&p->k, &p->source);
-  if (!p->source.by_pixel) md_cu_line(&p->k, NULL, "int base[%d][3];", md_cu_side_rows(&p->source));
+  if (!p->source.by_pixel) md_cu_line(&p->k, NULL, "int base[%d][3];", rows);
+  if (adds_tap(p)) md_cu_line(&p->k, NULL, "%s place[%d];", md_cu_index_type(&p->k), rows);
 }
 
 // Far away where there is no pixel.
@@ -131,6 +153,7 @@ static void set_rows(Kernel *p, const char *first, const char *places) {
     const char *far = x ? "" : md_format(k->w->arena, "p >= %s ? -(1 << 28) : ", places);
     md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far, from(p, x));
   }
+  if (adds_tap(p)) put_row_place(p);
   md_cu_close(k, m);
 }
 
@@ -198,12 +221,13 @@ static const char at[3] = {'t', 'h', 'w'};
 void md_cu_put_source(Kernel *p, const char *next, const char *to) {
   md_cu_kernel *k = &p->k;
   put_chunk(p, next);
+  if (adds_tap(p)) put_tap_place(p);
   md_cu_mark m = md_cu_side_open(k, &p->source);
   for (int x = 0; !p->source.by_pixel && x < 3; x++)
     md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", at[x], x, x,
                (long long)p->a.axis[x].from_m);
   put_inside(p, NULL);
-  if (p->source.is_plain) md_cu_side_copy(k, &p->source, to);
+  if (p->source.is_plain) md_cu_side_copy(k, &p->source, to, adds_tap(p) ? "place[i] + tap" : NULL);
   else md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
 }

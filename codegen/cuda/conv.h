@@ -118,8 +118,9 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
 void md_cu_side_load(md_cu_kernel *k,
                      const md_cu_side *s);  // in such a loop, coordinates being set
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
-// In place of both, for a plain one, in such a loop: asynchronous copies.
-void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to);
+// In place of both, for a plain one, in such a loop: asynchronous copies, from element `from` or, if that is
+// NULL, by the coordinates.
+void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to, const char *from);
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
 void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
                    const char *chunk);

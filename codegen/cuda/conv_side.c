@@ -125,13 +125,14 @@ static const char *cell_of(md_cu_kernel *k, const md_cu_side *s) {
   return md_format(k->w->arena, "%sline * %d + (%s ^ line %% 8) * 8", panel, pitch, chunk);
 }
 
-void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to) {
+void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to, const char *from) {
   int64_t channels = s->lanes.channels;
   const char *bytes = channels % MD_CU_LANES ? md_format(k->w->arena, "md_lanes(%lld - %s) * 2",
                                                          (long long)channels, s->lanes.first)
                                              : "16";
   md_cu_line(k, md_cu_comment(k, s->val), "md_cp_async(%s + %s, %s + %s, %sin[i] ? %s : 0);", to,
-             cell_of(k, s), md_cu_pointer(k, s->val, false), place_of(k, s), s->p, bytes);
+             cell_of(k, s), md_cu_pointer(k, s->val, false), from ? from : place_of(k, s), s->p,
+             bytes);
 }
 
 // The table is read once for all rows where it fits into registers and is the same for all.

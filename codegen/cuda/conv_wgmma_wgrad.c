@@ -56,11 +56,11 @@ static void put_copies(md_cu_gradient *g, const md_cu_ring *r) {
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   md_cu_mark m = md_cu_side_open(k, &g->dy);
   md_cu_gradient_put_dy(g, "step");
-  md_cu_side_copy(k, &g->dy, md_format(arena, "as + stage * %d", r->a / 2));
+  md_cu_side_copy(k, &g->dy, md_format(arena, "as + stage * %d", r->a / 2), NULL);
   md_cu_close(k, m);
   m = md_cu_side_open(k, &g->x);
   md_cu_gradient_put_x(g, "step");
-  md_cu_side_copy(k, &g->x, md_format(arena, "bs + stage * %d", r->b / 2));
+  md_cu_side_copy(k, &g->x, md_format(arena, "bs + stage * %d", r->b / 2), NULL);
   md_cu_close(k, m);
   md_cu_ring_brought(k, r);
   md_cu_close(k, steps);
