@@ -240,7 +240,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
                          bool across, const char *a, const char *b);
 
 // --- conv_wgmma.c: its kernels with wgmma
-// Chooses a tile; false: there is no wgmma, or memory takes the time anyway.
+// Chooses a tile; false: there is no wgmma, or too little to multiply.
 bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num);
 int64_t md_cu_wgmma_parts(const md_cu_convolution *c);  // of the pixels, at most
 void md_cu_wgmma(md_cu_product *p);

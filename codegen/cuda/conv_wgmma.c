@@ -7,8 +7,6 @@
 
 enum {
   PIXELS = 128,  // of a tile
-  INTENSITY =
-      128,  // FLOPs for a byte: with fewer, memory takes longer than mma.sync with what it brings
   BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
   MIN_STAGES = 2,
   LINE = MD_CU_WGMMA_STEP,
@@ -194,7 +192,6 @@ void md_cu_wgmma(md_cu_product *p) {
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
   l.ring.copies = p->source.is_plain;
   int registers = consumer_registers(&c->tile, p->source.is_plain);
-  p->source.thread = "(md_thread() - 256)";
   put_shared(p, &l);
   const char *count = md_cu_number(k, md_cu_pixels(c, &p->a));
   md_cu_put_block(p);

@@ -28,6 +28,15 @@ static md_cu_ring ring_of(const md_cu_gradient *g) {
                        0);
 }
 
+static bool are_plain(md_cu_gradient *g) {
+  md_cu_kernel k;
+  md_cu_begin(&k, g->w, "to be looked at");
+  md_cu_gradient_sides(g, &k);
+  md_cu_lanes_free(&g->dy.lanes);
+  md_cu_lanes_free(&g->x.lanes);
+  return g->dy.is_plain && g->x.is_plain;
+}
+
 bool md_cu_wgmma_gradient_tile(md_cu_gradient *g) {
   if (!md_cuda_has_wgmma(g->w->arch) || MD_MIN(g->out, g->columns) < MD_CU_WGMMA_LEAST)
     return false;
@@ -35,10 +44,7 @@ bool md_cu_wgmma_gradient_tile(md_cu_gradient *g) {
   while (n < g->columns && n < 256) n *= 2;
   g->tile = (md_cu_tile){
       .m = m, .n = n, .warps_m = 4, .warps_n = 1, .narrow = true, .across = true, .swizzled = true};
-  md_cu_kernel k;
-  md_cu_begin(&k, g->w, "to be looked at");
-  md_cu_gradient_sides(g, &k);
-  if (!g->dy.is_plain || !g->x.is_plain) return false;
+  if (!are_plain(g)) return false;
   g->tiles_m = md_ceil_div(g->out, m);
   g->tiles_n = md_ceil_div(g->columns, n);
   md_cu_gradient_divide(g, parts_for(g->tiles_m * g->tiles_n));
