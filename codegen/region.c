@@ -143,6 +143,7 @@ static bool check_layout(const md_graph *g, md_val v, const md_target_facts *fac
   if (!t->block) return true;
   if (md_ops[md_def(g, v)->op].role == MD_LEAF)
     return reject_layout(g, v, "inputs, states and constants are row-major", d);
+  // Of few channels in bf16 a convolution may be the reader.
   int block = t->shape.rank == 5 ? md_layout_block(facts, t->shape.dim[1], t->dtype == MD_BF16) : 0;
   bool fits = t->block == block;
   if (fits && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32)) return true;

@@ -38,13 +38,17 @@ int md_layout_block(const md_target_facts *facts, int64_t channels, bool multipl
   return facts->channels_last ? (int)md_round_up(channels, block) : block;
 }
 
+static bool is_convolution(const md_node *n) {
+  return n->op == MD_OP_conv3d || n->op == MD_OP_conv3d_dgrad || n->op == MD_OP_conv3d_wgrad;
+}
+
 // What convolutions multiply, by vectors of bf16 if they can.
 static bool *find_operands(const md_graph *g, const bool *weight, md_arena *a) {
   bool *operand = MD_NEW_ARRAY(a, bool, g->num_values + 1);
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
-    if (md_ops[n->op].role != MD_ANCHOR) continue;
-    for (int j = 0; j < n->num_in; j++) operand[n->in[j]] = n->in[j] && !weight[n->in[j]];
+    for (int j = 0; is_convolution(n) && j < n->num_in; j++)
+      operand[n->in[j]] |= n->in[j] && !weight[n->in[j]];
   }
   return operand;
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Inside the CUDA back end: convolutions as matrix products whose operands are gathered on the way
-// (implicit GEMM). A block of threads makes a tile of the result; for each step of MD_CU_STEP terms
-// it brings a tile of both operands into shared memory, applying what stands before the convolution
-// (batch norm, ReLU, ...), and multiplies them: bf16 on tensor cores, f32 by FMA. Where there is wgmma
-// and multiplication is what takes the time, some warps bring and others multiply (conv_wgmma.c).
+// (implicit GEMM). A block of threads makes a tile of the result; for each step of some terms it brings a
+// tile of both operands into shared memory, applying what stands before the convolution (batch norm,
+// ReLU, ...), and multiplies them: bf16 on tensor cores, f32 by FMA. Where there is wgmma and tiles are
+// not mostly empty, some warps bring and others multiply (conv_ring.c).
 //
 //   forward   result [pixel][channel out]       = source [pixel + tap][channel in]   x weights
 //   gradient  result [pixel][channel in]        = dy [(pixel - tap) / stride][out]   x weights
@@ -17,7 +17,7 @@
 #include "codegen/cuda/gen.h"
 
 enum {
-  MD_CU_STEP = 32,  // terms of a step
+  MD_CU_STEP = 32,  // terms of a step, but for wgmma
   MD_CU_STEP_CHUNKS = MD_CU_STEP / MD_CU_LANES,
   MD_CU_WGMMA_STEP = 64,     // of wgmma: lines of 128 bytes
   MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
@@ -220,7 +220,8 @@ void md_cu_conv(md_cu_work *w, const md_node *n);
 
 // --- conv_ring.c: stages in shared memory, between threads that bring operands and threads that multiply
 
-enum { MD_CU_MAX_STAGES = 6 };
+// With one stage those who multiply would wait for the next before they give it back.
+enum { MD_CU_MIN_STAGES = 2, MD_CU_MAX_STAGES = 6 };
 typedef struct md_cu_ring {
   int stages, a, b;   // bytes of a stage's operands
   bool expects;       // bytes are copied in bulk, too
@@ -233,6 +234,7 @@ void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r);
 void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes);
 // By those that bring: the thread's part of a step is stored, or on its way to `stage`.
 void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r);
+void md_cu_ring_end(md_cu_kernel *k);  // by those that copy: all has landed
 md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, int64_t steps);
 // By those that multiply: acc += the steps' products, 64 rows by `columns`. `a`, `b`: " + ...", where
 // the warp's parts begin; across: operands lie as [term][row].

@@ -26,6 +26,7 @@ md_cu_ring md_cu_ring_of(int a, int b, int rest) {
 }
 
 void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r) {
+  MD_ASSERT(r->stages >= MD_CU_MIN_STAGES && 16 * r->stages <= BARRIERS, "a ring of stages");
   k->threads = 2 * MD_CU_THREADS;
   md_cu_line(k, NULL, "MD_SHARED(ring);");
   md_cu_line(k, "stages of one operand", "md_bf16 *const as = (md_bf16 *)ring;");
@@ -48,7 +49,7 @@ void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes) {
   md_cu_line(k, NULL, "md_regs_%s(%d);", num > REGISTERS ? "inc" : "dec", num);
 }
 
-void md_cu_ring_next(md_cu_kernel *k, const md_cu_ring *r) {
+static void put_next(md_cu_kernel *k, const md_cu_ring *r) {
   md_cu_line(k, NULL, "if (++stage == %d) stage = 0, parity ^= 1;", r->stages);
 }
 
@@ -61,7 +62,12 @@ void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r) {
     md_cu_line(k, NULL, "md_sync_warp();");
     md_cu_line(k, NULL, "if (md_lane() == 0) md_bar_arrive(full + stage);");
   }
-  md_cu_ring_next(k, r);
+  put_next(k, r);
+}
+
+void md_cu_ring_end(md_cu_kernel *k) {
+  md_cu_line(k, NULL, "md_cp_commit();");
+  md_cu_line(k, NULL, "md_cp_wait(0);");
 }
 
 // --- multiplying
@@ -106,7 +112,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
     md_cu_line(k, NULL, "if (step > 0 && md_lane() == 0) md_bar_arrive(empty + before);");
   }
   md_cu_line(k, NULL, "before = stage;");
-  md_cu_ring_next(k, r);
+  put_next(k, r);
   md_cu_close(k, loop);
   md_cu_line(k, NULL, "md_wgmma_wait(0);");
   for (int i = 0; i < columns; i += part)

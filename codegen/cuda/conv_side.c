@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // An operand of a convolution on its way into shared memory. A thread loads the vectors of the next
 // step into registers while the current one is multiplied; then it applies what stands before the
-// convolution and stores. Zeros around the source are put in after that.
+// convolution and stores. Zeros around the source are put in after that. What lies in memory as it is to
+// be multiplied goes past the registers where there is wgmma.
 #include "codegen/cuda/conv.h"
 
 enum { MAX_SLOTS = 6 };

@@ -8,7 +8,6 @@
 enum {
   PIXELS = 128,  // of a tile
   BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
-  MIN_STAGES = 2,
   LINE = MD_CU_WGMMA_STEP,
   CONSUMERS = MD_CU_THREADS,  // the first threads; as many others produce
 };
@@ -18,6 +17,9 @@ static int consumer_registers(const md_cu_tile *t, bool copies) {
   if (t->n <= 128) return copies ? 152 : 112;
   return copies ? 192 : 160;
 }
+
+// Words that a producer may load for eight channels, for each of its rows and twice, with those that are left.
+static int most_words(const md_cu_tile *t) { return t->n <= 128 ? 8 : 4; }
 
 // --- shared memory
 
@@ -55,8 +57,8 @@ bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num) {
         .m = PIXELS, .n = n, .warps_m = 8, .warps_n = 1, .narrow = true, .swizzled = true, .p = ""};
     md_cu_needs needs = md_cu_measure(c);
     if (!is_worth_it(c, a, num, needs.is_plain)) return false;
-    bool has_registers = needs.words <= (n <= 128 ? 8 : 4);
-    if (has_registers && layout_of(c, needs.tables).ring.stages >= MIN_STAGES) return true;
+    bool has_registers = needs.words <= most_words(&c->tile);
+    if (has_registers && layout_of(c, needs.tables).ring.stages >= MD_CU_MIN_STAGES) return true;
   }
   return false;
 }
@@ -122,7 +124,7 @@ static void put_copies(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_ring_brought(k, &l->ring);
   md_cu_close(k, steps);
   md_cu_close(k, tiles);
-  md_cu_line(k, NULL, "md_cp_wait(0);");
+  md_cu_ring_end(k);
 }
 
 // Loads of the vectors of step `at`, counted through all tiles of the block, into set `set`.

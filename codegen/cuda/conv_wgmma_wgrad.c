@@ -70,7 +70,7 @@ static void put_copies(md_cu_gradient *g, const md_cu_ring *r) {
   md_cu_close(k, m);
   md_cu_ring_brought(k, r);
   md_cu_close(k, steps);
-  md_cu_line(k, NULL, "md_cp_wait(0);");
+  md_cu_ring_end(k);
 }
 
 static void put_sums(md_cu_gradient *g, int columns, const char *row0, const char *col0) {

@@ -16,9 +16,9 @@ enum {
   MD_CU_WARPS = MD_CU_THREADS / 32,
   MD_CU_BLOCKS = 2048,  // of a kernel that strides over its elements: several waves on any device
   MD_CU_TWIN_WEIGHTS = 1 << 14,  // whose gradient the registers of a block hold: 64 a thread
-  MD_CU_WGMMA_LEAST = 64,        // channels: with fewer, tiles of wgmma are mostly empty
-  MD_CU_MAX_ARGS = 500,          // 4 KiB of pointers are what a launch takes
-  MD_CU_PLACE_ALIGN = 256,       // of places in the workspace
+  MD_CU_WGMMA_LEAST = 64,  // rows, columns and terms of a product: with fewer, wgmma is mostly idle
+  MD_CU_MAX_ARGS = 500,    // 4 KiB of pointers are what a launch takes
+  MD_CU_PLACE_ALIGN = 256,  // of places in the workspace
 };
 
 // --- region.c: what the generator asks of a region ------------------------------------------------

@@ -2,13 +2,16 @@
 // The device prelude of sm_90a: mbarriers, TMA, wgmma (md_cuda_has_wgmma). For other targets the names do
 // not exist, and NVRTC refuses a kernel that uses them.
 //
-// A warp that produces and warpgroups (4 warps, the first a multiple of 4) that consume go through a ring
-// of stages in shared memory:
-//   one thread       md_bar_init(full[s], 1), md_bar_init(empty[s], consumers); md_bar_fence(); all: md_sync()
-//   producer, 1 lane md_bar_wait(empty[s], parity ^ 1); md_bar_expect(full[s], bytes); md_tma...(.., full[s])
-//   consumers        md_bar_wait(full[s], parity); md_wgmma_fence(); md_wgmma...; md_wgmma_commit();
-//                    md_wgmma_wait(0); md_wgmma_ready(c, num); one lane of each: md_bar_arrive(empty[s])
-// parity is the lowest bit of how often the ring has been gone round.
+// Threads that bring operands and warpgroups (4 warps, the first a multiple of 4) that multiply go through a
+// ring of stages in shared memory (conv_ring.c):
+//   one thread  md_bar_init(full[s], who brings), md_bar_init(empty[s], who multiplies); md_bar_fence();
+//               all: md_sync()
+//   some bring  md_bar_wait(empty[s], parity ^ 1); md_cp_async... md_cp_arrive(full[s]), or stores and
+//               md_bar_arrive(full[s]), or one thread md_bar_expect(full[s], bytes); md_bulk_load(.., full[s])
+//   others      md_bar_wait(full[s], parity); md_fence_async(); md_wgmma_fence(); md_wgmma...;
+//               md_wgmma_commit(); md_wgmma_wait(1); md_bar_arrive(empty[of the step before])
+// parity is the lowest bit of how often the ring has been gone round. Tensor maps, TMA and operands in
+// registers have no generator yet; tests prove what the host makes of them.
 //
 //   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
 //   md_cp_arrive(bar)                      arrives when all that the thread copies by md_cp_async has landed

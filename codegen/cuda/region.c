@@ -5,8 +5,14 @@
 // Indices of a walk go beyond the elements by a stride at most, so half of an int's range is safe.
 #define MAX_INT_ELEMENTS ((int64_t)1 << 30)
 
+// A block of channels holds elements that nobody counts.
+static int64_t stored_elements(const md_type *t) {
+  int64_t num = md_elements(&t->shape);
+  return t->block && num ? num / t->shape.dim[1] * md_round_up(t->shape.dim[1], t->block) : num;
+}
+
 static bool is_wide(const md_graph *g, md_val v) {
-  return v != MD_NONE && md_elements(&md_type_in(g, v)->shape) > MAX_INT_ELEMENTS;
+  return v != MD_NONE && stored_elements(md_type_in(g, v)) > MAX_INT_ELEMENTS;
 }
 
 // Parts of dq: those of all blocks together are a tensor too.

@@ -5,10 +5,10 @@
 
 enum {
   MAX_COLUMNS = 128,
-  ROWS_OF_SUMS = 16,
-  ROWS = 4,  // of a thread that has many
+  ROWS_OF_SUMS = 16,  // that a thread adds in f32
+  ROWS = 4,           // of a thread that has many
   MAX_PIXELS = 1 << 30
-};  // rows: that a thread adds in f32
+};
 
 typedef struct Walk {
   md_cu_work *w;

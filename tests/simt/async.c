@@ -28,6 +28,7 @@ static Queue queues[SIMT_THREADS];
 // A thread that arrives at an mbarrier when what it copies has landed.
 typedef struct Arrival {
   int thread, line;
+  int64_t group;  // of the last copy
   Bar *bar;
   Copy *copy;
   int num;
@@ -92,7 +93,11 @@ void simt_cp_arrive_(void *bar, int line) {
   simt_access_shared("mbarrier", bar, 8, 8, false, line);
   Arrival *a = calloc(1, sizeof *a);
   MD_ASSERT(a, "out of memory");
-  *a = (Arrival){.thread = simt_current(), .line = line, .bar = simt_bar(bar, line), .num = q->num};
+  *a = (Arrival){.thread = simt_current(),
+                 .line = line,
+                 .group = q->group,
+                 .bar = simt_bar(bar, line),
+                 .num = q->num};
   a->copy = malloc(sizeof *a->copy * (size_t)MD_MAX(q->num, 1));
   MD_ASSERT(a->copy, "out of memory");
   if (q->num) memcpy(a->copy, q->copy, sizeof *a->copy * (size_t)q->num);
@@ -110,7 +115,8 @@ void simt_cp_commit_(void) { queues[simt_current()].group++; }
 void simt_cp_wait_(int groups) {
   Queue *q = &queues[simt_current()];
   int kept = 0;
-  for (int i; !groups && (i = first_of(simt_current())) >= 0;) settle(i);
+  for (int i; (i = first_of(simt_current())) >= 0 && arrivals[i]->group < q->group - groups;)
+    settle(i);
   for (int i = 0; i < q->num; i++) {
     Copy c = q->copy[i];
     if (c.group >= q->group - groups) {

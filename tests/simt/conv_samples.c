@@ -33,6 +33,9 @@ static const Sample samples[] = {
 
 enum { NUM_PLAIN = 6 };  // the last: also with plain operands
 
+// Only so: its gradient for weights is made in two parts, of more steps than there are stages.
+static const Sample large = {1, 64, 65, {1, 33, 35}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}};
+
 static void put_dims(md_text *to, const char *name, const int d[3]) {
   md_put(to, "%s=[%d,%d,%d]", name, d[0], d[1], d[2]);
 }
@@ -244,9 +247,9 @@ static const struct {
 } made[] = {{"diamonds", put_diamonds}, {"a large table", put_large_table}};
 
 bool simt_conv_sample(int i, md_text *to, char name[64]) {
-  int rest = i - 2 * MD_COUNT(samples) - NUM_PLAIN;
-  if (rest < 0 && rest + NUM_PLAIN >= 0) {
-    const Sample *s = &samples[MD_COUNT(samples) + rest];
+  int rest = i - 2 * MD_COUNT(samples) - NUM_PLAIN - 1;
+  if (rest < 0 && rest + NUM_PLAIN + 1 >= 0) {
+    const Sample *s = rest == -1 ? &large : &samples[MD_COUNT(samples) + rest + 1];
     snprintf(name, 64, "convolution of plain operands, %d to %d channels", s->c, s->o);
     put_plain(to, s);
     return true;

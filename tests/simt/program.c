@@ -250,7 +250,9 @@ static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
 static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *options, bool is_apart,
                      md_diags *d) {
   md_pass_options o = *options;
-  if (!md_cuda_facts("cuda:sm_80", &o.facts, d)) {  // they are those of every target
+  char target[24];
+  snprintf(target, sizeof target, "cuda:sm_%d%s", arch.sm, arch.suffix ? "a" : "");
+  if (!md_cuda_facts(target, &o.facts, d)) {
     md_graph_destroy(g);
     return NULL;
   }

@@ -84,6 +84,26 @@ static void lists_of_targets(void) {
   check(!md_cuda_device_of((md_cuda_arch){87, 0}), "no device of sm_87 is known", NULL);
 }
 
+// One graph is for all targets of a list: what wgmma wants is wanted where all of them have it.
+static void facts_of_a_list(void) {
+  static const struct {
+    const char *list;
+    bool wgmma;
+  } rows[] = {{"cuda:sm_80", false},
+              {"cuda:h200", true},
+              {"cuda:sm_90a", true},
+              {"cuda:sm_90a,cuda:sm_80", false},
+              {"cuda:sm_80,cuda:sm_90a", false}};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_target_facts f;
+    md_diags *d = md_diags_create();
+    bool ok = md_cuda_facts(rows[i].list, &f, d);
+    check(ok && (f.stored_wgrad > 0) == rows[i].wgmma && (f.twin_weights > 0) == !rows[i].wgmma,
+          rows[i].list, md_diags_text(d));
+    md_diags_destroy(d);
+  }
+}
+
 // A launch of 1056 blocks on the 132 multiprocessors of an H200.
 static md_cuda_cost cost(int threads, int registers, int64_t shared, double bytes, double flops,
                          md_cuda_math math) {
@@ -157,6 +177,7 @@ static void mma_is_not_legacy_everywhere(void) {
 int main(void) {
   devices_read_back();
   lists_of_targets();
+  facts_of_a_list();
   blocks_fit_by_hand();
   times_by_hand();
   mma_is_not_legacy_everywhere();

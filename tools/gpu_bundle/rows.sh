@@ -50,7 +50,13 @@ judge() {
   why=$(reason "$out/$1.log")
   case $2 in
     4) not_run "$1" "$why"; return ;;
-    124 | 137) why="no end within $limit s" ;;
+    124 | 137)
+      if [ "$limit" -lt "$row_limit" ]; then
+        not_run "$1" "the budget is used up"
+        return
+      fi
+      why="no end within $limit s"
+      ;;
   esac
   row "$1" WRONG "" "" "$why"
   failed=$((failed + 1))
