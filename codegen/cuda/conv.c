@@ -194,21 +194,6 @@ static void put_weights(Kernel *p) {
   md_cu_line(k, NULL, "md_cp_commit();");
 }
 
-// The vector of row i is there.
-static void put_inside(Kernel *p, const char *also) {
-  const md_cu_axis_map *a = p->a.axis;
-  if (p->source.by_pixel) {
-    md_cu_line(&p->k, NULL, "ain[i] = aok && %s;", also ? also : "ap[i] >= 0");
-    return;
-  }
-  md_cu_line(
-      &p->k, NULL,
-      "ain[i] = aok && %s%sat[i] >= 0 && at[i] < %lld && ah[i] >= 0 && ah[i] < %lld && aw[i] "
-      ">= 0 && aw[i] < %lld;",
-      also ? also : "", also ? " && " : "", (long long)a[0].size, (long long)a[1].size,
-      (long long)a[2].size);
-}
-
 static void put_chunk(Kernel *p, const char *next) {
   int chunks = p->source.chunks;
   md_cu_line(&p->k, NULL, "const int chunk = %s * %d + %s %% %d;", next, chunks, p->source.thread,
@@ -216,17 +201,15 @@ static void put_chunk(Kernel *p, const char *next) {
   md_cu_put_tap(&p->k, &p->source, &p->a, p->c->in, "chunk");
 }
 
-static const char at[3] = {'t', 'h', 'w'};
-
 void md_cu_put_source(Kernel *p, const char *next, const char *to) {
   md_cu_kernel *k = &p->k;
   put_chunk(p, next);
   if (adds_tap(p)) put_tap_place(p);
   md_cu_mark m = md_cu_side_open(k, &p->source);
   for (int x = 0; !p->source.by_pixel && x < 3; x++)
-    md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", at[x], x, x,
+    md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", md_cu_axis_letters[x], x, x,
                (long long)p->a.axis[x].from_m);
-  put_inside(p, NULL);
+  md_cu_put_inside(k, &p->source, &p->a, p->source.by_pixel ? "ap[i] >= 0" : NULL);
   if (p->source.is_plain) md_cu_side_copy(k, &p->source, to, adds_tap(p) ? "place[i] + tap" : NULL);
   else md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
@@ -238,9 +221,9 @@ void md_cu_put_source_of_tile(Kernel *p, const char *places, const char *next) {
   md_cu_mark m = md_cu_side_open(k, &p->source);
   put_pixel(p, "m0");
   for (int x = 0; !p->source.by_pixel && x < 3; x++)
-    md_cu_line(k, NULL, "a%c[i] = %s + am%d * %lld;", at[x], from(p, x), x,
+    md_cu_line(k, NULL, "a%c[i] = %s + am%d * %lld;", md_cu_axis_letters[x], from(p, x), x,
                (long long)p->a.axis[x].from_m);
-  put_inside(p, md_format(k->w->arena, "p < %s", places));
+  md_cu_put_inside(k, &p->source, &p->a, md_format(k->w->arena, "p < %s", places));
   md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
 }

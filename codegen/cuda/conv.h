@@ -124,6 +124,9 @@ void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to, const
 // Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
 void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
                    const char *chunk);
+extern const char md_cu_axis_letters[3];  // in names of coordinates
+// -> pin[i]: there is a chunk, `also` (or NULL) holds, and the row's place is one of the source's.
+void md_cu_put_inside(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, const char *also);
 // Number `place` of the result's places, from sample0 on -> sample, q0, q1, q2.
 void md_cu_put_place(md_cu_kernel *k, const md_cu_map *a, const char *place, const char *sample0);
 

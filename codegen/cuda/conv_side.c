@@ -7,6 +7,8 @@
 
 enum { MAX_SLOTS = 6 };
 
+const char md_cu_axis_letters[3] = {'t', 'h', 'w'};
+
 static int vectors(const md_cu_side *s) { return s->lines * s->chunks; }
 
 int md_cu_side_rows(const md_cu_side *s) { return MD_MAX(vectors(s) / MD_CU_THREADS, 1); }
@@ -161,6 +163,18 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
                  : "",
              kind, to, cell_of(k, s), value);
   md_cu_close(k, m);
+}
+
+void md_cu_put_inside(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, const char *also) {
+  const char *p = s->p;
+  md_text text = {0};
+  md_put(&text, "%sin[i] = %sok", p, p);
+  if (also) md_put(&text, " && %s", also);
+  for (int x = 0; !s->by_pixel && x < 3; x++)
+    md_put(&text, " && %s%c[i] >= 0 && %s%c[i] < %lld", p, md_cu_axis_letters[x], p,
+           md_cu_axis_letters[x], (long long)a->axis[x].size);
+  md_cu_line(k, NULL, "%s;", text.s);
+  md_text_free(&text);
 }
 
 void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,

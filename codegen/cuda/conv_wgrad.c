@@ -57,23 +57,18 @@ void md_cu_gradient_put_x(Wgrad *g, const char *next) {
   put_pixel(g, next);
   if (g->x.by_pixel) {
     md_cu_line(k, NULL, "bp[i] = p;");
-    md_cu_line(k, NULL, "bin[i] = bok && p < end && line < %d;", md_cu_step(&g->tile));
-    return;
+  } else {
+    md_cu_put_place(k, &g->a, "p", "0");
+    md_cu_line(k, NULL, "bn[i] = sample;");
   }
-  md_cu_put_place(k, &g->a, "p", "0");
-  md_cu_line(k, NULL, "bn[i] = sample;");
-  static const char at[3] = {'t', 'h', 'w'};
-  for (int x = 0; x < 3; x++) {
+  for (int x = 0; !g->x.by_pixel && x < 3; x++) {
     const md_cu_axis_map *axis = &g->a.axis[x];
     md_cu_ix ix[] = {md_format(g->w->arena, "q%d", x), md_format(g->w->arena, "bm%d", x)};
-    md_cu_line(k, NULL, "b%c[i] = %s;", at[x],
+    md_cu_line(k, NULL, "b%c[i] = %s;", md_cu_axis_letters[x],
                md_cu_linear(k, 2, ix, (int64_t[]){axis->from_q, axis->from_m}, axis->from0));
   }
-  md_cu_line(k, NULL,
-             "bin[i] = bok && p < end && line < %d && bt[i] >= 0 && bt[i] < %lld && bh[i] >= 0 && "
-             "bh[i] < %lld && bw[i] >= 0 && bw[i] < %lld;",
-             md_cu_step(&g->tile), (long long)g->a.axis[0].size, (long long)g->a.axis[1].size,
-             (long long)g->a.axis[2].size);
+  md_cu_put_inside(k, &g->x, &g->a,
+                   md_format(g->w->arena, "p < end && line < %d", md_cu_step(&g->tile)));
 }
 
 static void put_load(Wgrad *g) {

@@ -95,6 +95,14 @@ echo --input=lr=1e30 >r3d50_b4.args
 echo 'bench r3d50_b4 fp32 3 -' >plan.txt
 wants 1 "a result is not finite, see r3d50_b4.json" sh run.sh
 
+# A program that the budget cuts off is not wrong.
+mv modist_rt rt
+printf '#!/bin/sh\ncase "$*" in *--steps=7*) exec sleep 60 ;; esac\nexec ./rt "$@"\n' >modist_rt
+chmod +x modist_rt
+echo 'check contrast fp32 7 -' >plan.txt
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 1 not run" sh run.sh --budget=6s
+mv rt modist_rt
+
 # A device of another kind, a value that is not what it should be, a kernel that fails.
 echo 'check contrast fp32 2 -' >plan.txt
 wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh --out=again

@@ -61,18 +61,12 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
   md_wgmma_ready(c, NUM);                                              \
   MD_UNROLL for (int i = 0; i < (NUM); i++) y[md_thread() * (NUM) + i] = c[i];
 
-#define FROM_SHARED(NUM, ROWS, MULTIPLY)                               \
+// PUT: PIECES or PANELS
+#define FROM_SHARED(PUT, NUM, ROWS, MULTIPLY)                          \
   MD_SHARED(shared);                                                   \
   md_bf16 *const sa = (md_bf16 *)shared, *const sb = sa + 1024;        \
-  PIECES(sa, 64, 0)                                                    \
-  PIECES(sb, ROWS, 1024)                                               \
-  WGMMA(NUM, MULTIPLY)
-
-#define FROM_PANELS(NUM, ROWS, MULTIPLY)                               \
-  MD_SHARED(shared);                                                   \
-  md_bf16 *const sa = (md_bf16 *)shared, *const sb = sa + 1024;        \
-  PANELS(sa, 64, 0)                                                    \
-  PANELS(sb, ROWS, 1024)                                               \
+  PUT(sa, 64, 0)                                                       \
+  PUT(sb, ROWS, 1024)                                                  \
   WGMMA(NUM, MULTIPLY)
 
 #define FROM_REGISTERS(NUM, ROWS, MULTIPLY)                            \
@@ -85,17 +79,17 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
 
 //! words=32 shared=4096
 MD_KERNEL(128) wgmma64(const md_bf16 *x, float *y) {
-  FROM_SHARED(32, 64, md_wgmma64(c, md_desc(sa, 1024, 128), md_desc(sb, 1024, 128));)
+  FROM_SHARED(PIECES, 32, 64, md_wgmma64(c, md_desc(sa, 1024, 128), md_desc(sb, 1024, 128));)
 }
 
 //! words=64 shared=6144
 MD_KERNEL(128) wgmma128(const md_bf16 *x, float *y) {
-  FROM_SHARED(64, 128, md_wgmma128(c, md_desc(sa, 1024, 128), md_desc(sb, 2048, 128));)
+  FROM_SHARED(PIECES, 64, 128, md_wgmma128(c, md_desc(sa, 1024, 128), md_desc(sb, 2048, 128));)
 }
 
 //! words=128 shared=10240
 MD_KERNEL(128) wgmma256(const md_bf16 *x, float *y) {
-  FROM_SHARED(128, 256, md_wgmma256(c, md_desc(sa, 1024, 128), md_desc(sb, 4096, 128));)
+  FROM_SHARED(PIECES, 128, 256, md_wgmma256(c, md_desc(sa, 1024, 128), md_desc(sb, 4096, 128));)
 }
 
 //! words=32 shared=2048
@@ -115,15 +109,15 @@ MD_KERNEL(128) wgmma256r(const md_bf16 *x, float *y) {
 
 //! words=32 shared=4096
 MD_KERNEL(128) wgmma64t(const md_bf16 *x, float *y) {
-  FROM_PANELS(32, 64, md_wgmma64t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
+  FROM_SHARED(PANELS, 32, 64, md_wgmma64t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
 }
 
 //! words=64 shared=6144
 MD_KERNEL(128) wgmma128t(const md_bf16 *x, float *y) {
-  FROM_PANELS(64, 128, md_wgmma128t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
+  FROM_SHARED(PANELS, 64, 128, md_wgmma128t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
 }
 
 //! words=128 shared=10240
 MD_KERNEL(128) wgmma256t(const md_bf16 *x, float *y) {
-  FROM_PANELS(128, 256, md_wgmma256t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
+  FROM_SHARED(PANELS, 128, 256, md_wgmma256t(c, md_desc128t(sa, 2048), md_desc128t(sb, 2048));)
 }
