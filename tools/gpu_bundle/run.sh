@@ -107,25 +107,24 @@ bench() {
   regions "$1"
 }
 
-# The first time it says what is missing.
+# has_peer NAME: else the row says what is missing, which is looked for once
 has_peer() {
-  if [ -z "${is_peer_there:-}" ]; then
-    is_peer_there=no
+  if [ -z "${no_peer+known}" ]; then
+    no_peer=
     if [ ! -f "$reference/reference/bench_torch.py" ]; then
-      not_run torch "no reference/bench_torch.py in '$reference' (MODIST_REFERENCE)"
+      no_peer="no reference/bench_torch.py in '$reference' (MODIST_REFERENCE)"
     elif ! bounded $row_limit "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available())' 2>/dev/null; then
-      not_run torch "no torch with CUDA in $python (PYTHON)"
-    else
-      is_peer_there=yes
+      no_peer="no torch with CUDA in $python (PYTHON)"
     fi
   fi
-  [ $is_peer_there = yes ]
+  [ -z "$no_peer" ] || not_run "$1" "$no_peer"
+  [ -z "$no_peer" ]
 }
 
 # peer r3d50_b64 MODE SECONDS: the same step in PyTorch
 peer() {
   batch=${1##*_b} name=torch_b${1##*_b}_$2
-  has_time "$name" && has_peer || return 0
+  has_time "$name" && has_peer "$name" || return 0
   PYTHONPATH=$reference bounded "$3" "$python" -m reference.bench_torch --what step --device cuda --dtype bf16 \
     --layout channels_last_3d --mode "$2" --batch "$batch" --iters 20 --cudnn-benchmark \
     >"$out/$name.json" 2>"$out/$name.log"
