@@ -140,6 +140,15 @@ API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
                    void *stream, void **parameters, void **extra);
 API cuLaunchKernelEx(const LaunchConfig *c, void *function, void **parameters, void **extra);
 
+// No function of a driver: work on the host, in the order of a stream, for doubles of libraries that launch
+// kernels of their own. Data is copied. `work` gives 0 or the error of a kernel that failed.
+typedef struct StandInMemory {
+  char *(*at)(Address at, size_t bytes);  // NULL: not inside one block of device memory
+  void (*written)(const char *at, size_t bytes);
+} StandInMemory;
+typedef int StandInWork(const StandInMemory *memory, const void *data);
+API cuStandInWork(void *stream, StandInWork *work, const void *data, size_t bytes);
+
 // --- captures.c, graphs.c
 API cuStreamBeginCapture_v2(void *stream, int mode);
 API cuStreamEndCapture(void *stream, void **graph);

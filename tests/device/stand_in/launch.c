@@ -96,3 +96,19 @@ API cuLaunchKernelEx(const LaunchConfig *c, void *function, void **parameters, v
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
   return call_end(error ? error : launch(c, function, parameters, extra));
 }
+
+static int add_work(void *stream, StandInWork *work, const void *data, size_t bytes) {
+  int error = 0;
+  Stream *s = stream_find(stream, &error);
+  if (!s) return error;
+  Op op = {.kind = OP_WORK, .work = work, .staged = malloc(bytes)};
+  MD_ASSERT(op.staged, "out of memory");
+  memcpy(op.staged, data, bytes);
+  error = stream_add(s, op);
+  return error ? error : s->context->error;
+}
+
+API cuStandInWork(void *stream, StandInWork *work, const void *data, size_t bytes) {
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  return call_end(error ? error : add_work(stream, work, data, bytes));
+}

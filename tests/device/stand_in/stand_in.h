@@ -134,7 +134,7 @@ typedef struct Image {
 } Image;
 
 // --- streams.c: work in order
-typedef enum OpKind { OP_KERNEL, OP_COPY, OP_FILL, OP_MARK, OP_WAIT, OP_GRAPH } OpKind;
+typedef enum OpKind { OP_KERNEL, OP_WORK, OP_COPY, OP_FILL, OP_MARK, OP_WAIT, OP_GRAPH } OpKind;
 typedef struct Graph Graph;
 typedef struct Op {
   OpKind kind;
@@ -142,8 +142,9 @@ typedef struct Op {
   Address to, from;  // the host's addresses too
   size_t bytes;
   unsigned value;
-  int width;       // bytes of a value
-  void *staged;    // what was at `from`
+  int width;     // bytes of a value
+  void *staged;  // what was at `from`; data of work
+  StandInWork *work;
   void *event;     // handle to mark
   Stream *stream;  // to wait for, or the mark's own
   int64_t ticket;  // of that stream

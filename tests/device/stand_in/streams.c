@@ -59,6 +59,7 @@ static int fill(const Op *op) {
 int op_run(const Op *op) {
   switch (op->kind) {
   case OP_KERNEL: return kernel_run(&op->launch);
+  case OP_WORK: return op->work(&(StandInMemory){memory_at, memory_written}, op->staged);
   case OP_COPY: return move(op);
   case OP_FILL: return fill(op);
   case OP_MARK: event_marked(op->event, op->stream, op->ticket); return 0;
@@ -118,7 +119,7 @@ static bool is_ready(const Stream *s, bool only_copies) {
   if (s->done == s->issued) return false;
   const Op *op = &s->op[s->first];
   if (op->kind == OP_WAIT) return op->stream->done >= op->ticket;
-  return !only_copies || (op->kind != OP_KERNEL && op->kind != OP_GRAPH);
+  return !only_copies || (op->kind > OP_WORK && op->kind != OP_GRAPH);
 }
 
 // Work of all streams but one that waits for nothing, and what becomes so.
