@@ -28,6 +28,8 @@ static const md_option compile_options[] = {
     {"jobs", 'j', "N", "threads that compile kernels (default: one for each core)"},
     {"target-spec", 0, "FILE", "facts of the CUDA device that predictions are for"},
     {"no-ptx", 0, NULL, "leave out the PTX from which a driver compiles for later CUDA devices"},
+    {"apart", 0, NULL,
+     "every CUDA kernel has a launch of its own: --verify and --engine=cudnn see all regions"},
     {0}};
 
 static const md_option_rule compile_rules[] = {
@@ -36,14 +38,15 @@ static const md_option_rule compile_rules[] = {
      "time-passes "
      "max-rewrites verify-each memory-limit",
      "--emit=graph shows the graph as it is declared", "take --emit=fused"},
-    {"emit=graph|fused|dot", "report jit-asan no-cache jobs no-ptx",
+    {"emit=graph|fused|dot", "report jit-asan no-cache jobs no-ptx apart",
      "no program is made of the graph", "take --emit=report"},
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", "cpu jit-asan", "the target is not the CPU", NULL},
-    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx target-spec",
+    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx apart target-spec",
      "the text of all kernels is one piece", "take --emit=report"},
-    {"!target=cuda:*", "no-ptx target-spec", "the target is the CPU", "add --target=cuda:sm_90"},
+    {"!target=cuda:*", "no-ptx apart target-spec", "the target is the CPU",
+     "add --target=cuda:sm_90"},
     {"target=cpu:*", "cpu", "--target names the CPU", NULL},
     {0}};
 
@@ -182,6 +185,7 @@ static bool choose_target(md_compile_job *j) {
   j->cuda = strncmp(j->target, "cuda:", 5) == 0;
   if (j->cuda) {
     j->gpu = (md_cuda_options){.targets = j->target,
+                               .is_apart = md_cli_has(j->cli, "apart"),
                                .no_ptx = md_cli_has(j->cli, "no-ptx"),
                                .no_cache = md_cli_has(j->cli, "no-cache"),
                                .want_graph_text = true,

@@ -7,6 +7,7 @@
 #include "base/safetensors.h"
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
+#include "runtime/exec/cudnn.h"
 #include "runtime/video/video.h"
 
 #include <dirent.h>
@@ -153,6 +154,16 @@ static void show_gpus(void) {
   }
 }
 
+static void show_cudnn(void) {
+  int v;
+  const char *path;
+  char why[MD_CUDNN_WORDS];
+  if (md_cudnn_find(&v, &path, why))
+    printf("cuDNN     %d.%d.%d from %s: --engine=cudnn does convolutions by it\n", v / 10000,
+           v % 10000 / 100, v % 100, path);
+  else printf("cuDNN     not usable: no --engine=cudnn, which nothing needs\n          %s\n", why);
+}
+
 static md_status run_doctor(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   printf("modist %s, artefact ABI %d\n", MODIST_VERSION, MD_ABI_VERSION);
@@ -168,17 +179,21 @@ static md_status run_doctor(md_cli *cli) {
     printf("NVRTC     not found: no PTX, cubins or artefacts for CUDA targets, text only\n%s",
            md_diags_text(quiet));
   md_diags_destroy(quiet);
+  show_cudnn();
   show_gpus();
   const md_cpu *cpu = md_cpu_native();
   printf("CPU       %s: %d lanes, %d registers; %ld cores\n", cpu->name, cpu->lanes, cpu->registers,
          sysconf(_SC_NPROCESSORS_ONLN));
   const char *cache = md_cache_dir(cli->arena);
   printf("cache     %s\n", cache ? cache : "off: no folder of your own to keep it in");
-  static const char *const variables[][2] = {
-      {"MODIST_LOG", "log topics"},      {"MODIST_CACHE", "cache folder"},
-      {"MODIST_NVRTC", "path of NVRTC"}, {"MODIST_SIMT", "path of modist_simt.so"},
-      {"MODIST_LLD", "path of ld.lld"},  {"SOURCE_DATE_EPOCH", "time stamp inside artefacts"},
-      {"NO_COLOR", "no colour"}};
+  static const char *const variables[][2] = {{"MODIST_LOG", "log topics"},
+                                             {"MODIST_CACHE", "cache folder"},
+                                             {"MODIST_NVRTC", "path of NVRTC"},
+                                             {"MODIST_CUDNN", "path of cuDNN"},
+                                             {"MODIST_SIMT", "path of modist_simt.so"},
+                                             {"MODIST_LLD", "path of ld.lld"},
+                                             {"SOURCE_DATE_EPOCH", "time stamp inside artefacts"},
+                                             {"NO_COLOR", "no colour"}};
   for (int i = 0; i < MD_COUNT(variables); i++) {
     const char *v = getenv(variables[i][0]);
     printf("%-18s %-28s %s\n", variables[i][0], variables[i][1], v ? v : "-");

@@ -19,6 +19,9 @@ static const md_option run_options[] = {
     {"backend", 0, "NAME",
      "cpu (default) or interp: the slow, plain meaning; -O0 unless passes are asked for"},
     MD_DEVICE_OPTION,
+    {"engine", 0, "NAME",
+     "modist (default), or cudnn: NVIDIA's cuDNN does the convolutions that are a region by "
+     "themselves"},
     {"verify", 0, NULL,
      "check every kernel against the interpreter of the graph that the passes made"},
     {"verify-work", 0, "GFLOP",
@@ -36,6 +39,7 @@ static const md_option_rule run_rules[] = {
      "give it to 'modistc compile'"},
     {"backend=interp", MD_CPU_NAMES " threads device verify check-nan trace times", MD_INTERP_WHY,
      "take --backend=cpu"},
+    {"!device=cuda* !:*.mdx", "engine", "the CPU runs the program", "add --device=cuda:0"},
     {"device=cuda*", "cpu jit-asan threads backend", MD_DEVICE_WHY, NULL},
     {"!verify", "verify-work", "nothing is verified", "add --verify"},
     {0}};
@@ -244,6 +248,8 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   if (!ok || !write_outputs(cli, e)) return false;
   if (!md_cli_has(cli, "output") && !show_results(cli, e)) return false;
   if (md_cli_has(cli, "times")) show_times(cli, e);
+  const char *engine = md_engine_exec(e) ? md_exec_engine(md_engine_exec(e)) : NULL;
+  if (engine && !cli->quiet) fprintf(stderr, "%s\n", engine);
   if (!cli->quiet)
     fprintf(stderr, "%lld step%s in %.3f s%s%s\n", (long long)steps, steps == 1 ? "" : "s", seconds,
             md_engine_is_gpu(e) ? " on " : "",
@@ -269,7 +275,11 @@ static md_status run(md_cli *cli) {
                          .check_nan = md_cli_has(cli, "check-nan"),
                          .verifies = md_cli_has(cli, "verify"),
                          .time = md_cli_has(cli, "times")};
-  if (!md_source_backend(cli, &o) || !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
+  static const char *const engines[] = {"modist", "cudnn", NULL};
+  int engine = md_cli_choice(cli, "engine", engines, 0);
+  o.uses_cudnn = engine == 1;
+  if (engine < 0 || !md_source_backend(cli, &o) ||
+      !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
       !md_cli_int(cli, "threads", 0, 1024, &threads) ||
       !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) ||
       !md_cli_bytes(cli, "memory-limit", &o.memory_limit) || !md_source_passes(cli, &o.passes))

@@ -3,6 +3,7 @@
 // launches that the generator makes for it, and the code of their kernels. Variants with equal launches
 // share them.
 #include "codegen/cuda/gen.h"
+#include "codegen/cuda/plain_conv.h"
 #include "codegen/places.h"
 #include "codegen/work.h"
 
@@ -27,7 +28,7 @@ typedef struct Assembly {
   Variant variant[MAX_VARIANTS];
   int num_variants;
   md_program *p;
-  int cap_launches, cap_phases, cap_args;
+  int cap_launches, cap_phases, cap_args, cap_convs;
 } Assembly;
 
 // --- snapshots: the copy of a state, or a constant
@@ -281,10 +282,37 @@ static void add_cost(const Assembly *s, const Share *share, const md_cuda_launch
   md_arena_destroy(a);
 }
 
+// What another engine could do. `first`: the program's number of the module's first launch.
+static void add_convs(Assembly *s, const Variant *v, int first) {
+  int num;
+  const md_plain_conv *all = md_cu_plain_convs(s->g, v->m, &num, s->arena);
+  for (int i = 0; i < num; i++) {
+    const md_node *n = all[i].node;
+    const md_conv3d_attr *a = &n->attr.conv3d;
+    md_conv_group c = {.first_launch = first + all[i].first, .num_launches = all[i].num};
+    c.kind = n->op == MD_OP_conv3d         ? MD_CONV_FORWARD
+             : n->op == MD_OP_conv3d_dgrad ? MD_CONV_DATA
+                                           : MD_CONV_WEIGHTS;
+    md_val x = n->in[0], w = n->in[1], y = n->out;
+    if (c.kind == MD_CONV_DATA) x = n->out, y = n->in[0];
+    if (c.kind == MD_CONV_WEIGHTS) x = n->in[1], w = n->out, y = n->in[0];
+    c.x = named(s, md_places_arg(s->places, x, x == n->out), x);
+    c.w = named(s, md_places_arg(s->places, w, w == n->out), w);
+    c.y = named(s, md_places_arg(s->places, y, y == n->out), y);
+    for (int k = 0; k < 3; k++) {
+      c.stride[k] = a->stride.d[k];
+      c.pad[k] = a->pad.d[k];
+      c.dilation[k] = a->dilation.d[k];
+    }
+    MD_PUSH(s->p->conv, s->p->num_convs, s->cap_convs, c);
+  }
+}
+
 static void add_launches(Assembly *s, const Variant *v) {
   for (int i = 0; i < s->places->num_copied; i++) add_snapshot(s, v, i);
   const md_cuda_module *m = v->m;
   const Share *share = shares_of(s, m);
+  add_convs(s, v, s->p->num_launches);
   for (int i = 0, num; i < m->num_launches; i++) {
     const md_cuda_launch *part = parts_of(&m->launch[i], &num);
     bool is_split = share[part->region].is_split || part->is_early;
@@ -322,6 +350,8 @@ static void share_launches(md_program *p, md_gpu_variant *v) {
       p->num_args = p->launch[v->first_launch].first_arg;
     }
     p->num_launches = v->first_launch;
+    while (p->num_convs && p->conv[p->num_convs - 1].first_launch >= v->first_launch)
+      p->num_convs--;
     v->first_launch = w->first_launch;
     return;
   }
@@ -375,6 +405,7 @@ static void assemble(Assembly *s) {
   p->launch = keep(p->arena, p->launch, p->num_launches, sizeof *p->launch);
   p->phase = keep(p->arena, p->phase, p->num_phases, sizeof *p->phase);
   p->arg = keep(p->arena, p->arg, p->num_args, sizeof *p->arg);
+  p->conv = keep(p->arena, p->conv, p->num_convs, sizeof *p->conv);
   md_places_program(s->places, p);
 }
 

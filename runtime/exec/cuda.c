@@ -133,6 +133,8 @@ static bool cuda_begin(md_device *v, md_diags *d) {
 
 static bool cuda_launch(md_device *v, int launch, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
+  if (c->convs.cudnn && c->convs.is_covered[launch - v->first_launch])
+    return md_cuda_convs_run(c, launch, d);
   const md_launch *l = &v->p->launch[launch];
   const md_phase *f = &v->p->phase[l->first_phase];
   int error = c->call.cuLaunchKernel(c->code.function[launch - v->first_launch], (unsigned)f->items,
@@ -249,6 +251,7 @@ static void cuda_close(md_device *v) {
     if (c->stream) c->call.cuStreamSynchronize(c->stream);
     if (c->sender) c->call.cuStreamSynchronize(c->sender);
     if (c->graph) c->call.cuGraphExecDestroy(c->graph);
+    md_cuda_convs_close(c);
     md_cuda_code_unload(c);
     md_cuda_memory_destroy(c);
     destroy_events(c);
@@ -341,7 +344,8 @@ md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, in
             md_cuda_did(c, "cuDevicePrimaryCtxRetain", -1,
                         c->call.cuDevicePrimaryCtxRetain(&c->context, c->id), d) &&
             enter(c, d) && create_streams(c, d) && md_cuda_code_load(c, d) &&
-            md_cuda_memory_create(c, o->memory_limit, d);
+            md_cuda_memory_create(c, o->memory_limit, d) &&
+            (!o->uses_cudnn || md_cuda_convs_open(c, o->memory_limit, d));
   if (!ok) {
     cuda_close(&c->base);
     return NULL;

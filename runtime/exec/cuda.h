@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inside this folder: a GPU as a device (cuda.c), its memory (cuda_memory.c) and its code (cuda_code.c).
+// Inside this folder: a GPU as a device (cuda.c), its memory (cuda_memory.c), its code (cuda_code.c) and what
+// cuDNN does in place of code (cuda_convs.c).
 #ifndef RUNTIME_EXEC_CUDA_H
 #define RUNTIME_EXEC_CUDA_H
 
+#include "runtime/exec/cudnn.h"
 #include "runtime/exec/device.h"
 #include "runtime/exec/driver.h"
 
@@ -26,6 +28,14 @@ typedef struct md_cuda_code {
   char *log;        // of the driver's compiler, which may be put off until a kernel is asked for
 } md_cuda_code;
 
+// Convolutions that cuDNN does in place of launches.
+typedef struct md_cuda_convs {
+  md_cudnn *cudnn;       // NULL: none
+  md_cudnn_plan **plan;  // by launch of the variant: what runs in its place, if anything
+  bool *is_covered;      // by launch: a plan does its work
+  md_gpu_place workspace;
+} md_cuda_convs;
+
 typedef struct md_cuda {
   md_device base;
   md_driver call;
@@ -34,6 +44,7 @@ typedef struct md_cuda {
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
   md_cuda_layout memory;
   md_cuda_code code;
+  md_cuda_convs convs;
   md_gpu_place *place;  // by argument of the program
   void **parameter;     // where each argument's value is, as a launch takes them
   void *graph;          // of a step; NULL: not captured yet
@@ -60,5 +71,12 @@ md_gpu_place md_cuda_place(const md_cuda *c, const md_arg *a);
 // --- cuda_code.c
 bool md_cuda_code_load(md_cuda *c, md_diags *d);
 void md_cuda_code_unload(md_cuda *c);
+
+// --- cuda_convs.c
+// Plans and workspace, before anything is captured. What cuDNN refuses stays with its kernels, and is told.
+bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d);
+void md_cuda_convs_close(md_cuda *c);
+bool md_cuda_convs_run(md_cuda *c, int launch,
+                       md_diags *d);  // in place of a launch that is covered
 
 #endif

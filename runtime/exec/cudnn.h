@@ -7,21 +7,13 @@
 #ifndef RUNTIME_EXEC_CUDNN_H
 #define RUNTIME_EXEC_CUDNN_H
 
-#include "base/diag.h"
-#include "modist/dtype.h"
+#include "runtime/exec/exec.h"
 
 // Versions are as cudnnGetVersion has them. Convolutions of three axes in bf16 are wrong or refused in 9.8
 // to 9.14; a later major version may have another API.
 enum { MD_CUDNN_LEAST = 91500, MD_CUDNN_BEYOND = 100000, MD_CUDNN_WORDS = 700 };
 
-typedef enum md_conv_kind {
-  MD_CONV_FORWARD,  // x, w -> y
-  MD_CONV_DATA,     // w, y -> x: the gradient for the source
-  MD_CONV_WEIGHTS,  // x, y -> w: the gradient for the weights
-  MD_NUM_CONVS
-} md_conv_kind;
-
-// f32 or bf16; axes are [n, c, t, h, w], of weights [out, in, t, h, w]; strides in elements.
+// As in md_conv_group; strides in elements.
 typedef struct md_conv_tensor {
   md_dtype dtype;
   int64_t dim[5], stride[5];

@@ -40,5 +40,9 @@ md_device *md_device_open(const md_program *p, const md_exec_options *o, md_pool
     md_hint(d, "--device=cpu, or compile it for --target=cuda:sm_NN; 'modistc targets' lists them");
     return NULL;
   }
+  if (index < 0 && o->uses_cudnn) {
+    md_error(d, E0638, at, "--engine=cudnn would do nothing: the CPU runs the program");
+    return NULL;
+  }
   return index < 0 ? md_device_open_cpu(p, o, pool, d) : md_device_open_cuda(p, o, index, d);
 }

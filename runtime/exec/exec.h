@@ -81,6 +81,22 @@ typedef struct md_copy {
   md_arg src;
 } md_copy;
 
+// A convolution that launches of a CUDA program do together, and nothing else: what another engine can do in
+// their place. Axes are [n, c, t, h, w], of weights [out, in, t, h, w].
+typedef enum md_conv_kind {
+  MD_CONV_FORWARD,  // x, w -> y
+  MD_CONV_DATA,     // w, y -> x: the gradient for the source
+  MD_CONV_WEIGHTS,  // x, y -> w: the gradient for the weights
+  MD_NUM_CONVS
+} md_conv_kind;
+extern const char *const md_conv_kind_names[MD_NUM_CONVS];
+typedef struct md_conv_group {
+  int first_launch, num_launches;
+  md_conv_kind kind;
+  md_arg x, w, y;                          // f32 or bf16, at multiples of 16 bytes
+  int64_t stride[3], pad[3], dilation[3];  // t, h, w
+} md_conv_group;
+
 // A CUDA program is for one or more targets, each with launches and kernels of its own.
 typedef struct md_gpu_kernel {
   const char *symbol, *member;  // file in the artefact
@@ -107,12 +123,14 @@ typedef struct md_program {
   md_digest graph;   // of the compiled graph
   int64_t arena_bytes, workspace_bytes;
   int num_inputs, num_states, num_results, num_launches, num_phases, num_args, num_copies;
+  int num_convs;  // of a CUDA program
   md_spec *input, *state, *result;
   md_arg *result_at;  // where result i lies after the step
   md_launch *launch;
   md_phase *phase;
   md_arg *arg;
   md_copy *copy;
+  md_conv_group *conv;
   int num_variants, num_kernels;  // of a CUDA program; which has launches for each variant
   md_gpu_variant *variant;
   md_gpu_kernel *kernel;
@@ -223,6 +241,7 @@ typedef struct md_exec_options {
   bool check_nan;        // stop at the first launch that writes a NaN or infinity
   bool time;             // keep times of launches
   int64_t memory_limit;  // bytes; 0: only what the device has free
+  bool uses_cudnn;       // a GPU's convolutions are cuDNN's where that can do them (E0637, E0638)
 } md_exec_options;
 typedef struct md_launch_time {
   int64_t total_ns, min_ns, calls;
@@ -260,8 +279,10 @@ void *md_exec_arg(md_exec *e, const md_arg *a);
 // Called after (before: `before` true) each launch; for taps. NULL removes it.
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
-const md_launch_time *md_exec_times(const md_exec *e);    // one for each launch of the program
-int md_exec_launches(const md_exec *e, int *first);       // how many of those the device does
+const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
+int md_exec_launches(const md_exec *e, int *first);     // how many of those the device does
+// "cuDNN 9.19.0: 6 convolutions in place of 12 of 14 launches"; NULL: all launches are the program's own.
+const char *md_exec_engine(const md_exec *e);
 const md_gpu_variant *md_exec_variant(const md_exec *e);  // that a GPU runs; NULL: the CPU
 int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
 int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads

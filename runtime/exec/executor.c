@@ -273,6 +273,8 @@ int md_exec_launches(const md_exec *e, int *first) {
   return e->dev->num_launches;
 }
 
+const char *md_exec_engine(const md_exec *e) { return *e->dev->engine ? e->dev->engine : NULL; }
+
 const md_gpu_variant *md_exec_variant(const md_exec *e) { return e->dev->variant; }
 
 bool md_exec_send(md_exec *e, md_diags *d) {

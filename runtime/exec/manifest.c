@@ -116,6 +116,34 @@ static void put_variant(md_json *j, const md_program *p, const md_gpu_variant *v
   md_json_end(j, '}');
 }
 
+static void put_axes(md_json *j, const char *key, const int64_t x[3]) {
+  md_json_key(j, key);
+  md_json_begin(j, '[');
+  for (int i = 0; i < 3; i++) md_json_int(j, x[i]);
+  md_json_end(j, ']');
+}
+
+static void put_operand(md_json *j, const char *key, const md_arg *a) {
+  md_json_key(j, key);
+  md_json_begin(j, '{');
+  put_arg(j, a);
+  md_json_end(j, '}');
+}
+
+static void put_conv(md_json *j, const md_conv_group *g) {
+  begin_row(j);
+  md_json_put_int(j, "first_launch", g->first_launch);
+  md_json_put_int(j, "num_launches", g->num_launches);
+  md_json_put_str(j, "kind", md_conv_kind_names[g->kind]);
+  put_axes(j, "stride", g->stride);
+  put_axes(j, "pad", g->pad);
+  put_axes(j, "dilation", g->dilation);
+  put_operand(j, "x", &g->x);
+  put_operand(j, "w", &g->w);
+  put_operand(j, "y", &g->y);
+  end_row(j);
+}
+
 void md_manifest_write(const md_program *p, const md_member *members, int num_members,
                        md_text *to) {
   char digest[33];
@@ -168,6 +196,11 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
   begin_rows(j, "launches");
   for (int i = 0; i < p->num_launches; i++) put_launch(j, p, &p->launch[i]);
   md_json_end(j, ']');
+  if (p->num_convs) {
+    begin_rows(j, "convolutions");
+    for (int i = 0; i < p->num_convs; i++) put_conv(j, &p->conv[i]);
+    md_json_end(j, ']');
+  }
   begin_rows(j, "copies");
   for (int i = 0; i < p->num_copies; i++) {
     begin_row(j);

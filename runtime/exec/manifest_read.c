@@ -174,6 +174,33 @@ static void get_launches(reader *r, const md_tree *root) {
   }
 }
 
+static void get_axes(reader *r, const md_tree *from, const char *key, int64_t x[3]) {
+  const md_tree *list = md_tree_get(from, key);
+  bool ok = list && list->kind == MD_JSON_LIST && list->num == 3;
+  for (int i = 0; ok && i < 3; i++) ok = md_tree_int(&list->item[i], &x[i]);
+  if (!ok) wrong(r, key, "a list of three numbers");
+}
+
+// What another engine could do; older files have none.
+static void get_convs(reader *r, const md_tree *root) {
+  md_program *p = r->p;
+  if (!md_tree_get(root, "convolutions")) return;
+  const md_tree *rows = get_rows(r, root, "convolutions", &p->num_convs);
+  p->conv = MD_NEW_ARRAY(p->arena, md_conv_group, p->num_convs + 1);
+  for (int i = 0; i < p->num_convs; i++) {
+    md_conv_group *g = &p->conv[i];
+    g->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
+    g->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);
+    g->kind = (md_conv_kind)get_word(r, &rows[i], "kind", md_conv_kind_names, MD_NUM_CONVS);
+    get_axes(r, &rows[i], "stride", g->stride);
+    get_axes(r, &rows[i], "pad", g->pad);
+    get_axes(r, &rows[i], "dilation", g->dilation);
+    get_arg(r, get_map(r, &rows[i], "x"), &g->x);
+    get_arg(r, get_map(r, &rows[i], "w"), &g->w);
+    get_arg(r, get_map(r, &rows[i], "y"), &g->y);
+  }
+}
+
 // Before anything else is read: an older or newer file deserves to be called that.
 static bool check_version(reader *r, const md_tree *root) {
   const char *format = get_str(r, root, "format");
@@ -277,6 +304,7 @@ static void get_program(reader *r, const md_tree *root) {
   }
   get_variants(r, root);
   get_launches(r, root);
+  get_convs(r, root);
   if (r->has_failed) return;
   rows = get_rows(r, root, "copies", &p->num_copies);
   p->copy = MD_NEW_ARRAY(p->arena, md_copy, p->num_copies);

@@ -22,6 +22,8 @@ enum {
 const char *const md_space_names[MD_NUM_SPACES] = {"arena", "state", "input", "result",
                                                    "workspace"};
 
+const char *const md_conv_kind_names[MD_NUM_CONVS] = {"forward", "data", "weights"};
+
 typedef struct check {
   const md_program *p;
   md_diags *d;
@@ -229,6 +231,55 @@ static bool check_variant(const check *c, const md_gpu_variant *v) {
   return true;
 }
 
+// A tensor of five axes that another engine is to read or to write.
+static bool check_operand(const check *c, const char *where, const md_arg *a, bool is_result) {
+  bool is_ours = a->space != MD_IN_WORKSPACE && a->write == is_result && a->rank == 5 &&
+                 (a->dtype == MD_F32 || a->dtype == MD_BF16) && a->offset % 16 == 0 &&
+                 (a->block == 0 || a->block >= a->dim[1]);
+  return check_arg(c, where, a) && (is_ours || bad(c, "%s: not as an engine takes it", where));
+}
+
+static bool check_axis(const md_conv_group *g, int i) {
+  int64_t window, room;
+  if (g->stride[i] < 1 || g->dilation[i] < 1 || g->pad[i] < 0 || g->pad[i] > INT32_MAX ||
+      g->stride[i] > INT32_MAX || g->dilation[i] > INT32_MAX || g->x.dim[2 + i] > INT32_MAX ||
+      !md_mul_size(g->w.dim[2 + i] - 1, g->dilation[i], &window))
+    return false;
+  room = g->x.dim[2 + i] + 2 * g->pad[i] - 1;
+  return window <= room && g->y.dim[2 + i] == (room - window) / g->stride[i] + 1;
+}
+
+// Groups come in the order of their launches, and each lies within the launches of every variant that has
+// its first.
+static bool check_conv(const check *c, int number) {
+  const md_program *p = c->p;
+  const md_conv_group *g = &p->conv[number];
+  int least = number ? g[-1].first_launch + g[-1].num_launches : 0;
+  char where[60];
+  snprintf(where, sizeof where, "convolution %d", number);
+  if (g->kind < 0 || g->kind >= MD_NUM_CONVS || g->first_launch < least || g->num_launches < 1 ||
+      g->num_launches > p->num_launches - g->first_launch)
+    return bad(c, "%s: launches %d+%d of %d", where, g->first_launch, g->num_launches,
+               p->num_launches);
+  bool has_variant = false;
+  for (int i = 0; i < p->num_variants; i++) {
+    const md_gpu_variant *v = &p->variant[i];
+    int end = v->first_launch + v->num_launches;
+    if (g->first_launch < v->first_launch || g->first_launch >= end) continue;
+    has_variant = true;
+    if (g->first_launch + g->num_launches > end)
+      return bad(c, "%s goes beyond the launches of '%s'", where, v->target);
+  }
+  if (!has_variant) return bad(c, "%s is of no target", where);
+  if (!check_operand(c, where, &g->x, g->kind == MD_CONV_DATA) ||
+      !check_operand(c, where, &g->w, g->kind == MD_CONV_WEIGHTS) ||
+      !check_operand(c, where, &g->y, g->kind == MD_CONV_FORWARD))
+    return false;
+  bool ok = g->x.dim[0] == g->y.dim[0] && g->x.dim[1] == g->w.dim[1] && g->y.dim[1] == g->w.dim[0];
+  for (int i = 0; i < 3; i++) ok = ok && check_axis(g, i);
+  return ok || bad(c, "%s: its sizes do not fit together", where);
+}
+
 // All or nothing needs that no copy reads what another copy writes.
 static bool check_copies(const check *c) {
   const md_program *p = c->p;
@@ -305,6 +356,7 @@ bool md_program_check(const md_program *p, md_diags *d) {
       !check_count(c, "phases", p->num_phases, p->phase) ||
       !check_count(c, "arguments", p->num_args, p->arg) ||
       !check_count(c, "copies", p->num_copies, p->copy) ||
+      !check_count(c, "convolutions", p->num_convs, p->conv) ||
       !check_count(c, "targets", p->num_variants, p->variant) ||
       !check_count(c, "kernels", p->num_kernels, p->kernel) ||
       !check_bytes(c, "an arena", p->arena_bytes) ||
@@ -323,5 +375,7 @@ bool md_program_check(const md_program *p, md_diags *d) {
     if (!check_launch(c, &p->launch[i])) return false;
   for (int i = 0; i < p->num_variants; i++)
     if (!check_variant(c, &p->variant[i])) return false;
+  for (int i = 0; i < p->num_convs; i++)
+    if (!check_conv(c, i)) return false;
   return check_copies(c);
 }

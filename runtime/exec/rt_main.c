@@ -26,6 +26,9 @@ static const char usage[] =
     "  --expect=NAME=F.npy[,TOLERANCE]\n"
     "                        after the last step a result or state must be what the file says,\n"
     "                        but for TOLERANCE (default 0) times its largest value\n"
+    "  --engine=NAME         modist (default), or cudnn: NVIDIA's cuDNN, where it is installed, "
+    "does the\n"
+    "                        convolutions that are a region by themselves\n"
     "  --json                results, times and memory as JSON\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity; of a GPU "
     "all\n"
@@ -56,6 +59,7 @@ typedef struct request {
 enum {
   STEPS = 256,
   DEVICE,
+  ENGINE,
   THREADS,
   SEED,
   INPUT,
@@ -80,6 +84,7 @@ static const struct option options[] = {
   {"check", no_argument, NULL, CHECK},             {"version", no_argument, NULL, VERSION},
   {"device", required_argument, NULL, DEVICE},     {"help", no_argument, NULL, 'h'},
   {"expect", required_argument, NULL, EXPECT},     {"json", no_argument, NULL, JSON},
+  {"engine", required_argument, NULL, ENGINE},
   {0},
 };
 // clang-format on
@@ -135,6 +140,10 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   binding b = {"", "", 0};
   switch (option) {
   case DEVICE: r->exec.device = arg; return md_device_parse(arg, &index, d);
+  case ENGINE:
+    r->exec.uses_cudnn = !strcmp(arg, "cudnn");
+    return r->exec.uses_cudnn || !strcmp(arg, "modist") ||
+           misused(d, "--engine: there is no engine '%s'; it is modist or cudnn", arg);
   case STEPS: return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
     if (!parse_number(arg, 1, 1024, &n, d)) return false;

@@ -109,6 +109,7 @@ bool rt_print(md_exec *e, rt_steps s, bool times, md_diags *d) {
   printf("%" PRId64 " steps: median %.3f ms, min %.3f, max %.3f\n", s.num,
          (double)s.median_ns / 1e6, (double)s.min_ns / 1e6, (double)s.max_ns / 1e6);
   print_memory(e);
+  if (md_exec_engine(e)) printf("engine %s\n", md_exec_engine(e));
   if (times) rt_print_times(e);
   return true;
 }
@@ -121,6 +122,7 @@ bool rt_print_json(md_exec *e, rt_steps s, bool times, md_diags *d) {
   md_json_put_str(&j, "modist", MODIST_VERSION);
   md_json_put_str(&j, "program", p->name);
   put_device(&j, e);
+  if (md_exec_engine(e)) md_json_put_str(&j, "engine", md_exec_engine(e));
   md_json_put_int(&j, "steps", s.num);
   md_json_put_float(&j, "median_ms", (double)s.median_ns / 1e6);
   md_json_put_float(&j, "min_ms", (double)s.min_ns / 1e6);

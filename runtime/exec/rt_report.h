@@ -16,8 +16,9 @@ bool rt_print(md_exec *e, rt_steps s, bool times, md_diags *d);
 bool rt_print_json(md_exec *e, rt_steps s, bool times, md_diags *d);
 // --- rt_times.c: the times of regions, beside those that were predicted
 void rt_print_times(const md_exec *e);
-void rt_put_times(md_json *j,
-                  const md_exec *e);  // "regions" and, where there are predictions, "predicted"
+void rt_put_times(
+    md_json *j,
+    const md_exec *e);  // "regions" and, where there are any, "convolutions" and "predicted"
 
 // Says why there is no copy of a result or state in the host's memory. False.
 bool rt_unread(md_exec *e, const char *name, md_diags *d);

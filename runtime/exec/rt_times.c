@@ -113,9 +113,30 @@ static void put_rows(md_json *j, const table *t, const char *key, const row *con
   md_json_end(j, ']');
 }
 
+// What another engine could do, or does, and how long its launches took.
+static void put_convs(md_json *j, const md_exec *e, const table *t) {
+  int first;
+  md_exec_launches(e, &first);
+  md_json_key(j, "convolutions");
+  md_json_begin(j, '[');
+  for (int i = 0; i < t->p->num_convs; i++) {
+    const md_conv_group *g = &t->p->conv[i];
+    double us = 0;
+    if (g->first_launch < first || g->first_launch >= first + t->num) continue;
+    for (int k = 0; k < g->num_launches; k++) us += t->row[g->first_launch - first + k].min_us;
+    md_json_begin(j, '{');
+    md_json_put_str(j, "region", t->row[g->first_launch - first].launch->name);
+    md_json_put_str(j, "kind", md_conv_kind_names[g->kind]);
+    md_json_put_float(j, "conv_us", us);
+    md_json_end(j, '}');
+  }
+  md_json_end(j, ']');
+}
+
 void rt_put_times(md_json *j, const md_exec *e) {
   table t = table_of(e);
   put_rows(j, &t, "regions", NULL, t.num);
+  if (t.p->num_convs) put_convs(j, e, &t);
   if (t.predicted_for) {
     md_json_key(j, "predicted");
     md_json_begin(j, '{');

@@ -66,6 +66,7 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
                        .threads = o->threads,
                        .seed = o->seed,
                        .check_nan = o->check_nan,
+                       .uses_cudnn = o->uses_cudnn,
                        .time = o->time || !e->program->num_variants,
                        .memory_limit = o->memory_limit};
   e->exec = md_exec_create(e->program, &x, d);
@@ -98,7 +99,7 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
   b->cuda = (md_cuda_options){.targets = b->target,
-                              .is_apart = o->verifies || o->check_nan,
+                              .is_apart = o->verifies || o->check_nan || o->uses_cudnn,
                               .no_ptx = true,
                               .no_cache = o->no_cache,
                               .want_graph_text = true};

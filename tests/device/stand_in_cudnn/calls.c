@@ -45,7 +45,9 @@ int cudnn_call(const char *name) {
   num_calls++;
   words[0] = '\0';
   int status = fault(name);
-  if (log_file()) fprintf(log_file(), "%lld %s %d\n", (long long)num_calls, name, status);
+  if (log_file())
+    fprintf(log_file(), "%lld %s %d%s\n", (long long)num_calls, name, status,
+            status ? " as MODIST_STAND_IN_CUDNN_FAULT says" : "");
   return status ? cudnn_refuse(status, "as MODIST_STAND_IN_CUDNN_FAULT says") : 0;
 }
 

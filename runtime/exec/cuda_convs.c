@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions of a program that cuDNN does in place of its launches. The first launch of a group becomes
+// the run of a plan, the others become nothing. All plans share one workspace: they run one after another.
+#include "runtime/exec/cuda.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+// What lies at an argument, channels last where it has a block of them.
+static md_conv_tensor tensor_of(const md_arg *a) {
+  md_conv_tensor t = {.dtype = a->dtype};
+  int64_t pitch = a->block ? md_round_up(a->dim[1], a->block) : 1;
+  memcpy(t.dim, a->dim, sizeof t.dim);
+  t.stride[4] = pitch;
+  t.stride[3] = t.dim[4] * pitch;
+  t.stride[2] = t.dim[3] * t.stride[3];
+  t.stride[1] = a->block ? 1 : t.dim[2] * t.stride[2];
+  t.stride[0] = t.dim[2] * t.stride[2] * (a->block ? 1 : t.dim[1]);
+  return t;
+}
+
+static md_conv conv_of(const md_conv_group *g) {
+  md_conv v = {
+      .kind = g->kind, .x = tensor_of(&g->x), .w = tensor_of(&g->w), .y = tensor_of(&g->y)};
+  memcpy(v.stride, g->stride, sizeof v.stride);
+  memcpy(v.pad, g->pad, sizeof v.pad);
+  memcpy(v.dilation, g->dilation, sizeof v.dilation);
+  return v;
+}
+
+static md_place place_of(const md_cuda *c) {
+  return c->base.p->path ? MD_IN_FILE(c->base.p->path) : MD_NOWHERE;
+}
+
+static bool is_ours(const md_cuda *c, const md_conv_group *g) {
+  int launch = g->first_launch - c->base.first_launch;
+  return launch >= 0 && launch < c->base.num_launches;
+}
+
+typedef struct Taken {
+  int convs, launches, refused;
+  int64_t workspace;
+  char why[MD_CUDNN_WORDS];  // the first was refused
+  const char *region;        // whose
+} Taken;
+
+static Taken make_plans(md_cuda *c) {
+  const md_program *p = c->base.p;
+  Taken t = {.convs = 0};
+  for (int i = 0; i < p->num_convs; i++) {
+    const md_conv_group *g = &p->conv[i];
+    char why[MD_CUDNN_WORDS];
+    if (!is_ours(c, g)) continue;
+    md_conv v = conv_of(g);
+    int at = g->first_launch - c->base.first_launch;
+    c->convs.plan[at] = md_cudnn_plan_create(c->convs.cudnn, &v, why);
+    if (!c->convs.plan[at]) {
+      if (!t.refused++) {
+        t.region = p->launch[g->first_launch].name;
+        snprintf(t.why, sizeof t.why, "%s", why);
+      }
+      continue;
+    }
+    for (int k = 0; k < g->num_launches; k++) c->convs.is_covered[at + k] = true;
+    t.convs++;
+    t.launches += g->num_launches;
+    t.workspace = MD_MAX(t.workspace, md_cudnn_plan_bytes(c->convs.plan[at]));
+  }
+  return t;
+}
+
+static bool allocate(md_cuda *c, int64_t bytes, int64_t limit, md_diags *d) {
+  char text[MD_FLOAT_CHARS], words[MD_DRIVER_WORDS];
+  if (bytes == 0) return true;
+  if (limit && bytes > limit - c->base.bytes)
+    return md_error(d, E0803, place_of(c),
+                    "cuDNN needs %s more than the program, and so it is above the limit",
+                    md_bytes_text((double)bytes, text));
+  int error = c->call.cuMemAlloc(&c->convs.workspace, (size_t)bytes);
+  if (error == MD_CUDA_OUT_OF_MEMORY)
+    return md_error(d, E0643, place_of(c), "%s did not give cuDNN its workspace of %s: %s",
+                    c->base.title, md_bytes_text((double)bytes, text),
+                    md_driver_words(&c->call, error, words));
+  c->base.bytes += bytes;
+  return md_cuda_did(c, "cuMemAlloc", -1, error, d);
+}
+
+static void *pointer(md_gpu_place at) { return (void *)(uintptr_t)at; }
+
+static bool failed(md_cuda *c, const char *region, const char *why, md_diags *d) {
+  md_error(d, E0639, place_of(c), "region '%s': cuDNN on %s fails: %s", region, c->base.title, why);
+  md_hint(d, "without --engine=cudnn the program's own kernels run");
+  return false;
+}
+
+static bool bind(md_cuda *c, md_diags *d) {
+  const md_program *p = c->base.p;
+  for (int i = 0; i < p->num_convs; i++) {
+    const md_conv_group *g = &p->conv[i];
+    char why[MD_CUDNN_WORDS];
+    md_cudnn_plan *plan =
+        is_ours(c, g) ? c->convs.plan[g->first_launch - c->base.first_launch] : NULL;
+    if (plan && !md_cudnn_plan_bind(
+                    plan, pointer(md_cuda_place(c, &g->x)), pointer(md_cuda_place(c, &g->w)),
+                    pointer(md_cuda_place(c, &g->y)), pointer(c->convs.workspace), why))
+      return failed(c, p->launch[g->first_launch].name, why, d);
+  }
+  return true;
+}
+
+// What stays with our kernels is told; nothing at all is an error.
+static bool tell(md_cuda *c, const Taken *t, md_diags *d) {
+  int v = md_cudnn_version(c->convs.cudnn);
+  snprintf(c->base.engine, sizeof c->base.engine,
+           "cuDNN %d.%d.%d: %d convolution%s in place of %d of %d launches", v / 10000,
+           v % 10000 / 100, v % 100, t->convs, t->convs == 1 ? "" : "s", t->launches,
+           c->base.num_launches);
+  if (!t->convs) {
+    md_error(d, E0638, place_of(c), "--engine=cudnn would do nothing: %s",
+             t->refused ? "cuDNN refuses every convolution"
+                        : "no convolution of the program is a region with launches of its own");
+    if (t->refused) md_note(d, MD_NOWHERE, "region '%s': %s", t->region, t->why);
+    else if (c->base.p->path)
+      md_hint(d, "modistc compile --apart gives every kernel a launch of its own");
+    return false;
+  }
+  if (t->refused)
+    md_warning(d, place_of(c),
+               "cuDNN refuses %d of %d convolutions, which our kernels do; region '%s': %s",
+               t->refused, t->convs + t->refused, t->region, t->why);
+  return true;
+}
+
+bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
+  char why[MD_CUDNN_WORDS];
+  size_t num = (size_t)c->base.num_launches + 1;
+  c->convs.cudnn = md_cudnn_open(c->stream, why);
+  if (!c->convs.cudnn) {
+    md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);
+    md_hint(
+        d, "MODIST_CUDNN=/path/to/libcudnn.so.9 names it; without --engine=cudnn it is not needed");
+    return false;
+  }
+  c->convs.plan = calloc(num, sizeof *c->convs.plan);
+  c->convs.is_covered = calloc(num, sizeof *c->convs.is_covered);
+  if (!c->convs.plan || !c->convs.is_covered) md_out_of_memory(num * sizeof *c->convs.plan);
+  Taken t = make_plans(c);
+  return tell(c, &t, d) && allocate(c, t.workspace, limit, d) && bind(c, d);
+}
+
+void md_cuda_convs_close(md_cuda *c) {
+  for (int i = 0; c->convs.plan && i < c->base.num_launches; i++)
+    md_cudnn_plan_destroy(c->convs.plan[i]);
+  md_cudnn_close(c->convs.cudnn);
+  if (c->convs.workspace) c->call.cuMemFree(c->convs.workspace);
+  free(c->convs.plan);
+  free(c->convs.is_covered);
+}
+
+bool md_cuda_convs_run(md_cuda *c, int launch, md_diags *d) {
+  char why[MD_CUDNN_WORDS];
+  md_cudnn_plan *plan = c->convs.plan[launch - c->base.first_launch];
+  return !plan || md_cudnn_plan_run(plan, why) || failed(c, c->base.p->launch[launch].name, why, d);
+}

@@ -1,0 +1,125 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Convolutions by the stand-in for cuDNN in place of our kernels: what they compute, which ones it takes over, and
+# what is said where it cannot.
+#   cudnn.sh MODISTC MODIST_RT STAND_IN_FOLDER
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+modistc=$1 rt=$2 stand_in=$3
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export LC_ALL=C NO_COLOR=1
+unset LD_LIBRARY_PATH
+if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
+  echo "skipped: no NVRTC"
+  exit 77
+fi
+mkdir -m 700 cache texts
+export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
+export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
+export MODIST_CUDNN="$stand_in/libstand_in_cudnn.so"
+. "$here/wants.sh"
+
+# Plain ones in both layouts and all directions; %q, which relu follows, is none.
+cat >f32.mdg <<'E'
+graph @net(%x: f32[2,6,3,7,6], %w: f32[10,6,1,3,3], %dy: f32[2,10,3,7,6],
+           %x2: f32[1,16,3,9,8], %w2: f32[24,16,3,3,3], %dy2: f32[1,24,3,5,4]) {
+  %r = relu %x
+  %y = conv3d %r, %w {pad=[0,1,1]}
+  %dx = conv3d_dgrad %dy, %w {pad=[0,1,1], shape=[2,6,3,7,6]}
+  %dw = conv3d_wgrad %dy, %r {pad=[0,1,1], shape=[10,6,1,3,3]}
+  %y2 = conv3d %x2, %w2 {stride=[1,2,2], pad=[1,1,1]}
+  %dx2 = conv3d_dgrad %dy2, %w2 {stride=[1,2,2], pad=[1,1,1], shape=[1,16,3,9,8]}
+  %dw2 = conv3d_wgrad %dy2, %x2 {stride=[1,2,2], pad=[1,1,1], shape=[24,16,3,3,3]}
+  %q = conv3d %r, %w {pad=[0,2,2], dilation=[1,2,2]}
+  %s = relu %q
+  return %y, %dx, %dw, %y2, %dx2, %dw2, %s
+}
+E
+sed 's/f32/bf16/g' f32.mdg >bf16.mdg
+
+# Results are roundings of one sum: two of bf16, or in f32 those of a sum of at most 648 products, like a random
+# walk (tests/tolerance.h).
+names='y dx dw y2 dx2 dw2 s'
+for type in f32 bf16; do
+  tolerance=1.3e-5
+  [ $type = f32 ] || tolerance=0.0079
+  "$modistc" compile $type.mdg -o cpu.mdx -q || exit 1
+  "$modistc" compile $type.mdg --target=cuda:sm_80,cuda:sm_90a --no-ptx --apart -o $type.mdx -q || exit 1
+  outputs='' expected=''
+  for name in $names; do
+    outputs="$outputs --output=$name=$type.$name.npy"
+    expected="$expected --expect=$name=$type.$name.npy,$tolerance"
+  done
+  # shellcheck disable=SC2086
+  "$rt" cpu.mdx $outputs >/dev/null || exit 1
+  for sm in 80 90; do
+    # shellcheck disable=SC2086
+    wants 0 "7 values are as expected" env MODIST_STAND_IN_SM=$sm "$rt" $type.mdx $expected --engine=cudnn --steps=3
+    grep -q "engine cuDNN 9.19.0: 6 convolutions in place of 18 of 21 launches" out || wrong "$type for sm_$sm: $(cat out)"
+    ! grep -q warning out || wrong "a warning: $(cat out)"
+  done
+  # shellcheck disable=SC2086
+  wants 0 "7 values are as expected" "$rt" $type.mdx $expected --engine=cudnn --steps=2 --times --check-nan
+done
+for order in at-once copies-first others-first; do
+  # shellcheck disable=SC2086
+  wants 0 "7 values are as expected" env MODIST_STAND_IN_ORDER=$order "$rt" bf16.mdx $expected --engine=cudnn --steps=3
+done
+# shellcheck disable=SC2086
+wants 0 "7 values are as expected" "$rt" bf16.mdx $expected --engine=modist
+! grep -q cuDNN out || wrong "cuDNN, unasked"
+wants 0 '"engine": "cuDNN 9.19.0: 6 convolutions in place of 18 of 21 launches"' \
+  "$rt" f32.mdx --engine=cudnn --times --json
+[ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of convolutions"
+wants 0 '"kind": "weights"' "$rt" f32.mdx --times --json
+[ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of our convolutions"
+
+# Each is checked by the interpreter.
+wants 0 "verified 7 regions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn --verify
+wants 0 "cuDNN 9.19.0: 6 convolutions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn
+wants 0 "cuDNN 9.19.0: 6 convolutions" "$modistc" run f32.mdx --engine=cudnn
+
+# With launches that are joined, fewer stand alone; weights that were packed for others stay so.
+"$modistc" compile f32.mdg --target=cuda:sm_80 --no-ptx -o joined.mdx -q || exit 1
+expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; done)
+# shellcheck disable=SC2086
+wants 0 "7 values are as expected" env MODIST_STAND_IN_SM=80 "$rt" joined.mdx $expected --engine=cudnn --steps=3
+grep -q "engine cuDNN 9.19.0: 3 convolutions in place of 3 of 10 launches" out || wrong "joined: $(cat out)"
+
+# --- what it cannot take over stays with our kernels
+# shellcheck disable=SC2086
+wants 0 "7 values are as expected" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$rt" f32.mdx $expected --engine=cudnn
+grep -q "cuDNN refuses 2 of 6 convolutions, which our kernels do; region 'conv3d_dgrad': no engine" out ||
+  wrong "no warning: $(cat out)"
+wants 2 "--engine=cudnn would do nothing: cuDNN refuses every convolution" \
+  env MODIST_STAND_IN_CUDNN_RANDOM=2 "$rt" f32.mdx --engine=cudnn
+wants 2 "gives the same bits in every run" env MODIST_STAND_IN_CUDNN_RANDOM=2 "$rt" bf16.mdx --engine=cudnn
+printf 'graph @plain(%%x: f32[5,130]) {\n  %%a = exp %%x\n  return %%a\n}\n' >plain.mdg
+"$modistc" compile plain.mdg --target=cuda:sm_80 -o plain.mdx -q || exit 1
+wants 2 "hint: modistc compile --apart gives every kernel a launch of its own" "$rt" plain.mdx --engine=cudnn
+
+# --- no cuDNN, an old one, one that fails, no memory for it
+wants 4 "error[E0637]: --engine=cudnn: cuDNN cannot be used: /nowhere" env MODIST_CUDNN=/nowhere "$rt" f32.mdx --engine=cudnn
+wants 4 "is cuDNN 9.14, and 9.15 is the least" env MODIST_STAND_IN_CUDNN_VERSION=91400 "$rt" f32.mdx --engine=cudnn
+wants 0 "cuDNN     not usable" env MODIST_CUDNN=/nowhere "$modistc" doctor
+wants 0 "cuDNN     9.19.0 from" "$modistc" doctor
+wants 4 "cudnnCreate: 1001" env MODIST_STAND_IN_CUDNN_FAULT=cudnnCreate:1:1001 "$rt" f32.mdx --engine=cudnn
+for n in 1 6 7; do  # in the first step, issued one by one, and in the second, which is captured
+  wants 1 "error[E0639]: region 'conv3d" \
+    env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx --engine=cudnn --steps=3
+done
+grep -qF "cudnnBackendExecute: 5000, CUDNN_STATUS_EXECUTION_FAILED (as MODIST" out || wrong "its words: $(cat out)"
+wants 6 "did not give cuDNN its workspace of 1000 B" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx --engine=cudnn
+bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
+wants 6 "error[E0803]" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
+wants 0 "engine cuDNN" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
+
+# --- where there is nothing for it
+wants 2 "would do nothing: the CPU runs the program" "$rt" cpu.mdx --engine=cudnn
+wants 2 "there is no engine 'cublas'; it is modist or cudnn" "$rt" f32.mdx --engine=cublas
+wants 2 "--engine would do nothing: the CPU runs the program" "$modistc" run f32.mdg --engine=cudnn
+
+echo "$failed failed"
+[ $failed = 0 ]

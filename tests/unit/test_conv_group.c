@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// What a CUDA program says of its convolutions, for another engine: it survives a manifest, and what does not
+// fit together is refused before anybody follows it.
+#include "runtime/exec/exec.h"
+#include "tests/unit/suite.h"
+
+#include <string.h>
+
+static md_arg tensor(int at, int64_t n, int64_t c, int64_t t, int64_t h, int64_t w) {
+  md_arg a = {
+      .space = MD_IN_INPUT, .index = at, .dtype = MD_F32, .rank = 5, .dim = {n, c, t, h, w}};
+  a.bytes = 4 * n * c * t * h * w;
+  return a;
+}
+
+static md_spec spec(const char *name, const md_arg *a) {
+  md_spec s = {.name = name, .dtype = MD_F32, .rank = 5, .bytes = a->bytes};
+  memcpy(s.dim, a->dim, sizeof a->dim);
+  return s;
+}
+
+// Two launches, of which the first is y = x * w, with a stride of two and a hole between taps.
+static md_program *program(void) {
+  md_program *p = md_program_create("net");
+  md_arena *a = p->arena;
+  p->target = "cuda:sm_80";
+  p->input = MD_NEW_ARRAY(a, md_spec, p->num_inputs = 2);
+  p->result = MD_NEW_ARRAY(a, md_spec, p->num_results = 1);
+  p->result_at = MD_NEW_ARRAY(a, md_arg, 1);
+  p->conv = MD_NEW_ARRAY(a, md_conv_group, p->num_convs = 1);
+  p->conv[0] = (md_conv_group){.num_launches = 1,
+                               .x = tensor(0, 2, 8, 4, 9, 8),
+                               .w = tensor(1, 16, 8, 1, 3, 3),
+                               .y = tensor(0, 2, 16, 4, 4, 3),
+                               .stride = {1, 2, 2},
+                               .pad = {0, 1, 1},
+                               .dilation = {1, 2, 2}};
+  p->conv[0].y.space = MD_IN_RESULT;
+  p->conv[0].y.write = true;
+  p->input[0] = spec("x", &p->conv[0].x);
+  p->input[1] = spec("w", &p->conv[0].w);
+  p->result[0] = spec("y", &p->conv[0].y);
+  p->result_at[0] = p->conv[0].y;
+  p->launch = MD_NEW_ARRAY(a, md_launch, p->num_launches = 2);
+  p->phase = MD_NEW_ARRAY(a, md_phase, p->num_phases = 2);
+  p->arg = MD_NEW_ARRAY(a, md_arg, 1);
+  for (int i = 0; i < 2; i++) {
+    p->launch[i] = (md_launch){.name = i ? "rest" : "conv3d", .first_phase = i, .num_phases = 1};
+    p->phase[i] = (md_phase){.symbol = "k", .items = 1, .threads = 256};
+  }
+  p->variant = MD_NEW_ARRAY(a, md_gpu_variant, p->num_variants = 1);
+  p->kernel = MD_NEW_ARRAY(a, md_gpu_kernel, p->num_kernels = 1);
+  p->variant[0] = (md_gpu_variant){.target = "cuda:sm_80", .num_launches = 2, .num_kernels = 1};
+  p->kernel[0] = (md_gpu_kernel){.symbol = "k", .member = "k.cubin"};
+  return p;
+}
+
+// --- the check
+
+typedef struct Wrong {
+  void (*spoil)(md_conv_group *g, md_program *p);
+  const char *text;
+} Wrong;
+
+// clang-format off
+#define SPOIL(name, ...) static void name(md_conv_group *g, md_program *p) { (void)g, (void)p; __VA_ARGS__; }
+SPOIL(no_kind, g->kind = MD_NUM_CONVS)
+SPOIL(no_launch, g->num_launches = 0)
+SPOIL(endless_launches, g->num_launches = INT32_MAX)
+SPOIL(launch_before_all, g->first_launch = -1)
+SPOIL(past_the_target, g->num_launches = 2; p->variant[0].num_launches = 1)
+SPOIL(of_no_target, p->variant[0].num_launches = 0)
+SPOIL(twice, p->num_convs = 2; p->conv = MD_NEW_ARRAY(p->arena, md_conv_group, 2); p->conv[0] = p->conv[1] = *g)
+SPOIL(negative_count, p->num_convs = -1)
+SPOIL(operand_outside, g->x.offset = 16)
+SPOIL(operand_of_no_input, g->w.index = 2)
+SPOIL(operand_between, g->x.offset = 4; g->x.bytes -= 4; g->x.dim[0] = 1)
+SPOIL(operand_of_four_axes, g->x.rank = 4)
+SPOIL(operand_of_integers, g->x.dtype = MD_I32)
+SPOIL(operand_without_type, g->x.dtype = MD_NO_DTYPE)
+SPOIL(operand_in_small_blocks, g->x.block = 4)
+SPOIL(operand_that_is_written, g->y.write = false)
+SPOIL(result_that_is_read, g->kind = MD_CONV_DATA)
+SPOIL(other_channels, g->w.dim[1] = 4)
+SPOIL(other_samples, g->y.dim[0] = 1)
+SPOIL(other_size, g->y.dim[4] = 2)
+SPOIL(no_stride, g->stride[1] = 0)
+SPOIL(endless_stride, g->stride[0] = INT64_MAX)
+SPOIL(negative_pad, g->pad[0] = -1)
+SPOIL(endless_pad, g->pad[2] = INT64_MAX)
+SPOIL(no_dilation, g->dilation[2] = 0)
+SPOIL(endless_dilation, g->dilation[2] = INT64_MAX)
+SPOIL(window_too_large, g->dilation[1] = 9)
+
+static const Wrong wrong[] = {
+  {no_kind, "convolution 0: launches 0+1 of 2"},
+  {no_launch, "convolution 0: launches 0+0 of 2"},
+  {endless_launches, "convolution 0: launches 0+2147483647 of 2"},
+  {launch_before_all, "convolution 0: launches -1+1 of 2"},
+  {past_the_target, "convolution 0 goes beyond the launches of 'cuda:sm_80'"},
+  {of_no_target, "convolution 0 is of no target"},
+  {twice, "convolution 1: launches 0+1 of 2"},
+  {negative_count, "-1 convolutions; 0 to 1048576 are possible"},
+  {operand_outside, "'(no name)' reaches beyond the input"},
+  {operand_of_no_input, "'(no name)' lies in memory that does not exist"},
+  {operand_between, "convolution 0: not as an engine takes it"},
+  {operand_of_four_axes, "convolution 0: not as an engine takes it"},
+  {operand_of_integers, "convolution 0: not as an engine takes it"},
+  {operand_without_type, "convolution 0: not as an engine takes it"},
+  {operand_in_small_blocks, "convolution 0: not as an engine takes it"},
+  {operand_that_is_written, "convolution 0: not as an engine takes it"},
+  {result_that_is_read, "convolution 0: not as an engine takes it"},
+  {other_channels, "convolution 0: its sizes do not fit together"},
+  {other_samples, "convolution 0: its sizes do not fit together"},
+  {other_size, "convolution 0: its sizes do not fit together"},
+  {no_stride, "convolution 0: its sizes do not fit together"},
+  {endless_stride, "convolution 0: its sizes do not fit together"},
+  {negative_pad, "convolution 0: its sizes do not fit together"},
+  {endless_pad, "convolution 0: its sizes do not fit together"},
+  {no_dilation, "convolution 0: its sizes do not fit together"},
+  {endless_dilation, "convolution 0: its sizes do not fit together"},
+  {window_too_large, "convolution 0: its sizes do not fit together"},
+};
+// clang-format on
+
+START_TEST(what_does_not_fit_is_refused) {
+  md_diags *d = md_diags_create();
+  md_program *good = program();
+  ck_assert_msg(md_program_check(good, d), "%s", md_diags_text(d));
+  md_program_destroy(good);
+  for (int i = 0; i < MD_COUNT(wrong); i++) {
+    md_program *p = program();
+    wrong[i].spoil(&p->conv[0], p);
+    md_diags_clear(d);
+    ck_assert_msg(!md_program_check(p, d), "%s", wrong[i].text);
+    ck_assert_int_eq(md_diags_errors(d), 1);
+    ck_assert_msg(strstr(md_diags_text(d), wrong[i].text), "want '%s' in '%s'", wrong[i].text,
+                  md_diags_text(d));
+    md_program_destroy(p);
+  }
+  md_diags_destroy(d);
+}
+END_TEST
+
+// --- as a file has it
+
+// The manifest with `from` replaced by `to`, read back; NULL: refused.
+static md_program *read_edited(const char *from, const char *to, md_diags *d) {
+  md_program *p = program(), *back = md_program_create("");
+  md_text all = {0}, edited = {0};
+  md_manifest_write(p, NULL, 0, &all);
+  char *at = strstr(all.s, from);
+  ck_assert_msg(at != NULL, "'%s' is not in %s", from, all.s);
+  md_put(&edited, "%.*s%s%s", (int)(at - all.s), all.s, to, at + strlen(from));
+  md_member m = {.name = "manifest.json", .data = edited.s, .bytes = edited.len};
+  back->path = "net.mdx";
+  bool ok = md_manifest_read(back, &m, 1, d);
+  md_program_destroy(p);
+  md_text_free(&all);
+  md_text_free(&edited);
+  if (ok) return back;
+  md_program_destroy(back);
+  return NULL;
+}
+
+START_TEST(a_manifest_keeps_it) {
+  md_diags *d = md_diags_create();
+  md_program *p = program(), *back = read_edited("{", "{", d);
+  ck_assert_msg(back != NULL, "%s", md_diags_text(d));
+  ck_assert_int_eq(back->num_convs, 1);
+  ck_assert_mem_eq(&back->conv[0], &p->conv[0], sizeof *p->conv);
+  md_program_destroy(p);
+  md_program_destroy(back);
+  md_diags_destroy(d);
+}
+END_TEST
+
+START_TEST(a_manifest_that_is_wrong_is_refused) {
+  static const struct {
+    const char *from, *to, *text;
+  } edits[] = {
+      {"\"kind\":\"forward\"", "\"kind\":\"sideways\"", "'kind' is missing or is not a word"},
+      {"\"stride\":[1,2,2]", "\"stride\":[1,2]", "'stride' is missing or is not a list of three"},
+      {"\"stride\":[1,2,2]", "\"stride\":[1,2,\"2\"]", "'stride' is missing or is not a list of"},
+      {"\"pad\":[0,1,1],", "", "'pad' is missing or is not a list of three numbers"},
+      {"\"pad\":[0,1,1]", "\"pad\":[0,2,1]", "its sizes do not fit together"},
+      {"\"first_launch\":0,", "\"first_launch\":-1,", "'first_launch' is missing or is not a num"},
+      {"\"num_launches\":1,", "", "'num_launches' is missing or is not a number"},
+      {"\"convolutions\": [", "\"convolutions\": [1, ", "'convolutions' is missing or is not a l"},
+      {"\"w\":{", "\"v\":{", "'w' is missing or is not an object"},
+  };
+  md_diags *d = md_diags_create();
+  for (int i = 0; i < MD_COUNT(edits); i++) {
+    md_diags_clear(d);
+    ck_assert_msg(!read_edited(edits[i].from, edits[i].to, d), "edit %d was accepted", i);
+    ck_assert_int_eq(md_diags_errors(d), 1);
+    ck_assert_msg(strstr(md_diags_text(d), edits[i].text), "want '%s' in '%s'", edits[i].text,
+                  md_diags_text(d));
+  }
+  md_program *p = read_edited("\"convolutions\"", "\"later\"", d);  // as older files have it
+  ck_assert(p && p->num_convs == 0);
+  md_program_destroy(p);
+  md_diags_destroy(d);
+}
+END_TEST
+
+SUITE_MAIN("conv_group", what_does_not_fit_is_refused, a_manifest_keeps_it,
+           a_manifest_that_is_wrong_is_refused)
