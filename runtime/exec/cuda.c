@@ -133,7 +133,7 @@ static bool cuda_begin(md_device *v, md_diags *d) {
 
 static bool cuda_launch(md_device *v, int launch, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  if (c->convs.cudnn && c->convs.is_covered[launch - v->first_launch])
+  if (v->by_engine && v->by_engine[launch - v->first_launch])
     return md_cuda_convs_run(c, launch, d);
   const md_launch *l = &v->p->launch[launch];
   const md_phase *f = &v->p->phase[l->first_phase];

@@ -144,6 +144,7 @@ bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
   c->convs.plan = calloc(num, sizeof *c->convs.plan);
   c->convs.is_covered = calloc(num, sizeof *c->convs.is_covered);
   if (!c->convs.plan || !c->convs.is_covered) md_out_of_memory(num * sizeof *c->convs.plan);
+  c->base.by_engine = c->convs.is_covered;
   Taken t = make_plans(c);
   return tell(c, &t, d) && allocate(c, t.workspace, limit, d) && bind(c, d);
 }

@@ -44,6 +44,7 @@ struct md_device {
   const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
   int64_t bytes;                   // of its memory that the program takes
   char engine[120];                // what does a part of the launches; "": nothing else does
+  const bool *by_engine;           // which of them; NULL: none
   md_trace *trace;                 // for the shares of threads; may be NULL
 };
 

@@ -283,6 +283,7 @@ const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch o
 int md_exec_launches(const md_exec *e, int *first);     // how many of those the device does
 // "cuDNN 9.19.0: 6 convolutions in place of 12 of 14 launches"; NULL: all launches are the program's own.
 const char *md_exec_engine(const md_exec *e);
+bool md_exec_by_engine(const md_exec *e, int launch);     // it does this one
 const md_gpu_variant *md_exec_variant(const md_exec *e);  // that a GPU runs; NULL: the CPU
 int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
 int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads

@@ -275,6 +275,10 @@ int md_exec_launches(const md_exec *e, int *first) {
 
 const char *md_exec_engine(const md_exec *e) { return *e->dev->engine ? e->dev->engine : NULL; }
 
+bool md_exec_by_engine(const md_exec *e, int launch) {
+  return e->dev->by_engine && e->dev->by_engine[launch - e->dev->first_launch];
+}
+
 const md_gpu_variant *md_exec_variant(const md_exec *e) { return e->dev->variant; }
 
 bool md_exec_send(md_exec *e, md_diags *d) {

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The bundle for a GPU machine, made and run here on a GPU that the stand-in plays: all well, no GPU, another
-# GPU, a spent budget, a peer that is not there, values and kernels that are wrong.
+# GPU, a spent budget, a peer that is not there, cuDNN in several places, values and kernels that are wrong.
 #   bundle.sh SOURCE_FOLDER BUILD_FOLDER STAND_IN_FOLDER
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,6 +10,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 export LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
 unset LD_LIBRARY_PATH MODIST_REFERENCE
+export MODIST_CUDNN=/nowhere
 if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$build/bin/modistc" targets | grep -q 'NVRTC [0-9]'; then
   echo "skipped: no NVRTC"
   exit 77
@@ -19,11 +20,19 @@ export MODIST_STAND_IN_TEXTS="$work/texts" MODIST_NVRTC="$stand_in/libnvrtc_doub
 . "$here/wants.sh"
 
 tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
+cat >"$work/convs.mdg" <<E
+graph @convs(%x: f32[1,8,2,5,4], %w: f32[8,8,1,3,3], %dy: f32[1,8,2,5,4]) {
+  %y = conv3d %x, %w {pad=[0,1,1]}
+  %dw = conv3d_wgrad %dy, %x {pad=[0,1,1], shape=[8,8,1,3,3]}
+  return %y, %dw
+}
+E
 cat >"$work/plan" <<E
 check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
 check tiny_f32 fp32 2 cuda:sm_80 $tiny
 bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
 check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
+conv convs fp32 2 cuda:sm_80 $work/convs.mdg
 peer r3d50_b4 eager 60
 peer r3d50_b4 compile 60
 E
@@ -42,9 +51,11 @@ wants 2 "--budget is 'much'" sh run.sh --budget=much
 export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
-wants 0 "verdict: WELL AS FAR AS IT RAN: 3 passed, 0 wrong, 3 not run" sh run.sh
+wants 0 "verdict: WELL AS FAR AS IT RAN: 4 passed, 0 wrong, 4 not run" sh run.sh
 for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
   "r3d50_b4                         timed" "within 25 % of what was predicted for NVIDIA A100 SXM 80 GB: " "none of it runs on Stand-in GPU" \
+  "convs                            ok                -          -  2 values" "convs.regions                    timed" \
+  "convs.cudnn                      not run           -          -  convs.mdx: error[E0637]" \
   "torch_b4_compile                 not run           -          -  no reference/bench_torch.py"; do
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
 done
@@ -54,8 +65,9 @@ if command -v python3 >/dev/null; then
   done
 fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
+grep -qF '"cudnn": {"convolutions": 0, "time_over_ours": null}' results/summary.json || wrong "a time of cuDNN"
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 6 not run" sh run.sh --budget=0s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 7 not run" sh run.sh --budget=0s
 
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
 mkdir -p peer/reference
@@ -95,6 +107,32 @@ wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh
 echo --input=lr=1e30 >r3d50_b4.args
 echo 'bench r3d50_b4 fp32 3 -' >plan.txt
 wants 1 "a result is not finite, see r3d50_b4.json" sh run.sh
+
+# cuDNN where MODIST_CUDNN says, and then that of a Python; one that refuses, one that fails, one that computes
+# something else.
+echo 'conv convs fp32 2 -' >plan.txt
+cudnn="$stand_in/libstand_in_cudnn.so"
+wants 0 "verdict: ALL WELL: 2 passed, 0 wrong, 0 not run" env MODIST_CUDNN="$cudnn" sh run.sh
+for row in 'convs.cudnn  *ok .* 2 values are as expected; cuDNN 9.19.0: 2 convolutions in place of 4 of 4 launches' \
+  'cudnn  *x[0-9.]* .* the time of cuDNN over ours, geometric mean of 2 convolutions'; do
+  grep -q "^$row" results/table.txt || { wrong "no row '$row' in:"; cat results/table.txt; }
+done
+mean=$(sed -n 's/.*"time_over_ours": \([0-9.]*\).*/\1/p' results/summary.json)
+awk -F'"conv_us": ' -v mean="$mean" 'NF > 1 { us[++n] = $2 + 0 }
+  END { r = sqrt(us[3] / us[1] * us[4] / us[2]); exit !(n == 4 && (mean - r) ^ 2 <= (1e-3 * (1 + r)) ^ 2) }' \
+  results/convs.regions.json results/convs.cudnn.regions.json || { wrong "geometric mean"; cat results/summary.json; }
+mkdir -p site/nvidia/cudnn/lib
+ln -s "$cudnn" site/nvidia/cudnn/lib/libcudnn.so.9
+printf '#!/bin/sh\necho "$PWD/site/nvidia/cudnn"\n' >python
+wants 0 "verdict: ALL WELL: 2 passed, 0 wrong, 0 not run" env -u MODIST_CUDNN PYTHON="$PWD/python" sh run.sh
+wants 0 "0 wrong, 1 not run" env MODIST_CUDNN=/nowhere PYTHON="$PWD/python" sh run.sh
+wants 0 "0 wrong, 1 not run" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_RANDOM=2 sh run.sh
+grep -q "cuDNN refuses every convolution" results/table.txt || wrong "not why it refuses"
+wants 0 "geometric mean of 1 convolutions" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_WITHOUT=11 sh run.sh
+wants 1 "convs.cudnn                      WRONG" \
+  env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:3:5000 sh run.sh
+wants 1 "convs.cudnn                      WRONG" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_OFF=1 sh run.sh
+grep -q "is expected: off by" results/table.txt || wrong "not what is wrong"
 
 # A program that the budget cuts off is not wrong.
 mv modist_rt rt

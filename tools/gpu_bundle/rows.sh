@@ -87,3 +87,17 @@ compare() {
 '
   done
 }
+
+# against_cudnn OURS.json CUDNN.json: how many convolutions cuDNN did, and the logarithms of its times over ours
+against_cudnn() {
+  awk -F': |,$' '
+    /^ *"by": / { by = $2 }
+    /^ *"conv_us": / {
+      if (FNR == NR) ours[++num] = $2
+      else if (ours[++at] > 0 && $2 > 0 && by ~ /cudnn/) { sum += log($2 / ours[at]); n++ }
+    }
+    END { printf "%d %.6f\n", n, sum }' "$1" "$2"
+}
+
+# mean_over_cudnn: "44 1.234", from all such lines: the geometric mean of cuDNN's times over ours
+mean_over_cudnn() { awk '{ n += $1; sum += $2 } END { if (n) printf "%d %.3f\n", n, exp(sum / n) }' "$out/cudnn.part"; }

@@ -6,6 +6,7 @@
 #     --out=DIR                where results go (results)
 #   MODIST_REFERENCE=DIR       folder that holds reference/bench_torch.py
 #   PYTHON=python3             a Python with torch
+#   MODIST_CUDNN=FILE          libcudnn.so.9; by default where the loader looks, or that of the Python
 # Results: DIR/table.txt, DIR/summary.json, DIR/*.json (of each run), DIR/*.log (what was said).
 # Exit code: 0 all well, 1 something is wrong, 2 usage, 4 there is no GPU that can be used.
 set -u
@@ -14,7 +15,7 @@ for arg; do
   case $arg in
     --budget=*) budget=${arg#*=} ;;
     --out=*) out=${arg#*=} ;;
-    *) sed -n '4,7s/^# *//p' "$0" >&2; exit 2 ;;
+    *) sed -n '4,8s/^# *//p' "$0" >&2; exit 2 ;;
   esac
 done
 case ${budget%[ms]} in
@@ -47,7 +48,7 @@ if [ $code = 4 ]; then
 fi
 mkdir -p "$out" || exit 1
 rm -f "$out/table.txt"
-: >"$out/rows.part" && : >"$out/timed.part" && : >"$out/speedups.part" || exit 1
+: >"$out/cudnn.part" && : >"$out/rows.part" && : >"$out/timed.part" && : >"$out/speedups.part" || exit 1
 echo "$probe" >"$out/probe.json"
 device=$(field "$out/probe.json" device)
 device=${device:-a GPU that ran nothing}
@@ -86,6 +87,55 @@ regions() {
   [ -z "$near" ] || note="$near of $(field "$file" of) within 25 % of what was predicted for $(field "$file" for): \
 $(field "$file" step_us | milli) ms"
   row "$1.regions" timed "$(field "$file" measured_us | milli)" "" "$note"
+}
+
+# has_cudnn NAME: else the row of NAME.cudnn says why not; it is looked for once
+has_cudnn() {
+  if [ -z "${no_cudnn+known}" ]; then
+    no_cudnn=
+    program "$1" 1 --engine=cudnn >/dev/null 2>"$out/$1.cudnn.log"
+    if [ $? = 4 ] && ! take_cudnn_of_python; then no_cudnn=$(reason "$out/$1.cudnn.log"); fi
+  fi
+  [ -z "$no_cudnn" ] || not_run "$1.cudnn" "$no_cudnn"
+  [ -z "$no_cudnn" ]
+}
+
+# Its parts, and what they need, lie in folders beside it.
+take_cudnn_of_python() {
+  [ -z "${MODIST_CUDNN:-}" ] || return 1
+  folder=$("$python" -c 'import nvidia.cudnn; print(list(nvidia.cudnn.__path__)[0])' 2>/dev/null)
+  [ -f "$folder/lib/libcudnn.so.9" ] || return 1
+  for beside in "${folder%/*}"/*/lib "$folder/lib"; do
+    LD_LIBRARY_PATH=$beside${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+  done
+  export LD_LIBRARY_PATH MODIST_CUDNN="$folder/lib/libcudnn.so.9"
+}
+
+# The same convolutions by cuDNN, and how long each took by either.
+cudnn() {
+  has_time "$1.cudnn" && has_cudnn "$1" || return 0
+  program "$1" "$2" --engine=cudnn >"$out/$1.cudnn.json" 2>"$out/$1.cudnn.log"
+  code=$?
+  case $code in
+    0) ;;
+    2) not_run "$1.cudnn" "$(reason "$out/$1.cudnn.log")"; return ;;  # it refuses all of them
+    *) judge "$1.cudnn" $code; return ;;
+  esac
+  row "$1.cudnn" ok "" "" "$num values are as expected; $(field "$out/$1.cudnn.json" engine)"
+  passed=$((passed + 1))
+  has_time "$1.cudnn.regions" || return 0
+  program "$1" 5 --engine=cudnn --times >"$out/$1.cudnn.regions.json" 2>>"$out/$1.cudnn.log"
+  code=$?
+  if [ $code != 0 ]; then judge "$1.cudnn" $code; return; fi
+  against_cudnn "$out/$1.regions.json" "$out/$1.cudnn.regions.json" >>"$out/cudnn.part"
+}
+
+conv() {
+  before=$passed
+  check "$@"
+  [ "$passed" -gt "$before" ] || return 0
+  regions "$1"
+  cudnn "$1" "$3"
 }
 
 bench() {
@@ -148,6 +198,9 @@ while read -r kind line; do
 done <plan.txt
 comma=
 compare
+# shellcheck disable=SC2046  # two numbers, or nothing
+set -- $(mean_over_cudnn)
+[ $# = 0 ] || say cudnn "x$2" "" "" "the time of cuDNN over ours, geometric mean of $1 convolutions"
 
 verdict="ALL WELL"
 [ $left_out = 0 ] || verdict="WELL AS FAR AS IT RAN"
@@ -161,7 +214,7 @@ verdict="ALL WELL"
   cat "$out/rows.part"
   printf '\n], "speedups": [\n'
   cat "$out/speedups.part"
-  printf '\n]}\n'
+  printf '\n], "cudnn": {"convolutions": %d, "time_over_ours": %s}}\n' "${1:-0}" "${2:-null}"
 } >"$out/summary.json"
 rm -f "$out"/*.part "$out/probe.json"
 find "$out" -name '*.log' -empty -exec rm -f {} +
