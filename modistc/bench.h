@@ -28,7 +28,7 @@ typedef struct md_bench {
   double min_ms;
   md_dtype precision;    // of activations
   int64_t memory_limit;  // bytes; 0: none
-  bool unfused, interp, torch;
+  bool unfused, interp, torch, cudnn;
   bool predict;      // put predicted times beside measured ones
   bool wants_roof;   // measure it before the first line
   md_cpu_roof roof;  // zero: not measured

@@ -42,11 +42,12 @@ static Side *add_side(Turns *t, const char *name, md_bench_line *l) {
   return &t->side[t->num++];
 }
 
-static bool start(Turns *t, const char *name, int level, md_backend backend, md_bench_line *l) {
+static md_engine *engine_of(Turns *t, int level, md_backend backend, bool uses_cudnn, md_diags *d) {
   md_bench *b = t->b;
   md_engine_options o = {.backend = backend,
                          .device = backend == MD_BACKEND_CUDA ? b->on.device : NULL,
                          .time = t->job->only != NULL,
+                         .uses_cudnn = uses_cudnn,
                          .passes = md_pass_defaults(),
                          .threads = (int)b->threads,
                          .memory_limit = backend == MD_BACKEND_INTERP ? 0 : b->memory_limit,
@@ -55,11 +56,33 @@ static bool start(Turns *t, const char *name, int level, md_backend backend, md_
                          .no_cache = md_cli_has(b->cli, "no-cache")};
   o.passes.level = level;
   o.passes.precision = t->b->precision;
+  md_graph *g = t->job->make(t->job->ctx, d);
+  md_engine *e = g ? md_engine_create(g, &o, d) : NULL;
+  if (e) fill(e);
+  return e;
+}
+
+static bool start(Turns *t, const char *name, int level, md_backend backend, md_bench_line *l) {
   Side *s = add_side(t, name, l);
-  md_graph *g = t->job->make(t->job->ctx, b->cli->diags);
-  s->engine = g ? md_engine_create(g, &o, b->cli->diags) : NULL;
-  if (s->engine) fill(s->engine);
+  s->engine = engine_of(t, level, backend, false, t->b->cli->diags);
   return s->engine != NULL;
+}
+
+// cuDNN in place of convolutions of the unfused program, where they stand alone. That it is not there, or
+// that it can do none of them, is told in the report and stops nothing.
+static void start_cudnn(Turns *t, md_bench_line *l) {
+  Side *s = add_side(t, "cudnn", l);
+  md_diags *d = md_diags_create();
+  md_arena *a = t->b->cli->arena;
+  s->engine = engine_of(t, 1, t->b->on.backend, true, d);
+  if (s->engine) {
+    const char *version = md_exec_engine(md_engine_exec(s->engine)) + strlen("cuDNN ");
+    s->to->version = md_strndup(a, version, strcspn(version, ":"));
+  } else {
+    const char *text = md_diags_text(d);
+    s->to->unmeasured = md_strndup(a, text, strcspn(text, "\n"));
+  }
+  md_diags_destroy(d);
 }
 
 // That the peer is not there is told in the report and stops nothing.
@@ -217,6 +240,7 @@ bool md_bench_measure(md_bench *b, const md_bench_job *job) {
   bool ok = start(&t, "fused", 2, b->on.backend, &l);
   if (b->unfused) ok = ok && start(&t, "unfused", 1, b->on.backend, &l);
   if (b->interp) ok = ok && start(&t, "interp", 0, MD_BACKEND_INTERP, &l);
+  if (ok && b->cudnn) start_cudnn(&t, &l);
   if (ok && b->torch) start_peer(&t, &l);
   ok = ok && md_bench_begin(b);
   if (ok) size_up(&t, &l);

@@ -15,7 +15,8 @@ static const md_option bench_options[] = {
     {"sweep", 0, "KEY=LIST", "measure for each value: 4,8..64*2; several: all combinations"},
     {"config", 'c', "FILE", "settings of the model (step, loader)"},
     {"precision", 0, "TYPE", "fp32 (default) or bf16 storage of activations"},
-    {"baseline", 0, "LIST", "unfused, interp, torch: measured in turn with the fused program"},
+    {"baseline", 0, "LIST",
+     "unfused, interp, torch, cudnn: measured in turn with the fused program"},
     {"torch-python", 0, "PYTHON", "of the baseline torch: a Python that has it (python3)"},
     {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
     {"predict", 0, NULL, "beside the time of each kind of kernel what its costs predict"},
@@ -44,6 +45,8 @@ static const md_option_rule bench_rules[] = {
      "add --baseline=torch"},
     {":loader|roof|compare", "device", "no program runs", NULL},
     {"device=cuda*", "cpu jit-asan threads predict", MD_DEVICE_WHY, NULL},
+    {"!device=cuda* baseline=*cudnn*", "baseline", "cuDNN computes on a GPU",
+     "add --device=cuda:0"},
     {"device=cuda* baseline=*torch*", "baseline", "the peer runs on the CPU", "measure it alone"},
     {":loader", "threads", "no kernels run", "take data.workers=N"},
     {":loader", "min-time " MD_CPU_NAMES, "no kernels run", NULL},
@@ -102,7 +105,8 @@ static bool read_baselines(md_bench *b) {
   const struct {
     const char *name;
     bool *wanted;
-  } known[] = {{"unfused", &b->unfused}, {"interp", &b->interp}, {"torch", &b->torch}};
+  } known[] = {
+      {"unfused", &b->unfused}, {"interp", &b->interp}, {"torch", &b->torch}, {"cudnn", &b->cudnn}};
   const char *list = md_cli_get(b->cli, "baseline");
   for (const char *s = list ? list : ""; *s;) {
     size_t len = strcspn(s, ",");
@@ -115,7 +119,7 @@ static bool read_baselines(md_bench *b) {
       char clean[80];
       md_error(b->cli->diags, E0401, MD_NOWHERE, "--baseline: there is no baseline '%.*s'",
                (int)len, md_clean(s, clean, sizeof clean));
-      md_hint(b->cli->diags, "baselines are: unfused, interp, torch");
+      md_hint(b->cli->diags, "baselines are: unfused, interp, torch, cudnn");
       return false;
     }
     s += len + (s[len] == ',');

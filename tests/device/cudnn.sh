@@ -88,6 +88,19 @@ expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; do
 wants 0 "7 values are as expected" env MODIST_STAND_IN_SM=80 "$rt" joined.mdx $expected --engine=cudnn --steps=3
 grep -q "engine cuDNN 9.19.0: 3 convolutions in place of 3 of 10 launches" out || wrong "joined: $(cat out)"
 
+# As a baseline: convolutions alone.
+for precision in fp32 bf16; do
+  wants 0 "cudnn       " "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3s1x2x2 --direction=all --device=cuda:0 \
+    --baseline=cudnn --precision=$precision --rounds=2 --warmup=0
+  [ "$(grep -c '^  cudnn .* ms .*x' out)" = 3 ] || wrong "bench: $(cat out)"
+done
+wants 0 '"version": "9.19.0"' "$modistc" bench --op conv3d:c8t2h8w8o8k1 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0 --format=json
+wants 0 "unmeasured: error[E0638]: --engine=cudnn would do nothing: no convolution" \
+  "$modistc" bench --op matmul:m8n8k8 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0
+wants 0 "unmeasured: error[E0637]" env MODIST_CUDNN=/nowhere \
+  "$modistc" bench --op conv3d:c8t2h8w8o8k1 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0
+wants 2 "--baseline would do nothing: cuDNN computes on a GPU" "$modistc" bench conv --baseline=cudnn
+
 # --- what it cannot take over stays with our kernels
 # shellcheck disable=SC2086
 wants 0 "7 values are as expected" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$rt" f32.mdx $expected --engine=cudnn
