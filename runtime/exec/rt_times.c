@@ -125,7 +125,7 @@ static void put_convs(md_json *j, const md_exec *e, const table *t) {
     if (g->first_launch < first || g->first_launch >= first + t->num) continue;
     for (int k = 0; k < g->num_launches; k++) us += t->row[g->first_launch - first + k].min_us;
     md_json_begin(j, '{');
-    md_json_put_str(j, "region", t->row[g->first_launch - first].launch->name);
+    md_json_put_str(j, "region", t->p->launch[g->first_launch].name);
     md_json_put_str(j, "kind", md_conv_kind_names[g->kind]);
     md_json_put_str(j, "by", md_exec_by_engine(e, g->first_launch) ? "cudnn" : "modist");
     md_json_put_float(j, "conv_us", us);
