@@ -88,6 +88,45 @@ expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; do
 wants 0 "7 values are as expected" env MODIST_STAND_IN_SM=80 "$rt" joined.mdx $expected --engine=cudnn --steps=3
 grep -q "engine cuDNN 9.19.0: 3 convolutions in place of 3 of 10 launches" out || wrong "joined: $(cat out)"
 
+# None are %z, which has a bias, and %q, whose weights are a constant; %y is one where its weights lie at a place
+# of the graph's, which joined launches move. %u is updated over itself.
+cat >some.mdg <<'E'
+graph @some(%x: f32[2,12,3,7,6], %w: f32[12,12,1,3,3], %b: f32[12], %dy: f32[2,12,3,7,6]) {
+  %u = state @u {init=normal, b=1} : f32[12,12,1,1,1]
+  %c = constant {value=0.5} : f32[12,12,1,1,1]
+  %v = add %w, %w
+  %y = conv3d %x, %v {pad=[0,1,1]}
+  %z = conv3d %x, %w, %b {pad=[0,1,1]}
+  %p = conv3d %x, %u
+  %q = conv3d %x, %c
+  %gu = conv3d_wgrad %dy, %x {shape=[12,12,1,1,1]}
+  %dx = conv3d_dgrad %dy, %u {shape=[2,12,3,7,6]}
+  %nu = add %u, %gu
+  update @u = %nu
+  return %y, %z, %p, %dx, %q
+}
+E
+"$modistc" compile some.mdg -o cpu.mdx -q || exit 1
+outputs='' expected=''
+for name in y z p dx q u; do
+  outputs="$outputs --output=$name=some.$name.npy"
+  expected="$expected --expect=$name=some.$name.npy,1.3e-5"
+done
+# shellcheck disable=SC2086
+"$rt" cpu.mdx $outputs --steps=3 >/dev/null || exit 1
+while read -r num options; do
+  # shellcheck disable=SC2086
+  "$modistc" compile some.mdg --target=cuda:sm_90 --no-ptx $options -o some.mdx -q || exit 1
+  # shellcheck disable=SC2086
+  wants 0 "6 values are as expected" "$rt" some.mdx $expected --engine=cudnn --steps=3
+  grep -q "engine cuDNN 9.19.0: $num convolutions" out || wrong "$options: $(cat out)"
+done <<'E'
+2
+2 -O1
+3 --apart
+4 -O1 --apart
+E
+
 # As a baseline: convolutions alone.
 for precision in fp32 bf16; do
   wants 0 "cudnn       " "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3s1x2x2 --direction=all --device=cuda:0 \
@@ -102,6 +141,7 @@ wants 0 "unmeasured: error[E0637]" env MODIST_CUDNN=/nowhere \
 wants 2 "--baseline would do nothing: cuDNN computes on a GPU" "$modistc" bench conv --baseline=cudnn
 
 # --- what it cannot take over stays with our kernels
+expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; done)
 # shellcheck disable=SC2086
 wants 0 "7 values are as expected" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$rt" f32.mdx $expected --engine=cudnn
 grep -q "cuDNN refuses 2 of 6 convolutions, which our kernels do; region 'conv3d_dgrad': no engine" out ||
