@@ -48,7 +48,6 @@ bool md_cudnn_plan_run(md_cudnn_plan *p, char *why);  // goes to the stream; all
 // --- between the two
 enum {
   MD_CUDNN_CHARS = 24,
-  MD_CUDNN_BOOL = 2,
   MD_CUDNN_INT = 3,
   MD_CUDNN_FLOAT = 4,
   MD_CUDNN_POINTER = 6,

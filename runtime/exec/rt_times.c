@@ -13,6 +13,7 @@ typedef struct row {
   const md_launch *launch;
   double mean_us, min_us;
   double predicted_us;  // < 0: nothing was predicted
+  bool is_foreign;      // another engine did it
 } row;
 
 typedef struct table {
@@ -39,7 +40,7 @@ static table table_of(const md_exec *e) {
   const md_gpu_variant *v = md_exec_variant(e);
   int first;
   table t = {.p = md_exec_program(e), .num = md_exec_launches(e, &first)};
-  t.predicted_for = v ? v->predicted_for : NULL;
+  t.predicted_for = v && !md_exec_engine(e) ? v->predicted_for : NULL;  // it is for our kernels
   t.row = calloc((size_t)t.num + 1, sizeof *t.row);
   t.worst = calloc((size_t)t.num + 1, sizeof *t.worst);
   if (!t.row || !t.worst) md_out_of_memory((size_t)t.num * sizeof *t.row);
@@ -47,7 +48,8 @@ static table table_of(const md_exec *e) {
     const md_launch_time *x = &time[first + i];
     row *r = &t.row[i];
     *r = (row){&t.p->launch[first + i], (double)x->total_ns / 1e3 / (double)MD_MAX(x->calls, 1),
-               (double)x->min_ns / 1e3, t.predicted_for ? v->predicted_us[i] : -1};
+               (double)x->min_ns / 1e3, t.predicted_for ? v->predicted_us[i] : -1,
+               md_exec_by_engine(e, first + i)};
     t.worst[i] = r;
     t.mean_us += r->mean_us;
     t.min_us += r->min_us;
@@ -64,7 +66,7 @@ static void free_table(table *t) {
 }
 
 static const char *symbol_of(const table *t, const row *r, int phase) {
-  return t->p->phase[r->launch->first_phase + phase].symbol;
+  return r->is_foreign ? "cuDNN" : t->p->phase[r->launch->first_phase + phase].symbol;
 }
 
 static void print_row(const table *t, const row *r) {

@@ -73,6 +73,8 @@ wants 0 "7 values are as expected" "$rt" bf16.mdx $expected --engine=modist
 wants 0 '"engine": "cuDNN 9.19.0: 6 convolutions in place of 18 of 21 launches"' \
   "$rt" f32.mdx --engine=cudnn --times --json
 [ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of convolutions"
+[ "$(grep -c '"cuDNN"' out)" = 18 ] || wrong "launches that were not ours"
+! grep -q '"predicted' out || wrong "predictions for cuDNN"
 wants 0 '"kind": "weights"' "$rt" f32.mdx --times --json
 [ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of our convolutions"
 
