@@ -175,7 +175,7 @@ bool md_cudnn_execute(const md_cudnn *c, void *plan, void *values, char *why) {
   return !status || failed(c->call, "cudnnBackendExecute", status, why);
 }
 
-// --- sessions
+// --- what plans are made for
 
 static md_cudnn *create(char *why) {
   int version;

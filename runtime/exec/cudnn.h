@@ -3,7 +3,7 @@
 // to it, cudnn_plan.c says what a convolution is to it.
 //
 // A function that can fail returns false or NULL, and `why` of MD_CUDNN_WORDS bytes then says what was being
-// done, with cuDNN's own words. One thread at a time may use a session and its plans.
+// done, with cuDNN's own words. One thread at a time may use an md_cudnn and its plans.
 #ifndef RUNTIME_EXEC_CUDNN_H
 #define RUNTIME_EXEC_CUDNN_H
 
