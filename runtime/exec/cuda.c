@@ -16,7 +16,8 @@
 
 enum {
   NON_BLOCKING = 1,  // CU_STREAM_NON_BLOCKING
-  NO_TIMES = 2,      // CU_EVENT_DISABLE_TIMING
+  SLEEPS = 1,    // CU_EVENT_BLOCKING_SYNC: who waits for it sleeps, where others keep a core busy
+  NO_TIMES = 2,  // CU_EVENT_DISABLE_TIMING
   THREAD_LOCAL = 1,  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 };
 
@@ -76,15 +77,17 @@ static const void *cuda_result(md_device *v, int i) {
   return at < 0 || c->fatal || !c->has_results ? NULL : c->memory.results_host + at;
 }
 
-static bool wait(md_cuda *c, int launch, md_diags *d) {
-  return md_cuda_did(c, "cuStreamSynchronize", launch, c->call.cuStreamSynchronize(c->stream), d);
+// By an event of our own: the primary context's flags, which would do the same, are everybody's.
+bool md_cuda_wait(md_cuda *c, int launch, md_diags *d) {
+  return md_cuda_did(c, "cuEventRecord", launch, c->call.cuEventRecord(c->done, c->stream), d) &&
+         md_cuda_did(c, "cuEventSynchronize", launch, c->call.cuEventSynchronize(c->done), d);
 }
 
 static bool cuda_put(md_device *v, const md_arg *to, const void *from, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   if (!enter(c, d)) return false;
   int error = c->call.cuMemcpyHtoDAsync(md_cuda_place(c, to), from, (size_t)to->bytes, c->stream);
-  return md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d) && wait(c, -1, d);
+  return md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d) && md_cuda_wait(c, -1, d);
 }
 
 static bool fetch(md_cuda *c, const md_arg *from, void *to, md_diags *d) {
@@ -94,7 +97,7 @@ static bool fetch(md_cuda *c, const md_arg *from, void *to, md_diags *d) {
 
 static bool cuda_get(md_device *v, const md_arg *from, void *to, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  return enter(c, d) && fetch(c, from, to, d) && wait(c, -1, d);
+  return enter(c, d) && fetch(c, from, to, d) && md_cuda_wait(c, -1, d);
 }
 
 // --- a step
@@ -198,7 +201,7 @@ static bool cuda_step(md_device *v, md_diags *d) {
 
 static bool cuda_wait(md_device *v, int launch, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  return enter(c, d) && wait(c, launch, d);
+  return enter(c, d) && md_cuda_wait(c, launch, d);
 }
 
 // --- times. What cannot be measured is unknown; an error shows in the next call that matters.
@@ -237,7 +240,7 @@ static void destroy_events(md_cuda *c) {
   for (int i = 0; c->mark && i < 2 * c->base.num_launches; i++)
     if (c->mark[i]) c->call.cuEventDestroy(c->mark[i]);
   free(c->mark);
-  void *const events[] = {c->zero, c->sent, c->taken};
+  void *const events[] = {c->zero, c->sent, c->taken, c->done};
   for (int i = 0; i < MD_COUNT(events); i++)
     if (events[i]) c->call.cuEventDestroy(events[i]);
 }
@@ -306,12 +309,14 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
 }
 
 static bool create_streams(md_cuda *c, md_diags *d) {
-  void **const streams[] = {&c->stream, &c->sender}, **const events[] = {&c->sent, &c->taken};
+  void **const streams[] = {&c->stream, &c->sender};
+  void **const events[] = {&c->sent, &c->taken, &c->done};
   for (int i = 0; i < MD_COUNT(streams); i++)
     if (!md_cuda_did(c, "cuStreamCreate", -1, c->call.cuStreamCreate(streams[i], NON_BLOCKING), d))
       return false;
   for (int i = 0; i < MD_COUNT(events); i++)
-    if (!md_cuda_did(c, "cuEventCreate", -1, c->call.cuEventCreate(events[i], NO_TIMES), d))
+    if (!md_cuda_did(c, "cuEventCreate", -1, c->call.cuEventCreate(events[i], NO_TIMES | SLEEPS),
+                     d))
       return false;
   return true;
 }

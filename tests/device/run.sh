@@ -67,9 +67,10 @@ wants 0 "m f32[130]" env MODIST_STAND_IN_WITHOUT=$without "$rt" step.mdx --steps
 wants 0 "device   cuda:0, Stand-in GPU (sm_90)" \
   "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3 --device=cuda:0 --rounds=2 --warmup=0
 
-# The inputs of the last step are sent while the one before runs.
+# The inputs of the last step are sent while the one before runs: before the second wait, of which the first
+# is for its own inputs.
 MODIST_STAND_IN_LOG="$work/sends" "$rt" step.mdx --steps=3 >/dev/null
-sent=$(awk '/cuGraphLaunch/ { runs = 1 } /cuStreamSynchronize/ { runs = 0 } runs && /HtoDAsync/ { n++ } END { print n + 0 }' sends)
+sent=$(awk '/cuGraphLaunch/ { waits = 2 } /cuEventSynchronize/ { waits-- } waits > 0 && /HtoDAsync/ { n++ } END { print n + 0 }' sends)
 [ "$sent" = 1 ] || { echo "FAILED: inputs were sent $sent times beside a graph"; failed=$((failed + 1)); }
 
 # --- the wrong device
@@ -107,10 +108,10 @@ wants 4 "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed)" \
 
 # --- a launch that is refused, kernels that fail: in the first step, in the graph, one by one
 fault cuLaunchKernel:2:701 1 "region 'mul': cuLaunchKernel on cuda:0" ""
-fault kernel:1:700 1 "error[E0645]: cuStreamSynchronize" ""
+fault kernel:1:700 1 "error[E0645]: cuEventSynchronize" ""
 fault kernel:5:719 1 "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)" ""
 fault kernel:5:719 1 "hint: --check-nan runs kernels one by one" ""
-fault kernel:4:719 1 "region 'mul': cuStreamSynchronize" --check-nan
+fault kernel:4:719 1 "region 'mul': cuEventSynchronize" --check-nan
 fault kernel:5:214 1 "error[E0644]" ""
 fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" ""
 
@@ -123,6 +124,7 @@ wants 0 "not bit for bit" "$modistc" train --resume run.dir=a --device=cuda:0 --
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=2 -q
 cmp first a/weights.safetensors || { echo "FAILED: states changed on the way"; failed=$((failed + 1)); }
 wants 0 "" env MODIST_STAND_IN_LOG="$work/log" "$modistc" train --resume run.dir=a --device=cuda:0 --max-steps=5 -q
+! grep ' spins$' log || { echo "FAILED: a core is kept busy by waiting"; failed=$((failed + 1)); }
 [ "$(grep -c cuGraphLaunch log)" = 2 ] || { echo "FAILED: not one graph a step"; failed=$((failed + 1)); }
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=6 -q
 [ "$(grep -c '"chance"' a/log.jsonl)" = 6 ] || { echo "FAILED: steps are missing"; failed=$((failed + 1)); }

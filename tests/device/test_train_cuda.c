@@ -165,7 +165,7 @@ static const struct {
     {"cuGraphLaunch", 99, 719},
     {"cuEventSynchronize", 99, 700},
     {"kernel", 80, 700},
-    {"cuStreamSynchronize", 60, 214},
+    {"cuEventSynchronize", 60, 214},
     {"cuMemcpyDtoHAsync_v2", 99, 46},
     {"cuMemFree_v2", 0, 46},
 };
