@@ -22,7 +22,10 @@ typedef struct Reader {
   double *result;  // [AT_ONCE,width]
   uint8_t *input, *spare;
   int64_t clip_bytes, owner[AT_ONCE];  // row that a waiting clip belongs to
-  int num_waiting, clips;
+  int num_waiting;
+  int64_t running[AT_ONCE];  // rows of the clips that are in the network
+  int num_running;
+  int clips;  // of a video
   bool to_end;
   md_diags *diags;
 } Reader;
@@ -33,14 +36,28 @@ static void *zeroed(int64_t num, size_t size) {
   return p;
 }
 
-static bool flush(Reader *r) {
+static bool collect(Reader *r) {
   int64_t width = r->f->width;
+  if (!r->num_running) return true;
+  if (!md_engine_finish(r->net->engine, r->diags)) return false;
+  if (!md_engine_result(r->net->engine, "features", r->result, AT_ONCE * width)) {
+    MD_ASSERT(!md_engine_is_alive(r->net->engine, r->diags), "a features graph without features");
+    return false;
+  }
+  for (int i = 0; i < r->num_running; i++)
+    for (int64_t j = 0; j < width; j++)
+      r->sum[r->running[i] * width + j] += r->result[i * width + j];
+  r->num_running = 0;
+  return true;
+}
+
+// Sends the clips that wait through the network. A GPU works on them while the next ones are decoded.
+static bool flush(Reader *r) {
+  if (!collect(r)) return false;
   if (!r->num_waiting) return true;
-  if (!md_engine_step(r->net->engine, r->diags)) return false;
-  bool found = md_engine_result(r->net->engine, "features", r->result, AT_ONCE * width);
-  MD_ASSERT(found, "a features graph without features");
-  for (int i = 0; i < r->num_waiting; i++)
-    for (int64_t j = 0; j < width; j++) r->sum[r->owner[i] * width + j] += r->result[i * width + j];
+  if (!md_engine_start(r->net->engine, r->diags)) return false;
+  memcpy(r->running, r->owner, sizeof r->running);
+  r->num_running = r->num_waiting;
   r->num_waiting = 0;
   return true;
 }
@@ -70,14 +87,17 @@ static bool add_clip(Reader *r, const char *path, const md_timeline *t, int i, m
   return true;
 }
 
-static void leave_out(Reader *r, const char *path, const md_fault *why) {
+// False: the network failed, reported.
+static bool leave_out(Reader *r, const char *path, const md_fault *why) {
   md_warning(r->diags, MD_IN_FILE(path), "is left out: %s", why->text);
+  if (!collect(r)) return false;            // some may be of it
   for (int i = 0; i < r->num_waiting; i++)  // clips of it that were fine
     if (r->owner[i] == r->f->num) {
       r->num_waiting = i;
       break;
     }
   memset(r->sum + r->f->num * r->f->width, 0, (size_t)r->f->width * sizeof *r->sum);
+  return true;
 }
 
 static bool add_video(Reader *r, const md_data_item *item) {
@@ -91,7 +111,7 @@ static bool add_video(Reader *r, const md_data_item *item) {
   }
   md_timeline_destroy(t);
   if (!ok) return false;
-  if (!is_read) return leave_out(r, item->path, &why), true;
+  if (!is_read) return leave_out(r, item->path, &why);
   r->f->label[r->f->num] = item->label;
   r->f->path[r->f->num] = strdup(item->path);
   if (!r->f->path[r->f->num++]) md_out_of_memory(strlen(item->path));
@@ -108,7 +128,7 @@ static bool read_all(Reader *r, const md_dataset *data) {
   r->spare = zeroed(r->clip_bytes, 1);
   bool ok = true;
   for (int i = 0; ok && i < data->num_items; i++) ok = add_video(r, &data->items[i]);
-  ok = ok && flush(r);
+  ok = ok && flush(r) && collect(r);
   if (ok && !r->f->num) {
     ok = md_error(r->diags, E0881, MD_NOWHERE, "none of %d videos could be read", data->num_items);
     md_hint(r->diags, "'modistc dataset check' says what is wrong with each");

@@ -129,6 +129,21 @@ wants 0 "" env MODIST_STAND_IN_LOG="$work/log" "$modistc" train --resume run.dir
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=6 -q
 [ "$(grep -c '"chance"' a/log.jsonl)" = 6 ] || { echo "FAILED: steps are missing"; failed=$((failed + 1)); }
 
+# --- what was learnt, read on the GPU; what is wrong is told as everywhere
+wants 0 "wrote features.npy [" "$modistc" features a/weights.safetensors videos -o features --device=cuda:0
+ls videos/*.mp4 | awk '{ print $0 "," NR % 2 }' >list.csv
+wants 0 "knn    top-1 100.0 %" \
+  "$modistc" eval knn list.csv list.csv --weights=a/weights.safetensors --k=1 --device=cuda:0
+f="features a/weights.safetensors videos -o none --device"
+wants 4 "error[E0642]: there is no device cuda:3" "$modistc" $f=cuda:3
+wants 2 "there is no device 'gpu'" "$modistc" $f=gpu
+wants 4 "error[E0635]: there is no CUDA device here" env MODIST_STAND_IN_DEVICES=0 "$modistc" $f=cuda
+wants 4 "error[E0641]" env MODIST_STAND_IN_DRIVER=11080 "$modistc" $f=cuda
+wants 4 "MODIST_NVRTC names /nowhere" env MODIST_NVRTC=/nowhere "$modistc" $f=cuda
+wants 6 "error[E0643]" env MODIST_STAND_IN_MEMORY=65536 "$modistc" $f=cuda
+wants 2 "--threads would do nothing: it is of the CPU" "$modistc" $f=cuda --threads=2
+[ ! -e none ] || { echo "FAILED: features without a device"; failed=$((failed + 1)); }
+
 # --- a device that dies in the third step: what was saved stays, nothing else is written
 wants 1 "error[E0645]" env MODIST_STAND_IN_FAULT=kernel:$(($(grep -c cuLaunchKernel log) + 10)):719 \
   "$modistc" train "$@" run.dir=b run.checkpoint_every=1 --device=cuda:0 --max-steps=5
