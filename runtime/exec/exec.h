@@ -286,6 +286,8 @@ md_again md_program_again(const md_program *p);
 bool md_launch_is_again(const md_launch *l);
 // False: it is more than `limit` (0: no limit); reported (E0803).
 bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d);
+// A GPU has so much memory, all in all; false: reported (E0643).
+bool md_program_fits_on(const md_program *p, int64_t bytes, const char *device, md_diags *d);
 
 // --- memory.c: large buffers ---------------------------------------------------------------------
 typedef struct md_block {

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "runtime/train/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -321,8 +322,7 @@ static md_status plan_or_run(Run *r) {
   if (r->o->resume && !find_checkpoint(r)) return md_diags_status(r->d);
   if (!md_train_step(r->config, &r->step, r->d) || !md_train_check_maps(r->config, &r->step, r->d))
     return md_diags_status(r->d);
-  const md_engine_options *e = &r->o->engine;
-  if (r->o->dry_run) return md_train_plan(r->config, &r->step, e, stdout, r->d);
+  if (r->o->dry_run) return md_train_plan(r->config, &r->step, r->o, stdout, r->d);
   r->dir = r->o->out_dir ? r->o->out_dir : md_config_text(r->config, "run.dir");
   r->weights = md_run_weights_path(r->dir);
   return run(r);

@@ -5,7 +5,7 @@
 #   run.sh TEST_RUN MODISTC MODIST_RT STAND_IN_FOLDER
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-test_run=$1 modistc=$2 rt=$3 stand_in=$4
+test_run=$1 modistc=$2 rt=$3 stand_in=$4 config="$here/../../configs/modist_tiny.yaml"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -80,7 +80,18 @@ wants 4 "error[E0642]" "$modistc" run step.mdg --device=cuda:3
 wants 4 "does not run on the CPU" "$rt" step.mdx --device=cpu
 wants 4 "does not run on a GPU" "$rt" cpu.mdx --device=cuda:0
 wants 2 "--cpu would do nothing: it is of the CPU" "$modistc" run step.mdg --device=cuda --cpu=avx2
-wants 2 "--dry-run would do nothing" "$modistc" train --device=cuda --dry-run
+
+# --- a dry run needs the device to know which it is, and no more: its facts are those of its name
+dry="train -c $config --dry-run --device=cuda"
+wants 0 "4.0 GiB on cuda:0, Stand-in GPU (sm_90): room for" "$modistc" $dry
+wants 0 "predicted for NVIDIA H200 SXM" "$modistc" $dry
+wants 0 "predicted for NVIDIA H100 SXM" env MODIST_STAND_IN_NAME="NVIDIA H100 80GB HBM3" "$modistc" $dry
+wants 0 "predicted for NVIDIA GeForce RTX 4090" env MODIST_STAND_IN_SM=89 MODIST_STAND_IN_NAME="NVIDIA GeForce RTX 4090" "$modistc" $dry
+wants 0 "predicted for NVIDIA A100" env MODIST_NVRTC=/nowhere MODIST_STAND_IN_SM=80 "$modistc" $dry
+wants 0 "not estimated: no device of cuda:sm_87 is described" env MODIST_STAND_IN_SM=87 "$modistc" $dry
+wants 6 "error[E0643]: program 'step' needs" env MODIST_STAND_IN_MEMORY=1M "$modistc" $dry
+wants 4 "error[E0642]" "$modistc" $dry:3
+wants 4 "error[E0635]" env MODIST_STAND_IN_DEVICES=0 "$modistc" $dry
 
 # --- the wrong driver
 wants 4 "error[E0641]: the CUDA driver here is too old: it speaks CUDA 11.8, and 12.0 is the least" \
