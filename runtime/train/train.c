@@ -264,6 +264,8 @@ static void report(Run *r, int signal, bool saved) {
          "missing frames\n",
          (long long)s.samples, (long long)s.replaced, s.quarantined, r->data->num_items,
          (long long)s.damaged_frames, (long long)s.missing_frames);
+  if (s.gpu_frames)
+    printf("        %lld frames were decoded by the GPU\n", (long long)s.gpu_frames);
   if (saved) printf("wrote   %s after %lld steps\n", r->weights, (long long)r->done);
   if (signal) printf("stopped by %s\n", strsignal(signal));
 }
@@ -298,6 +300,13 @@ static bool find_checkpoint(Run *r) {
   return true;
 }
 
+// The GPU that trains decodes, too; the first one where the CPU trains.
+static int gpu_of(const Run *r) {
+  const char *device = r->o->engine.device;
+  int index = 0;
+  return device && md_device_parse(device, &index, r->d) && index > 0 ? index : 0;
+}
+
 static md_status run(Run *r) {
   // A checkpoint from elsewhere starts a run in a folder of its own.
   r->is_new = !r->o->resume || (r->o->resume_from && !md_run_contains(r->dir, r->o->resume_from));
@@ -305,7 +314,8 @@ static md_status run(Run *r) {
   if (!open_data(r)) return md_diags_status(r->d);
   plan_length(r);
   if (!make_engine(r)) return md_diags_status(r->d);
-  r->loader = md_train_loader(r->config, &r->step, r->data, r->done * r->step.batch, r->d);
+  r->loader =
+      md_train_loader(r->config, &r->step, r->data, r->done * r->step.batch, gpu_of(r), r->d);
   if (!r->loader || !open_outputs(r)) return md_diags_status(r->d);
   r->stop = md_stop_create();
   return loop(r);

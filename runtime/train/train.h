@@ -86,10 +86,10 @@ double md_lr_at(const md_schedule *s, double epoch);
 // --- feed.c: from the settings' videos to the inputs of the step
 // Opens data.train, which is set. A supervised step wants a label for every video. NULL: reported.
 md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d);
-// What the loader draws for this step, from sample number `first` on; the loader borrows `data`.
-// NULL: reported.
+// What the loader draws for this step, from sample number `first` on; the loader borrows `data`. `gpu`:
+// the number of the one that decodes, if data.decode asks one. NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           int64_t first, md_diags *d);
+                           int64_t first, int gpu, md_diags *d);
 // Fills every input of the step. `at` counts steps from 0. False: reported (a label out of range).
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);
