@@ -102,20 +102,42 @@ static bool cuda_get(md_device *v, const md_arg *from, void *to, md_diags *d) {
 
 // --- a step
 
+// The sender has nothing else to do, so what is sent goes out now, or as soon as there is room.
+static void mark_send(md_cuda *c, void **event) {
+  if (!c->base.trace) return;
+  if (!*event) c->call.cuEventCreate(event, SLEEPS);
+  if (*event) c->call.cuEventRecord(*event, c->sender);
+  if (event == &c->sends) c->send_ns = md_now_ns();
+}
+
+static void trace_send(md_cuda *c) {
+  float ms;
+  if (c->send_ns && c->base.trace && c->sends && c->has_sent &&
+      c->call.cuEventElapsedTime(&ms, c->sends, c->has_sent) == 0)
+    md_trace_span(c->base.trace, "inputs", "send", MD_TRACE_SENDER, c->send_ns,
+                  c->send_ns + (int64_t)((double)ms * 1e6));
+  c->send_ns = 0;
+}
+
+static bool send(md_cuda *c, md_diags *d) {
+  const md_cuda_layout *m = &c->memory;
+  int error = c->call.cuStreamWaitEvent(c->sender, c->taken, 0);
+  if (!md_cuda_did(c, "cuStreamWaitEvent", -1, error, d)) return false;
+  mark_send(c, &c->sends);
+  error = c->call.cuMemcpyHtoDAsync(m->at + (md_gpu_place)m->arrival, m->inputs_host,
+                                    (size_t)m->inputs_bytes, c->sender);
+  if (!md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d)) return false;
+  mark_send(c, &c->has_sent);
+  return md_cuda_did(c, "cuEventRecord", -1, c->call.cuEventRecord(c->sent, c->sender), d);
+}
+
 static bool cuda_send(md_device *v, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   const md_cuda_layout *m = &c->memory;
   if (c->is_sent) return true;
   if (!enter(c, d)) return false;
   if (!m->inputs_bytes) return c->is_sent = true;
-  return c->is_sent =
-             md_cuda_did(c, "cuStreamWaitEvent", -1,
-                         c->call.cuStreamWaitEvent(c->sender, c->taken, 0), d) &&
-             md_cuda_did(c, "cuMemcpyHtoDAsync", -1,
-                         c->call.cuMemcpyHtoDAsync(m->at + (md_gpu_place)m->arrival, m->inputs_host,
-                                                   (size_t)m->inputs_bytes, c->sender),
-                         d) &&
-             md_cuda_did(c, "cuEventRecord", -1, c->call.cuEventRecord(c->sent, c->sender), d);
+  return c->is_sent = send(c, d);
 }
 
 static bool cuda_begin(md_device *v, md_diags *d) {
@@ -190,13 +212,19 @@ static bool replay(md_cuda *c, md_diags *d) {
   return md_cuda_did(c, "cuGraphLaunch", -1, c->call.cuGraphLaunch(c->graph, c->stream), d);
 }
 
-// Returns when the inputs have been sent, so that they can be filled anew.
 static bool cuda_step(md_device *v, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   if (!(c->has_issued ? replay(c, d) : issue(c, d))) return false;
-  c->has_issued = true;
-  return !c->memory.inputs_bytes ||
-         md_cuda_did(c, "cuEventSynchronize", -1, c->call.cuEventSynchronize(c->sent), d);
+  return c->has_issued = true;
+}
+
+static bool cuda_arrived(md_device *v, md_diags *d) {
+  md_cuda *c = (md_cuda *)v;
+  if (!c->memory.inputs_bytes) return true;
+  int error = c->call.cuEventSynchronize(c->sent);
+  if (!md_cuda_did(c, "cuEventSynchronize", -1, error, d)) return false;
+  trace_send(c);
+  return true;
 }
 
 static bool cuda_wait(md_device *v, int launch, md_diags *d) {
@@ -240,7 +268,7 @@ static void destroy_events(md_cuda *c) {
   for (int i = 0; c->mark && i < 2 * c->base.num_launches; i++)
     if (c->mark[i]) c->call.cuEventDestroy(c->mark[i]);
   free(c->mark);
-  void *const events[] = {c->zero, c->sent, c->taken, c->done};
+  void *const events[] = {c->zero, c->sent, c->taken, c->done, c->sends, c->has_sent};
   for (int i = 0; i < MD_COUNT(events); i++)
     if (events[i]) c->call.cuEventDestroy(events[i]);
 }
@@ -329,6 +357,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .send = cuda_send,
                                     .begin = cuda_begin,
                                     .step = cuda_step,
+                                    .arrived = cuda_arrived,
                                     .launch = cuda_launch,
                                     .end = cuda_end,
                                     .wait = cuda_wait,

@@ -43,8 +43,10 @@ typedef struct md_cuda {
   bool has_results;     // of the last step, in results_host
   void **mark, *zero;   // events; made when they are first set
   int64_t zero_ns;
-  int fatal;            // the error that ended the context; 0: none
-  char fatal_call[40];  // and where it came up
+  void *sends, *has_sent;  // events around the inputs that are on their way, for a trace
+  int64_t send_ns;         // since when; 0: nobody wants to know
+  int fatal;               // the error that ended the context; 0: none
+  char fatal_call[40];     // and where it came up
 } md_cuda;
 
 // --- cuda.c

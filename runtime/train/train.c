@@ -158,12 +158,18 @@ static bool open_outputs(Run *r) {
 
 // The batch of the step after `at` others, into the engine's inputs. Waits for it. False: reported.
 static bool feed(Run *r, int64_t at) {
+  int64_t start = md_now_ns();
   md_status got = md_loader_next(r->loader, &r->batch);
+  int64_t there = md_now_ns();
   md_train_quarantine(r->loader, r->quarantine, &r->quarantined, r->d);
   uint64_t seed = (uint64_t)md_config_int(r->config, "run.seed");
   double lr = md_lr_at(&r->schedule, epoch_at(r, at));
   r->is_fed = got == MD_OK && md_train_feed(r->engine, &r->step, &r->batch, at, seed, lr, r->d) &&
               md_engine_send(r->engine, r->d);
+  if (r->trace) {
+    md_trace_span(r->trace, "wait for data", "data", 0, start, there);
+    md_trace_span(r->trace, "fill inputs", "data", 0, there, md_now_ns());
+  }
   r->is_out_of_data = !r->is_fed;
   return r->is_fed;
 }
@@ -201,7 +207,9 @@ static bool run_step(Run *r, int64_t start, md_measure *m) {
   see_bank(r, m);
   if (!md_engine_is_gpu(r->engine)) return md_engine_finish(r->engine, r->d);
   feed_ahead(r);
+  int64_t ahead = md_now_ns();
   bool ok = md_engine_finish(r->engine, r->d);
+  if (r->trace) md_trace_span(r->trace, "wait for the GPU", "step", 0, ahead, md_now_ns());
   m->step_ns = md_now_ns() - start;
   return ok;
 }
@@ -212,7 +220,6 @@ static bool one_step(Run *r) {
   int64_t start = md_now_ns();
   if (r->is_out_of_data || (!r->is_fed && !feed(r, r->done))) return false;
   int64_t fed = md_now_ns();
-  if (r->trace) md_trace_span(r->trace, "wait for data", "data", 0, start, fed);
   m.wait_ns = fed - start;
   if (!run_step(r, fed, &m)) return false;
   md_measure_read(r->engine, &m);

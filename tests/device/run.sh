@@ -59,6 +59,19 @@ wants 0 "on cuda:0, Stand-in GPU" "$modistc" run step.mdx --steps=3
 wants 0 "verified 2 regions" "$modistc" run step.mdg --device=cuda:0 --verify
 "$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
 grep -q '"cat":"launch"' trace.json || { echo "FAILED: no launch in the trace"; failed=$((failed + 1)); }
+
+# A trace shows inputs on their way beside the launches: each but the first go out before the wait for a step.
+MODIST_STAND_IN_LOG="$work/traced" "$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
+sent=$(awk '/HtoDAsync/ { is_sent = runs } /cuLaunchKernel/ { runs = 1; is_sent = 0 }
+  /cuEventSynchronize/ && is_sent { n++; is_sent = 0 } END { print n + 0 }' traced)
+[ "$sent" = 2 ] || { echo "FAILED: inputs were sent $sent times beside a step"; failed=$((failed + 1)); }
+in_trace() {
+  n=$(grep -o "$2" trace.json | wc -l)
+  [ "$n" = "$1" ] || { echo "FAILED: $n times '$2' in the trace, not $1"; failed=$((failed + 1)); }
+}
+in_trace 3 '"cat":"send","ph":"X","ts":[0-9.]*,"dur":[0-9.]*,"pid":1,"tid":10002}'
+in_trace 6 '"cat":"launch","ph":"X","ts":[0-9.]*,"dur":[0-9.]*,"pid":1,"tid":10001}'
+in_trace 1 '"name":"inputs on their way"'
 wants 0 "runs CUDA programs" "$modistc" doctor
 wants 0 "yes: cuda:0, Stand-in GPU" "$modistc" targets
 without=cuLibraryLoadData
@@ -139,6 +152,12 @@ wants 0 "" env MODIST_STAND_IN_LOG="$work/log" "$modistc" train --resume run.dir
 [ "$(grep -c cuGraphLaunch log)" = 2 ] || { echo "FAILED: not one graph a step"; failed=$((failed + 1)); }
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=6 -q
 [ "$(grep -c '"chance"' a/log.jsonl)" = 6 ] || { echo "FAILED: steps are missing"; failed=$((failed + 1)); }
+
+wants 0 "" "$modistc" train "$@" run.dir=c --device=cuda:0 --max-steps=3 --trace=trace.json
+in_trace 3 '"name":"wait for data"'
+in_trace 3 '"name":"fill inputs"'
+in_trace 3 '"name":"wait for the GPU"'
+in_trace 3 '"cat":"send"'
 
 # --- what was learnt, read on the GPU; what is wrong is told as everywhere
 wants 0 "wrote features.npy [" "$modistc" features a/weights.safetensors videos -o features --device=cuda:0
