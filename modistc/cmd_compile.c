@@ -187,8 +187,7 @@ static bool choose_target(md_compile_job *j) {
                                .want_graph_text = true,
                                .threads = (int)j->threads};
     j->passes.memory = md_cuda_memory(&j->gpu, j->memory_limit);
-    return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) &&
-           md_cli_cuda_spec(j->cli, j->target, &j->spec);
+    return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
   }
   bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
   if (!names_cpu && strcmp(j->target, "cpu") != 0) {

@@ -55,6 +55,7 @@ bool md_compile_batch(md_compile_job *j);
 
 // --- compile_cpu.c, compile_cuda.c
 bool md_compile_cpu(md_compile_job *j, const md_graph *g, int declared);
+bool md_compile_cuda_spec(md_compile_job *j);  // reads --target-spec; false: reported
 bool md_compile_cuda(md_compile_job *j, const md_graph *g, int declared);
 
 #endif

@@ -179,6 +179,10 @@ bool md_cli_cuda_spec(md_cli *cli, const char *target, const md_cuda_spec **out)
   return false;
 }
 
+bool md_compile_cuda_spec(md_compile_job *j) {
+  return md_cli_cuda_spec(j->cli, j->target, &j->spec);
+}
+
 // A plan at first: what does not fit is not compiled, nor is what only its sizes are asked of.
 static md_program *program_of(md_compile_job *j, const md_graph *g, md_cuda_report *r) {
   md_cuda_options o = j->gpu;

@@ -45,7 +45,7 @@ struct md_device {
   int first_launch, num_launches;  // those of the program that it does
   const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
   int64_t bytes;                   // of its memory that the program takes
-  md_trace *trace;                 // for the shares of threads, for sent inputs; may be NULL
+  md_trace *trace;                 // for the shares of threads; may be NULL
 };
 
 // --- device.c: which one. NULL: reported. The pool is borrowed.

@@ -108,6 +108,11 @@ if modistc targets | grep -q h200; then
       sed -n 's/^time *compute *\([0-9.e-]*\) s.*/\1/p')
     awk "BEGIN { d = $a - 1000 * $b; exit !($a > 0 && d * d < 0.001 * 0.001) }" || wrong "predicted: $a ms, $b s"
   done
+  # A device that is described by a file is the device.
+  modistc targets --spec=h200 >h200.yaml
+  modistc train --dry-run --target=cuda:h200 >by_name
+  modistc train --dry-run --target=cuda:sm_90a --target-spec=h200.yaml >by_file
+  cmp by_name by_file || wrong "a description is not the device"
 fi
 # A plan has the sizes of the program.
 if modistc targets | grep -q 'NVRTC [0-9]'; then

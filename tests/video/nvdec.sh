@@ -47,6 +47,10 @@ if ! "$modistc" doctor | grep -q '^cuda:0'; then
   says "; the CPU does it"
   train silent auto none 2
   says_not "GPU"
+else # A real one: these videos are of a codec that leaves it some freedom, so the weights are only looked at.
+  "$modistc" train -c "$config" data.train=videos data.decode=nvdec batch=3 epochs=3 run.tensorboard=false \
+    run.dir=real >out 2>&1 || wrong "on a real GPU: exit code $?"
+  grep GPU out
 fi
 train refused nvdec refuses 2
 says "warning: GPU 0 does not decode some mpeg4 video, by its profile or size; the CPU does it"
