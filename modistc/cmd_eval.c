@@ -9,16 +9,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FEATURE_OPTIONS                                                     \
-  {"clips", 0, "N", "clips of a video, whose features are averaged (3)"},   \
-      {"to-end", 0, NULL,                                                   \
-       "the last clip ends with the video, in place of starts "             \
-       "at i/N of what is left"},                                           \
-      {"prefix", 0, "DIR", "folder in front of a list's paths"},            \
-      {"threads", 0, "N", "compute threads (all cores)"}, MD_DEVICE_OPTION, \
-      {"precision", 0, "TYPE", "fp32 (default) or bf16 storage of activations"}, MD_CPU_OPTIONS
+#define FEATURE_OPTIONS                                                                            \
+  {"clips", 0, "N", "clips of a video, whose features are averaged (3)"},                          \
+      {"to-end", 0, NULL,                                                                          \
+       "the last clip ends with the video, in place of starts "                                    \
+       "at i/N of what is left"},                                                                  \
+      {"prefix", 0, "DIR", "folder in front of a list's paths"},                                   \
+      {"threads", 0, "N", "threads that decode and, without a GPU, compute (all cores)"},          \
+      MD_DEVICE_OPTION, {"precision", 0, "TYPE", "fp32 (default) or bf16 storage of activations"}, \
+      MD_CPU_OPTIONS
 
-#define FEATURE_RULE {"device=cuda*", "cpu jit-asan threads", MD_DEVICE_WHY, NULL}
+#define FEATURE_RULE {"device=cuda*", "cpu jit-asan", MD_DEVICE_WHY, NULL}
 
 static bool read_options(md_cli *cli, md_features_options *o) {
   int64_t clips = 0, threads = 0;

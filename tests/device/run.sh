@@ -171,7 +171,7 @@ wants 4 "error[E0635]: there is no CUDA device here" env MODIST_STAND_IN_DEVICES
 wants 4 "error[E0641]" env MODIST_STAND_IN_DRIVER=11080 "$modistc" $f=cuda
 wants 4 "MODIST_NVRTC names /nowhere" env MODIST_NVRTC=/nowhere "$modistc" $f=cuda
 wants 6 "error[E0643]" env MODIST_STAND_IN_MEMORY=65536 "$modistc" $f=cuda
-wants 2 "--threads would do nothing: it is of the CPU" "$modistc" $f=cuda --threads=2
+wants 2 "--cpu would do nothing: it is of the CPU" "$modistc" $f=cuda --cpu=avx2
 [ ! -e none ] || { echo "FAILED: features without a device"; failed=$((failed + 1)); }
 
 # --- a device that dies in the third step: what was saved stays, nothing else is written
