@@ -9,13 +9,17 @@
 #include <string.h>
 #include <unistd.h>
 
-#define FEATURE_OPTIONS                                                   \
-  {"clips", 0, "N", "clips of a video, whose features are averaged (3)"}, \
-      {"to-end", 0, NULL,                                                 \
-       "the last clip ends with the video, in place of starts "           \
-       "at i/N of what is left"},                                         \
-      {"prefix", 0, "DIR", "folder in front of a list's paths"},          \
-      {"threads", 0, "N", "compute threads (all cores)"}, MD_CPU_OPTIONS
+#define FEATURE_OPTIONS                                                                            \
+  {"clips", 0, "N", "clips of a video, whose features are averaged (3)"},                          \
+      {"to-end", 0, NULL,                                                                          \
+       "the last clip ends with the video, in place of starts "                                    \
+       "at i/N of what is left"},                                                                  \
+      {"prefix", 0, "DIR", "folder in front of a list's paths"},                                   \
+      {"threads", 0, "N", "threads that decode and, without a GPU, compute (all cores)"},          \
+      MD_DEVICE_OPTION, {"precision", 0, "TYPE", "fp32 (default) or bf16 storage of activations"}, \
+      MD_CPU_OPTIONS
+
+#define FEATURE_RULE {"device=cuda*", "cpu jit-asan", MD_DEVICE_WHY, NULL}
 
 static bool read_options(md_cli *cli, md_features_options *o) {
   int64_t clips = 0, threads = 0;
@@ -23,12 +27,11 @@ static bool read_options(md_cli *cli, md_features_options *o) {
     return false;
   *o = (md_features_options){.clips = (int)clips,
                              .to_end = md_cli_has(cli, "to-end"),
-                             .engine = {.passes = md_pass_defaults(),
-                                        .cpu = md_cli_get(cli, "cpu"),
+                             .engine = {.cpu = md_cli_get(cli, "cpu"),
                                         .asan = md_cli_has(cli, "jit-asan"),
                                         .no_cache = md_cli_has(cli, "no-cache"),
                                         .threads = (int)threads}};
-  return true;
+  return md_source_backend(cli, &o->engine) && md_source_passes(cli, &o->engine.passes);
 }
 
 static md_checkpoint *open_weights(md_cli *cli, const char *path) {
@@ -79,6 +82,7 @@ static const md_option features_options[] = {
     {"output", 'o', "DIR", "where features.npy and features.csv are written"},
     FEATURE_OPTIONS,
     {0}};
+static const md_option_rule features_rules[] = {FEATURE_RULE, {0}};
 static const char *const features_examples[] = {
     "modistc features runs/mini_modist/weights.safetensors mini/train.csv -o train_features", NULL};
 const md_command md_cmd_features = {.name = "features",
@@ -87,6 +91,7 @@ const md_command md_cmd_features = {.name = "features",
                                     .doc = "what the visual network makes of videos, for NumPy",
                                     .examples = features_examples,
                                     .options = features_options,
+                                    .rules = features_rules,
                                     .run = features};
 
 // --- export
@@ -258,8 +263,9 @@ static const md_option eval_options[] = {
 static const md_option_rule eval_rules[] = {
     {":probe", "k", "only knn asks neighbours", NULL},
     {":knn", "l2", "only probe is regularised", NULL},
-    {"!weights", "clips to-end prefix threads cpu jit-asan no-cache",
+    {"!weights", "clips to-end prefix threads device precision " MD_CPU_NAMES,
      "features are read, not computed", "--weights=FILE computes them from videos"},
+    FEATURE_RULE,
     {"format=json", "confusion", "the object always has it", NULL},
     {0}};
 static const char *const eval_examples[] = {

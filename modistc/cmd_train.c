@@ -10,6 +10,11 @@ static const md_option train_options[] = {
     {"config", 'c', "FILE", "settings; key=value arguments override them"},
     {"dry-run", 'n', NULL,
      "show parameters, FLOPs, planned memory and the data found; train nothing"},
+    {"target", 't', "TARGET",
+     "with --dry-run: plan for this GPU, such as cuda:h200, which need not be here; 'modistc "
+     "targets' "
+     "lists them"},
+    {"target-spec", 0, "FILE", "with --target: facts of another GPU, for predictions"},
     {"max-steps", 0, "N", "stop after step N; the learning rate goes as for the whole run"},
     {"overwrite", 0, NULL, "replace the run that run.dir may hold"},
     {"resume", 0, "[=FILE]", "go on from the newest checkpoint in run.dir, or from this one"},
@@ -25,8 +30,11 @@ static const md_option train_options[] = {
 static const md_option_rule train_rules[] = {
     {"backend=interp", MD_CPU_NAMES " device check-nan trace", MD_INTERP_WHY, "take --backend=cpu"},
     {"device=cuda*", "cpu jit-asan backend", MD_DEVICE_WHY, NULL},
-    {"device=cuda*", "dry-run", "it plans for the CPU",
-     "see 'modistc compile MODEL --target=cuda:NAME --emit=report'"},
+    {"!dry-run", "target target-spec", "a run takes a GPU that is here",
+     "add --dry-run; --device=cuda:N trains"},
+    {"target dry-run", "device backend cpu jit-asan", "--target names what is planned for", NULL},
+    {"dry-run !target", "target-spec", "the GPU that is planned for has facts of its own",
+     "add --target=cuda:sm_90a"},
     {0}};
 
 static md_status run(md_cli *cli) {
@@ -34,7 +42,8 @@ static md_status run(md_cli *cli) {
                         .quiet = cli->quiet,
                         .overwrite = md_cli_has(cli, "overwrite"),
                         .resume = md_cli_has(cli, "resume"),
-                        .trace = md_cli_get(cli, "trace")};
+                        .trace = md_cli_get(cli, "trace"),
+                        .target = md_cli_get(cli, "target")};
   const char *from = md_cli_get(cli, "resume");
   o.resume_from = from && *from ? from : NULL;
   md_engine_options *e = &o.engine;
@@ -48,6 +57,7 @@ static md_status run(md_cli *cli) {
   if (o.resume && o.overwrite)
     return md_error(cli->diags, E0401, MD_NOWHERE, "--resume and --overwrite exclude one another"),
            MD_ERR_USAGE;
+  if (o.target && !md_cli_cuda_spec(cli, o.target, &o.spec)) return md_diags_status(cli->diags);
   md_config *c = md_config_load(md_cli_get(cli, "config"), cli->arg, cli->num_args, cli->diags);
   if (!c) return md_diags_status(cli->diags);
   md_status status = md_train(c, &o, cli->diags);
@@ -57,6 +67,7 @@ static md_status run(md_cli *cli) {
 
 static const char *const examples[] = {
     "modistc train -c configs/modist_tiny.yaml data.train=videos --dry-run",
+    "modistc train -c configs/modist_tiny.yaml data.train=videos --dry-run --target=cuda:h200",
     "modistc train -c configs/modist_tiny.yaml data.train=videos run.dir=runs/first",
     "modistc train --resume run.dir=runs/first",
     "modistc train -c configs/clips_r3d18_slow_112.yaml data.train=clips epochs=2 opt.lr=0.01",

@@ -42,20 +42,6 @@ static void report_memory(const md_graph *g, const md_program *p, FILE *to) {
 
 // --- predictions
 
-static const md_gpu_kernel *kernel_of(const md_program *p, const md_gpu_variant *v,
-                                      const md_launch *l) {
-  const char *symbol = p->phase[l->first_phase].symbol;
-  for (int i = v->first_kernel; i < v->first_kernel + v->num_kernels; i++)
-    if (!strcmp(p->kernel[i].symbol, symbol)) return &p->kernel[i];
-  return NULL;
-}
-
-static md_cuda_cost cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
-                            const md_cuda_report *r, const md_cuda_spec *spec) {
-  const md_gpu_kernel *k = kernel_of(p, v, l);
-  return md_cuda_predict(p, l, &k->facts, r->math[k - p->kernel], spec);
-}
-
 static void report_launches(const md_program *p, const md_gpu_variant *v, const md_cuda_report *r,
                             const md_cuda_spec *spec, FILE *to) {
   fprintf(to, "  %-28s %-17s %7s %5s %5s %7s %6s %10s %10s %10s  %s\n", "region", "kernel",
@@ -63,14 +49,14 @@ static void report_launches(const md_program *p, const md_gpu_variant *v, const 
   for (int i = v->first_launch; i < v->first_launch + v->num_launches; i++) {
     const md_launch *l = &p->launch[i];
     const md_phase *f = &p->phase[l->first_phase];
-    const md_kernel_facts *k = &kernel_of(p, v, l)->facts;
+    const md_kernel_facts *k = &md_cuda_kernel_of(p, v, l)->facts;
     fprintf(to, "  %-28s %-17s %7lld %5d %5d %7lld", l->name, f->symbol, (long long)f->items,
             f->threads, k->registers, (long long)(k->shared_bytes + f->shared_bytes));
     if (!spec) {
       fprintf(to, " %6s %10.1f %10.3f %10s\n", "-", l->bytes / 1024, l->flops / 1e6, "-");
       continue;
     }
-    md_cuda_cost c = cost_of(p, v, l, r, spec);
+    md_cuda_cost c = md_cuda_cost_of(p, v, l, r, spec);
     fprintf(to, " %6d %10.1f %10.3f %10.2f  %s\n", c.blocks_per_sm, l->bytes / 1024, l->flops / 1e6,
             c.us, md_cuda_limit_names[c.limit]);
   }
@@ -87,23 +73,15 @@ static int64_t videos_of(const md_program *p) {
 
 static void report_roofline(const md_program *p, const md_gpu_variant *v, const md_cuda_report *r,
                             const md_cuda_spec *spec, FILE *to) {
-  double us[MD_NUM_LIMITS] = {0}, flops = 0, bytes = 0, all = 0;
-  int num[MD_NUM_LIMITS] = {0};
-  for (int i = v->first_launch; i < v->first_launch + v->num_launches; i++) {
-    md_cuda_cost c = cost_of(p, v, &p->launch[i], r, spec);
-    us[c.limit] += c.us;
-    num[c.limit]++;
-    all += c.us;
-    flops += p->launch[i].flops;
-    bytes += p->launch[i].bytes;
-  }
+  md_cuda_forecast f = md_cuda_forecast_of(p, v, r, spec);
   fprintf(to, "  limited by");
   for (int i = 0; i < MD_NUM_LIMITS; i++)
-    fprintf(to, "%s %s %d launches, %.3f ms", i ? ";" : "", md_cuda_limit_names[i], num[i],
-            us[i] / 1e3);
-  fprintf(to, "\n  step: %.3f ms predicted, %.1f TFLOP/s, %.2f TB/s", all / 1e3,
-          all > 0 ? flops / all / 1e6 : 0, all > 0 ? bytes / all / 1e6 : 0);
-  if (videos_of(p) && all > 0) fprintf(to, ", %.0f videos/s", 1e6 * (double)videos_of(p) / all);
+    fprintf(to, "%s %s %d launches, %.3f ms", i ? ";" : "", md_cuda_limit_names[i], f.launches[i],
+            f.us[i] / 1e3);
+  fprintf(to, "\n  step: %.3f ms predicted, %.1f TFLOP/s, %.2f TB/s", f.all_us / 1e3,
+          f.all_us > 0 ? f.flops / f.all_us / 1e6 : 0, f.all_us > 0 ? f.bytes / f.all_us / 1e6 : 0);
+  if (videos_of(p) && f.all_us > 0)
+    fprintf(to, ", %.0f videos/s", 1e6 * (double)videos_of(p) / f.all_us);
   fputc('\n', to);
 }
 
@@ -137,7 +115,7 @@ static void keep_predictions(const md_compile_job *j, md_program *p, const md_cu
     if (is_ptx || !spec) continue;
     double *us = MD_NEW_ARRAY(p->arena, double, v->num_launches + 1);
     for (int k = 0; k < v->num_launches; k++)
-      us[k] = round(1e3 * cost_of(p, v, &p->launch[v->first_launch + k], r, spec).us) / 1e3;
+      us[k] = round(1e3 * md_cuda_cost_of(p, v, &p->launch[v->first_launch + k], r, spec).us) / 1e3;
     v->predicted_for = md_strdup(p->arena, spec->title);
     v->predicted_us = us;
   }
@@ -182,35 +160,37 @@ static bool take_key(void *ctx, const char *key, const char *text, md_place key_
   return md_cuda_spec_set(t->spec, key, text, key_at, at, t->cli->arena, t->cli->diags);
 }
 
-bool md_compile_cuda_spec(md_compile_job *j) {
-  const char *path = md_cli_get(j->cli, "target-spec");
+bool md_cli_cuda_spec(md_cli *cli, const char *target, const md_cuda_spec **out) {
+  const char *path = md_cli_get(cli, "target-spec");
   if (!path) return true;
-  md_cuda_spec *spec = MD_NEW(j->cli->arena, md_cuda_spec);
+  md_cuda_spec *spec = MD_NEW(cli->arena, md_cuda_spec);
   *spec = (md_cuda_spec){.title = path, .source = ""};
   md_cuda_arch arch[MD_CUDA_TARGETS];
-  int num = md_cuda_targets(j->target, arch, MD_CUDA_TARGETS, j->cli->diags);
-  if (!num || !md_config_pairs(path, take_key, &(Taker){spec, j->cli}, j->cli->diags) ||
-      !md_cuda_spec_check(spec, path, j->cli->diags))
+  int num = md_cuda_targets(target, arch, MD_CUDA_TARGETS, cli->diags);
+  if (!num || !md_config_pairs(path, take_key, &(Taker){spec, cli}, cli->diags) ||
+      !md_cuda_spec_check(spec, path, cli->diags))
     return false;
-  j->spec = spec;
+  *out = spec;
   for (int i = 0; i < num; i++)
     if (arch[i].sm == spec->arch.sm) return true;
-  md_error(j->cli->diags, E0445, MD_IN_FILE(path),
-           "it describes a device for sm_%d%.1s, not for %s", spec->arch.sm, &spec->arch.suffix,
-           j->target);
-  md_hint(j->cli->diags, "add --target=cuda:sm_%d%.1s", spec->arch.sm, &spec->arch.suffix);
+  md_error(cli->diags, E0445, MD_IN_FILE(path), "it describes a device for sm_%d%.1s, not for %s",
+           spec->arch.sm, &spec->arch.suffix, target);
+  md_hint(cli->diags, "add --target=cuda:sm_%d%.1s", spec->arch.sm, &spec->arch.suffix);
   return false;
+}
+
+bool md_compile_cuda_spec(md_compile_job *j) {
+  return md_cli_cuda_spec(j->cli, j->target, &j->spec);
 }
 
 // A plan at first: what does not fit is not compiled, nor is what only its sizes are asked of.
 static md_program *program_of(md_compile_job *j, const md_graph *g, md_cuda_report *r) {
   md_cuda_options o = j->gpu;
   o.plan_only = true;
-  md_program *plan = md_cuda_program(g, &o, NULL, j->cli->diags);
+  md_program *plan = md_cuda_program(g, &o, r, j->cli->diags);
   if (!plan) return NULL;
   bool fits = md_program_fits(plan, 0, j->memory_limit, j->cli->diags);
-  bool want_code =
-      j->emit == EMIT_ARTEFACT || md_compile_wants(j, "kernels") || md_compile_wants(j, "roofline");
+  bool want_code = j->emit == EMIT_ARTEFACT || md_compile_wants(j, "kernels");
   if (fits && !want_code) return plan;
   md_program_destroy(plan);
   return fits ? md_cuda_program(g, &j->gpu, r, j->cli->diags) : NULL;

@@ -129,6 +129,9 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
 // --backend (cpu or interp) and --device into the options of an engine. False: reported.
 struct md_engine_options;
 bool md_source_backend(md_cli *cli, struct md_engine_options *o);
+// --target-spec, if it is given: facts of a device for one of the targets, in cli's arena. False: reported.
+typedef struct md_cuda_spec md_cuda_spec;
+bool md_cli_cuda_spec(md_cli *cli, const char *target, const md_cuda_spec **spec);
 // Of `run` and `train`: the interpreter has the graph and nothing else.
 #define MD_INTERP_WHY "--backend=interp runs no kernels"
 

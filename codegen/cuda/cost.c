@@ -9,6 +9,7 @@
 #include "codegen/cuda/cuda.h"
 
 #include <math.h>
+#include <string.h>
 
 // Of good kernels by what they multiply with, of streams on H100-class devices, and between kernels of a
 // CUDA graph. Where the peak is that of wgmma or tcgen05, mma.sync reaches at most 63 % of it by the
@@ -51,4 +52,32 @@ md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_k
   else if (memory >= arithmetic) c.limit = MD_BY_MEMORY;
   else c.limit = math == MD_CUDA_FMA ? MD_BY_FMA : MD_BY_TENSOR;
   return c;
+}
+
+const md_gpu_kernel *md_cuda_kernel_of(const md_program *p, const md_gpu_variant *v,
+                                       const md_launch *l) {
+  const char *symbol = p->phase[l->first_phase].symbol;
+  for (int i = v->first_kernel; i < v->first_kernel + v->num_kernels; i++)
+    if (!strcmp(p->kernel[i].symbol, symbol)) return &p->kernel[i];
+  return NULL;
+}
+
+md_cuda_cost md_cuda_cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
+                             const md_cuda_report *r, const md_cuda_spec *s) {
+  const md_gpu_kernel *k = md_cuda_kernel_of(p, v, l);
+  return md_cuda_predict(p, l, &k->facts, r->math[k - p->kernel], s);
+}
+
+md_cuda_forecast md_cuda_forecast_of(const md_program *p, const md_gpu_variant *v,
+                                     const md_cuda_report *r, const md_cuda_spec *s) {
+  md_cuda_forecast f = {0};
+  for (int i = v->first_launch; i < v->first_launch + v->num_launches; i++) {
+    md_cuda_cost c = md_cuda_cost_of(p, v, &p->launch[i], r, s);
+    f.launches[c.limit]++;
+    f.us[c.limit] += c.us;
+    f.all_us += c.us;
+    f.flops += p->launch[i].flops;
+    f.bytes += p->launch[i].bytes;
+  }
+  return f;
 }

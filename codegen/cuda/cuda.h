@@ -175,8 +175,9 @@ typedef struct md_cuda_options {
       is_apart;  // a launch for each kernel of a region: md_launch.region says of all whose they are
   bool no_ptx;   // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
-  bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
-  int threads;     // that compile; 0: one for each core
+  bool
+      plan_only;  // launches and sizes: kernels have names, but no code, and the program cannot run
+  int threads;    // that compile; 0: one for each core
 } md_cuda_options;
 typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
@@ -208,5 +209,18 @@ typedef struct md_cuda_cost {
 } md_cuda_cost;
 md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_kernel_facts *k,
                              md_cuda_math math, const md_cuda_spec *s);
+// The kernel of a launch, one of the variant's.
+const md_gpu_kernel *md_cuda_kernel_of(const md_program *p, const md_gpu_variant *v,
+                                       const md_launch *l);
+md_cuda_cost md_cuda_cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
+                             const md_cuda_report *r, const md_cuda_spec *s);
+// All launches of a variant, one after another. A plan without code has the same.
+typedef struct md_cuda_forecast {
+  int launches[MD_NUM_LIMITS];  // by what limits them
+  double us[MD_NUM_LIMITS];
+  double all_us, flops, bytes;
+} md_cuda_forecast;
+md_cuda_forecast md_cuda_forecast_of(const md_program *p, const md_gpu_variant *v,
+                                     const md_cuda_report *r, const md_cuda_spec *s);
 
 #endif

@@ -89,5 +89,20 @@ md_cuda_cost md_cuda_predict(const md_program *p, const md_launch *l, const md_k
   (void)p, (void)l, (void)k, (void)math, (void)s;
   return (md_cuda_cost){0};
 }
+md_cuda_forecast md_cuda_forecast_of(const md_program *p, const md_gpu_variant *v,
+                                     const md_cuda_report *r, const md_cuda_spec *s) {
+  (void)p, (void)v, (void)r, (void)s;
+  return (md_cuda_forecast){0};
+}
+md_cuda_cost md_cuda_cost_of(const md_program *p, const md_gpu_variant *v, const md_launch *l,
+                             const md_cuda_report *r, const md_cuda_spec *s) {
+  (void)p, (void)v, (void)l, (void)r, (void)s;
+  return (md_cuda_cost){0};
+}
+const md_gpu_kernel *md_cuda_kernel_of(const md_program *p, const md_gpu_variant *v,
+                                       const md_launch *l) {
+  (void)p, (void)v, (void)l;
+  return NULL;
+}
 
 const char *md_nvrtc_path(void) { return NULL; }

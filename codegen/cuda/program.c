@@ -122,7 +122,7 @@ static bool compile(Assembly *s, const md_cuda_options *o, md_cuda_report *r, md
   for (int i = 0; i < s->num_variants; i++)
     for (int k = 0; k < s->variant[i].num_units; k++) *to++ = s->variant[i].unit[k];
   int64_t start = md_now_ns();
-  bool ok = md_cuda_units_compile(all, num, o->no_cache, o->threads, d);
+  bool ok = o->plan_only || md_cuda_units_compile(all, num, o->no_cache, o->threads, d);
   to = all;
   for (int i = 0; i < s->num_variants; i++)
     for (int k = 0; k < s->variant[i].num_units; k++) s->variant[i].unit[k] = *to++;
@@ -372,7 +372,7 @@ static void add_variant(Assembly *s, const Variant *from) {
     const md_cuda_unit *u = &from->unit[i];
     char hex[33];
     void *data = md_alloc(p->arena, u->bytes + 1);
-    memcpy(data, u->data, u->bytes);
+    if (u->data) memcpy(data, u->data, u->bytes);  // a plan has none
     p->kernel[p->num_kernels++] =
         (md_gpu_kernel){.symbol = md_strdup(p->arena, u->name),
                         .member = md_format(p->arena, "c%.16s.%s",
@@ -422,7 +422,6 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
     v->m = (o->is_apart ? md_cuda_generate_apart : md_cuda_generate)(s->g, arch[i], d);
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
-    if (o->plan_only) v->num_units = 0;
   }
   return true;
 }
@@ -433,7 +432,7 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
-  bool ok = generate(&s, o, d) && (o->plan_only || compile(&s, o, report, d));
+  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
   if (ok) {
     s.p = md_program_create(g->name ? g->name : "graph");
     assemble(&s);

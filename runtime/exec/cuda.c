@@ -16,7 +16,8 @@
 
 enum {
   NON_BLOCKING = 1,  // CU_STREAM_NON_BLOCKING
-  NO_TIMES = 2,      // CU_EVENT_DISABLE_TIMING
+  SLEEPS = 1,    // CU_EVENT_BLOCKING_SYNC: who waits for it sleeps, where others keep a core busy
+  NO_TIMES = 2,  // CU_EVENT_DISABLE_TIMING
   THREAD_LOCAL = 1,  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 };
 
@@ -76,15 +77,17 @@ static const void *cuda_result(md_device *v, int i) {
   return at < 0 || c->fatal || !c->has_results ? NULL : c->memory.results_host + at;
 }
 
-static bool wait(md_cuda *c, int launch, md_diags *d) {
-  return md_cuda_did(c, "cuStreamSynchronize", launch, c->call.cuStreamSynchronize(c->stream), d);
+// By an event of our own: the primary context's flags, which would do the same, are everybody's.
+bool md_cuda_wait(md_cuda *c, int launch, md_diags *d) {
+  return md_cuda_did(c, "cuEventRecord", launch, c->call.cuEventRecord(c->done, c->stream), d) &&
+         md_cuda_did(c, "cuEventSynchronize", launch, c->call.cuEventSynchronize(c->done), d);
 }
 
 static bool cuda_put(md_device *v, const md_arg *to, const void *from, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   if (!enter(c, d)) return false;
   int error = c->call.cuMemcpyHtoDAsync(md_cuda_place(c, to), from, (size_t)to->bytes, c->stream);
-  return md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d) && wait(c, -1, d);
+  return md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d) && md_cuda_wait(c, -1, d);
 }
 
 static bool fetch(md_cuda *c, const md_arg *from, void *to, md_diags *d) {
@@ -94,10 +97,39 @@ static bool fetch(md_cuda *c, const md_arg *from, void *to, md_diags *d) {
 
 static bool cuda_get(md_device *v, const md_arg *from, void *to, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  return enter(c, d) && fetch(c, from, to, d) && wait(c, -1, d);
+  return enter(c, d) && fetch(c, from, to, d) && md_cuda_wait(c, -1, d);
 }
 
 // --- a step
+
+// The sender has nothing else to do, so what is sent goes out now, or as soon as there is room.
+static void mark_send(md_cuda *c, void **event) {
+  if (!c->base.trace) return;
+  if (!*event) c->call.cuEventCreate(event, SLEEPS);
+  if (*event) c->call.cuEventRecord(*event, c->sender);
+  if (event == &c->sends) c->send_ns = md_now_ns();
+}
+
+static void trace_send(md_cuda *c) {
+  float ms;
+  if (c->send_ns && c->base.trace && c->sends && c->has_sent &&
+      c->call.cuEventElapsedTime(&ms, c->sends, c->has_sent) == 0)
+    md_trace_span(c->base.trace, "inputs", "send", MD_TRACE_SENDER, c->send_ns,
+                  c->send_ns + (int64_t)((double)ms * 1e6));
+  c->send_ns = 0;
+}
+
+static bool send(md_cuda *c, md_diags *d) {
+  const md_cuda_layout *m = &c->memory;
+  int error = c->call.cuStreamWaitEvent(c->sender, c->taken, 0);
+  if (!md_cuda_did(c, "cuStreamWaitEvent", -1, error, d)) return false;
+  mark_send(c, &c->sends);
+  error = c->call.cuMemcpyHtoDAsync(m->at + (md_gpu_place)m->arrival, m->inputs_host,
+                                    (size_t)m->inputs_bytes, c->sender);
+  if (!md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d)) return false;
+  mark_send(c, &c->has_sent);
+  return md_cuda_did(c, "cuEventRecord", -1, c->call.cuEventRecord(c->sent, c->sender), d);
+}
 
 static bool cuda_send(md_device *v, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
@@ -105,14 +137,7 @@ static bool cuda_send(md_device *v, md_diags *d) {
   if (c->is_sent) return true;
   if (!enter(c, d)) return false;
   if (!m->inputs_bytes) return c->is_sent = true;
-  return c->is_sent =
-             md_cuda_did(c, "cuStreamWaitEvent", -1,
-                         c->call.cuStreamWaitEvent(c->sender, c->taken, 0), d) &&
-             md_cuda_did(c, "cuMemcpyHtoDAsync", -1,
-                         c->call.cuMemcpyHtoDAsync(m->at + (md_gpu_place)m->arrival, m->inputs_host,
-                                                   (size_t)m->inputs_bytes, c->sender),
-                         d) &&
-             md_cuda_did(c, "cuEventRecord", -1, c->call.cuEventRecord(c->sent, c->sender), d);
+  return c->is_sent = send(c, d);
 }
 
 static bool cuda_begin(md_device *v, md_diags *d) {
@@ -189,18 +214,24 @@ static bool replay(md_cuda *c, md_diags *d) {
   return md_cuda_did(c, "cuGraphLaunch", -1, c->call.cuGraphLaunch(c->graph, c->stream), d);
 }
 
-// Returns when the inputs have been sent, so that they can be filled anew.
 static bool cuda_step(md_device *v, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   if (!(c->has_issued ? replay(c, d) : issue(c, d))) return false;
-  c->has_issued = true;
-  return !c->memory.inputs_bytes ||
-         md_cuda_did(c, "cuEventSynchronize", -1, c->call.cuEventSynchronize(c->sent), d);
+  return c->has_issued = true;
+}
+
+static bool cuda_arrived(md_device *v, md_diags *d) {
+  md_cuda *c = (md_cuda *)v;
+  if (!c->memory.inputs_bytes) return true;
+  int error = c->call.cuEventSynchronize(c->sent);
+  if (!md_cuda_did(c, "cuEventSynchronize", -1, error, d)) return false;
+  trace_send(c);
+  return true;
 }
 
 static bool cuda_wait(md_device *v, int launch, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
-  return enter(c, d) && wait(c, launch, d);
+  return enter(c, d) && md_cuda_wait(c, launch, d);
 }
 
 // --- times. What cannot be measured is unknown; an error shows in the next call that matters.
@@ -239,7 +270,7 @@ static void destroy_events(md_cuda *c) {
   for (int i = 0; c->mark && i < 2 * c->base.num_launches; i++)
     if (c->mark[i]) c->call.cuEventDestroy(c->mark[i]);
   free(c->mark);
-  void *const events[] = {c->zero, c->sent, c->taken};
+  void *const events[] = {c->zero, c->sent, c->taken, c->done, c->sends, c->has_sent};
   for (int i = 0; i < MD_COUNT(events); i++)
     if (events[i]) c->call.cuEventDestroy(events[i]);
 }
@@ -309,12 +340,14 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
 }
 
 static bool create_streams(md_cuda *c, md_diags *d) {
-  void **const streams[] = {&c->stream, &c->sender}, **const events[] = {&c->sent, &c->taken};
+  void **const streams[] = {&c->stream, &c->sender};
+  void **const events[] = {&c->sent, &c->taken, &c->done};
   for (int i = 0; i < MD_COUNT(streams); i++)
     if (!md_cuda_did(c, "cuStreamCreate", -1, c->call.cuStreamCreate(streams[i], NON_BLOCKING), d))
       return false;
   for (int i = 0; i < MD_COUNT(events); i++)
-    if (!md_cuda_did(c, "cuEventCreate", -1, c->call.cuEventCreate(events[i], NO_TIMES), d))
+    if (!md_cuda_did(c, "cuEventCreate", -1, c->call.cuEventCreate(events[i], NO_TIMES | SLEEPS),
+                     d))
       return false;
   return true;
 }
@@ -327,6 +360,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .send = cuda_send,
                                     .begin = cuda_begin,
                                     .step = cuda_step,
+                                    .arrived = cuda_arrived,
                                     .launch = cuda_launch,
                                     .end = cuda_end,
                                     .wait = cuda_wait,

@@ -42,6 +42,7 @@ typedef struct md_cuda {
   int id;                           // CUdevice
   void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
+  void *done;                       // of all that was asked of the stream before a wait
   md_cuda_layout memory;
   md_cuda_code code;
   md_cuda_convs convs;
@@ -53,8 +54,10 @@ typedef struct md_cuda {
   bool has_results;     // of the last step, in results_host
   void **mark, *zero;   // events; made when they are first set
   int64_t zero_ns;
-  int fatal;            // the error that ended the context; 0: none
-  char fatal_call[40];  // and where it came up
+  void *sends, *has_sent;  // events around the inputs that are on their way, for a trace
+  int64_t send_ns;         // since when; 0: nobody wants to know
+  int fatal;               // the error that ended the context; 0: none
+  char fatal_call[40];     // and where it came up
 } md_cuda;
 
 // --- cuda.c
@@ -62,6 +65,8 @@ typedef struct md_cuda {
 bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *d);
 // The same with the log of the driver's compiler.
 bool md_cuda_did_compile(md_cuda *c, const char *call, int error, md_diags *d);
+// Until the stream has done all; the thread sleeps meanwhile.
+bool md_cuda_wait(md_cuda *c, int launch, md_diags *d);
 
 // --- cuda_memory.c
 bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d);

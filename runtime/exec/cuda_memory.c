@@ -81,7 +81,7 @@ static bool allocate(md_cuda *c, const md_demand *n, md_diags *d) {
   error = c->call.cuMemsetD8Async(m->at, FRESH, (size_t)m->bytes, c->stream);
   if (!md_cuda_did(c, "cuMemsetD8Async", -1, error, d)) return false;
   // The first inputs arrive by another stream.
-  return md_cuda_did(c, "cuStreamSynchronize", -1, c->call.cuStreamSynchronize(c->stream), d);
+  return md_cuda_wait(c, -1, d);
 }
 
 static bool lock(md_cuda *c, char **at, int64_t bytes, md_diags *d) {

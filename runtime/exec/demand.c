@@ -93,3 +93,11 @@ bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *
   md_demand n = md_demand_of(p, threads_or_default(threads));
   return md_demand_within(p, &n, limit, d);
 }
+
+bool md_program_fits_on(const md_program *p, int64_t bytes, const char *device, md_diags *d) {
+  md_demand n = md_demand_of(p, 0);
+  if (n.total <= bytes) return true;
+  char why[300], text[MD_FLOAT_CHARS];
+  snprintf(why, sizeof why, "%s has %s", device, md_bytes_text((double)bytes, text));
+  return md_demand_refused(p, &n, E0643, why, d);
+}

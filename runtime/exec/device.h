@@ -25,6 +25,8 @@ typedef struct md_device_kind {
   bool (*send)(md_device *v, md_diags *d);   // inputs start on their way; a step may still run
   bool (*begin)(md_device *v, md_diags *d);  // takes the inputs; they may be filled anew
   bool (*step)(md_device *v, md_diags *d);   // the fastest way to do all launches and the end
+  // Waits until the inputs that it took have left the caller's memory.
+  bool (*arrived)(md_device *v, md_diags *d);
   bool (*launch)(md_device *v, int launch, md_diags *d);
   bool (*end)(md_device *v, md_diags *d);  // new values go to states, small results to the host
   bool (*wait)(md_device *v, int launch, md_diags *d);  // launch: the last one, for messages; or -1

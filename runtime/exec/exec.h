@@ -308,6 +308,8 @@ md_again md_program_again(const md_program *p);
 bool md_launch_is_again(const md_launch *l);
 // False: it is more than `limit` (0: no limit); reported (E0803).
 bool md_program_fits(const md_program *p, int threads, int64_t limit, md_diags *d);
+// A GPU has so much memory, all in all; false: reported (E0643).
+bool md_program_fits_on(const md_program *p, int64_t bytes, const char *device, md_diags *d);
 
 // --- memory.c: large buffers ---------------------------------------------------------------------
 typedef struct md_block {
@@ -343,6 +345,8 @@ bool md_npy_expect(const char *path, const md_spec *s, const void *at, double to
 // --- trace.c: Chrome / Perfetto JSON of what ran when --------------------------------------------
 typedef struct md_trace md_trace;
 enum { MD_TRACE_SPANS = 1 << 20 };  // later ones are only counted
+// Tracks: 0 is the caller's thread, then those that help it; and what a GPU does.
+enum { MD_TRACE_GPU = -1, MD_TRACE_SENDER = -2 };
 md_trace *md_trace_create(void);
 void md_trace_destroy(md_trace *t);
 // Thread-safe, allocates nothing. Name and kind are borrowed until the trace is destroyed.
@@ -350,7 +354,8 @@ void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, 
                    int64_t end_ns);
 bool md_trace_save(const md_trace *t, const char *path,
                    md_diags *d);  // no span may be in the making
-// Launches on thread 0's track, the share of every thread on its own. NULL removes it.
+// Launches on thread 0's track, the share of every thread on its own; of a GPU on two tracks of its own,
+// launches and inputs on their way. NULL removes it.
 void md_exec_set_trace(md_exec *e, md_trace *t);
 
 #endif

@@ -24,6 +24,7 @@ struct md_exec {
   int64_t num_steps, resident_before;
   int num_done;  // launches of a watched step
   bool is_running;
+  bool owes_times;  // of the step that runs
   md_exec_tap tap;
   void *tap_ctx;
   md_trace *trace;
@@ -134,7 +135,8 @@ static void keep_times(md_exec *e) {
     t->total_ns += ns;
     t->calls++;
     if (e->trace)
-      md_trace_span(e->trace, e->p->launch[v->first_launch + i].name, "launch", 0, start, end);
+      md_trace_span(e->trace, e->p->launch[v->first_launch + i].name, "launch",
+                    v->kind->is_host ? 0 : MD_TRACE_GPU, start, end);
   }
 }
 
@@ -144,11 +146,10 @@ static bool run_watched(md_exec *e, md_diags *d) {
   bool ok = true;
   for (int i = 0; i < v->num_launches && ok; i++) ok = run_launch(e, v->first_launch + i, d);
   ok = ok && v->kind->end(v, d);
-  if (!v->kind->is_host) {
-    md_mirror_age(e->mirror);
-    ok = ok && v->kind->wait(v, -1, d);
-  }
-  if (e->options.time || e->trace) keep_times(e);
+  if (!v->kind->is_host) md_mirror_age(e->mirror);
+  // A GPU still works: its times are there when the step is finished.
+  e->owes_times = (e->options.time || e->trace) && !v->kind->is_host && ok;
+  if ((e->options.time || e->trace) && !e->owes_times) keep_times(e);
   return ok;
 }
 
@@ -295,6 +296,7 @@ bool md_exec_start(md_exec *e, md_diags *d) {
     md_mirror_age(e->mirror);
   }
   if (is_watched ? !run_watched(e, d) : !v->kind->step(v, d)) return false;
+  if (!v->kind->is_host && !v->kind->arrived(v, d)) return false;
   e->is_running = true;
   return true;
 }
@@ -303,6 +305,8 @@ bool md_exec_finish(md_exec *e, md_diags *d) {
   MD_ASSERT(e->is_running, "no step runs that could be finished");
   e->is_running = false;
   if (!e->dev->kind->is_host && !e->dev->kind->wait(e->dev, -1, d)) return false;
+  if (e->owes_times) keep_times(e);
+  e->owes_times = false;
   e->num_steps++;
   return true;
 }

@@ -22,9 +22,17 @@ struct md_trace {
   int64_t start_ns;
 };
 
+// Viewers take no negative numbers.
+static int track_of(int thread) { return thread < 0 ? 10000 - thread : thread; }
+
 static void put_thread(md_json *j, int thread) {
   char name[32];
-  snprintf(name, sizeof name, thread ? "worker %d" : "main", thread);
+  if (thread > 0) snprintf(name, sizeof name, "worker %d", thread);
+  else
+    snprintf(name, sizeof name, "%s",
+             !thread                  ? "main"
+             : thread == MD_TRACE_GPU ? "GPU"
+                                      : "inputs on their way");
   md_json_begin(j, '{');
   md_json_key(j, "name");
   md_json_str(j, "thread_name");
@@ -33,7 +41,7 @@ static void put_thread(md_json *j, int thread) {
   md_json_key(j, "pid");
   md_json_int(j, 1);
   md_json_key(j, "tid");
-  md_json_int(j, thread);
+  md_json_int(j, track_of(thread));
   md_json_key(j, "args");
   md_json_begin(j, '{');
   md_json_key(j, "name");
@@ -57,7 +65,7 @@ static void put_span(md_json *j, const md_trace *t, const span *s) {
   md_json_key(j, "pid");
   md_json_int(j, 1);
   md_json_key(j, "tid");
-  md_json_int(j, s->thread);
+  md_json_int(j, track_of(s->thread));
   md_json_end(j, '}');
 }
 
@@ -84,8 +92,11 @@ void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, 
 
 bool md_trace_save(const md_trace *t, const char *path, md_diags *d) {
   int64_t wanted = atomic_load(&t->num), num = MD_MIN(wanted, MD_TRACE_SPANS);
-  int last_thread = 0;
-  for (int64_t i = 0; i < num; i++) last_thread = MD_MAX(last_thread, t->spans[i].thread);
+  int first_thread = 0, last_thread = 0;
+  for (int64_t i = 0; i < num; i++) {
+    first_thread = MD_MIN(first_thread, t->spans[i].thread);
+    last_thread = MD_MAX(last_thread, t->spans[i].thread);
+  }
   md_json j = {.compact = true};
   md_json_begin(&j, '{');
   md_json_key(&j, "displayTimeUnit");
@@ -99,7 +110,7 @@ bool md_trace_save(const md_trace *t, const char *path, md_diags *d) {
   md_json_end(&j, '}');
   md_json_key(&j, "traceEvents");
   md_json_begin(&j, '[');
-  for (int i = 0; i <= last_thread; i++) put_thread(&j, i);
+  for (int i = first_thread; i <= last_thread; i++) put_thread(&j, i);
   for (int64_t i = 0; i < num; i++) put_span(&j, t, &t->spans[i]);
   md_json_end(&j, ']');
   md_json_end(&j, '}');

@@ -4,7 +4,7 @@
 // where that is quick, the compiled step itself. A region takes at least
 //   max(FLOPs / rate of arithmetic, bytes / rate of memory),
 // and their sum says which of the two bounds the step.
-#include "runtime/train/train.h"
+#include "runtime/train/plan.h"
 
 #include "codegen/cpu/cpu.h"
 
@@ -87,7 +87,7 @@ static double decode_some(const md_config *c, const md_step *s, const md_dataset
   md_step single = *s;
   single.batch = 1;
   if (alone) md_config_set(alone, "data.workers", "0");
-  md_loader *l = alone ? md_train_loader(alone, &single, data, 0, own) : NULL;
+  md_loader *l = alone ? md_train_loader(alone, &single, data, 0, 0, own) : NULL;
   int64_t start = md_now_ns();
   double seconds = 0;
   md_batch b;
@@ -103,6 +103,7 @@ static double decode_some(const md_config *c, const md_step *s, const md_dataset
 
 double md_step_wall(const md_estimate *e, int workers, md_bound *bound) {
   md_bound of_step = e->arithmetic_s >= e->memory_s ? MD_BOUND_ARITHMETIC : MD_BOUND_MEMORY;
+  if (e->launch_s > fmax(e->arithmetic_s, e->memory_s)) of_step = MD_BOUND_LAUNCHES;
   *bound = e->decode_s > e->step_s ? MD_BOUND_DECODING : of_step;
   if (!workers) return e->step_s + e->decode_s;
   // Compute threads and workers share the cores.
@@ -113,33 +114,58 @@ double md_step_wall(const md_estimate *e, int workers, md_bound *bound) {
   return wall;
 }
 
-static void show_advice(const md_estimate *e, int workers, md_bound bound, double steps, FILE *to) {
+// --- what would make it shorter
+
+static void advise_workers(const md_estimate *e, int workers, double steps, FILE *to) {
   md_bound other;
   int best = workers;
   for (int w = 1; w <= 2 * e->cores; w++)
     if (md_step_wall(e, w, &other) < worth_telling * md_step_wall(e, best, &other)) best = w;
   char text[32];
-  if (best != workers) {
-    md_duration_text(steps * md_step_wall(e, best, &other), text, sizeof text);
-    fprintf(to, "        data.workers=%d would make it %s\n", best, text);
-  }
-  if (bound == MD_BOUND_CORES)
-    fprintf(to, "        %d compute threads and %d workers share %d cores; more cores help both\n",
-            e->threads, workers, e->cores);
-  if (e->decode_s > e->step_s)
+  if (best == workers) return;
+  md_duration_text(steps * md_step_wall(e, best, &other), text, sizeof text);
+  fprintf(to, "        data.workers=%d would make it %s\n", best, text);
+}
+
+// A GPU is fast enough to want more cores than are here, and may be in a machine that has them.
+static void advise_cores(const md_estimate *e, double wall, FILE *to) {
+  if (e->threads || wall <= e->step_s / worth_telling) return;
+  fprintf(
+      to,
+      "        the GPU works %.0f%% of the time; %.0f workers on as many cores keep up with it\n",
+      100 * e->step_s / wall, ceil(e->decode_s / e->step_s));
+}
+
+static void advise_step(const md_estimate *e, md_bound bound, FILE *to) {
+  if (bound >= MD_BOUND_DECODING && e->decode_s > e->step_s)
     fprintf(to, "        videos of fewer pixels, or with more key frames, are decoded faster\n");
+  else if (bound == MD_BOUND_LAUNCHES)
+    fprintf(to, "        launches this small do not fill the GPU; a larger batch does better\n");
+  else if (!e->threads && !e->is_bf16)
+    fprintf(to, "        --precision=bf16 multiplies on tensor cores, and halves what is moved\n");
   else if (e->arithmetic_s >= e->memory_s)
     fprintf(to, "        arithmetic falls with clip.frames and with the square of clip.size\n");
-  else fprintf(to, "        --precision=bf16 stores activations in half the bytes\n");
-  if (bound < MD_BOUND_DECODING && e->step_s > 2 * (e->arithmetic_s + e->memory_s))
+  else if (!e->is_bf16)
+    fprintf(to, "        --precision=bf16 stores activations in half the bytes\n");
+  else
+    fprintf(to, "        what is moved falls with clip.frames and with the square of clip.size\n");
+}
+
+static void show_advice(const md_estimate *e, int workers, md_bound bound, double steps, FILE *to) {
+  md_bound other;
+  advise_workers(e, workers, steps, to);
+  if (bound == MD_BOUND_CORES && e->threads)
+    fprintf(to, "        %d compute threads and %d workers share %d cores; more cores help both\n",
+            e->threads, workers, e->cores);
+  advise_cores(e, md_step_wall(e, workers, &other), to);
+  advise_step(e, bound, to);
+  if (e->threads && bound < MD_BOUND_DECODING && e->step_s > 2 * (e->arithmetic_s + e->memory_s))
     fprintf(to, "        kernels this small do not reach the rates; a larger batch does better\n");
 }
 
-static void show(const md_estimate *e, int workers, double steps, bool is_measured, int samples,
-                 FILE *to) {
-  static const char *const names[] = {"arithmetic", "memory", "decoding", "the number of cores"};
-  md_bound bound;
-  double wall = md_step_wall(e, workers, &bound);
+// --- all of it
+
+static void show_step(const md_estimate *e, bool is_measured, FILE *to) {
   double least = e->arithmetic_s + e->memory_s;
   fprintf(to, "time    %-14s %12.4g s a step", "compute", e->step_s);
   if (is_measured) fprintf(to, ", the compiled step on zeros; by the rates at least %.3g\n", least);
@@ -149,43 +175,55 @@ static void show(const md_estimate *e, int workers, double steps, bool is_measur
   if (least > 0)
     fprintf(to, "        %-14s %11.0f%% of the least time is arithmetic, %.0f%% memory\n", "bound",
             100 * e->arithmetic_s / least, 100 * e->memory_s / least);
+}
+
+bool md_estimate_here(md_estimate *e, const md_config *c, const md_step *s,
+                      const md_engine_options *engine, const md_graph *g, FILE *to) {
+  if (!md_cpu_find(engine->cpu, true, NULL)) {
+    fprintf(to, "time    not estimated: this machine cannot run the code\n");
+    return false;
+  }
+  md_engine_options o = {.passes = md_pass_defaults(),
+                         .cpu = engine->cpu,
+                         .no_cache = true,  // a dry run writes nothing
+                         .threads = (int)md_config_int(c, "run.threads")};
+  e->threads = o.threads ? o.threads : e->cores;
+  double compute_s = fastest_text(arithmetic, &o), copy_s = fastest_text(memory, &o);
+  if (compute_s <= 0 || copy_s <= 0) {
+    fprintf(to, "time    not estimated: the rates of this machine could not be measured\n");
+    return false;
+  }
+  e->flops_per_s = arithmetic_flops / compute_s;
+  e->bytes_per_s = memory_bytes / copy_s;
+  add_regions(g, e);
+  e->step_s = e->arithmetic_s + e->memory_s;
+  o.passes = engine->passes;
+  double measured = e->step_s < quick_step_s ? fastest_step(md_step_graph(s, NULL), &o, 0) : 0;
+  if (measured > 0) e->step_s = measured;
+  show_step(e, measured > 0, to);
+  return true;
+}
+
+bool md_estimate_decoding(md_estimate *e, const md_config *c, const md_step *s,
+                          const md_dataset *data, FILE *to) {
+  int samples = 0;
+  e->decode_s = decode_some(c, s, data, &samples) * (double)s->batch;
   if (samples)
-    fprintf(to, "        %-14s %12.4g s a step of one worker (%d samples tried), data.workers=%d\n",
-            "decoding", e->decode_s, samples, workers);
-  if (steps == 0) return;
+    fprintf(to,
+            "        %-14s %12.4g s a step of one worker%s (%d samples tried), data.workers=%lld\n",
+            "decoding", e->decode_s, e->threads ? "" : " here", samples,
+            (long long)md_config_int(c, "data.workers"));
+  return samples > 0;
+}
+
+void md_estimate_run(const md_estimate *e, int workers, double steps, FILE *to) {
+  static const char *const names[] = {"arithmetic", "memory", "launches", "decoding",
+                                      "the number of cores"};
+  md_bound bound;
+  double wall = md_step_wall(e, workers, &bound);
   char text[32];
   md_duration_text(steps * wall, text, sizeof text);
   fprintf(to, "        %-14s %12s for %.0f steps of %.4g s, bound by %s\n", "run", text, steps,
           wall, names[bound]);
   show_advice(e, workers, bound, steps, to);
-}
-
-void md_train_estimate(const md_config *c, const md_step *s, const md_pass_options *passes,
-                       const char *cpu, const md_graph *g, const md_dataset *data, double steps,
-                       FILE *to) {
-  if (!md_cpu_find(cpu, true, NULL)) {
-    fprintf(to, "time    not estimated: this machine cannot run the code\n");
-    return;
-  }
-  md_engine_options o = {.passes = md_pass_defaults(),
-                         .cpu = cpu,
-                         .no_cache = true,  // a dry run writes nothing
-                         .threads = (int)md_config_int(c, "run.threads")};
-  md_estimate e = {.cores = (int)sysconf(_SC_NPROCESSORS_ONLN)};
-  e.threads = o.threads ? o.threads : e.cores;
-  double compute_s = fastest_text(arithmetic, &o), copy_s = fastest_text(memory, &o);
-  if (compute_s <= 0 || copy_s <= 0) {
-    fprintf(to, "time    not estimated: the rates of this machine could not be measured\n");
-    return;
-  }
-  e.flops_per_s = arithmetic_flops / compute_s;
-  e.bytes_per_s = memory_bytes / copy_s;
-  add_regions(g, &e);
-  e.step_s = e.arithmetic_s + e.memory_s;
-  o.passes = *passes;
-  double measured = e.step_s < quick_step_s ? fastest_step(md_step_graph(s, NULL), &o, 0) : 0;
-  if (measured > 0) e.step_s = measured;
-  int samples = 0;
-  if (data) e.decode_s = decode_some(c, s, data, &samples) * (double)s->batch;
-  show(&e, (int)md_config_int(c, "data.workers"), steps, measured > 0, samples, to);
 }

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Features of videos: clips at equal distances through the visual network, their mean, a row a video.
 // With running statistics a clip's features do not depend on the clips beside it.
+//
+//   all threads   clips of a window, in any order      window
+//   this one      in order: into the input, 8 at once  network; a GPU works while the next window is read
 #include "runtime/train/probe.h"
 
 #include "base/file.h"
@@ -11,20 +14,41 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { AT_ONCE = 8, USUAL_CLIPS = 3 };
+enum { AT_ONCE = 8, USUAL_CLIPS = 3, MOST_CLIPS = 32 };
+static const int64_t window_bytes = (int64_t)256 << 20;
 #define MAX_CSV ((int64_t)1 << 30)
+
+// A clip that is read ahead.
+typedef struct Clip {
+  int video, number;
+  bool is_read;
+  md_fault why;
+} Clip;
 
 typedef struct Reader {
   md_visual *net;
-  md_gather *gather;
+  const md_dataset *data;
   md_features *f;
   double *sum;     // [num,width]
   double *result;  // [AT_ONCE,width]
-  uint8_t *input, *spare;
+  uint8_t *input;
   int64_t clip_bytes, owner[AT_ONCE];  // row that a waiting clip belongs to
-  int num_waiting, clips;
+  int num_waiting;
+  int64_t running[AT_ONCE];  // rows of the clips that are in the network
+  int num_running;
+  int clips;  // of a video
   bool to_end;
   md_diags *diags;
+
+  md_pool *pool;
+  md_gather **gather;   // by thread
+  uint8_t *spare;       // by thread: a clip that nobody wants
+  md_timeline **times;  // by video; only of the window's
+  md_fault *no_times;   // and why there are none
+  int num_times;        // videos that were looked at
+  Clip clip[MOST_CLIPS];
+  int num_clips;
+  uint8_t *window;
 } Reader;
 
 static void *zeroed(int64_t num, size_t size) {
@@ -33,14 +57,28 @@ static void *zeroed(int64_t num, size_t size) {
   return p;
 }
 
-static bool flush(Reader *r) {
+static bool collect(Reader *r) {
   int64_t width = r->f->width;
+  if (!r->num_running) return true;
+  if (!md_engine_finish(r->net->engine, r->diags)) return false;
+  if (!md_engine_result(r->net->engine, "features", r->result, AT_ONCE * width)) {
+    MD_ASSERT(!md_engine_is_alive(r->net->engine, r->diags), "a features graph without features");
+    return false;
+  }
+  for (int i = 0; i < r->num_running; i++)
+    for (int64_t j = 0; j < width; j++)
+      r->sum[r->running[i] * width + j] += r->result[i * width + j];
+  r->num_running = 0;
+  return true;
+}
+
+// Sends the clips that wait through the network. A GPU works on them while the next ones are decoded.
+static bool flush(Reader *r) {
+  if (!collect(r)) return false;
   if (!r->num_waiting) return true;
-  if (!md_engine_step(r->net->engine, r->diags)) return false;
-  bool found = md_engine_result(r->net->engine, "features", r->result, AT_ONCE * width);
-  MD_ASSERT(found, "a features graph without features");
-  for (int i = 0; i < r->num_waiting; i++)
-    for (int64_t j = 0; j < width; j++) r->sum[r->owner[i] * width + j] += r->result[i * width + j];
+  if (!md_engine_start(r->net->engine, r->diags)) return false;
+  memcpy(r->running, r->owner, sizeof r->running);
+  r->num_running = r->num_waiting;
   r->num_waiting = 0;
   return true;
 }
@@ -53,10 +91,23 @@ static double start_of(const Reader *r, const md_timeline *t, int i) {
   return r->clips > 1 ? room * i / (r->clips - 1) : room / 2;
 }
 
-// The clip joins those that wait to go through the network. Only a failure of ours ends everything.
-static bool add_clip(Reader *r, const char *path, const md_timeline *t, int i, md_fault *why) {
-  md_video_limits limits = {0};
-  double start = start_of(r, t, i);
+// --- a window, by all threads
+
+static void read_times(void *ctx, int64_t i, int thread) {
+  Reader *r = ctx;
+  (void)thread;
+  int64_t v = r->num_times + i;
+  r->times[v] = md_timeline_read(r->data->items[v].path, &(md_video_limits){0}, &r->no_times[v]);
+}
+
+static void read_clip(void *ctx, int64_t i, int thread) {
+  Reader *r = ctx;
+  Clip *c = &r->clip[i];
+  const md_timeline *t = r->times[c->video];
+  c->is_read = false;
+  c->why = r->no_times[c->video];
+  if (!t) return;
+  double start = start_of(r, t, c->number);
   double starts[MD_NUM_SLOTS] = {start, start, start, start};
   md_sample_rule rule = {.visual = {.frames = (int)r->net->step.clip.frames,
                                     .stride = r->net->stride,
@@ -64,58 +115,90 @@ static bool add_clip(Reader *r, const char *path, const md_timeline *t, int i, m
                          .crop = {.centered = true},
                          .starts = starts};
   md_sample_out out = {
-      .clip = {[MD_VQ] = r->input + r->num_waiting * r->clip_bytes, [MD_VK] = r->spare}};
-  if (!md_gather_sample(r->gather, path, t, &rule, 0, &limits, &out, why)) return false;
-  r->owner[r->num_waiting++] = r->f->num;
+      .clip = {
+          [MD_VQ] = r->window + i * r->clip_bytes, [MD_VK] = r->spare + thread * r->clip_bytes}};
+  c->is_read = md_gather_sample(r->gather[thread], r->data->items[c->video].path, t, &rule, 0,
+                                &(md_video_limits){0}, &out, &c->why);
+}
+
+// The clips from number `*next` on, counted over all videos. False: there are no more.
+static bool read_window(Reader *r, int64_t *next) {
+  int64_t most = MD_MIN(MD_MAX(window_bytes / r->clip_bytes, 1), MOST_CLIPS);
+  int64_t all = (int64_t)r->data->num_items * r->clips;
+  r->num_clips = (int)MD_MIN(most, all - *next);
+  if (!r->num_clips) return false;
+  for (int i = 0; i < r->num_clips; i++, ++*next)
+    r->clip[i] = (Clip){.video = (int)(*next / r->clips), .number = (int)(*next % r->clips)};
+  int num = r->clip[r->num_clips - 1].video + 1;
+  md_pool_run(r->pool, num - r->num_times, read_times, r);
+  r->num_times = num;
+  md_pool_run(r->pool, r->num_clips, read_clip, r);
   return true;
 }
 
-static void leave_out(Reader *r, const char *path, const md_fault *why) {
+// --- all of it, in order
+
+// False: the network failed, reported.
+static bool leave_out(Reader *r, const char *path, const md_fault *why) {
   md_warning(r->diags, MD_IN_FILE(path), "is left out: %s", why->text);
-  for (int i = 0; i < r->num_waiting; i++)  // clips of it that were fine
-    if (r->owner[i] == r->f->num) {
-      r->num_waiting = i;
-      break;
-    }
+  if (!collect(r)) return false;  // some may be of it
+  while (r->num_waiting && r->owner[r->num_waiting - 1] == r->f->num) r->num_waiting--;
   memset(r->sum + r->f->num * r->f->width, 0, (size_t)r->f->width * sizeof *r->sum);
+  return true;
 }
 
-static bool add_video(Reader *r, const md_data_item *item) {
-  md_video_limits limits = {0};
-  md_fault why = {0};
-  md_timeline *t = md_timeline_read(item->path, &limits, &why);
-  bool ok = true, is_read = t != NULL;
-  for (int i = 0; ok && is_read && i < r->clips; i++) {
-    if (r->num_waiting == AT_ONCE) ok = flush(r);
-    is_read = ok && add_clip(r, item->path, t, i, &why);
-  }
-  md_timeline_destroy(t);
-  if (!ok) return false;
-  if (!is_read) return leave_out(r, item->path, &why), true;
+static void end_row(Reader *r, const md_data_item *item) {
   r->f->label[r->f->num] = item->label;
   r->f->path[r->f->num] = strdup(item->path);
   if (!r->f->path[r->f->num++]) md_out_of_memory(strlen(item->path));
+}
+
+// Only a failure of ours ends everything.
+static bool use_window(Reader *r, int *left_out) {
+  for (int i = 0; i < r->num_clips; i++) {
+    const Clip *c = &r->clip[i];
+    const md_data_item *item = &r->data->items[c->video];
+    bool is_last = c->number == r->clips - 1, is_out = c->video == *left_out;
+    if (!is_out && !c->is_read) {
+      if (!leave_out(r, item->path, &c->why)) return false;
+      *left_out = c->video;
+      is_out = true;
+    }
+    if (!is_out) {
+      if (r->num_waiting == AT_ONCE && !flush(r)) return false;
+      memcpy(r->input + r->num_waiting * r->clip_bytes, r->window + i * r->clip_bytes,
+             (size_t)r->clip_bytes);
+      r->owner[r->num_waiting++] = r->f->num;
+      if (is_last) end_row(r, item);
+    }
+    if (!is_last) continue;
+    md_timeline_destroy(r->times[c->video]);
+    r->times[c->video] = NULL;
+  }
   return true;
 }
 
-static bool read_all(Reader *r, const md_dataset *data) {
+static bool read_all(Reader *r) {
   md_type type;
   r->input = md_engine_input(r->net->engine, "clip", &type);
   uint8_t *flip = md_engine_input(r->net->engine, "clip_flip", NULL);
   MD_ASSERT(r->input && flip, "a features graph without its inputs");
   memset(flip, 0, AT_ONCE);
   r->clip_bytes = md_type_bytes(&type) / AT_ONCE;
-  r->spare = zeroed(r->clip_bytes, 1);
+  r->spare = zeroed(md_pool_threads(r->pool) * r->clip_bytes, 1);
+  r->window = zeroed(MD_MAX(MD_MIN(window_bytes, MOST_CLIPS * r->clip_bytes), r->clip_bytes), 1);
+  int64_t next = 0;
+  int left_out = -1;
   bool ok = true;
-  for (int i = 0; ok && i < data->num_items; i++) ok = add_video(r, &data->items[i]);
-  ok = ok && flush(r);
+  while (ok && read_window(r, &next)) ok = use_window(r, &left_out);
+  ok = ok && flush(r) && collect(r);
   if (ok && !r->f->num) {
-    ok = md_error(r->diags, E0881, MD_NOWHERE, "none of %d videos could be read", data->num_items);
+    ok = md_error(r->diags, E0881, MD_NOWHERE, "none of %d videos could be read",
+                  r->data->num_items);
     md_hint(r->diags, "'modistc dataset check' says what is wrong with each");
   }
   for (int64_t i = 0; ok && i < r->f->num * r->f->width; i++)
     r->f->x[i] = (float)(r->sum[i] / r->clips);
-  free(r->spare);
   return ok;
 }
 
@@ -128,26 +211,44 @@ static md_features *features_create(int64_t rows, int64_t width) {
   return f;
 }
 
+static void reader_free(Reader *r) {
+  for (int i = 0; i < md_pool_threads(r->pool); i++) md_gather_destroy(r->gather[i]);
+  for (int i = 0; i < r->data->num_items; i++) md_timeline_destroy(r->times[i]);
+  free(r->gather);
+  free(r->times);
+  free(r->no_times);
+  free(r->spare);
+  free(r->window);
+  free(r->sum);
+  free(r->result);
+  md_pool_destroy(r->pool);
+  md_visual_destroy(r->net);
+}
+
 md_features *md_features_compute(const md_checkpoint *c, const md_dataset *data,
                                  const md_features_options *o, md_diags *d) {
   md_visual *net = md_visual_create(c, &o->engine, AT_ONCE, d);
   if (!net) return NULL;
   int64_t width = md_net_features(&net->step.visual);
   Reader r = {.net = net,
-              .gather = md_gather_create(),
+              .data = data,
               .f = features_create(data->num_items, width),
               .sum = zeroed(data->num_items * width, sizeof(double)),
               .result = zeroed(AT_ONCE * width, sizeof(double)),
               .clips = o->clips ? o->clips : USUAL_CLIPS,
               .to_end = o->to_end,
-              .diags = d};
-  bool ok = read_all(&r, data);
-  md_gather_destroy(r.gather);
-  free(r.sum);
-  free(r.result);
-  md_visual_destroy(net);
-  if (ok) return r.f;
-  md_features_destroy(r.f);
+              .diags = d,
+              .pool = md_pool_create(o->engine.threads),
+              .times = zeroed(data->num_items, sizeof(md_timeline *)),
+              .no_times = zeroed(data->num_items, sizeof(md_fault))};
+  int threads = md_pool_threads(r.pool);
+  r.gather = zeroed(threads, sizeof *r.gather);
+  for (int i = 0; i < threads; i++) r.gather[i] = md_gather_create();
+  bool ok = read_all(&r);
+  md_features *f = r.f;
+  reader_free(&r);
+  if (ok) return f;
+  md_features_destroy(f);
   return NULL;
 }
 

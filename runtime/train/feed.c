@@ -102,8 +102,15 @@ md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d) {
   return NULL;
 }
 
+static md_decode decode_of(const md_config *c) {
+  const char *text = md_config_text(c, "data.decode");
+  return !strcmp(text, "nvdec")  ? MD_DECODE_NVDEC
+         : !strcmp(text, "auto") ? MD_DECODE_AUTO
+                                 : MD_DECODE_CPU;
+}
+
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           int64_t first, md_diags *d) {
+                           int64_t first, int gpu, md_diags *d) {
   md_loader_options o = {.data = data,
                          .first_sample = first,
                          .rule = {.visual = {.frames = (int)s->clip.frames,
@@ -116,6 +123,8 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
                          .batch = (int)s->batch,
                          .workers = (int)md_config_int(c, "data.workers"),
                          .queue = (int)md_config_int(c, "data.queue"),
+                         .decode = decode_of(c),
+                         .gpu = gpu,
                          .seed = (uint64_t)md_config_int(c, "run.seed")};
   if (s->mode == MD_MODE_MODIST)
     o.rule.motion = (md_clip_shape){.frames = (int)s->mclip.frames,

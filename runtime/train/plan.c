@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // --dry-run: how large the run would be. The graph becomes a program without code, so memory is what
 // the run itself will ask for; code is made only to measure, and nothing is written.
-#include "runtime/train/train.h"
+#include "runtime/train/plan.h"
 
 #include "codegen/cpu/cpu.h"
 
 #include <math.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_PROBED = 1000 };  // videos that are looked into; of more, every n-th
 
@@ -34,8 +35,33 @@ static void show_net(const char *what, const md_net *net, FILE *to) {
   fputc('\n', to);
 }
 
-static void show_memory(const md_graph *g, const md_program *p, const md_step *s, int threads,
-                        FILE *to) {
+typedef struct Plan {
+  const md_config *config;
+  const md_step *step;
+  const md_train_options *o;
+  FILE *to;
+  md_diags *d;
+  bool is_gpu;
+  md_plan_device device;  // of a GPU
+  int threads;            // of the CPU
+  md_graph *graph;
+  md_program *program;  // without code
+} Plan;
+
+// About the largest batch that the GPU has room for: all but the states grows with it.
+static void show_room(const Plan *p, int64_t total, int64_t states) {
+  char text[MD_FLOAT_CHARS];
+  int64_t each = (total - states) / p->step->batch;
+  if (!p->device.bytes || each <= 0) return;
+  fprintf(p->to, "        %-14s %12s on %s: room for a batch of about %lld\n", "there is",
+          md_bytes_text((double)p->device.bytes, text), p->device.title,
+          (long long)((p->device.bytes - states) / each));
+}
+
+static void show_memory(const Plan *plan) {
+  const md_graph *g = plan->graph;
+  const md_program *p = plan->program;
+  FILE *to = plan->to;
   md_memory_report m;
   md_memory_of(g, &m);
   int64_t states[MD_COUNT(kinds)] = {0}, inputs = 0;
@@ -43,11 +69,11 @@ static void show_memory(const md_graph *g, const md_program *p, const md_step *s
     const md_node *n = g->node[i];
     if (n->op != MD_OP_state && n->op != MD_OP_input) continue;
     int64_t bytes = md_type_bytes(md_type_in(g, n->out));
-    if (n->op == MD_OP_input) inputs += bytes;
+    if (n->op == MD_OP_input) inputs += plan->is_gpu ? 2 * bytes : bytes;
     else states[kind_of(n->name)] += bytes;
   }
   char a[MD_FLOAT_CHARS], b[MD_FLOAT_CHARS];
-  int64_t total = md_program_bytes(p, threads);
+  int64_t total = md_program_bytes(p, plan->threads);
   fprintf(to, "memory  %-14s %12s planned", "total", md_bytes_text((double)total, a));
   fprintf(to, ", peak at %s\n", m.peak_region > 0 ? g->region[m.peak_region].name : "-");
   fprintf(to, "        %-14s %12s (%s without reuse)\n", "activations",
@@ -55,7 +81,8 @@ static void show_memory(const md_graph *g, const md_program *p, const md_step *s
   for (int k = 0; k < MD_COUNT(kinds); k++)
     if (states[k])
       fprintf(to, "        %-14s %12s\n", kinds[k].what, md_bytes_text((double)states[k], a));
-  fprintf(to, "        %-14s %12s\n", "inputs", md_bytes_text((double)inputs, a));
+  fprintf(to, "        %-14s %12s%s\n", "inputs", md_bytes_text((double)inputs, a),
+          plan->is_gpu ? ", those of two steps" : "");
   fprintf(to, "        %-14s %12s\n", "kernels' own",
           md_bytes_text((double)(total - p->arena_bytes - m.states - inputs), a));
   md_again again = md_program_again(p);
@@ -63,43 +90,60 @@ static void show_memory(const md_graph *g, const md_program *p, const md_step *s
     fprintf(to, "        %-14s %12d of %d kernels, %.1f%% of FLOPs and %.1f%% of bytes\n",
             "computed again", again.launches, again.of, 100 * again.flops, 100 * again.bytes);
   fprintf(to, "        %-14s %12s\n", "for a video",
-          md_bytes_text((double)p->arena_bytes / (double)s->batch, a));
+          md_bytes_text((double)p->arena_bytes / (double)plan->step->batch, a));
+  if (plan->is_gpu) show_room(plan, total, m.states);
 }
 
-// False: no plan, or more than the limit; reported.
-static bool show_plan(const md_graph *g, const md_step *s, const md_engine_options *o, int threads,
-                      FILE *to, md_diags *d) {
-  md_program *p = md_cpu_compile(g, &(md_cpu_options){.cpu = o->cpu, .plan_only = true}, NULL, d);
-  if (!p) return false;
-  show_memory(g, p, s, threads, to);
-  bool ok = md_program_fits(p, threads, o->memory_limit, d);
-  md_program_destroy(p);
-  return ok;
+// --- the step that would run
+
+// What the passes have to know. False: reported.
+static bool ask_target(Plan *p, md_pass_options *o) {
+  const md_engine_options *e = &p->o->engine;
+  *o = e->passes;
+  if (p->is_gpu) {
+    o->memory = md_cuda_memory(&p->device.program, e->memory_limit);
+    return md_cuda_facts(p->device.target, &o->facts, p->d);
+  }
+  const md_cpu *cpu = md_cpu_find(e->cpu, false, p->d);
+  if (!cpu) return false;
+  o->facts = md_cpu_facts(cpu);
+  o->memory = md_cpu_memory(cpu, e->memory_limit, p->threads);
+  return true;
 }
 
-// The graph that would run. NULL: reported.
-static md_graph *show_step(const md_step *s, const md_engine_options *engine, int threads, FILE *to,
-                           md_diags *d) {
-  const md_cpu *cpu = md_cpu_find(engine->cpu, false, d);
-  md_graph *g = cpu ? md_step_graph(s, d) : NULL;
-  if (!g) return NULL;
-  md_pass_options o = engine->passes;
-  o.facts = md_cpu_facts(cpu);
-  o.memory = md_cpu_memory(cpu, engine->memory_limit, threads);
-  g = md_run_passes(g, &o, NULL, d);
-  if (!g) return NULL;
+static bool make_program(Plan *p) {
+  md_cpu_options cpu = {.cpu = p->o->engine.cpu, .plan_only = true};
+  p->program = p->is_gpu ? md_plan_device_program(&p->device, p->graph, p->d)
+                         : md_cpu_compile(p->graph, &cpu, NULL, p->d);
+  return p->program != NULL;
+}
+
+static bool fits(const Plan *p) {
+  bool ok = md_program_fits(p->program, p->threads, p->o->engine.memory_limit, p->d);
+  if (!ok || !p->is_gpu || !p->device.bytes) return ok;
+  return md_program_fits_on(p->program, p->device.bytes, p->device.title, p->d);
+}
+
+// False: no plan, or more than there is; reported.
+static bool show_step(Plan *p) {
+  md_pass_options o;
+  md_graph *g = ask_target(p, &o) ? md_step_graph(p->step, p->d) : NULL;
+  if (g) p->graph = md_run_passes(g, &o, NULL, p->d);
+  if (!p->graph) return false;
   double flops = 0;
-  for (int i = 0; i < g->num_nodes; i++) {
+  for (int i = 0; i < p->graph->num_nodes; i++) {
     md_cost c = {0};
-    md_node_cost(g, g->node[i], &c);
+    md_node_cost(p->graph, p->graph->node[i], &c);
     flops += c.flops;
   }
-  fprintf(to, "step    %d nodes in %d regions, %.3f GFLOP\n", g->num_nodes, g->num_regions,
-          flops / 1e9);
-  if (show_plan(g, s, engine, threads, to, d)) return g;
-  md_graph_destroy(g);
-  return NULL;
+  fprintf(p->to, "step    %d nodes in %d regions, %.3f GFLOP\n", p->graph->num_nodes,
+          p->graph->num_regions, flops / 1e9);
+  if (!make_program(p)) return false;
+  show_memory(p);
+  return fits(p);
 }
+
+// --- the data
 
 // *out: the data, NULL where none is named. False: reported.
 static bool show_data(const md_config *c, const md_step *s, md_dataset **out, double *steps,
@@ -136,16 +180,40 @@ static bool show_data(const md_config *c, const md_step *s, md_dataset **out, do
   return ok;
 }
 
-md_status md_train_plan(const md_config *c, const md_step *s, const md_engine_options *o, FILE *to,
-                        md_diags *d) {
-  show_net("visual", &s->visual, to);
-  if (s->mode == MD_MODE_MODIST) show_net("motion", &s->motion, to);
-  md_graph *g = show_step(s, o, (int)md_config_int(c, "run.threads"), to, d);
+static void show_time(Plan *p, const md_dataset *data, double steps) {
+  const md_engine_options *o = &p->o->engine;
+  md_estimate e = {.cores = (int)sysconf(_SC_NPROCESSORS_ONLN),
+                   .is_bf16 = o->passes.precision == MD_BF16};
+  bool known = p->is_gpu ? md_plan_device_estimate(&p->device, p->program, &e, p->to)
+                         : md_estimate_here(&e, p->config, p->step, o, p->graph, p->to);
+  if (!known || !data) return;
+  md_estimate_decoding(&e, p->config, p->step, data, p->to);
+  md_estimate_run(&e, (int)md_config_int(p->config, "data.workers"), steps, p->to);
+}
+
+static bool show(Plan *p) {
+  p->is_gpu = p->o->target || p->o->engine.backend == MD_BACKEND_CUDA;
+  if (p->is_gpu && !md_plan_device_find(&p->device, p->o, p->d)) return false;
+  show_net("visual", &p->step->visual, p->to);
+  if (p->step->mode == MD_MODE_MODIST) show_net("motion", &p->step->motion, p->to);
   md_dataset *data = NULL;
   double steps = 0;
-  bool ok = g && show_data(c, s, &data, &steps, to, d);
-  if (ok) md_train_estimate(c, s, &o->passes, o->cpu, g, data, steps, to);
+  bool ok = show_step(p) && show_data(p->config, p->step, &data, &steps, p->to, p->d);
+  if (ok) show_time(p, data, steps);
   md_dataset_destroy(data);
-  if (g) md_graph_destroy(g);
+  return ok;
+}
+
+md_status md_train_plan(const md_config *c, const md_step *s, const md_train_options *o, FILE *to,
+                        md_diags *d) {
+  Plan p = {.config = c,
+            .step = s,
+            .o = o,
+            .to = to,
+            .d = d,
+            .threads = (int)md_config_int(c, "run.threads")};
+  bool ok = show(&p);
+  md_program_destroy(p.program);
+  if (p.graph) md_graph_destroy(p.graph);
   return ok ? MD_OK : md_diags_status(d);
 }

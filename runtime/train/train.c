@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "runtime/train/plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -157,12 +158,18 @@ static bool open_outputs(Run *r) {
 
 // The batch of the step after `at` others, into the engine's inputs. Waits for it. False: reported.
 static bool feed(Run *r, int64_t at) {
+  int64_t start = md_now_ns();
   md_status got = md_loader_next(r->loader, &r->batch);
+  int64_t there = md_now_ns();
   md_train_quarantine(r->loader, r->quarantine, &r->quarantined, r->d);
   uint64_t seed = (uint64_t)md_config_int(r->config, "run.seed");
   double lr = md_lr_at(&r->schedule, epoch_at(r, at));
   r->is_fed = got == MD_OK && md_train_feed(r->engine, &r->step, &r->batch, at, seed, lr, r->d) &&
               md_engine_send(r->engine, r->d);
+  if (r->trace) {
+    md_trace_span(r->trace, "wait for data", "data", 0, start, there);
+    md_trace_span(r->trace, "fill inputs", "data", 0, there, md_now_ns());
+  }
   r->is_out_of_data = !r->is_fed;
   return r->is_fed;
 }
@@ -200,7 +207,9 @@ static bool run_step(Run *r, int64_t start, md_measure *m) {
   see_bank(r, m);
   if (!md_engine_is_gpu(r->engine)) return md_engine_finish(r->engine, r->d);
   feed_ahead(r);
+  int64_t ahead = md_now_ns();
   bool ok = md_engine_finish(r->engine, r->d);
+  if (r->trace) md_trace_span(r->trace, "wait for the GPU", "step", 0, ahead, md_now_ns());
   m->step_ns = md_now_ns() - start;
   return ok;
 }
@@ -211,7 +220,6 @@ static bool one_step(Run *r) {
   int64_t start = md_now_ns();
   if (r->is_out_of_data || (!r->is_fed && !feed(r, r->done))) return false;
   int64_t fed = md_now_ns();
-  if (r->trace) md_trace_span(r->trace, "wait for data", "data", 0, start, fed);
   m.wait_ns = fed - start;
   if (!run_step(r, fed, &m)) return false;
   md_measure_read(r->engine, &m);
@@ -263,6 +271,8 @@ static void report(Run *r, int signal, bool saved) {
          "missing frames\n",
          (long long)s.samples, (long long)s.replaced, s.quarantined, r->data->num_items,
          (long long)s.damaged_frames, (long long)s.missing_frames);
+  if (s.gpu_frames)
+    printf("        %lld frames were decoded by the GPU\n", (long long)s.gpu_frames);
   if (saved) printf("wrote   %s after %lld steps\n", r->weights, (long long)r->done);
   if (signal) printf("stopped by %s\n", strsignal(signal));
 }
@@ -297,6 +307,13 @@ static bool find_checkpoint(Run *r) {
   return true;
 }
 
+// The GPU that trains decodes, too; the first one where the CPU trains.
+static int gpu_of(const Run *r) {
+  const char *device = r->o->engine.device;
+  int index = 0;
+  return device && md_device_parse(device, &index, r->d) && index > 0 ? index : 0;
+}
+
 static md_status run(Run *r) {
   // A checkpoint from elsewhere starts a run in a folder of its own.
   r->is_new = !r->o->resume || (r->o->resume_from && !md_run_contains(r->dir, r->o->resume_from));
@@ -304,7 +321,8 @@ static md_status run(Run *r) {
   if (!open_data(r)) return md_diags_status(r->d);
   plan_length(r);
   if (!make_engine(r)) return md_diags_status(r->d);
-  r->loader = md_train_loader(r->config, &r->step, r->data, r->done * r->step.batch, r->d);
+  r->loader =
+      md_train_loader(r->config, &r->step, r->data, r->done * r->step.batch, gpu_of(r), r->d);
   if (!r->loader || !open_outputs(r)) return md_diags_status(r->d);
   r->stop = md_stop_create();
   return loop(r);
@@ -321,8 +339,7 @@ static md_status plan_or_run(Run *r) {
   if (r->o->resume && !find_checkpoint(r)) return md_diags_status(r->d);
   if (!md_train_step(r->config, &r->step, r->d) || !md_train_check_maps(r->config, &r->step, r->d))
     return md_diags_status(r->d);
-  const md_engine_options *e = &r->o->engine;
-  if (r->o->dry_run) return md_train_plan(r->config, &r->step, e, stdout, r->d);
+  if (r->o->dry_run) return md_train_plan(r->config, &r->step, r->o, stdout, r->d);
   r->dir = r->o->out_dir ? r->o->out_dir : md_config_text(r->config, "run.dir");
   r->weights = md_run_weights_path(r->dir);
   return run(r);

@@ -87,10 +87,10 @@ double md_lr_at(const md_schedule *s, double epoch);
 // --- feed.c: from the settings' videos to the inputs of the step
 // Opens data.train, which is set. A supervised step wants a label for every video. NULL: reported.
 md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d);
-// What the loader draws for this step, from sample number `first` on; the loader borrows `data`.
-// NULL: reported.
+// What the loader draws for this step, from sample number `first` on; the loader borrows `data`. `gpu`:
+// the number of the one that decodes, if data.decode asks one. NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           int64_t first, md_diags *d);
+                           int64_t first, int gpu, md_diags *d);
 // Fills every input of the step. `at` counts steps from 0. False: reported (a label out of range).
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);
@@ -238,31 +238,6 @@ char *md_videos_name(const md_dataset *data);
 // The order of the data depends on the list, so it must be the one of the checkpoint.
 bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char *path, md_diags *d);
 
-// --- plan.c: --dry-run: the size of what would run
-md_status md_train_plan(const md_config *c, const md_step *s, const md_engine_options *o, FILE *to,
-                        md_diags *d);
-
-// --- estimate.c: --dry-run: how long, and what bounds it
-typedef enum md_bound {
-  MD_BOUND_ARITHMETIC,
-  MD_BOUND_MEMORY,
-  MD_BOUND_DECODING,
-  MD_BOUND_CORES
-} md_bound;
-typedef struct md_estimate {
-  int cores, threads;
-  double flops_per_s, bytes_per_s;
-  double arithmetic_s, memory_s;  // least time of the step's regions that are bound by either
-  double step_s;                  // of the compiled step
-  double decode_s;                // of one worker, for the videos of a step
-} md_estimate;
-// Seconds from one step to the next with this many loader workers, and what they are spent on.
-double md_step_wall(const md_estimate *e, int workers, md_bound *bound);
-// g: the step after the passes; data may be NULL, then steps, those of the run, are 0. Measures for some seconds.
-void md_train_estimate(const md_config *c, const md_step *s, const md_pass_options *passes,
-                       const char *cpu, const md_graph *g, const md_dataset *data, double steps,
-                       FILE *to);
-
 // --- train.c
 typedef struct md_train_options {
   md_engine_options engine;
@@ -272,6 +247,9 @@ typedef struct md_train_options {
   bool resume;              // go on from the newest checkpoint of the folder,
   const char *resume_from;  // or from this one; NULL: the newest
   const char *trace;        // Chrome trace of the run; NULL: none
+  // Of a dry run: a GPU that need not be here, "cuda:h200"; and its facts, if no known device has them.
+  const char *target;
+  const struct md_cuda_spec *spec;
 } md_train_options;
 // MD_STOPPED: a signal came, everything is saved.
 md_status md_train(const md_config *c, const md_train_options *o, md_diags *d);

@@ -7,7 +7,7 @@
 // FFmpeg gets bytes from one descriptor that we opened, so the file that was checked is the file that
 // is read, no name is ever interpreted as a protocol or pattern, and demuxers that want to open more
 // files are refused. Each read and each packet looks at the clock and at `cancel`.
-#include "runtime/video/video.h"
+#include "runtime/video/nvdec.h"
 
 #include "base/log.h"
 
@@ -56,6 +56,7 @@ struct md_video {
   AVStream *stream;
   AVPacket *packet;
   AVFrame *frame, *spare;  // spare becomes frame when it is complete
+  AVFrame *fetched;        // on its way from a GPU
   struct SwsContext *scaler;
   geometry scaled;
   uint8_t *rgb[4];  // output of the scaler: planes G, B, R, rows aligned for its vector code
@@ -103,7 +104,28 @@ static const char *why(int error) {
   return "libavformat does not accept it";
 }
 
+// Where the first line of this thread's log goes; NULL: nobody asks for it.
+static _Thread_local char *first_line;
+static _Thread_local int first_size;
+
+void md_ffmpeg_log_begin(char *line, int size) {
+  first_line = line;
+  first_size = size;
+}
+
+void md_ffmpeg_log_end(void) { first_line = NULL; }
+
+static void keep_line(const char *fmt, va_list ap) {
+  va_list again;
+  va_copy(again, ap);
+  vsnprintf(first_line, (size_t)first_size, fmt, again);
+  va_end(again);
+  first_line[strcspn(first_line, "\n")] = '\0';
+  first_line = NULL;
+}
+
 static void to_log(void *ctx, int level, const char *fmt, va_list ap) {
+  if (level <= AV_LOG_ERROR && first_line) keep_line(fmt, ap);
   if (level > AV_LOG_ERROR || !md_log_on(MD_LOG_DATA, MD_LEVEL_DEBUG)) return;
   char line[512], shown[512];
   int prefix = 1;
@@ -114,6 +136,11 @@ static void to_log(void *ctx, int level, const char *fmt, va_list ap) {
 
 // FFmpeg has one log for the process: it must not write to a terminal that is ours.
 static void take_log(void) { av_log_set_callback(to_log); }
+
+void md_ffmpeg_take_log(void) {
+  static pthread_once_t once = PTHREAD_ONCE_INIT;
+  pthread_once(&once, take_log);
+}
 
 static bool must_stop(md_video *v) {
   if (v->limits.cancel && atomic_load_explicit(v->limits.cancel, memory_order_relaxed))
@@ -309,12 +336,14 @@ static bool open_decoder(md_video *v, const AVCodec *codec, md_fault *f) {
   v->packet = av_packet_alloc();
   v->frame = av_frame_alloc();
   v->spare = av_frame_alloc();
-  if (!v->decoder || !v->packet || !v->frame || !v->spare)
+  v->fetched = av_frame_alloc();
+  if (!v->decoder || !v->packet || !v->frame || !v->spare || !v->fetched)
     return fail(f, E0501, NULL, "out of memory while the video was opened");
   int error = avcodec_parameters_to_context(v->decoder, v->stream->codecpar);
   v->decoder->thread_count = 1;  // parallel over videos, and order of frames never depends on it
   v->decoder->pkt_timebase = v->stream->time_base;
   v->decoder->max_pixels = v->limits.max_pixels;
+  if (v->limits.nvdec) md_nvdec_attach(v->limits.nvdec, v->decoder);
   if (error >= 0) error = avcodec_open2(v->decoder, codec, NULL);
   if (error < 0 && is_too_large(v)) return too_large(v, f);
   if (error < 0) return fail(f, E0501, NULL, "decoder %s does not accept the stream", codec->name);
@@ -360,6 +389,15 @@ static md_video_step next_packet(md_video *v, md_fault *f) {
   return step;
 }
 
+// A GPU tells little of what is wrong with a frame, and fails for reasons of its own: the CPU looks at the
+// file instead.
+static md_video_step leave_to_cpu(md_video *v, md_fault *f) {
+  md_nvdec_failed(v->limits.nvdec);
+  fail(f, E0501, NULL, "a frame could not be decoded on the GPU");
+  f->is_of_gpu = true;
+  return MD_VIDEO_FAILED;
+}
+
 // Gives the decoder one packet, or its end.
 static md_video_step feed(md_video *v, md_fault *f) {
   md_video_step step = next_packet(v, f);
@@ -376,6 +414,7 @@ static md_video_step feed(md_video *v, md_fault *f) {
   int error = avcodec_send_packet(v->decoder, v->packet);
   if (error == AVERROR(ENOMEM))
     return fail(f, E0501, NULL, "out of memory while a frame was decoded"), MD_VIDEO_FAILED;
+  if (error < 0 && md_nvdec_has(v->decoder)) return leave_to_cpu(v, f);
   if (error < 0) v->damaged++;
   return MD_VIDEO_FRAME;
 }
@@ -418,11 +457,14 @@ static md_video_step receive(md_video *v, md_fault *f) {
       if (feed(v, f) == MD_VIDEO_FAILED) return MD_VIDEO_FAILED;
       continue;
     }
+    if (error < 0 && md_nvdec_has(v->decoder)) return leave_to_cpu(v, f);
     if (error < 0) {
       v->damaged++;
       if (v->is_flushed) return finish(v, f);  // a decoder that fails while it is emptied is done
       continue;
     }
+    if (v->limits.nvdec && !md_nvdec_fetch(v->limits.nvdec, v->spare, v->fetched))
+      return leave_to_cpu(v, f);
     if (++v->frames > v->limits.max_frames) return too_many(v, f);
     if (take_geometry(v, f)) return MD_VIDEO_FRAME;
     v->damaged++;
@@ -483,8 +525,7 @@ static void copy_upright(const md_video *v, int w, int h, uint8_t *out) {
 static double sane_rate(AVRational r) { return r.num > 0 && r.den > 0 ? av_q2d(r) : 0; }
 
 md_video *md_video_open(const char *path, const md_video_limits *limits, md_fault *f) {
-  static pthread_once_t once = PTHREAD_ONCE_INIT;
-  pthread_once(&once, take_log);
+  md_ffmpeg_take_log();
   md_video *v = calloc(1, sizeof *v);
   if (!v) return fail(f, E0501, NULL, "out of memory while the video was opened"), NULL;
   if (limits) v->limits = *limits;
@@ -507,6 +548,7 @@ void md_video_close(md_video *v) {
   av_freep(&v->rgb[0]);
   av_frame_free(&v->frame);
   av_frame_free(&v->spare);
+  av_frame_free(&v->fetched);
   av_packet_free(&v->packet);
   avcodec_free_context(&v->decoder);
   avformat_close_input(&v->demux);

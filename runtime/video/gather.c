@@ -276,9 +276,8 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
   return ok && step != MD_VIDEO_FAILED;
 }
 
-bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
-                      uint64_t key, const md_video_limits *limits, md_sample_out *out,
-                      md_fault *f) {
+static bool gather(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
+                   uint64_t key, const md_video_limits *limits, md_sample_out *out, md_fault *f) {
   *f = (md_fault){0};
   out->decoded = out->damaged = out->missing = 0;
   plan(g, t, r, key);
@@ -287,8 +286,18 @@ bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, cons
   // Key frames are known where packets are: there a file in order gives all that is wanted.
   if (t->num_keys && pass(g, path, t, start, true, r, key, limits, out, f) && !out->missing)
     return true;
-  if (f->code == E0502) return false;  // a limit
+  if (f->code == E0502 || f->is_of_gpu) return false;  // a limit; the CPU is asked
   if (pass(g, path, t, start, false, r, key, limits, out, f)) return true;
   // Nothing decodes from that key frame on; an earlier part of a damaged file may.
   return start > 0 && !out->decoded && pass(g, path, t, 0, false, r, key, limits, out, f);
+}
+
+bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
+                      uint64_t key, const md_video_limits *limits, md_sample_out *out,
+                      md_fault *f) {
+  if (gather(g, path, t, r, key, limits, out, f)) return true;
+  if (!f->is_of_gpu) return false;
+  md_video_limits cpu = *limits;
+  cpu.nvdec = NULL;
+  return gather(g, path, t, r, key, &cpu, out, f);
 }

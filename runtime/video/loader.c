@@ -9,6 +9,8 @@
 // a failure was known already only saves the attempt.
 #include "runtime/video/motion.h"
 
+#include "base/log.h"
+
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +83,9 @@ static md_timeline *timeline_of(md_loader *l, int video, bool *owned, md_fault *
   pthread_mutex_unlock(&l->lock);
   if (known || has_failed) return known;
 
-  md_timeline *t = md_timeline_read(l->options.data->items[video].path, &l->options.limits, f);
+  md_video_limits limits = l->options.limits;
+  limits.nvdec = NULL;  // times are those of packets, or of all frames
+  md_timeline *t = md_timeline_read(l->options.data->items[video].path, &limits, f);
   if (!t) return NULL;
   pthread_mutex_lock(&l->lock);
   int64_t bytes = md_timeline_bytes(t);
@@ -318,6 +322,21 @@ static bool make_slab(md_loader *l, slab *s) {
   return ok;
 }
 
+// Said once, as a warning where the GPU was asked for by name.
+static void tell_of_decoder(const md_loader *l, const char *text) {
+  if (l->options.decode == MD_DECODE_NVDEC)
+    md_warning(l->diags, MD_NOWHERE, "%s; the CPU does it", text);
+  else md_log(MD_LOG_DATA, MD_LEVEL_INFO, "%s; the CPU does it", text);
+}
+
+static void open_decoder(md_loader *l) {
+  char why[256];
+  l->options.limits.nvdec = NULL;
+  if (l->options.decode == MD_DECODE_CPU) return;
+  l->options.limits.nvdec = md_nvdec_open(l->options.gpu, why, sizeof why);
+  if (!l->options.limits.nvdec) tell_of_decoder(l, why);
+}
+
 md_loader *md_loader_create(const md_loader_options *o, md_diags *d) {
   if (!check(o, d)) return NULL;
   md_loader *l = calloc(1, sizeof *l);
@@ -325,6 +344,7 @@ md_loader *md_loader_create(const md_loader_options *o, md_diags *d) {
   l->options = *o;
   l->options.limits.cancel = &l->must_stop;
   l->diags = d;
+  open_decoder(l);
   pthread_mutex_init(&l->lock, NULL);
   pthread_cond_init(&l->has_room, NULL);
   pthread_cond_init(&l->has_batch, NULL);
@@ -381,6 +401,7 @@ void md_loader_destroy(md_loader *l) {
     free(l->videos[i].fault);
   }
   md_gather_destroy(l->own);
+  md_nvdec_close(l->options.limits.nvdec);
   md_order_destroy(l->order);
   pthread_cond_destroy(&l->has_batch);
   pthread_cond_destroy(&l->has_room);
@@ -390,6 +411,14 @@ void md_loader_destroy(md_loader *l) {
   free(l->work);
   free(l->threads);
   free(l);
+}
+
+static void tell_news(md_loader *l) {
+  char what[200], text[256];
+  if (!l->options.limits.nvdec || !md_nvdec_news(l->options.limits.nvdec, what, sizeof what))
+    return;
+  snprintf(text, sizeof text, "GPU %d does not decode %s", l->options.gpu, what);
+  tell_of_decoder(l, text);
 }
 
 md_status md_loader_next(md_loader *l, md_batch *out) {
@@ -414,6 +443,7 @@ md_status md_loader_next(md_loader *l, md_batch *out) {
   l->stats.batches += !l->is_broken;
   l->stats.wait_ns += md_now_ns() - begin;
   pthread_mutex_unlock(&l->lock);
+  tell_news(l);
   if (l->is_broken) return MD_ERR_DATA;
   *out = s->batch;
   return MD_OK;
@@ -430,6 +460,7 @@ bool md_loader_is_ready(md_loader *l) {
 md_loader_stats md_loader_stats_now(md_loader *l) {
   pthread_mutex_lock(&l->lock);
   md_loader_stats stats = l->stats;
+  if (l->options.limits.nvdec) stats.gpu_frames = md_nvdec_frames(l->options.limits.nvdec);
   pthread_mutex_unlock(&l->lock);
   return stats;
 }

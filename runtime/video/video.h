@@ -12,6 +12,7 @@
 typedef struct md_fault {
   md_code code;
   char text[256], hint[160];
+  bool is_of_gpu;  // the CPU may read it
 } md_fault;
 void md_fault_report(const md_fault *f, const char *path, md_diags *d);
 
@@ -64,7 +65,15 @@ void md_square_make(md_square *s, int w, int h, int disp_w, int disp_h, int size
 // Bilinear resize of a box to size x size; channel c goes to out + c * plane.
 void md_image_crop(const md_image *im, md_box box, int size, uint8_t *out, int64_t plane);
 
-// --- decode.c: the only file that knows FFmpeg. One file, its main video stream, frame by frame.
+// --- nvdec.c: decoding by a GPU, for decoders of any thread. What it does not do, the CPU does.
+typedef struct md_nvdec md_nvdec;
+md_nvdec *md_nvdec_open(int device, char *why, int size);  // NULL: there is none, and why
+void md_nvdec_close(md_nvdec *n);                          // no decoder uses it any more
+bool md_nvdec_news(md_nvdec *n, char *text,
+                   int size);                // the first thing that it was not used for, once
+int64_t md_nvdec_frames(const md_nvdec *n);  // decoded there
+
+// --- decode.c: one file, its main video stream, frame by frame. Only these two and encode.c know FFmpeg.
 // Zero is the default. A file beyond a limit is refused, never cut short: a clip must not depend on
 // how fast a machine is.
 typedef struct md_video_limits {
@@ -72,6 +81,7 @@ typedef struct md_video_limits {
   int64_t max_frames;   // and packets, of one pass; default 1,000,000
   double max_seconds;   // wall time of one pass, against hangs; default 120
   atomic_bool *cancel;  // may be NULL; when it becomes true, reading fails soon
+  md_nvdec *nvdec;      // decodes what it can; NULL: the CPU does
 } md_video_limits;
 
 typedef struct md_video md_video;
@@ -331,6 +341,8 @@ const md_survey_row *md_catalog_find(const md_catalog *c, const char *path);
 bool md_catalog_put(md_text *to, const char *csv, const md_survey_row *row, md_diags *d);
 
 // --- loader.c: batches in a fixed order, made by worker threads.
+// By the CPU; by a GPU where that can; the same with a warning where it cannot.
+typedef enum md_decode { MD_DECODE_CPU, MD_DECODE_AUTO, MD_DECODE_NVDEC } md_decode;
 typedef struct md_loader_options {
   const md_dataset *data;  // borrowed for the life of the loader
   md_sample_rule rule;
@@ -339,7 +351,9 @@ typedef struct md_loader_options {
   int queue;    // batches that may be ready or in work; 0: 2
   uint64_t seed;
   int64_t first_sample;    // where to start, for a resumed run
-  md_video_limits limits;  // `cancel` is the loader's own
+  md_video_limits limits;  // `cancel` and `nvdec` are the loader's own
+  md_decode decode;
+  int gpu;  // that decodes: its number
 } md_loader_options;
 
 // Samples go on without end: sample n belongs to epoch n / videos, so that a batch may hold the end
@@ -359,6 +373,7 @@ typedef struct md_batch {
 typedef struct md_loader_stats {
   int64_t batches, samples, replaced;  // delivered; samples that are substitutes
   int64_t decoded_frames, damaged_frames, missing_frames;
+  int64_t gpu_frames;        // of the decoded ones
   int quarantined;           // videos given up
   int64_t wait_ns, work_ns;  // of the caller; of all workers together
 } md_loader_stats;

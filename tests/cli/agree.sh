@@ -99,6 +99,21 @@ if modistc targets | grep -q sm_80; then
   largest 1 5M --target=cuda:sm_80
   largest 4 9M --target=cuda:h200 --precision=bf16
 fi
+# A dry run predicts what a report does: that rounds milliseconds to three digits behind the point.
+if modistc targets | grep -q h200; then
+  for more in "" --precision=bf16; do
+    a=$(modistc compile modist-tiny $more --target=cuda:h200 --emit=report --report=roofline |
+      sed -n 's/^  step: \([0-9.]*\) ms.*/\1/p')
+    b=$(modistc train model.name=modist-tiny $more --target=cuda:h200 --dry-run |
+      sed -n 's/^time *compute *\([0-9.e-]*\) s.*/\1/p')
+    awk "BEGIN { d = $a - 1000 * $b; exit !($a > 0 && d * d < 0.001 * 0.001) }" || wrong "predicted: $a ms, $b s"
+  done
+  # A device that is described by a file is the device.
+  modistc targets --spec=h200 >h200.yaml
+  modistc train --dry-run --target=cuda:h200 >by_name
+  modistc train --dry-run --target=cuda:sm_90a --target-spec=h200.yaml >by_file
+  cmp by_name by_file || wrong "a description is not the device"
+fi
 # A plan has the sizes of the program.
 if modistc targets | grep -q 'NVRTC [0-9]'; then
   modistc compile all.mdg --target=cuda:sm_80 -o gpu.mdx 2>&1 | grep ^memory >made

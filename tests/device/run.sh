@@ -5,7 +5,7 @@
 #   run.sh TEST_RUN MODISTC MODIST_RT STAND_IN_FOLDER
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
-test_run=$1 modistc=$2 rt=$3 stand_in=$4
+test_run=$1 modistc=$2 rt=$3 stand_in=$4 config="$here/../../configs/modist_tiny.yaml"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -59,6 +59,19 @@ wants 0 "on cuda:0, Stand-in GPU" "$modistc" run step.mdx --steps=3
 wants 0 "verified 2 regions" "$modistc" run step.mdg --device=cuda:0 --verify
 "$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
 grep -q '"cat":"launch"' trace.json || { echo "FAILED: no launch in the trace"; failed=$((failed + 1)); }
+
+# A trace shows inputs on their way beside the launches: each but the first go out before the wait for a step.
+MODIST_STAND_IN_LOG="$work/traced" "$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
+sent=$(awk '/HtoDAsync/ { is_sent = runs } /cuLaunchKernel/ { runs = 1; is_sent = 0 }
+  /cuEventSynchronize/ && is_sent { n++; is_sent = 0 } END { print n + 0 }' traced)
+[ "$sent" = 2 ] || { echo "FAILED: inputs were sent $sent times beside a step"; failed=$((failed + 1)); }
+in_trace() {
+  n=$(grep -o "$2" trace.json | wc -l)
+  [ "$n" = "$1" ] || { echo "FAILED: $n times '$2' in the trace, not $1"; failed=$((failed + 1)); }
+}
+in_trace 3 '"cat":"send","ph":"X","ts":[0-9.]*,"dur":[0-9.]*,"pid":1,"tid":10002}'
+in_trace 6 '"cat":"launch","ph":"X","ts":[0-9.]*,"dur":[0-9.]*,"pid":1,"tid":10001}'
+in_trace 1 '"name":"inputs on their way"'
 wants 0 "runs CUDA programs" "$modistc" doctor
 wants 0 "yes: cuda:0, Stand-in GPU" "$modistc" targets
 without=cuLibraryLoadData
@@ -67,9 +80,10 @@ wants 0 "m f32[130]" env MODIST_STAND_IN_WITHOUT=$without "$rt" step.mdx --steps
 wants 0 "device   cuda:0, Stand-in GPU (sm_90)" \
   "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3 --device=cuda:0 --rounds=2 --warmup=0
 
-# The inputs of the last step are sent while the one before runs.
+# The inputs of the last step are sent while the one before runs: before the second wait, of which the first
+# is for its own inputs.
 MODIST_STAND_IN_LOG="$work/sends" "$rt" step.mdx --steps=3 >/dev/null
-sent=$(awk '/cuGraphLaunch/ { runs = 1 } /cuStreamSynchronize/ { runs = 0 } runs && /HtoDAsync/ { n++ } END { print n + 0 }' sends)
+sent=$(awk '/cuGraphLaunch/ { waits = 2 } /cuEventSynchronize/ { waits-- } waits > 0 && /HtoDAsync/ { n++ } END { print n + 0 }' sends)
 [ "$sent" = 1 ] || { echo "FAILED: inputs were sent $sent times beside a graph"; failed=$((failed + 1)); }
 
 # --- the wrong device
@@ -79,7 +93,18 @@ wants 4 "error[E0642]" "$modistc" run step.mdg --device=cuda:3
 wants 4 "does not run on the CPU" "$rt" step.mdx --device=cpu
 wants 4 "does not run on a GPU" "$rt" cpu.mdx --device=cuda:0
 wants 2 "--cpu would do nothing: it is of the CPU" "$modistc" run step.mdg --device=cuda --cpu=avx2
-wants 2 "--dry-run would do nothing" "$modistc" train --device=cuda --dry-run
+
+# --- a dry run needs the device to know which it is, and no more: its facts are those of its name
+dry="train -c $config --dry-run --device=cuda"
+wants 0 "4.0 GiB on cuda:0, Stand-in GPU (sm_90): room for" "$modistc" $dry
+wants 0 "predicted for NVIDIA H200 SXM" "$modistc" $dry
+wants 0 "predicted for NVIDIA H100 SXM" env MODIST_STAND_IN_NAME="NVIDIA H100 80GB HBM3" "$modistc" $dry
+wants 0 "predicted for NVIDIA GeForce RTX 4090" env MODIST_STAND_IN_SM=89 MODIST_STAND_IN_NAME="NVIDIA GeForce RTX 4090" "$modistc" $dry
+wants 0 "predicted for NVIDIA A100" env MODIST_NVRTC=/nowhere MODIST_STAND_IN_SM=80 "$modistc" $dry
+wants 0 "not estimated: no device of cuda:sm_87 is described" env MODIST_STAND_IN_SM=87 "$modistc" $dry
+wants 6 "error[E0643]: program 'step' needs" env MODIST_STAND_IN_MEMORY=1M "$modistc" $dry
+wants 4 "error[E0642]" "$modistc" $dry:3
+wants 4 "error[E0635]" env MODIST_STAND_IN_DEVICES=0 "$modistc" $dry
 
 # --- the wrong driver
 wants 4 "error[E0641]: the CUDA driver here is too old: it speaks CUDA 11.8, and 12.0 is the least" \
@@ -107,10 +132,10 @@ wants 4 "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed)" \
 
 # --- a launch that is refused, kernels that fail: in the first step, in the graph, one by one
 fault cuLaunchKernel:2:701 1 "region 'mul': cuLaunchKernel on cuda:0" ""
-fault kernel:1:700 1 "error[E0645]: cuStreamSynchronize" ""
+fault kernel:1:700 1 "error[E0645]: cuEventSynchronize" ""
 fault kernel:5:719 1 "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)" ""
 fault kernel:5:719 1 "hint: --check-nan runs kernels one by one" ""
-fault kernel:4:719 1 "region 'mul': cuStreamSynchronize" --check-nan
+fault kernel:4:719 1 "region 'mul': cuEventSynchronize" --check-nan
 fault kernel:5:214 1 "error[E0644]" ""
 fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" ""
 
@@ -123,9 +148,31 @@ wants 0 "not bit for bit" "$modistc" train --resume run.dir=a --device=cuda:0 --
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=2 -q
 cmp first a/weights.safetensors || { echo "FAILED: states changed on the way"; failed=$((failed + 1)); }
 wants 0 "" env MODIST_STAND_IN_LOG="$work/log" "$modistc" train --resume run.dir=a --device=cuda:0 --max-steps=5 -q
+! grep ' spins$' log || { echo "FAILED: a core is kept busy by waiting"; failed=$((failed + 1)); }
 [ "$(grep -c cuGraphLaunch log)" = 2 ] || { echo "FAILED: not one graph a step"; failed=$((failed + 1)); }
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=6 -q
 [ "$(grep -c '"chance"' a/log.jsonl)" = 6 ] || { echo "FAILED: steps are missing"; failed=$((failed + 1)); }
+
+wants 0 "" "$modistc" train "$@" run.dir=c --device=cuda:0 --max-steps=3 --trace=trace.json
+in_trace 3 '"name":"wait for data"'
+in_trace 3 '"name":"fill inputs"'
+in_trace 3 '"name":"wait for the GPU"'
+in_trace 3 '"cat":"send"'
+
+# --- what was learnt, read on the GPU; what is wrong is told as everywhere
+wants 0 "wrote features.npy [" "$modistc" features a/weights.safetensors videos -o features --device=cuda:0
+ls videos/*.mp4 | awk '{ print $0 "," NR % 2 }' >list.csv
+wants 0 "knn    top-1 100.0 %" \
+  "$modistc" eval knn list.csv list.csv --weights=a/weights.safetensors --k=1 --device=cuda:0
+f="features a/weights.safetensors videos -o none --device"
+wants 4 "error[E0642]: there is no device cuda:3" "$modistc" $f=cuda:3
+wants 2 "there is no device 'gpu'" "$modistc" $f=gpu
+wants 4 "error[E0635]: there is no CUDA device here" env MODIST_STAND_IN_DEVICES=0 "$modistc" $f=cuda
+wants 4 "error[E0641]" env MODIST_STAND_IN_DRIVER=11080 "$modistc" $f=cuda
+wants 4 "MODIST_NVRTC names /nowhere" env MODIST_NVRTC=/nowhere "$modistc" $f=cuda
+wants 6 "error[E0643]" env MODIST_STAND_IN_MEMORY=65536 "$modistc" $f=cuda
+wants 2 "--cpu would do nothing: it is of the CPU" "$modistc" $f=cuda --cpu=avx2
+[ ! -e none ] || { echo "FAILED: features without a device"; failed=$((failed + 1)); }
 
 # --- a device that dies in the third step: what was saved stays, nothing else is written
 wants 1 "error[E0645]" env MODIST_STAND_IN_FAULT=kernel:$(($(grep -c cuLaunchKernel log) + 10)):719 \

@@ -124,6 +124,106 @@ static void losses_are_those_of_the_cpu(void) {
   }
 }
 
+// --- what was learnt, read on either device
+
+static bool same_text(const char *a, const char *b) {
+  md_text x = process_read(a), y = process_read(b);
+  bool same = x.len > 0 && x.len == y.len && !memcmp(x.s, y.s, x.len);
+  md_text_free(&x);
+  md_text_free(&y);
+  return same;
+}
+
+static int features(const char *weights_of, const char *device, md_dtype precision, const char *out,
+                    const char *fault) {
+  char weights[100], on[60], to[100], in[40];
+  snprintf(weights, sizeof weights, "%s/weights.safetensors", weights_of);
+  snprintf(on, sizeof on, "--device=%s", device);
+  snprintf(to, sizeof to, "--output=%s", out);
+  snprintf(in, sizeof in, "--precision=%s", precision == MD_BF16 ? "bf16" : "fp32");
+  char *argv[] = {
+      (char *)(uintptr_t)modistc, "features", weights, "videos", on, to, in, "-q", NULL};
+  return fault ? process_run_with(argv, fault) : process_run(argv);
+}
+
+// Each node adds the roundings of its operations to what it got, and one more where it is stored in
+// fewer bits: a random walk. It passes a relative error on.
+static double tolerance_of_features(md_dtype precision) {
+  md_step s = md_step_defaults();
+  md_model_from("modist-tiny")->fill(&s);
+  md_graph *g = md_features_graph(&s, NULL);
+  double steps = 0;
+  for (int i = 0; i < g->num_nodes; i++) {
+    md_cost c = {0};
+    md_node_cost(g, g->node[i], &c);
+    if (c.flops > 0) steps += c.flops / (double)md_elements(&md_type_in(g, g->node[i]->out)->shape);
+  }
+  double stored = precision == MD_BF16 ? md_tolerance(MD_BF16, g->num_nodes, 1) : 0;
+  md_graph_destroy(g);
+  return stored + md_tolerance(MD_F32, (int64_t)steps, 1);
+}
+
+enum { NPY_HEAD = 128 };  // of a small array, in bytes
+static void check_features(const char *a, const char *b, double tolerance) {
+  char path[2][100];
+  snprintf(path[0], sizeof path[0], "%s/features.npy", a);
+  snprintf(path[1], sizeof path[1], "%s/features.npy", b);
+  md_text x = process_read(path[0]), y = process_read(path[1]);
+  double size = 0, off = 0;
+  for (size_t at = NPY_HEAD; at + 4 <= x.len && x.len == y.len; at += 4) {
+    float u, v;
+    memcpy(&u, x.s + at, 4);
+    memcpy(&v, y.s + at, 4);
+    size = fmax(size, fabs((double)u));
+    off = fmax(off, fabs((double)u - v));
+  }
+  printf("%s, %s: off by %.2g of %.3g, %.2g allowed\n", a, b, off, size, tolerance * size);
+  check(size > 0 && off <= tolerance * size, "features are those of the CPU", b);
+  md_text_free(&x);
+  md_text_free(&y);
+}
+
+static void check_on_both(const char *from, md_dtype precision) {
+  char on_cpu[40], on_gpu[40];
+  snprintf(on_cpu, sizeof on_cpu, "%s-%d-cpu", from, (int)precision);
+  snprintf(on_gpu, sizeof on_gpu, "%s-%d-gpu", from, (int)precision);
+  check(features(from, "cpu", precision, on_cpu, NULL) == 0, "it has features", on_cpu);
+  check(features(from, "cuda:0", precision, on_gpu, NULL) == 0 && !leaks(),
+        "it has features, and gives all back", on_gpu);
+  check_features(on_cpu, on_gpu, tolerance_of_features(precision));
+}
+
+static void checkpoints_of_either_device_are_read_on_either(void) {
+  check_on_both("cpu", MD_F32);
+  check_on_both("gpu", MD_F32);
+  check_on_both("gpu", MD_BF16);
+}
+
+static void features_do_not_depend_on_the_order_of_work(void) {
+  char before[60];
+  snprintf(before, sizeof before, "gpu-%d-gpu/features.npy", (int)MD_F32);
+  setenv("MODIST_STAND_IN_CHECK", "1", 1);
+  setenv("MODIST_STAND_IN_ORDER", "at-once", 1);
+  check(features("gpu", "cuda:0", MD_F32, "at-once-too", NULL) == 0, "it has features", "at-once");
+  check(same_text(before, "at-once-too/features.npy"), "they are the same", "at-once");
+  unsetenv("MODIST_STAND_IN_ORDER");
+  unsetenv("MODIST_STAND_IN_CHECK");
+}
+
+static void a_device_that_fails_leaves_no_features(void) {
+  static const char *const faults[] = {"cuMemAlloc_v2:1:2", "kernel:10:719", "kernel:60:700",
+                                       "cuMemcpyDtoHAsync_v2:2:46"};
+  for (int i = 0; i < MD_COUNT(faults); i++) {
+    int code = features("gpu", "cuda:0", MD_F32, "none", faults[i]);
+    md_text said = process_read("said");
+    check(code > 0 && code < PROCESS_SIGNAL && strstr(said.s, "CUDA_ERROR_"),
+          "it has the driver's words", faults[i]);
+    check(!leaks(), "all is given back", faults[i]);
+    check(access("none", F_OK) != 0, "nothing is written", faults[i]);
+    md_text_free(&said);
+  }
+}
+
 static void no_order_of_work_changes_the_weights(void) {
   static const char *const orders[] = {"at-once", "copies-first", "others-first"};
   for (int i = 0; i < MD_COUNT(orders); i++) {
@@ -165,7 +265,7 @@ static const struct {
     {"cuGraphLaunch", 99, 719},
     {"cuEventSynchronize", 99, 700},
     {"kernel", 80, 700},
-    {"cuStreamSynchronize", 60, 214},
+    {"cuEventSynchronize", 60, 214},
     {"cuMemcpyDtoHAsync_v2", 99, 46},
     {"cuMemFree_v2", 0, 46},
 };
@@ -240,6 +340,9 @@ int main(int argc, char **argv) {
     if (nth) {
       every_nth_call_fails(num, (int)nth);
     } else {
+      checkpoints_of_either_device_are_read_on_either();
+      features_do_not_depend_on_the_order_of_work();
+      a_device_that_fails_leaves_no_features();
       no_order_of_work_changes_the_weights();
       the_checker_sees_nothing_wrong();
       a_run_goes_on_bit_for_bit();

@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "base/safetensors.h"
+#include "runtime/train/plan.h"
 #include "runtime/video/motion.h"
 #include "tests/unit/folder.h"
 #include "tests/unit/suite.h"
@@ -429,20 +430,28 @@ END_TEST
 // Decoding runs beside the step, on the same cores.
 START_TEST(what_bounds_a_run) {
   static const struct {
-    double arithmetic, memory, step, decode;
+    double arithmetic, memory, launch, step, decode;
     int threads, workers, cores;
     double wall;
     md_bound bound;
-  } rows[] = {
-      {2, 1, 4, 1, 1, 1, 8, 4, MD_BOUND_ARITHMETIC}, {1, 2, 4, 1, 1, 1, 8, 4, MD_BOUND_MEMORY},
-      {2, 1, 4, 9, 1, 1, 8, 9, MD_BOUND_DECODING},   {2, 1, 4, 9, 1, 3, 8, 4, MD_BOUND_ARITHMETIC},
-      {2, 1, 4, 9, 2, 3, 2, 8.5, MD_BOUND_CORES},    {2, 1, 4, 3, 2, 0, 8, 7, MD_BOUND_ARITHMETIC},
-      {2, 1, 4, 5, 2, 0, 8, 9, MD_BOUND_DECODING}};
+  } rows[] = {{2, 1, 0, 4, 1, 1, 1, 8, 4, MD_BOUND_ARITHMETIC},
+              {1, 2, 0, 4, 1, 1, 1, 8, 4, MD_BOUND_MEMORY},
+              {2, 1, 0, 4, 9, 1, 1, 8, 9, MD_BOUND_DECODING},
+              {2, 1, 0, 4, 9, 1, 3, 8, 4, MD_BOUND_ARITHMETIC},
+              {2, 1, 0, 4, 9, 2, 3, 2, 8.5, MD_BOUND_CORES},
+              {2, 1, 0, 4, 3, 2, 0, 8, 7, MD_BOUND_ARITHMETIC},
+              {2, 1, 0, 4, 5, 2, 0, 8, 9, MD_BOUND_DECODING},
+              // On a GPU no thread computes.
+              {1, 1, 2, 4, 1, 0, 1, 2, 4, MD_BOUND_LAUNCHES},
+              {2, 1, 1, 4, 6, 0, 2, 2, 4, MD_BOUND_ARITHMETIC},
+              {2, 1, 1, 4, 20, 0, 8, 2, 10, MD_BOUND_CORES},
+              {1, 2, 1, 4, 20, 0, 2, 8, 10, MD_BOUND_DECODING}};
   for (int i = 0; i < MD_COUNT(rows); i++) {
     md_estimate e = {.cores = rows[i].cores,
                      .threads = rows[i].threads,
                      .arithmetic_s = rows[i].arithmetic,
                      .memory_s = rows[i].memory,
+                     .launch_s = rows[i].launch,
                      .step_s = rows[i].step,
                      .decode_s = rows[i].decode};
     md_bound bound;

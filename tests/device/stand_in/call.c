@@ -15,6 +15,7 @@ static struct Calls {
   const char *name;
   int64_t num, named;      // calls; those of the name that the fault has
   bool has_init, is_hurt;  // the present one fails as it was told to
+  bool spins;              // it waits, and keeps a core busy
   char why[400];
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -53,6 +54,7 @@ static void log_call(int error) {
   cuGetErrorName(error, &name);
   fprintf(f, "%lld %s", (long long)calls.num, calls.name);
   if (error) fprintf(f, " %d %s%s%s", error, name, *calls.why ? ": " : "", calls.why);
+  if (calls.spins) fputs(" spins", f);
   fputc('\n', f);
 }
 
@@ -86,6 +88,7 @@ bool call_fault(const char *name, int *error) {
 
 const char *call_name(void) { return calls.name; }
 void call_init_done(void) { calls.has_init = true; }
+void call_spins(void) { calls.spins = true; }
 
 static int check(int needs) {
   if (needs && !calls.has_init) return refuse(NOT_INITIALIZED, "cuInit comes first");
@@ -98,6 +101,7 @@ int call_begin(const char *name, int needs) {
   calls.name = name;
   calls.num++;
   calls.why[0] = '\0';
+  calls.spins = false;
   int error = 0;
   calls.is_hurt = call_fault(name, &error);
   if (!calls.is_hurt) return check(needs);

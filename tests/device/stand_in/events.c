@@ -26,7 +26,9 @@ API cuEventCreate(void **event, unsigned flags) {
   if (error) return call_end(error);
   Event *e = calloc(1, sizeof *e);
   MD_ASSERT(e, "out of memory");
-  *e = (Event){.context = context_current(), .has_time = !(flags & EVENT_NO_TIMING)};
+  *e = (Event){.context = context_current(),
+               .has_time = !(flags & EVENT_NO_TIMING),
+               .is_blocking = flags & EVENT_BLOCKING};
   *event = handle_new(AN_EVENT, e);
   return call_end(0);
 }
@@ -98,6 +100,7 @@ static int synchronize(void *event, bool is_query) {
   bool asks_first = !e->was_asked && !is_done(e);
   e->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
+  if (!e->is_blocking && !is_done(e)) call_spins();
   if (e->stream) stream_wait(e->stream, e->ticket);
   return e->context->error;
 }

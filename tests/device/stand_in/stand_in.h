@@ -28,6 +28,7 @@ int refuse(int error, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 const char *call_name(void);
 bool call_fault(const char *name, int *error);  // for what is no call: "kernel"
 void call_init_done(void);
+void call_spins(void);  // the present one waits for work, and keeps a core busy: the log says so
 const char *setting(const char *name, const char *preset);  // MODIST_STAND_IN_name
 int64_t setting_number(const char *name, int64_t preset);
 
@@ -182,7 +183,7 @@ Stream *stream_first(void);
 // --- events.c
 typedef struct Event {
   Context *context;
-  bool has_time;
+  bool has_time, is_blocking;
   Stream *stream;  // NULL: never recorded
   int64_t ticket, ns;
   bool was_asked;

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// Decoding by the video engine of an NVIDIA GPU (NVDEC), through FFmpeg. Only decoding: frames come back to
+// the host as NV12, and all that follows is as ever. The GPU has a context of FFmpeg's own for it, so that
+// nothing that goes wrong here touches the context that trains.
+//
+// Whatever the GPU does not do, the CPU does: a codec, a profile or a size it does not know (FFmpeg asks
+// again for another format), a file that fails there (gather.c tries it once more), and everything after
+// several such files in a row.
+#include "runtime/video/nvdec.h"
+
+#include <libavutil/hwcontext.h>
+
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { MOST_FAILURES = 8 };
+
+struct md_nvdec {
+  AVBufferRef *device;
+  atomic_int failures;  // in a row
+  atomic_llong frames;
+  pthread_mutex_t lock;
+  char refused[200];  // the first thing that it was not used for
+  bool is_told;
+};
+
+md_nvdec *md_nvdec_open(int device, char *why, int size) {
+  md_ffmpeg_take_log();
+  char index[16], words[200] = "";
+  snprintf(index, sizeof index, "%d", device);
+  AVBufferRef *ref = NULL;
+  md_ffmpeg_log_begin(words, sizeof words);
+  int error = av_hwdevice_ctx_create(&ref, AV_HWDEVICE_TYPE_CUDA, index, NULL, 0);
+  md_ffmpeg_log_end();
+  if (error < 0) {
+    if (!*words) av_strerror(error, words, sizeof words);
+    snprintf(why, (size_t)size, "FFmpeg has no decoder on GPU %d: %s", device, words);
+    return NULL;
+  }
+  md_nvdec *n = calloc(1, sizeof *n);
+  MD_ASSERT(n, "no memory for a decoder");
+  n->device = ref;
+  pthread_mutex_init(&n->lock, NULL);
+  return n;
+}
+
+void md_nvdec_close(md_nvdec *n) {
+  if (!n) return;
+  av_buffer_unref(&n->device);
+  pthread_mutex_destroy(&n->lock);
+  free(n);
+}
+
+// The first reason is enough: a data set has mostly one kind of files.
+__attribute__((format(printf, 2, 3))) static void refuse(md_nvdec *n, const char *fmt, ...) {
+  va_list ap;
+  va_start(ap, fmt);
+  pthread_mutex_lock(&n->lock);
+  if (!*n->refused) vsnprintf(n->refused, sizeof n->refused, fmt, ap);
+  pthread_mutex_unlock(&n->lock);
+  va_end(ap);
+}
+
+bool md_nvdec_news(md_nvdec *n, char *text, int size) {
+  pthread_mutex_lock(&n->lock);
+  bool is_new = *n->refused && !n->is_told;
+  if (is_new) snprintf(text, (size_t)size, "%s", n->refused);
+  n->is_told |= is_new;
+  pthread_mutex_unlock(&n->lock);
+  return is_new;
+}
+
+int64_t md_nvdec_frames(const md_nvdec *n) { return atomic_load(&n->frames); }
+
+// FFmpeg's question: which of these formats? It asks again without the GPU's where that fails.
+static enum AVPixelFormat choose(AVCodecContext *decoder, const enum AVPixelFormat *formats) {
+  for (const enum AVPixelFormat *f = formats; *f != AV_PIX_FMT_NONE; f++)
+    if (*f == AV_PIX_FMT_CUDA) return *f;
+  refuse(decoder->opaque, "some %s video, by its profile or size", decoder->codec->name);
+  return avcodec_default_get_format(decoder, formats);
+}
+
+static bool is_known(const AVCodec *codec) {
+  const AVCodecHWConfig *c;
+  for (int i = 0; (c = avcodec_get_hw_config(codec, i)) != NULL; i++)
+    if (c->device_type == AV_HWDEVICE_TYPE_CUDA &&
+        (c->methods & AV_CODEC_HW_CONFIG_METHOD_HW_DEVICE_CTX))
+      return true;
+  return false;
+}
+
+void md_nvdec_attach(md_nvdec *n, AVCodecContext *decoder) {
+  if (atomic_load(&n->failures) >= MOST_FAILURES) return;
+  if (!is_known(decoder->codec)) {
+    refuse(n, "videos of %s", decoder->codec->name);
+    return;
+  }
+  decoder->hw_device_ctx = av_buffer_ref(n->device);
+  decoder->opaque = n;
+  if (decoder->hw_device_ctx) decoder->get_format = choose;
+}
+
+bool md_nvdec_has(const AVCodecContext *decoder) { return decoder->hwaccel != NULL; }
+
+bool md_nvdec_fetch(md_nvdec *n, AVFrame *frame, AVFrame *spare) {
+  if (frame->format != AV_PIX_FMT_CUDA) return true;
+  av_frame_unref(spare);
+  bool ok =
+      av_hwframe_transfer_data(spare, frame, 0) >= 0 && av_frame_copy_props(spare, frame) >= 0;
+  av_frame_unref(frame);
+  if (!ok) return false;
+  av_frame_move_ref(frame, spare);
+  av_frame_apply_cropping(frame, 0);  // on the GPU the left and upper edge stay
+  atomic_fetch_add(&n->frames, 1);
+  atomic_store(&n->failures, 0);
+  return true;
+}
+
+void md_nvdec_failed(md_nvdec *n) {
+  if (atomic_fetch_add(&n->failures, 1) + 1 == MOST_FAILURES)
+    refuse(n, "anything any more: %d files in a row failed", MOST_FAILURES);
+}

@@ -1,0 +1,68 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Whoever decodes the videos, a run learns the same: data.decode without a GPU, and with a double of its
+# decoder that takes all files, none, or fails on the way.
+#   nvdec.sh MODISTC NVDEC_DOUBLE CONFIG
+set -u
+modistc=$1 double=$2 config=$3
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export LC_ALL=C NO_COLOR=1 MODIST_CACHE="$work/cache"
+failed=0
+wrong() {
+  failed=$((failed + 1))
+  echo "FAILED $*"
+  sed 's/^/  /' out
+}
+
+"$modistc" dataset shapes -o videos --videos=5 --size=34 --seconds=2 -q || exit 1
+# Frames of one are damaged: the GPU would not tell, the CPU does.
+cp videos/shapes_0001.mkv videos/hurt.mkv
+printf 'no part of a video, but of something else' | dd of=videos/hurt.mkv bs=1 conv=notrunc 2>/dev/null \
+  seek=$(($(wc -c <videos/hurt.mkv) / 2))
+
+# train NAME DECODE BEHAVIOUR WORKERS: three steps; the arrays of the weights go to NAME.
+train() {
+  preload=$double
+  [ "$3" = none ] && preload=
+  env MODIST_NVDEC_DOUBLE="$3" LD_PRELOAD="$preload" "$modistc" train -c "$config" data.train=videos \
+    data.decode=$2 data.workers=$4 batch=3 epochs=3 run.tensorboard=false run.dir=run --overwrite >out 2>&1 ||
+    wrong "$1: exit code $?"
+  # Behind 8 bytes with the length of the head, which has the settings, and that.
+  head=$(od -An -tu8 -N8 run/weights.safetensors)
+  tail -c +$((head + 9)) run/weights.safetensors >$1
+  [ -s $1 ] || wrong "$1: no weights"
+  [ $1 = cpu ] || cmp cpu $1 || wrong "$1: not the same weights"
+}
+says() { grep -qF -- "$1" out || wrong "no '$1' in"; }
+says_not() { ! grep -qF -- "$1" out || wrong "'$1' in"; }
+
+train cpu cpu none 2
+says_not "GPU"
+says_not "; 0 damaged"
+if ! "$modistc" doctor | grep -q '^cuda:0'; then
+  train none nvdec none 2
+  says "warning: FFmpeg has no decoder on GPU 0: "
+  says "; the CPU does it"
+  train silent auto none 2
+  says_not "GPU"
+else # A real one: these videos are of a codec that leaves it some freedom, so the weights are only looked at.
+  "$modistc" train -c "$config" data.train=videos data.decode=nvdec batch=3 epochs=3 run.tensorboard=false \
+    run.dir=real >out 2>&1 || wrong "on a real GPU: exit code $?"
+  grep GPU out
+fi
+train refused nvdec refuses 2
+says "warning: GPU 0 does not decode some mpeg4 video, by its profile or size; the CPU does it"
+[ "$(grep -c 'GPU 0' out)" = 1 ] || wrong "told more than once"
+train silently auto refuses 1
+says_not "GPU"
+train decoded auto decodes 2
+says "frames were decoded by the GPU"
+train alone auto decodes 0
+for n in 0 1 40; do train "lost$n" auto fails:$n 2; done
+train lost nvdec fails:0 1
+says "does it"
+
+echo "$failed failed"
+[ $failed = 0 ]
