@@ -9,6 +9,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { NUM_TRIALS = 8 };
+
 static const char *const emits[] = {"artefact", "graph", "fused", "dot",    "llvm", "asm",
                                     "cuda",     "ptx",   "cubin", "report", NULL};
 
@@ -27,6 +29,11 @@ static const md_option compile_options[] = {
     MD_MEMORY_OPTION,
     {"jobs", 'j', "N", "threads that compile kernels (default: one for each core)"},
     {"target-spec", 0, "FILE", "facts of the CUDA device that predictions are for"},
+    {"tune", 0, "WHEN",
+     "take the best known ways to make convolutions: cached (default: those that 'modistc cache ls' "
+     "shows), off, or require: nothing else"},
+    {"trials", 0, "[=N]",
+     "put up to N other ways of each convolution into the artefact, for 'modistc tune' (8)"},
     {"no-ptx", 0, NULL, "leave out the PTX from which a driver compiles for later CUDA devices"},
     {0}};
 
@@ -41,9 +48,12 @@ static const md_option_rule compile_rules[] = {
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", "cpu jit-asan", "the target is not the CPU", NULL},
-    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx target-spec",
+    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx target-spec tune trials",
      "the text of all kernels is one piece", "take --emit=report"},
-    {"!target=cuda:*", "no-ptx target-spec", "the target is the CPU", "add --target=cuda:sm_90"},
+    {"!target=cuda:*", "no-ptx target-spec tune trials", "the target is the CPU",
+     "add --target=cuda:sm_90"},
+    {"trials", "tune", "every way is to be tried beside the generator's own", NULL},
+    {"emit=report|graph|fused|dot", "trials", "no artefact is made", "take -o FILE.mdx"},
     {"target=cpu:*", "cpu", "--target names the CPU", NULL},
     {0}};
 
@@ -176,6 +186,27 @@ static bool check_parts(md_compile_job *j, const char *list) {
   return true;
 }
 
+// Records of the device that the target names, or of any of its kind.
+static bool choose_ways(md_compile_job *j) {
+  static const char *const whens[] = {"off", "cached", "require", NULL};
+  int when = md_cli_choice(j->cli, "tune", whens, 1);
+  int64_t trials = 0;
+  if (md_cli_has(j->cli, "trials")) trials = NUM_TRIALS;
+  const char *text = md_cli_get(j->cli, "trials");
+  if (when < 0 || (text && *text && !md_cli_int(j->cli, "trials", 1, MD_CUDA_WAYS, &trials)))
+    return false;
+  j->gpu.how.trials = (int)trials;
+  j->gpu.how.is_apart = trials > 0;
+  j->requires_records = when == 2;
+  if (trials) return true;  // beside the generator's own
+  if (when > 0) j->records = md_records_kept(j->requires_records, j->cli->diags);
+  if (when > 0 && !j->records) return false;
+  j->gpu.how.records = j->records;
+  const md_cuda_spec *device = md_cuda_device(j->target + strlen("cuda:"));
+  j->gpu.how.device = device ? device->name : NULL;
+  return true;
+}
+
 static bool choose_target(md_compile_job *j) {
   j->target = md_cli_get(j->cli, "target");
   if (!j->target) j->target = "cpu";
@@ -187,7 +218,7 @@ static bool choose_target(md_compile_job *j) {
                                .want_graph_text = true,
                                .threads = (int)j->threads};
     j->passes.memory = md_cuda_memory(&j->gpu, j->memory_limit);
-    return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
+    return choose_ways(j) && md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
   }
   bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
   if (!names_cpu && strcmp(j->target, "cpu") != 0) {
@@ -241,8 +272,9 @@ static md_status run(md_cli *cli) {
     return MD_ERR_USAGE;
   j.emit = (md_emit_what)emit;
   j.output = md_cli_get(cli, "output");
-  if (!choose_target(&j) || !md_compile_batch(&j)) return md_diags_status(cli->diags);
-  return run_job(&j) ? MD_OK : md_diags_status(cli->diags);
+  bool ok = choose_target(&j) && md_compile_batch(&j) && run_job(&j);
+  md_records_destroy(j.records);
+  return ok ? MD_OK : md_diags_status(cli->diags);
 }
 
 static const char *const examples[] = {

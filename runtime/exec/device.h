@@ -29,7 +29,7 @@ typedef struct md_device_kind {
   bool (*end)(md_device *v, md_diags *d);  // new values go to states, small results to the host
   bool (*wait)(md_device *v, int launch, md_diags *d);  // launch: the last one, for messages; or -1
 
-  // --- times: marks 0 to 2 * launches - 1, set in order; the first starts a step
+  // --- times: marks 0 to 2 * num_all - 1, set in order; the first starts a step
   void (*mark)(md_device *v, int i);
   int64_t (*when)(md_device *v, int i);  // by the clock of md_now_ns; after wait. -1: unknown
   // False, reported: it has failed, and nothing can be read from it.
@@ -40,7 +40,8 @@ struct md_device {
   const md_device_kind *kind;
   const md_program *p;
   char name[16], title[160];       // "cuda:1", "NVIDIA H200"
-  int first_launch, num_launches;  // those of the program that it does
+  int first_launch, num_launches;  // those of the program that a step does
+  int num_all;                     // with the trials behind them
   const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
   int64_t bytes;                   // of its memory that the program takes
   md_trace *trace;                 // for the shares of threads; may be NULL

@@ -202,6 +202,16 @@ static bool check_phase(const check *c, const md_phase *f) {
          check_bytes(c, "shared memory", f->shared_bytes);
 }
 
+// A trial takes the place of launches of the step; its own lie behind those.
+static bool check_trial(const check *c, const md_gpu_variant *v, const md_gpu_trial *t) {
+  int begin = v->first_launch, end = begin + v->num_launches;
+  bool ok = name_is_fine(t->key) && name_is_fine(t->way) && name_is_fine(t->own) &&
+            t->replaced >= begin && t->num_replaced >= 1 && t->num_replaced <= end - t->replaced &&
+            t->first_launch >= end && t->num_launches >= 1 &&
+            t->num_launches <= end + v->num_tried - t->first_launch;
+  return ok || bad(c, "target '%s' has a trial of launches that there are not", v->target);
+}
+
 // Variants share neither kernels nor, but for the very same ones, launches; each launch is a kernel.
 static bool check_variant(const check *c, const md_gpu_variant *v) {
   const md_program *p = c->p;
@@ -220,7 +230,14 @@ static bool check_variant(const check *c, const md_gpu_variant *v) {
                p->num_kernels);
   if (v->workspace_bytes < 0 || v->workspace_bytes > p->workspace_bytes)
     return bad(c, "target '%s' has a workspace of its own", v->target);
-  for (int i = v->first_launch; i < v->first_launch + v->num_launches; i++)
+  if (v->num_tried < 0 || v->num_tried > p->num_launches - v->first_launch - v->num_launches)
+    return bad(c, "target '%s': %d launches to be tried", v->target, v->num_tried);
+  if (v->first_trial < 0 || v->num_trials < 0 || v->num_trials > p->num_trials - v->first_trial)
+    return bad(c, "target '%s': trials %d+%d of %d", v->target, v->first_trial, v->num_trials,
+               p->num_trials);
+  for (int i = v->first_trial; i < v->first_trial + v->num_trials; i++)
+    if (!check_trial(c, v, &p->trial[i])) return false;
+  for (int i = v->first_launch; i < v->first_launch + v->num_launches + v->num_tried; i++)
     if (p->launch[i].num_phases != 1)
       return bad(c, "launch '%s' is not one kernel", p->launch[i].name);
   for (int i = v->first_kernel; i < v->first_kernel + v->num_kernels; i++)
@@ -307,6 +324,7 @@ bool md_program_check(const md_program *p, md_diags *d) {
       !check_count(c, "copies", p->num_copies, p->copy) ||
       !check_count(c, "targets", p->num_variants, p->variant) ||
       !check_count(c, "kernels", p->num_kernels, p->kernel) ||
+      !check_count(c, "trials", p->num_trials, p->trial) ||
       !check_bytes(c, "an arena", p->arena_bytes) ||
       !check_bytes(c, "a workspace", p->workspace_bytes) ||
       !check_specs(c, "input", p->input, p->num_inputs) ||

@@ -32,6 +32,9 @@ static const char usage[] =
     "                        that regions write is copied to the host, which takes seconds a step\n"
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
+    "  --tune=FILE.jsonl     measure other ways to make convolutions, of a file with trials, and write\n"
+    "                        what was found; 'modistc cache import' takes it\n"
+    "  --budget=SECONDS      of --tune, about (default 600)\n"
     "  --inspect             describe the file as JSON; load no code\n"
     "  --check               prove the file whole and sound, for whatever machine; load no code\n"
     "  --version, -h, --help\n"
@@ -45,14 +48,15 @@ typedef struct binding {
 } binding;
 
 typedef struct request {
-  const char *artefact, *trace;
-  int64_t steps;
+  const char *artefact, *trace, *tune;
+  int64_t steps, budget;
   md_exec_options exec;
   bool wants_times, wants_json, wants_inspect, wants_check;
   binding *input, *output, *expect;
   int num_input, cap_input, num_output, cap_output, num_expect, cap_expect;
 } request;
 
+enum { TUNE_ROUNDS = 5 };
 enum {
   STEPS = 256,
   DEVICE,
@@ -66,6 +70,8 @@ enum {
   CHECK_NAN,
   TIMES,
   TRACE,
+  TUNE,
+  BUDGET,
   INSPECT,
   CHECK,
   VERSION
@@ -80,6 +86,7 @@ static const struct option options[] = {
   {"check", no_argument, NULL, CHECK},             {"version", no_argument, NULL, VERSION},
   {"device", required_argument, NULL, DEVICE},     {"help", no_argument, NULL, 'h'},
   {"expect", required_argument, NULL, EXPECT},     {"json", no_argument, NULL, JSON},
+  {"tune", required_argument, NULL, TUNE},         {"budget", required_argument, NULL, BUDGET},
   {0},
 };
 // clang-format on
@@ -162,6 +169,8 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     return true;
   case JSON: r->wants_json = true; return true;
   case TRACE: r->trace = arg; return true;
+  case TUNE: r->tune = arg; return true;
+  case BUDGET: return parse_number(arg, 1, INT32_MAX, &r->budget, d);
   case CHECK_NAN: r->exec.check_nan = true; return true;
   case TIMES: r->wants_times = r->exec.time = true; return true;
   case INSPECT: r->wants_inspect = true; return true;
@@ -292,6 +301,23 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
   return ok && write_outputs(e, r, d) && meets_expectations(e, r, d);
 }
 
+static bool set_all_inputs(void *ctx, md_exec *e, md_diags *d) {
+  if (!set_inputs(e, ctx, d)) return false;
+  draw_inputs(e, ctx);
+  return true;
+}
+
+static void tune(request *r, md_diags *d) {
+  md_program *p = md_program_load(r->artefact, d);
+  md_tune_options o = {.exec = r->exec,
+                       .seconds = (double)r->budget,
+                       .rounds = TUNE_ROUNDS,
+                       .set_inputs = set_all_inputs,
+                       .ctx = r};
+  if (p) rt_tune(p, &o, r->tune, d);
+  md_program_destroy(p);
+}
+
 static void run(const request *r, md_diags *d) {
   md_program *p = md_program_load(r->artefact, d);
   md_exec *e = p ? md_exec_create(p, &r->exec, d) : NULL;
@@ -329,10 +355,11 @@ static void check(const request *r, md_diags *d) {
 
 int main(int argc, char **argv) {
   md_diags *d = md_diags_create();
-  request r = {.steps = 1};
+  request r = {.steps = 1, .budget = 600};
   if (parse_line(&r, argc, argv, d)) {
     if (r.wants_inspect) inspect(&r, d);
     else if (r.wants_check) check(&r, d);
+    else if (r.tune) tune(&r, d);
     else run(&r, d);
   }
   if (fflush(stdout) || ferror(stdout))

@@ -76,7 +76,9 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
 typedef struct Backend {
   md_cpu_options cpu;
   md_cuda_options cuda;
-  char target[32];  // of the GPU
+  md_gpu_device device;
+  char target[32];      // of the GPU
+  md_records *records;  // of tuning
 } Backend;
 
 static bool ask_cpu(Backend *b, const md_engine_options *o, md_pass_options *passes, md_diags *d) {
@@ -91,14 +93,16 @@ static bool ask_cpu(Backend *b, const md_engine_options *o, md_pass_options *pas
 
 static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *passes, md_diags *d) {
   int index;
-  md_gpu_device device;
   if (!md_device_parse(o->device ? o->device : "cuda:0", &index, d) ||
-      !md_gpu_require(index, &device, d) ||
-      !md_cuda_target_for(device.sm, b->target, sizeof b->target, d) ||
+      !md_gpu_require(index, &b->device, d) ||
+      !md_cuda_target_for(b->device.sm, b->target, sizeof b->target, d) ||
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
+  if (!o->no_cache) b->records = md_records_kept(false, d);
   b->cuda = (md_cuda_options){.targets = b->target,
-                              .is_apart = o->verifies || o->check_nan,
+                              .how = {.is_apart = o->verifies || o->check_nan,
+                                      .records = b->records,
+                                      .device = b->device.name},
                               .no_ptx = true,
                               .no_cache = o->no_cache,
                               .want_graph_text = true};
@@ -130,6 +134,7 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
   Backend b = {0};
   bool ok = make_graph(e, g, o, &b, d);
   if (ok) ok = o->backend == MD_BACKEND_INTERP ? make_interp(e, o, d) : make_program(e, o, &b, d);
+  md_records_destroy(b.records);
   if (ok) return e;
   md_engine_destroy(e);
   return NULL;

@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+// What tuning has found, a JSON object a line, so that files can be joined, read and mended by hand:
+//
+//   {"key": "5f..", "target": "cuda:sm_90a", "device": "NVIDIA H200", "by": "device", "region": "..",
+//    "own": "wgmma 128x256 264", "own_us": 41.2, "best": "wgmma 128x128 264", "best_us": 37.9,
+//    "checked": true, "ways": [{"way": "..", "us": 37.9}, {"way": "..", "failed": ".."}]}
+#include "runtime/exec/exec.h"
+
+#include "base/file.h"
+#include "base/json_tree.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define MAX_FILE ((int64_t)256 << 20)
+enum { MAX_WAYS = 1000, KEY = 32 };
+
+md_records *md_records_create(void) {
+  md_records *r = calloc(1, sizeof *r);
+  if (!r) md_out_of_memory(sizeof *r);
+  r->arena = md_arena_create();
+  return r;
+}
+
+void md_records_destroy(md_records *r) {
+  if (!r) return;
+  md_arena_destroy(r->arena);
+  free(r->row);
+  free(r);
+}
+
+// --- reading
+
+typedef struct Line {
+  md_records *to;
+  const char *path;
+  int number;
+  md_diags *d;
+  bool ok;
+} Line;
+
+static void wrong(Line *l, const char *key, const char *need) {
+  if (l->ok)
+    md_error(l->d, E0637, (md_place){.file = l->path, .line = l->number},
+             "'%s' is missing or is not %s", key, need);
+  l->ok = false;
+}
+
+static const char *get_text(Line *l, const md_tree *from, const char *key) {
+  const char *s = md_tree_str(md_tree_get(from, key));
+  if (!s || !*s) wrong(l, key, "a text");
+  return md_strdup(l->to->arena, s ? s : "");
+}
+
+static double get_us(Line *l, const md_tree *from, const char *key) {
+  double x = 0;
+  if (!md_tree_float(md_tree_get(from, key), &x) || !(x >= 0)) wrong(l, key, "a time");
+  return x;
+}
+
+static void get_ways(Line *l, const md_tree *from, md_record *r) {
+  const md_tree *list = md_tree_get(from, "ways");
+  if (!list || list->kind != MD_JSON_LIST || list->num > MAX_WAYS) {
+    wrong(l, "ways", "a list of what was tried");
+    return;
+  }
+  r->num_ways = list->num;
+  r->way = MD_NEW_ARRAY(l->to->arena, md_record_way, list->num + 1);
+  for (int i = 0; i < list->num; i++) {
+    const md_tree *w = &list->item[i];
+    r->way[i] = (md_record_way){.way = get_text(l, w, "way"), .us = -1};
+    if (md_tree_get(w, "failed")) r->way[i].failed = get_text(l, w, "failed");
+    else if (md_tree_get(w, "us")) r->way[i].us = get_us(l, w, "us");
+  }
+}
+
+static void get_record(Line *l, const md_tree *from) {
+  md_record r = {.key = get_text(l, from, "key"),
+                 .target = get_text(l, from, "target"),
+                 .device = get_text(l, from, "device"),
+                 .region = get_text(l, from, "region"),
+                 .own = get_text(l, from, "own"),
+                 .best = get_text(l, from, "best"),
+                 .own_us = get_us(l, from, "own_us"),
+                 .best_us = get_us(l, from, "best_us"),
+                 .is_checked = md_tree_true(md_tree_get(from, "checked"))};
+  const char *by = get_text(l, from, "by");
+  r.is_predicted = !strcmp(by, "prediction");
+  if (!r.is_predicted && strcmp(by, "device") != 0) wrong(l, "by", "'device' or 'prediction'");
+  if (strlen(r.key) != KEY || strspn(r.key, "0123456789abcdef") != KEY)
+    wrong(l, "key", "32 hexadecimal digits");
+  get_ways(l, from, &r);
+  if (l->ok) MD_PUSH(l->to->row, l->to->num, l->to->cap, r);
+}
+
+// The JSON reader counts lines from 1 in what it is given.
+static void read_line(Line *l, const char *text, size_t len) {
+  md_arena *a = md_arena_create();
+  const md_tree *root = md_json_read(md_format(a, "%s, line %d", l->path, l->number), text, len,
+                                     E0637, a, l->d);
+  if (!root) l->ok = false;
+  else get_record(l, root);
+  md_arena_destroy(a);
+}
+
+bool md_records_read(md_records *r, const char *path, md_diags *d) {
+  char *data;
+  size_t len;
+  if (!md_file_read(path, MAX_FILE, E0637, d, &data, &len)) return false;
+  Line l = {.to = r, .path = path, .d = d, .ok = true};
+  for (const char *s = data; s < data + len && l.ok;) {
+    const char *end = memchr(s, '\n', (size_t)(data + len - s));
+    if (!end) end = data + len;
+    l.number++;
+    if (strspn(s, " \t\r") < (size_t)(end - s)) read_line(&l, s, (size_t)(end - s));
+    s = end + 1;
+  }
+  free(data);
+  return l.ok;
+}
+
+// --- writing
+
+void md_record_put(const md_record *r, md_text *to) {
+  md_json w = {.compact = true}, *j = &w;
+  md_json_begin(j, '{');
+  md_json_put_str(j, "key", r->key);
+  md_json_put_str(j, "target", r->target);
+  md_json_put_str(j, "device", r->device);
+  md_json_put_str(j, "by", r->is_predicted ? "prediction" : "device");
+  md_json_put_str(j, "region", r->region);
+  md_json_put_str(j, "own", r->own);
+  md_json_put_float(j, "own_us", r->own_us);
+  md_json_put_str(j, "best", r->best);
+  md_json_put_float(j, "best_us", r->best_us);
+  md_json_key(j, "checked");
+  md_json_bool(j, r->is_checked);
+  md_json_key(j, "ways");
+  md_json_begin(j, '[');
+  for (int i = 0; i < r->num_ways; i++) {
+    md_json_begin(j, '{');
+    md_json_put_str(j, "way", r->way[i].way);
+    if (r->way[i].failed) md_json_put_str(j, "failed", r->way[i].failed);
+    else if (r->way[i].us >= 0) md_json_put_float(j, "us", r->way[i].us);
+    md_json_end(j, '}');
+  }
+  md_json_end(j, ']');
+  md_json_end(j, '}');
+  md_put(to, "%s\n", j->out.s);
+  md_text_free(&j->out);
+}
+
+// --- the machine's own
+
+char *md_records_path(md_arena *a) {
+  const char *dir = md_cache_dir(a);
+  return dir ? md_format(a, "%s/tuning.jsonl", dir) : NULL;
+}
+
+md_records *md_records_kept(bool required, md_diags *d) {
+  md_records *r = md_records_create();
+  const char *path = md_records_path(r->arena);
+  if (!path || access(path, F_OK) != 0) return r;
+  md_diags *said = md_diags_create();
+  bool ok = md_records_read(r, path, required ? d : said);
+  if (!ok && !required) {
+    md_warning(d, MD_NOWHERE, "records of tuning are left out: %s", md_diags_text(said));
+    r->num = 0;
+  }
+  md_diags_destroy(said);
+  if (ok || !required) return r;
+  md_records_destroy(r);
+  return NULL;
+}
+
+// In one piece behind what others have added.
+bool md_records_keep(const md_records *r, md_diags *d) {
+  md_text all = {0};
+  for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], &all);
+  md_arena *a = md_arena_create();
+  const char *path = md_records_path(a);
+  int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+  bool ok = fd >= 0 && (!all.len || write(fd, all.s, all.len) == (ssize_t)all.len);
+  int error = errno;
+  if (fd >= 0) ok = close(fd) == 0 && ok;
+  if (!ok) {
+    md_error(d, E0801, path ? MD_IN_FILE(path) : MD_NOWHERE, "records of tuning are not kept: %s",
+             path ? strerror(error) : "there is no cache folder");
+    md_hint(d, "-o FILE.jsonl writes them elsewhere; 'modistc cache import FILE.jsonl' takes them");
+  }
+  md_text_free(&all);
+  md_arena_destroy(a);
+  return ok;
+}
+
+// --- finding
+
+bool md_is_within(const char *part, const char *device) { return strcasestr(device, part) != NULL; }
+
+const md_record *md_records_find(const md_records *r, const char *target, const char *key,
+                                 const char *device) {
+  const md_record *found = NULL;
+  for (int i = 0; i < r->num; i++) {
+    const md_record *x = &r->row[i];
+    if (x->is_predicted || strcmp(x->key, key) != 0 || strcmp(x->target, target) != 0) continue;
+    if (device && !md_is_within(device, x->device)) continue;
+    found = x;
+  }
+  return found;
+}
