@@ -20,6 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+trials=5  # other ways of each convolution: each takes room
 modistc=$build/bin/modistc rt=$build/bin/modist_rt_carried
 if [ ! -x "$modistc" ] || [ ! -x "$rt" ]; then
   echo "gpu_bundle: no modistc and modist_rt_carried in $build/bin: cmake --build $build" >&2
@@ -31,7 +32,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$rt" "$out/modist_rt"
 cp "$parts/run.sh" "$parts/rows.sh" "$out"
-grep -E '^(check|bench|peer) ' "$plan" >"$out/plan.txt"
+grep -E '^(check|bench|tune|peer) ' "$plan" >"$out/plan.txt"
 cd "$parts"  # graphs of the plan are here
 
 # Layers that an error goes through: operations that sum up many products.
@@ -77,6 +78,7 @@ expectations() {
 while read -r kind name precision steps targets what; do
   [ "$kind" != peer ] || continue
   echo "gpu_bundle: $kind $name"
+  if [ "$kind" = tune ]; then what="$what --trials=$trials"; fi
   # shellcheck disable=SC2086  # a model and its settings
   "$modistc" compile $what --precision="$precision" --target="$targets" -o "$out/$name.mdx" -q
   "$rt" --check "$out/$name.mdx" >/dev/null

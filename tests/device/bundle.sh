@@ -19,10 +19,17 @@ export MODIST_STAND_IN_TEXTS="$work/texts" MODIST_NVRTC="$stand_in/libnvrtc_doub
 . "$here/wants.sh"
 
 tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
+cat >"$work/product.mdg" <<'E'
+graph @product(%x: f32[2,8,1,6,6], %w: f32[16,8,1,3,3]) {
+  %y = conv3d %x, %w {pad=[0,1,1]}
+  return %y
+}
+E
 cat >"$work/plan" <<E
 check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
 check tiny_f32 fp32 2 cuda:sm_80 $tiny
 bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
+tune tuned fp32 20 cuda:sm_80 $work/product.mdg --no-ptx
 check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
 peer r3d50_b4 eager 60
 peer r3d50_b4 compile 60
@@ -42,8 +49,9 @@ wants 2 "--budget is 'much'" sh run.sh --budget=much
 export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
-wants 0 "verdict: WELL AS FAR AS IT RAN: 3 passed, 0 wrong, 3 not run" sh run.sh
-for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
+wants 0 "verdict: WELL AS FAR AS IT RAN: 4 passed, 0 wrong, 3 not run" sh run.sh
+for text in "tuned                            tuned             -          -  1 products, " \
+  "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
   "r3d50_b4                         timed" "within 25 % of what was predicted for NVIDIA A100 SXM 80 GB: " "none of it runs on Stand-in GPU" \
   "torch_b4_compile                 not run           -          -  no reference/bench_torch.py"; do
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
@@ -55,7 +63,7 @@ if command -v python3 >/dev/null; then
 fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 6 not run" sh run.sh --budget=0s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 7 not run" sh run.sh --budget=0s
 
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
 mkdir -p peer/reference
