@@ -75,8 +75,7 @@ void space_to_depth_grad(md_builder *b, const md_node *y, const md_val *dy, md_v
   md_attr back = y->attr;
   md_val v = dy[0];
   for (int i = 0; i < 3; i++)
-    back.fold.size.d[i] =
-        MD_MIN(x.dim[2 + i], a->size.d[i] * a->by.d[i] - a->before.d[i]);
+    back.fold.size.d[i] = MD_MIN(x.dim[2 + i], a->size.d[i] * a->by.d[i] - a->before.d[i]);
   bool reads = back.fold.size.d[0] > 0 && back.fold.size.d[1] > 0 && back.fold.size.d[2] > 0;
   if (!reads) return;
   v = md_add_node(b, MD_OP_depth_to_space, &v, 1, &back);
@@ -102,8 +101,7 @@ void space_to_depth_eval(md_eval *e) {
         for (at[1] = 0; at[1] < y->dim[3]; at[1]++)
           for (at[2] = 0; at[2] < y->dim[4]; at[2]++, o++) {
             place p = unfolded(a, c, at);
-            e->out[0]->f[o] =
-                is_inside(x, p.at) ? e->in[0]->f[offset_of(x, n, p.c, p.at)] : 0;
+            e->out[0]->f[o] = is_inside(x, p.at) ? e->in[0]->f[offset_of(x, n, p.c, p.at)] : 0;
           }
 }
 
@@ -117,7 +115,6 @@ void depth_to_space_eval(md_eval *e) {
         for (at[1] = 0; at[1] < x->dim[3]; at[1]++)
           for (at[2] = 0; at[2] < x->dim[4]; at[2]++, i++) {
             place p = unfolded(a, c, at);
-            if (is_inside(y, p.at))
-              e->out[0]->f[offset_of(y, n, p.c, p.at)] = e->in[0]->f[i];
+            if (is_inside(y, p.at)) e->out[0]->f[offset_of(y, n, p.c, p.at)] = e->in[0]->f[i];
           }
 }

@@ -16,7 +16,7 @@ enum { KEY_SHOWN = 12 };
 
 static const md_option cache_options[] = {
     {"records", 0, NULL, "prune: remove the records of tuning, too"},
-    {"device", 0, "NAME", "ls, export: records of devices with that in their names, as h200"},
+    {"device", 0, "NAME", "ls, export: records of that device, as h200"},
     {0}};
 static const md_option_rule cache_rules[] = {
     {"!:prune", "records", "only prune removes anything", NULL},
@@ -52,7 +52,7 @@ static void sum_up_objects(md_cli *cli, bool remove) {
 
 static bool is_wanted(const md_cli *cli, const md_record *r) {
   const char *device = md_cli_get(cli, "device");
-  return !device || md_is_within(device, r->device);
+  return !device || md_is_named(r->device, device);
 }
 
 // Those that count: the last of a product on a device.
@@ -70,8 +70,7 @@ static void show_record(const md_record *r) {
 
 static md_status list(md_cli *cli) {
   if (!md_cli_args(cli, 1, 1, "ls takes options only")) return MD_ERR_USAGE;
-  md_records *all = md_records_kept(true, cli->diags);
-  if (!all) return md_diags_status(cli->diags);
+  md_records *all = md_records_kept(cli->diags);
   int num = 0;
   for (int i = 0; i < all->num; i++) {
     if (!is_last(all, &all->row[i]) || !is_wanted(cli, &all->row[i])) continue;
@@ -92,14 +91,16 @@ static void explain_record(const md_record *r) {
   printf("  device    %s\n", md_clean(r->device, text, sizeof text));
   printf("  met in    %s\n", md_clean(r->region, text, sizeof text));
   printf("  times     measured within the step; results %s\n",
-         r->is_checked ? "were compared" : "lie over operands and were not compared");
+         r->is_checked ? "were compared" : "were not all compared");
   printf("  %-24s %10.1f us  untuned%s\n", r->own, r->own_us,
          strcmp(r->own, r->best) ? "" : ", the best");
   for (int i = 0; i < r->num_ways; i++) {
     const md_record_way *w = &r->way[i];
-    if (w->failed) printf("  %-24s %13s  %s\n", w->way, "failed", md_clean(w->failed, text, sizeof text));
+    if (w->failed)
+      printf("  %-24s %13s  %s\n", w->way, "failed", md_clean(w->failed, text, sizeof text));
     else if (w->us < 0) printf("  %-24s %13s\n", w->way, "not measured");
-    else printf("  %-24s %10.1f us%s\n", w->way, w->us, strcmp(w->way, r->best) ? "" : "  the best");
+    else
+      printf("  %-24s %10.1f us%s\n", w->way, w->us, strcmp(w->way, r->best) ? "" : "  the best");
   }
 }
 
@@ -120,8 +121,7 @@ static bool explain_object(md_cli *cli, const char *key) {
 static md_status explain(md_cli *cli) {
   if (!md_cli_args(cli, 2, 2, "explain takes a key, or how it begins")) return MD_ERR_USAGE;
   const char *key = cli->arg[1];
-  md_records *all = md_records_kept(true, cli->diags);
-  if (!all) return md_diags_status(cli->diags);
+  md_records *all = md_records_kept(cli->diags);
   int num = 0;
   for (int i = 0; i < all->num; i++) {
     if (strncmp(all->row[i].key, key, strlen(key)) != 0 || !is_last(all, &all->row[i])) continue;
@@ -133,7 +133,8 @@ static md_status explain(md_cli *cli) {
   char clean[80];
   md_error(cli->diags, E0401, MD_NOWHERE, "modistc cache: nothing is kept under '%s'",
            md_clean(key, clean, sizeof clean));
-  md_hint(cli->diags, "'modistc cache ls' shows the keys of records; objects have names of 32 digits");
+  md_hint(cli->diags,
+          "'modistc cache ls' shows the keys of records; objects have names of 32 digits");
   return MD_ERR_USAGE;
 }
 
@@ -150,28 +151,23 @@ static md_status prune(md_cli *cli) {
 
 static md_status export(md_cli *cli) {
   if (!md_cli_args(cli, 2, 2, "export takes a file, or - for standard output")) return MD_ERR_USAGE;
-  md_records *all = md_records_kept(true, cli->diags);
-  if (!all) return md_diags_status(cli->diags);
-  md_text out = {0};
-  int num = 0;
-  for (int i = 0; i < all->num; i++) {
-    if (!is_last(all, &all->row[i]) || !is_wanted(cli, &all->row[i])) continue;
-    md_record_put(&all->row[i], &out);
-    num++;
-  }
+  md_records *all = md_records_kept(cli->diags);
+  md_records some = {0};
+  for (int i = 0; i < all->num; i++)
+    if (is_last(all, &all->row[i]) && is_wanted(cli, &all->row[i]))
+      MD_PUSH(some.row, some.num, some.cap, all->row[i]);
+  bool ok = md_records_save(&some, cli->arg[1], cli->diags);
+  if (ok && strcmp(cli->arg[1], "-") != 0 && !cli->quiet)
+    printf("wrote %d records to %s\n", some.num, cli->arg[1]);
+  free(some.row);
   md_records_destroy(all);
-  bool is_screen = strcmp(cli->arg[1], "-") == 0, ok = true;
-  if (is_screen) fwrite(out.s ? out.s : "", 1, out.len, stdout);
-  else ok = md_file_save(cli->arg[1], out.s ? out.s : "", out.len, cli->diags);
-  md_text_free(&out);
-  if (ok && !is_screen && !cli->quiet) printf("wrote %d records to %s\n", num, cli->arg[1]);
   return ok ? MD_OK : md_diags_status(cli->diags);
 }
 
 static bool is_measured(md_cli *cli, const md_records *r) {
   for (int i = 0; i < r->num; i++)
     if (r->row[i].is_predicted)
-      return md_error(cli->diags, E0637, MD_IN_FILE(cli->arg[1]),
+      return md_error(cli->diags, E0650, MD_IN_FILE(cli->arg[1]),
                       "record %d was predicted: only what was measured is kept", i + 1);
   return true;
 }
@@ -188,8 +184,7 @@ static md_status import(md_cli *cli) {
 
 static md_status stat_all(md_cli *cli) {
   if (!md_cli_args(cli, 1, 1, "stat takes no argument")) return MD_ERR_USAGE;
-  md_records *all = md_records_kept(true, cli->diags);
-  if (!all) return md_diags_status(cli->diags);
+  md_records *all = md_records_kept(cli->diags);
   int num = 0, better = 0;
   for (int i = 0; i < all->num; i++) {
     if (!is_last(all, &all->row[i])) continue;
@@ -205,8 +200,8 @@ static md_status stat_all(md_cli *cli) {
 static const struct {
   const char *name;
   md_status (*run)(md_cli *cli);
-} verbs[] = {{"ls", list},       {"stat", stat_all}, {"explain", explain},
-             {"prune", prune},   {"export", export}, {"import", import}};
+} verbs[] = {{"ls", list},     {"stat", stat_all}, {"explain", explain},
+             {"prune", prune}, {"export", export}, {"import", import}};
 
 static md_status run(md_cli *cli) {
   const char *verb = cli->num_args > 0 ? cli->arg[0] : "", *names[MD_COUNT(verbs)];
@@ -229,7 +224,8 @@ static const char *const examples[] = {"modistc cache ls", "modistc cache explai
                                        "modistc cache import h200.jsonl", NULL};
 const md_command md_cmd_cache = {.name = "cache",
                                  .group = "Compile and run",
-                                 .usage = "ls|stat|prune [options] | explain KEY | export|import FILE",
+                                 .usage =
+                                     "ls|stat|prune [options] | explain KEY | export|import FILE",
                                  .doc = "compiled kernels and records of tuning, kept on disk",
                                  .examples = examples,
                                  .options = cache_options,

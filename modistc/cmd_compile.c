@@ -9,8 +9,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { NUM_TRIALS = 8 };
-
 static const char *const emits[] = {"artefact", "graph", "fused", "dot",    "llvm", "asm",
                                     "cuda",     "ptx",   "cubin", "report", NULL};
 
@@ -30,7 +28,8 @@ static const md_option compile_options[] = {
     {"jobs", 'j', "N", "threads that compile kernels (default: one for each core)"},
     {"target-spec", 0, "FILE", "facts of the CUDA device that predictions are for"},
     {"tune", 0, "WHEN",
-     "take the best known ways to make convolutions: cached (default: those that 'modistc cache ls' "
+     "take the best known ways to make convolutions: cached (default: those that 'modistc cache "
+     "ls' "
      "shows), off, or require: nothing else"},
     {"trials", 0, "[=N]",
      "put up to N other ways of each convolution into the artefact, for 'modistc tune' (8)"},
@@ -186,12 +185,11 @@ static bool check_parts(md_compile_job *j, const char *list) {
   return true;
 }
 
-// Records of the device that the target names, or of any of its kind.
 static bool choose_ways(md_compile_job *j) {
   static const char *const whens[] = {"off", "cached", "require", NULL};
   int when = md_cli_choice(j->cli, "tune", whens, 1);
   int64_t trials = 0;
-  if (md_cli_has(j->cli, "trials")) trials = NUM_TRIALS;
+  if (md_cli_has(j->cli, "trials")) trials = MD_CUDA_TRIALS;
   const char *text = md_cli_get(j->cli, "trials");
   if (when < 0 || (text && *text && !md_cli_int(j->cli, "trials", 1, MD_CUDA_WAYS, &trials)))
     return false;
@@ -199,11 +197,9 @@ static bool choose_ways(md_compile_job *j) {
   j->gpu.how.is_apart = trials > 0;
   j->requires_records = when == 2;
   if (trials) return true;  // beside the generator's own
-  if (when > 0) j->records = md_records_kept(j->requires_records, j->cli->diags);
-  if (when > 0 && !j->records) return false;
-  j->gpu.how.records = j->records;
-  const md_cuda_spec *device = md_cuda_device(j->target + strlen("cuda:"));
-  j->gpu.how.device = device ? device->name : NULL;
+  if (when > 0) j->records = md_records_kept(j->cli->diags);
+  bool asks = when > 0 && (j->records->num || j->requires_records);
+  j->gpu.how.records = asks ? j->records : NULL;
   return true;
 }
 
@@ -218,7 +214,8 @@ static bool choose_target(md_compile_job *j) {
                                .want_graph_text = true,
                                .threads = (int)j->threads};
     j->passes.memory = md_cuda_memory(&j->gpu, j->memory_limit);
-    return choose_ways(j) && md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
+    return choose_ways(j) && md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) &&
+           md_compile_cuda_spec(j);
   }
   bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
   if (!names_cpu && strcmp(j->target, "cpu") != 0) {

@@ -2,14 +2,10 @@
 // tune: which way to make each convolution is fastest on a device.
 #include "modistc/compile.h"
 
-#include "base/file.h"
-
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-enum { NUM_TRIALS = 8, NUM_ROUNDS = 5, BUDGET = 600 };
 
 static const md_option tune_options[] = {
     {"config", 'c', "FILE", "settings of the model; key=value arguments override them"},
@@ -18,7 +14,7 @@ static const md_option tune_options[] = {
      "of a model: cuda:h200 and so on, as compile has it (default: what the device is)"},
     {"output", 'o', "FILE", "write the records there ('-': standard output), not to the cache"},
     {"budget", 0, "TIME", "for all measurements, about: 10m (default), 90s"},
-    {"rounds", 0, "N", "steps with each way at most (5)"},
+    {"rounds", 0, "N", "steps with each way at most, 3 or more (7)"},
     {"trials", 0, "N", "other ways of each convolution at most, of a model (8)"},
     {"no-cache", 0, NULL, "neither read nor write the cache of compiled kernels"},
     MD_PASS_OPTIONS,
@@ -32,7 +28,7 @@ static const md_option_rule tune_rules[] = {
 
 static md_program *compile(md_cli *cli, const char *target) {
   md_pass_options passes;
-  int64_t trials = NUM_TRIALS;
+  int64_t trials = MD_CUDA_TRIALS;
   if (!md_source_passes(cli, &passes) || !md_cli_int(cli, "trials", 1, MD_CUDA_WAYS, &trials) ||
       !md_cuda_facts(target, &passes.facts, cli->diags))
     return NULL;
@@ -79,17 +75,11 @@ static md_program *program_of(md_cli *cli, bool is_there, const md_gpu_device *d
 
 // --- the run
 
-// A single float is a rate; with any number there, states would grow beyond all bounds.
 static bool set_inputs(void *ctx, md_exec *e, md_diags *d) {
   (void)ctx, (void)d;
   const md_program *p = md_exec_program(e);
-  for (int i = 0; i < p->num_inputs; i++) {
-    const md_spec *s = &p->input[i];
-    void *at = md_exec_input(e, s->name, NULL);
-    if (md_spec_elements(s) == 1 && md_element_is_float(s->dtype))
-      md_element_store(s->dtype, at, 0, 1e-3);
-    else md_fill_input(s->name, s->dtype, md_spec_elements(s), 0, at);
-  }
+  for (int i = 0; i < p->num_inputs; i++)
+    md_tune_input(&p->input[i], 0, md_exec_input(e, p->input[i].name, NULL));
   return true;
 }
 
@@ -101,7 +91,7 @@ static void tell(void *ctx, int step, int of) {
 
 static bool budget_of(md_cli *cli, double *seconds) {
   const char *text = md_cli_get(cli, "budget");
-  *seconds = BUDGET;
+  *seconds = MD_TUNE_SECONDS;
   if (!text) return true;
   size_t len = strlen(text);
   double unit = len && text[len - 1] == 'm' ? 60 : 1;
@@ -120,44 +110,32 @@ static bool budget_of(md_cli *cli, double *seconds) {
 
 // --- what was found
 
-static void show(const md_cli *cli, const md_records *r, FILE *to) {
-  int ways = 0, failed = 0, better = 0;
-  double own = 0, best = 0;
+static void show_ways(const md_record *x, FILE *to) {
   char name[60];
-  for (int i = 0; i < r->num; i++) {
-    const md_record *x = &r->row[i];
-    bool is_better = strcmp(x->own, x->best) != 0;
-    ways += x->num_ways;
-    better += is_better;
-    own += x->own_us;
-    best += x->best_us;
-    for (int k = 0; k < x->num_ways; k++) {
-      const md_record_way *w = &x->way[k];
-      failed += w->failed != NULL;
-      if (w->failed && !cli->quiet)
-        fprintf(to, "failed  %-22s %s: %s\n", w->way, md_clean(x->region, name, sizeof name),
-                w->failed);
-    }
-    if (is_better && !cli->quiet)
-      fprintf(to, "%-40s %-22s %9.1f us  %-22s %9.1f us\n", md_clean(x->region, name, sizeof name),
-              x->own, x->own_us, x->best, x->best_us);
-  }
-  fprintf(to, "%s: %d products, %d other ways of them, %d failed; %d have a better one: %.3f ms -> %.3f ms\n",
-          r->num && r->row[0].is_predicted ? "predicted" : "measured", r->num, ways, failed, better,
-          own / 1e3, best / 1e3);
+  md_clean(x->region, name, sizeof name);
+  for (int k = 0; k < x->num_ways; k++)
+    if (x->way[k].failed)
+      fprintf(to, "failed  %-22s %s: %s\n", x->way[k].way, name, x->way[k].failed);
+  if (strcmp(x->own, x->best) != 0)
+    fprintf(to, "%-40s %-22s %9.1f us  %-22s %9.1f us\n", name, x->own, x->own_us, x->best,
+            x->best_us);
+}
+
+static void show(const md_cli *cli, const md_records *r, FILE *to) {
+  for (int i = 0; i < r->num && !cli->quiet; i++) show_ways(&r->row[i], to);
+  md_record_sums s = md_records_sum(r);
+  fprintf(to,
+          "%s: %d products, %d other ways of them, %d failed; %d have a better one: %.3f ms -> "
+          "%.3f ms\n",
+          r->num && r->row[0].is_predicted ? "predicted" : "measured", r->num, s.ways, s.failed,
+          s.better, s.own_us / 1e3, s.best_us / 1e3);
 }
 
 static bool write_records(md_cli *cli, const md_records *r) {
   const char *path = md_cli_get(cli, "output");
-  if (!path && r->num && r->row[0].is_predicted) return true;
-  if (!path) return md_records_keep(r, cli->diags);
-  md_text out = {0};
-  for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], &out);
-  bool ok = true;
-  if (strcmp(path, "-") == 0) fwrite(out.s ? out.s : "", 1, out.len, stdout);
-  else ok = md_file_save(path, out.s ? out.s : "", out.len, cli->diags);
-  md_text_free(&out);
-  return ok;
+  if (path) return md_records_save(r, path, cli->diags);
+  bool is_predicted = r->num && r->row[0].is_predicted;
+  return is_predicted || md_records_keep(r, cli->diags);
 }
 
 static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o, bool is_there,
@@ -177,7 +155,7 @@ static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o, boo
 }
 
 static md_status run(md_cli *cli) {
-  int64_t rounds = NUM_ROUNDS;
+  int64_t rounds = MD_TUNE_ROUNDS;
   const char *device = md_cli_get(cli, "device");
   md_gpu_device found;
   char why[400] = "";
@@ -186,8 +164,10 @@ static md_status run(md_cli *cli) {
                        .set_inputs = set_inputs,
                        .told = tell,
                        .ctx = cli};
-  if (!md_cli_args(cli, 1, 64, "takes an artefact with trials, a model, a graph text or a plug-in") ||
-      !md_cli_int(cli, "rounds", 1, 1000, &rounds) || !budget_of(cli, &o.seconds) ||
+  if (!md_cli_args(cli, 1, 64,
+                   "takes an artefact with trials, a model, a graph text or a plug-in") ||
+      !md_cli_int(cli, "rounds", MD_TUNE_LEAST_ROUNDS, 1000, &rounds) ||
+      !budget_of(cli, &o.seconds) ||
       !has_device(cli, o.exec.device, &found, why, sizeof why, &is_there))
     return MD_ERR_USAGE;
   o.rounds = (int)rounds;
@@ -201,11 +181,12 @@ static const char *const examples[] = {
     "modistc tune modist-r3d50 batch=64 --precision=bf16",
     "modistc compile modist-r3d50 batch=64 --precision=bf16 -t cuda:h200 --trials -o trials.mdx",
     "modistc tune trials.mdx --budget=5m -o h200.jsonl", "modistc cache import h200.jsonl", NULL};
-const md_command md_cmd_tune = {.name = "tune",
-                                .group = "Compile and run",
-                                .usage = "ARTEFACT.mdx|MODEL|GRAPH.mdg|PLUGIN.so [key=value ...] [options]",
-                                .doc = "find the fastest way to make each convolution on a GPU",
-                                .examples = examples,
-                                .options = tune_options,
-                                .rules = tune_rules,
-                                .run = run};
+const md_command md_cmd_tune = {
+    .name = "tune",
+    .group = "Compile and run",
+    .usage = "ARTEFACT.mdx|MODEL|GRAPH.mdg|PLUGIN.so [key=value ...] [options]",
+    .doc = "find the fastest way to make each convolution on a GPU",
+    .examples = examples,
+    .options = tune_options,
+    .rules = tune_rules,
+    .run = run};

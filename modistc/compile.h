@@ -25,10 +25,10 @@ typedef struct md_compile_job {
   const char *output, *target;
   const char *cpu;  // of a CPU target; NULL: this machine's
   bool cuda;
-  int64_t threads;         // that compile; 0: one for each core
-  int64_t memory_limit;    // bytes; 0: none
-  md_cuda_options gpu;     // of CUDA targets
-  md_records *records;     // of tuning; NULL: they are not asked
+  int64_t threads;       // that compile; 0: one for each core
+  int64_t memory_limit;  // bytes; 0: none
+  md_cuda_options gpu;   // of CUDA targets
+  md_records *records;   // of tuning; NULL: they are not asked
   bool requires_records;
   const char *batch_text;  // what batch=max found; NULL: nothing was asked
   md_pass_options passes;

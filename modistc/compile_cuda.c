@@ -116,14 +116,8 @@ static const md_cuda_spec *spec_for(const char *target, const md_cuda_spec *give
   bool is_ptx;
   md_gpu_target(v->target, &sm, &suffix, &is_ptx);
   if (given && given->arch.sm == sm) return given;
-  for (const char *s = target; *s; s += strcspn(s, ",") + (s[strcspn(s, ",")] == ',')) {
-    const char *name = strncmp(s, "cuda:", 5) ? s : s + 5;
-    char one[40];
-    snprintf(one, sizeof one, "%.*s", (int)MD_MIN(strcspn(name, ","), sizeof one - 1), name);
-    const md_cuda_spec *device = md_cuda_device(one);
-    if (device && device->arch.sm == sm) return device;
-  }
-  return md_cuda_device_of((md_cuda_arch){.sm = sm});
+  const md_cuda_spec *named = md_cuda_named_device(target, sm);
+  return named ? named : md_cuda_device_of((md_cuda_arch){.sm = sm});
 }
 
 void md_compile_predict(const char *target, const md_cuda_spec *spec_given, md_program *p,
@@ -207,10 +201,11 @@ bool md_compile_cuda_spec(md_compile_job *j) {
 // What --tune=require asks for.
 static bool knows_all(const md_compile_job *j, const md_cuda_report *r) {
   if (!j->requires_records || r->known == r->products) return true;
-  md_error(j->cli->diags, E0447, MD_NOWHERE, "%d of %d products have no record for %s, the first is %s",
-           r->products - r->known, r->products, j->gpu.how.device ? j->gpu.how.device : j->target,
-           r->unknown);
-  md_hint(j->cli->diags, "modistc tune MODEL on such a device; 'modistc cache ls' shows what is known");
+  md_error(j->cli->diags, E0447, MD_NOWHERE,
+           "%d of %d products have no record for %s, the first is %s", r->products - r->known,
+           r->products, r->unknown_for, r->unknown);
+  md_hint(j->cli->diags,
+          "modistc tune MODEL on such a device; 'modistc cache ls' shows what is known");
   return false;
 }
 

@@ -365,7 +365,8 @@ static md_ir fold_source(md_kernel *k, md_point *p) {
     md_ir by = md_i64(e, a->by.d[i]);
     md_ir rest = LLVMBuildURem(e->b, channel, by, "");
     channel = LLVMBuildUDiv(e->b, channel, by, "");
-    md_ir at = md_iaddc(e, md_iadd(e, md_imulc(e, p->at[2 + i], a->by.d[i]), rest), -a->before.d[i]);
+    md_ir at =
+        md_iaddc(e, md_iadd(e, md_imulc(e, p->at[2 + i], a->by.d[i]), rest), -a->before.d[i]);
     md_ir in = LLVMBuildAnd(e->b, md_ilt(e, md_i64(e, -1), at),
                             md_ilt(e, at, md_i64(e, x->dim[2 + i])), "");
     inside = inside ? LLVMBuildAnd(e->b, inside, in, "") : in;

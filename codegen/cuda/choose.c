@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which way a product is made. A region's kernels are made the generator's own way first, aside: the digest
-// of their texts names the problem, with every extent, type and formula in it, and the version of the
-// generator. Under that name records know the best way on a device.
+// of their texts and the prelude's names the problem, with every extent, type and formula in it. Under that
+// name records know the best way on a device.
 #include "codegen/cuda/gen.h"
 #include "codegen/cuda/names.h"
 
@@ -30,8 +30,9 @@ static void free_aside(md_cuda_module *m) {
   free(m->place);
 }
 
-static void make_key(const md_cuda_module *m, char key[33]) {
+static void make_key(const md_cuda_module *m, md_cuda_arch arch, char key[33]) {
   md_text all = {0};
+  md_put(&all, "%s", md_cuda_prelude(arch));
   for (int i = 0; i < m->num_launches; i++)
     md_put(&all, "%s %lld ", m->kernel[m->launch[i].number].symbol, (long long)m->launch[i].blocks);
   md_digest_text(md_digest_of(all.s, all.len), key);
@@ -89,7 +90,7 @@ void md_cu_choose(md_cu_work *w, const md_cuda_how *how) {
   md_cuda_module own = aside(*w, NULL, &ways);
   if (ways.num > 1) {
     md_cuda_site s = {.region = w->r->index, .own = ways.at[0], .used = ways.at[0]};
-    make_key(&own, s.key);
+    make_key(&own, w->arch, s.key);
     if (how->records) look_up(w, how, &ways, &s);
     w->schedule = &s.used;
     s.first_launch = m->num_launches;

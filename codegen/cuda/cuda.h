@@ -21,6 +21,10 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+// The device of that compute capability that a list of targets names, as "cuda:h200" does; NULL: none.
+struct md_cuda_spec;
+const struct md_cuda_spec *md_cuda_named_device(const char *list, int sm);
+
 // The best target for a device of this compute capability. False: reported (E0441).
 bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
 
@@ -100,7 +104,7 @@ typedef struct md_cuda_schedule {
   int m, n;    // rows and columns of a block's tile of the result
   int blocks;  // about, that share the tiles or what is summed up; 0: one for each tile
 } md_cuda_schedule;
-enum { MD_CUDA_WAYS = 16, MD_CUDA_SCHEDULE_CHARS = 48 };
+enum { MD_CUDA_WAYS = 16, MD_CUDA_TRIALS = 8, MD_CUDA_SCHEDULE_CHARS = 48 };  // trials: by default
 // "wgmma 128x256 264". Returns buf.
 char *md_cuda_schedule_text(const md_cuda_schedule *s, char buf[MD_CUDA_SCHEDULE_CHARS]);
 bool md_cuda_schedule_equal(const md_cuda_schedule *a, const md_cuda_schedule *b);
@@ -159,11 +163,11 @@ typedef struct md_cuda_trial {
 } md_cuda_trial;
 typedef struct md_cuda_site {
   int region;
-  char key[33];                // digest of the kernels that the generator makes by itself
-  md_cuda_schedule own, used;  // that way, and the one that was taken
-  bool is_known;               // by the records
+  char key[33];  // digest of the kernels that the generator makes by itself, with the prelude
+  md_cuda_schedule own, used;      // that way, and the one that was taken
+  bool is_known;                   // by the records
   int first_launch, num_launches;  // of a module whose launches stand apart
-  md_cuda_trial *trial;        // other ways; not of a product that a site before has
+  md_cuda_trial *trial;            // other ways; not of a product that a site before has
   int num_trials;
 } md_cuda_site;
 typedef struct md_cuda_module {
@@ -185,7 +189,7 @@ typedef struct md_cuda_how {
   bool is_apart;  // a launch for each kernel of a region, those of a region together
   int trials;     // at most so many other ways of each product, besides; of what is_apart
   const md_records *records;  // which ways are best; NULL: the generator's own
-  const char *device;         // whose records; NULL: of any with that target
+  const char *device;         // whose records; NULL: of what the target names, or of any
 } md_cuda_how;
 // NULL only for an internal reason; regions that are not supported yet are listed, not errors. `how`
 // NULL: joined, without records.
@@ -207,8 +211,8 @@ bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d
 // --- program.c: a graph to a program for an artefact, with code for one or more targets
 typedef struct md_cuda_options {
   const char *targets;  // "cuda:sm_80,cuda:sm_90a"
-  md_cuda_how how;  // is_apart: md_launch.region says of all launches whose they are
-  bool no_ptx;      // leave out the PTX of compute_80, from which a driver compiles for later devices
+  md_cuda_how how;      // is_apart: md_launch.region says of all launches whose they are
+  bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
   bool plan_only;  // launches and sizes: no kernel is compiled, and the program cannot run
   int threads;     // that compile; 0: one for each core
@@ -221,7 +225,8 @@ typedef struct md_cuda_report {
   // Products that can be made in several ways, if anybody asked for that: all, those with a record, those
   // that are not made the generator's own way; of all targets.
   int products, known, changed;
-  const char *unknown;           // the first region without a record; in the arena
+  const char *unknown,
+      *unknown_for;  // the first region without a record, and its target; in the arena
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,

@@ -79,8 +79,7 @@ static const char *space_to_depth(md_cu_kernel *k, const md_node *n, md_cu_spot 
     in.at[2 + i] = md_cu_linear(k, 2, ix, (int64_t[]){by, 1}, -before);
     if (before) md_put(&test, "%s%s >= 0", test.len ? " && " : "", in.at[2 + i]);
     if (size * by - before > x->dim[2 + i])
-      md_put(&test, "%s%s < %lld", test.len ? " && " : "", in.at[2 + i],
-             (long long)x->dim[2 + i]);
+      md_put(&test, "%s%s < %lld", test.len ? " && " : "", in.at[2 + i], (long long)x->dim[2 + i]);
     div *= by;
   }
   in.at[1] = md_cu_digit(k, channel, div, 0);

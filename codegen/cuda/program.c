@@ -417,6 +417,8 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
     *v = (Variant){.arch = arch[i], .is_ptx = i == num};
     md_cuda_how how = o->how;
     if (v->is_ptx) how.records = NULL, how.trials = 0;  // who knows for which device
+    const md_cuda_spec *named = md_cuda_named_device(o->targets, arch[i].sm);
+    if (!how.device && named) how.device = named->name;
     v->m = md_cuda_generate(s->g, arch[i], &how, d);
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
@@ -438,6 +440,8 @@ static void report_products(const Assembly *s, md_cuda_report *r) {
       if (!x->is_known && !r->unknown && r->arena) {
         const char *name = x->region > 0 ? s->g->region[x->region].name : NULL;
         r->unknown = md_strdup(r->arena, name ? name : "");
+        r->unknown_for =
+            md_format(r->arena, "sm_%d%.1s", s->variant[i].arch.sm, &s->variant[i].arch.suffix);
       }
     }
   }

@@ -97,6 +97,13 @@ static bool cuda_get(md_device *v, const md_arg *from, void *to, md_diags *d) {
   return enter(c, d) && fetch(c, from, to, d) && wait(c, -1, d);
 }
 
+static bool cuda_spoil(md_device *v, const md_arg *a, md_diags *d) {
+  md_cuda *c = (md_cuda *)v;
+  if (!enter(c, d)) return false;
+  int error = c->call.cuMemsetD8Async(md_cuda_place(c, a), 0xFF, (size_t)a->bytes, c->stream);
+  return md_cuda_did(c, "cuMemsetD8Async", -1, error, d);
+}
+
 // --- a step
 
 static bool cuda_send(md_device *v, md_diags *d) {
@@ -322,6 +329,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .result = cuda_result,
                                     .put = cuda_put,
                                     .get = cuda_get,
+                                    .spoil = cuda_spoil,
                                     .send = cuda_send,
                                     .begin = cuda_begin,
                                     .step = cuda_step,

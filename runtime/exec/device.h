@@ -20,6 +20,7 @@ typedef struct md_device_kind {
   const void *(*result)(md_device *v, int i);  // what `end` has brought along; NULL: get it
   bool (*put)(md_device *v, const md_arg *to, const void *from, md_diags *d);
   bool (*get)(md_device *v, const md_arg *from, void *to, md_diags *d);  // waits for all before
+  bool (*spoil)(md_device *v, const md_arg *a, md_diags *d);  // of a GPU: every float is a NaN
 
   // --- a step: begin, then either all of it or launches one by one and the end; then wait
   bool (*send)(md_device *v, md_diags *d);   // inputs start on their way; a step may still run

@@ -274,6 +274,8 @@ void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
 // The launches of the next steps: trials in place of what they replace or, under a tap, any. Borrowed; NULL:
 // the program's.
 void md_exec_set_order(md_exec *e, const int *launch, int num);
+// For taps on a GPU: whoever does not write it reads NaN there.
+bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d);
 const md_launch_time *md_exec_times(const md_exec *e);    // one for each launch of the program
 int md_exec_launches(const md_exec *e, int *first);       // how many of those the device does
 const md_gpu_variant *md_exec_variant(const md_exec *e);  // that a GPU runs; NULL: the CPU
@@ -344,7 +346,7 @@ typedef struct md_record {
   bool is_predicted;                  // nothing was measured
   const char *own, *best;             // ways
   double own_us, best_us;
-  bool is_checked;     // results were compared; not of those that lie over what they are made from
+  bool is_checked;     // all results were compared, at their begin and end
   md_record_way *way;  // all that were tried
   int num_ways;
 } md_record;
@@ -355,30 +357,41 @@ typedef struct md_records {
 } md_records;
 md_records *md_records_create(void);
 void md_records_destroy(md_records *r);
-// The lines of a file behind those that there are. False: reported (E0637).
+// The lines of a file behind those that there are. False: reported (E0650).
 bool md_records_read(md_records *r, const char *path, md_diags *d);
-void md_record_put(const md_record *r, md_text *to);  // a line
+void md_record_put(const md_record *r, md_text *to);                       // a line
+bool md_records_save(const md_records *r, const char *path, md_diags *d);  // '-': standard output
 // The records of this machine, in the cache folder: tuning.jsonl, or NULL where there is no folder.
 char *md_records_path(md_arena *a);
-// Those. What cannot be read is reported and gives NULL or, unless `required`, a warning and none.
-md_records *md_records_kept(bool required, md_diags *d);
+// Those. Lines that are no records are left out, with a warning.
+md_records *md_records_kept(md_diags *d);
 bool md_records_keep(const md_records *r, md_diags *d);  // adds them; false: reported (E0801)
-// Is it a part of a device's name, in whatever case?
-bool md_is_within(const char *part, const char *device);
-// The last one that was measured for the product on a device, of whose name `device` is a part (NULL: on
-// any with that target). NULL: there is none.
+typedef struct md_record_sums {
+  int ways, failed, better;
+  double own_us, best_us;
+} md_record_sums;
+md_record_sums md_records_sum(const md_records *r);
+// Is it a device of that name? One word, in whatever case, may stand for words in a row: "h200" for "NVIDIA
+// H200", "rtx4090" for "NVIDIA GeForce RTX 4090", but "l4" not for "NVIDIA L40S".
+bool md_is_named(const char *device, const char *name);
+// The last one that was measured for the product on a device of that name (NULL: on any with that target),
+// one of this very name sooner than others. NULL: there is none.
 const md_record *md_records_find(const md_records *r, const char *target, const char *key,
                                  const char *device);
 
 // --- tune.c: trials on a device
+enum { MD_TUNE_LEAST_ROUNDS = 3, MD_TUNE_ROUNDS = 7, MD_TUNE_SECONDS = 600 };
 typedef struct md_tune_options {
   md_exec_options exec;
   double seconds;  // for all of it, about
-  int rounds;      // steps with each way, at most
+  int rounds;      // steps with each way, at most; MD_TUNE_LEAST_ROUNDS or more
   bool (*set_inputs)(void *ctx, md_exec *e, md_diags *d);
   void (*told)(void *ctx, int step, int of);  // of progress; may be NULL
   void *ctx;
 } md_tune_options;
+// What an input that nobody gives is: as md_fill_input has it, but a single float is a rate, 0.001: with any
+// number there states would grow beyond all bounds.
+void md_tune_input(const md_spec *s, uint64_t seed, void *to);
 // Measures, for each product of the program that has trials for this device, each of its ways within the
 // step, and adds a record. Ways that fail, or whose results differ, are named there and left out. False:
 // reported (E0448: there are no trials).

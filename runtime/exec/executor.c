@@ -278,6 +278,10 @@ void md_exec_set_order(md_exec *e, const int *launch, int num) {
   e->num_order = num;
 }
 
+bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d) {
+  return e->dev->kind->spoil(e->dev, a, d);
+}
+
 void md_exec_set_trace(md_exec *e, md_trace *t) { e->trace = e->dev->trace = t; }
 
 const md_launch_time *md_exec_times(const md_exec *e) { return e->time; }

@@ -230,17 +230,17 @@ static void get_trials(reader *r, const md_tree *from, md_gpu_variant *v) {
   md_program *p = r->p;
   v->first_trial = p->num_trials;
   if (!md_tree_get(from, "trials")) return;
-  v->num_tried = (int)get_int(r, from, "num_tried", INT_MAX);
+  v->num_tried = (int)get_int(r, from, "num_tried", MAX_ROWS);
   const md_tree *rows = get_rows(r, from, "trials", &v->num_trials);
   for (int i = 0; i < v->num_trials; i++) {
     md_gpu_trial *t = &p->trial[p->num_trials++];
     t->key = get_str(r, &rows[i], "key");
     t->way = get_str(r, &rows[i], "way");
     t->own = get_str(r, &rows[i], "own");
-    t->replaced = (int)get_int(r, &rows[i], "replaced", INT_MAX);
-    t->num_replaced = (int)get_int(r, &rows[i], "num_replaced", INT_MAX);
-    t->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
-    t->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);
+    t->replaced = (int)get_int(r, &rows[i], "replaced", MAX_ROWS);
+    t->num_replaced = (int)get_int(r, &rows[i], "num_replaced", MAX_ROWS);
+    t->first_launch = (int)get_int(r, &rows[i], "first_launch", MAX_ROWS);
+    t->num_launches = (int)get_int(r, &rows[i], "num_launches", MAX_ROWS);
   }
 }
 
@@ -267,8 +267,8 @@ static void get_variants(reader *r, const md_tree *root) {
     md_gpu_variant *v = &p->variant[i];
     *v = (md_gpu_variant){.first_kernel = kernel};
     v->target = get_str(r, &rows[i], "target");
-    v->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
-    v->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);
+    v->first_launch = (int)get_int(r, &rows[i], "first_launch", MAX_ROWS);
+    v->num_launches = (int)get_int(r, &rows[i], "num_launches", MAX_ROWS);
     v->workspace_bytes = get_int(r, &rows[i], "workspace_bytes", INT64_MAX);
     const md_tree *kernels = get_rows(r, &rows[i], "kernels", &v->num_kernels);
     for (int k = 0; k < v->num_kernels; k++, kernel++) {

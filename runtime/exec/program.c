@@ -202,14 +202,30 @@ static bool check_phase(const check *c, const md_phase *f) {
          check_bytes(c, "shared memory", f->shared_bytes);
 }
 
-// A trial takes the place of launches of the step; its own lie behind those.
-static bool check_trial(const check *c, const md_gpu_variant *v, const md_gpu_trial *t) {
-  int begin = v->first_launch, end = begin + v->num_launches;
-  bool ok = name_is_fine(t->key) && name_is_fine(t->way) && name_is_fine(t->own) &&
-            t->replaced >= begin && t->num_replaced >= 1 && t->num_replaced <= end - t->replaced &&
-            t->first_launch >= end && t->num_launches >= 1 &&
-            t->num_launches <= end + v->num_tried - t->first_launch;
-  return ok || bad(c, "target '%s' has a trial of launches that there are not", v->target);
+static bool is_key(const char *s) {
+  return s && strlen(s) == 32 && strspn(s, "0123456789abcdef") == 32;
+}
+
+// Trials of one product are neighbours and name the same launches of the step, behind those of products
+// before. Their own launches follow one another behind the step.
+static bool check_trials(const check *c, const md_gpu_variant *v) {
+  int end = v->first_launch + v->num_launches, next = end, free_from = v->first_launch;
+  const md_gpu_trial *before = NULL;
+  for (int i = 0; i < v->num_trials; i++) {
+    const md_gpu_trial *t = &c->p->trial[v->first_trial + i];
+    bool same = before && t->replaced == before->replaced &&
+                t->num_replaced == before->num_replaced && !strcmp(t->key, before->key);
+    bool ok = is_key(t->key) && name_is_fine(t->way) && name_is_fine(t->own) &&
+              (same || t->replaced >= free_from) && t->num_replaced >= 1 &&
+              t->replaced <= end - t->num_replaced && t->first_launch == next &&
+              t->num_launches >= 1 && t->num_launches <= end + v->num_tried - next;
+    if (!ok) return bad(c, "target '%s': trial %d is of launches that there are not", v->target, i);
+    next += t->num_launches;
+    free_from = t->replaced + t->num_replaced;
+    before = t;
+  }
+  return next == end + v->num_tried ||
+         bad(c, "target '%s': %d launches to be tried", v->target, v->num_tried);
 }
 
 // Variants share neither kernels nor, but for the very same ones, launches; each launch is a kernel.
@@ -235,8 +251,7 @@ static bool check_variant(const check *c, const md_gpu_variant *v) {
   if (v->first_trial < 0 || v->num_trials < 0 || v->num_trials > p->num_trials - v->first_trial)
     return bad(c, "target '%s': trials %d+%d of %d", v->target, v->first_trial, v->num_trials,
                p->num_trials);
-  for (int i = v->first_trial; i < v->first_trial + v->num_trials; i++)
-    if (!check_trial(c, v, &p->trial[i])) return false;
+  if (!check_trials(c, v)) return false;
   for (int i = v->first_launch; i < v->first_launch + v->num_launches + v->num_tried; i++)
     if (p->launch[i].num_phases != 1)
       return bad(c, "launch '%s' is not one kernel", p->launch[i].name);

@@ -9,10 +9,12 @@
 #include "base/file.h"
 #include "base/json_tree.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #define MAX_FILE ((int64_t)256 << 20)
@@ -44,15 +46,17 @@ typedef struct Line {
 
 static void wrong(Line *l, const char *key, const char *need) {
   if (l->ok)
-    md_error(l->d, E0637, (md_place){.file = l->path, .line = l->number},
+    md_error(l->d, E0650, (md_place){.file = l->path, .line = l->number},
              "'%s' is missing or is not %s", key, need);
   l->ok = false;
 }
 
 static const char *get_text(Line *l, const md_tree *from, const char *key) {
   const char *s = md_tree_str(md_tree_get(from, key));
-  if (!s || !*s) wrong(l, key, "a text");
-  return md_strdup(l->to->arena, s ? s : "");
+  bool ok = s && *s;
+  for (const char *c = s; ok && *c; c++) ok = (unsigned char)*c >= ' ' && *c != 0x7F;
+  if (!ok) wrong(l, key, "a text without control characters");
+  return md_strdup(l->to->arena, ok ? s : "");
 }
 
 static double get_us(Line *l, const md_tree *from, const char *key) {
@@ -96,30 +100,39 @@ static void get_record(Line *l, const md_tree *from) {
   if (l->ok) MD_PUSH(l->to->row, l->to->num, l->to->cap, r);
 }
 
-// The JSON reader counts lines from 1 in what it is given.
-static void read_line(Line *l, const char *text, size_t len) {
+static bool read_line(md_records *r, const char *path, int number, const char *text, size_t len,
+                      md_diags *d) {
   md_arena *a = md_arena_create();
-  const md_tree *root = md_json_read(md_format(a, "%s, line %d", l->path, l->number), text, len,
-                                     E0637, a, l->d);
-  if (!root) l->ok = false;
-  else get_record(l, root);
+  Line l = {.to = r, .path = path, .number = number, .d = d, .ok = true};
+  const md_tree *root =
+      md_json_read(md_format(a, "%s, line %d", path, number), text, len, E0650, a, d);
+  if (root) get_record(&l, root);
   md_arena_destroy(a);
+  return root && l.ok;
+}
+
+// The number of lines that are no records. Stops at the first one, unless it is `lenient`.
+static int read_lines(md_records *r, const char *path, const char *data, size_t len, bool lenient,
+                      md_diags *d) {
+  int number = 0, bad = 0;
+  for (const char *s = data; s < data + len && (lenient || !bad);) {
+    const char *end = memchr(s, '\n', (size_t)(data + len - s));
+    if (!end) end = data + len;
+    number++;
+    if (strspn(s, " \t\r") < (size_t)(end - s))
+      bad += !read_line(r, path, number, s, (size_t)(end - s), d);
+    s = end + 1;
+  }
+  return bad;
 }
 
 bool md_records_read(md_records *r, const char *path, md_diags *d) {
   char *data;
   size_t len;
-  if (!md_file_read(path, MAX_FILE, E0637, d, &data, &len)) return false;
-  Line l = {.to = r, .path = path, .d = d, .ok = true};
-  for (const char *s = data; s < data + len && l.ok;) {
-    const char *end = memchr(s, '\n', (size_t)(data + len - s));
-    if (!end) end = data + len;
-    l.number++;
-    if (strspn(s, " \t\r") < (size_t)(end - s)) read_line(&l, s, (size_t)(end - s));
-    s = end + 1;
-  }
+  if (!md_file_read(path, MAX_FILE, E0650, d, &data, &len)) return false;
+  bool ok = read_lines(r, path, data, len, false, d) == 0;
   free(data);
-  return l.ok;
+  return ok;
 }
 
 // --- writing
@@ -160,30 +173,55 @@ char *md_records_path(md_arena *a) {
   return dir ? md_format(a, "%s/tuning.jsonl", dir) : NULL;
 }
 
-md_records *md_records_kept(bool required, md_diags *d) {
+md_records *md_records_kept(md_diags *d) {
   md_records *r = md_records_create();
   const char *path = md_records_path(r->arena);
+  char *data;
+  size_t len;
   if (!path || access(path, F_OK) != 0) return r;
   md_diags *said = md_diags_create();
-  bool ok = md_records_read(r, path, required ? d : said);
-  if (!ok && !required) {
-    md_warning(d, MD_NOWHERE, "records of tuning are left out: %s", md_diags_text(said));
-    r->num = 0;
+  int bad = 0;
+  bool is_read = md_file_read(path, MAX_FILE, E0650, said, &data, &len);
+  if (is_read) {
+    bad = read_lines(r, path, data, len, true, said);
+    free(data);
+  }
+  if (!is_read || bad) {
+    md_warning(d, MD_IN_FILE(path),
+               is_read ? "%d lines are no records of tuning and are left out"
+                       : "records of tuning cannot be read",
+               bad);
+    md_hint(d, "'modistc cache prune --records' removes all of them");
   }
   md_diags_destroy(said);
-  if (ok || !required) return r;
-  md_records_destroy(r);
-  return NULL;
+  return r;
 }
 
-// In one piece behind what others have added.
+static bool write_all(int fd, const char *from, size_t len) {
+  while (len > 0) {
+    ssize_t n = write(fd, from, len);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    from += n;
+    len -= (size_t)n;
+  }
+  return true;
+}
+
+static void put_all(const md_records *r, md_text *to) {
+  for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], to);
+}
+
+// Behind what others have added; a line that was cut off ends here.
 bool md_records_keep(const md_records *r, md_diags *d) {
   md_text all = {0};
-  for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], &all);
+  md_put(&all, "\n");
+  put_all(r, &all);
   md_arena *a = md_arena_create();
   const char *path = md_records_path(a);
+  errno = 0;
   int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-  bool ok = fd >= 0 && (!all.len || write(fd, all.s, all.len) == (ssize_t)all.len);
+  bool ok = fd >= 0 && write_all(fd, all.s, all.len);
   int error = errno;
   if (fd >= 0) ok = close(fd) == 0 && ok;
   if (!ok) {
@@ -196,9 +234,44 @@ bool md_records_keep(const md_records *r, md_diags *d) {
   return ok;
 }
 
+bool md_records_save(const md_records *r, const char *path, md_diags *d) {
+  md_text all = {0};
+  put_all(r, &all);
+  bool is_screen = strcmp(path, "-") == 0, ok = true;
+  if (is_screen) fwrite(all.s ? all.s : "", 1, all.len, stdout);
+  else ok = md_file_save(path, all.s ? all.s : "", all.len, d);
+  md_text_free(&all);
+  return ok;
+}
+
 // --- finding
 
-bool md_is_within(const char *part, const char *device) { return strcasestr(device, part) != NULL; }
+md_record_sums md_records_sum(const md_records *r) {
+  md_record_sums s = {0};
+  for (int i = 0; i < r->num; i++) {
+    const md_record *x = &r->row[i];
+    s.better += strcmp(x->own, x->best) != 0;
+    s.own_us += x->own_us;
+    s.best_us += x->best_us;
+    s.ways += x->num_ways;
+    for (int k = 0; k < x->num_ways; k++) s.failed += x->way[k].failed != NULL;
+  }
+  return s;
+}
+
+bool md_is_named(const char *device, const char *name) {
+  if (!strcasecmp(device, name)) return true;
+  if (strchr(name, ' ')) return false;
+  for (const char *word = device; *word; word += strcspn(word, " "), word += *word == ' ') {
+    const char *d = word, *n = name;  // blanks between words do not count
+    while (*d && *n && (*d == ' ' || tolower((unsigned char)*d) == tolower((unsigned char)*n))) {
+      n += *d != ' ';
+      d++;
+    }
+    if (!*n && (!*d || *d == ' ')) return true;
+  }
+  return false;
+}
 
 const md_record *md_records_find(const md_records *r, const char *target, const char *key,
                                  const char *device) {
@@ -206,7 +279,9 @@ const md_record *md_records_find(const md_records *r, const char *target, const 
   for (int i = 0; i < r->num; i++) {
     const md_record *x = &r->row[i];
     if (x->is_predicted || strcmp(x->key, key) != 0 || strcmp(x->target, target) != 0) continue;
-    if (device && !md_is_within(device, x->device)) continue;
+    if (device && !md_is_named(x->device, device)) continue;
+    bool is_exact = !device || !strcasecmp(x->device, device);
+    if (found && device && !is_exact && !strcasecmp(found->device, device)) continue;
     found = x;
   }
   return found;

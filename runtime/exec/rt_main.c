@@ -32,7 +32,8 @@ static const char usage[] =
     "                        that regions write is copied to the host, which takes seconds a step\n"
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
-    "  --tune=FILE.jsonl     measure other ways to make convolutions, of a file with trials, and write\n"
+    "  --tune=FILE.jsonl     measure other ways to make convolutions, of a file with trials, and "
+    "write\n"
     "                        what was found; 'modistc cache import' takes it\n"
     "  --budget=SECONDS      of --tune, about (default 600)\n"
     "  --inspect             describe the file as JSON; load no code\n"
@@ -51,12 +52,11 @@ typedef struct request {
   const char *artefact, *trace, *tune;
   int64_t steps, budget;
   md_exec_options exec;
-  bool wants_times, wants_json, wants_inspect, wants_check;
+  bool wants_times, wants_json, wants_inspect, wants_check, steps_given;
   binding *input, *output, *expect;
   int num_input, cap_input, num_output, cap_output, num_expect, cap_expect;
 } request;
 
-enum { TUNE_ROUNDS = 5 };
 enum {
   STEPS = 256,
   DEVICE,
@@ -142,7 +142,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   binding b = {"", "", 0};
   switch (option) {
   case DEVICE: r->exec.device = arg; return md_device_parse(arg, &index, d);
-  case STEPS: return parse_number(arg, 1, INT32_MAX, &r->steps, d);
+  case STEPS: r->steps_given = true; return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
     if (!parse_number(arg, 1, 1024, &n, d)) return false;
     r->exec.threads = (int)n;
@@ -190,6 +190,13 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     }
     if (!parse_option(r, c, optarg, d)) return false;
   }
+  bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
+                  r->wants_inspect || r->trace || r->num_output || r->num_expect ||
+                  r->exec.check_nan;
+  if (r->tune && is_other)
+    return misused(d, "--tune takes --device, --seed, --input and --budget only");
+  if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
+  if (!r->budget) r->budget = MD_TUNE_SECONDS;
   if (optind == argc) return misused(d, "no artefact is given");
   if (optind + 1 < argc)
     return misused(d, "one artefact at a time; '%s' is too much", argv[optind + 1]);
@@ -302,16 +309,18 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
 }
 
 static bool set_all_inputs(void *ctx, md_exec *e, md_diags *d) {
-  if (!set_inputs(e, ctx, d)) return false;
-  draw_inputs(e, ctx);
-  return true;
+  const request *r = ctx;
+  const md_program *p = md_exec_program(e);
+  for (int i = 0; i < p->num_inputs; i++)
+    md_tune_input(&p->input[i], r->exec.seed, md_exec_input(e, p->input[i].name, NULL));
+  return set_inputs(e, r, d);
 }
 
 static void tune(request *r, md_diags *d) {
   md_program *p = md_program_load(r->artefact, d);
   md_tune_options o = {.exec = r->exec,
                        .seconds = (double)r->budget,
-                       .rounds = TUNE_ROUNDS,
+                       .rounds = MD_TUNE_ROUNDS,
                        .set_inputs = set_all_inputs,
                        .ctx = r};
   if (p) rt_tune(p, &o, r->tune, d);
@@ -355,7 +364,7 @@ static void check(const request *r, md_diags *d) {
 
 int main(int argc, char **argv) {
   md_diags *d = md_diags_create();
-  request r = {.steps = 1, .budget = 600};
+  request r = {.steps = 1};
   if (parse_line(&r, argc, argv, d)) {
     if (r.wants_inspect) inspect(&r, d);
     else if (r.wants_check) check(&r, d);

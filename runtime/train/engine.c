@@ -3,6 +3,7 @@
 // run on any of them.
 #include "runtime/train/train.h"
 
+#include "base/log.h"
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
 
@@ -98,7 +99,7 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
       !md_cuda_target_for(b->device.sm, b->target, sizeof b->target, d) ||
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
-  if (!o->no_cache) b->records = md_records_kept(false, d);
+  if (!o->no_cache) b->records = md_records_kept(d);
   b->cuda = (md_cuda_options){.targets = b->target,
                               .how = {.is_apart = o->verifies || o->check_nan,
                                       .records = b->records,
@@ -111,8 +112,12 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
 }
 
 static bool make_program(md_engine *e, const md_engine_options *o, const Backend *b, md_diags *d) {
-  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &b->cuda, NULL, d)
+  md_cuda_report r = {0};
+  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &b->cuda, &r, d)
                                              : md_cpu_compile(e->graph, &b->cpu, NULL, d);
+  if (r.known)
+    md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "tuned: %d of %d products by records, %d other than untuned",
+           r.known, r.products, r.changed);
   return e->program && start(e, o, d);
 }
 

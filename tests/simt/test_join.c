@@ -141,7 +141,8 @@ static void try_step(const char *model, int level, md_dtype precision, md_optimi
   md_model_from(model)->fill(&s);
   s.opt = opt;
   md_graph *g = with_passes(md_step_graph(&s, d), level, precision, d);
-  md_cuda_module *apart = md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d);
+  md_cuda_module *apart =
+      md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d);
   md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
   const char *why = run_all(apart, g);
   check(!why, name, why ? why : "");

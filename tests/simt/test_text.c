@@ -23,7 +23,8 @@ static md_graph *graph_of(const char *text, int level, md_diags *d) {
 static char *text_of(const char *text, int level, int *num_kernels) {
   md_diags *d = md_diags_create();
   md_graph *g = graph_of(text, level, d);
-  md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d) : NULL;
+  md_cuda_module *m =
+      g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d) : NULL;
   char *s = m ? strdup(m->text.s) : strdup(md_diags_text(d));
   *num_kernels = m ? m->num_kernels : -1;
   md_cuda_module_free(m);

@@ -127,10 +127,9 @@ static int try_records(const Program *p, md_cuda_arch arch, const char *target, 
   how.device = NULL;
   r->row[0].best = "wgmma 7x7 7";
   m = md_cuda_generate(p->g, arch, &how, d);
-  failed += check_record("a way that there is not is taken",
-                         !m->site[0].is_known &&
-                             md_cuda_schedule_equal(&m->site[0].used, &m->site[0].own),
-                         passed);
+  failed += check_record(
+      "a way that there is not is taken",
+      !m->site[0].is_known && md_cuda_schedule_equal(&m->site[0].used, &m->site[0].own), passed);
   md_cuda_module_free(m);
   r->row[0].best = row.best;
   r->row[0].is_predicted = true;
