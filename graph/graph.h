@@ -200,6 +200,9 @@ typedef struct md_resize_attr {
 typedef struct md_crop_attr {
   int64_t top, left, h, w;
 } md_crop_attr;
+typedef struct md_fold_attr {
+  md_dim3 by, before, size;
+} md_fold_attr;
 typedef struct md_value_attr {
   double value;
 } md_value_attr;
@@ -238,6 +241,7 @@ typedef union md_attr {
   md_adamw_attr adamw;
   md_resize_attr resize;
   md_crop_attr crop;
+  md_fold_attr fold;
   md_value_attr value;
   md_affine_attr affine;
   md_blur_attr blur;

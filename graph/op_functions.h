@@ -34,6 +34,8 @@ bool pool3d_grad_shape(md_infer *f);
 bool avg_pool3d_shape(md_infer *f);
 bool concat_shape(md_infer *f);
 bool pad_shape(md_infer *f);
+bool space_to_depth_shape(md_infer *f);
+bool depth_to_space_shape(md_infer *f);
 bool gather_rows_shape(md_infer *f);
 bool scatter_rows_shape(md_infer *f);
 bool resize_shape(md_infer *f);
@@ -83,6 +85,8 @@ void cross_entropy_grad_(md_builder *b, const md_node *y, const md_val *dy, md_v
 void l2_normalize_grad_(md_builder *b, const md_node *y, const md_val *dy, md_val *d);
 void concat_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d);
 void pad_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d);
+void space_to_depth_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d);
+void depth_to_space_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d);
 void gather_rows_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d);
 
 // --- cost
@@ -124,6 +128,8 @@ void argmax_eval(md_eval *e);
 void topk_hit_eval(md_eval *e);
 void concat_eval(md_eval *e);
 void pad_eval(md_eval *e);
+void space_to_depth_eval(md_eval *e);
+void depth_to_space_eval(md_eval *e);
 void gather_rows_eval(md_eval *e);
 void scatter_rows_eval(md_eval *e);
 void bank_push_eval(md_eval *e);

@@ -27,6 +27,12 @@ static const md_option compile_options[] = {
     MD_MEMORY_OPTION,
     {"jobs", 'j', "N", "threads that compile kernels (default: one for each core)"},
     {"target-spec", 0, "FILE", "facts of the CUDA device that predictions are for"},
+    {"tune", 0, "WHEN",
+     "take the best known ways to make convolutions: cached (default: those that 'modistc cache "
+     "ls' "
+     "shows), off, or require: nothing else"},
+    {"trials", 0, "[=N]",
+     "put up to N other ways of each convolution into the artefact, for 'modistc tune' (8)"},
     {"no-ptx", 0, NULL, "leave out the PTX from which a driver compiles for later CUDA devices"},
     {"apart", 0, NULL,
      "every CUDA kernel has a launch of its own: --verify and --engine=cudnn see all regions"},
@@ -43,10 +49,12 @@ static const md_option_rule compile_rules[] = {
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", "cpu jit-asan", "the target is not the CPU", NULL},
-    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx apart target-spec",
+    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx apart target-spec tune trials",
      "the text of all kernels is one piece", "take --emit=report"},
-    {"!target=cuda:*", "no-ptx apart target-spec", "the target is the CPU",
+    {"!target=cuda:*", "no-ptx apart target-spec tune trials", "the target is the CPU",
      "add --target=cuda:sm_90"},
+    {"trials", "tune", "every way is to be tried beside the generator's own", NULL},
+    {"emit=report|graph|fused|dot", "trials", "no artefact is made", "take -o FILE.mdx"},
     {"target=cpu:*", "cpu", "--target names the CPU", NULL},
     {0}};
 
@@ -179,19 +187,38 @@ static bool check_parts(md_compile_job *j, const char *list) {
   return true;
 }
 
+static bool choose_ways(md_compile_job *j) {
+  static const char *const whens[] = {"off", "cached", "require", NULL};
+  int when = md_cli_choice(j->cli, "tune", whens, 1);
+  int64_t trials = 0;
+  if (md_cli_has(j->cli, "trials")) trials = MD_CUDA_TRIALS;
+  const char *text = md_cli_get(j->cli, "trials");
+  if (when < 0 || (text && *text && !md_cli_int(j->cli, "trials", 1, MD_CUDA_WAYS, &trials)))
+    return false;
+  j->gpu.how.trials = (int)trials;
+  j->gpu.how.is_apart |= trials > 0;
+  j->requires_records = when == 2;
+  if (trials) return true;  // beside the generator's own
+  if (when > 0) j->records = md_records_kept(j->cli->diags);
+  bool asks = when > 0 && (j->records->num || j->requires_records);
+  j->gpu.how.records = asks ? j->records : NULL;
+  return true;
+}
+
 static bool choose_target(md_compile_job *j) {
   j->target = md_cli_get(j->cli, "target");
   if (!j->target) j->target = "cpu";
   j->cuda = strncmp(j->target, "cuda:", 5) == 0;
   if (j->cuda) {
     j->gpu = (md_cuda_options){.targets = j->target,
-                               .is_apart = md_cli_has(j->cli, "apart"),
+                               .how.is_apart = md_cli_has(j->cli, "apart"),
                                .no_ptx = md_cli_has(j->cli, "no-ptx"),
                                .no_cache = md_cli_has(j->cli, "no-cache"),
                                .want_graph_text = true,
                                .threads = (int)j->threads};
     j->passes.memory = md_cuda_memory(&j->gpu, j->memory_limit);
-    return md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) && md_compile_cuda_spec(j);
+    return choose_ways(j) && md_cuda_facts(j->target, &j->passes.facts, j->cli->diags) &&
+           md_compile_cuda_spec(j);
   }
   bool names_cpu = strncmp(j->target, "cpu:", 4) == 0;
   if (!names_cpu && strcmp(j->target, "cpu") != 0) {
@@ -245,8 +272,9 @@ static md_status run(md_cli *cli) {
     return MD_ERR_USAGE;
   j.emit = (md_emit_what)emit;
   j.output = md_cli_get(cli, "output");
-  if (!choose_target(&j) || !md_compile_batch(&j)) return md_diags_status(cli->diags);
-  return run_job(&j) ? MD_OK : md_diags_status(cli->diags);
+  bool ok = choose_target(&j) && md_compile_batch(&j) && run_job(&j);
+  md_records_destroy(j.records);
+  return ok ? MD_OK : md_diags_status(cli->diags);
 }
 
 static const char *const examples[] = {

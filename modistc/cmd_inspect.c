@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// inspect, doctor, cache: what a file is, what this machine has.
+// inspect, doctor: what a file is, what this machine has.
 #include "modistc/modistc.h"
 
 #include "base/file.h"
@@ -10,10 +10,8 @@
 #include "runtime/exec/cudnn.h"
 #include "runtime/video/video.h"
 
-#include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 static bool inspect_safetensors(md_cli *cli, const char *path) {
@@ -206,40 +204,3 @@ const md_command md_cmd_doctor = {
     .usage = "",
     .doc = "versions, processor, cache, variables: to paste into a report",
     .run = run_doctor};
-
-// Objects of the cache are files of its folder; nothing else is touched.
-static md_status run_cache(md_cli *cli) {
-  static const char *const verbs[] = {"ls", "prune"};
-  if (!md_cli_args(cli, 1, 1, "takes ls or prune")) return MD_ERR_USAGE;
-  bool prune = strcmp(cli->arg[0], verbs[1]) == 0;
-  if (!prune && strcmp(cli->arg[0], verbs[0]) != 0) {
-    char clean[80];
-    md_error(cli->diags, E0401, MD_NOWHERE, "modistc cache: '%s' is neither ls nor prune",
-             md_clean(cli->arg[0], clean, sizeof clean));
-    md_hint(cli->diags, "usage: modistc cache ls|prune");
-    return MD_ERR_USAGE;
-  }
-  const char *dir = md_cache_dir(cli->arena);
-  DIR *d = dir ? opendir(dir) : NULL;
-  int64_t files = 0, bytes = 0;
-  for (struct dirent *e; d && (e = readdir(d));) {
-    size_t len = strlen(e->d_name);
-    if (len < 3 || strcmp(e->d_name + len - 2, ".o") != 0) continue;
-    const char *path = md_format(cli->arena, "%s/%s", dir, e->d_name);
-    struct stat s;
-    if (lstat(path, &s) != 0 || !S_ISREG(s.st_mode)) continue;
-    files++;
-    bytes += s.st_size;
-    if (prune) unlink(path);
-  }
-  if (d) closedir(d);
-  char text[MD_FLOAT_CHARS];
-  printf("%s %lld objects, %s in %s\n", prune ? "removed" : "cache:", (long long)files,
-         md_bytes_text((double)bytes, text), dir ? dir : "-");
-  return MD_OK;
-}
-const md_command md_cmd_cache = {.name = "cache",
-                                 .group = "Compile and run",
-                                 .usage = "ls|prune",
-                                 .doc = "the compiled kernels kept on disk",
-                                 .run = run_cache};

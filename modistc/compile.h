@@ -25,9 +25,11 @@ typedef struct md_compile_job {
   const char *output, *target;
   const char *cpu;  // of a CPU target; NULL: this machine's
   bool cuda;
-  int64_t threads;         // that compile; 0: one for each core
-  int64_t memory_limit;    // bytes; 0: none
-  md_cuda_options gpu;     // of CUDA targets
+  int64_t threads;       // that compile; 0: one for each core
+  int64_t memory_limit;  // bytes; 0: none
+  md_cuda_options gpu;   // of CUDA targets
+  md_records *records;   // of tuning; NULL: they are not asked
+  bool requires_records;
   const char *batch_text;  // what batch=max found; NULL: nothing was asked
   md_pass_options passes;
   md_pass_report report;
@@ -57,5 +59,9 @@ bool md_compile_batch(md_compile_job *j);
 bool md_compile_cpu(md_compile_job *j, const md_graph *g, int declared);
 bool md_compile_cuda_spec(md_compile_job *j);  // reads --target-spec; false: reported
 bool md_compile_cuda(md_compile_job *j, const md_graph *g, int declared);
+// What a program for `target` is to say of how long its launches should take; `spec` NULL: on the device
+// that the target names, or the best one for it.
+void md_compile_predict(const char *target, const md_cuda_spec *spec, md_program *p,
+                        const md_cuda_report *r);
 
 #endif

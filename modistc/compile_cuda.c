@@ -87,34 +87,30 @@ static void report_roofline(const md_program *p, const md_gpu_variant *v, const 
 
 // The description given by --target-spec, else that of the device named by --target, else of the best
 // device that takes the variant.
-static const md_cuda_spec *spec_for(const md_compile_job *j, const md_gpu_variant *v) {
+static const md_cuda_spec *spec_for(const char *target, const md_cuda_spec *given,
+                                    const md_gpu_variant *v) {
   int sm;
   char suffix;
   bool is_ptx;
   md_gpu_target(v->target, &sm, &suffix, &is_ptx);
-  if (j->spec && j->spec->arch.sm == sm) return j->spec;
-  for (const char *s = j->target; *s; s += strcspn(s, ",") + (s[strcspn(s, ",")] == ',')) {
-    const char *name = strncmp(s, "cuda:", 5) ? s : s + 5;
-    char one[40];
-    snprintf(one, sizeof one, "%.*s", (int)MD_MIN(strcspn(name, ","), sizeof one - 1), name);
-    const md_cuda_spec *device = md_cuda_device(one);
-    if (device && device->arch.sm == sm) return device;
-  }
-  return md_cuda_device_of((md_cuda_arch){.sm = sm});
+  if (given && given->arch.sm == sm) return given;
+  const md_cuda_spec *named = md_cuda_named_device(target, sm);
+  return named ? named : md_cuda_device_of((md_cuda_arch){.sm = sm});
 }
 
-// What the artefact is to say of its launches, so that a run can tell how far off that was.
-static void keep_predictions(const md_compile_job *j, md_program *p, const md_cuda_report *r) {
+void md_compile_predict(const char *target, const md_cuda_spec *spec_given, md_program *p,
+                        const md_cuda_report *r) {
   int sm;
   char suffix;
   bool is_ptx;
   for (int i = 0; i < p->num_variants; i++) {
     md_gpu_variant *v = &p->variant[i];
-    const md_cuda_spec *spec = spec_for(j, v);
+    const md_cuda_spec *spec = spec_for(target, spec_given, v);
     md_gpu_target(v->target, &sm, &suffix, &is_ptx);
     if (is_ptx || !spec) continue;
-    double *us = MD_NEW_ARRAY(p->arena, double, v->num_launches + 1);
-    for (int k = 0; k < v->num_launches; k++)
+    int num = v->num_launches + v->num_tried;
+    double *us = MD_NEW_ARRAY(p->arena, double, num + 1);
+    for (int k = 0; k < num; k++)
       us[k] = round(1e3 * md_cuda_cost_of(p, v, &p->launch[v->first_launch + k], r, spec).us) / 1e3;
     v->predicted_for = md_strdup(p->arena, spec->title);
     v->predicted_us = us;
@@ -123,7 +119,7 @@ static void keep_predictions(const md_compile_job *j, md_program *p, const md_cu
 
 static void report_variant(const md_compile_job *j, const md_program *p, const md_gpu_variant *v,
                            const md_cuda_report *r, FILE *to) {
-  const md_cuda_spec *spec = spec_for(j, v);
+  const md_cuda_spec *spec = spec_for(j->target, j->spec, v);
   fprintf(to, "%s: %d launches of %d kernels", v->target, v->num_launches, v->num_kernels);
   if (spec)
     fprintf(to, "; on %s: %.0f multiprocessors, %.2f TB/s, %.1f TFLOP/s, %.1f in bf16", spec->title,
@@ -183,13 +179,24 @@ bool md_compile_cuda_spec(md_compile_job *j) {
   return md_cli_cuda_spec(j->cli, j->target, &j->spec);
 }
 
+// What --tune=require asks for.
+static bool knows_all(const md_compile_job *j, const md_cuda_report *r) {
+  if (!j->requires_records || r->known == r->products) return true;
+  md_error(j->cli->diags, E0447, MD_NOWHERE,
+           "%d of %d products have no record for %s, the first is %s", r->products - r->known,
+           r->products, r->unknown_for, r->unknown);
+  md_hint(j->cli->diags,
+          "modistc tune MODEL on such a device; 'modistc cache ls' shows what is known");
+  return false;
+}
+
 // A plan at first: what does not fit is not compiled, nor is what only its sizes are asked of.
 static md_program *program_of(md_compile_job *j, const md_graph *g, md_cuda_report *r) {
   md_cuda_options o = j->gpu;
   o.plan_only = true;
   md_program *plan = md_cuda_program(g, &o, r, j->cli->diags);
   if (!plan) return NULL;
-  bool fits = md_program_fits(plan, 0, j->memory_limit, j->cli->diags);
+  bool fits = md_program_fits(plan, 0, j->memory_limit, j->cli->diags) && knows_all(j, r);
   bool want_code = j->emit == EMIT_ARTEFACT || md_compile_wants(j, "kernels");
   if (fits && !want_code) return plan;
   md_program_destroy(plan);
@@ -213,9 +220,12 @@ static bool compile_program(md_compile_job *j, const md_graph *g, int declared) 
   if (md_compile_wants(j, "kernels") || is_said)
     fprintf(to, "kernels %d, %d from cache; NVRTC %.0f ms\n", r.kernels, r.cache_hits,
             r.compile_ms);
+  if (r.known)
+    fprintf(to, "tuned   %d of %d products by records, %d of them other than untuned\n", r.known,
+            r.products, r.changed);
   report_variants(j, p, &r, to);
   bool ok = md_compile_report_close(j, to);
-  if (j->emit == EMIT_ARTEFACT) keep_predictions(j, p, &r);
+  if (j->emit == EMIT_ARTEFACT) md_compile_predict(j->target, j->spec, p, &r);
   if (ok && j->emit == EMIT_ARTEFACT && j->output) ok = md_compile_write_artefact(j, p, start);
   if (ok && j->emit == EMIT_ARTEFACT && !j->output && !cli->quiet)
     fputs("nothing was written; -o FILE.mdx keeps the program\n", stderr);

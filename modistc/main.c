@@ -11,13 +11,14 @@
 extern const md_command md_cmd_compile, md_cmd_run, md_cmd_bench, md_cmd_train, md_cmd_verify,
     md_cmd_dataset, md_cmd_features, md_cmd_export, md_cmd_eval, md_cmd_plot, md_cmd_inspect,
     md_cmd_targets, md_cmd_passes, md_cmd_ops, md_cmd_models, md_cmd_config, md_cmd_explain,
-    md_cmd_doctor, md_cmd_cache, md_cmd_completion;
+    md_cmd_doctor, md_cmd_cache, md_cmd_completion, md_cmd_tune;
 
 const md_command *const md_commands[] = {
-    &md_cmd_compile, &md_cmd_run,      &md_cmd_bench,  &md_cmd_verify, &md_cmd_train,
-    &md_cmd_dataset, &md_cmd_features, &md_cmd_export, &md_cmd_eval,   &md_cmd_plot,
-    &md_cmd_inspect, &md_cmd_targets,  &md_cmd_passes, &md_cmd_ops,    &md_cmd_models,
-    &md_cmd_config,  &md_cmd_explain,  &md_cmd_doctor, &md_cmd_cache,  &md_cmd_completion};
+    &md_cmd_compile,   &md_cmd_run,     &md_cmd_bench,    &md_cmd_tune,   &md_cmd_verify,
+    &md_cmd_train,     &md_cmd_dataset, &md_cmd_features, &md_cmd_export, &md_cmd_eval,
+    &md_cmd_plot,      &md_cmd_inspect, &md_cmd_targets,  &md_cmd_passes, &md_cmd_ops,
+    &md_cmd_models,    &md_cmd_config,  &md_cmd_explain,  &md_cmd_doctor, &md_cmd_cache,
+    &md_cmd_completion};
 const int md_num_commands = MD_COUNT(md_commands);
 
 static const md_command *find(const char *name) {

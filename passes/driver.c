@@ -16,11 +16,22 @@
 #include <sys/stat.h>
 
 const md_pass *const md_passes[] = {
-    &md_pass_fuse_infonce,   &md_pass_autodiff,  &md_pass_fold,
-    &md_pass_canon,          &md_pass_cse,       &md_pass_dce,
-    &md_pass_fold_bn,        &md_pass_precision, &md_pass_fuse_conv_bn_relu,
-    &md_pass_fuse_pointwise, &md_pass_regions,   &md_pass_layout,
-    &md_pass_schedule,       &md_pass_recompute, &md_pass_memory,
+    &md_pass_fuse_infonce,
+    &md_pass_autodiff,
+    &md_pass_fold,
+    &md_pass_canon,
+    &md_pass_cse,
+    &md_pass_dce,
+    &md_pass_fold_bn,
+    &md_pass_precision,
+    &md_pass_fold_stride,
+    &md_pass_fuse_conv_bn_relu,
+    &md_pass_fuse_pointwise,
+    &md_pass_regions,
+    &md_pass_layout,
+    &md_pass_schedule,
+    &md_pass_recompute,
+    &md_pass_memory,
 };
 const int md_num_passes = MD_COUNT(md_passes);
 enum { MAX_PIPELINE = 256 };
@@ -297,8 +308,9 @@ const char *md_pipeline(int level) {
   case 0: return "autodiff,dce,regions,schedule,recompute,memory";
   case 1: return "autodiff,fold,canon,cse,dce,precision,regions,layout,schedule,recompute,memory";
   default:
-    return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,cse,"
-           "fuse-conv-bn-relu,fuse-pointwise,regions,layout,schedule,recompute,memory";
+    return "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,precision,"
+           "fold-stride,cse,fuse-conv-bn-relu,fuse-pointwise,regions,layout,schedule,recompute,"
+           "memory";
   }
 }
 

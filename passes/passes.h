@@ -129,9 +129,9 @@ md_graph *md_apply(const md_rewriter *r, const md_pass *pass, const md_graph *g,
 // The passes, one file each, in pipeline order. `regions` (fuse_pointwise.c) gives every node a
 // region of its own: what runs without fusion.
 extern const md_pass md_pass_fuse_infonce, md_pass_autodiff, md_pass_fold, md_pass_canon,
-    md_pass_cse, md_pass_dce, md_pass_fold_bn, md_pass_precision, md_pass_fuse_conv_bn_relu,
-    md_pass_fuse_pointwise, md_pass_regions, md_pass_layout, md_pass_schedule, md_pass_recompute,
-    md_pass_memory;
+    md_pass_cse, md_pass_dce, md_pass_fold_bn, md_pass_precision, md_pass_fold_stride,
+    md_pass_fuse_conv_bn_relu, md_pass_fuse_pointwise, md_pass_regions, md_pass_layout,
+    md_pass_schedule, md_pass_recompute, md_pass_memory;
 
 // --- rewrite.c: the hands of a pass
 

@@ -20,6 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
+trials=5  # other ways of each convolution: each takes room
 modistc=$build/bin/modistc rt=$build/bin/modist_rt_carried
 if [ ! -x "$modistc" ] || [ ! -x "$rt" ]; then
   echo "gpu_bundle: no modistc and modist_rt_carried in $build/bin: cmake --build $build" >&2
@@ -31,7 +32,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$rt" "$out/modist_rt"
 cp "$parts/run.sh" "$parts/rows.sh" "$out"
-grep -E '^(check|conv|bench|peer) ' "$plan" >"$out/plan.txt"
+grep -E '^(check|conv|bench|tune|peer) ' "$plan" >"$out/plan.txt"
 cd "$parts"  # graphs of the plan are here
 
 # Layers that an error goes through: operations that sum up many products.
@@ -79,12 +80,14 @@ while read -r kind name precision steps targets what; do
   echo "gpu_bundle: $kind $name"
   apart=
   [ "$kind" != conv ] || apart=--apart  # what cuDNN is to do has launches of its own
+  if [ "$kind" = tune ]; then what="$what --trials=$trials"; fi
   # shellcheck disable=SC2086  # a model and its settings
   "$modistc" compile $what --precision="$precision" --target="$targets" $apart -o "$out/$name.mdx" -q
   "$rt" --check "$out/$name.mdx" >/dev/null
   if names inputs "$out/$name.mdx" | grep -qx lr; then echo "--input=lr=0.001" >"$out/$name.args"; fi
+  case $kind in bench | tune) continue ;; esac
   # shellcheck disable=SC2086
-  if [ "$kind" != bench ]; then expectations "$name" "$precision" "$steps" $what; fi
+  expectations "$name" "$precision" "$steps" $what
 done <"$out/plan.txt"
 
 size=$(du -sk "$out" | cut -f1)

@@ -351,6 +351,67 @@ static void emit_crop(md_kernel *k) {
   md_walk_phase(k, "crop", &w, put_cropped, k);
 }
 
+// --- space_to_depth, depth_to_space: each lane looks where it comes from
+
+// The operand's element that becomes the result's at *p, and whether it has that.
+static md_ir fold_source(md_kernel *k, md_point *p) {
+  md_emit *e = &k->e;
+  const md_node *n = k->r->anchor;
+  const md_fold_attr *a = &n->attr.fold;
+  const md_shape *x = &md_type_in(k->r->g, n->in[0])->shape;
+  bool folds = n->op == MD_OP_space_to_depth;
+  md_ir channel = p->at[1], inside = NULL;
+  for (int i = 2; folds && i >= 0; i--) {
+    md_ir by = md_i64(e, a->by.d[i]);
+    md_ir rest = LLVMBuildURem(e->b, channel, by, "");
+    channel = LLVMBuildUDiv(e->b, channel, by, "");
+    md_ir at =
+        md_iaddc(e, md_iadd(e, md_imulc(e, p->at[2 + i], a->by.d[i]), rest), -a->before.d[i]);
+    md_ir in = LLVMBuildAnd(e->b, md_ilt(e, md_i64(e, -1), at),
+                            md_ilt(e, at, md_i64(e, x->dim[2 + i])), "");
+    inside = inside ? LLVMBuildAnd(e->b, inside, in, "") : in;
+    p->at[2 + i] = at;
+  }
+  for (int i = 0; !folds && i < 3; i++) {
+    md_ir by = md_i64(e, a->by.d[i]), at = md_iaddc(e, p->at[2 + i], a->before.d[i]);
+    channel = md_iadd(e, md_imulc(e, channel, a->by.d[i]), LLVMBuildURem(e->b, at, by, ""));
+    p->at[2 + i] = LLVMBuildUDiv(e->b, at, by, "");
+  }
+  p->at[1] = channel;
+  // Lanes behind the last channel.
+  md_ir in = md_ilt(e, channel, md_i64(e, x->dim[1]));
+  return inside ? LLVMBuildAnd(e->b, inside, in, "") : in;
+}
+
+static void put_folded(void *ctx, const md_point *p) {
+  md_kernel *k = ctx;
+  md_emit *e = &k->e;
+  const md_node *n = k->r->anchor;
+  LLVMTypeRef type = md_compute_type(e, md_type_in(k->r->g, n->out)->dtype);
+  md_var all = md_var_new(e, md_lanes_type(type, p->lanes), NULL, "lanes");
+  md_set(e, all, md_zero(md_lanes_type(type, p->lanes)));
+  for (int l = 0; l < p->lanes; l++) {
+    md_point q = *p;
+    q.lanes = 1;
+    q.lane_axis = -1;
+    q.mask = NULL;
+    if (p->lanes > 1) q.at[p->lane_axis] = md_iaddc(e, p->at[p->lane_axis], l);
+    md_if f = md_if_begin(e, fold_source(k, &q), "in");
+    md_body b;
+    md_body_init(&b, k);
+    md_ir v = md_body_value(&b, n->in[0], &q);
+    md_set(e, all, p->lanes > 1 ? md_set_lane(e, md_get(e, all), l, v) : v);
+    md_if_end(e, &f);
+  }
+  finish(k, md_get(e, all), p);
+}
+
+static void emit_fold(md_kernel *k) {
+  md_finish_kept(k);
+  md_walk w = md_walk_of(k, md_type_in(k->r->g, k->r->anchor->out));
+  md_walk_phase(k, "fold", &w, put_folded, k);
+}
+
 // --- rows of the table
 
 static const char *refuse_concat(const md_region_view *r, const md_cpu *cpu) {
@@ -371,6 +432,12 @@ static const char *refuse_push(const md_region_view *r, const md_cpu *cpu) {
 static const char *refuse_ring(const md_region_view *r, const md_cpu *cpu) {
   return refuse_op(r, cpu, MD_OP_ring_next);
 }
+static const char *refuse_fold(const md_region_view *r, const md_cpu *cpu) {
+  return refuse_op(r, cpu, MD_OP_space_to_depth);
+}
+static const char *refuse_unfold(const md_region_view *r, const md_cpu *cpu) {
+  return refuse_op(r, cpu, MD_OP_depth_to_space);
+}
 static const char *refuse_crop(const md_region_view *r, const md_cpu *cpu) {
   return refuse_op(r, cpu, MD_OP_crop);
 }
@@ -383,5 +450,7 @@ const md_lowering md_move_rows[] = {
     {"bank push", refuse_push, emit_bank_push},
     {"ring next", refuse_ring, emit_ring_next},
     {"crop", refuse_crop, emit_crop},
+    {"fold", refuse_fold, emit_fold},
+    {"unfold", refuse_unfold, emit_fold},
     {0},
 };

@@ -367,18 +367,68 @@ md_cu_needs md_cu_measure(Conv *c) {
   return needs;
 }
 
-static int measured_bytes(Conv *c) {
-  return tiles_bytes(c) + md_cu_sums_bytes(&c->finish, &c->tile) + md_cu_measure(c).tables;
+static bool has_room(Conv *c) {
+  return tiles_bytes(c) + md_cu_sums_bytes(&c->finish, &c->tile) + md_cu_measure(c).tables <=
+         MD_CU_SHARED;
 }
 
 // Many channels have large tables, which leave room for fewer columns; at last they are not made.
-static void choose_tile(Conv *c, bool narrow) {
+static void choose_tile(Conv *c) {
   for (int i = 0; i < 2; i++) {
     c->finish.no_table = i == 1;
     for (int64_t columns = c->out;; columns = c->tile.n / 2) {
-      c->tile = md_cu_tile_of(narrow ? 128 : 64, columns, narrow, false);
-      if (measured_bytes(c) <= MD_CU_SHARED) return;
+      c->tile = md_cu_tile_of(c->narrow ? 128 : 64, columns, c->narrow, false);
+      if (has_room(c)) return;
       if (c->tile.n <= MD_CU_LANES) break;
+    }
+  }
+}
+
+// --- ways to make it
+
+static md_cuda_schedule own_schedule(Conv *c) {
+  int n = MD_CU_WGMMA_LEAST;
+  while (n < c->out && n < 256) n *= 2;
+  for (; c->narrow && n >= MD_CU_WGMMA_LEAST; n /= 2)
+    if (md_cu_wgmma_tile(c, n, c->map, c->num_maps))
+      return (md_cuda_schedule){MD_CUDA_WGMMA, c->tile.m, n, MD_CU_WGMMA_BLOCKS};
+  choose_tile(c);
+  return (md_cuda_schedule){c->narrow ? MD_CUDA_MMA : MD_CUDA_FMA, c->tile.m, c->tile.n,
+                            c->finish.num_sums ? MD_CU_SUM_BLOCKS : 0};
+}
+
+// False: it cannot be made so.
+static bool take(Conv *c, const md_cuda_schedule *s) {
+  c->blocks = s->blocks;
+  if (s->math == MD_CUDA_WGMMA) return md_cu_wgmma_tile(c, s->n, c->map, c->num_maps);
+  for (int i = 0; i < 2; i++) {
+    c->finish.no_table = i == 1;
+    c->tile = md_cu_tile_sized(s->m, s->n, c->narrow, false);
+    if (has_room(c)) return true;
+  }
+  return false;
+}
+
+// What is likely to be good comes first.
+static void list_ways(Conv *c, md_cuda_schedule own, md_cu_ways *ways) {
+  static const int wgmma_blocks[] = {MD_CU_WGMMA_BLOCKS, MD_CU_WGMMA_BLOCKS / 2,
+                                     2 * MD_CU_WGMMA_BLOCKS};
+  static const int sum_blocks[] = {MD_CU_SUM_BLOCKS, MD_CU_SUM_BLOCKS / 2, 2 * MD_CU_SUM_BLOCKS};
+  md_cu_add_way(ways, own);
+  for (int n = 256; c->narrow && n >= MD_CU_WGMMA_LEAST && n < 2 * c->out; n /= 2) {
+    for (int i = 0; i < MD_COUNT(wgmma_blocks); i++) {
+      md_cuda_schedule s = {MD_CUDA_WGMMA, MD_CU_WGMMA_PIXELS, n, wgmma_blocks[i]};
+      if (take(c, &s)) md_cu_add_way(ways, s);
+    }
+  }
+  int most = c->narrow ? 128 : 64;
+  for (int n = most; n >= MD_CU_LANES && ways->num < MD_CUDA_WAYS; n /= 2) {
+    for (int m = most; n < 2 * c->out && m >= most / 2; m /= 2) {
+      for (int i = 0; i < (c->finish.num_sums ? MD_COUNT(sum_blocks) : 1); i++) {
+        md_cuda_schedule s = {c->narrow ? MD_CUDA_MMA : MD_CUDA_FMA, m, n,
+                              c->finish.num_sums ? sum_blocks[i] : 0};
+        if (take(c, &s)) md_cu_add_way(ways, s);
+      }
     }
   }
 }
@@ -387,10 +437,8 @@ static void choose_tile(Conv *c, bool narrow) {
 
 static int64_t parts_of(const Conv *c, const md_cu_map *a) {
   int64_t tiles = md_ceil_div(md_cu_pixels(c, a), c->tile.m);
-  if (c->tile.swizzled) return MD_MIN(tiles, md_cu_wgmma_parts(c));
-  if (!c->finish.num_sums) return tiles;
-  int64_t most = MD_CU_SUM_BLOCKS / (md_cu_columns(c) * c->groups);
-  return MD_MIN(tiles, MD_MAX(most, 1));
+  if (!c->blocks) return tiles;
+  return MD_MIN(tiles, MD_MAX(c->blocks / (md_cu_columns(c) * c->groups), 1));
 }
 
 static int maps_of(const Conv *c, md_cu_map *to) {
@@ -420,18 +468,21 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
             .samples = dst->dim[0],
             .groups = md_cu_groups(w->r),
             .formed = md_cu_formed(w->r)};
-  bool narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
+  c.narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
   c.finish = md_cu_finish_of(w, n, c.groups);
   int64_t most = 1;
   for (int i = 0; i < 3; i++) {
     c.residues[i] = c.backward ? MD_MIN(n->attr.conv3d.stride.d[i], dst->dim[2 + i]) : 1;
     most *= c.residues[i];
   }
-  md_cu_map *a = MD_NEW_ARRAY(w->arena, md_cu_map, most);
-  int num = maps_of(&c, a);
+  md_cu_map *a = c.map = MD_NEW_ARRAY(w->arena, md_cu_map, most);
+  int num = c.num_maps = maps_of(&c, a);
   c.by_pixel = num == 1 && md_cu_map_is_identity(&a[0]);
   c.finish.by_pixel = num == 1;
-  if (!narrow || !md_cu_wgmma_tile(&c, a, num)) choose_tile(&c, narrow);
+  md_cuda_schedule own = own_schedule(&c);
+  if (w->ways) list_ways(&c, own, w->ways);
+  bool can = take(&c, w->schedule ? w->schedule : &own);
+  MD_ASSERT(can, "a schedule that is not among the ways");
   for (int i = 0; i < num; i++) c.parts += parts_of(&c, &a[i]);
   md_cu_finish_place(w, &c.finish, &c.tile, c.parts);
   if (c.formed) md_cu_place(w, c.formed);

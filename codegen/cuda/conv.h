@@ -20,6 +20,8 @@ enum {
   MD_CU_STEP = 32,  // terms of a step, but for wgmma
   MD_CU_STEP_CHUNKS = MD_CU_STEP / MD_CU_LANES,
   MD_CU_WGMMA_STEP = 64,     // of wgmma: lines of 128 bytes
+  MD_CU_WGMMA_PIXELS = 128,  // of a tile
+  MD_CU_WGMMA_BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
   MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
   MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
   MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
@@ -184,7 +186,11 @@ typedef struct md_cu_convolution {
   const md_node *n;
   bool backward;
   int64_t in, out, samples, groups;  // channels of source and result
+  bool narrow;                       // bf16
+  md_cu_map *map;                    // of each of its kernels
+  int num_maps;
   md_cu_tile tile;
+  int blocks;  // about, that share the tiles; 0: each has one
   md_cu_finish finish;
   int64_t parts;        // of sums, of all kernels
   md_val formed;        // the source, if it is to be stored
@@ -245,9 +251,8 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
                          bool across, const char *a, const char *b);
 
 // --- conv_wgmma.c: its kernels with wgmma
-// Chooses a tile; false: there is no wgmma, or too little to multiply.
-bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num);
-int64_t md_cu_wgmma_parts(const md_cu_convolution *c);  // of the pixels, at most
+// Takes a tile of so many columns; false: there is no wgmma, no room, or too little to multiply.
+bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int num);
 void md_cu_wgmma(md_cu_product *p);
 
 // --- conv_wgrad.c
@@ -266,7 +271,7 @@ typedef struct md_cu_gradient {  // for weights
 } md_cu_gradient;
 int64_t md_cu_gradient_bytes(const md_cu_gradient *g);  // of all parts
 void md_cu_gradient_sides(md_cu_gradient *g, md_cu_kernel *k);
-void md_cu_gradient_divide(md_cu_gradient *g, int64_t parts);  // about so many
+void md_cu_gradient_divide(md_cu_gradient *g, int blocks);  // its tile being set; about so many
 // What the block makes: m0, n0, part, begin, end. The thread's channels of both operands.
 void md_cu_gradient_put_block(md_cu_gradient *g);
 void md_cu_gradient_put_chunks(md_cu_gradient *g);
@@ -280,8 +285,11 @@ int64_t md_cu_weight_columns(const md_region_view *r,
 void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t place);
 
 // --- conv_wgmma_wgrad.c: gradients for weights with wgmma
-// Chooses a tile; false: there is no wgmma, or an operand is made on the way.
-bool md_cu_wgmma_gradient_tile(md_cu_gradient *g);
+// Its own schedule; false: there is no wgmma, or an operand is made on the way.
+bool md_cu_wgmma_gradient_schedule(md_cu_gradient *g, md_cuda_schedule *s);
+void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cu_ways *ways);
+// Takes one of those.
+void md_cu_wgmma_gradient_take(md_cu_gradient *g, const md_cuda_schedule *s);
 void md_cu_wgmma_gradient(md_cu_gradient *g);
 
 // --- conv_twin.c

@@ -6,8 +6,7 @@
 #include "codegen/cuda/conv.h"
 
 enum {
-  PIXELS = 128,  // of a tile
-  BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
+  PIXELS = MD_CU_WGMMA_PIXELS,
   LINE = MD_CU_WGMMA_STEP,
   CONSUMERS = MD_CU_THREADS,  // the first threads; as many others produce
 };
@@ -48,23 +47,19 @@ static bool is_worth_it(const md_cu_convolution *c, const md_cu_map *a, int num,
   return (plain ? terms : c->in) >= MD_CU_WGMMA_LEAST;
 }
 
-bool md_cu_wgmma_tile(md_cu_convolution *c, const md_cu_map *a, int num) {
+bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int num) {
   if (!md_cuda_has_wgmma(c->w->arch) || c->out < MD_CU_WGMMA_LEAST) return false;
-  int n = MD_CU_WGMMA_LEAST;
-  while (n < c->out && n < 256) n *= 2;
-  for (; n >= MD_CU_WGMMA_LEAST; n /= 2) {
-    c->tile = (md_cu_tile){
-        .m = PIXELS, .n = n, .warps_m = 8, .warps_n = 1, .narrow = true, .swizzled = true, .p = ""};
-    md_cu_needs needs = md_cu_measure(c);
-    if (!is_worth_it(c, a, num, needs.is_plain)) return false;
-    bool has_registers = needs.words <= most_words(&c->tile);
-    if (has_registers && layout_of(c, needs.tables).ring.stages >= MD_CU_MIN_STAGES) return true;
-  }
-  return false;
-}
-
-int64_t md_cu_wgmma_parts(const md_cu_convolution *c) {
-  return MD_MAX(BLOCKS / (md_cu_columns(c) * c->groups), 1);
+  c->finish.no_table = false;
+  c->tile = (md_cu_tile){.m = PIXELS,
+                         .n = columns,
+                         .warps_m = 8,
+                         .warps_n = 1,
+                         .narrow = true,
+                         .swizzled = true,
+                         .p = ""};
+  md_cu_needs needs = md_cu_measure(c);
+  return is_worth_it(c, a, num, needs.is_plain) && needs.words <= most_words(&c->tile) &&
+         layout_of(c, needs.tables).ring.stages >= MD_CU_MIN_STAGES;
 }
 
 // --- the kernel

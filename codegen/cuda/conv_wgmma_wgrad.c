@@ -16,9 +16,9 @@ static double share(int64_t blocks) {
 }
 
 // Few parts, each a tile of sums to be added up later, that leave nothing idle.
-static int64_t parts_for(int64_t tiles) {
+static int64_t parts_for(int64_t tiles, int waves) {
   int64_t best = 1;
-  for (int64_t parts = 2; parts * tiles <= MAX_WAVES * BLOCKS; parts++)
+  for (int64_t parts = 2; parts * tiles <= waves * BLOCKS; parts++)
     if (share(parts * tiles) > share(best * tiles) + 0.02) best = parts;
   return best;
 }
@@ -37,18 +37,38 @@ static bool are_plain(md_cu_gradient *g) {
   return g->dy.is_plain && g->x.is_plain;
 }
 
-bool md_cu_wgmma_gradient_tile(md_cu_gradient *g) {
+static void set_tile(md_cu_gradient *g, int m, int n) {
+  g->tile = (md_cu_tile){
+      .m = m, .n = n, .warps_m = 4, .warps_n = 1, .narrow = true, .across = true, .swizzled = true};
+}
+
+static md_cuda_schedule schedule_of(const md_cu_gradient *g, int m, int n, int waves) {
+  int64_t tiles = md_ceil_div(g->out, m) * md_ceil_div(g->columns, n);
+  return (md_cuda_schedule){MD_CUDA_WGMMA, m, n, (int)(parts_for(tiles, waves) * tiles)};
+}
+
+bool md_cu_wgmma_gradient_schedule(md_cu_gradient *g, md_cuda_schedule *s) {
   if (!md_cuda_has_wgmma(g->w->arch) || MD_MIN(g->out, g->columns) < MD_CU_WGMMA_LEAST)
     return false;
   int m = g->out > 64 ? 128 : 64, n = m == 64 ? 128 : 64;
   while (n < g->columns && n < 256) n *= 2;
-  g->tile = (md_cu_tile){
-      .m = m, .n = n, .warps_m = 4, .warps_n = 1, .narrow = true, .across = true, .swizzled = true};
+  set_tile(g, m, n);
   if (!are_plain(g)) return false;
-  g->tiles_m = md_ceil_div(g->out, m);
-  g->tiles_n = md_ceil_div(g->columns, n);
-  md_cu_gradient_divide(g, parts_for(g->tiles_m * g->tiles_n));
+  *s = schedule_of(g, m, n, MAX_WAVES);
   return true;
+}
+
+// 64 rows are shared out by columns, of which each warpgroup needs 64.
+void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cu_ways *ways) {
+  for (int m = g->out > 64 ? 128 : 64; m >= 64; m /= 2)
+    for (int n = 256; n >= (m == 64 ? 128 : 64); n /= 2)
+      for (int waves = MAX_WAVES; waves >= 1 && n < 2 * MD_MAX(g->columns, 64); waves /= 2)
+        md_cu_add_way(ways, schedule_of(g, m, n, waves));
+}
+
+void md_cu_wgmma_gradient_take(md_cu_gradient *g, const md_cuda_schedule *s) {
+  set_tile(g, s->m, s->n);
+  md_cu_gradient_divide(g, s->blocks);
 }
 
 // --- the kernel

@@ -214,18 +214,43 @@ void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t
   md_cu_end(k, md_ceil_div(num, MD_CU_THREADS));
 }
 
-void md_cu_gradient_divide(Wgrad *g, int64_t parts) {
+void md_cu_gradient_divide(Wgrad *g, int blocks) {
+  g->tiles_m = md_ceil_div(g->out, g->tile.m);
+  g->tiles_n = md_ceil_div(g->columns, g->tile.n);
   int64_t steps = md_ceil_div(g->pixels, md_cu_step(&g->tile));
+  int64_t parts = md_ceil_div(blocks, g->tiles_m * g->tiles_n);
   g->parts = MD_MAX(MD_MIN(parts, steps / MIN_STEPS), 1);
   g->steps = md_ceil_div(steps, g->parts);
   g->parts = md_ceil_div(steps, g->steps);
 }
 
-static void divide(Wgrad *g, bool narrow) {
-  g->tile = md_cu_tile_of(g->out, g->columns, narrow, true);
-  g->tiles_m = md_ceil_div(g->out, g->tile.m);
-  g->tiles_n = md_ceil_div(g->columns, g->tile.n);
-  md_cu_gradient_divide(g, md_ceil_div(MD_CU_WGRAD_BLOCKS, g->tiles_m * g->tiles_n));
+// --- ways to make it
+
+static md_cuda_schedule own_schedule(Wgrad *g, bool narrow) {
+  md_cuda_schedule s;
+  if (md_cu_wgmma_gradient_schedule(g, &s)) return s;
+  md_cu_tile t = md_cu_tile_of(g->out, g->columns, narrow, true);
+  return (md_cuda_schedule){narrow ? MD_CUDA_MMA : MD_CUDA_FMA, t.m, t.n, MD_CU_WGRAD_BLOCKS};
+}
+
+static void list_ways(Wgrad *g, bool narrow, md_cuda_schedule own, md_cu_ways *ways) {
+  md_cu_add_way(ways, own);
+  if (own.math == MD_CUDA_WGMMA) md_cu_wgmma_gradient_ways(g, ways);
+  md_cu_tile t = md_cu_tile_of(g->out, g->columns, narrow, true);
+  md_cuda_math math = narrow ? MD_CUDA_MMA : MD_CUDA_FMA;
+  for (int m = t.m; m >= MD_MAX(t.m / 2, 16); m /= 2)
+    for (int n = t.n; n >= MD_MAX(t.n / 2, 8); n /= 2)
+      for (int blocks = MD_CU_WGRAD_BLOCKS; blocks <= 4 * MD_CU_WGRAD_BLOCKS; blocks *= 2)
+        md_cu_add_way(ways, (md_cuda_schedule){math, m, n, blocks});
+}
+
+static void take(Wgrad *g, bool narrow, const md_cuda_schedule *s) {
+  if (s->math == MD_CUDA_WGMMA) {
+    md_cu_wgmma_gradient_take(g, s);
+    return;
+  }
+  g->tile = md_cu_tile_sized(s->m, s->n, narrow, true);
+  md_cu_gradient_divide(g, s->blocks);
   g->no_table = needs_room(g);
 }
 
@@ -240,12 +265,14 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
              .groups = md_cu_groups(w->r)};
   g.columns = md_cu_weight_columns(w->r, n);
   g.pixels = dy->shape.dim[0] * md_cu_map_places(&g.a);
-  bool wgmma = md_cu_wgmma_gradient_tile(&g);
-  if (!wgmma) divide(&g, dy->dtype == MD_BF16);
+  bool narrow = dy->dtype == MD_BF16, is_anchor = n == w->r->anchor;
+  md_cuda_schedule own = own_schedule(&g, narrow);
+  if (w->ways && is_anchor) list_ways(&g, narrow, own, w->ways);
+  take(&g, narrow, w->schedule && is_anchor ? w->schedule : &own);
   g.place = md_cu_reserve(w, md_cu_gradient_bytes(&g));
   md_cu_place(w, n->out);
   md_cu_begin(&g.k, w, "gradient for the weights, in parts");
-  if (wgmma) md_cu_wgmma_gradient(&g);
+  if (g.tile.swizzled) md_cu_wgmma_gradient(&g);
   else product(&g);
   g.k.work = 1;
   md_cu_end(&g.k, g.tiles_m * g.tiles_n * g.parts);

@@ -21,6 +21,10 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d);
 // Of one target or a list: they are the same for all, so that one graph serves every target.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d);
 
+// The device of that compute capability that a list of targets names, as "cuda:h200" does; NULL: none.
+struct md_cuda_spec;
+const struct md_cuda_spec *md_cuda_named_device(const char *list, int sm);
+
 // The best target for a device of this compute capability. False: reported (E0441).
 bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
 
@@ -92,6 +96,19 @@ typedef struct md_cuda_unit {
 // Fills in data. threads 0: one for each core. False: reported. The caller frees data either way.
 bool md_cuda_units_compile(md_cuda_unit *u, int num, bool no_cache, int threads, md_diags *d);
 
+// --- schedule.c: how the product of a convolution is made
+typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA, MD_CUDA_MATHS } md_cuda_math;
+extern const char *const md_cuda_math_names[MD_CUDA_MATHS];
+typedef struct md_cuda_schedule {
+  md_cuda_math math;
+  int m, n;    // rows and columns of a block's tile of the result
+  int blocks;  // about, that share the tiles or what is summed up; 0: one for each tile
+} md_cuda_schedule;
+enum { MD_CUDA_WAYS = 16, MD_CUDA_TRIALS = 8, MD_CUDA_SCHEDULE_CHARS = 48 };  // trials: by default
+// "wgmma 128x256 264". Returns buf.
+char *md_cuda_schedule_text(const md_cuda_schedule *s, char buf[MD_CUDA_SCHEDULE_CHARS]);
+bool md_cuda_schedule_equal(const md_cuda_schedule *a, const md_cuda_schedule *b);
+
 // --- text.c, stream.c, nce.c: regions to text
 typedef enum md_cuda_emit { MD_CUDA_TEXT, MD_CUDA_PTX, MD_CUDA_CUBIN } md_cuda_emit;
 // What a kernel takes, in order: a value of the graph, or a place in the workspace.
@@ -138,6 +155,21 @@ typedef struct md_cuda_refusal {
   int region;
   const char *name, *why;
 } md_cuda_refusal;
+// A product that can be made in several ways.
+typedef struct md_cuda_trial {
+  md_cuda_schedule way;
+  md_cuda_launch *launch;  // what makes the region this way, in a workspace that begins at 0
+  int num_launches;
+} md_cuda_trial;
+typedef struct md_cuda_site {
+  int region;
+  char key[33];  // digest of the kernels that the generator makes by itself, with the prelude
+  md_cuda_schedule own, used;      // that way, and the one that was taken
+  bool is_known;                   // by the records
+  int first_launch, num_launches;  // of a module whose launches stand apart
+  md_cuda_trial *trial;            // other ways; not of a product that a site before has
+  int num_trials;
+} md_cuda_site;
 typedef struct md_cuda_module {
   md_text text;  // prelude-free: names md_* come from the device or the host prelude
   md_cuda_launch *launch;
@@ -149,12 +181,20 @@ typedef struct md_cuda_module {
   int64_t workspace_bytes;
   md_cuda_refusal *refused;
   int num_refused, cap_refused;
+  md_cuda_site *site;
+  int num_sites, cap_sites;
   md_arena *arena;
 } md_cuda_module;
-// NULL only for an internal reason; regions that are not supported yet are listed, not errors.
-md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d);
-// The same with a launch for each kernel of a region, those of a region together.
-md_cuda_module *md_cuda_generate_apart(const md_graph *g, md_cuda_arch arch, md_diags *d);
+typedef struct md_cuda_how {
+  bool is_apart;  // a launch for each kernel of a region, those of a region together
+  int trials;     // at most so many other ways of each product, besides; of what is_apart
+  const md_records *records;  // which ways are best; NULL: the generator's own
+  const char *device;         // whose records; NULL: of what the target names, or of any
+} md_cuda_how;
+// NULL only for an internal reason; regions that are not supported yet are listed, not errors. `how`
+// NULL: joined, without records.
+md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, const md_cuda_how *how,
+                                 md_diags *d);
 void md_cuda_module_free(md_cuda_module *m);
 // The device prelude, given to NVRTC as a named header; and whether it has mbarriers, TMA and wgmma.
 const char *md_cuda_prelude(md_cuda_arch arch);
@@ -171,20 +211,23 @@ bool md_cuda_is_complete(const md_cuda_module *m, const md_graph *g, md_diags *d
 // --- program.c: a graph to a program for an artefact, with code for one or more targets
 typedef struct md_cuda_options {
   const char *targets;  // "cuda:sm_80,cuda:sm_90a"
-  bool
-      is_apart;  // a launch for each kernel of a region: md_launch.region says of all whose they are
-  bool no_ptx;   // leave out the PTX of compute_80, from which a driver compiles for later devices
+  md_cuda_how how;      // is_apart: md_launch.region says of all launches whose they are
+  bool no_ptx;  // leave out the PTX of compute_80, from which a driver compiles for later devices
   bool no_cache, want_graph_text;
   bool
       plan_only;  // launches and sizes: kernels have names, but no code, and the program cannot run
   int threads;    // that compile; 0: one for each core
 } md_cuda_options;
-typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA } md_cuda_math;
 typedef struct md_cuda_report {
   int kernels, cache_hits;  // compilation units, of all targets
   double compile_ms;
   md_arena *arena;     // set by the caller; may be NULL: then no `math`
   md_cuda_math *math;  // by kernel of the program: what its text multiplies with
+  // Products that can be made in several ways, if anybody asked for that: all, those with a record, those
+  // that are not made the generator's own way; of all targets.
+  int products, known, changed;
+  const char *unknown,
+      *unknown_for;  // the first region without a record, and its target; in the arena
 } md_cuda_report;
 // `g` must have been through the passes. NULL: reported. `report` may be NULL.
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,

@@ -64,6 +64,50 @@ static const char *pad(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   return to;
 }
 
+// --- neighbours as channels
+
+static const char *space_to_depth(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
+  const md_fold_attr *a = &n->attr.fold;
+  const md_shape *x = shape_of(k, n->in[0]);
+  md_cu_spot in = {.shape = x, .at = {md_cu_axis(k, s, 0)}};
+  md_cu_ix channel = md_cu_axis(k, s, 1);
+  md_text test = {0};
+  int64_t div = 1;
+  for (int i = 2; i >= 0; i--) {
+    int64_t by = a->by.d[i], before = a->before.d[i], size = a->size.d[i];
+    md_cu_ix ix[] = {md_cu_axis(k, s, 2 + i), by == 1 ? "0" : md_cu_digit(k, channel, div, by)};
+    in.at[2 + i] = md_cu_linear(k, 2, ix, (int64_t[]){by, 1}, -before);
+    if (before) md_put(&test, "%s%s >= 0", test.len ? " && " : "", in.at[2 + i]);
+    if (size * by - before > x->dim[2 + i])
+      md_put(&test, "%s%s < %lld", test.len ? " && " : "", in.at[2 + i], (long long)x->dim[2 + i]);
+    div *= by;
+  }
+  in.at[1] = md_cu_digit(k, channel, div, 0);
+  const char *inside = test.len ? md_strdup(k->w->arena, test.s) : NULL;
+  md_text_free(&test);
+  md_cu_type type = type_of(k, n->out);
+  if (!inside) return md_cu_value_as(k, n->in[0], &in, type);
+  const char *to = md_cu_variable(k, type, md_cu_literal(k->w->arena, type, 0));
+  md_cu_mark m = md_cu_open(k, NULL, "if (%s) {", inside);
+  md_cu_line(k, NULL, "%s = %s;", to, md_cu_value_as(k, n->in[0], &in, type));
+  md_cu_close(k, m);
+  return to;
+}
+
+static const char *depth_to_space(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
+  const md_fold_attr *a = &n->attr.fold;
+  md_cu_spot in = {.shape = shape_of(k, n->in[0]), .at = {md_cu_axis(k, s, 0)}};
+  md_cu_ix ix[4] = {md_cu_axis(k, s, 1)};
+  int64_t by[4] = {a->by.d[0] * a->by.d[1] * a->by.d[2], a->by.d[1] * a->by.d[2], a->by.d[2], 1};
+  for (int i = 0; i < 3; i++) {
+    md_cu_ix at = shifted(k, md_cu_axis(k, s, 2 + i), a->before.d[i]);
+    in.at[2 + i] = a->by.d[i] == 1 ? at : md_cu_digit(k, at, a->by.d[i], 0);
+    ix[1 + i] = a->by.d[i] == 1 ? "0" : md_cu_digit(k, at, 1, a->by.d[i]);
+  }
+  in.at[1] = md_cu_linear(k, 4, ix, by, 0);
+  return md_cu_value_as(k, n->in[0], &in, type_of(k, n->out));
+}
+
 static const char *crop(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   int rank = s->shape->rank;
   md_cu_spot in = {.shape = shape_of(k, n->in[0])};
@@ -194,6 +238,8 @@ void md_cu_gather(md_cu_kernel *k, const md_node *n, md_cu_spot *s, const char *
   switch (n->op) {
   case MD_OP_concat: result[0] = concat(k, n, s); break;
   case MD_OP_pad: result[0] = pad(k, n, s); break;
+  case MD_OP_space_to_depth: result[0] = space_to_depth(k, n, s); break;
+  case MD_OP_depth_to_space: result[0] = depth_to_space(k, n, s); break;
   case MD_OP_crop: result[0] = crop(k, n, s); break;
   case MD_OP_gather_rows: result[0] = gather_rows(k, n, s); break;
   case MD_OP_scatter_rows: result[0] = scatter_rows(k, n, s); break;

@@ -58,6 +58,8 @@ typedef struct md_cu_work {
   struct md_cu_names *names;  // texts of kernels so far, so that equal ones are one
   md_cu_made *made;
   int num_made, cap_made;
+  const md_cuda_schedule *schedule;  // of the anchor, one of its ways; NULL: the generator's own
+  struct md_cu_ways *ways;           // wanted, its own first; NULL: nobody asks
 } md_cu_work;
 int64_t md_cu_reserve(md_cu_work *w, int64_t bytes);  // a place in the workspace, its alone so far
 void md_cu_place(md_cu_work *w, md_val v);            // memory for v: output or workspace
@@ -300,6 +302,21 @@ md_val md_cu_formed(const md_region_view *r);
 
 // --- stream.c: the order of a region's kernels -----------------------------------------------------
 void md_cu_region_kernels(md_cu_work *w);
+
+// --- schedule.c: ways to make a product --------------------------------------------------------------
+
+typedef struct md_cu_ways {
+  md_cuda_schedule at[MD_CUDA_WAYS];
+  int num;
+} md_cu_ways;
+// Once, and while there is room.
+void md_cu_add_way(md_cu_ways *w, md_cuda_schedule s);
+
+// --- choose.c: which of them -------------------------------------------------------------------------
+
+// The kernels of a region, made the way that is known to be best; and, if they are wanted, all others
+// as trials.
+void md_cu_choose(md_cu_work *w, const md_cuda_how *how);
 
 // --- listing.c: kernels as text ---------------------------------------------------------------------
 

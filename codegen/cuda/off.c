@@ -69,6 +69,10 @@ const md_cuda_spec *md_cuda_device(const char *name) {
   (void)name;
   return NULL;
 }
+const md_cuda_spec *md_cuda_named_device(const char *list, int sm) {
+  (void)list, (void)sm;
+  return NULL;
+}
 const md_cuda_spec *md_cuda_device_of(md_cuda_arch arch) {
   (void)arch;
   return NULL;

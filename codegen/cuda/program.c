@@ -28,7 +28,7 @@ typedef struct Assembly {
   Variant variant[MAX_VARIANTS];
   int num_variants;
   md_program *p;
-  int cap_launches, cap_phases, cap_args, cap_convs;
+  int cap_launches, cap_phases, cap_args, cap_convs, cap_trials;
 } Assembly;
 
 // --- snapshots: the copy of a state, or a constant
@@ -246,11 +246,11 @@ static void note_place(Share *of, const md_cuda_launch *part, int at, bool is_al
   of->last = at + 1;
 }
 
-static Share *shares_of(const Assembly *s, const md_cuda_module *m) {
+static Share *shares_of(const Assembly *s, const md_cuda_launch *launch, int num_launches) {
   Share *share = MD_NEW_ARRAY(s->arena, Share, s->g->num_regions + 1);
   md_arena *a = md_arena_create();
-  for (int i = 0, num; i < m->num_launches; i++) {
-    const md_cuda_launch *l = parts_of(&m->launch[i], &num);
+  for (int i = 0, num; i < num_launches; i++) {
+    const md_cuda_launch *l = parts_of(&launch[i], &num);
     for (int k = 0; k < num; k++) {
       Share *to = &share[l[k].region];
       to->bytes += part_bytes(s->g, l, k, a);
@@ -308,17 +308,40 @@ static void add_convs(Assembly *s, const Variant *v, int first) {
   }
 }
 
-static void add_launches(Assembly *s, const Variant *v) {
-  for (int i = 0; i < s->places->num_copied; i++) add_snapshot(s, v, i);
-  const md_cuda_module *m = v->m;
-  const Share *share = shares_of(s, m);
-  add_convs(s, v, s->p->num_launches);
-  for (int i = 0, num; i < m->num_launches; i++) {
-    const md_cuda_launch *part = parts_of(&m->launch[i], &num);
+static void add_launches(Assembly *s, const Variant *v, const md_cuda_launch *launch,
+                         int num_launches) {
+  const Share *share = shares_of(s, launch, num_launches);
+  for (int i = 0, num; i < num_launches; i++) {
+    const md_cuda_launch *part = parts_of(&launch[i], &num);
     bool is_split = share[part->region].is_split || part->is_early;
-    add_launch(s, v, &m->launch[i], is_split ? 0 : MD_MAX(part->region, 0));
+    add_launch(s, v, &launch[i], is_split ? 0 : MD_MAX(part->region, 0));
     add_cost(s, share, part, num, &s->p->launch[s->p->num_launches - 1]);
   }
+}
+
+// --- trials
+
+static void add_trials(Assembly *s, const Variant *from, md_gpu_variant *v) {
+  md_program *p = s->p;
+  char text[MD_CUDA_SCHEDULE_CHARS];
+  v->first_trial = p->num_trials;
+  for (int i = 0; i < from->m->num_sites; i++) {
+    const md_cuda_site *site = &from->m->site[i];
+    for (int k = 0; k < site->num_trials; k++) {
+      const md_cuda_trial *trial = &site->trial[k];
+      md_gpu_trial t = {.key = md_strdup(p->arena, site->key),
+                        .way = md_strdup(p->arena, md_cuda_schedule_text(&trial->way, text)),
+                        .own = md_strdup(p->arena, md_cuda_schedule_text(&site->used, text)),
+                        .replaced = v->first_launch + s->places->num_copied + site->first_launch,
+                        .num_replaced = site->num_launches,
+                        .first_launch = p->num_launches};
+      add_launches(s, from, trial->launch, trial->num_launches);
+      t.num_launches = p->num_launches - t.first_launch;
+      MD_PUSH(p->trial, p->num_trials, s->cap_trials, t);
+    }
+  }
+  v->num_trials = p->num_trials - v->first_trial;
+  v->num_tried = p->num_launches - v->first_launch - v->num_launches;
 }
 
 static bool same_arg(const md_arg *a, const md_arg *b) {
@@ -342,7 +365,7 @@ static bool same_launches(const md_program *p, int a, int b, int num) {
 // Launches that a variant before has are taken back.
 static void share_launches(md_program *p, md_gpu_variant *v) {
   for (const md_gpu_variant *w = p->variant; w < v; w++) {
-    if (w->num_launches != v->num_launches ||
+    if (w->num_launches != v->num_launches || w->num_trials ||
         !same_launches(p, w->first_launch, v->first_launch, v->num_launches))
       continue;
     if (v->num_launches) {
@@ -381,9 +404,12 @@ static void add_variant(Assembly *s, const Variant *from) {
                         .data = data,
                         .bytes = u->bytes};
   }
-  add_launches(s, from);
+  for (int i = 0; i < s->places->num_copied; i++) add_snapshot(s, from, i);
+  add_convs(s, from, p->num_launches);
+  add_launches(s, from, from->m->launch, from->m->num_launches);
   v->num_launches = p->num_launches - v->first_launch;
-  share_launches(p, v);
+  add_trials(s, from, v);
+  if (!v->num_trials) share_launches(p, v);
   p->num_variants++;
 }
 
@@ -406,6 +432,7 @@ static void assemble(Assembly *s) {
   p->phase = keep(p->arena, p->phase, p->num_phases, sizeof *p->phase);
   p->arg = keep(p->arena, p->arg, p->num_args, sizeof *p->arg);
   p->conv = keep(p->arena, p->conv, p->num_convs, sizeof *p->conv);
+  p->trial = keep(p->arena, p->trial, p->num_trials, sizeof *p->trial);
   md_places_program(s->places, p);
 }
 
@@ -419,11 +446,35 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
   for (int i = 0; i < num + !o->no_ptx; i++) {
     Variant *v = &s->variant[s->num_variants++];
     *v = (Variant){.arch = arch[i], .is_ptx = i == num};
-    v->m = (o->is_apart ? md_cuda_generate_apart : md_cuda_generate)(s->g, arch[i], d);
+    md_cuda_how how = o->how;
+    if (v->is_ptx) how.records = NULL, how.trials = 0;  // who knows for which device
+    const md_cuda_spec *named = md_cuda_named_device(o->targets, arch[i].sm);
+    if (!how.device && named) how.device = named->name;
+    v->m = md_cuda_generate(s->g, arch[i], &how, d);
     if (!v->m || !md_cuda_is_complete(v->m, s->g, d)) return false;
     add_units(s, v);
   }
   return true;
+}
+
+static void report_products(const Assembly *s, md_cuda_report *r) {
+  r->products = r->known = r->changed = 0;
+  r->unknown = NULL;
+  for (int i = 0; i < s->num_variants; i++) {
+    const md_cuda_module *m = s->variant[i].m;
+    for (int k = 0; k < m->num_sites && !s->variant[i].is_ptx; k++) {
+      const md_cuda_site *x = &m->site[k];
+      r->products++;
+      r->known += x->is_known;
+      r->changed += !md_cuda_schedule_equal(&x->used, &x->own);
+      if (!x->is_known && !r->unknown && r->arena) {
+        const char *name = x->region > 0 ? s->g->region[x->region].name : NULL;
+        r->unknown = md_strdup(r->arena, name ? name : "");
+        r->unknown_for =
+            md_format(r->arena, "sm_%d%.1s", s->variant[i].arch.sm, &s->variant[i].arch.suffix);
+      }
+    }
+  }
 }
 
 md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda_report *report,
@@ -432,7 +483,9 @@ md_program *md_cuda_program(const md_graph *g, const md_cuda_options *o, md_cuda
   if (!md_cuda_facts(o->targets, &facts, d) || !md_regions_check(g, &facts, d)) return NULL;
   Assembly s = {.g = g, .arena = md_arena_create()};
   s.places = md_places_of(g, facts.alignment, s.arena);
-  bool ok = generate(&s, o, d) && compile(&s, o, report, d);
+  bool ok = generate(&s, o, d);
+  if (ok && report) report_products(&s, report);
+  ok = ok && compile(&s, o, report, d);
   if (ok) {
     s.p = md_program_create(g->name ? g->name : "graph");
     assemble(&s);

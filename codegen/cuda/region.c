@@ -61,6 +61,8 @@ static const md_cu_op ops[MD_NUM_OPS] = {
     [MD_OP_gaussian_blur] = {.emit = md_cu_blur, .reads = MANY_READS},
     [MD_OP_concat] = {.is_value = true},
     [MD_OP_pad] = {.is_value = true},
+    [MD_OP_space_to_depth] = {.is_value = true},
+    [MD_OP_depth_to_space] = {.is_value = true},
     [MD_OP_crop] = {.is_value = true},
     [MD_OP_gather_rows] = {.is_value = true},
     [MD_OP_bank_push] = {.emit = md_cu_push, .is_value = true},

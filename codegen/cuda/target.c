@@ -97,6 +97,17 @@ int md_cuda_targets(const char *list, md_cuda_arch *arch, int max, md_diags *d) 
   }
 }
 
+const md_cuda_spec *md_cuda_named_device(const char *list, int sm) {
+  for (const char *s = list; *s; s += strcspn(s, ",") + (s[strcspn(s, ",")] == ',')) {
+    const char *name = strncmp(s, "cuda:", 5) ? s : s + 5;
+    char one[40];
+    snprintf(one, sizeof one, "%.*s", (int)MD_MIN(strcspn(name, ","), sizeof one - 1), name);
+    const md_cuda_spec *device = md_cuda_device(one);
+    if (device && device->arch.sm == sm) return device;
+  }
+  return NULL;
+}
+
 static bool have_wgmma(const md_cuda_arch *arch, int num) {
   for (int i = 0; i < num; i++)
     if (!md_cuda_has_wgmma(arch[i])) return false;

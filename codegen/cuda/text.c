@@ -7,7 +7,8 @@
 #include <stdlib.h>
 
 // `w`: what all regions share.
-static void add_region(md_cu_work w, const md_graph *g, int region, const md_node *n) {
+static void add_region(md_cu_work w, const md_graph *g, int region, const md_node *n,
+                       const md_cuda_how *how) {
   md_cuda_module *m = w.module;
   w.r = md_region_view_of(g, region, n, w.arena);
   w.wide = md_cu_is_wide(w.r);
@@ -20,11 +21,32 @@ static void add_region(md_cu_work w, const md_graph *g, int region, const md_nod
     MD_PUSH(m->refused, m->num_refused, m->cap_refused, refusal);
     return;
   }
-  md_cu_region_kernels(&w);
+  if (how->records || how->trials) md_cu_choose(&w, how);
+  else md_cu_region_kernels(&w);
+}
+
+// The workspace of launches that are tried is theirs alone.
+static void make_room_for_trials(md_cuda_module *m) {
+  for (int i = 0; i < m->num_sites; i++) {
+    for (int t = 0; t < m->site[i].num_trials; t++) {
+      const md_cuda_trial *trial = &m->site[i].trial[t];
+      for (int l = 0; l < trial->num_launches; l++)
+        for (int k = 0; k < trial->launch[l].num_args; k++) {
+          const md_cuda_arg *a = &trial->launch[l].arg[k];
+          if (a->val == MD_NONE)
+            m->workspace_bytes = MD_MAX(m->workspace_bytes, a->workspace + a->bytes);
+        }
+    }
+  }
 }
 
 // Regions, and the nodes that lie in none, in the graph's order.
-static md_cuda_module *generate(const md_graph *g, md_cuda_arch arch, bool joins) {
+md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, const md_cuda_how *how,
+                                 md_diags *d) {
+  (void)d;
+  static const md_cuda_how plain = {0};
+  if (!how) how = &plain;
+  MD_ASSERT(!how->trials || how->is_apart, "trials are of regions whose launches stand apart");
   md_cuda_module *m = calloc(1, sizeof *m);
   if (!m) md_out_of_memory(sizeof *m);
   m->arena = md_arena_create();
@@ -40,26 +62,17 @@ static md_cuda_module *generate(const md_graph *g, md_cuda_arch arch, bool joins
     const md_node *n = g->node[i];
     i += n->region > 0 ? g->region[n->region].num : 1;
     if (n->region == 0 && md_ops[n->op].role == MD_LEAF) continue;
-    add_region(shared, g, n->region, n);
+    add_region(shared, g, n->region, n, how);
     md_arena_reset(scratch);
   }
   md_printer_destroy(shared.printer);
   free(names.text);
   md_arena_destroy(scratch);
-  if (joins) md_cu_join(m, g);
-  else md_cu_list(m, NULL, 0);
+  if (how->is_apart) md_cu_list(m, NULL, 0);
+  else md_cu_join(m, g);
   md_cu_share_workspace(m);
+  make_room_for_trials(m);
   return m;
-}
-
-md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, md_diags *d) {
-  (void)d;
-  return generate(g, arch, true);
-}
-
-md_cuda_module *md_cuda_generate_apart(const md_graph *g, md_cuda_arch arch, md_diags *d) {
-  (void)d;
-  return generate(g, arch, false);
 }
 
 void md_cuda_module_free(md_cuda_module *m) {
@@ -68,6 +81,7 @@ void md_cuda_module_free(md_cuda_module *m) {
   free(m->launch);
   free(m->kernel);
   free(m->refused);
+  free(m->site);
   free(m->place);
   md_arena_destroy(m->arena);
   free(m);
@@ -128,7 +142,7 @@ bool md_cuda_compile(const md_graph *g, const char *target, md_cuda_emit what, m
   md_target_facts facts;
   if (!md_cuda_parse(target, &arch, d) || !md_cuda_facts(target, &facts, d)) return false;
   if (!md_regions_check(g, &facts, d)) return false;
-  md_cuda_module *m = md_cuda_generate(g, arch, d);
+  md_cuda_module *m = md_cuda_generate(g, arch, NULL, d);
   if (!m) return false;
   bool ok = true;
   if (m->num_refused && (what != MD_CUDA_TEXT || !m->num_launches)) {

@@ -188,8 +188,12 @@ static const md_device_kind kind = {.is_host = true,
 md_device *md_device_open_cpu(const md_program *p, const md_exec_options *o, md_pool *pool,
                               md_diags *d) {
   cpu *c = zeroed(1, sizeof *c);
-  c->base = (md_device){
-      .kind = &kind, .p = p, .name = "cpu", .title = "cpu", .num_launches = p->num_launches};
+  c->base = (md_device){.kind = &kind,
+                        .p = p,
+                        .name = "cpu",
+                        .title = "cpu",
+                        .num_launches = p->num_launches,
+                        .num_all = p->num_launches};
   c->pool = pool;
   c->input = zeroed(p->num_inputs, sizeof *c->input);
   c->state = zeroed(p->num_states, sizeof *c->state);

@@ -100,6 +100,13 @@ static bool cuda_get(md_device *v, const md_arg *from, void *to, md_diags *d) {
   return enter(c, d) && fetch(c, from, to, d) && md_cuda_wait(c, -1, d);
 }
 
+static bool cuda_spoil(md_device *v, const md_arg *a, md_diags *d) {
+  md_cuda *c = (md_cuda *)v;
+  if (!enter(c, d)) return false;
+  int error = c->call.cuMemsetD8Async(md_cuda_place(c, a), 0xFF, (size_t)a->bytes, c->stream);
+  return md_cuda_did(c, "cuMemsetD8Async", -1, error, d);
+}
+
 // --- a step
 
 // The sender has nothing else to do, so what is sent goes out now, or as soon as there is room.
@@ -239,8 +246,8 @@ static bool cuda_wait(md_device *v, int launch, md_diags *d) {
 // The first mark is tied to the host's clock by one that is set while nothing runs.
 static void set_zero(md_cuda *c) {
   if (!c->mark) {
-    c->mark = calloc(2 * (size_t)c->base.num_launches + 1, sizeof *c->mark);
-    if (!c->mark) md_out_of_memory(2 * (size_t)c->base.num_launches * sizeof *c->mark);
+    c->mark = calloc(2 * (size_t)c->base.num_all + 1, sizeof *c->mark);
+    if (!c->mark) md_out_of_memory(2 * (size_t)c->base.num_all * sizeof *c->mark);
     c->call.cuEventCreate(&c->zero, 0);
   }
   c->call.cuStreamSynchronize(c->stream);
@@ -267,7 +274,7 @@ static int64_t cuda_when(md_device *v, int i) {
 // --- all of it
 
 static void destroy_events(md_cuda *c) {
-  for (int i = 0; c->mark && i < 2 * c->base.num_launches; i++)
+  for (int i = 0; c->mark && i < 2 * c->base.num_all; i++)
     if (c->mark[i]) c->call.cuEventDestroy(c->mark[i]);
   free(c->mark);
   void *const events[] = {c->zero, c->sent, c->taken, c->done, c->sends, c->has_sent};
@@ -302,7 +309,7 @@ static void line_up_arguments(md_cuda *c) {
   c->place = calloc((size_t)p->num_args + 1, sizeof *c->place);
   c->parameter = calloc((size_t)p->num_args + 1, sizeof *c->parameter);
   if (!c->place || !c->parameter) md_out_of_memory((size_t)p->num_args * sizeof *c->place);
-  for (int i = 0; i < c->base.num_launches; i++) {
+  for (int i = 0; i < c->base.num_all; i++) {
     const md_launch *l = &p->launch[c->base.first_launch + i];
     for (int k = l->first_arg; k < l->first_arg + l->num_args; k++) {
       c->place[k] = md_cuda_place(c, &p->arg[k]);
@@ -336,6 +343,7 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
   if (!choose_variant(c, &device, d)) return false;
   c->base.first_launch = c->base.variant->first_launch;
   c->base.num_launches = c->base.variant->num_launches;
+  c->base.num_all = c->base.num_launches + c->base.variant->num_tried;
   return true;
 }
 
@@ -357,6 +365,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .result = cuda_result,
                                     .put = cuda_put,
                                     .get = cuda_get,
+                                    .spoil = cuda_spoil,
                                     .send = cuda_send,
                                     .begin = cuda_begin,
                                     .step = cuda_step,

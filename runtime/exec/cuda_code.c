@@ -62,7 +62,7 @@ static bool load_all(md_cuda *c, void **function, int64_t *dynamic, md_diags *d)
         !find_function(c, c->code.library[i], k->symbol, &function[i], d))
       return false;
   }
-  for (int i = 0; i < v->num_launches; i++) {
+  for (int i = 0; i < c->base.num_all; i++) {
     const md_phase *f = &p->phase[p->launch[v->first_launch + i].first_phase];
     int k = kernel_of(p, v, f->symbol);
     c->code.function[i] = function[k];
@@ -81,7 +81,7 @@ bool md_cuda_code_load(md_cuda *c, md_diags *d) {
   const md_gpu_variant *v = c->base.variant;
   c->code = (md_cuda_code){.num = v->num_kernels,
                            .library = zeroed(v->num_kernels, sizeof(void *)),
-                           .function = zeroed(v->num_launches, sizeof(void *)),
+                           .function = zeroed(c->base.num_all, sizeof(void *)),
                            .log = zeroed(LOG_ROOM, 1)};
   c->code.is_module = !c->call.cuLibraryLoadData || !c->call.cuLibraryGetKernel ||
                       !c->call.cuKernelGetFunction || !c->call.cuLibraryUnload;

@@ -104,13 +104,22 @@ typedef struct md_gpu_kernel {
   size_t bytes;
   md_kernel_facts facts;
 } md_gpu_kernel;
+// Another way to make what some launches of the step make, for a device to choose from (tune.c).
+typedef struct md_gpu_trial {
+  const char *key;             // of the product: that of other steps too, if it is the same
+  const char *way, *own;       // "wgmma 128x256 264": how it is made here, and in the step
+  int replaced, num_replaced;  // the step's launches
+  int first_launch, num_launches;
+} md_gpu_trial;
 typedef struct md_gpu_variant {
   const char
       *target;  // "cuda:sm_90a": cubins; "cuda:compute_80": PTX, for that device and later ones
   int first_launch, num_launches, first_kernel, num_kernels;
+  int num_tried;  // launches of trials, behind those of the step
+  int first_trial, num_trials;
   int64_t workspace_bytes;
   const char *predicted_for;   // a device; NULL: nothing was predicted
-  const double *predicted_us;  // by launch, from its first one
+  const double *predicted_us;  // by launch, from its first one on, trials too
 } md_gpu_variant;
 
 typedef struct md_program {
@@ -134,6 +143,8 @@ typedef struct md_program {
   int num_variants, num_kernels;  // of a CUDA program; which has launches for each variant
   md_gpu_variant *variant;
   md_gpu_kernel *kernel;
+  md_gpu_trial *trial;
+  int num_trials;
   // Code: the address of a symbol. `code` is destroyed with the program.
   void *code;
   void *(*lookup)(void *code, const char *symbol);
@@ -279,6 +290,11 @@ void *md_exec_arg(md_exec *e, const md_arg *a);
 // Called after (before: `before` true) each launch; for taps. NULL removes it.
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
+// The launches of the next steps: trials in place of what they replace or, under a tap, any. Borrowed; NULL:
+// the program's.
+void md_exec_set_order(md_exec *e, const int *launch, int num);
+// For taps on a GPU: whoever does not write it reads NaN there.
+bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d);
 const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
 int md_exec_launches(const md_exec *e, int *first);     // how many of those the device does
 // "cuDNN 9.19.0: 6 convolutions in place of 12 of 14 launches"; NULL: all launches are the program's own.
@@ -341,6 +357,71 @@ bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags
 // False: reported (E0701), or the file cannot be read.
 bool md_npy_expect(const char *path, const md_spec *s, const void *at, double tolerance,
                    md_diags *d);
+
+// --- records.c: what tuning has found, as lines of JSON
+typedef struct md_record_way {
+  const char *way;
+  double us;           // of the region's launches; < 0: it was not measured
+  const char *failed;  // why; NULL: it did not
+} md_record_way;
+typedef struct md_record {
+  const char *key, *target, *device;  // of the product; "cuda:sm_90a"; "NVIDIA H200"
+  const char *region;                 // where it was met
+  bool is_predicted;                  // nothing was measured
+  const char *own, *best;             // ways
+  double own_us, best_us;
+  bool is_checked;     // all results were compared, at their begin and end
+  md_record_way *way;  // all that were tried
+  int num_ways;
+} md_record;
+typedef struct md_records {
+  md_arena *arena;
+  md_record *row;
+  int num, cap;
+} md_records;
+md_records *md_records_create(void);
+void md_records_destroy(md_records *r);
+// The lines of a file behind those that there are. False: reported (E0650).
+bool md_records_read(md_records *r, const char *path, md_diags *d);
+void md_record_put(const md_record *r, md_text *to);                       // a line
+bool md_records_save(const md_records *r, const char *path, md_diags *d);  // '-': standard output
+// The records of this machine, in the cache folder: tuning.jsonl, or NULL where there is no folder.
+char *md_records_path(md_arena *a);
+// Those. Lines that are no records are left out, with a warning.
+md_records *md_records_kept(md_diags *d);
+bool md_records_keep(const md_records *r, md_diags *d);  // adds them; false: reported (E0801)
+typedef struct md_record_sums {
+  int ways, failed, better;
+  double own_us, best_us;
+} md_record_sums;
+md_record_sums md_records_sum(const md_records *r);
+// Is it a device of that name? One word, in whatever case, may stand for words in a row: "h200" for "NVIDIA
+// H200", "rtx4090" for "NVIDIA GeForce RTX 4090", but "l4" not for "NVIDIA L40S".
+bool md_is_named(const char *device, const char *name);
+// The last one that was measured for the product on a device of that name (NULL: on any with that target),
+// one of this very name sooner than others. NULL: there is none.
+const md_record *md_records_find(const md_records *r, const char *target, const char *key,
+                                 const char *device);
+
+// --- tune.c: trials on a device
+enum { MD_TUNE_LEAST_ROUNDS = 3, MD_TUNE_ROUNDS = 7, MD_TUNE_SECONDS = 600 };
+typedef struct md_tune_options {
+  md_exec_options exec;
+  double seconds;  // for all of it, about
+  int rounds;      // steps with each way, at most; MD_TUNE_LEAST_ROUNDS or more
+  bool (*set_inputs)(void *ctx, md_exec *e, md_diags *d);
+  void (*told)(void *ctx, int step, int of);  // of progress; may be NULL
+  void *ctx;
+} md_tune_options;
+// What an input that nobody gives is: as md_fill_input has it, but a single float is a rate, 0.001: with any
+// number there states would grow beyond all bounds.
+void md_tune_input(const md_spec *s, uint64_t seed, void *to);
+// Measures, for each product of the program that has trials for this device, each of its ways within the
+// step, and adds a record. Ways that fail, or whose results differ, are named there and left out. False:
+// reported (E0448: there are no trials).
+bool md_tune(const md_program *p, const md_tune_options *o, md_records *to, md_diags *d);
+// The same from the program's predictions, where there is no device.
+bool md_tune_predicted(const md_program *p, md_records *to, md_diags *d);
 
 // --- trace.c: Chrome / Perfetto JSON of what ran when --------------------------------------------
 typedef struct md_trace md_trace;

@@ -27,6 +27,8 @@ struct md_exec {
   bool owes_times;  // of the step that runs
   md_exec_tap tap;
   void *tap_ctx;
+  const int *order;  // launches of a watched step; NULL: as the program has them
+  int num_order;
   md_trace *trace;
 };
 
@@ -109,13 +111,18 @@ static bool check_launch(md_exec *e, int launch, md_diags *d) {
 
 // --- A step that is watched
 
+// An order that is watched may be longer than a device has marks for, and waits after each launch.
+static bool is_timed(const md_exec *e) {
+  return (e->options.time || e->trace) && !(e->order && e->tap);
+}
+
 static bool run_launch(md_exec *e, int launch, md_diags *d) {
   md_device *v = e->dev;
   if (e->tap && !e->tap(e->tap_ctx, e, launch, true)) return false;
-  bool is_timed = e->options.time || e->trace, is_looked_at = e->options.check_nan || e->tap;
-  if (is_timed) v->kind->mark(v, 2 * e->num_done);
+  bool is_looked_at = e->options.check_nan || e->tap;
+  if (is_timed(e)) v->kind->mark(v, 2 * e->num_done);
   if (!v->kind->launch(v, launch, d)) return false;
-  if (is_timed) v->kind->mark(v, 2 * e->num_done + 1);
+  if (is_timed(e)) v->kind->mark(v, 2 * e->num_done + 1);
   e->num_done++;
   if (is_looked_at && !v->kind->is_host) {
     md_mirror_age(e->mirror);
@@ -125,17 +132,21 @@ static bool run_launch(md_exec *e, int launch, md_diags *d) {
   return !e->tap || e->tap(e->tap_ctx, e, launch, false);
 }
 
+static int launch_at(const md_exec *e, int i) {
+  return e->order ? e->order[i] : e->dev->first_launch + i;
+}
+
 static void keep_times(md_exec *e) {
   md_device *v = e->dev;
   for (int i = 0; i < e->num_done; i++) {
     int64_t start = v->kind->when(v, 2 * i), end = v->kind->when(v, 2 * i + 1), ns = end - start;
     if (start < 0 || end < 0) return;
-    md_launch_time *t = &e->time[v->first_launch + i];
+    md_launch_time *t = &e->time[launch_at(e, i)];
     t->min_ns = t->calls == 0 ? ns : MD_MIN(t->min_ns, ns);
     t->total_ns += ns;
     t->calls++;
     if (e->trace)
-      md_trace_span(e->trace, e->p->launch[v->first_launch + i].name, "launch",
+      md_trace_span(e->trace, e->p->launch[launch_at(e, i)].name, "launch",
                     v->kind->is_host ? 0 : MD_TRACE_GPU, start, end);
   }
 }
@@ -144,12 +155,13 @@ static bool run_watched(md_exec *e, md_diags *d) {
   md_device *v = e->dev;
   e->num_done = 0;
   bool ok = true;
-  for (int i = 0; i < v->num_launches && ok; i++) ok = run_launch(e, v->first_launch + i, d);
+  int num = e->order ? e->num_order : v->num_launches;
+  for (int i = 0; i < num && ok; i++) ok = run_launch(e, launch_at(e, i), d);
   ok = ok && v->kind->end(v, d);
   if (!v->kind->is_host) md_mirror_age(e->mirror);
   // A GPU still works: its times are there when the step is finished.
-  e->owes_times = (e->options.time || e->trace) && !v->kind->is_host && ok;
-  if ((e->options.time || e->trace) && !e->owes_times) keep_times(e);
+  e->owes_times = is_timed(e) && !v->kind->is_host && ok;
+  if (is_timed(e) && !e->owes_times) keep_times(e);
   return ok;
 }
 
@@ -261,6 +273,16 @@ void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx) {
   e->tap_ctx = ctx;
 }
 
+void md_exec_set_order(md_exec *e, const int *launch, int num) {
+  MD_ASSERT(!launch || e->tap || num <= e->dev->num_all, "an order of %d launches", num);
+  e->order = launch;
+  e->num_order = num;
+}
+
+bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d) {
+  return e->dev->kind->spoil(e->dev, a, d);
+}
+
 void md_exec_set_trace(md_exec *e, md_trace *t) { e->trace = e->dev->trace = t; }
 
 const md_launch_time *md_exec_times(const md_exec *e) { return e->time; }
@@ -289,7 +311,7 @@ bool md_exec_send(md_exec *e, md_diags *d) {
 bool md_exec_start(md_exec *e, md_diags *d) {
   MD_ASSERT(!e->is_running, "a step is started while another one runs");
   md_device *v = e->dev;
-  bool is_watched = e->tap || e->trace || e->options.time || e->options.check_nan;
+  bool is_watched = e->order || e->tap || e->trace || e->options.time || e->options.check_nan;
   if (e->options.check_nan && !check_sources(e, d)) return false;
   if (!v->kind->is_host) {
     if (!md_mirror_flush(e->mirror, d) || !v->kind->begin(v, d)) return false;

@@ -134,7 +134,7 @@ static bool check_variant(md_program *p, const md_gpu_variant *v, md_diags *d) {
     ok = read_kernel(p, v, sorted[i], d);
   }
   if (ok && v->num_kernels) qsort(sorted, (size_t)v->num_kernels, sizeof *sorted, compare_symbols);
-  for (int i = 0; i < v->num_launches && ok; i++)
+  for (int i = 0; i < v->num_launches + v->num_tried && ok; i++)
     ok = check_launch(p, v, &p->launch[v->first_launch + i], sorted, d);
   free(sorted);
   return ok;

@@ -89,6 +89,24 @@ static void begin_rows(md_json *j, const char *key) {
   md_json_begin(j, '[');
 }
 
+static void put_trials(md_json *j, const md_program *p, const md_gpu_variant *v) {
+  md_json_put_int(j, "num_tried", v->num_tried);
+  begin_rows(j, "trials");
+  for (int i = v->first_trial; i < v->first_trial + v->num_trials; i++) {
+    const md_gpu_trial *t = &p->trial[i];
+    begin_row(j);
+    md_json_put_str(j, "key", t->key);
+    md_json_put_str(j, "way", t->way);
+    md_json_put_str(j, "own", t->own);
+    md_json_put_int(j, "replaced", t->replaced);
+    md_json_put_int(j, "num_replaced", t->num_replaced);
+    md_json_put_int(j, "first_launch", t->first_launch);
+    md_json_put_int(j, "num_launches", t->num_launches);
+    end_row(j);
+  }
+  md_json_end(j, ']');
+}
+
 // A target of a CUDA program: which launches are its own, and where the code of its kernels is.
 static void put_variant(md_json *j, const md_program *p, const md_gpu_variant *v) {
   md_json_begin(j, '{');
@@ -104,12 +122,13 @@ static void put_variant(md_json *j, const md_program *p, const md_gpu_variant *v
     end_row(j);
   }
   md_json_end(j, ']');
+  if (v->num_trials) put_trials(j, p, v);
   if (v->predicted_for) {
     md_json_put_str(j, "predicted_for", v->predicted_for);
     md_json_key(j, "predicted_us");
     md_json_begin(j, '[');
     j->compact = true;
-    for (int i = 0; i < v->num_launches; i++) md_json_float(j, v->predicted_us[i]);
+    for (int i = 0; i < v->num_launches + v->num_tried; i++) md_json_float(j, v->predicted_us[i]);
     md_json_end(j, ']');
     j->compact = false;
   }

@@ -244,7 +244,8 @@ static void get_prediction(reader *r, const md_tree *from, md_gpu_variant *v) {
   if (!md_tree_get(from, "predicted_for")) return;
   v->predicted_for = get_str(r, from, "predicted_for");
   const md_tree *list = md_tree_get(from, "predicted_us");
-  bool ok = list && list->kind == MD_JSON_LIST && list->num == v->num_launches;
+  bool ok = list && list->kind == MD_JSON_LIST && v->num_tried <= MAX_ROWS &&
+            list->num == v->num_launches + v->num_tried;
   double *us = MD_NEW_ARRAY(r->p->arena, double, ok ? list->num : 1);
   for (int i = 0; ok && i < list->num; i++)
     ok = md_tree_float(&list->item[i], &us[i]) && us[i] >= 0;
@@ -252,32 +253,56 @@ static void get_prediction(reader *r, const md_tree *from, md_gpu_variant *v) {
   v->predicted_us = us;
 }
 
+static void get_trials(reader *r, const md_tree *from, md_gpu_variant *v) {
+  md_program *p = r->p;
+  v->first_trial = p->num_trials;
+  if (!md_tree_get(from, "trials")) return;
+  v->num_tried = (int)get_int(r, from, "num_tried", MAX_ROWS);
+  const md_tree *rows = get_rows(r, from, "trials", &v->num_trials);
+  for (int i = 0; i < v->num_trials; i++) {
+    md_gpu_trial *t = &p->trial[p->num_trials++];
+    t->key = get_str(r, &rows[i], "key");
+    t->way = get_str(r, &rows[i], "way");
+    t->own = get_str(r, &rows[i], "own");
+    t->replaced = (int)get_int(r, &rows[i], "replaced", MAX_ROWS);
+    t->num_replaced = (int)get_int(r, &rows[i], "num_replaced", MAX_ROWS);
+    t->first_launch = (int)get_int(r, &rows[i], "first_launch", MAX_ROWS);
+    t->num_launches = (int)get_int(r, &rows[i], "num_launches", MAX_ROWS);
+  }
+}
+
 // The targets of a CUDA program; others have none.
 static void get_variants(reader *r, const md_tree *root) {
   md_program *p = r->p;
   if (!md_tree_get(root, "targets")) return;
   const md_tree *rows = get_rows(r, root, "targets", &p->num_variants);
+  int trials = 0;
   for (int i = 0; i < p->num_variants; i++) {
-    int kernels;
+    int kernels, more = 0;
     get_rows(r, &rows[i], "kernels", &kernels);
+    if (md_tree_get(&rows[i], "trials")) get_rows(r, &rows[i], "trials", &more);
     if (kernels > MAX_ROWS - p->num_kernels) wrong(r, "kernels", "short enough");
+    if (more > MAX_ROWS - trials) wrong(r, "trials", "short enough");
+    trials += more;
     if (r->has_failed) return;
     p->num_kernels += kernels;
   }
   p->variant = MD_NEW_ARRAY(p->arena, md_gpu_variant, p->num_variants);
   p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, p->num_kernels);
+  p->trial = MD_NEW_ARRAY(p->arena, md_gpu_trial, trials);
   for (int i = 0, kernel = 0; i < p->num_variants; i++) {
     md_gpu_variant *v = &p->variant[i];
     *v = (md_gpu_variant){.first_kernel = kernel};
     v->target = get_str(r, &rows[i], "target");
-    v->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
-    v->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);
+    v->first_launch = (int)get_int(r, &rows[i], "first_launch", MAX_ROWS);
+    v->num_launches = (int)get_int(r, &rows[i], "num_launches", MAX_ROWS);
     v->workspace_bytes = get_int(r, &rows[i], "workspace_bytes", INT64_MAX);
     const md_tree *kernels = get_rows(r, &rows[i], "kernels", &v->num_kernels);
     for (int k = 0; k < v->num_kernels; k++, kernel++) {
       p->kernel[kernel].symbol = get_str(r, &kernels[k], "symbol");
       p->kernel[kernel].member = get_str(r, &kernels[k], "member");
     }
+    get_trials(r, &rows[i], v);
     get_prediction(r, &rows[i], v);
   }
 }

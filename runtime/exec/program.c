@@ -204,6 +204,32 @@ static bool check_phase(const check *c, const md_phase *f) {
          check_bytes(c, "shared memory", f->shared_bytes);
 }
 
+static bool is_key(const char *s) {
+  return s && strlen(s) == 32 && strspn(s, "0123456789abcdef") == 32;
+}
+
+// Trials of one product are neighbours and name the same launches of the step, behind those of products
+// before. Their own launches follow one another behind the step.
+static bool check_trials(const check *c, const md_gpu_variant *v) {
+  int end = v->first_launch + v->num_launches, next = end, free_from = v->first_launch;
+  const md_gpu_trial *before = NULL;
+  for (int i = 0; i < v->num_trials; i++) {
+    const md_gpu_trial *t = &c->p->trial[v->first_trial + i];
+    bool same = before && t->replaced == before->replaced &&
+                t->num_replaced == before->num_replaced && !strcmp(t->key, before->key);
+    bool ok = is_key(t->key) && name_is_fine(t->way) && name_is_fine(t->own) &&
+              (same || t->replaced >= free_from) && t->num_replaced >= 1 &&
+              t->replaced <= end - t->num_replaced && t->first_launch == next &&
+              t->num_launches >= 1 && t->num_launches <= end + v->num_tried - next;
+    if (!ok) return bad(c, "target '%s': trial %d is of launches that there are not", v->target, i);
+    next += t->num_launches;
+    free_from = t->replaced + t->num_replaced;
+    before = t;
+  }
+  return next == end + v->num_tried ||
+         bad(c, "target '%s': %d launches to be tried", v->target, v->num_tried);
+}
+
 // Variants share neither kernels nor, but for the very same ones, launches; each launch is a kernel.
 static bool check_variant(const check *c, const md_gpu_variant *v) {
   const md_program *p = c->p;
@@ -222,7 +248,13 @@ static bool check_variant(const check *c, const md_gpu_variant *v) {
                p->num_kernels);
   if (v->workspace_bytes < 0 || v->workspace_bytes > p->workspace_bytes)
     return bad(c, "target '%s' has a workspace of its own", v->target);
-  for (int i = v->first_launch; i < v->first_launch + v->num_launches; i++)
+  if (v->num_tried < 0 || v->num_tried > p->num_launches - v->first_launch - v->num_launches)
+    return bad(c, "target '%s': %d launches to be tried", v->target, v->num_tried);
+  if (v->first_trial < 0 || v->num_trials < 0 || v->num_trials > p->num_trials - v->first_trial)
+    return bad(c, "target '%s': trials %d+%d of %d", v->target, v->first_trial, v->num_trials,
+               p->num_trials);
+  if (!check_trials(c, v)) return false;
+  for (int i = v->first_launch; i < v->first_launch + v->num_launches + v->num_tried; i++)
     if (p->launch[i].num_phases != 1)
       return bad(c, "launch '%s' is not one kernel", p->launch[i].name);
   for (int i = v->first_kernel; i < v->first_kernel + v->num_kernels; i++)
@@ -359,6 +391,7 @@ bool md_program_check(const md_program *p, md_diags *d) {
       !check_count(c, "convolutions", p->num_convs, p->conv) ||
       !check_count(c, "targets", p->num_variants, p->variant) ||
       !check_count(c, "kernels", p->num_kernels, p->kernel) ||
+      !check_count(c, "trials", p->num_trials, p->trial) ||
       !check_bytes(c, "an arena", p->arena_bytes) ||
       !check_bytes(c, "a workspace", p->workspace_bytes) ||
       !check_specs(c, "input", p->input, p->num_inputs) ||

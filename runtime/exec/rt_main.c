@@ -35,6 +35,10 @@ static const char usage[] =
     "                        that regions write is copied to the host, which takes seconds a step\n"
     "  --times               time of each region\n"
     "  --trace=FILE          spans for ui.perfetto.dev\n"
+    "  --tune=FILE.jsonl     measure other ways to make convolutions, of a file with trials, and "
+    "write\n"
+    "                        what was found; 'modistc cache import' takes it\n"
+    "  --budget=SECONDS      of --tune, about (default 600)\n"
     "  --inspect             describe the file as JSON; load no code\n"
     "  --check               prove the file whole and sound, for whatever machine; load no code\n"
     "  --version, -h, --help\n"
@@ -48,10 +52,10 @@ typedef struct binding {
 } binding;
 
 typedef struct request {
-  const char *artefact, *trace;
-  int64_t steps;
+  const char *artefact, *trace, *tune;
+  int64_t steps, budget;
   md_exec_options exec;
-  bool wants_times, wants_json, wants_inspect, wants_check;
+  bool wants_times, wants_json, wants_inspect, wants_check, steps_given;
   binding *input, *output, *expect;
   int num_input, cap_input, num_output, cap_output, num_expect, cap_expect;
 } request;
@@ -70,6 +74,8 @@ enum {
   CHECK_NAN,
   TIMES,
   TRACE,
+  TUNE,
+  BUDGET,
   INSPECT,
   CHECK,
   VERSION
@@ -85,6 +91,7 @@ static const struct option options[] = {
   {"device", required_argument, NULL, DEVICE},     {"help", no_argument, NULL, 'h'},
   {"expect", required_argument, NULL, EXPECT},     {"json", no_argument, NULL, JSON},
   {"engine", required_argument, NULL, ENGINE},
+  {"tune", required_argument, NULL, TUNE},         {"budget", required_argument, NULL, BUDGET},
   {0},
 };
 // clang-format on
@@ -144,7 +151,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     r->exec.uses_cudnn = !strcmp(arg, "cudnn");
     return r->exec.uses_cudnn || !strcmp(arg, "modist") ||
            misused(d, "--engine: there is no engine '%s'; it is modist or cudnn", arg);
-  case STEPS: return parse_number(arg, 1, INT32_MAX, &r->steps, d);
+  case STEPS: r->steps_given = true; return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
     if (!parse_number(arg, 1, 1024, &n, d)) return false;
     r->exec.threads = (int)n;
@@ -171,6 +178,8 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     return true;
   case JSON: r->wants_json = true; return true;
   case TRACE: r->trace = arg; return true;
+  case TUNE: r->tune = arg; return true;
+  case BUDGET: return parse_number(arg, 1, INT32_MAX, &r->budget, d);
   case CHECK_NAN: r->exec.check_nan = true; return true;
   case TIMES: r->wants_times = r->exec.time = true; return true;
   case INSPECT: r->wants_inspect = true; return true;
@@ -190,6 +199,13 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     }
     if (!parse_option(r, c, optarg, d)) return false;
   }
+  bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
+                  r->wants_inspect || r->trace || r->num_output || r->num_expect ||
+                  r->exec.check_nan;
+  if (r->tune && is_other)
+    return misused(d, "--tune takes --device, --seed, --input and --budget only");
+  if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
+  if (!r->budget) r->budget = MD_TUNE_SECONDS;
   if (optind == argc) return misused(d, "no artefact is given");
   if (optind + 1 < argc)
     return misused(d, "one artefact at a time; '%s' is too much", argv[optind + 1]);
@@ -301,6 +317,25 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
   return ok && write_outputs(e, r, d) && meets_expectations(e, r, d);
 }
 
+static bool set_all_inputs(void *ctx, md_exec *e, md_diags *d) {
+  const request *r = ctx;
+  const md_program *p = md_exec_program(e);
+  for (int i = 0; i < p->num_inputs; i++)
+    md_tune_input(&p->input[i], r->exec.seed, md_exec_input(e, p->input[i].name, NULL));
+  return set_inputs(e, r, d);
+}
+
+static void tune(request *r, md_diags *d) {
+  md_program *p = md_program_load(r->artefact, d);
+  md_tune_options o = {.exec = r->exec,
+                       .seconds = (double)r->budget,
+                       .rounds = MD_TUNE_ROUNDS,
+                       .set_inputs = set_all_inputs,
+                       .ctx = r};
+  if (p) rt_tune(p, &o, r->tune, d);
+  md_program_destroy(p);
+}
+
 static void run(const request *r, md_diags *d) {
   md_program *p = md_program_load(r->artefact, d);
   md_exec *e = p ? md_exec_create(p, &r->exec, d) : NULL;
@@ -342,6 +377,7 @@ int main(int argc, char **argv) {
   if (parse_line(&r, argc, argv, d)) {
     if (r.wants_inspect) inspect(&r, d);
     else if (r.wants_check) check(&r, d);
+    else if (r.tune) tune(&r, d);
     else run(&r, d);
   }
   if (fflush(stdout) || ferror(stdout))

@@ -23,4 +23,7 @@ void rt_put_times(
 // Says why there is no copy of a result or state in the host's memory. False.
 bool rt_unread(md_exec *e, const char *name, md_diags *d);
 
+// Trials; the records go to a file. False: reported.
+bool rt_tune(const md_program *p, const md_tune_options *o, const char *path, md_diags *d);
+
 #endif

@@ -3,6 +3,7 @@
 // run on any of them.
 #include "runtime/train/train.h"
 
+#include "base/log.h"
 #include "codegen/cpu/cpu.h"
 #include "codegen/cuda/cuda.h"
 
@@ -77,7 +78,9 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
 typedef struct Backend {
   md_cpu_options cpu;
   md_cuda_options cuda;
-  char target[32];  // of the GPU
+  md_gpu_device device;
+  char target[32];      // of the GPU
+  md_records *records;  // of tuning
 } Backend;
 
 static bool ask_cpu(Backend *b, const md_engine_options *o, md_pass_options *passes, md_diags *d) {
@@ -92,14 +95,16 @@ static bool ask_cpu(Backend *b, const md_engine_options *o, md_pass_options *pas
 
 static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *passes, md_diags *d) {
   int index;
-  md_gpu_device device;
   if (!md_device_parse(o->device ? o->device : "cuda:0", &index, d) ||
-      !md_gpu_require(index, &device, d) ||
-      !md_cuda_target_for(device.sm, b->target, sizeof b->target, d) ||
+      !md_gpu_require(index, &b->device, d) ||
+      !md_cuda_target_for(b->device.sm, b->target, sizeof b->target, d) ||
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
+  if (!o->no_cache) b->records = md_records_kept(d);
   b->cuda = (md_cuda_options){.targets = b->target,
-                              .is_apart = o->verifies || o->check_nan || o->uses_cudnn,
+                              .how = {.is_apart = o->verifies || o->check_nan || o->uses_cudnn,
+                                      .records = b->records,
+                                      .device = b->device.name},
                               .no_ptx = true,
                               .no_cache = o->no_cache,
                               .want_graph_text = true};
@@ -108,8 +113,12 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
 }
 
 static bool make_program(md_engine *e, const md_engine_options *o, const Backend *b, md_diags *d) {
-  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &b->cuda, NULL, d)
+  md_cuda_report r = {0};
+  e->program = o->backend == MD_BACKEND_CUDA ? md_cuda_program(e->graph, &b->cuda, &r, d)
                                              : md_cpu_compile(e->graph, &b->cpu, NULL, d);
+  if (r.known)
+    md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "tuned: %d of %d products by records, %d other than untuned",
+           r.known, r.products, r.changed);
   return e->program && start(e, o, d);
 }
 
@@ -131,6 +140,7 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
   Backend b = {0};
   bool ok = make_graph(e, g, o, &b, d);
   if (ok) ok = o->backend == MD_BACKEND_INTERP ? make_interp(e, o, d) : make_program(e, o, &b, d);
+  md_records_destroy(b.records);
   if (ok) return e;
   md_engine_destroy(e);
   return NULL;

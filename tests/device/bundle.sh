@@ -27,10 +27,17 @@ graph @convs(%x: f32[1,8,2,5,4], %w: f32[8,8,1,3,3], %dy: f32[1,8,2,5,4]) {
   return %y, %dw
 }
 E
+cat >"$work/product.mdg" <<'E'
+graph @product(%x: f32[2,8,1,6,6], %w: f32[16,8,1,3,3]) {
+  %y = conv3d %x, %w {pad=[0,1,1]}
+  return %y
+}
+E
 cat >"$work/plan" <<E
 check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
 check tiny_f32 fp32 2 cuda:sm_80 $tiny
 bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
+tune tuned fp32 20 cuda:sm_80 $work/product.mdg --no-ptx
 check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
 conv convs fp32 2 cuda:sm_80 $work/convs.mdg
 peer r3d50_b4 eager 60
@@ -51,8 +58,9 @@ wants 2 "--budget is 'much'" sh run.sh --budget=much
 export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
-wants 0 "verdict: WELL AS FAR AS IT RAN: 4 passed, 0 wrong, 4 not run" sh run.sh
-for text in "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
+wants 0 "verdict: WELL AS FAR AS IT RAN: 5 passed, 0 wrong, 4 not run" sh run.sh
+for text in "tuned                            tuned             -          -  1 products, " \
+  "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
   "r3d50_b4                         timed" "within 25 % of what was predicted for NVIDIA A100 SXM 80 GB: " "none of it runs on Stand-in GPU" \
   "convs                            ok                -          -  2 values" "convs.regions                    timed" \
   "convs.cudnn                      not run           -          -  convs.mdx: error[E0637]" \
@@ -67,7 +75,7 @@ fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
 grep -qF '"cudnn": {"convolutions": 0, "time_over_ours": null}' results/summary.json || wrong "a time of cuDNN"
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 7 not run" sh run.sh --budget=0s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 8 not run" sh run.sh --budget=0s
 
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
 mkdir -p peer/reference

@@ -247,8 +247,8 @@ static void fill_leaf(void *ctx, const md_node *leaf, md_tensor *to) {
   if (leaf->op == MD_OP_input) fill(to, leaf->name, *(const uint64_t *)ctx);
 }
 
-static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *options, bool is_apart,
-                     md_diags *d) {
+static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *options,
+                     md_cuda_how how, md_diags *d) {
   md_pass_options o = *options;
   char target[24];
   snprintf(target, sizeof target, "cuda:sm_%d%s", arch.sm, arch.suffix ? "a" : "");
@@ -262,7 +262,7 @@ static Program *make(md_cuda_arch arch, md_graph *g, const md_pass_options *opti
   MD_ASSERT(p, "out of memory");
   p->g = g;
   p->diags = d;
-  p->m = (is_apart ? md_cuda_generate_apart : md_cuda_generate)(g, arch, d);
+  p->m = md_cuda_generate(g, arch, &how, d);
   p->ref = md_interp_create(g, true);  // as stored: what follows a bf16 sees it rounded
   MD_ASSERT(p->m && p->ref, "out of memory");
   make_images(p);
@@ -286,12 +286,12 @@ static Program *feed_and_step(Program *p, program_feed feed, void *ctx, md_diags
 }
 
 Program *program_made(md_cuda_arch arch, md_graph *g, const md_pass_options *o, md_diags *d) {
-  return make(arch, g, o, false, d);
+  return make(arch, g, o, (md_cuda_how){0}, d);
 }
 
 Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, program_feed feed,
                      void *ctx, md_diags *d) {
-  return feed_and_step(make(arch, g, o, false, d), feed, ctx, d);
+  return feed_and_step(make(arch, g, o, (md_cuda_how){0}, d), feed, ctx, d);
 }
 
 static md_pass_options options_for(const md_graph *g, int level, md_dtype precision) {
@@ -306,13 +306,20 @@ static md_pass_options options_for(const md_graph *g, int level, md_dtype precis
 Program *program_for(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                      md_diags *d) {
   md_pass_options o = options_for(g, level, precision);
-  return feed_and_step(make(arch, g, &o, false, d), fill_leaf, &seed, d);
+  return feed_and_step(make(arch, g, &o, (md_cuda_how){0}, d), fill_leaf, &seed, d);
 }
 
 Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                        md_diags *d) {
   md_pass_options o = options_for(g, level, precision);
-  return feed_and_step(make(arch, g, &o, true, d), fill_leaf, &seed, d);
+  return feed_and_step(make(arch, g, &o, (md_cuda_how){.is_apart = true}, d), fill_leaf, &seed, d);
+}
+
+Program *program_trials(md_cuda_arch arch, md_graph *g, md_dtype precision, uint64_t seed,
+                        md_diags *d) {
+  md_pass_options o = options_for(g, 2, precision);
+  md_cuda_how how = {.is_apart = true, .trials = MD_CUDA_WAYS};
+  return feed_and_step(make(arch, g, &o, how, d), fill_leaf, &seed, d);
 }
 
 Program *program_with(md_graph *g, int level, md_dtype precision, uint64_t seed, md_diags *d) {

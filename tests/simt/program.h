@@ -44,6 +44,9 @@ Program *program_fed(md_cuda_arch arch, md_graph *g, const md_pass_options *o, p
 // The same as program_for, with the launches of regions one by one, as run_regions needs them.
 Program *program_apart(md_cuda_arch arch, md_graph *g, int level, md_dtype precision, uint64_t seed,
                        md_diags *d);
+// The same at level 2 with all ways to make its products besides.
+Program *program_trials(md_cuda_arch arch, md_graph *g, md_dtype precision, uint64_t seed,
+                        md_diags *d);
 void program_destroy(Program *p);
 // Where argument a of a launch lies: an image and a place in it.
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset);

@@ -141,8 +141,9 @@ static void try_step(const char *model, int level, md_dtype precision, md_optimi
   md_model_from(model)->fill(&s);
   s.opt = opt;
   md_graph *g = with_passes(md_step_graph(&s, d), level, precision, d);
-  md_cuda_module *apart = md_cuda_generate_apart(g, (md_cuda_arch){80, 0}, d);
-  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
+  md_cuda_module *apart =
+      md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d);
+  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
   const char *why = run_all(apart, g);
   check(!why, name, why ? why : "");
   why = run_all(m, g);
@@ -165,7 +166,7 @@ static md_graph *parsed(const char *text, md_diags *d) {
 static void expect_launches(const char *claim, const char *text, int num) {
   md_diags *d = md_diags_create();
   md_graph *g = parsed(text, d);
-  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
+  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
   const char *why = run_all(m, g);
   check(!why, claim, why ? why : "");
   check(m->num_launches == num, claim, m->text.s);
@@ -197,7 +198,7 @@ static void dependencies_are_kept(void) {
 static void exchanged_launches_are_seen(void) {
   md_diags *d = md_diags_create();
   md_graph *g = parsed("graph @s(%x: f32[9]) {\n  %a = exp %x\n  %b = log %a\n  return %b\n}\n", d);
-  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, d);
+  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
   md_cuda_launch first = m->launch[0];
   check(!run_all(m, g), "the order that was made", "is right");
   m->launch[0] = m->launch[1];

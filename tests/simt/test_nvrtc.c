@@ -87,7 +87,7 @@ static int compile_wide(md_diags *d) {
   md_graph *g = md_parse_graph("wide", text, strlen(text), d);
   int failed = 1;
   if (g && md_cuda_facts("cuda:sm_80", &o.facts, d)) g = md_run_passes(g, &o, NULL, d);
-  md_cuda_module *m = g ? md_cuda_generate(g, archs[0], d) : NULL;
+  md_cuda_module *m = g ? md_cuda_generate(g, archs[0], NULL, d) : NULL;
   if (m) failed = compile_module(m, "wide indices", d);
   else printf("FAILED wide indices: %s\n", md_diags_text(d));
   md_cuda_module_free(m);

@@ -23,7 +23,8 @@ static md_graph *graph_of(const char *text, int level, md_diags *d) {
 static char *text_of(const char *text, int level, int *num_kernels) {
   md_diags *d = md_diags_create();
   md_graph *g = graph_of(text, level, d);
-  md_cuda_module *m = g ? md_cuda_generate_apart(g, (md_cuda_arch){80, 0}, d) : NULL;
+  md_cuda_module *m =
+      g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d) : NULL;
   char *s = m ? strdup(m->text.s) : strdup(md_diags_text(d));
   *num_kernels = m ? m->num_kernels : -1;
   md_cuda_module_free(m);
@@ -120,7 +121,7 @@ static void sizes_are_refused_or_wide(void) {
     md_text text = {0};
     md_put(&text, "graph @s(%s\n  return %%y\n}\n", rows[i].graph);
     md_graph *g = graph_of(text.s, 0, d);
-    md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, d) : NULL;
+    md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d) : NULL;
     const char *why = m && m->num_refused ? m->refused[0].why : NULL;
     bool ok = m && (rows[i].refused ? why && !strcmp(why, rows[i].refused)
                                     : !why && strstr(m->text.s, rows[i].has) &&
@@ -146,7 +147,7 @@ static void launches_take_so_many_tensors(void) {
     for (int i = 1; i < num; i++) md_put(&text, "    %%a%d = add %%a%d, %%x%d\n", i, i - 1, i);
     md_put(&text, "  }\n  return %%a%d\n}\n", num - 1);
     md_graph *g = md_parse_graph("text", text.s, text.len, d);
-    md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, d) : NULL;
+    md_cuda_module *m = g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d) : NULL;
     const char *why = m && m->num_refused ? m->refused[0].why : NULL;
     bool ok = m && (k == 0 ? why && !strcmp(why, "more tensors than a kernel takes") : !why);
     check(ok, "a kernel takes at most 500 tensors", why ? why : md_diags_text(d));

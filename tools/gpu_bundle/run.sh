@@ -157,6 +157,20 @@ bench() {
   regions "$1"
 }
 
+# tune NAME PRECISION SECONDS ...: NAME.jsonl is for `modistc cache import`
+tune() {
+  has_time "$1" || return 0
+  rest=$(left) seconds=$3
+  [ "$rest" -ge "$seconds" ] || seconds=$rest
+  # shellcheck disable=SC2046  # one argument a line, without blanks
+  bounded $(($3 + row_limit)) ./modist_rt "$1.mdx" --seed=1 --tune="$out/$1.jsonl" --budget="$seconds" \
+    $(cat "$1.args" 2>/dev/null) >"$out/$1.txt" 2>"$out/$1.log"
+  code=$?
+  if [ $code != 0 ]; then judge "$1" $code; return; fi
+  row "$1" tuned "" "" "$(cat "$out/$1.txt")"
+  passed=$((passed + 1))
+}
+
 # has_peer NAME: else the row says what is missing, which is looked for once
 has_peer() {
   if [ -z "${no_peer+known}" ]; then

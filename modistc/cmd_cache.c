@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0
+// cache: compiled kernels and records of tuning, kept on disk.
+#include "modistc/modistc.h"
+
+#include "base/file.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { KEY_SHOWN = 12 };
+
+static const md_option cache_options[] = {
+    {"records", 0, NULL, "prune: remove the records of tuning, too"},
+    {"device", 0, "NAME", "ls, export: records of that device, as h200"},
+    {0}};
+static const md_option_rule cache_rules[] = {
+    {"!:prune", "records", "only prune removes anything", NULL},
+    {"!:ls|export", "device", "only ls and export go through the records", NULL},
+    {0}};
+
+// --- objects: files of the folder; nothing else is touched
+
+static bool is_object(const char *name) {
+  size_t len = strlen(name);
+  return len > 2 && strcmp(name + len - 2, ".o") == 0;
+}
+
+static void sum_up_objects(md_cli *cli, bool remove) {
+  const char *dir = md_cache_dir(cli->arena);
+  DIR *d = dir ? opendir(dir) : NULL;
+  int64_t files = 0, bytes = 0;
+  for (struct dirent *e; d && (e = readdir(d));) {
+    const char *path = md_format(cli->arena, "%s/%s", dir, e->d_name);
+    struct stat s;
+    if (!is_object(e->d_name) || lstat(path, &s) != 0 || !S_ISREG(s.st_mode)) continue;
+    files++;
+    bytes += s.st_size;
+    if (remove) unlink(path);
+  }
+  if (d) closedir(d);
+  char text[MD_FLOAT_CHARS];
+  printf("%s %lld objects, %s in %s\n", remove ? "removed" : "cache:", (long long)files,
+         md_bytes_text((double)bytes, text), dir ? dir : "-");
+}
+
+// --- records
+
+static bool is_wanted(const md_cli *cli, const md_record *r) {
+  const char *device = md_cli_get(cli, "device");
+  return !device || md_is_named(r->device, device);
+}
+
+// Those that count: the last of a product on a device.
+static bool is_last(const md_records *all, const md_record *r) {
+  return md_records_find(all, r->target, r->key, r->device) == r;
+}
+
+static void show_record(const md_record *r) {
+  char region[60], device[60];
+  printf("%.*s  %-13s %-24s %-22s %9.1f us  %-22s %5.1f %%  %s\n", KEY_SHOWN, r->key, r->target,
+         md_clean(r->device, device, sizeof device), r->best, r->best_us, r->own,
+         r->own_us > 0 ? 100 * (1 - r->best_us / r->own_us) : 0,
+         md_clean(r->region, region, sizeof region));
+}
+
+static md_status list(md_cli *cli) {
+  if (!md_cli_args(cli, 1, 1, "ls takes options only")) return MD_ERR_USAGE;
+  md_records *all = md_records_kept(cli->diags);
+  int num = 0;
+  for (int i = 0; i < all->num; i++) {
+    if (!is_last(all, &all->row[i]) || !is_wanted(cli, &all->row[i])) continue;
+    if (!num++)
+      printf("%-*s  %-13s %-24s %-22s %12s  %-22s %7s  %s\n", KEY_SHOWN, "key", "target", "device",
+             "best way", "time", "untuned", "gain", "first met in");
+    show_record(&all->row[i]);
+  }
+  printf("tuning: %d records\n", num);
+  sum_up_objects(cli, false);
+  md_records_destroy(all);
+  return MD_OK;
+}
+
+static void explain_record(const md_record *r) {
+  char text[160];
+  printf("product %s\n  target    %s\n", r->key, r->target);
+  printf("  device    %s\n", md_clean(r->device, text, sizeof text));
+  printf("  met in    %s\n", md_clean(r->region, text, sizeof text));
+  printf("  times     measured within the step; results %s\n",
+         r->is_checked ? "were compared" : "were not all compared");
+  printf("  %-24s %10.1f us  untuned%s\n", r->own, r->own_us,
+         strcmp(r->own, r->best) ? "" : ", the best");
+  for (int i = 0; i < r->num_ways; i++) {
+    const md_record_way *w = &r->way[i];
+    if (w->failed)
+      printf("  %-24s %13s  %s\n", w->way, "failed", md_clean(w->failed, text, sizeof text));
+    else if (w->us < 0) printf("  %-24s %13s\n", w->way, "not measured");
+    else
+      printf("  %-24s %10.1f us%s\n", w->way, w->us, strcmp(w->way, r->best) ? "" : "  the best");
+  }
+}
+
+static bool explain_object(md_cli *cli, const char *key) {
+  const char *dir = md_cache_dir(cli->arena);
+  const char *path = dir ? md_format(cli->arena, "%s/%s.o", dir, key) : NULL;
+  struct stat s;
+  if (!path || strchr(key, '/') || lstat(path, &s) != 0 || !S_ISREG(s.st_mode)) return false;
+  char size[MD_FLOAT_CHARS], when[40] = "";
+  struct tm t;
+  if (localtime_r(&s.st_mtime, &t)) strftime(when, sizeof when, "%Y-%m-%d %H:%M", &t);
+  printf("object  %s\n  size      %s\n  made      %s\n"
+         "  key       the digest of its text, all options and the compiler's version\n",
+         key, md_bytes_text((double)s.st_size, size), when);
+  return true;
+}
+
+static md_status explain(md_cli *cli) {
+  if (!md_cli_args(cli, 2, 2, "explain takes a key, or how it begins")) return MD_ERR_USAGE;
+  const char *key = cli->arg[1];
+  md_records *all = md_records_kept(cli->diags);
+  int num = 0;
+  for (int i = 0; i < all->num; i++) {
+    if (strncmp(all->row[i].key, key, strlen(key)) != 0 || !is_last(all, &all->row[i])) continue;
+    explain_record(&all->row[i]);
+    num++;
+  }
+  md_records_destroy(all);
+  if (num || explain_object(cli, key)) return MD_OK;
+  char clean[80];
+  md_error(cli->diags, E0401, MD_NOWHERE, "modistc cache: nothing is kept under '%s'",
+           md_clean(key, clean, sizeof clean));
+  md_hint(cli->diags,
+          "'modistc cache ls' shows the keys of records; objects have names of 32 digits");
+  return MD_ERR_USAGE;
+}
+
+static md_status prune(md_cli *cli) {
+  if (!md_cli_args(cli, 1, 1, "prune takes options only")) return MD_ERR_USAGE;
+  sum_up_objects(cli, true);
+  const char *path = md_records_path(cli->arena);
+  if (!md_cli_has(cli, "records") || !path) return MD_OK;
+  if (unlink(path) == 0) printf("removed the records of tuning\n");
+  else if (errno == ENOENT) printf("there were no records of tuning\n");
+  else md_error(cli->diags, E0801, MD_IN_FILE(path), "%s", strerror(errno));
+  return md_diags_status(cli->diags);
+}
+
+static md_status export(md_cli *cli) {
+  if (!md_cli_args(cli, 2, 2, "export takes a file, or - for standard output")) return MD_ERR_USAGE;
+  md_records *all = md_records_kept(cli->diags);
+  md_records some = {0};
+  for (int i = 0; i < all->num; i++)
+    if (is_last(all, &all->row[i]) && is_wanted(cli, &all->row[i]))
+      MD_PUSH(some.row, some.num, some.cap, all->row[i]);
+  bool ok = md_records_save(&some, cli->arg[1], cli->diags);
+  if (ok && strcmp(cli->arg[1], "-") != 0 && !cli->quiet)
+    printf("wrote %d records to %s\n", some.num, cli->arg[1]);
+  free(some.row);
+  md_records_destroy(all);
+  return ok ? MD_OK : md_diags_status(cli->diags);
+}
+
+static bool is_measured(md_cli *cli, const md_records *r) {
+  for (int i = 0; i < r->num; i++)
+    if (r->row[i].is_predicted)
+      return md_error(cli->diags, E0650, MD_IN_FILE(cli->arg[1]),
+                      "record %d was predicted: only what was measured is kept", i + 1);
+  return true;
+}
+
+static md_status import(md_cli *cli) {
+  if (!md_cli_args(cli, 2, 2, "import takes a file of records")) return MD_ERR_USAGE;
+  md_records *more = md_records_create();
+  bool ok = md_records_read(more, cli->arg[1], cli->diags) && is_measured(cli, more) &&
+            md_records_keep(more, cli->diags);
+  if (ok && !cli->quiet) printf("took %d records from %s\n", more->num, cli->arg[1]);
+  md_records_destroy(more);
+  return ok ? MD_OK : md_diags_status(cli->diags);
+}
+
+static md_status stat_all(md_cli *cli) {
+  if (!md_cli_args(cli, 1, 1, "stat takes no argument")) return MD_ERR_USAGE;
+  md_records *all = md_records_kept(cli->diags);
+  int num = 0, better = 0;
+  for (int i = 0; i < all->num; i++) {
+    if (!is_last(all, &all->row[i])) continue;
+    num++;
+    better += strcmp(all->row[i].own, all->row[i].best) != 0;
+  }
+  printf("tuning: %d records, of %d products another way is the best\n", num, better);
+  md_records_destroy(all);
+  sum_up_objects(cli, false);
+  return MD_OK;
+}
+
+static const struct {
+  const char *name;
+  md_status (*run)(md_cli *cli);
+} verbs[] = {{"ls", list},     {"stat", stat_all}, {"explain", explain},
+             {"prune", prune}, {"export", export}, {"import", import}};
+
+static md_status run(md_cli *cli) {
+  const char *verb = cli->num_args > 0 ? cli->arg[0] : "", *names[MD_COUNT(verbs)];
+  for (int i = 0; i < MD_COUNT(verbs); i++) {
+    if (strcmp(verb, verbs[i].name) == 0) return verbs[i].run(cli);
+    names[i] = verbs[i].name;
+  }
+  char clean[80];
+  md_error(cli->diags, E0401, MD_NOWHERE,
+           "modistc cache: takes ls, stat, explain, prune, export or import, not '%s'",
+           md_clean(verb, clean, sizeof clean));
+  const char *near = md_nearest(verb, names, MD_COUNT(verbs));
+  if (near) md_hint(cli->diags, "did you mean 'modistc cache %s'?", near);
+  else md_hint(cli->diags, "usage: modistc cache %s", cli->command->usage);
+  return MD_ERR_USAGE;
+}
+
+static const char *const examples[] = {"modistc cache ls", "modistc cache explain 5f0c",
+                                       "modistc cache export h200.jsonl --device=h200",
+                                       "modistc cache import h200.jsonl", NULL};
+const md_command md_cmd_cache = {.name = "cache",
+                                 .group = "Compile and run",
+                                 .usage =
+                                     "ls|stat|prune [options] | explain KEY | export|import FILE",
+                                 .doc = "compiled kernels and records of tuning, kept on disk",
+                                 .examples = examples,
+                                 .options = cache_options,
+                                 .rules = cache_rules,
+                                 .run = run};

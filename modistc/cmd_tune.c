@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+// tune: which way to make each convolution is fastest on a device.
+#include "modistc/compile.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const md_option tune_options[] = {
+    {"config", 'c', "FILE", "settings of the model; key=value arguments override them"},
+    {"device", 0, "NAME", "cuda:N, a GPU (cuda:0)"},
+    {"target", 't', "TARGET",
+     "of a model: cuda:h200 and so on, as compile has it (default: what the device is)"},
+    {"output", 'o', "FILE", "write the records there ('-': standard output), not to the cache"},
+    {"budget", 0, "TIME", "for all measurements, about: 10m (default), 90s"},
+    {"rounds", 0, "N", "steps with each way at most, 3 or more (7)"},
+    {"trials", 0, "N", "other ways of each convolution at most, of a model (8)"},
+    {"no-cache", 0, NULL, "neither read nor write the cache of compiled kernels"},
+    MD_PASS_OPTIONS,
+    {0}};
+static const md_option_rule tune_rules[] = {
+    {":*.mdx", MD_PASS_NAMES " target trials no-cache config", "an artefact is compiled already",
+     "give it to 'modistc compile ... --trials'"},
+    {0}};
+
+// --- the program
+
+static md_program *compile(md_cli *cli, const char *target) {
+  md_pass_options passes;
+  int64_t trials = MD_CUDA_TRIALS;
+  if (!md_source_passes(cli, &passes) || !md_cli_int(cli, "trials", 1, MD_CUDA_WAYS, &trials) ||
+      !md_cuda_facts(target, &passes.facts, cli->diags))
+    return NULL;
+  md_graph *g = md_source_graph(cli, cli->arg[0]);
+  if (g) g = md_run_passes(g, &passes, NULL, cli->diags);
+  if (!g) return NULL;
+  md_cuda_options o = {.targets = target,
+                       .how = {.is_apart = true, .trials = (int)trials},
+                       .no_ptx = true,
+                       .no_cache = md_cli_has(cli, "no-cache")};
+  md_cuda_report r = {.arena = cli->arena};
+  md_program *p = md_cuda_program(g, &o, &r, cli->diags);
+  if (p) md_compile_predict(target, NULL, p, &r);
+  md_graph_destroy(g);
+  return p;
+}
+
+static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, char *why, int size,
+                       bool *is_there) {
+  int index;
+  if (!md_device_parse(device, &index, cli->diags)) return false;
+  if (index < 0)
+    return md_error(cli->diags, E0401, MD_NOWHERE,
+                    "--device is '%s', but CUDA programs alone have trials", device);
+  *is_there = md_gpu_find(index, found, why, size);
+  return true;
+}
+
+static md_program *program_of(md_cli *cli, bool is_there, const md_gpu_device *device,
+                              const char *why) {
+  const char *what = cli->arg[0], *target = md_cli_get(cli, "target");
+  size_t len = strlen(what);
+  if (len > 4 && strcmp(what + len - 4, ".mdx") == 0)
+    return md_source_takes_no_settings(cli, what) ? md_program_load(what, cli->diags) : NULL;
+  char own[32];
+  if (!target && !is_there) {
+    md_error(cli->diags, E0635, MD_NOWHERE, "which device is to be tuned for? %s", why);
+    md_hint(cli->diags, "--target=cuda:h200 ranks the ways by the cost model, without a device");
+    return NULL;
+  }
+  if (!target && !md_cuda_target_for(device->sm, own, sizeof own, cli->diags)) return NULL;
+  return compile(cli, target ? target : own);
+}
+
+// --- the run
+
+static bool set_inputs(void *ctx, md_exec *e, md_diags *d) {
+  (void)ctx, (void)d;
+  const md_program *p = md_exec_program(e);
+  for (int i = 0; i < p->num_inputs; i++)
+    md_tune_input(&p->input[i], 0, md_exec_input(e, p->input[i].name, NULL));
+  return true;
+}
+
+static void tell(void *ctx, int step, int of) {
+  const md_cli *cli = ctx;
+  if (cli->quiet || !isatty(STDERR_FILENO)) return;
+  fprintf(stderr, "\rtune  %d of %d steps%s", step, of, step == of ? "\n" : "");
+}
+
+static bool budget_of(md_cli *cli, double *seconds) {
+  const char *text = md_cli_get(cli, "budget");
+  *seconds = MD_TUNE_SECONDS;
+  if (!text) return true;
+  size_t len = strlen(text);
+  double unit = len && text[len - 1] == 'm' ? 60 : 1;
+  char number[32];
+  snprintf(number, sizeof number, "%.*s", (int)MD_MIN(len ? len - 1 : 0, sizeof number - 1), text);
+  bool has_unit = len > 1 && (text[len - 1] == 'm' || text[len - 1] == 's');
+  if (has_unit && md_parse_float(number, seconds) && *seconds > 0 && isfinite(*seconds)) {
+    *seconds *= unit;
+    return true;
+  }
+  char clean[80];
+  return md_error(cli->diags, E0401, MD_NOWHERE,
+                  "--budget is '%s', but takes minutes or seconds: 10m, 90s",
+                  md_clean(text, clean, sizeof clean));
+}
+
+// --- what was found
+
+static void show_ways(const md_record *x, FILE *to) {
+  char name[60];
+  md_clean(x->region, name, sizeof name);
+  for (int k = 0; k < x->num_ways; k++)
+    if (x->way[k].failed)
+      fprintf(to, "failed  %-22s %s: %s\n", x->way[k].way, name, x->way[k].failed);
+  if (strcmp(x->own, x->best) != 0)
+    fprintf(to, "%-40s %-22s %9.1f us  %-22s %9.1f us\n", name, x->own, x->own_us, x->best,
+            x->best_us);
+}
+
+static void show(const md_cli *cli, const md_records *r, FILE *to) {
+  for (int i = 0; i < r->num && !cli->quiet; i++) show_ways(&r->row[i], to);
+  md_record_sums s = md_records_sum(r);
+  fprintf(to,
+          "%s: %d products, %d other ways of them, %d failed; %d have a better one: %.3f ms -> "
+          "%.3f ms\n",
+          r->num && r->row[0].is_predicted ? "predicted" : "measured", r->num, s.ways, s.failed,
+          s.better, s.own_us / 1e3, s.best_us / 1e3);
+}
+
+static bool write_records(md_cli *cli, const md_records *r) {
+  const char *path = md_cli_get(cli, "output");
+  if (path) return md_records_save(r, path, cli->diags);
+  bool is_predicted = r->num && r->row[0].is_predicted;
+  return is_predicted || md_records_keep(r, cli->diags);
+}
+
+static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o, bool is_there,
+                 const char *why) {
+  md_records *found = md_records_create();
+  if (!is_there) {
+    md_warning(cli->diags, MD_NOWHERE,
+               "nothing is measured, the cost model ranks: there is no device (%s)", why);
+    md_hint(cli->diags, "nothing is kept: 'modistc compile' takes what was measured alone");
+  }
+  bool ok = is_there ? md_tune(p, o, found, cli->diags) : md_tune_predicted(p, found, cli->diags);
+  ok = ok && write_records(cli, found);
+  const char *path = md_cli_get(cli, "output");
+  if (ok) show(cli, found, path && strcmp(path, "-") == 0 ? stderr : stdout);
+  md_records_destroy(found);
+  return ok;
+}
+
+static md_status run(md_cli *cli) {
+  int64_t rounds = MD_TUNE_ROUNDS;
+  const char *device = md_cli_get(cli, "device");
+  md_gpu_device found;
+  char why[400] = "";
+  bool is_there = false;
+  md_tune_options o = {.exec = {.device = device ? device : "cuda:0"},
+                       .set_inputs = set_inputs,
+                       .told = tell,
+                       .ctx = cli};
+  if (!md_cli_args(cli, 1, 64,
+                   "takes an artefact with trials, a model, a graph text or a plug-in") ||
+      !md_cli_int(cli, "rounds", MD_TUNE_LEAST_ROUNDS, 1000, &rounds) ||
+      !budget_of(cli, &o.seconds) ||
+      !has_device(cli, o.exec.device, &found, why, sizeof why, &is_there))
+    return MD_ERR_USAGE;
+  o.rounds = (int)rounds;
+  md_program *p = program_of(cli, is_there, &found, why);
+  bool ok = p && tune(cli, p, &o, is_there, why);
+  md_program_destroy(p);
+  return ok ? MD_OK : md_diags_status(cli->diags);
+}
+
+static const char *const examples[] = {
+    "modistc tune modist-r3d50 batch=64 --precision=bf16",
+    "modistc compile modist-r3d50 batch=64 --precision=bf16 -t cuda:h200 --trials -o trials.mdx",
+    "modistc tune trials.mdx --budget=5m -o h200.jsonl", "modistc cache import h200.jsonl", NULL};
+const md_command md_cmd_tune = {
+    .name = "tune",
+    .group = "Compile and run",
+    .usage = "ARTEFACT.mdx|MODEL|GRAPH.mdg|PLUGIN.so [key=value ...] [options]",
+    .doc = "find the fastest way to make each convolution on a GPU",
+    .examples = examples,
+    .options = tune_options,
+    .rules = tune_rules,
+    .run = run};

@@ -1,0 +1,288 @@
+// SPDX-License-Identifier: Apache-2.0
+// What tuning has found, a JSON object a line, so that files can be joined, read and mended by hand:
+//
+//   {"key": "5f..", "target": "cuda:sm_90a", "device": "NVIDIA H200", "by": "device", "region": "..",
+//    "own": "wgmma 128x256 264", "own_us": 41.2, "best": "wgmma 128x128 264", "best_us": 37.9,
+//    "checked": true, "ways": [{"way": "..", "us": 37.9}, {"way": "..", "failed": ".."}]}
+#include "runtime/exec/exec.h"
+
+#include "base/file.h"
+#include "base/json_tree.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#define MAX_FILE ((int64_t)256 << 20)
+enum { MAX_WAYS = 1000, KEY = 32 };
+
+md_records *md_records_create(void) {
+  md_records *r = calloc(1, sizeof *r);
+  if (!r) md_out_of_memory(sizeof *r);
+  r->arena = md_arena_create();
+  return r;
+}
+
+void md_records_destroy(md_records *r) {
+  if (!r) return;
+  md_arena_destroy(r->arena);
+  free(r->row);
+  free(r);
+}
+
+// --- reading
+
+typedef struct Line {
+  md_records *to;
+  const char *path;
+  int number;
+  md_diags *d;
+  bool ok;
+} Line;
+
+static void wrong(Line *l, const char *key, const char *need) {
+  if (l->ok)
+    md_error(l->d, E0650, (md_place){.file = l->path, .line = l->number},
+             "'%s' is missing or is not %s", key, need);
+  l->ok = false;
+}
+
+static const char *get_text(Line *l, const md_tree *from, const char *key) {
+  const char *s = md_tree_str(md_tree_get(from, key));
+  bool ok = s && *s;
+  for (const char *c = s; ok && *c; c++) ok = (unsigned char)*c >= ' ' && *c != 0x7F;
+  if (!ok) wrong(l, key, "a text without control characters");
+  return md_strdup(l->to->arena, ok ? s : "");
+}
+
+static double get_us(Line *l, const md_tree *from, const char *key) {
+  double x = 0;
+  if (!md_tree_float(md_tree_get(from, key), &x) || !(x >= 0)) wrong(l, key, "a time");
+  return x;
+}
+
+static void get_ways(Line *l, const md_tree *from, md_record *r) {
+  const md_tree *list = md_tree_get(from, "ways");
+  if (!list || list->kind != MD_JSON_LIST || list->num > MAX_WAYS) {
+    wrong(l, "ways", "a list of what was tried");
+    return;
+  }
+  r->num_ways = list->num;
+  r->way = MD_NEW_ARRAY(l->to->arena, md_record_way, list->num + 1);
+  for (int i = 0; i < list->num; i++) {
+    const md_tree *w = &list->item[i];
+    r->way[i] = (md_record_way){.way = get_text(l, w, "way"), .us = -1};
+    if (md_tree_get(w, "failed")) r->way[i].failed = get_text(l, w, "failed");
+    else if (md_tree_get(w, "us")) r->way[i].us = get_us(l, w, "us");
+  }
+}
+
+static void get_record(Line *l, const md_tree *from) {
+  md_record r = {.key = get_text(l, from, "key"),
+                 .target = get_text(l, from, "target"),
+                 .device = get_text(l, from, "device"),
+                 .region = get_text(l, from, "region"),
+                 .own = get_text(l, from, "own"),
+                 .best = get_text(l, from, "best"),
+                 .own_us = get_us(l, from, "own_us"),
+                 .best_us = get_us(l, from, "best_us"),
+                 .is_checked = md_tree_true(md_tree_get(from, "checked"))};
+  const char *by = get_text(l, from, "by");
+  r.is_predicted = !strcmp(by, "prediction");
+  if (!r.is_predicted && strcmp(by, "device") != 0) wrong(l, "by", "'device' or 'prediction'");
+  if (strlen(r.key) != KEY || strspn(r.key, "0123456789abcdef") != KEY)
+    wrong(l, "key", "32 hexadecimal digits");
+  get_ways(l, from, &r);
+  if (l->ok) MD_PUSH(l->to->row, l->to->num, l->to->cap, r);
+}
+
+static bool read_line(md_records *r, const char *path, int number, const char *text, size_t len,
+                      md_diags *d) {
+  md_arena *a = md_arena_create();
+  Line l = {.to = r, .path = path, .number = number, .d = d, .ok = true};
+  const md_tree *root =
+      md_json_read(md_format(a, "%s, line %d", path, number), text, len, E0650, a, d);
+  if (root) get_record(&l, root);
+  md_arena_destroy(a);
+  return root && l.ok;
+}
+
+// The number of lines that are no records. Stops at the first one, unless it is `lenient`.
+static int read_lines(md_records *r, const char *path, const char *data, size_t len, bool lenient,
+                      md_diags *d) {
+  int number = 0, bad = 0;
+  for (const char *s = data; s < data + len && (lenient || !bad);) {
+    const char *end = memchr(s, '\n', (size_t)(data + len - s));
+    if (!end) end = data + len;
+    number++;
+    if (strspn(s, " \t\r") < (size_t)(end - s))
+      bad += !read_line(r, path, number, s, (size_t)(end - s), d);
+    s = end + 1;
+  }
+  return bad;
+}
+
+bool md_records_read(md_records *r, const char *path, md_diags *d) {
+  char *data;
+  size_t len;
+  if (!md_file_read(path, MAX_FILE, E0650, d, &data, &len)) return false;
+  bool ok = read_lines(r, path, data, len, false, d) == 0;
+  free(data);
+  return ok;
+}
+
+// --- writing
+
+void md_record_put(const md_record *r, md_text *to) {
+  md_json w = {.compact = true}, *j = &w;
+  md_json_begin(j, '{');
+  md_json_put_str(j, "key", r->key);
+  md_json_put_str(j, "target", r->target);
+  md_json_put_str(j, "device", r->device);
+  md_json_put_str(j, "by", r->is_predicted ? "prediction" : "device");
+  md_json_put_str(j, "region", r->region);
+  md_json_put_str(j, "own", r->own);
+  md_json_put_float(j, "own_us", r->own_us);
+  md_json_put_str(j, "best", r->best);
+  md_json_put_float(j, "best_us", r->best_us);
+  md_json_key(j, "checked");
+  md_json_bool(j, r->is_checked);
+  md_json_key(j, "ways");
+  md_json_begin(j, '[');
+  for (int i = 0; i < r->num_ways; i++) {
+    md_json_begin(j, '{');
+    md_json_put_str(j, "way", r->way[i].way);
+    if (r->way[i].failed) md_json_put_str(j, "failed", r->way[i].failed);
+    else if (r->way[i].us >= 0) md_json_put_float(j, "us", r->way[i].us);
+    md_json_end(j, '}');
+  }
+  md_json_end(j, ']');
+  md_json_end(j, '}');
+  md_put(to, "%s\n", j->out.s);
+  md_text_free(&j->out);
+}
+
+// --- the machine's own
+
+char *md_records_path(md_arena *a) {
+  const char *dir = md_cache_dir(a);
+  return dir ? md_format(a, "%s/tuning.jsonl", dir) : NULL;
+}
+
+md_records *md_records_kept(md_diags *d) {
+  md_records *r = md_records_create();
+  const char *path = md_records_path(r->arena);
+  char *data;
+  size_t len;
+  if (!path || access(path, F_OK) != 0) return r;
+  md_diags *said = md_diags_create();
+  int bad = 0;
+  bool is_read = md_file_read(path, MAX_FILE, E0650, said, &data, &len);
+  if (is_read) {
+    bad = read_lines(r, path, data, len, true, said);
+    free(data);
+  }
+  if (!is_read || bad) {
+    md_warning(d, MD_IN_FILE(path),
+               is_read ? "%d lines are no records of tuning and are left out"
+                       : "records of tuning cannot be read",
+               bad);
+    md_hint(d, "'modistc cache prune --records' removes all of them");
+  }
+  md_diags_destroy(said);
+  return r;
+}
+
+static bool write_all(int fd, const char *from, size_t len) {
+  while (len > 0) {
+    ssize_t n = write(fd, from, len);
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return false;
+    from += n;
+    len -= (size_t)n;
+  }
+  return true;
+}
+
+static void put_all(const md_records *r, md_text *to) {
+  for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], to);
+}
+
+// Behind what others have added; a line that was cut off ends here.
+bool md_records_keep(const md_records *r, md_diags *d) {
+  md_text all = {0};
+  md_put(&all, "\n");
+  put_all(r, &all);
+  md_arena *a = md_arena_create();
+  const char *path = md_records_path(a);
+  errno = 0;
+  int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+  bool ok = fd >= 0 && write_all(fd, all.s, all.len);
+  int error = errno;
+  if (fd >= 0) ok = close(fd) == 0 && ok;
+  if (!ok) {
+    md_error(d, E0801, path ? MD_IN_FILE(path) : MD_NOWHERE, "records of tuning are not kept: %s",
+             path ? strerror(error) : "there is no cache folder");
+    md_hint(d, "-o FILE.jsonl writes them elsewhere; 'modistc cache import FILE.jsonl' takes them");
+  }
+  md_text_free(&all);
+  md_arena_destroy(a);
+  return ok;
+}
+
+bool md_records_save(const md_records *r, const char *path, md_diags *d) {
+  md_text all = {0};
+  put_all(r, &all);
+  bool is_screen = strcmp(path, "-") == 0, ok = true;
+  if (is_screen) fwrite(all.s ? all.s : "", 1, all.len, stdout);
+  else ok = md_file_save(path, all.s ? all.s : "", all.len, d);
+  md_text_free(&all);
+  return ok;
+}
+
+// --- finding
+
+md_record_sums md_records_sum(const md_records *r) {
+  md_record_sums s = {0};
+  for (int i = 0; i < r->num; i++) {
+    const md_record *x = &r->row[i];
+    s.better += strcmp(x->own, x->best) != 0;
+    s.own_us += x->own_us;
+    s.best_us += x->best_us;
+    s.ways += x->num_ways;
+    for (int k = 0; k < x->num_ways; k++) s.failed += x->way[k].failed != NULL;
+  }
+  return s;
+}
+
+bool md_is_named(const char *device, const char *name) {
+  if (!strcasecmp(device, name)) return true;
+  if (strchr(name, ' ')) return false;
+  for (const char *word = device; *word; word += strcspn(word, " "), word += *word == ' ') {
+    const char *d = word, *n = name;  // blanks between words do not count
+    while (*d && *n && (*d == ' ' || tolower((unsigned char)*d) == tolower((unsigned char)*n))) {
+      n += *d != ' ';
+      d++;
+    }
+    if (!*n && (!*d || *d == ' ')) return true;
+  }
+  return false;
+}
+
+const md_record *md_records_find(const md_records *r, const char *target, const char *key,
+                                 const char *device) {
+  const md_record *found = NULL;
+  for (int i = 0; i < r->num; i++) {
+    const md_record *x = &r->row[i];
+    if (x->is_predicted || strcmp(x->key, key) != 0 || strcmp(x->target, target) != 0) continue;
+    if (device && !md_is_named(x->device, device)) continue;
+    bool is_exact = !device || !strcasecmp(x->device, device);
+    if (found && device && !is_exact && !strcasecmp(found->device, device)) continue;
+    found = x;
+  }
+  return found;
+}

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+// modist_rt --tune: trials of an artefact, and what was found as a file of records.
+#include "runtime/exec/rt_report.h"
+
+#include "base/file.h"
+
+bool rt_tune(const md_program *p, const md_tune_options *o, const char *path, md_diags *d) {
+  md_file_writer *w = md_file_create(path, d);  // before the work, not after
+  if (!w) return false;
+  md_records *found = md_records_create();
+  md_text lines = {0};
+  bool ok = md_tune(p, o, found, d);
+  for (int i = 0; i < found->num; i++) md_record_put(&found->row[i], &lines);
+  if (ok) {
+    md_file_write(w, lines.s ? lines.s : "", lines.len);
+    ok = md_file_commit(w);
+  } else {
+    md_file_abort(w);
+  }
+  md_record_sums s = md_records_sum(found);
+  if (ok)
+    printf(
+        "%d products, %d other ways of them, %d failed; %d have a better one: %.3f ms -> %.3f ms\n",
+        found->num, s.ways, s.failed, s.better, s.own_us / 1e3, s.best_us / 1e3);
+  md_text_free(&lines);
+  md_records_destroy(found);
+  return ok;
+}

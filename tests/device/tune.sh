@@ -1,0 +1,157 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+# Tuning on a GPU that the stand-in plays: ways are measured and compared, those that fail or are wrong are named
+# and left out, and the compiler takes what was found.
+#   tune.sh MODISTC MODIST_RT STAND_IN_FOLDER
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+modistc=$1 rt=$2 stand_in=$3
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cd "$work" || exit 1
+export LC_ALL=C NO_COLOR=1
+if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
+  echo "skipped: no NVRTC"
+  exit 77
+fi
+mkdir -m 700 cache texts
+export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
+export MODIST_NVRTC="$stand_in/libnvrtc_double.so"
+. "$here/wants.sh"
+on_gpu() { env LD_LIBRARY_PATH="$stand_in" "$@"; }
+lines() { [ "$(grep -c "$2" "$3")" = "$1" ] || wrong "$3 has not $1 lines with '$2': $(cat "$3")"; }
+
+cat >step.mdg <<'Y'
+graph @step(%x: f32[2,8,2,6,6]) {
+  %w = state @w {init=normal, b=0.1} : f32[16,8,1,3,3]
+  %v = state @v {init=normal, b=0.1} : f32[16,16,1,3,3]
+  %a = conv3d %x, %w {pad=[0,1,1]}
+  %r = relu %a
+  %b = conv3d %r, %v {pad=[0,1,1]}
+  return %b
+}
+Y
+"$modistc" compile step.mdg -t cuda:sm_90 --no-ptx -q -o plain.mdx || exit 1
+"$modistc" compile step.mdg -t cuda:sm_90 --no-ptx --trials -q -o trials.mdx || exit 1
+"$modistc" compile step.mdg -q -o cpu.mdx || exit 1
+"$rt" cpu.mdx --output=b=b.npy >/dev/null || exit 1
+
+# --- what is measured
+wants 0 "2 products, 6 other ways of them, 0 failed" on_gpu "$rt" trials.mdx --tune=found.jsonl
+lines 2 '"checked":true' found.jsonl
+lines 2 '"device":"Stand-in GPU","by":"device"' found.jsonl
+[ "$(grep -o '"us":' found.jsonl | wc -l)" = 6 ] || wrong "not every way has a time: $(cat found.jsonl)"
+# Trials are not part of a step.
+wants 0 "1 values are as expected" on_gpu "$rt" trials.mdx --expect=b=b.npy,1e-5
+
+# --- what fails is left out, and the device is opened anew
+failing() {
+  wants 0 "1 failed" on_gpu env MODIST_STAND_IN_FAULT="$1" "$rt" trials.mdx --tune=failed.jsonl
+  lines 1 "\"failed\":\"region 'conv3d.a': $2" failed.jsonl
+  lines 2 '"best":"fma' failed.jsonl
+  [ "$(grep -o '"us":' failed.jsonl | wc -l)" = 5 ] || wrong "not five ways have a time: $(cat failed.jsonl)"
+}
+failing kernel:3:719 "cuStreamSynchronize on cuda:0, Stand-in GPU (sm_90) fails with 719"
+failing cuLaunchKernel:4:701 "cuLaunchKernel on cuda:0, Stand-in GPU (sm_90) fails with 701"
+# A step that fails once is done again, be it compared or measured; and what the copy of a result meets is not
+# the fault of the way that comes next.
+for fault in kernel:1:719 kernel:25:719 cuLaunchKernel:30:719 cuMemcpyDtoHAsync_v2:1:700; do
+  wants 0 "0 failed" on_gpu env MODIST_STAND_IN_FAULT=$fault "$rt" trials.mdx --tune=failed.jsonl
+  [ "$(grep -o '"us":' failed.jsonl | wc -l)" = 6 ] || wrong "$fault: not every way has a time"
+done
+
+# A way that is wrong: a kernel that only the trials have, with a term more.
+symbols() { "$modistc" inspect "$1" --format=json | sed -n 's/.*"symbol": "\(.*\)",/\1/p' | sort; }
+symbols plain.mdx >plain.txt
+mkdir wrong
+cp -R texts/. wrong
+for symbol in $(symbols trials.mdx | comm -13 plain.txt -); do
+  file=$(grep -l "$symbol(" wrong/* 2>/dev/null | head -n 1)
+  if [ -n "$file" ] && grep -q 'acc\[x\]\[y\]' "$file"; then break; fi
+done
+[ -n "$file" ] || wrong "no kernel of a trial is found among the texts"
+cp "$file" right
+mutant() {
+  sed "$1" right >"$file"
+  cmp -s right "$file" && wrong "nothing is changed by $1"
+  find wrong -name "*.so" -exec rm {} +
+  wants 0 "1 failed" on_gpu env MODIST_STAND_IN_TEXTS="$work/wrong" "$rt" trials.mdx --tune=wrong.jsonl
+  lines 1 "\"failed\":\"'.*' is off by" wrong.jsonl
+}
+mutant 's/stage\[row \* \([0-9]*\) + col + z\] = sum/stage[row * \1 + col + z] = 1.0f + sum/'
+mutant 's/if (p < [0-9]* && first < [0-9]*) {/if (p < 0) {/'  # what it does not write was there before
+
+# --- what the compiler makes of it. Ways whose times are known here in advance: a record by hand.
+wants 0 "0 records" "$modistc" cache ls
+wants 4 "2 of 2 products have no record" "$modistc" compile step.mdg -t cuda:sm_90 --tune=require -o t.mdx
+wants 0 "measured: 2 products, 6 other ways" on_gpu "$modistc" tune trials.mdx --rounds=3
+wants 0 "tuning: 2 records" "$modistc" cache ls
+wants 0 "measured: 2 products" on_gpu "$modistc" tune step.mdg -t cuda:sm_90 --rounds=3 --trials=2
+"$modistc" cache prune --records >/dev/null
+sed 's/"own":"\([^"]*\)","own_us":[^,]*,"best":"[^"]*","best_us":[^,]*/"own":"\1","own_us":9,"best":"fma 32x8 0","best_us":3/' \
+  found.jsonl >hand.jsonl
+wants 0 "took 2 records" "$modistc" cache import hand.jsonl
+wants 0 "66.7 %" "$modistc" cache ls
+wants 0 "of 2 products another way is the best" "$modistc" cache stat
+key=$(sed -n '1s/.*"key":"\([0-9a-f]*\)".*/\1/p' hand.jsonl)
+wants 0 " us  the best" "$modistc" cache explain "$key"
+wants 0 "tuning: 0 records" "$modistc" cache ls --device=h200
+wants 0 "wrote 2 records" "$modistc" cache export again.jsonl --device=stand-ingpu
+cmp -s hand.jsonl again.jsonl || wrong "what is exported is not what was imported"
+compile() { "$modistc" compile step.mdg -t cuda:sm_90 --no-ptx "$@"; }
+wants 0 "tuned   2 of 2 products by records, 2 of them other than untuned" compile --tune=require -o tuned.mdx
+wants 0 "1 values are as expected" on_gpu "$rt" tuned.mdx --expect=b=b.npy,1e-5
+symbols tuned.mdx | cmp -s - plain.txt && wrong "the tuned program has the same kernels"
+compile --tune=off -q -o off.mdx
+cmp -s off.mdx plain.mdx || wrong "--tune=off heeds records"
+compile --trials -q -o trials2.mdx
+cmp -s trials.mdx trials2.mdx || wrong "trials depend on records"
+# On the device itself a step takes them, too.
+"$modistc" cache prune --records >/dev/null
+wants 0 "measured: 2 products" on_gpu "$modistc" tune step.mdg --device=cuda:0 --rounds=3
+sed -i 's/"best":"[^"]*","best_us":[^,]*/"best":"fma 32x8 0","best_us":3/' cache/tuning.jsonl
+wants 0 "tuned: 2 of 2 products by records, 2 other than untuned" \
+  on_gpu "$modistc" run step.mdg --device=cuda:0 --log=exec
+
+# --- without a device the cost model ranks, and nothing is kept
+wants 0 "nothing is measured, the cost model ranks" "$modistc" tune step.mdg -t cuda:h200
+wants 0 '"by":"prediction"' "$modistc" tune step.mdg -t cuda:h200 -o - -q
+"$modistc" tune step.mdg -t cuda:h200 -o predicted.jsonl -q >/dev/null 2>&1
+wants 5 "only what was measured is kept" "$modistc" cache import predicted.jsonl
+wants 4 "which device is to be tuned for?" "$modistc" tune step.mdg
+
+# --- what a user can get wrong
+wants 2 "has nothing that is to be tried on Stand-in GPU" on_gpu "$rt" plain.mdx --tune=none.jsonl
+wants 2 "has nothing that is to be tried on the CPU" "$rt" cpu.mdx --device=cpu --tune=none.jsonl
+wants 2 "--tune takes --device, --seed" "$rt" trials.mdx --tune=none.jsonl --json
+wants 2 "--budget is of --tune" "$rt" trials.mdx --budget=3
+wants 1 "E0801" on_gpu "$rt" trials.mdx --tune=nowhere/none.jsonl
+wants 2 "--budget is '10'" "$modistc" tune trials.mdx --budget=10
+wants 2 "--device is 'cpu'" "$modistc" tune trials.mdx --device=cpu
+wants 2 "--trials would do nothing" "$modistc" compile step.mdg --trials
+wants 2 "nothing is kept under 'zz'" "$modistc" cache explain zz
+echo '{"key": 7}' >bad.jsonl
+wants 5 "bad.jsonl:1: error[E0650]: 'key' is missing or is not a text" "$modistc" cache import bad.jsonl
+printf '\n{"key"\n' >bad.jsonl
+wants 5 "bad.jsonl, line 2" "$modistc" cache import bad.jsonl
+printf '{"key": "\\u001b]0;x"}\n' >bad.jsonl
+wants 5 "is not a text without control characters" "$modistc" cache import bad.jsonl
+# Damaged lines stop nobody; a line that was cut off does not spoil the next one.
+printf '{"key": ' >>cache/tuning.jsonl
+wants 0 "1 lines are no records of tuning and are left out" compile -q -o damaged.mdx
+"$modistc" cache import hand.jsonl -q 2>/dev/null
+wants 0 "1 lines are no records" compile --tune=require -q -o damaged.mdx
+# Names of devices are words, not pieces of them.
+"$modistc" cache prune --records >/dev/null
+for device in "NVIDIA L40S" "NVIDIA H200 NVL" "NVIDIA GeForce RTX 4090"; do
+  sed "s/Stand-in GPU/$device/; s/cuda:sm_90/cuda:sm_89/" hand.jsonl >named.jsonl
+  "$modistc" cache import named.jsonl -q
+done
+wants 0 "tuning: 6 records" "$modistc" cache ls
+wants 0 "tuning: 0 records" "$modistc" cache ls --device=l4
+wants 0 "tuning: 2 records" "$modistc" cache ls --device=l40s
+wants 0 "tuning: 2 records" "$modistc" cache ls --device=rtx4090
+wants 0 "wrote 6 records" "$modistc" cache export all.jsonl
+
+[ $failed = 0 ] && echo "tuning: all well"
+[ $failed = 0 ]
