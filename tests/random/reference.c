@@ -51,6 +51,8 @@ static bool is_exact(const md_graph *g, const md_node *n) {
   switch (n->op) {
   case MD_OP_concat:
   case MD_OP_pad:
+  case MD_OP_space_to_depth:
+  case MD_OP_depth_to_space:
   case MD_OP_gather_rows:
   case MD_OP_crop:
   case MD_OP_flip_select:
