@@ -5,6 +5,7 @@
 #define BASE_BASE_H
 
 #include "base/arena.h"
+#include "modist/dtype.h"
 #include "modist/status.h"
 
 #include <stdbool.h>
@@ -45,6 +46,12 @@ char *md_bytes_text(double bytes, char buf[MD_FLOAT_CHARS]);
 
 uint16_t md_bf16_from_float(float x);  // round to nearest even; NaN stays NaN
 float md_bf16_to_float(uint16_t x);
+
+// --- dtype.c: element types
+const char *md_dtype_name(md_dtype d);     // "f32"
+md_dtype md_dtype_from(const char *name);  // MD_NO_DTYPE when unknown
+int md_dtype_size(md_dtype d);             // bytes of an element; 0: there is no such type
+bool md_dtype_is_float(md_dtype d);
 
 // --- hash.c
 // Counter-based random numbers (the generator of the golden sets): value i of stream `key`.

@@ -43,10 +43,6 @@ typedef struct md_type {
   md_shape shape;
 } md_type;
 
-const char *md_dtype_name(md_dtype d);     // "f32"
-md_dtype md_dtype_from(const char *name);  // MD_NO_DTYPE when unknown
-int md_dtype_size(md_dtype d);             // bytes of an element
-bool md_dtype_is_float(md_dtype d);
 md_type md_type_of(md_dtype d, int rank, const int64_t *dim);
 bool md_type_equal(const md_type *a, const md_type *b);  // layout included
 bool md_shape_equal(const md_shape *a, const md_shape *b);

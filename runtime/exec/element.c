@@ -1,32 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Element types: their table, and one element at a time as a double.
+// One element at a time as a double.
 #include "runtime/exec/exec.h"
 
 #include "base/round.h"
-
-#include <string.h>
-
-// clang-format off
-static const struct { const char *name; int64_t bytes; bool is_float; } elements[MD_NUM_DTYPES] = {
-  [MD_F32] = {"f32", 4, true}, [MD_BF16] = {"bf16", 2, true}, [MD_F64] = {"f64", 8, true},
-  [MD_I32] = {"i32", 4, false}, [MD_I64] = {"i64", 8, false}, [MD_U8] = {"u8", 1, false},
-  [MD_BOOL] = {"bool", 1, false},
-};
-// clang-format on
-
-static bool is_element(md_dtype t) { return t > MD_NO_DTYPE && t < MD_NUM_DTYPES; }
-
-int64_t md_element_bytes(md_dtype t) { return is_element(t) ? elements[t].bytes : 0; }
-
-bool md_element_is_float(md_dtype t) { return is_element(t) && elements[t].is_float; }
-
-const char *md_element_name(md_dtype t) { return is_element(t) ? elements[t].name : "none"; }
-
-md_dtype md_element_from(const char *name) {
-  for (int t = MD_NO_DTYPE + 1; t < MD_NUM_DTYPES; t++)
-    if (!strcmp(elements[t].name, name)) return (md_dtype)t;
-  return MD_NO_DTYPE;
-}
 
 double md_element_load(md_dtype t, const void *from, int64_t i) {
   switch (t) {

@@ -6,14 +6,9 @@
 
 #include "base/base.h"
 #include "base/diag.h"
-#include "modist/dtype.h"
 #include "runtime/exec/cubin.h"
 
-// --- element.c: element types --------------------------------------------------------------------
-int64_t md_element_bytes(md_dtype t);  // 0: no such type
-bool md_element_is_float(md_dtype t);
-const char *md_element_name(md_dtype t);     // "f32"
-md_dtype md_element_from(const char *name);  // MD_NO_DTYPE when unknown
+// --- element.c: elements of tensors --------------------------------------------------------------------
 double md_element_load(md_dtype t, const void *from, int64_t i);
 void md_element_store(md_dtype t, void *to, int64_t i, double x);  // rounds; integers saturate
 

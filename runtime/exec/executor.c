@@ -97,7 +97,7 @@ static bool check_launch(md_exec *e, int launch, md_diags *d) {
   for (int i = l->first_arg; i < l->first_arg + l->num_args; i++) {
     const md_arg *a = &e->p->arg[i];
     char found[160];
-    if (!a->write || !md_element_is_float(a->dtype)) continue;
+    if (!a->write || !md_dtype_is_float(a->dtype)) continue;
     const void *at = md_exec_arg(e, a);
     if (!at) return unread(e, d);
     if (md_arg_is_finite(a, at, found, sizeof found)) continue;

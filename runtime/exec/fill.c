@@ -57,7 +57,7 @@ void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void 
     for (int64_t i = 0; i < n; i++) byte[i] = (uint8_t)(md_hash_at(key, (uint64_t)i) >> 56);
     return;
   }
-  bool is_float = md_element_is_float(t);
+  bool is_float = md_dtype_is_float(t);
   for (int64_t i = 0; i < n; i++) {
     double x =
         is_float ? md_hash_unit(key, (uint64_t)i) : (double)(md_hash_at(key, (uint64_t)i) >> 63);

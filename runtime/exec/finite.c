@@ -20,8 +20,8 @@ static bool run_is_finite(md_dtype t, const void *at, int64_t first, int64_t n) 
   uint64_t every = t == MD_BF16 ? 0x0001000100010001u : t == MD_F32 ? 0x0000000100000001u : 1;
   uint64_t low = every << (t == MD_BF16 ? 7 : t == MD_F32 ? 23 : 52);
   uint64_t sign = every << (t == MD_BF16 ? 15 : t == MD_F32 ? 31 : 63), exponent = sign - low;
-  int64_t bytes = n * md_element_bytes(t);
-  const char *x = (const char *)at + first * md_element_bytes(t);
+  int64_t bytes = n * md_dtype_size(t);
+  const char *x = (const char *)at + first * md_dtype_size(t);
   uint64_t all = 0, word = 0;
   for (; bytes >= 8; bytes -= 8, x += 8) {
     memcpy(&word, x, 8);
@@ -54,7 +54,7 @@ static void index_of(const md_arg *a, int64_t offset, int64_t idx[MD_SPEC_RANK])
 }
 
 bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size) {
-  if (!md_element_is_float(a->dtype)) return true;
+  if (!md_dtype_is_float(a->dtype)) return true;
   finding f = {0};
   int64_t elements = 1;
   for (int i = 0; i < a->rank; i++) elements *= a->dim[i];

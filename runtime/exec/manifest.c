@@ -17,7 +17,7 @@ static void end_row(md_json *j) {
 }
 
 static void put_type(md_json *j, md_dtype t, int rank, const int64_t *dim) {
-  md_json_put_str(j, "type", md_element_name(t));
+  md_json_put_str(j, "type", md_dtype_name(t));
   md_json_key(j, "shape");
   md_json_begin(j, '[');
   for (int i = 0; i < rank; i++) md_json_int(j, dim[i]);

@@ -92,7 +92,7 @@ static md_digest get_digest(reader *r, const md_tree *from, const char *key) {
 }
 
 static void get_type(reader *r, const md_tree *from, md_dtype *t, int *rank, int64_t *dim) {
-  *t = md_element_from(get_str(r, from, "type"));
+  *t = md_dtype_from(get_str(r, from, "type"));
   if (*t == MD_NO_DTYPE) wrong(r, "type", "an element type");
   const md_tree *shape = md_tree_get(from, "shape");
   if (!shape || shape->kind != MD_JSON_LIST || shape->num > MD_SPEC_RANK) {
@@ -106,7 +106,7 @@ static void get_type(reader *r, const md_tree *from, md_dtype *t, int *rank, int
 
 // The check computes the same with care; a product that does not fit stays 0 and is refused there.
 static int64_t bytes_of(const md_spec *s) {
-  int64_t bytes = md_element_bytes(s->dtype);
+  int64_t bytes = md_dtype_size(s->dtype);
   for (int i = 0; i < s->rank; i++)
     if (!md_mul_size(bytes, s->dim[i], &bytes)) return 0;
   return bytes;

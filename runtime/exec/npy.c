@@ -124,7 +124,7 @@ bool md_npy_shape(const char *path, md_spec *s, md_diags *d) {
   while (ok && type < MD_NUM_DTYPES &&
          (!descriptions[type] || strcmp(h.descr, descriptions[type]) != 0))
     type++;
-  int64_t need = ok && type < MD_NUM_DTYPES ? md_element_bytes((md_dtype)type) : 0;
+  int64_t need = ok && type < MD_NUM_DTYPES ? md_dtype_size((md_dtype)type) : 0;
   for (int i = 0; ok && i < h.rank; i++) ok = md_mul_size(need, h.dim[i], &need);
   if (!ok || type == MD_NUM_DTYPES || need != (int64_t)(bytes - start)) {
     ok = md_error(d, E0640, MD_IN_FILE(path), "not an npy file that can be read here");
@@ -143,7 +143,7 @@ bool md_npy_read(const char *path, const md_spec *s, void *to, md_diags *d) {
   md_place at = MD_IN_FILE(path);
   if (!md_file_read(path, MAX_FILE, E0640, d, &file, &bytes)) return false;
   size_t start = split(file, bytes, &text);
-  int64_t need = md_spec_elements(s) * md_element_bytes(stored_type(s->dtype));
+  int64_t need = md_spec_elements(s) * md_dtype_size(stored_type(s->dtype));
   bool ok = false;
   if (start == 0 || !parse_header(text, &h)) {
     md_error(d, E0640, at, "not an npy file: its header cannot be read");

@@ -49,7 +49,7 @@ static bool symbol_is_fine(const char *s) {
 
 // Bytes of a tensor, blocks of channels padded; -1: impossible.
 static int64_t tensor_bytes(md_dtype t, int rank, const int64_t *dim, int block) {
-  int64_t bytes = md_element_bytes(t);
+  int64_t bytes = md_dtype_size(t);
   if (bytes == 0 || rank < 0 || rank > MD_SPEC_RANK) return -1;
   if (block < 0 || block > 4096 || (block > 0 && rank < 2)) return -1;
   for (int i = 0; i < rank; i++) {
@@ -153,7 +153,7 @@ static bool check_arg(const check *c, const char *where, const md_arg *a) {
   if (bytes > a->bytes)
     return bad(c, "%s: '%s' has %lld bytes, but its type needs %lld", where, name,
                (long long)a->bytes, (long long)bytes);
-  if (a->offset % md_element_bytes(a->dtype))
+  if (a->offset % md_dtype_size(a->dtype))
     return bad(c, "%s: '%s' is not aligned to its elements", where, name);
   return true;
 }
@@ -349,7 +349,7 @@ int64_t md_spec_elements(const md_spec *s) {
 }
 
 char *md_spec_text(const md_spec *s, char buf[MD_SPEC_CHARS]) {
-  int n = snprintf(buf, MD_SPEC_CHARS, "%s[", md_element_name(s->dtype));
+  int n = snprintf(buf, MD_SPEC_CHARS, "%s[", md_dtype_name(s->dtype));
   for (int i = 0; i < s->rank; i++)
     n += snprintf(buf + n, MD_SPEC_CHARS - (size_t)n, i ? ",%lld" : "%lld", (long long)s->dim[i]);
   snprintf(buf + n, MD_SPEC_CHARS - (size_t)n, "]");

@@ -199,7 +199,7 @@ static void forget_pieces(Tuner *t) {
 static double *values_of(Tuner *t, const md_arg *a, int64_t *num) {
   const void *at = md_exec_arg(t->e, a);
   if (!at) return NULL;
-  *num = a->bytes / md_element_bytes(a->dtype);
+  *num = a->bytes / md_dtype_size(a->dtype);
   double *x = zeroed(*num, sizeof *x);
   for (int64_t i = 0; i < *num; i++) x[i] = md_element_load(a->dtype, at, i);
   return x;
@@ -238,7 +238,7 @@ static bool keep_own(Tuner *t, Site *s) {
         s->is_compared &= !is_output(a);
         continue;
       }
-      int64_t row = a->block ? a->block * md_element_bytes(a->dtype) : 1;  // pieces are whole rows
+      int64_t row = a->block ? a->block * md_dtype_size(a->dtype) : 1;  // pieces are whole rows
       int64_t head = MD_MIN(a->bytes, PIECE / row * row), tail = MD_MIN(a->bytes - head, head);
       if (!keep_piece(t, *a, 0, head) || (tail && !keep_piece(t, *a, a->bytes - tail, tail)))
         return false;
@@ -523,7 +523,7 @@ static void put_records(Tuner *t) {
 
 void md_tune_input(const md_spec *s, uint64_t seed, void *to) {
   int64_t num = md_spec_elements(s);
-  if (num == 1 && md_element_is_float(s->dtype)) md_element_store(s->dtype, to, 0, 1e-3);
+  if (num == 1 && md_dtype_is_float(s->dtype)) md_element_store(s->dtype, to, 0, 1e-3);
   else md_fill_input(s->name, s->dtype, num, seed, to);
 }
 

@@ -505,7 +505,7 @@ START_TEST(npy_files_round_trip_in_every_type) {
     for (int rank = 0; rank < 4; rank++) {
       md_spec s = {.name = "x", .dtype = (md_dtype)t, .rank = rank, .dim = {2, 3, 5}};
       int64_t n = md_spec_elements(&s);
-      s.bytes = n * md_element_bytes(s.dtype);
+      s.bytes = n * md_dtype_size(s.dtype);
       double from[30] = {0}, to[30] = {0};
       for (int64_t i = 0; i < n; i++) md_element_store(s.dtype, from, i, (double)(i % 7));
       ck_assert(md_npy_write(path, &s, from, d));

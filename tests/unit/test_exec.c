@@ -235,7 +235,7 @@ START_TEST(every_float_type_is_searched_for_nan) {
     double room[33];
     char what[160];
     md_arg a = {
-        .dtype = types[t], .rank = 2, .dim = {3, 11}, .bytes = 33 * md_element_bytes(types[t])};
+        .dtype = types[t], .rank = 2, .dim = {3, 11}, .bytes = 33 * md_dtype_size(types[t])};
     for (int i = 0; i < 33; i++)
       md_element_store(types[t], room, i, i % 3 ? i % 2 ? 1e38 : -0.0 : -3.3e38);
     ck_assert(md_arg_is_finite(&a, room, what, sizeof what));
