@@ -17,11 +17,17 @@
 
 enum { SLACK = 256, MAX_BUFFERS = 4096, HINTS = 256 };
 
+typedef struct Window {
+  int64_t from, to;
+} Window;
+
 typedef struct Buffer {
   char *name, *at;
   int64_t bytes;
   bool writable;
   Shadow shadow;
+  Window *window;                      // what may be touched; none: all of it
+  int num_windows, cap_windows, last;  // last: the window that was touched last
 } Buffer;
 
 static struct Checker {
@@ -74,6 +80,28 @@ void simt_writable(const void *buffer, bool writable) {
     if (C.buffer[i].at == buffer) C.buffer[i].writable = writable;
 }
 
+void simt_open(const void *buffer, int64_t offset, int64_t bytes) {
+  for (int i = 0; i < C.num; i++) {
+    Buffer *b = &C.buffer[i];
+    if (b->at == buffer)
+      MD_PUSH(b->window, b->num_windows, b->cap_windows, ((Window){offset, offset + bytes}));
+  }
+}
+
+void simt_close(const void *buffer) {
+  for (int i = 0; i < C.num; i++)
+    if (C.buffer[i].at == buffer) C.buffer[i].num_windows = C.buffer[i].last = 0;
+}
+
+static bool is_open(Buffer *b, int64_t off, int64_t bytes) {
+  for (int i = 0, at = b->last; i < b->num_windows; i++, at = (at + 1) % b->num_windows) {
+    if (off < b->window[at].from || off + bytes > b->window[at].to) continue;
+    b->last = at;
+    return true;
+  }
+  return !b->num_windows;
+}
+
 static bool is_fresh(const char *slack) {
   for (int i = 0; i < SLACK; i++)
     if (slack[i] != '\xff') return false;
@@ -90,6 +118,7 @@ const char *simt_overrun(void) {
 
 static void free_buffer(Buffer *b) {
   free(b->name);
+  free(b->window);
   free(b->at - SLACK);
   simt_shadow_free(&b->shadow);
 }
@@ -257,6 +286,11 @@ static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool
   if (off % align)
     simt_error(false, at, "%s %lld bytes of %s at +%lld: misaligned", write ? "writes" : "reads",
                (long long)bytes, b->name, (long long)off);
+  if (!is_open(b, off, bytes)) {
+    simt_error(false, at, "%s %lld bytes of %s at +%lld, between what the launch has of it",
+               write ? "writes" : "reads", (long long)bytes, b->name, (long long)off);
+    return;
+  }
   // What nobody may write in this launch is over for all who read it, and forgotten with the launch.
   if (!write && !b->writable && !b->shadow.unset) return;
   Visit v = {simt_order_now(), at, b->name, &b->shadow};

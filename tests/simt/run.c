@@ -83,12 +83,15 @@ bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code
   void *arg[512];
   for (int i = 0; i < p->num_images; i++)
     if (data[i]) simt_writable(data[i], false);
+  char *workspace = data[p->image_of[MD_NONE]];
+  if (workspace) simt_close(workspace);
   for (int i = 0; i < l->num_args; i++) {
     int64_t offset;
     int at = program_place(p, &l->arg[i], &offset);
     MD_ASSERT(offset + l->arg[i].bytes <= p->image[at].bytes,
               "an argument of %s goes beyond its buffer", l->kernel);
     arg[i] = data[at] + offset;
+    if (l->arg[i].val == MD_NONE) simt_open(workspace, offset, l->arg[i].bytes);
     if (l->arg[i].write) simt_writable(data[at], true);
   }
   simt_launch launch = {.kernel = entry_of(p, l, code),

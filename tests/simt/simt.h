@@ -64,6 +64,10 @@ void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it 
 void simt_set(const void *buffer);                                // all of it may be read
 void simt_wrote(const void *p, int64_t bytes);                    // of one: the host has
 void simt_writable(const void *buffer, bool writable);
+// From now on kernels may touch these bytes of a buffer, and others that are opened, alone; simt_close:
+// all of it again.
+void simt_open(const void *buffer, int64_t offset, int64_t bytes);
+void simt_close(const void *buffer);
 const char *
 simt_overrun(void);  // a buffer whose surroundings were written, if nobody checks; or NULL
 void simt_free_buffer(void *buffer);
