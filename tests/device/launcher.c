@@ -172,11 +172,10 @@ static bool run_on_device(const Driver *d, const Program *p, char **data, md_tex
 
 // Largest difference between device and fiber machine over the results, of their size; -1: no host.
 static double against_host(const Program *p, char *const *device) {
-  simt_code *code = run_build(p);
   char **host = NULL;
   md_text why = {0};
   double worst = -1;
-  if (code && run_program(p, code, (simt_options){SIMT_FORWARD, 0}, &host, &why)) {
+  if (run_build(p) && run_program(p, NULL, (simt_options){SIMT_FORWARD, 0}, &host, &why)) {
     worst = 0;
     for (int i = 0; i < p->g->num_results; i++) {
       md_val v = p->g->result[i].val;
@@ -196,7 +195,7 @@ static double against_host(const Program *p, char *const *device) {
   }
   free(host);
   simt_free_buffers();
-  simt_code_free(code);
+  simt_forget();
   md_text_free(&why);
   return worst;
 }

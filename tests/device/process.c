@@ -21,8 +21,12 @@ bool process_enter(const char *modistc, const char *stand_ins) {
   snprintf(path, sizeof path, "%s/libnvrtc_double.so", stand_ins);
   setenv("MODIST_NVRTC", path, 1);
   setenv("LD_LIBRARY_PATH", stand_ins, 1);
-  setenv("MODIST_CACHE", folder, 1);
-  setenv("MODIST_STAND_IN_TEXTS", folder, 1);
+  // Texts and cubins belong together: NVRTC's double keeps a text before there is a cubin.
+  const char *all_kept = getenv("MODIST_TEST_KEPT");
+  if (all_kept) snprintf(path, sizeof path, "%s/stand_in", all_kept);
+  else snprintf(path, sizeof path, "%s", folder);
+  setenv("MODIST_CACHE", path, 1);
+  setenv("MODIST_STAND_IN_TEXTS", path, 1);
   setenv("MODIST_STAND_IN_LOG", "log", 1);
   setenv("NO_COLOR", "1", 1);
   return has_nvrtc;

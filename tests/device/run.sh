@@ -14,8 +14,9 @@ if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NV
   echo "skipped: no NVRTC"
   exit 77
 fi
-mkdir -m 700 cache texts
-export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
+kept="${MODIST_TEST_KEPT:-$work}/stand_in"
+mkdir -m 700 -p "$kept"
+export MODIST_CACHE="$kept" MODIST_STAND_IN_TEXTS="$kept"
 export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
 . "$here/wants.sh"
 fault() { fault=$1; shift; wants "$1" "$2" env MODIST_STAND_IN_FAULT="$fault" "$rt" step.mdx --steps=3 $3; }

@@ -7,6 +7,7 @@
 // one of them a write and neither over for the other, are a race whatever the schedule was; only
 // barriers order memory. So is any pair of two blocks.
 #include "tests/simt/machine.h"
+#include "tests/simt/shadow.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
@@ -14,22 +15,19 @@
 
 #include "base/base.h"
 
-enum { SLACK = 256, MAX_BUFFERS = 4096 };
+enum { SLACK = 256, MAX_BUFFERS = 4096, HINTS = 256 };
 
-// Of the readers since the last barrier two are kept, of different warps when there are.
-typedef struct Cell {
-  uint32_t written, read;  // epochs; 0: not in this program
-  uint32_t foreign;        // launch in which another block has read it
-  uint16_t writer, write_clock, reader[2], read_clock[2];
-  bool two_readers, is_set, in_flight;
-  uint8_t units;  // that read it now
-} Cell;
+typedef struct Window {
+  int64_t from, to;
+} Window;
 
 typedef struct Buffer {
   char *name, *at;
   int64_t bytes;
   bool writable;
-  Cell *cell;
+  Shadow shadow;
+  Window *window;                      // what may be touched; none: all of it
+  int num_windows, cap_windows, last;  // last: the window that was touched last
 } Buffer;
 
 static struct Checker {
@@ -37,8 +35,8 @@ static struct Checker {
   int num;
   unsigned char *shared;
   int shared_bytes;
-  Cell *shared_cell;
-  int shared_cap;
+  Shadow shared_shadow;
+  int16_t hint[HINTS];  // by place in the text: the buffer that was touched last
   const char *stacks;
   int64_t stack_bytes;
   uint32_t block_start, launch_start;
@@ -52,21 +50,16 @@ void *simt_buffer(const char *name, int64_t bytes, bool is_set) {
   MD_ASSERT(C.num < MAX_BUFFERS, "too many buffers");
   Buffer *b = &C.buffer[C.num++];
   char *all = aligned_alloc(SLACK, (size_t)md_round_up(bytes + 2 * SLACK, SLACK));
-  *b = (Buffer){.name = strdup(name),
-                .at = all + SLACK,
-                .bytes = bytes,
-                .writable = true,
-                .cell = calloc((size_t)bytes, sizeof(Cell))};
-  MD_ASSERT(all && b->cell && b->name, "out of memory");
+  *b = (Buffer){.name = strdup(name), .at = all + SLACK, .bytes = bytes, .writable = true};
+  MD_ASSERT(all && b->name, "out of memory");
+  simt_shadow_create(&b->shadow, bytes, is_set, false);
   memset(all, 0xff, (size_t)bytes + 2 * SLACK);
-  for (int64_t i = 0; is_set && i < bytes; i++) b->cell[i].is_set = true;
   return b->at;
 }
 
 void simt_set(const void *buffer) {
   for (int i = 0; i < C.num; i++)
-    for (int64_t j = 0; C.buffer[i].at == buffer && j < C.buffer[i].bytes; j++)
-      C.buffer[i].cell[j].is_set = true;
+    if (C.buffer[i].at == buffer) simt_shadow_set(&C.buffer[i].shadow, 0, C.buffer[i].bytes);
 }
 
 static Buffer *buffer_with(const void *p, int64_t bytes) {
@@ -78,13 +71,35 @@ static Buffer *buffer_with(const void *p, int64_t bytes) {
 }
 
 void simt_wrote(const void *p, int64_t bytes) {
-  const Buffer *b = C.off ? NULL : buffer_with(p, bytes);
-  for (int64_t i = 0; b && i < bytes; i++) b->cell[(const char *)p - b->at + i].is_set = true;
+  Buffer *b = C.off ? NULL : buffer_with(p, bytes);
+  if (b) simt_shadow_set(&b->shadow, (const char *)p - b->at, bytes);
 }
 
 void simt_writable(const void *buffer, bool writable) {
   for (int i = 0; i < C.num; i++)
     if (C.buffer[i].at == buffer) C.buffer[i].writable = writable;
+}
+
+void simt_open(const void *buffer, int64_t offset, int64_t bytes) {
+  for (int i = 0; i < C.num; i++) {
+    Buffer *b = &C.buffer[i];
+    if (b->at == buffer)
+      MD_PUSH(b->window, b->num_windows, b->cap_windows, ((Window){offset, offset + bytes}));
+  }
+}
+
+void simt_close(const void *buffer) {
+  for (int i = 0; i < C.num; i++)
+    if (C.buffer[i].at == buffer) C.buffer[i].num_windows = C.buffer[i].last = 0;
+}
+
+static bool is_open(Buffer *b, int64_t off, int64_t bytes) {
+  for (int i = 0, at = b->last; i < b->num_windows; i++, at = (at + 1) % b->num_windows) {
+    if (off < b->window[at].from || off + bytes > b->window[at].to) continue;
+    b->last = at;
+    return true;
+  }
+  return !b->num_windows;
 }
 
 static bool is_fresh(const char *slack) {
@@ -101,10 +116,11 @@ const char *simt_overrun(void) {
   return NULL;
 }
 
-static void free_buffer(const Buffer *b) {
+static void free_buffer(Buffer *b) {
   free(b->name);
+  free(b->window);
   free(b->at - SLACK);
-  free(b->cell);
+  simt_shadow_free(&b->shadow);
 }
 
 void simt_free_buffer(void *buffer) {
@@ -125,16 +141,14 @@ void simt_checker_launch(unsigned char *shared, int shared_bytes, const char *st
   C.stacks = stacks;
   C.stack_bytes = stack_bytes;
   C.launch_start = simt_order_epoch() + 1;
-  if (shared_bytes <= C.shared_cap) return;
-  free(C.shared_cell);
-  C.shared_cell = calloc((size_t)shared_bytes, sizeof(Cell));
-  MD_ASSERT(C.shared_cell, "out of memory");
-  C.shared_cap = shared_bytes;
+  if (shared_bytes <= C.shared_shadow.bytes) return;
+  simt_shadow_free(&C.shared_shadow);
+  simt_shadow_create(&C.shared_shadow, shared_bytes, false, true);
 }
 
 void simt_checker_block(void) { C.block_start = simt_order_epoch(); }
 
-// --- one byte; false: reported
+// --- one cell; false: reported
 
 static bool of_other_block(uint32_t epoch) {
   return epoch >= C.launch_start && epoch < C.block_start;
@@ -159,6 +173,7 @@ typedef struct Visit {
   simt_moment me;
   simt_where at;
   const char *name;  // of the memory
+  Shadow *shadow;
 } Visit;
 
 static bool write_is_over(const Visit *v, const Cell *c) {
@@ -185,7 +200,8 @@ static void note_reader(const Visit *v, Cell *c) {
   c->read_clock[i] = me.clock;
 }
 
-static void note_writer(const Visit *v, Cell *c) {
+static void note_writer(const Visit *v, Cell *c, int grain) {
+  if (!c->is_set) v->shadow->unset -= grain;
   c->written = v->me.epoch;
   c->writer = v->me.thread;
   c->write_clock = v->me.clock;
@@ -220,7 +236,7 @@ static bool read_cell(const Visit *v, Cell *c, int64_t off) {
   return true;
 }
 
-static bool write_cell(const Visit *v, Cell *c, int64_t off) {
+static bool write_cell(const Visit *v, Cell *c, int grain, int64_t off) {
   if (c->in_flight) return tell_flight(v, off, "writes", c->writer);
   if (!write_is_over(v, c)) return tell_of(v, off, "race: writes", c->writer, "wrote");
   for (int i = 0; i <= c->two_readers; i++)
@@ -229,13 +245,16 @@ static bool write_cell(const Visit *v, Cell *c, int64_t off) {
   if (readers_are_foreign(c) || c->foreign == C.launch_start)
     return tell(v, off, "conflict: writes", "which another block read");
   if (writer_is_foreign(c)) return tell(v, off, "conflict: writes", "which another block wrote");
-  note_writer(v, c);
+  note_writer(v, c, grain);
   return true;
 }
 
-static void visit_cells(const Visit *v, Cell *c, int64_t off, int64_t bytes, bool write) {
-  for (int64_t i = 0; i < bytes; i++)
-    if (!(write ? write_cell(v, &c[i], off + i) : read_cell(v, &c[i], off + i))) return;
+static void visit_cells(const Visit *v, int64_t off, int64_t bytes, bool write) {
+  for (int64_t end = off + bytes; off < end;) {
+    Cells c = simt_shadow_at(v->shadow, off, end - off);
+    for (int i = 0; i < c.num; i++, off += c.grain)
+      if (!(write ? write_cell(v, &c.at[i], c.grain, off) : read_cell(v, &c.at[i], off))) return;
+  }
 }
 
 // --- addresses
@@ -251,21 +270,13 @@ static bool is_constant(const void *p) {
   return name && !strcmp(name, "/k.so");
 }
 
-// Shared memory is new in every block.
-static Cell *shared_cells(int64_t off, int64_t bytes) {
-  for (int64_t i = off; i < off + bytes; i++) {
-    Cell *c = &C.shared_cell[i];
-    if (c->written < C.block_start && c->read < C.block_start) *c = (Cell){0};
-  }
-  return &C.shared_cell[off];
-}
-
 static void access_shared(int64_t off, int64_t bytes, int align, bool write, simt_where at) {
   if (off % align)
     simt_error(false, at, "%s %lld bytes of shared memory at +%lld: misaligned",
                write ? "writes" : "reads", (long long)bytes, (long long)off);
-  Visit v = {simt_order_now(), at, "shared memory"};
-  visit_cells(&v, shared_cells(off, bytes), off, bytes, write);
+  Visit v = {simt_order_now(), at, "shared memory", &C.shared_shadow};
+  simt_shadow_forget(v.shadow, off, bytes, C.block_start);  // it is new in every block
+  visit_cells(&v, off, bytes, write);
 }
 
 static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool write,
@@ -275,8 +286,31 @@ static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool
   if (off % align)
     simt_error(false, at, "%s %lld bytes of %s at +%lld: misaligned", write ? "writes" : "reads",
                (long long)bytes, b->name, (long long)off);
-  Visit v = {simt_order_now(), at, b->name};
-  visit_cells(&v, &b->cell[off], off, bytes, write);
+  if (!is_open(b, off, bytes)) {
+    simt_error(false, at, "%s %lld bytes of %s at +%lld, between what the launch has of it",
+               write ? "writes" : "reads", (long long)bytes, b->name, (long long)off);
+    return;
+  }
+  // What nobody may write in this launch is over for all who read it, and forgotten with the launch.
+  if (!write && !b->writable && !b->shadow.unset) return;
+  Visit v = {simt_order_now(), at, b->name, &b->shadow};
+  visit_cells(&v, off, bytes, write);
+}
+
+static bool holds(const Buffer *b, const char *a, int64_t bytes) {
+  return a >= b->at && a + bytes <= b->at + b->bytes;
+}
+
+// A line of the text mostly touches one buffer.
+static Buffer *buffer_at(const char *a, int64_t bytes, simt_where at) {
+  int16_t *hint = &C.hint[((uintptr_t)at.pc + (uintptr_t)at.line) % HINTS];
+  if (*hint < C.num && holds(&C.buffer[*hint], a, bytes)) return &C.buffer[*hint];
+  for (int i = 0; i < C.num; i++) {
+    if (!holds(&C.buffer[i], a, bytes)) continue;
+    *hint = (int16_t)i;
+    return &C.buffer[i];
+  }
+  return NULL;
 }
 
 void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where at) {
@@ -288,10 +322,9 @@ void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where
     access_shared(off, bytes, align, write, at);
     return;
   }
-  for (int i = 0; i < C.num; i++) {
-    int64_t in = a - C.buffer[i].at;
-    if (in < 0 || in + bytes > C.buffer[i].bytes) continue;
-    access_buffer(&C.buffer[i], in, bytes, align, write, at);
+  Buffer *b = buffer_at(a, bytes, at);
+  if (b) {
+    access_buffer(b, a - b->at, bytes, align, write, at);
     return;
   }
   if (!write && is_constant(p)) return;
@@ -308,13 +341,14 @@ void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where
 void simt_access_ticket(const void *p, int line) {
   simt_where at = {.line = line};
   for (int i = 0; i < C.num; i++) {
-    const Buffer *b = &C.buffer[i];
+    Buffer *b = &C.buffer[i];
     int64_t off = (const char *)p - b->at;
     if (off < 0 || off + 4 > b->bytes) continue;
     if (!b->writable || off % 4)
       simt_error(true, at, "a ticket at %s +%lld", b->name, (long long)off);
-    for (int64_t j = off; !C.off && j < off + 4; j++)
-      if (!b->cell[j].is_set)
+    Cells c = simt_shadow_at(&b->shadow, off, 4);
+    for (int j = 0; !C.off && j < c.num; j++)
+      if (!c.at[j].is_set)
         simt_error(true, at, "a ticket at %s +%lld, which nobody has written", b->name,
                    (long long)off);
     return;
@@ -338,41 +372,55 @@ bool simt_is_shared(const void *p) {
   return a >= C.shared && a < C.shared + C.shared_bytes;
 }
 
-void simt_fly(const void *p, int bytes) {
-  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
-  for (int i = 0; !C.off && i < bytes; i++) c[i].in_flight = true;
+// Each cell of some bytes of shared memory.
+static void each_shared(const void *p, int bytes, void (*visit)(const Visit *, Cell *, int grain),
+                        simt_moment me) {
+  Visit v = {.me = me, .name = "shared memory", .shadow = &C.shared_shadow};
+  int64_t off = (const unsigned char *)p - C.shared;
+  for (int64_t end = off + bytes; !C.off && off < end;) {
+    Cells c = simt_shadow_at(v.shadow, off, end - off);
+    for (int i = 0; i < c.num; i++) visit(&v, &c.at[i], c.grain);
+    off += (int64_t)c.num * c.grain;
+  }
 }
+
+static void set_in_flight(const Visit *v, Cell *c, int grain) {
+  (void)v, (void)grain;
+  c->in_flight = true;
+}
+
+void simt_fly(const void *p, int bytes) { each_shared(p, bytes, set_in_flight, (simt_moment){0}); }
 
 void simt_land(const void *p, int bytes) { simt_land_at(simt_order_now(), p, bytes); }
 
 void simt_land_at(simt_moment m, const void *p, int bytes) {
-  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
-  Visit v = {.me = m};
-  for (int i = 0; !C.off && i < bytes; i++) note_writer(&v, &c[i]);
+  each_shared(p, bytes, note_writer, m);
 }
 
 void simt_read_begins(const char *what, const void *p, int line) {
   simt_access_shared(what, p, 16, 16, false, line);
   int64_t off = (const unsigned char *)p - C.shared;
-  for (int64_t i = off; !C.off && i < off + 16; i++) {
-    Cell *c = &C.shared_cell[i];
-    MD_ASSERT(c->units < UINT8_MAX, "too much in flight");
-    c->units++;
-    if (simt_order_is_fenced((simt_moment){c->written, c->write_clock, c->writer})) continue;
-    simt_error(true, (simt_where){.line = line},
-               "%s reads shared memory +%lld, which thread %d wrote without md_fence_async", what,
-               (long long)i, c->writer);
+  for (int64_t end = off + 16; !C.off && off < end;) {
+    Cells cells = simt_shadow_at(&C.shared_shadow, off, end - off);
+    for (int i = 0; i < cells.num; i++, off += cells.grain) {
+      Cell *c = &cells.at[i];
+      MD_ASSERT(c->units < UINT8_MAX, "too much in flight");
+      c->units++;
+      if (simt_order_is_fenced((simt_moment){c->written, c->write_clock, c->writer})) continue;
+      simt_error(true, (simt_where){.line = line},
+                 "%s reads shared memory +%lld, which thread %d wrote without md_fence_async", what,
+                 (long long)off, c->writer);
+    }
   }
 }
 
-void simt_read_ends(const void *p) {
-  Cell *c = &C.shared_cell[(const unsigned char *)p - C.shared];
-  Visit v = {.me = simt_order_now()};
-  for (int i = 0; !C.off && i < 16; i++) {
-    c[i].units--;
-    note_reader(&v, &c[i]);
-  }
+static void end_read(const Visit *v, Cell *c, int grain) {
+  (void)grain;
+  c->units--;
+  note_reader(v, c);
 }
+
+void simt_read_ends(const void *p) { each_shared(p, 16, end_read, simt_order_now()); }
 
 // --- what instrumented code calls. Their names are not ours to choose.
 

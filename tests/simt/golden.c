@@ -12,7 +12,6 @@
 
 typedef struct Run {
   Program *p;
-  simt_code *code;
   char **data;  // by image, after a step whose updates are not taken over yet; NULL: none
 } Run;
 
@@ -20,7 +19,7 @@ static void destroy(void *run) {
   Run *r = run;
   free(r->data);
   simt_free_buffers();
-  simt_code_free(r->code);
+  simt_forget();
   program_destroy(r->p);
   free(r);
 }
@@ -32,8 +31,7 @@ static void *create(void *ctx, md_graph *g, md_diags *d) {
   Run *r = calloc(1, sizeof *r);
   MD_ASSERT(r, "out of memory");
   r->p = p;
-  if (md_cuda_is_complete(p->m, p->g, d)) r->code = run_build(p);
-  if (r->code) return r;
+  if (md_cuda_is_complete(p->m, p->g, d) && run_build(p)) return r;
   if (!md_diags_errors(d))
     md_error(d, E0704, MD_NOWHERE, "the host's compiler refuses the kernels");
   destroy(r);
@@ -104,7 +102,7 @@ static bool step(void *run, md_diags *d) {
   md_text why = {0};
   settle(r);
   program_take_leaves(r->p);
-  bool ok = run_program(r->p, r->code, (simt_options){SIMT_FORWARD, 0}, &r->data, &why);
+  bool ok = run_program(r->p, NULL, (simt_options){SIMT_FORWARD, 0}, &r->data, &why);
   if (!ok) md_error(d, E0704, MD_NOWHERE, "%s", why.s);
   md_text_free(&why);
   return ok;

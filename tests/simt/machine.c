@@ -33,7 +33,7 @@ typedef struct Fiber {
   ucontext_t context;
 #endif
   int thread;
-  bool done, ready;
+  bool done;
   const char *what;  // it waits for
   const void *on;    // it sleeps on
   int line;
@@ -50,11 +50,12 @@ static struct Machine {
   Fiber fiber[SIMT_THREADS], main;
   Warp warp[SIMT_THREADS / SIMT_LANES];
   Fiber *now;
+  uint64_t ready[SIMT_THREADS / 64];  // a bit for each thread
   char *stacks;
   const simt_launch *launch;
   simt_options options;
   simt_report report;
-  uint64_t draws;
+  uint64_t draws, key;  // of the schedule
   int64_t block;
   int live, at_barrier, barrier_line;
   bool stop;
@@ -96,7 +97,36 @@ static void switch_to(Fiber *to) {
 }
 #endif
 
-uint64_t simt_draw(void) { return md_hash_at(md_hash_key("schedule", M.options.seed), M.draws++); }
+uint64_t simt_draw(void) { return md_hash_at(M.key, M.draws++); }
+
+static void set_ready(int t, bool ready) {
+  uint64_t bit = (uint64_t)1 << t % 64, *word = &M.ready[t / 64];
+  *word = ready ? *word | bit : *word & ~bit;
+}
+
+// The first that is ready in from .. num - 1, or the last one in 0 .. from; -1: none.
+static int ready_from(int from, int num) {
+  for (int t = from; t < num; t = (t / 64 + 1) * 64) {
+    uint64_t word = M.ready[t / 64] >> t % 64;
+    if (word) return t + __builtin_ctzll(word);
+  }
+  return -1;
+}
+
+static int ready_until(int from) {
+  for (int t = from; t >= 0; t = t / 64 * 64 - 1) {
+    uint64_t word = M.ready[t / 64] << (63 - t % 64);
+    if (word) return t - __builtin_clzll(word);
+  }
+  return -1;
+}
+
+// The next that is ready behind `from`, round and round; from itself is the last.
+static int next_ready(int from, int num, bool reverse) {
+  int t = reverse ? ready_until(from - 1) : ready_from(from + 1, num);
+  if (t >= 0) return t;
+  return reverse ? ready_until(num - 1) : ready_from(0, num);
+}
 
 // One of what lands beside the threads.
 static bool units_run(void) {
@@ -107,19 +137,16 @@ static bool units_run(void) {
 // Forward and reverse go on from the thread that stops; random may take any. Transfers that nobody
 // must wait for yet are made when no thread can run, or at random.
 static void run_another(void) {
-  int num = M.launch->threads, from = M.now->thread,
-      step = M.options.order == SIMT_REVERSE ? -1 : 1;
+  int num = M.launch->threads, from = M.now->thread;
   if (M.options.order == SIMT_RANDOM) {
     from = (int)(simt_draw() % (uint64_t)num);
     if (from % 16 == 0) units_run();
   }
   do {
-    for (int i = 0; i < num; i++) {
-      int t = ((from + step * (i + 1)) % num + num) % num;
-      if (M.fiber[t].ready) {
-        switch_to(&M.fiber[t]);
-        return;
-      }
+    int t = next_ready(from, num, M.options.order == SIMT_REVERSE);
+    if (t >= 0) {
+      switch_to(&M.fiber[t]);
+      return;
     }
   } while (!M.stop && units_run());
   switch_to(&M.main);
@@ -130,7 +157,7 @@ static void enter(void) {
   simt_async_exit();
   simt_wgmma_exit();
   M.now->done = true;
-  M.now->ready = false;
+  set_ready(M.now->thread, false);
   M.live--;
   run_another();
   abort();  // nobody comes back to a thread that is done
@@ -139,7 +166,7 @@ static void enter(void) {
 static void wait_for(const char *what, int line) {
   M.now->what = what;
   M.now->line = line;
-  M.now->ready = false;
+  set_ready(M.now->thread, false);
   run_another();
 }
 
@@ -151,7 +178,7 @@ void simt_sleep(const void *on, const char *what, int line) {
 
 void simt_wake(const void *on) {
   for (int t = 0; t < M.launch->threads; t++)
-    if (M.fiber[t].on == on) M.fiber[t].ready = true;
+    if (M.fiber[t].on == on) set_ready(t, true);
 }
 
 // --- errors
@@ -238,7 +265,7 @@ void simt_sync_(int line) {
   M.at_barrier = 0;
   M.report.barriers++;
   simt_order_barrier();
-  for (int t = 0; t < M.launch->threads; t++) M.fiber[t].ready = true;
+  for (int t = 0; t < M.launch->threads; t++) set_ready(t, true);
 }
 
 // --- collectives of a warp
@@ -264,9 +291,9 @@ bool simt_meet(const char *what, int line, void *operands) {
 void *const *simt_operands(void) { return my_warp()->operands; }
 
 void simt_part(void) {
-  Fiber *first = &M.fiber[M.now->thread / SIMT_LANES * SIMT_LANES];
+  int first = M.now->thread / SIMT_LANES * SIMT_LANES;
   my_warp()->arrived = 0;
-  for (int i = 0; i < SIMT_LANES; i++) first[i].ready = true;
+  for (int t = first; t < first + SIMT_LANES; t++) set_ready(t, true);
 }
 
 // --- launches
@@ -283,7 +310,8 @@ static void make_stacks(void) {
 }
 
 static void start_fiber(Fiber *f, int thread) {
-  *f = (Fiber){.thread = thread, .ready = true, .what = "start"};
+  *f = (Fiber){.thread = thread, .what = "start"};
+  set_ready(thread, true);
 #if SIMT_PORTABLE
   getcontext(&f->context);
   f->context.uc_stack.ss_sp = stack_of(thread);
@@ -315,6 +343,7 @@ static void run_block(void) {
   simt_wgmma_reset();
   M.live = num;
   M.at_barrier = 0;
+  memset(M.ready, 0, sizeof M.ready);
   for (int i = 0; i < num / SIMT_LANES; i++) M.warp[i].arrived = 0;
   for (int t = 0; t < num; t++) start_fiber(&M.fiber[t], t);
   M.main.thread = M.options.order == SIMT_REVERSE ? num : -1;
@@ -338,6 +367,7 @@ simt_report simt_run(const simt_launch *l, simt_options o) {
   M.stop = false;
   M.where = NOWHERE;
   M.draws = 0;
+  M.key = md_hash_key("schedule", o.seed);
   M.agent = -1;
   // Overruns meet the checker first: the bytes behind are ours.
   unsigned char *block = aligned_alloc(

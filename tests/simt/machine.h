@@ -63,7 +63,7 @@ void simt_order_tell(simt_past *p);         // the current thread's is in p now
 void simt_order_learn(const simt_past *p);  // is over for the current thread
 void simt_order_pass(simt_past *to, const simt_past *from);
 // What the thread has written or heard of may be read by the units beside it (the asynchronous proxy);
-// is_fenced: by those of the current thread.
+// is_fenced: by those of the current warp.
 void simt_order_fence(void);
 bool simt_order_is_fenced(simt_moment m);
 

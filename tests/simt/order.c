@@ -89,10 +89,19 @@ void simt_order_fence(void) {
   O.fence[t] = (simt_moment){O.epoch, tick(t), (uint16_t)t};
 }
 
+static bool is_fenced_by(int t, simt_moment m) {
+  simt_moment f = O.fence[t];
+  return m.epoch < f.epoch || (m.epoch == f.epoch && m.clock <= O.fence_heard[t][m.thread]);
+}
+
+// The proxy fence lies anywhere between the write and the read: in the thread that wrote, or else in each
+// lane that reads, as every one of them asks for the product.
 bool simt_order_is_fenced(simt_moment m) {
   if (m.thread >= simt_num_threads()) return true;  // written by a unit that copies
-  simt_moment f = O.fence[m.thread], mine = O.fence[simt_current()];
+  simt_moment f = O.fence[m.thread];
   if (m.epoch < f.epoch || (m.epoch == f.epoch && m.clock <= f.clock)) return true;
-  const uint16_t *heard = O.fence_heard[simt_current()];
-  return m.epoch < mine.epoch || (m.epoch == mine.epoch && m.clock <= heard[m.thread]);
+  int first = simt_current() / SIMT_LANES * SIMT_LANES;
+  for (int t = first; t < first + SIMT_LANES; t++)
+    if (!is_fenced_by(t, m)) return false;
+  return true;
 }

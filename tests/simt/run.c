@@ -29,29 +29,72 @@ char *run_text(const Program *p) {
   return t.s;
 }
 
-simt_code *run_build(const Program *p) {
-  char *text = run_text(p);
-  simt_code *code = simt_build(text);
-  free(text);
-  return code;
+bool run_build_all(Program *const *p, int num) {
+  simt_kernel *k = NULL;
+  int num_kernels = 0, cap = 0;
+  for (int i = 0; i < num; i++)
+    for (int j = 0; p[i] && j < p[i]->m->num_kernels; j++) {
+      const md_cuda_kernel *from = &p[i]->m->kernel[j];
+      MD_PUSH(k, num_kernels, cap, ((simt_kernel){from->symbol, from->text, from->num_params}));
+    }
+  bool ok = simt_know(k, num_kernels);
+  free(k);
+  return ok;
+}
+
+bool run_build(const Program *p) {
+  Program *one = (Program *)(uintptr_t)p;
+  return run_build_all(&one, 1);
+}
+
+bool run_is_known(const Program *p) {
+  static md_digest *seen;
+  static int num, cap;
+  md_text all = {0};
+  md_graph_print(p->g, &all);
+  md_put(&all, "%s", p->m->text.s ? p->m->text.s : "");
+  for (int i = 0; i < p->m->num_launches; i++) {
+    const md_cuda_launch *l = &p->m->launch[i];
+    md_put(&all, "%s %lld %d %d\n", l->kernel, (long long)l->blocks, l->threads, l->shared_bytes);
+  }
+  for (int i = 0; i < p->num_images; i++)
+    if (p->image[i].is_set) md_put_bytes(&all, p->image[i].data, (size_t)p->image[i].bytes);
+  md_digest d = md_digest_of(all.s, all.len);
+  md_text_free(&all);
+  for (int i = 0; i < num; i++)
+    if (seen[i].lo == d.lo && seen[i].hi == d.hi) return true;
+  MD_PUSH(seen, num, cap, d);
+  return false;
+}
+
+void run_print(const Program *p) {
+  for (int i = 0; i < p->m->num_kernels; i++) printf("// k%d\n%s", i, p->m->kernel[i].text);
+}
+
+static simt_entry_point *entry_of(const Program *p, const md_cuda_launch *l,
+                                  const simt_code *code) {
+  char name[48];
+  snprintf(name, sizeof name, "%s_call", l->kernel);
+  return code ? simt_entry(code, name) : simt_known(p->m->kernel[l->number].symbol);
 }
 
 bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code, simt_options o,
                 char *const *data, md_text *why) {
   void *arg[512];
-  char name[48];
   for (int i = 0; i < p->num_images; i++)
     if (data[i]) simt_writable(data[i], false);
+  char *workspace = data[p->image_of[MD_NONE]];
+  if (workspace) simt_close(workspace);
   for (int i = 0; i < l->num_args; i++) {
     int64_t offset;
     int at = program_place(p, &l->arg[i], &offset);
     MD_ASSERT(offset + l->arg[i].bytes <= p->image[at].bytes,
               "an argument of %s goes beyond its buffer", l->kernel);
     arg[i] = data[at] + offset;
+    if (l->arg[i].val == MD_NONE) simt_open(workspace, offset, l->arg[i].bytes);
     if (l->arg[i].write) simt_writable(data[at], true);
   }
-  snprintf(name, sizeof name, "%s_call", l->kernel);
-  simt_launch launch = {.kernel = simt_entry(code, name),
+  simt_launch launch = {.kernel = entry_of(p, l, code),
                         .arg = arg,
                         .blocks = l->blocks,
                         .threads = l->threads,

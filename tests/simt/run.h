@@ -8,8 +8,15 @@
 
 // The module's text with an entry for each kernel: void k3_call(void *const *arg).
 char *run_text(const Program *p);
-simt_code *run_build(const Program *p);
-// One launch on buffers of the checker, by image. False: told.
+// Makes code of the kernels, each as a text of its own, of one program or of several by one call of the
+// compiler. False: it has said why.
+bool run_build(const Program *p);
+bool run_build_all(Program *const *p, int num);
+// An equal program came by before: the same graph after its passes, inputs, kernels and launches, and so
+// the same expected values. To run it again would show nothing else.
+bool run_is_known(const Program *p);
+void run_print(const Program *p);  // those texts
+// One launch on buffers of the checker, by image. code: of run_text; NULL: of run_build. False: told.
 bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code, simt_options o,
                 char *const *data, md_text *why);
 // All launches in order. *data: by image, owned by the checker until simt_free_buffers. False: told.

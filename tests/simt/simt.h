@@ -9,6 +9,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/base.h"
+
 // --- machine.c
 
 // Asynchronous work is done as late as it may be with the forward schedule, at once with the reverse
@@ -36,10 +38,21 @@ simt_report simt_run(const simt_launch *l, simt_options o);
 typedef struct simt_code simt_code;
 // NULL with the compiler's words on stderr. `name` of each entry: a function void name(void *const *).
 simt_code *simt_build(const char *text);
-// The same from what `folder` keeps of equal texts, or kept there.
+// The same from what `folder` keeps of equal texts, or kept there. NULL: the folder of this build.
 simt_code *simt_build_kept(const char *text, const char *folder);
-void (*simt_entry(const simt_code *c, const char *name))(void *const *arg);
+typedef void simt_entry_point(void *const *arg);
+simt_entry_point *simt_entry(const simt_code *c, const char *name);
 void simt_code_free(simt_code *c);
+
+// --- library.c: kernels by symbols that say what their texts are, each built once a process
+typedef struct simt_kernel {
+  const char *symbol, *text;
+  int num_params;
+} simt_kernel;
+bool simt_know(const simt_kernel *k, int num);        // false: the compiler has said why
+simt_entry_point *simt_known(const char *symbol);     // NULL: it is not
+void simt_forget(void);                               // all of them
+void simt_put_kernel(md_text *to, const char *text);  // but for functions that are there
 
 // --- checker.c: what kernels may touch.
 // Off: kernels built from now on are only run, and faster; nothing is known of what they write.
@@ -51,6 +64,10 @@ void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it 
 void simt_set(const void *buffer);                                // all of it may be read
 void simt_wrote(const void *p, int64_t bytes);                    // of one: the host has
 void simt_writable(const void *buffer, bool writable);
+// From now on kernels may touch these bytes of a buffer, and others that are opened, alone; simt_close:
+// all of it again.
+void simt_open(const void *buffer, int64_t offset, int64_t bytes);
+void simt_close(const void *buffer);
 const char *
 simt_overrun(void);  // a buffer whose surroundings were written, if nobody checks; or NULL
 void simt_free_buffer(void *buffer);

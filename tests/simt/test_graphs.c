@@ -143,15 +143,15 @@ static Verdict run_on(const Program *p, const md_reference *r, uint64_t seed, md
     md_put(why, "%s: %s", p->m->refused[0].name, p->m->refused[0].why);
     return strstr(p->m->refused[0].why, " of f64 is not there yet") ? NO_KERNEL : REFUSED;
   }
-  simt_code *code = run_build(p);
   char **data = NULL;
-  Verdict v = code ? FINE : CRASH;
-  if (!code) md_put(why, "the host's compiler refuses the text");
-  else if (!run_program(p, code, (simt_options){SIMT_RANDOM, seed}, &data, why)) v = UNSOUND;
+  bool built = run_build(p);
+  Verdict v = built ? FINE : CRASH;
+  if (!built) md_put(why, "the host's compiler refuses the text");
+  else if (!run_program(p, NULL, (simt_options){SIMT_RANDOM, seed}, &data, why)) v = UNSOUND;
   else if (!check_results(p, r, data, why) || !check_updates(p, r, data, why)) v = WRONG;
   free(data);
   simt_free_buffers();
-  simt_code_free(code);
+  simt_forget();
   return v;
 }
 

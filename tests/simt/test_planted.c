@@ -114,10 +114,39 @@ static int try_barriers(int *passed) {
   return failed;
 }
 
+// One step too far in a place of the workspace, where another place follows.
+static int try_workspace(int *passed) {
+  static const char guard[] = "if (e < 195) {", wrong[] = "if (e < 196) {";
+  md_text text = {0}, why = {0};
+  char name[64] = "", **data = NULL;
+  for (int i = 0; simt_sample(i, &text, name) && strcmp(name, "rows 5 x 37 of f64") != 0; i++) {
+    md_text_free(&text);
+    text = (md_text){0};
+  }
+  md_diags *d = md_diags_create();
+  Program *p = text.s ? program_create(text.s, 2, 1, d) : NULL;
+  char *kernels = p ? run_text(p) : NULL, *at = kernels ? strstr(kernels, guard) : NULL;
+  if (at) memcpy(at, wrong, strlen(wrong));
+  simt_code *code = at ? simt_build(kernels) : NULL;
+  bool ran = code && run_program(p, code, (simt_options){SIMT_FORWARD, 0}, &data, &why);
+  bool ok = code && !ran && why.s && strstr(why.s, "between what the launch has of it");
+  if (!ok) printf("FAILED a place of the workspace: %s\n", why.s ? why.s : "nothing was seen");
+  *passed += ok;
+  free(data);
+  free(kernels);
+  simt_free_buffers();
+  simt_code_free(code);
+  program_destroy(p);
+  md_diags_destroy(d);
+  md_text_free(&why);
+  md_text_free(&text);
+  return !ok;
+}
+
 int main(void) {
   int passed = 0, failed = 0;
   for (int i = 0; i < MD_COUNT(files); i++) try_file(files[i], &passed, &failed);
-  failed += try_barriers(&passed);
+  failed += try_barriers(&passed) + try_workspace(&passed);
   printf("%d passed, %d failed\n", passed, failed);
   return failed != 0;
 }

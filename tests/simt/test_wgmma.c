@@ -95,6 +95,11 @@ static const struct Case {
      {"deadlock"}},
     // operands
     {"cfw", "lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
+    {"cfw",
+     "a lane without a proxy fence",
+     "md_fence_async();",
+     "if (md_lane() != 3) md_fence_async();",
+     {"without md_fence_async"}},
     {"f",
      "lanes do not wait for each other",
      "md_sync_warp();",

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels that run. MODIST_STAND_IN_TEXTS is a folder with the text of each, NAME.cu, which the double
 // of NVRTC wrote when it compiled it. When the first of them is to run, the host's compiler makes code
-// of all that are loaded, and keeps it in that folder for other processes. MODIST_STAND_IN_CHECK=1 has
-// the checker look at every access.
+// of all that are loaded, and the build folder keeps it for other processes. MODIST_STAND_IN_CHECK=1
+// has the checker look at every access.
 #include "tests/device/stand_in/stand_in.h"
 
 #include <ctype.h>
@@ -103,24 +103,6 @@ const Source *kernel_source(const char *name) { return source_of(name); }
 
 // --- code
 
-// Where the next function of a text begins, behind its first letter; or its end.
-static const char *next_function(const char *text) {
-  const char *part = strstr(text + 1, "\nMD_PART "), *kernel = strstr(text + 1, "\nMD_KERNEL(");
-  const char *next = part && (!kernel || part < kernel) ? part : kernel;
-  return next ? next + 1 : text + strlen(text);
-}
-
-// Kernels share parts, functions of equal names and texts: once is enough.
-static void put_text(md_text *to, const char *text) {
-  for (const char *end; *text; text = end) {
-    end = next_function(text);
-    char head[60];
-    snprintf(head, sizeof head, "%.*s", (int)strcspn(text, "("), text);
-    bool is_there = !strncmp(head, "MD_PART ", 8) && to->s && strstr(to->s, head);
-    if (!is_there) md_put_bytes(to, text, (size_t)(end - text));
-  }
-}
-
 static void put_entry(md_text *to, const Source *s) {
   md_put(to,
          "void %s_call(void *const *arg);\n__attribute__((no_sanitize(\"thread\"))) void "
@@ -140,7 +122,7 @@ static void put_loaded(Kind kind, md_text *to) {
       Source *s = source_of(image->kernel[k].facts.name);
       if (s->is_put) continue;
       s->is_put = true;
-      put_text(to, s->text);
+      simt_put_kernel(to, s->text);
       put_entry(to, s);
     }
   }
@@ -150,7 +132,7 @@ static void compile(void) {
   md_text all = {0};
   put_loaded(A_LIBRARY, &all);
   put_loaded(A_MODULE, &all);
-  simt_code *code = simt_build_kept(all.s, folder());
+  simt_code *code = simt_build_kept(all.s, NULL);
   MD_ASSERT(code, "the host's compiler refuses the kernels");
   MD_PUSH(codes, num_codes, cap_codes, code);
   md_text_free(&all);

@@ -175,3 +175,59 @@ MD_KERNEL(64) no_ticket(float *x, float *y) {
 MD_KERNEL(64) unset_ticket(float *x, float *y) {
   if (md_thread() == 0) y[1] = (float)md_last((md_u32 *)y, 2);
 }
+
+// --- parts of what was touched together before: 16 bytes each, of which another thread takes 2
+
+// Thread t writes 16 bytes at 8 t halves, reads half 8 u + k and writes half 8 u + k + 1, u behind a barrier.
+#define PARTS(BETWEEN, U, K)                                              \
+  MD_SHARED(shared);                                                      \
+  md_bf16 *const s = (md_bf16 *)shared;                                   \
+  md_h8 v = {{1, 2, 3, 4}};                                               \
+  md_st_h8(s + md_thread() * 8, v);                                       \
+  BETWEEN                                                                 \
+  const md_bf16 h = s[(U) * 8 + (K)];                                     \
+  s[(U) * 8 + (K) + 1] = h;                                               \
+  md_sync();                                                              \
+  if (md_lanes(8) == 8) v = md_ld_h8(s + (md_thread() + 1) % 64 * 8, 8);  \
+  y[md_thread()] = x[md_thread()] + (float)v.w[3];
+
+//! shared=1024
+MD_KERNEL(64) good_parts(const float *x, float *y) {
+  PARTS(md_sync();, (md_thread() + 1) % 64, 2)
+}
+
+// Eight threads have a vector, each two of its bytes.
+//! shared=1024
+MD_KERNEL(64) good_parts_of_eight(const float *x, float *y) {
+  MD_SHARED(shared);
+  md_bf16 *const s = (md_bf16 *)shared;
+  md_h8 v = {{1, 2, 3, 4}};
+  if (md_thread() < 8) md_st_h8(s + md_thread() * 8, v);
+  md_sync();
+  s[md_thread()] = (md_bf16)(s[md_thread()] + 1);
+  md_sync();
+  v = md_ld_h8(s + md_thread() % 8 * 8, 8);
+  y[md_thread()] = x[md_thread()] + (float)v.w[3];
+}
+
+//! shared=1024: reads shared memory
+MD_KERNEL(64) parts_of_another(const float *x, float *y) {
+  PARTS(, (md_thread() + 1) % 64 / 2 * 2, 2)
+}
+
+// Two threads, and the same two bytes of a vector that a third one wrote.
+//! shared=1024: race: writes shared memory
+MD_KERNEL(64) parts_twice(const float *x, float *y) {
+  PARTS(md_sync();, md_thread() / 2, 2)
+}
+
+// Half of a vector is nobody's.
+//! shared=1024: reads shared memory +8, which nobody has written
+MD_KERNEL(64) part_unset(const float *x, float *y) {
+  MD_SHARED(shared);
+  md_u32 *const s = (md_u32 *)shared;
+  if (md_thread() == 0) s[0] = s[1] = 1;
+  md_sync();
+  const md_h8 v = md_ld_h8((const md_bf16 *)shared, 8);
+  y[md_thread()] = x[md_thread()] + (float)v.w[0];
+}
