@@ -20,8 +20,10 @@ enum { DIR_LENGTH = 400, COMMAND = 1600, KEPT_SECONDS = 3 * 24 * 3600 };
 // Of every array, the last one of a struct too. That a function begins and ends nobody asks.
 #ifdef __clang__
 #define CHECKED "-Og -fsanitize=thread,bounds -fstrict-flex-arrays=3"
+#define UNCHECKED "-O1 -Wno-uninitialized"
 #else
 #define CHECKED "-Og -fsanitize=thread,bounds-strict --param tsan-instrument-func-entry-exit=0"
+#define UNCHECKED "-O1 -Wno-uninitialized -Wno-maybe-uninitialized"
 #endif
 
 struct simt_code {
@@ -52,8 +54,7 @@ static void put_command(char command[COMMAND]) {
            "'%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-parameter -Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared -nostdlib k.o -o k.so",
-           cc, simt_is_checked() ? CHECKED : "-O1 -Wno-uninitialized -Wno-maybe-uninitialized",
-           source, cc);
+           cc, simt_is_checked() ? CHECKED : UNCHECKED, source, cc);
 }
 
 // False: the compiler has said why.
