@@ -3,7 +3,6 @@
 // nor its driver nor NVRTC is needed; what a step takes is predicted from the facts of the device.
 #include "runtime/train/plan.h"
 
-#include <ctype.h>
 #include <string.h>
 
 static bool find_described(md_plan_device *v, const md_train_options *o, md_diags *d) {
@@ -22,21 +21,11 @@ static bool find_described(md_plan_device *v, const md_train_options *o, md_diag
   return true;
 }
 
-// Whether the letters and digits of `part` stand in `text`: "rtx4090" in "NVIDIA GeForce RTX 4090".
-static bool stands_in(const char *part, const char *text) {
-  char plain[128];
-  size_t num = 0;
-  for (; *text && num + 1 < sizeof plain; text++)
-    if (isalnum((unsigned char)*text)) plain[num++] = (char)tolower((unsigned char)*text);
-  plain[num] = '\0';
-  return strstr(plain, part) != NULL;
-}
-
 // What is known of the device by its name, else of the best of its kind.
 static const md_cuda_spec *facts_of(const md_gpu_device *device) {
   for (int i = 0; i < md_cuda_num_devices(); i++) {
     const md_cuda_spec *s = md_cuda_device_at(i);
-    if (s->arch.sm == device->sm && stands_in(s->name, device->name)) return s;
+    if (s->arch.sm == device->sm && md_is_named(device->name, s->name)) return s;
   }
   return md_cuda_device_of((md_cuda_arch){.sm = device->sm});
 }

@@ -101,6 +101,8 @@ wants 0 "4.0 GiB on cuda:0, Stand-in GPU (sm_90): room for" "$modistc" $dry
 wants 0 "predicted for NVIDIA H200 SXM" "$modistc" $dry
 wants 0 "predicted for NVIDIA H100 SXM" env MODIST_STAND_IN_NAME="NVIDIA H100 80GB HBM3" "$modistc" $dry
 wants 0 "predicted for NVIDIA GeForce RTX 4090" env MODIST_STAND_IN_SM=89 MODIST_STAND_IN_NAME="NVIDIA GeForce RTX 4090" "$modistc" $dry
+# A name that another one begins with is not that device.
+wants 0 "predicted for NVIDIA GeForce RTX 4090" env MODIST_STAND_IN_SM=89 MODIST_STAND_IN_NAME="NVIDIA L40S" "$modistc" $dry
 wants 0 "predicted for NVIDIA A100" env MODIST_NVRTC=/nowhere MODIST_STAND_IN_SM=80 "$modistc" $dry
 wants 0 "not estimated: no device of cuda:sm_87 is described" env MODIST_STAND_IN_SM=87 "$modistc" $dry
 wants 6 "error[E0643]: program 'step' needs" env MODIST_STAND_IN_MEMORY=1M "$modistc" $dry
