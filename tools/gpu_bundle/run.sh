@@ -163,7 +163,7 @@ tune() {
   rest=$(left) seconds=$3
   [ "$rest" -ge "$seconds" ] || seconds=$rest
   # shellcheck disable=SC2046  # one argument a line, without blanks
-  bounded $(($3 + row_limit)) ./modist_rt "$1.mdx" --seed=1 --tune="$out/$1.jsonl" --budget="$seconds" \
+  bounded $((seconds + row_limit)) ./modist_rt "$1.mdx" --seed=1 --tune="$out/$1.jsonl" --budget="$seconds" \
     $(cat "$1.args" 2>/dev/null) >"$out/$1.txt" 2>"$out/$1.log"
   code=$?
   if [ $code != 0 ]; then judge "$1" $code; return; fi
