@@ -159,7 +159,7 @@ static bool write_output(md_cli *cli, md_engine *e, const char *name, const char
 static bool write_outputs(md_cli *cli, md_engine *e) {
   const char *text;
   for (int at = 0; (text = md_cli_next(cli, "output", &at));) {
-    const char *file, *name = split(cli, text, "output", &file);
+    const char *file = NULL, *name = split(cli, text, "output", &file);
     if (!write_output(cli, e, name, file)) return false;
   }
   return true;
