@@ -187,8 +187,8 @@ static void show_time(Plan *p, const md_dataset *data, double steps) {
   bool known = p->is_gpu ? md_plan_device_estimate(&p->device, p->program, &e, p->to)
                          : md_estimate_here(&e, p->config, p->step, o, p->graph, p->to);
   if (!known || !data) return;
-  md_estimate_decoding(&e, p->config, p->step, data, p->to);
-  md_estimate_run(&e, (int)md_config_int(p->config, "data.workers"), steps, p->to);
+  if (md_estimate_decoding(&e, p->config, p->step, data, p->to))
+    md_estimate_run(&e, (int)md_config_int(p->config, "data.workers"), steps, p->to);
 }
 
 static bool show(Plan *p) {

@@ -83,5 +83,17 @@ done
 train shut nvdec shut 1
 says "$given_up"
 
+# A dry run measures the CPU, and what it could not measure it does not know.
+plan() {
+  env MODIST_NVDEC_DOUBLE=$1 LD_PRELOAD="$double" "$modistc" train -c "$config" data.train=videos data.decode=nvdec \
+    batch=3 --dry-run >out 2>&1 || wrong "a plan: exit code $?"
+}
+plan decodes
+says "s a step of one worker by the CPU ("
+says ", bound by "
+plan blind
+says "decoding          not known: no sample could be decoded"
+says_not ", bound by "
+
 echo "$failed failed"
 [ $failed = 0 ]

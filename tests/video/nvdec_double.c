@@ -7,6 +7,7 @@
 //   every:N     each N-th frame cannot be had
 //   sends:N     from the N-th packet on it has no memory
 //   shut        no decoder opens
+//   blind       no frame comes out of any decoder, those of the CPU included
 // What a real decoder does, and when, is not its business.
 #include <libavcodec/avcodec.h>
 #include <libavutil/hwcontext.h>
@@ -101,6 +102,10 @@ API avcodec_receive_frame(AVCodecContext *c, AVFrame *frame) {
   void *symbol = dlsym(RTLD_NEXT, "avcodec_receive_frame");
   memcpy(&real, &symbol, sizeof real);
   int error = real(c, frame);
+  if (error >= 0 && !strcmp(behaviour(), "blind")) {
+    av_frame_unref(frame);
+    return AVERROR_INVALIDDATA;
+  }
   bool is_there = c->hw_device_ctx && strcmp(behaviour(), "refuses") != 0;
   return error < 0 || !is_there || frame->format != AV_PIX_FMT_YUV420P ? error : hide(frame);
 }
