@@ -76,8 +76,8 @@ static void add_regions(const md_graph *g, md_estimate *e) {
   md_arena_destroy(a);
 }
 
-// Seconds of one worker for a video; 0: none could be read. Videos that fail are not told here: the
-// plan has looked into all of them.
+// Seconds of one worker for a video, by the CPU: a GPU may be at work for others, or only described.
+// Videos that fail are not told here: the plan has looked into all of them.
 static double decode_some(const md_config *c, const md_step *s, const md_dataset *data, int *num) {
   md_diags *own = md_diags_create();
   md_text text = {0};
@@ -87,6 +87,7 @@ static double decode_some(const md_config *c, const md_step *s, const md_dataset
   md_step single = *s;
   single.batch = 1;
   if (alone) md_config_set(alone, "data.workers", "0");
+  if (alone) md_config_set(alone, "data.decode", "cpu");
   md_loader *l = alone ? md_train_loader(alone, &single, data, 0, 0, own) : NULL;
   int64_t start = md_now_ns();
   double seconds = 0;
@@ -210,9 +211,13 @@ bool md_estimate_decoding(md_estimate *e, const md_config *c, const md_step *s,
   e->decode_s = decode_some(c, s, data, &samples) * (double)s->batch;
   if (samples)
     fprintf(to,
-            "        %-14s %12.4g s a step of one worker%s (%d samples tried), data.workers=%lld\n",
+            "        %-14s %12.4g s a step of one worker by the CPU%s (%d samples tried), "
+            "data.workers=%lld\n",
             "decoding", e->decode_s, e->threads ? "" : " here", samples,
             (long long)md_config_int(c, "data.workers"));
+  else
+    fprintf(to, "        %-14s %12s: no sample could be decoded; nor is the time of the run\n",
+            "decoding", "not known");
   return samples > 0;
 }
 

@@ -43,8 +43,7 @@ typedef struct Reader {
   md_pool *pool;
   md_gather **gather;   // by thread
   uint8_t *spare;       // by thread: a clip that nobody wants
-  md_timeline **times;  // by video; only of the window's
-  md_fault *no_times;   // and why there are none
+  md_timeline **times;  // by video; only of the window's, NULL where there are none
   int num_times;        // videos that were looked at
   Clip clip[MOST_CLIPS];
   int num_clips;
@@ -97,15 +96,15 @@ static void read_times(void *ctx, int64_t i, int thread) {
   Reader *r = ctx;
   (void)thread;
   int64_t v = r->num_times + i;
-  r->times[v] = md_timeline_read(r->data->items[v].path, &(md_video_limits){0}, &r->no_times[v]);
+  // The first clip of a video that is new is in the window, and ends the video if there are no times.
+  Clip *first = &r->clip[(v - r->clip[0].video) * r->clips - r->clip[0].number];
+  r->times[v] = md_timeline_read(r->data->items[v].path, &(md_video_limits){0}, &first->why);
 }
 
 static void read_clip(void *ctx, int64_t i, int thread) {
   Reader *r = ctx;
   Clip *c = &r->clip[i];
   const md_timeline *t = r->times[c->video];
-  c->is_read = false;
-  c->why = r->no_times[c->video];
   if (!t) return;
   double start = start_of(r, t, c->number);
   double starts[MD_NUM_SLOTS] = {start, start, start, start};
@@ -216,7 +215,6 @@ static void reader_free(Reader *r) {
   for (int i = 0; i < r->data->num_items; i++) md_timeline_destroy(r->times[i]);
   free(r->gather);
   free(r->times);
-  free(r->no_times);
   free(r->spare);
   free(r->window);
   free(r->sum);
@@ -239,8 +237,7 @@ md_features *md_features_compute(const md_checkpoint *c, const md_dataset *data,
               .to_end = o->to_end,
               .diags = d,
               .pool = md_pool_create(o->engine.threads),
-              .times = zeroed(data->num_items, sizeof(md_timeline *)),
-              .no_times = zeroed(data->num_items, sizeof(md_fault))};
+              .times = zeroed(data->num_items, sizeof(md_timeline *))};
   int threads = md_pool_threads(r.pool);
   r.gather = zeroed(threads, sizeof *r.gather);
   for (int i = 0; i < threads; i++) r.gather[i] = md_gather_create();

@@ -48,14 +48,19 @@ typedef struct Plan {
   md_program *program;  // without code
 } Plan;
 
-// About the largest batch that the GPU has room for: all but the states grows with it.
+// About the largest batch that the GPU has room for: all but the states grows with it. It falls into the
+// groups of batch norm.
 static void show_room(const Plan *p, int64_t total, int64_t states) {
   char text[MD_FLOAT_CHARS];
   int64_t each = (total - states) / p->step->batch;
   if (!p->device.bytes || each <= 0) return;
-  fprintf(p->to, "        %-14s %12s on %s: room for a batch of about %lld\n", "there is",
-          md_bytes_text((double)p->device.bytes, text), p->device.title,
-          (long long)((p->device.bytes - states) / each));
+  int64_t most = MD_MAX(p->device.bytes - states, 0) / each;
+  most -= most % p->step->bn_groups;
+  fprintf(p->to, "        %-14s %12s on %s: ", "there is",
+          md_bytes_text((double)p->device.bytes, text), p->device.title);
+  if (most) fprintf(p->to, "room for a batch of about %lld\n", (long long)most);
+  else if (states >= p->device.bytes) fprintf(p->to, "the states alone do not fit\n");
+  else fprintf(p->to, "no room for a batch of %lld\n", (long long)p->step->bn_groups);
 }
 
 static void show_memory(const Plan *plan) {
@@ -187,8 +192,8 @@ static void show_time(Plan *p, const md_dataset *data, double steps) {
   bool known = p->is_gpu ? md_plan_device_estimate(&p->device, p->program, &e, p->to)
                          : md_estimate_here(&e, p->config, p->step, o, p->graph, p->to);
   if (!known || !data) return;
-  md_estimate_decoding(&e, p->config, p->step, data, p->to);
-  md_estimate_run(&e, (int)md_config_int(p->config, "data.workers"), steps, p->to);
+  if (md_estimate_decoding(&e, p->config, p->step, data, p->to))
+    md_estimate_run(&e, (int)md_config_int(p->config, "data.workers"), steps, p->to);
 }
 
 static bool show(Plan *p) {

@@ -74,6 +74,14 @@ static bool is_free(const char *key, const md_config *old) {
   return strcmp(key, "epochs") == 0 && strcmp(md_config_text(old, "sched"), "constant") == 0;
 }
 
+// `auto` asks the GPU as `nvdec` does.
+static void tell_of_decoder(const md_checkpoint *c, const char *before, const char *now,
+                            md_diags *d) {
+  if ((strcmp(before, "cpu") == 0) == (strcmp(now, "cpu") == 0)) return;
+  md_warning(d, MD_IN_FILE(md_checkpoint_path(c)),
+             "data.decode was '%s' and is '%s': the run goes on, but not bit for bit", before, now);
+}
+
 md_config *md_resume_config(const md_checkpoint *c, const md_config *given, md_diags *d) {
   const char *text = md_checkpoint_config(c);
   md_config *config = md_config_parse(md_checkpoint_path(c), text, strlen(text), d);
@@ -83,6 +91,8 @@ md_config *md_resume_config(const md_checkpoint *c, const md_config *given, md_d
     if (!md_config_given(given, key) || md_config_equal(given, config, key)) continue;
     char now[120], before[120];
     if (is_free(key, config)) {
+      if (strcmp(key, "data.decode") == 0)
+        tell_of_decoder(c, md_config_text(config, key), md_config_text(given, key), d);
       md_config_set(config, key, md_config_text(given, key));
     } else {
       ok = md_error(d, E0864, md_config_place(given, key),

@@ -62,7 +62,7 @@ struct md_video {
   uint8_t *rgb[4];  // output of the scaler: planes G, B, R, rows aligned for its vector code
   int rgb_stride[4];
   md_video_limits limits;
-  int64_t deadline_ns, packets, frames, damaged;
+  int64_t deadline_ns, packets, frames, gpu_frames, damaged;
   int64_t start_pts, key_pts, seek_ns;              // key_pts: of the last key frame read
   bool (*is_wanted)(const void *ctx, int64_t pts);  // NULL: all
   const void *wanted_ctx;
@@ -330,6 +330,14 @@ static bool too_large(const md_video *v, md_fault *f) {
               v->header_h, (long long)v->limits.max_pixels);
 }
 
+// A GPU tells little of what is wrong, and fails for reasons of its own, of which memory is one: the CPU
+// looks at the file instead.
+static bool leave_to_cpu(md_fault *f) {
+  fail(f, E0501, NULL, "the GPU could not decode it");
+  f->is_of_gpu = true;
+  return false;
+}
+
 static bool open_decoder(md_video *v, const AVCodec *codec, md_fault *f) {
   MD_ASSERT(v->stream && codec, "no stream was picked");
   v->decoder = avcodec_alloc_context3(codec);
@@ -346,6 +354,7 @@ static bool open_decoder(md_video *v, const AVCodec *codec, md_fault *f) {
   if (v->limits.nvdec) md_nvdec_attach(v->limits.nvdec, v->decoder);
   if (error >= 0) error = avcodec_open2(v->decoder, codec, NULL);
   if (error < 0 && is_too_large(v)) return too_large(v, f);
+  if (error < 0 && v->decoder->hw_device_ctx) return leave_to_cpu(f);
   if (error < 0) return fail(f, E0501, NULL, "decoder %s does not accept the stream", codec->name);
   v->is_one_to_one = packets_are_frames(v);
   v->rotation = quarter_turns(v->stream);
@@ -389,15 +398,6 @@ static md_video_step next_packet(md_video *v, md_fault *f) {
   return step;
 }
 
-// A GPU tells little of what is wrong with a frame, and fails for reasons of its own: the CPU looks at the
-// file instead.
-static md_video_step leave_to_cpu(md_video *v, md_fault *f) {
-  md_nvdec_failed(v->limits.nvdec);
-  fail(f, E0501, NULL, "a frame could not be decoded on the GPU");
-  f->is_of_gpu = true;
-  return MD_VIDEO_FAILED;
-}
-
 // Gives the decoder one packet, or its end.
 static md_video_step feed(md_video *v, md_fault *f) {
   md_video_step step = next_packet(v, f);
@@ -412,9 +412,9 @@ static md_video_step feed(md_video *v, md_fault *f) {
                    v->is_wanted(v->wanted_ctx, v->packet->pts);
   v->decoder->skip_frame = is_wanted ? AVDISCARD_DEFAULT : AVDISCARD_NONREF;
   int error = avcodec_send_packet(v->decoder, v->packet);
+  if (error < 0 && md_nvdec_has(v->decoder)) return leave_to_cpu(f), MD_VIDEO_FAILED;
   if (error == AVERROR(ENOMEM))
     return fail(f, E0501, NULL, "out of memory while a frame was decoded"), MD_VIDEO_FAILED;
-  if (error < 0 && md_nvdec_has(v->decoder)) return leave_to_cpu(v, f);
   if (error < 0) v->damaged++;
   return MD_VIDEO_FRAME;
 }
@@ -457,14 +457,16 @@ static md_video_step receive(md_video *v, md_fault *f) {
       if (feed(v, f) == MD_VIDEO_FAILED) return MD_VIDEO_FAILED;
       continue;
     }
-    if (error < 0 && md_nvdec_has(v->decoder)) return leave_to_cpu(v, f);
+    if (error < 0 && md_nvdec_has(v->decoder)) return leave_to_cpu(f), MD_VIDEO_FAILED;
     if (error < 0) {
       v->damaged++;
       if (v->is_flushed) return finish(v, f);  // a decoder that fails while it is emptied is done
       continue;
     }
-    if (v->limits.nvdec && !md_nvdec_fetch(v->limits.nvdec, v->spare, v->fetched))
-      return leave_to_cpu(v, f);
+    if (v->spare->format == AV_PIX_FMT_CUDA) {
+      if (!md_nvdec_fetch(v->spare, v->fetched)) return leave_to_cpu(f), MD_VIDEO_FAILED;
+      v->gpu_frames++;
+    }
     if (++v->frames > v->limits.max_frames) return too_many(v, f);
     if (take_geometry(v, f)) return MD_VIDEO_FRAME;
     v->damaged++;
@@ -624,6 +626,8 @@ void md_video_want(md_video *v, bool (*is_wanted)(const void *ctx, int64_t pts),
 }
 
 int64_t md_video_damaged(const md_video *v) { return v->damaged; }
+
+int64_t md_video_gpu_frames(const md_video *v) { return v->gpu_frames; }
 
 int64_t md_video_packets(const md_video *v) { return v->packets; }
 

@@ -241,7 +241,7 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
   lap(g, out, MD_WORK_OPEN);
   begin(g);
   g->diff_frame = g->diff_base = -1;
-  out->decoded = out->damaged = out->missing = 0;
+  out->decoded = out->gpu_frames = out->damaged = out->missing = 0;
   if (start > 0) md_video_start_at(v, t->pts[start]);
   const wanted wd = {g, t};
   if (sparse) md_video_want(v, is_wanted, &wd);
@@ -269,6 +269,7 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
   // What is still open lies beyond the last frame that decodes.
   if (ok && step == MD_VIDEO_END) ok = serve(g, v, INT64_MAX, r, key, out, f);
   out->damaged = md_video_damaged(v);
+  out->gpu_frames = md_video_gpu_frames(v);
   out->work_ns[MD_WORK_SEEK] += md_video_seek_ns(v);
   out->work_ns[MD_WORK_DECODE] -= md_video_seek_ns(v);
   md_video_close(v);
@@ -279,7 +280,7 @@ static bool pass(md_gather *g, const char *path, const md_timeline *t, int64_t s
 static bool gather(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
                    uint64_t key, const md_video_limits *limits, md_sample_out *out, md_fault *f) {
   *f = (md_fault){0};
-  out->decoded = out->damaged = out->missing = 0;
+  out->decoded = out->gpu_frames = out->damaged = out->missing = 0;
   plan(g, t, r, key);
   begin(g);
   int64_t start = start_frame(g, t);
@@ -295,8 +296,9 @@ static bool gather(md_gather *g, const char *path, const md_timeline *t, const m
 bool md_gather_sample(md_gather *g, const char *path, const md_timeline *t, const md_sample_rule *r,
                       uint64_t key, const md_video_limits *limits, md_sample_out *out,
                       md_fault *f) {
-  if (gather(g, path, t, r, key, limits, out, f)) return true;
-  if (!f->is_of_gpu) return false;
+  bool ok = gather(g, path, t, r, key, limits, out, f);
+  if (f->is_of_gpu || (ok && out->gpu_frames)) md_nvdec_count(limits->nvdec, ok);
+  if (ok || !f->is_of_gpu) return ok;
   md_video_limits cpu = *limits;
   cpu.nvdec = NULL;
   return gather(g, path, t, r, key, &cpu, out, f);

@@ -31,7 +31,7 @@ typedef struct video_state {
 typedef struct sample_record {
   int failed[MAX_TRIES + 1], num_failed;
   int video;  // -1: none could be read
-  int64_t decoded, damaged, missing;
+  int64_t decoded, gpu_frames, damaged, missing;
   int64_t file_damaged, file_missing;  // found when the video was first looked at
   char codec[32];
   int64_t work_ns[MD_NUM_WORKS];
@@ -137,6 +137,7 @@ static bool read_video(md_loader *l, md_gather *g, int video, uint64_t key, md_s
                                          key, &l->options.limits, out, f);
   *is_final = !has_maps || out->decoded == 0;
   rec->decoded = out->decoded;
+  rec->gpu_frames = out->gpu_frames;
   rec->damaged = out->damaged;
   rec->missing = out->missing;
   rec->file_damaged = t->damaged;
@@ -264,6 +265,7 @@ static bool report(md_loader *l, const slab *s) {
     l->stats.samples++;
     l->stats.replaced += r->num_failed > 0;
     l->stats.decoded_frames += r->decoded;
+    l->stats.gpu_frames += r->gpu_frames;
     l->stats.damaged_frames += r->damaged;
     l->stats.missing_frames += r->missing;
     video_state *v = &l->videos[r->video];
@@ -414,11 +416,12 @@ void md_loader_destroy(md_loader *l) {
 }
 
 static void tell_news(md_loader *l) {
+  md_nvdec *n = l->options.limits.nvdec;
   char what[200], text[256];
-  if (!l->options.limits.nvdec || !md_nvdec_news(l->options.limits.nvdec, what, sizeof what))
-    return;
-  snprintf(text, sizeof text, "GPU %d does not decode %s", l->options.gpu, what);
-  tell_of_decoder(l, text);
+  while (n && md_nvdec_news(n, what, sizeof what)) {
+    snprintf(text, sizeof text, "GPU %d does not decode %s", l->options.gpu, what);
+    tell_of_decoder(l, text);
+  }
 }
 
 md_status md_loader_next(md_loader *l, md_batch *out) {
@@ -460,7 +463,6 @@ bool md_loader_is_ready(md_loader *l) {
 md_loader_stats md_loader_stats_now(md_loader *l) {
   pthread_mutex_lock(&l->lock);
   md_loader_stats stats = l->stats;
-  if (l->options.limits.nvdec) stats.gpu_frames = md_nvdec_frames(l->options.limits.nvdec);
   pthread_mutex_unlock(&l->lock);
   return stats;
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Decoding by the video engine of an NVIDIA GPU (NVDEC), through FFmpeg. Only decoding: frames come back to
 // the host as NV12, and all that follows is as ever. The GPU has a context of FFmpeg's own for it, so that
-// nothing that goes wrong here touches the context that trains.
+// no error here ends the context that trains; memory and time of the GPU are shared all the same.
 //
 // Whatever the GPU does not do, the CPU does: a codec, a profile or a size it does not know (FFmpeg asks
 // again for another format), a file that fails there (gather.c tries it once more), and everything after
@@ -19,11 +19,10 @@ enum { MOST_FAILURES = 8 };
 
 struct md_nvdec {
   AVBufferRef *device;
-  atomic_int failures;  // in a row
-  atomic_llong frames;
+  atomic_int failures;  // of files in a row; from MOST_FAILURES on it is given up
   pthread_mutex_t lock;
   char refused[200];  // the first thing that it was not used for
-  bool is_told;
+  bool is_told, is_end_told;
 };
 
 md_nvdec *md_nvdec_open(int device, char *why, int size) {
@@ -63,22 +62,34 @@ __attribute__((format(printf, 2, 3))) static void refuse(md_nvdec *n, const char
   va_end(ap);
 }
 
+static bool is_given_up(const md_nvdec *n) { return atomic_load(&n->failures) >= MOST_FAILURES; }
+
 bool md_nvdec_news(md_nvdec *n, char *text, int size) {
   pthread_mutex_lock(&n->lock);
   bool is_new = *n->refused && !n->is_told;
+  bool is_end = !is_new && is_given_up(n) && !n->is_end_told;
   if (is_new) snprintf(text, (size_t)size, "%s", n->refused);
+  if (is_end)
+    snprintf(text, (size_t)size, "anything any more: %d files in a row failed", MOST_FAILURES);
   n->is_told |= is_new;
+  n->is_end_told |= is_end;
   pthread_mutex_unlock(&n->lock);
-  return is_new;
+  return is_new || is_end;
 }
 
-int64_t md_nvdec_frames(const md_nvdec *n) { return atomic_load(&n->frames); }
+// Files that are under way when it is given up change nothing more.
+void md_nvdec_count(md_nvdec *n, bool was_well) {
+  pthread_mutex_lock(&n->lock);
+  if (!is_given_up(n)) n->failures = was_well ? 0 : n->failures + 1;
+  pthread_mutex_unlock(&n->lock);
+}
 
 // FFmpeg's question: which of these formats? It asks again without the GPU's where that fails.
 static enum AVPixelFormat choose(AVCodecContext *decoder, const enum AVPixelFormat *formats) {
   for (const enum AVPixelFormat *f = formats; *f != AV_PIX_FMT_NONE; f++)
     if (*f == AV_PIX_FMT_CUDA) return *f;
-  refuse(decoder->opaque, "some %s video, by its profile or size", decoder->codec->name);
+  refuse(decoder->opaque, "some %s video, by its profile or size or for want of libnvcuvid",
+         decoder->codec->name);
   return avcodec_default_get_format(decoder, formats);
 }
 
@@ -92,7 +103,7 @@ static bool is_known(const AVCodec *codec) {
 }
 
 void md_nvdec_attach(md_nvdec *n, AVCodecContext *decoder) {
-  if (atomic_load(&n->failures) >= MOST_FAILURES) return;
+  if (is_given_up(n)) return;
   if (!is_known(decoder->codec)) {
     refuse(n, "videos of %s", decoder->codec->name);
     return;
@@ -104,8 +115,7 @@ void md_nvdec_attach(md_nvdec *n, AVCodecContext *decoder) {
 
 bool md_nvdec_has(const AVCodecContext *decoder) { return decoder->hwaccel != NULL; }
 
-bool md_nvdec_fetch(md_nvdec *n, AVFrame *frame, AVFrame *spare) {
-  if (frame->format != AV_PIX_FMT_CUDA) return true;
+bool md_nvdec_fetch(AVFrame *frame, AVFrame *spare) {
   av_frame_unref(spare);
   bool ok =
       av_hwframe_transfer_data(spare, frame, 0) >= 0 && av_frame_copy_props(spare, frame) >= 0;
@@ -113,12 +123,5 @@ bool md_nvdec_fetch(md_nvdec *n, AVFrame *frame, AVFrame *spare) {
   if (!ok) return false;
   av_frame_move_ref(frame, spare);
   av_frame_apply_cropping(frame, 0);  // on the GPU the left and upper edge stay
-  atomic_fetch_add(&n->frames, 1);
-  atomic_store(&n->failures, 0);
   return true;
-}
-
-void md_nvdec_failed(md_nvdec *n) {
-  if (atomic_fetch_add(&n->failures, 1) + 1 == MOST_FAILURES)
-    refuse(n, "anything any more: %d files in a row failed", MOST_FAILURES);
 }

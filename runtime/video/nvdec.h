@@ -11,10 +11,8 @@
 void md_nvdec_attach(md_nvdec *n, AVCodecContext *decoder);
 // Whether the decoder decodes there; known after its first packet.
 bool md_nvdec_has(const AVCodecContext *decoder);
-// A frame that may lie on the GPU becomes one of the host, by way of `spare`. False: it could not be had.
-bool md_nvdec_fetch(md_nvdec *n, AVFrame *frame, AVFrame *spare);
-// A file failed there. After some in a row no other is tried.
-void md_nvdec_failed(md_nvdec *n);
+// A frame on the GPU becomes one of the host, by way of `spare`. False: it could not be had.
+bool md_nvdec_fetch(AVFrame *frame, AVFrame *spare);
 
 // --- decode.c
 void md_ffmpeg_take_log(void);

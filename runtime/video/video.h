@@ -69,9 +69,10 @@ void md_image_crop(const md_image *im, md_box box, int size, uint8_t *out, int64
 typedef struct md_nvdec md_nvdec;
 md_nvdec *md_nvdec_open(int device, char *why, int size);  // NULL: there is none, and why
 void md_nvdec_close(md_nvdec *n);                          // no decoder uses it any more
-bool md_nvdec_news(md_nvdec *n, char *text,
-                   int size);                // the first thing that it was not used for, once
-int64_t md_nvdec_frames(const md_nvdec *n);  // decoded there
+// What it was not used for: the first such thing, and that no file goes there any more. Each is told once.
+bool md_nvdec_news(md_nvdec *n, char *text, int size);
+// A file went there: all was well, or it failed. After some failures in a row no other is tried.
+void md_nvdec_count(md_nvdec *n, bool was_well);
 
 // --- decode.c: one file, its main video stream, frame by frame. Only these two and encode.c know FFmpeg.
 // Zero is the default. A file beyond a limit is refused, never cut short: a clip must not depend on
@@ -121,6 +122,7 @@ void md_video_start_at(md_video *v, int64_t pts);
 // frames are the same bit for bit. For files whose packets are frames; no effect on others.
 void md_video_want(md_video *v, bool (*is_wanted)(const void *ctx, int64_t pts), const void *ctx);
 int64_t md_video_damaged(const md_video *v);  // frames and packets with errors so far
+int64_t md_video_gpu_frames(const md_video *v);
 int64_t md_video_packets(const md_video *v);
 int64_t md_video_seek_ns(const md_video *v);  // processor time of packets passed over so far
 // The current frame, upright. short_side 0: the coder's grid; otherwise square pixels, short side at
@@ -259,6 +261,7 @@ extern const char *const md_work_names[MD_NUM_WORKS];
 typedef struct md_sample_out {
   uint8_t *clip[MD_NUM_SLOTS];  // [3,T,H,W] for visual, [P,T,S,S] for motion slots
   int64_t decoded, damaged;     // frames
+  int64_t gpu_frames;           // of the decoded ones
   int64_t missing;              // places in clips that a neighbour had to fill
   char codec[32];
   int64_t work_ns[MD_NUM_WORKS];  // of this thread's processor time; added to

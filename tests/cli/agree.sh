@@ -113,6 +113,17 @@ if modistc targets | grep -q h200; then
   modistc train --dry-run --target=cuda:h200 >by_name
   modistc train --dry-run --target=cuda:sm_90a --target-spec=h200.yaml >by_file
   cmp by_name by_file || wrong "a description is not the device"
+  # There is room for whole groups of batch norm, or for none.
+  room() {
+    sed "s/^memory_bytes: [0-9]*/memory_bytes: $1/" h200.yaml >small.yaml
+    modistc train --dry-run --target=cuda:sm_90a --target-spec=small.yaml model.name=modist-tiny batch=8 bn.groups=4 \
+      bank.size=16384 2>/dev/null | sed -n 's/^ *there is .*: //p'
+  }
+  for bytes in 20000000 21000000 22000000 23000000; do
+    most=$(room $bytes)
+    [ "$most" = "room for a batch of about $((${most##* } / 4 * 4))" ] || wrong "$bytes bytes: $most"
+  done
+  [ "$(room 1000000)" = "the states alone do not fit" ] || wrong "of states: $(room 1000000)"
 fi
 # A plan has the sizes of the program.
 if modistc targets | grep -q 'NVRTC [0-9]'; then

@@ -328,6 +328,21 @@ START_TEST(other_code_is_warned_of) {
 }
 END_TEST
 
+// Whether the GPU is asked is what counts, not whether it is there.
+START_TEST(another_decoder_is_warned_of) {
+  static const char warned[] = "and is 'auto': the run goes on, but not bit for bit";
+  make_folder_of_videos();
+  run(&(Command){.max_steps = 1}, 0);
+  run(&(Command){.resume = true, .max_steps = 2, .args = {"data.decode=cpu"}}, 0);
+  ck_assert_msg(strstr(told(), "bit for bit") == NULL, "%s", told());
+  run(&(Command){.resume = true, .max_steps = 3, .args = {"data.decode=auto"}}, 0);
+  ck_assert_msg(strstr(told(), warned) != NULL, "%s", told());
+  run(&(Command){.resume = true, .max_steps = 4, .args = {"data.decode=nvdec"}}, 0);
+  ck_assert_msg(strstr(told(), "bit for bit") == NULL, "%s", told());
+  remove_folder();
+}
+END_TEST
+
 // A complete run may be resumed: nothing is left to do, and its bytes stay.
 START_TEST(resuming_a_complete_run_changes_nothing) {
   make_folder_of_videos();
@@ -381,5 +396,5 @@ SUITE_MAIN("resume", a_run_in_two_parts_ends_in_the_same_bytes,
            a_full_disk_costs_no_checkpoint_that_is_there, the_newest_are_kept_and_leftovers_removed,
            an_overwritten_run_leaves_nothing_to_resume, two_processes_do_not_share_a_folder,
            resuming_a_complete_run_changes_nothing, other_code_is_warned_of,
-           a_checkpoint_from_elsewhere_starts_a_run_of_its_own,
+           another_decoder_is_warned_of, a_checkpoint_from_elsewhere_starts_a_run_of_its_own,
            kills_at_random_moments_cost_nothing)

@@ -48,12 +48,15 @@ if ! "$modistc" doctor | grep -q '^cuda:0'; then
   train silent auto none 2
   says_not "GPU"
 else # A real one: these videos are of a codec that leaves it some freedom, so the weights are only looked at.
-  "$modistc" train -c "$config" data.train=videos data.decode=nvdec batch=3 epochs=3 run.tensorboard=false \
+  # Of less than 48 pixels it decodes none.
+  "$modistc" dataset shapes -o larger --videos=5 --size=128 --seconds=2 -q || exit 1
+  "$modistc" train -c "$config" data.train=larger data.decode=nvdec batch=3 epochs=3 run.tensorboard=false \
     run.dir=real >out 2>&1 || wrong "on a real GPU: exit code $?"
-  grep GPU out
+  if ldconfig -p | grep -q libnvcuvid; then says "frames were decoded by the GPU"
+  else says "or for want of libnvcuvid; the CPU does it"; fi
 fi
 train refused nvdec refuses 2
-says "warning: GPU 0 does not decode some mpeg4 video, by its profile or size; the CPU does it"
+says "warning: GPU 0 does not decode some mpeg4 video, by its profile or size or for want of libnvcuvid; the CPU does it"
 [ "$(grep -c 'GPU 0' out)" = 1 ] || wrong "told more than once"
 train silently auto refuses 1
 says_not "GPU"
@@ -61,8 +64,36 @@ train decoded auto decodes 2
 says "frames were decoded by the GPU"
 train alone auto decodes 0
 for n in 0 1 40; do train "lost$n" auto fails:$n 2; done
-train lost nvdec fails:0 1
-says "does it"
+given_up="warning: GPU 0 does not decode anything any more: 8 files in a row failed; the CPU does it"
+train lost nvdec fails:200 1
+says "$given_up"
+says "frames were decoded by the GPU"
+# Each file is given back after its first frame: what was decoded of it counts for nothing.
+train halves nvdec every:2 1
+says "$given_up"
+says_not "frames were decoded by the GPU"
+# Most files fail, but never so many in a row.
+train some nvdec every:70 1
+says_not "in a row"
+says "frames were decoded by the GPU"
+for n in 1 2 40; do
+  train "sent$n" nvdec sends:$n 1
+  says "$given_up"
+done
+train shut nvdec shut 1
+says "$given_up"
+
+# A dry run measures the CPU, and what it could not measure it does not know.
+plan() {
+  env MODIST_NVDEC_DOUBLE=$1 LD_PRELOAD="$double" "$modistc" train -c "$config" data.train=videos data.decode=nvdec \
+    batch=3 --dry-run >out 2>&1 || wrong "a plan: exit code $?"
+}
+plan decodes
+says "s a step of one worker by the CPU ("
+says ", bound by "
+plan blind
+says "decoding          not known: no sample could be decoded"
+says_not ", bound by "
 
 echo "$failed failed"
 [ $failed = 0 ]

@@ -4,6 +4,10 @@
 //   refuses     the device is there, and its decoder takes no file
 //   decodes     all goes well
 //   fails:N     the N-th frame cannot be had, and no other after it (0: none at all)
+//   every:N     each N-th frame cannot be had
+//   sends:N     from the N-th packet on it has no memory
+//   shut        no decoder opens
+//   blind       no frame comes out of any decoder, those of the CPU included
 // What a real decoder does, and when, is not its business.
 #include <libavcodec/avcodec.h>
 #include <libavutil/hwcontext.h>
@@ -18,12 +22,21 @@
 #define API __attribute__((visibility("default"))) int
 API av_hwdevice_ctx_create(AVBufferRef **ref, enum AVHWDeviceType type, const char *device,
                            AVDictionary *options, int flags);
+API avcodec_open2(AVCodecContext *c, const AVCodec *codec, AVDictionary **options);
+API avcodec_send_packet(AVCodecContext *c, const AVPacket *packet);
 API avcodec_receive_frame(AVCodecContext *c, AVFrame *frame);
 API av_hwframe_transfer_data(AVFrame *to, const AVFrame *from, int flags);
 
 static const char *behaviour(void) {
   const char *text = getenv("MODIST_NVDEC_DOUBLE");
   return text ? text : "";
+}
+
+// N of the behaviour `name:N`; -1: it is another one.
+static int number_of(const char *name) {
+  size_t len = strlen(name);
+  bool is_it = !strncmp(behaviour(), name, len) && behaviour()[len] == ':';
+  return is_it ? atoi(behaviour() + len + 1) : -1;
 }
 
 // A device of another kind, so that FFmpeg's decoders themselves refuse it.
@@ -61,11 +74,38 @@ static int hide(AVFrame *f) {
   return 0;
 }
 
+API avcodec_open2(AVCodecContext *c, const AVCodec *codec, AVDictionary **options) {
+  static int (*real)(AVCodecContext *c, const AVCodec *codec, AVDictionary **options);
+  void *symbol = dlsym(RTLD_NEXT, "avcodec_open2");
+  memcpy(&real, &symbol, sizeof real);
+  if (c->hw_device_ctx && !strcmp(behaviour(), "shut")) return AVERROR_EXTERNAL;
+  return real(c, codec, options);
+}
+
+API avcodec_send_packet(AVCodecContext *c, const AVPacket *packet) {
+  static int (*real)(AVCodecContext *c, const AVPacket *packet);
+  static atomic_int num;
+  static const struct {
+    AVHWAccel accel;
+    char private[512];  // newer libraries have their callbacks there: none
+  } accelerator;
+  void *symbol = dlsym(RTLD_NEXT, "avcodec_send_packet");
+  memcpy(&real, &symbol, sizeof real);
+  int most = number_of("sends");
+  if (!c->hw_device_ctx || most < 0 || ++num < most) return real(c, packet);
+  c->hwaccel = &accelerator.accel;
+  return AVERROR(ENOMEM);
+}
+
 API avcodec_receive_frame(AVCodecContext *c, AVFrame *frame) {
   static int (*real)(AVCodecContext *c, AVFrame *frame);
   void *symbol = dlsym(RTLD_NEXT, "avcodec_receive_frame");
   memcpy(&real, &symbol, sizeof real);
   int error = real(c, frame);
+  if (error >= 0 && !strcmp(behaviour(), "blind")) {
+    av_frame_unref(frame);
+    return AVERROR_INVALIDDATA;
+  }
   bool is_there = c->hw_device_ctx && strcmp(behaviour(), "refuses") != 0;
   return error < 0 || !is_there || frame->format != AV_PIX_FMT_YUV420P ? error : hide(frame);
 }
@@ -73,7 +113,8 @@ API avcodec_receive_frame(AVCodecContext *c, AVFrame *frame) {
 API av_hwframe_transfer_data(AVFrame *to, const AVFrame *from, int flags) {
   static atomic_int num;
   (void)flags;
-  if (!strncmp(behaviour(), "fails:", 6) && ++num >= atoi(behaviour() + 6)) return AVERROR_EXTERNAL;
+  int now = ++num, most = number_of("fails"), each = number_of("every");
+  if ((most >= 0 && now >= most) || (each > 0 && now % each == 0)) return AVERROR_EXTERNAL;
   to->format = AV_PIX_FMT_NV12;
   to->width = from->width;
   to->height = from->height;
