@@ -160,6 +160,12 @@ wants 4 "error[E0637]: --engine=cudnn: cuDNN cannot be used: /nowhere" env MODIS
 wants 4 "is cuDNN 9.14, and 9.15 is the least" env MODIST_STAND_IN_CUDNN_VERSION=91400 "$rt" f32.mdx --engine=cudnn
 wants 0 "cuDNN     not usable" env MODIST_CUDNN=/nowhere "$modistc" doctor
 wants 0 "cuDNN     9.19.0 from" "$modistc" doctor
+mkdir bare  # its part is there, and broken, also where the loader looks: cuDNN ends the process then
+ln -s "$MODIST_CUDNN" bare/libcudnn.so.9
+: >bare/libcudnn_graph.so.9
+bare="env MODIST_CUDNN=$work/bare/libcudnn.so.9 LD_LIBRARY_PATH=$work/bare:$stand_in"
+wants 4 "bare/libcudnn_graph.so.9: file too short, which libcudnn.so.9 needs" $bare "$rt" f32.mdx --engine=cudnn
+wants 0 "cuDNN     not usable" $bare "$modistc" doctor
 wants 4 "cudnnCreate: 1001" env MODIST_STAND_IN_CUDNN_FAULT=cudnnCreate:1:1001 "$rt" f32.mdx --engine=cudnn
 for n in 1 6 7; do  # in the first step, issued one by one, and in the second, which is captured
   wants 1 "error[E0639]: region 'conv3d" \

@@ -94,7 +94,10 @@ has_cudnn() {
   if [ -z "${no_cudnn+known}" ]; then
     no_cudnn=
     program "$1" 1 --engine=cudnn >/dev/null 2>"$out/$1.cudnn.log"
-    if [ $? = 4 ] && ! take_cudnn_of_python; then no_cudnn=$(reason "$out/$1.cudnn.log"); fi
+    case $? in
+      4) take_cudnn_of_python || no_cudnn=$(reason "$out/$1.cudnn.log") ;;
+      134) no_cudnn="cuDNN ended the process" ;;
+    esac
   fi
   [ -z "$no_cudnn" ] || not_run "$1.cudnn" "$no_cudnn"
   [ -z "$no_cudnn" ]
