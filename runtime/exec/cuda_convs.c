@@ -87,7 +87,13 @@ static bool allocate(md_cuda *c, int64_t bytes, int64_t limit, md_diags *d) {
 
 static void *pointer(md_gpu_place at) { return (void *)(uintptr_t)at; }
 
-static bool failed(md_cuda *c, const char *region, const char *why, md_diags *d) {
+// An error of the driver's own is told like that of a launch. It is asked for by a call that may be made while
+// a step is captured, which a query of the stream may not.
+static bool failed(md_cuda *c, int launch, const char *why, md_diags *d) {
+  size_t left, all;
+  const char *region = c->base.p->launch[launch].name;
+  if (!md_cuda_did(c, "cuDNN", launch, c->call.cuMemGetInfo(&left, &all), d))
+    return false;
   md_error(d, E0639, place_of(c), "region '%s': cuDNN on %s fails: %s", region, c->base.title, why);
   md_hint(d, "without --engine=cudnn the program's own kernels run");
   return false;
@@ -103,7 +109,7 @@ static bool bind(md_cuda *c, md_diags *d) {
     if (plan && !md_cudnn_plan_bind(
                     plan, pointer(md_cuda_place(c, &g->x)), pointer(md_cuda_place(c, &g->w)),
                     pointer(md_cuda_place(c, &g->y)), pointer(c->convs.workspace), why))
-      return failed(c, p->launch[g->first_launch].name, why, d);
+      return failed(c, g->first_launch, why, d);
   }
   return true;
 }
@@ -161,5 +167,5 @@ void md_cuda_convs_close(md_cuda *c) {
 bool md_cuda_convs_run(md_cuda *c, int launch, md_diags *d) {
   char why[MD_CUDNN_WORDS];
   md_cudnn_plan *plan = c->convs.plan[launch - c->base.first_launch];
-  return !plan || md_cudnn_plan_run(plan, why) || failed(c, c->base.p->launch[launch].name, why, d);
+  return !plan || md_cudnn_plan_run(plan, why) || failed(c, launch, why, d);
 }
