@@ -184,10 +184,13 @@ for n in 1 6 7; do  # in the first step, issued one by one, and in the second, w
     env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx --engine=cudnn --steps=3
 done
 grep -qF "cudnnBackendExecute: 5000, CUDNN_STATUS_EXECUTION_FAILED (as MODIST" out || wrong "its words: $(cat out)"
-wants 6 "did not give cuDNN its workspace of 1000 B" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx --engine=cudnn
+wants 6 "did not give cuDNN its workspace of 2.0 KiB" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx --engine=cudnn
 bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
-wants 6 "error[E0803]" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
-wants 0 "engine cuDNN" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
+wants 2 "a plan needs 1000 B of workspace, and 999 B are left" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
+wants 0 "cuDNN refuses 4 of 6 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
+grep -q "region 'conv3d_dgrad': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
+wants 0 "cuDNN 9.19.0: 4 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1500))
+wants 0 "cuDNN 9.19.0: 6 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 2000))
 
 # --- where there is nothing for it
 wants 2 "would do nothing: the CPU runs the program" "$rt" cpu.mdx --engine=cudnn
