@@ -96,8 +96,7 @@ static void *pointer(md_gpu_place at) { return (void *)(uintptr_t)at; }
 static bool failed(md_cuda *c, int launch, const char *why, md_diags *d) {
   size_t left, all;
   const char *region = c->base.p->launch[launch].name;
-  if (!md_cuda_did(c, "cuDNN", launch, c->call.cuMemGetInfo(&left, &all), d))
-    return false;
+  if (!md_cuda_did(c, "cuDNN", launch, c->call.cuMemGetInfo(&left, &all), d)) return false;
   md_error(d, E0639, place_of(c), "region '%s': cuDNN on %s fails: %s", region, c->base.title, why);
   md_hint(d, "without --engine=cudnn the program's own kernels run");
   return false;

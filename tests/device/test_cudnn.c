@@ -185,7 +185,8 @@ START_TEST(an_engine_of_random_results_is_passed_over) {
   md_cudnn_plan_destroy(p);
   setenv("MODIST_STAND_IN_CUDNN_RANDOM", "2", 1);
   ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
-  ck_assert_str_eq(why, "no engine gives the same bits in every run and adds plain products of f32");
+  ck_assert_str_eq(why,
+                   "no engine gives the same bits in every run and adds plain products of f32");
   md_cudnn_close(c);
 }
 END_TEST
@@ -295,8 +296,8 @@ int main(int argc, char **argv) {
       another_library_is_no_cudnn,       an_engine_of_random_results_is_passed_over,
       what_engines_round_away_is_minded, a_plan_that_needs_too_much_is_passed_over,
       no_engine_at_all_is_said,          every_call_may_fail};
-  const TTest *const real[] = {every_convolution_has_a_plan, what_cudnn_refuses_has_its_reason, a_device_must_be_described,
-                               without_a_device_there_is_no_handle};
+  const TTest *const real[] = {every_convolution_has_a_plan, what_cudnn_refuses_has_its_reason,
+                               a_device_must_be_described, without_a_device_there_is_no_handle};
   if (argc > 1) stand_in = argv[1];
   if (stand_in) return run_suite("stand-in", own, MD_COUNT(own));
   return has_cudnn() ? run_suite("cuDNN", real, MD_COUNT(real)) : SKIPPED;
