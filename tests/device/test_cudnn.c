@@ -225,6 +225,19 @@ START_TEST(a_plan_that_needs_too_much_is_passed_over) {
 }
 END_TEST
 
+// Though an engine before it does not suit.
+START_TEST(a_plan_that_fails_is_told) {
+  setenv("MODIST_CUDNN", stand_in, 1);
+  setenv("MODIST_STAND_IN_CUDNN_NO_PLAN", "1", 1);
+  md_conv v = conv(&shapes[4], MD_CONV_FORWARD, MD_F32, 0);
+  md_cudnn *c = md_cudnn_open_offline(h200, why);
+  ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
+  ck_assert_str_eq(why, "a plan: 3000, CUDNN_STATUS_NOT_SUPPORTED "
+                        "(as MODIST_STAND_IN_CUDNN_NO_PLAN says)");
+  md_cudnn_close(c);
+}
+END_TEST
+
 START_TEST(no_engine_at_all_is_said) {
   setenv("MODIST_CUDNN", stand_in, 1);
   setenv("MODIST_STAND_IN_CUDNN_WITHOUT", "10", 1);
@@ -290,12 +303,17 @@ static bool has_cudnn(void) {
 }
 
 int main(int argc, char **argv) {
-  const TTest *const own[] = {
-      a_missing_library_is_named,        an_old_library_is_refused,
-      an_older_major_version_is_refused, a_later_major_version_is_refused,
-      another_library_is_no_cudnn,       an_engine_of_random_results_is_passed_over,
-      what_engines_round_away_is_minded, a_plan_that_needs_too_much_is_passed_over,
-      no_engine_at_all_is_said,          every_call_may_fail};
+  const TTest *const own[] = {a_missing_library_is_named,
+                              an_old_library_is_refused,
+                              an_older_major_version_is_refused,
+                              a_later_major_version_is_refused,
+                              another_library_is_no_cudnn,
+                              an_engine_of_random_results_is_passed_over,
+                              what_engines_round_away_is_minded,
+                              a_plan_that_needs_too_much_is_passed_over,
+                              a_plan_that_fails_is_told,
+                              no_engine_at_all_is_said,
+                              every_call_may_fail};
   const TTest *const real[] = {every_convolution_has_a_plan, what_cudnn_refuses_has_its_reason,
                                a_device_must_be_described, without_a_device_there_is_no_handle};
   if (argc > 1) stand_in = argv[1];

@@ -200,6 +200,8 @@ CUDNN(int) cudnnBackendFinalize(void *at) {
   }
   if (d->kind == PLAN && !find(d, 400) && !find(d, 407))
     return cudnn_refuse(BAD_PARAM, "a plan for no device");
+  if (d->kind == PLAN && *cudnn_setting("NO_PLAN", ""))
+    return cudnn_refuse(NOT_SUPPORTED_HERE, "as MODIST_STAND_IN_CUDNN_NO_PLAN says");
   if (d->kind == HEURISTIC) d->graph = descriptor_of(d, 201);
   d->is_finished = true;
   return 0;
