@@ -41,6 +41,7 @@ typedef struct md_bench {
 // One of those that take turns. "fused" is what users get and what the others are compared with.
 typedef struct md_bench_side {
   const char *name, *version;  // version: of what is not ours, else NULL
+  const char *note;            // what it did; NULL: everything
   md_samples samples;
   const char *unmeasured;  // why there are no samples; NULL: there are
 } md_bench_side;

@@ -68,8 +68,8 @@ static bool start(Turns *t, const char *name, int level, md_backend backend, md_
   return s->engine != NULL;
 }
 
-// cuDNN in place of convolutions of the unfused program, where they stand alone. That it is not there, or
-// that it can do none of them, is told in the report and stops nothing.
+// cuDNN in place of a convolution. That it is not there, or that it cannot do it, is told in the report and
+// stops nothing.
 static void start_cudnn(Turns *t, md_bench_line *l) {
   Side *s = add_side(t, "cudnn", l);
   md_diags *d = md_diags_create();
@@ -77,7 +77,9 @@ static void start_cudnn(Turns *t, md_bench_line *l) {
   s->engine = engine_of(t, 1, t->b->on.backend, true, d);
   if (s->engine) {
     const char *version = md_exec_engine(md_engine_exec(s->engine)) + strlen("cuDNN ");
-    s->to->version = md_strndup(a, version, strcspn(version, ":"));
+    size_t len = strcspn(version, ":");
+    s->to->version = md_strndup(a, version, len);
+    s->to->note = md_strdup(a, version + len + strlen(": "));
   } else {
     const char *text = md_diags_text(d);
     s->to->unmeasured = md_strndup(a, text, strcspn(text, "\n"));
@@ -232,7 +234,19 @@ static const char *repro_of(const md_bench *b, const char *args) {
   return repro;
 }
 
+// For cuDNN every kernel has a launch of its own, where the other sides have them joined: what stands around
+// a convolution would not be compared.
+static bool suits_cudnn(const md_bench *b, const md_bench_job *job) {
+  if (job->only) return true;
+  md_error(b->cli->diags, E0401, MD_NOWHERE,
+           "--baseline=cudnn: '%s' is more than a convolution, and cuDNN would do a part of it",
+           job->what);
+  md_hint(b->cli->diags, "take conv, or --op conv3d:...");
+  return false;
+}
+
 bool md_bench_measure(md_bench *b, const md_bench_job *job) {
+  if (b->cudnn && !suits_cudnn(b, job)) return false;
   bool is_bf16 = b->precision == MD_BF16;
   md_bench_line l = {.what = is_bf16 ? md_format(b->cli->arena, "%s bf16", job->what) : job->what,
                      .repro = repro_of(b, job->args)};

@@ -128,6 +128,7 @@ static void put_table(md_bench *b, const md_bench_line *l) {
     if (f.of_roof > 1) fputs(" (from cache)", b->out);
     if (i > 0) fprintf(b->out, "  %.2fx%s", f.ratio, f.is_noise ? " (noise)" : "");
     if (l->side[i].version) fprintf(b->out, "  version %s", l->side[i].version);
+    if (l->side[i].note) fprintf(b->out, ", %s", l->side[i].note);
     fputc('\n', b->out);
   }
   if (l->num_kernels) md_bench_put_kernels(l, b->cli->arena, b->out);
@@ -150,6 +151,7 @@ static void put_side(md_json *j, const md_bench_line *l, int i) {
   md_json_key(j, side->name);
   md_json_begin(j, '{');
   if (side->version) md_json_put_str(j, "version", side->version);
+  if (side->note) md_json_put_str(j, "note", side->note);
   if (side->unmeasured) {
     md_json_put_str(j, "unmeasured", side->unmeasured);
   } else {

@@ -53,6 +53,28 @@ static bool is_whole(const md_cuda_launch *l, int region) {
   return parts_of(l, region) == num_parts(l);
 }
 
+static bool writes_over(const md_cuda_launch *l, const md_graph *g, md_val v) {
+  for (int i = 0; i < num_parts(l); i++) {
+    const md_cuda_launch *part = part_of(l, i);
+    for (int k = 0; k < part->num_args; k++)
+      if (part->arg[k].write && part->arg[k].val != MD_NONE &&
+          md_shares_memory(g, part->arg[k].val, v))
+        return true;
+  }
+  return false;
+}
+
+// From where weights are packed early on, the graph's own may be gone, which another engine would read.
+static bool keeps_operands(const md_graph *g, const md_cuda_module *m, int region,
+                           const md_plain_conv *c) {
+  int i = 0;
+  while (!parts_of(&m->launch[i], region)) i++;
+  for (; i < c->first; i++)
+    for (int k = 0; k < 2; k++)
+      if (writes_over(&m->launch[i], g, c->node->in[k])) return false;
+  return true;
+}
+
 // The launches that are the region's alone. What is packed early stays where it is unless it stands among
 // them or directly before: then nobody else needs it.
 static bool find_launches(const md_cuda_module *m, int region, md_plain_conv *to) {
@@ -85,7 +107,7 @@ md_plain_conv *md_cu_plain_convs(const md_graph *g, const md_cuda_module *m, int
   for (int region = 1; region <= g->num_regions; region++) {
     md_plain_conv *c = &all[*num];
     c->node = only_node(g, region, scratch);
-    if (c->node && find_launches(m, region, c)) (*num)++;
+    if (c->node && find_launches(m, region, c) && keeps_operands(g, m, region, c)) (*num)++;
     md_arena_reset(scratch);
   }
   md_arena_destroy(scratch);

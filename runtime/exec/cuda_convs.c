@@ -44,7 +44,15 @@ typedef struct Taken {
   const char *region;        // whose
 } Taken;
 
-static Taken make_plans(md_cuda *c) {
+// Bytes that the device and the limit leave to cuDNN.
+static bool find_room(md_cuda *c, int64_t limit, int64_t *room, md_diags *d) {
+  size_t left = 0, all;
+  if (!md_cuda_did(c, "cuMemGetInfo", -1, c->call.cuMemGetInfo(&left, &all), d)) return false;
+  *room = limit ? MD_MIN((int64_t)left, limit - c->base.bytes) : (int64_t)left;
+  return true;
+}
+
+static Taken make_plans(md_cuda *c, int64_t room) {
   const md_program *p = c->base.p;
   Taken t = {.convs = 0};
   for (int i = 0; i < p->num_convs; i++) {
@@ -53,7 +61,7 @@ static Taken make_plans(md_cuda *c) {
     if (!is_ours(c, g)) continue;
     md_conv v = conv_of(g);
     int at = g->first_launch - c->base.first_launch;
-    c->convs.plan[at] = md_cudnn_plan_create(c->convs.cudnn, &v, why);
+    c->convs.plan[at] = md_cudnn_plan_create(c->convs.cudnn, &v, room, why);
     if (!c->convs.plan[at]) {
       if (!t.refused++) {
         t.region = p->launch[g->first_launch].name;
@@ -69,13 +77,9 @@ static Taken make_plans(md_cuda *c) {
   return t;
 }
 
-static bool allocate(md_cuda *c, int64_t bytes, int64_t limit, md_diags *d) {
+static bool allocate(md_cuda *c, int64_t bytes, md_diags *d) {
   char text[MD_FLOAT_CHARS], words[MD_DRIVER_WORDS];
   if (bytes == 0) return true;
-  if (limit && bytes > limit - c->base.bytes)
-    return md_error(d, E0803, place_of(c),
-                    "cuDNN needs %s more than the program, and so it is above the limit",
-                    md_bytes_text((double)bytes, text));
   int error = c->call.cuMemAlloc(&c->convs.workspace, (size_t)bytes);
   if (error == MD_CUDA_OUT_OF_MEMORY)
     return md_error(d, E0643, place_of(c), "%s did not give cuDNN its workspace of %s: %s",
@@ -87,7 +91,12 @@ static bool allocate(md_cuda *c, int64_t bytes, int64_t limit, md_diags *d) {
 
 static void *pointer(md_gpu_place at) { return (void *)(uintptr_t)at; }
 
-static bool failed(md_cuda *c, const char *region, const char *why, md_diags *d) {
+// An error of the driver's own is told like that of a launch. It is asked for by a call that may be made while
+// a step is captured, which a query of the stream may not.
+static bool failed(md_cuda *c, int launch, const char *why, md_diags *d) {
+  size_t left, all;
+  const char *region = c->base.p->launch[launch].name;
+  if (!md_cuda_did(c, "cuDNN", launch, c->call.cuMemGetInfo(&left, &all), d)) return false;
   md_error(d, E0639, place_of(c), "region '%s': cuDNN on %s fails: %s", region, c->base.title, why);
   md_hint(d, "without --engine=cudnn the program's own kernels run");
   return false;
@@ -103,7 +112,7 @@ static bool bind(md_cuda *c, md_diags *d) {
     if (plan && !md_cudnn_plan_bind(
                     plan, pointer(md_cuda_place(c, &g->x)), pointer(md_cuda_place(c, &g->w)),
                     pointer(md_cuda_place(c, &g->y)), pointer(c->convs.workspace), why))
-      return failed(c, p->launch[g->first_launch].name, why, d);
+      return failed(c, g->first_launch, why, d);
   }
   return true;
 }
@@ -145,8 +154,10 @@ bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
   c->convs.is_covered = calloc(num, sizeof *c->convs.is_covered);
   if (!c->convs.plan || !c->convs.is_covered) md_out_of_memory(num * sizeof *c->convs.plan);
   c->base.by_engine = c->convs.is_covered;
-  Taken t = make_plans(c);
-  return tell(c, &t, d) && allocate(c, t.workspace, limit, d) && bind(c, d);
+  int64_t room;
+  if (!find_room(c, limit, &room, d)) return false;
+  Taken t = make_plans(c, room);
+  return tell(c, &t, d) && allocate(c, t.workspace, d) && bind(c, d);
 }
 
 void md_cuda_convs_close(md_cuda *c) {
@@ -161,5 +172,5 @@ void md_cuda_convs_close(md_cuda *c) {
 bool md_cuda_convs_run(md_cuda *c, int launch, md_diags *d) {
   char why[MD_CUDNN_WORDS];
   md_cudnn_plan *plan = c->convs.plan[launch - c->base.first_launch];
-  return !plan || md_cudnn_plan_run(plan, why) || failed(c, c->base.p->launch[launch].name, why, d);
+  return !plan || md_cudnn_plan_run(plan, why) || failed(c, launch, why, d);
 }

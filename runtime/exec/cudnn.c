@@ -9,6 +9,7 @@
 #include <string.h>
 
 #define LIBRARY "libcudnn.so.9"
+#define PART "libcudnn_graph.so.9"
 
 // Attributes and kinds that this file needs; cudnn_plan.c has those of convolutions.
 enum { DEVICEPROP = 38, DEVICEPROP_JSON = 2702 };
@@ -83,6 +84,17 @@ static bool find_calls(void *lib) {
   return true;
 }
 
+// cuDNN ends the process in its first call where it does not find this part, which lies beside it.
+static bool open_part(void) {
+  const char *end = strrchr(library.path, '/');
+  char path[600];
+  snprintf(path, sizeof path, "%.*s" PART, end ? (int)(end + 1 - library.path) : 0, library.path);
+  if (dlopen(path, RTLD_NOW | RTLD_LOCAL)) return true;
+  const char *text = dlerror();
+  snprintf(library.why, sizeof library.why, "%s, which " LIBRARY " needs", text ? text : path);
+  return dlopen(PART, RTLD_NOW | RTLD_LOCAL) != NULL;
+}
+
 static void open_once(void) {
   void *lib = open_library();
   if (!lib) return;
@@ -91,6 +103,7 @@ static void open_once(void) {
   bool is_known = symbol && dladdr(symbol, &info) && info.dli_fname;
   snprintf(library.path, sizeof library.path, "%s", is_known ? info.dli_fname : LIBRARY);
   if (symbol) {
+    if (!open_part()) return;
     memcpy(&library.call.cudnnGetVersion, &symbol, sizeof symbol);
     library.version = (int)library.call.cudnnGetVersion();
   }

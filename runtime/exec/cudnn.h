@@ -35,12 +35,12 @@ void md_cudnn_close(md_cudnn *c);
 int md_cudnn_version(const md_cudnn *c);
 
 // --- cudnn_plan.c
-// The first plan of cuDNN's own choice that gives the same bits in every run and, in f32, multiplies in f32.
+// The first plan of cuDNN's own choice that gives the same bits in every run, in f32 adds plain products of
+// f32, and needs no more than `room` bytes of workspace.
 typedef struct md_cudnn_plan md_cudnn_plan;
-md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_conv *v, char *why);
+md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_conv *v, int64_t room, char *why);
 void md_cudnn_plan_destroy(md_cudnn_plan *p);
 int64_t md_cudnn_plan_bytes(const md_cudnn_plan *p);  // of workspace, to be aligned to 256
-bool md_cudnn_plan_json(const md_cudnn_plan *p, md_text *to, char *why);
 // Addresses on the device, for all runs.
 bool md_cudnn_plan_bind(md_cudnn_plan *p, void *x, void *w, void *y, void *workspace, char *why);
 bool md_cudnn_plan_run(md_cudnn_plan *p, char *why);  // goes to the stream; allocates nothing here

@@ -37,7 +37,6 @@ enum {
   PLAN_HANDLE = 400,
   PLAN_CONFIG,
   PLAN_WORKSPACE,
-  PLAN_JSON = 405,
   PLAN_DEVICE = 407,
   GRAPH_HANDLE = 800,
   GRAPH_OPERATIONS,
@@ -52,7 +51,16 @@ enum {
   ENGINE_NOTES = 1303,
 };
 // CUDNN_NUMERICAL_NOTE_*
-enum { TENSOR_CORE, DOWN_CONVERTS, REDUCED_SUMS, IS_RANDOM = 4, NUM_NOTES = 10 };
+enum {
+  TENSOR_CORE,
+  DOWN_CONVERTS,
+  REDUCED_SUMS,
+  FFT,
+  IS_RANDOM,
+  WINOGRAD,
+  WINOGRAD_LAST = 8,
+  MAX_NOTES = 32
+};
 enum { FALLBACK = 2, FIRST_CHOICE = 3 };  // CUDNN_HEUR_MODE_*
 enum { MAX_CONFIGS = 40, ALIGNMENT = 16 };
 
@@ -127,34 +135,59 @@ static void *graph_of(md_cudnn_making *m, const md_conv *v) {
   return d;
 }
 
-// Results are to be the same in every run, and those of f32 as near as f32 has them.
-static bool suits(md_cudnn_making *m, void *config, const md_conv *v) {
-  int note[NUM_NOTES];
-  void *engine = md_cudnn_make(m, ENGINE, "an engine");
-  md_cudnn_get(m, config, CONFIG_ENGINE, MD_CUDNN_DESCRIPTOR, 1, &engine);
-  int64_t num = md_cudnn_get(m, engine, ENGINE_NOTES, A_NOTE, NUM_NOTES, note);
-  for (int i = 0; i < num && i < NUM_NOTES; i++) {
-    if (note[i] == IS_RANDOM || note[i] == DOWN_CONVERTS || note[i] == REDUCED_SUMS) return false;
-    if (note[i] == TENSOR_CORE && v->x.dtype == MD_F32) return false;
-  }
-  return !m->has_failed;
+// Why there is no plan: the later ones say more than the earlier ones, and of equals the first counts.
+typedef enum Refusal { NOT_REFUSED, UNSUITED, TOO_LARGE, FAILED } Refusal;
+typedef struct Search {
+  md_cudnn_plan *p;
+  const md_conv *v;
+  void *graph;
+  int64_t room;  // bytes that there are for the workspace
+  Refusal refusal;
+  char *why;
+} Search;
+
+static void refuse(Search *s, Refusal r, const char *why) {
+  if (r <= s->refusal) return;
+  s->refusal = r;
+  snprintf(s->why, MD_CUDNN_WORDS, "%s", why);
 }
 
-// The plan of a configuration; NULL: cuDNN refuses it, or it does not suit. What `tried` made goes with it.
-static void *plan_of(md_cudnn_making *tried, void *config, const md_conv *v) {
+// Results are to be the same in every run, and those of f32 as near as f32 has them.
+static bool suits(md_cudnn_making *m, void *config, const md_conv *v) {
+  int note[MAX_NOTES];
+  void *engine = md_cudnn_make(m, ENGINE, "an engine");
+  md_cudnn_get(m, config, CONFIG_ENGINE, MD_CUDNN_DESCRIPTOR, 1, &engine);
+  int64_t num = md_cudnn_get(m, engine, ENGINE_NOTES, A_NOTE, MAX_NOTES, note);
+  for (int i = 0; i < num && i < MAX_NOTES; i++) {
+    int n = note[i];
+    if (n == IS_RANDOM || n == DOWN_CONVERTS || n == REDUCED_SUMS) return false;
+    bool is_rough = n == TENSOR_CORE || n == FFT || (n >= WINOGRAD && n <= WINOGRAD_LAST);
+    if (is_rough && v->x.dtype == MD_F32) return false;
+  }
+  return true;
+}
+
+// The plan of a configuration, and its workspace. What `tried` made goes with it.
+static Refusal try(Search *s, md_cudnn_making *tried, void *config, void **plan) {
   void *handle = md_cudnn_handle(tried->c), *device = md_cudnn_device(tried->c);
-  if (!suits(tried, config, v)) {
-    if (!tried->has_failed)
-      snprintf(tried->why, MD_CUDNN_WORDS, "no engine gives the same bits in every run%s",
-               v->x.dtype == MD_F32 ? " and multiplies in f32" : "");
-    return NULL;
+  char needed[MD_FLOAT_CHARS], left[MD_FLOAT_CHARS];
+  if (!suits(tried, config, s->v)) {
+    snprintf(tried->why, MD_CUDNN_WORDS, "no engine gives the same bits in every run%s",
+             s->v->x.dtype == MD_F32 ? " and adds plain products of f32" : "");
+    return UNSUITED;
   }
   void *p = md_cudnn_make(tried, PLAN, "a plan");
   md_cudnn_set(tried, p, PLAN_CONFIG, MD_CUDNN_DESCRIPTOR, 1, &config);
   if (handle) md_cudnn_set(tried, p, PLAN_HANDLE, A_HANDLE, 1, &handle);
   else md_cudnn_set(tried, p, PLAN_DEVICE, MD_CUDNN_DESCRIPTOR, 1, &device);
   md_cudnn_finish(tried, p, "a plan");
-  return tried->has_failed ? NULL : p;
+  md_cudnn_get(tried, p, PLAN_WORKSPACE, MD_CUDNN_INT, 1, &s->p->workspace);
+  if (tried->has_failed) return FAILED;
+  *plan = p;
+  if (s->p->workspace <= s->room) return NOT_REFUSED;
+  snprintf(tried->why, MD_CUDNN_WORDS, "a plan needs %s of workspace, and %s are left",
+           md_bytes_text((double)s->p->workspace, needed), md_bytes_text((double)s->room, left));
+  return TOO_LARGE;
 }
 
 // Configurations in the order that cuDNN recommends; each is a descriptor of m.
@@ -171,47 +204,43 @@ static int configs_of(md_cudnn_making *m, void *graph, int mode, void *config[MA
   return m->has_failed ? 0 : (int)MD_MIN(num, MAX_CONFIGS);
 }
 
-// What was refused is told by its first reason.
-static bool choose(md_cudnn_plan *p, void *graph, const md_conv *v, int mode, char *why) {
-  void *config[MAX_CONFIGS];
-  char first[MD_CUDNN_WORDS], reason[MD_CUDNN_WORDS] = "";
-  md_cudnn_making *tried = malloc(sizeof *tried);
+static bool choose(Search *s, int mode) {
+  void *config[MAX_CONFIGS], *plan = NULL;
+  char why[MD_CUDNN_WORDS] = "";
+  md_cudnn_making *all = &s->p->all, *tried = malloc(sizeof *tried);
   if (!tried) md_out_of_memory(sizeof *tried);
-  snprintf(first, sizeof first, "%s", why);
-  int num = configs_of(&p->all, graph, mode, config);
-  for (int i = 0; i < num && !p->plan; i++) {
-    *tried = (md_cudnn_making){.c = p->c, .why = reason};
-    p->plan = plan_of(tried, config[i], v);
-    if (p->plan) p->all.made[p->all.num++] = tried->made[--tried->num];  // the last that was made
+  all->why = why;
+  int num = configs_of(all, s->graph, mode, config);
+  if (all->has_failed) refuse(s, FAILED, why);
+  all->has_failed = false;
+  for (int i = 0; i < num && !s->p->plan; i++) {
+    *tried = (md_cudnn_making){.c = s->p->c, .why = why};
+    Refusal r = try(s, tried, config[i], &plan);
+    if (r == NOT_REFUSED) {
+      s->p->plan = plan;
+      all->made[all->num++] = tried->made[--tried->num];  // the last that was made
+    }
     md_cudnn_drop(tried);
-    if (!p->plan && !*first) snprintf(first, sizeof first, "%s", reason);
+    refuse(s, r, why);
   }
   free(tried);
-  if (*first) snprintf(why, MD_CUDNN_WORDS, "%s", first);
-  else if (!*why) snprintf(why, MD_CUDNN_WORDS, "no engine is for such a convolution");
-  return p->plan != NULL;
+  return s->p->plan != NULL;
 }
 
-static bool make(md_cudnn_plan *p, const md_conv *v, char *why) {
-  md_cudnn_making *m = &p->all;
-  *why = '\0';
-  void *graph = graph_of(m, v);
-  if (m->has_failed) return false;
-  if (!choose(p, graph, v, FIRST_CHOICE, why)) {
-    m->has_failed = false;
-    if (!choose(p, graph, v, FALLBACK, why)) return false;
-  }
-  m->has_failed = false;
-  md_cudnn_get(m, p->plan, PLAN_WORKSPACE, MD_CUDNN_INT, 1, &p->workspace);
-  return !m->has_failed;
+static bool make(md_cudnn_plan *p, const md_conv *v, int64_t room, char *why) {
+  Search s = {.p = p, .v = v, .room = room, .why = why};
+  s.graph = graph_of(&p->all, v);
+  if (p->all.has_failed) return false;
+  snprintf(why, MD_CUDNN_WORDS, "no engine is for such a convolution");
+  return choose(&s, FIRST_CHOICE) || choose(&s, FALLBACK);
 }
 
-md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_conv *v, char *why) {
+md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_conv *v, int64_t room, char *why) {
   md_cudnn_plan *p = calloc(1, sizeof *p);
   if (!p) md_out_of_memory(sizeof *p);
   p->c = c;
   p->all = (md_cudnn_making){.c = c, .why = why};
-  if (make(p, v, why)) return p;
+  if (make(p, v, room, why)) return p;
   md_cudnn_plan_destroy(p);
   return NULL;
 }
@@ -223,18 +252,6 @@ void md_cudnn_plan_destroy(md_cudnn_plan *p) {
 }
 
 int64_t md_cudnn_plan_bytes(const md_cudnn_plan *p) { return p->workspace; }
-
-bool md_cudnn_plan_json(const md_cudnn_plan *p, md_text *to, char *why) {
-  md_cudnn_making m = {.c = p->c, .why = why};
-  int64_t bytes = md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, 0, NULL);
-  if (m.has_failed) return false;
-  char *text = calloc((size_t)bytes + 1, 1);
-  if (!text) md_out_of_memory((size_t)bytes);
-  md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, bytes, text);
-  if (!m.has_failed) md_put(to, "%s", text);
-  free(text);
-  return !m.has_failed;
-}
 
 bool md_cudnn_plan_bind(md_cudnn_plan *p, void *x, void *w, void *y, void *workspace, char *why) {
   md_cudnn_making *m = &p->all;

@@ -10,7 +10,8 @@
 enum { NUM_WORST = 10, NEAR_PERCENT = 25 };
 
 typedef struct row {
-  const md_launch *launch;
+  const md_launch *launch;  // the first, where another engine did several at once
+  double flops, bytes;
   double mean_us, min_us;
   double predicted_us;  // < 0: nothing was predicted
   bool is_foreign;      // another engine did it
@@ -35,22 +36,46 @@ static int by_off(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
+// What another engine does stands at its first launch, and the others are nothing.
+static void merge(table *t, int first, int num) {
+  for (int i = 0; i < t->p->num_convs; i++) {
+    const md_conv_group *g = &t->p->conv[i];
+    if (g->first_launch < first || g->first_launch >= first + num) continue;
+    row *r = &t->row[g->first_launch - first];
+    if (!r->is_foreign) continue;
+    for (int k = 1; k < g->num_launches; k++) {
+      r->flops += r[k].flops;
+      r->bytes += r[k].bytes;
+      r[k].launch = NULL;
+    }
+  }
+  for (int i = 0; i < num; i++)
+    if (t->row[i].launch) t->row[t->num++] = t->row[i];
+}
+
 static table table_of(const md_exec *e) {
   const md_launch_time *time = md_exec_times(e);
   const md_gpu_variant *v = md_exec_variant(e);
-  int first;
-  table t = {.p = md_exec_program(e), .num = md_exec_launches(e, &first)};
+  int first, num = md_exec_launches(e, &first);
+  table t = {.p = md_exec_program(e)};
   t.predicted_for = v && !md_exec_engine(e) ? v->predicted_for : NULL;  // it is for our kernels
-  t.row = calloc((size_t)t.num + 1, sizeof *t.row);
-  t.worst = calloc((size_t)t.num + 1, sizeof *t.worst);
-  if (!t.row || !t.worst) md_out_of_memory((size_t)t.num * sizeof *t.row);
-  for (int i = 0; i < t.num; i++) {
+  t.row = calloc((size_t)num + 1, sizeof *t.row);
+  t.worst = calloc((size_t)num + 1, sizeof *t.worst);
+  if (!t.row || !t.worst) md_out_of_memory((size_t)num * sizeof *t.row);
+  for (int i = 0; i < num; i++) {
     const md_launch_time *x = &time[first + i];
-    row *r = &t.row[i];
-    *r = (row){&t.p->launch[first + i], (double)x->total_ns / 1e3 / (double)MD_MAX(x->calls, 1),
-               (double)x->min_ns / 1e3, t.predicted_for ? v->predicted_us[i] : -1,
-               md_exec_by_engine(e, first + i)};
-    t.worst[i] = r;
+    const md_launch *l = &t.p->launch[first + i];
+    t.row[i] = (row){.launch = l,
+                     .flops = l->flops,
+                     .bytes = l->bytes,
+                     .mean_us = (double)x->total_ns / 1e3 / (double)MD_MAX(x->calls, 1),
+                     .min_us = (double)x->min_ns / 1e3,
+                     .predicted_us = t.predicted_for ? v->predicted_us[i] : -1,
+                     .is_foreign = md_exec_by_engine(e, first + i)};
+  }
+  merge(&t, first, num);
+  for (int i = 0; i < t.num; i++) {
+    const row *r = t.worst[i] = &t.row[i];
     t.mean_us += r->mean_us;
     t.min_us += r->min_us;
     t.predicted_us += r->predicted_us;
@@ -74,7 +99,7 @@ static void print_row(const table *t, const row *r) {
   char predicted[32] = "-";
   if (r->predicted_us >= 0) snprintf(predicted, sizeof predicted, "%.1f", r->predicted_us);
   printf("%10.1f %10.1f %10s %5.1f%% %9.1f %8.1f  %-17s  %s\n", r->mean_us, r->min_us, predicted,
-         100 * r->mean_us / fmax(t->mean_us, 1e-3), r->launch->flops / ns, r->launch->bytes / ns,
+         100 * r->mean_us / fmax(t->mean_us, 1e-3), r->flops / ns, r->bytes / ns,
          symbol_of(t, r, 0), r->launch->name);
 }
 
@@ -98,13 +123,14 @@ static void put_row(md_json *j, const table *t, const row *r) {
   md_json_put_int(j, "region", r->launch->region);
   md_json_key(j, "kernels");
   md_json_begin(j, '[');
-  for (int i = 0; i < r->launch->num_phases; i++) md_json_str(j, symbol_of(t, r, i));
+  for (int i = 0; i < (r->is_foreign ? 1 : r->launch->num_phases); i++)
+    md_json_str(j, symbol_of(t, r, i));
   md_json_end(j, ']');
   md_json_put_float(j, "mean_us", r->mean_us);
   md_json_put_float(j, "min_us", r->min_us);
   if (r->predicted_us >= 0) md_json_put_float(j, "predicted_us", r->predicted_us);
-  md_json_put_float(j, "flops", r->launch->flops);
-  md_json_put_float(j, "bytes", r->launch->bytes);
+  md_json_put_float(j, "flops", r->flops);
+  md_json_put_float(j, "bytes", r->bytes);
   md_json_end(j, '}');
 }
 
@@ -117,15 +143,17 @@ static void put_rows(md_json *j, const table *t, const char *key, const row *con
 
 // What another engine could do, or does, and how long its launches took.
 static void put_convs(md_json *j, const md_exec *e, const table *t) {
-  int first;
-  md_exec_launches(e, &first);
+  int first, num = md_exec_launches(e, &first);
   md_json_key(j, "convolutions");
   md_json_begin(j, '[');
   for (int i = 0; i < t->p->num_convs; i++) {
     const md_conv_group *g = &t->p->conv[i];
     double us = 0;
-    if (g->first_launch < first || g->first_launch >= first + t->num) continue;
-    for (int k = 0; k < g->num_launches; k++) us += t->row[g->first_launch - first + k].min_us;
+    if (g->first_launch < first || g->first_launch >= first + num) continue;
+    for (int k = 0; k < t->num; k++) {
+      int64_t at = t->row[k].launch - &t->p->launch[g->first_launch];
+      if (at >= 0 && at < g->num_launches) us += t->row[k].min_us;
+    }
     md_json_begin(j, '{');
     md_json_put_str(j, "region", t->p->launch[g->first_launch].name);
     md_json_put_str(j, "kind", md_conv_kind_names[g->kind]);

@@ -118,32 +118,42 @@ wants 1 "a result is not finite, see r3d50_b4.json" sh run.sh
 
 # cuDNN where MODIST_CUDNN says, and then that of a Python; one that refuses, one that fails, one that computes
 # something else.
-echo 'conv convs fp32 2 -' >plan.txt
+cp convs.mdx conv_r3d50.mdx
+cp convs.args conv_r3d50.args
+printf 'conv %s fp32 2 -\n' conv_r3d50 convs >plan.txt
 cudnn="$stand_in/libstand_in_cudnn.so"
-wants 0 "verdict: ALL WELL: 2 passed, 0 wrong, 0 not run" env MODIST_CUDNN="$cudnn" sh run.sh
+wants 0 "verdict: ALL WELL: 4 passed, 0 wrong, 0 not run" env MODIST_CUDNN="$cudnn" sh run.sh
 for row in 'convs.cudnn  *ok .* 2 values are as expected; cuDNN 9.19.0: 2 convolutions in place of 4 of 4 launches' \
-  'cudnn  *x[0-9.]* .* the time of cuDNN over ours, geometric mean of 2 convolutions'; do
+  'cudnn  *x[0-9.]* .* the time of cuDNN over ours, geometric mean of 2 convolutions of R3D-50'; do
   grep -q "^$row" results/table.txt || { wrong "no row '$row' in:"; cat results/table.txt; }
 done
 mean=$(sed -n 's/.*"time_over_ours": \([0-9.]*\).*/\1/p' results/summary.json)
 awk -F'"conv_us": ' -v mean="$mean" 'NF > 1 { us[++n] = $2 + 0 }
   END { r = sqrt(us[3] / us[1] * us[4] / us[2]); exit !(n == 4 && (mean - r) ^ 2 <= (1e-3 * (1 + r)) ^ 2) }' \
-  results/convs.regions.json results/convs.cudnn.regions.json || { wrong "geometric mean"; cat results/summary.json; }
+  results/conv_r3d50.regions.json results/conv_r3d50.cudnn.regions.json || { wrong "geometric mean"; cat results/summary.json; }
+echo 'conv conv_r3d50 fp32 2 -' >plan.txt
 mkdir -p site/nvidia/cudnn/lib
 ln -s "$cudnn" site/nvidia/cudnn/lib/libcudnn.so.9
+ln -s "$stand_in/libcudnn_graph.so.9" site/nvidia/cudnn/lib
 printf '#!/bin/sh\necho "$PWD/site/nvidia/cudnn"\n' >python
 wants 0 "verdict: ALL WELL: 2 passed, 0 wrong, 0 not run" env -u MODIST_CUDNN PYTHON="$PWD/python" sh run.sh
 wants 0 "0 wrong, 1 not run" env MODIST_CUDNN=/nowhere PYTHON="$PWD/python" sh run.sh
 wants 0 "0 wrong, 1 not run" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_RANDOM=2 sh run.sh
 grep -q "cuDNN refuses every convolution" results/table.txt || wrong "not why it refuses"
 wants 0 "geometric mean of 1 convolutions" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_WITHOUT=11 sh run.sh
-wants 1 "convs.cudnn                      WRONG" \
+wants 1 "conv_r3d50.cudnn                 WRONG" \
   env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:3:5000 sh run.sh
-wants 1 "convs.cudnn                      WRONG" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_OFF=1 sh run.sh
+wants 1 "conv_r3d50.cudnn                 WRONG" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_OFF=1 sh run.sh
 grep -q "is expected: off by" results/table.txt || wrong "not what is wrong"
 
-# A program that the budget cuts off is not wrong.
+# cuDNN that ends the process is none.
 mv modist_rt rt
+printf '#!/bin/sh\ncase "$*" in *--engine=cudnn*) kill -ABRT $$ ;; esac\nexec ./rt "$@"\n' >modist_rt
+chmod +x modist_rt
+wants 0 "1 passed, 0 wrong, 1 not run" sh run.sh
+grep -q "^conv_r3d50.cudnn  *not run .*cuDNN ended the process" results/table.txt || wrong "$(cat results/table.txt)"
+
+# A program that the budget cuts off is not wrong.
 printf '#!/bin/sh\ncase "$*" in *--steps=7*) exec sleep 60 ;; esac\nexec ./rt "$@"\n' >modist_rt
 chmod +x modist_rt
 echo 'check contrast fp32 7 -' >plan.txt

@@ -21,6 +21,9 @@ export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
 export MODIST_CUDNN="$stand_in/libstand_in_cudnn.so"
 . "$here/wants.sh"
 
+# flops_of FILE: sum of the rows of times; predictions repeat some
+flops_of() { awk -F': ' '/"predicted":/ { exit } /"flops":/ { sum += $2 } END { printf "%.0f\n", sum }' "$1"; }
+
 # Plain ones in both layouts and all directions; %q, which relu follows, is none.
 cat >f32.mdg <<'E'
 graph @net(%x: f32[2,6,3,7,6], %w: f32[10,6,1,3,3], %dy: f32[2,10,3,7,6],
@@ -73,10 +76,14 @@ wants 0 "7 values are as expected" "$rt" bf16.mdx $expected --engine=modist
 wants 0 '"engine": "cuDNN 9.19.0: 6 convolutions in place of 18 of 21 launches"' \
   "$rt" f32.mdx --engine=cudnn --times --json
 [ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of convolutions"
-[ "$(grep -c '"cuDNN"' out)" = 18 ] || wrong "launches that were not ours"
+[ "$(grep -c '"cuDNN"' out)" = 6 ] || wrong "a convolution by cuDNN is one row"
+[ "$(grep -c '"region":' out)" = 15 ] || wrong "rows of times"
+flops_of out >flops.cudnn
 ! grep -q '"predicted' out || wrong "predictions for cuDNN"
 wants 0 '"kind": "weights"' "$rt" f32.mdx --times --json
 [ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of our convolutions"
+flops_of out >flops.ours
+[ -s flops.ours ] && cmp -s flops.ours flops.cudnn || wrong "the work of convolutions: $(cat flops.ours flops.cudnn)"
 
 # Each is checked by the interpreter.
 wants 0 "verified 7 regions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn --verify
@@ -133,13 +140,18 @@ E
 for precision in fp32 bf16; do
   wants 0 "cudnn       " "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3s1x2x2 --direction=all --device=cuda:0 \
     --baseline=cudnn --precision=$precision --rounds=2 --warmup=0
-  [ "$(grep -c '^  cudnn .* ms .*x' out)" = 3 ] || wrong "bench: $(cat out)"
+  [ "$(grep -c '^  cudnn .* ms .*x.* 9.19.0, 1 convolution in place of [0-9]* of [0-9]* launches' out)" = 3 ] ||
+    wrong "bench: $(cat out)"
 done
 wants 0 '"version": "9.19.0"' "$modistc" bench --op conv3d:c8t2h8w8o8k1 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0 --format=json
 wants 0 "unmeasured: error[E0638]: --engine=cudnn would do nothing: no convolution" \
   "$modistc" bench --op matmul:m8n8k8 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0
 wants 0 "unmeasured: error[E0637]" env MODIST_CUDNN=/nowhere \
   "$modistc" bench --op conv3d:c8t2h8w8o8k1 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0
+wants 0 '"note": "1 convolution in place of ' \
+  "$modistc" bench --op conv3d:c8t2h8w8o8k1 --device=cuda:0 --baseline=cudnn -n 1 --warmup=0 --format=json
+wants 2 "error[E0401]: --baseline=cudnn: 'f32.mdg' is more than a convolution" \
+  "$modistc" bench step f32.mdg --device=cuda:0 --baseline=cudnn
 wants 2 "--baseline would do nothing: cuDNN computes on a GPU" "$modistc" bench conv --baseline=cudnn
 
 # --- what it cannot take over stays with our kernels
@@ -160,16 +172,25 @@ wants 4 "error[E0637]: --engine=cudnn: cuDNN cannot be used: /nowhere" env MODIS
 wants 4 "is cuDNN 9.14, and 9.15 is the least" env MODIST_STAND_IN_CUDNN_VERSION=91400 "$rt" f32.mdx --engine=cudnn
 wants 0 "cuDNN     not usable" env MODIST_CUDNN=/nowhere "$modistc" doctor
 wants 0 "cuDNN     9.19.0 from" "$modistc" doctor
+mkdir bare  # its part is there, and broken, also where the loader looks: cuDNN ends the process then
+ln -s "$MODIST_CUDNN" bare/libcudnn.so.9
+: >bare/libcudnn_graph.so.9
+bare="env MODIST_CUDNN=$work/bare/libcudnn.so.9 LD_LIBRARY_PATH=$work/bare:$stand_in"
+wants 4 "bare/libcudnn_graph.so.9: file too short, which libcudnn.so.9 needs" $bare "$rt" f32.mdx --engine=cudnn
+wants 0 "cuDNN     not usable" $bare "$modistc" doctor
 wants 4 "cudnnCreate: 1001" env MODIST_STAND_IN_CUDNN_FAULT=cudnnCreate:1:1001 "$rt" f32.mdx --engine=cudnn
 for n in 1 6 7; do  # in the first step, issued one by one, and in the second, which is captured
   wants 1 "error[E0639]: region 'conv3d" \
     env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx --engine=cudnn --steps=3
 done
 grep -qF "cudnnBackendExecute: 5000, CUDNN_STATUS_EXECUTION_FAILED (as MODIST" out || wrong "its words: $(cat out)"
-wants 6 "did not give cuDNN its workspace of 1000 B" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx --engine=cudnn
+wants 6 "did not give cuDNN its workspace of 2.0 KiB" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx --engine=cudnn
 bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
-wants 6 "error[E0803]" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
-wants 0 "engine cuDNN" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
+wants 2 "a plan needs 1000 B of workspace, and 999 B are left" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
+wants 0 "cuDNN refuses 4 of 6 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
+grep -q "region 'conv3d_dgrad': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
+wants 0 "cuDNN 9.19.0: 4 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1500))
+wants 0 "cuDNN 9.19.0: 6 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 2000))
 
 # --- where there is nothing for it
 wants 2 "would do nothing: the CPU runs the program" "$rt" cpu.mdx --engine=cudnn

@@ -3,6 +3,7 @@
 // The arena and the workspace are gone through launch by launch: what is written over is gone, and a
 // launch reads before it writes. So a part must not need what another part of its launch makes.
 #include "codegen/cuda/cuda.h"
+#include "codegen/cuda/plain_conv.h"
 #include "codegen/region.h"
 #include "models/models.h"
 
@@ -209,9 +210,39 @@ static void exchanged_launches_are_seen(void) {
   md_diags_destroy(d);
 }
 
+static int num_plain_convs(const md_cuda_module *m, const md_graph *g) {
+  int num;
+  md_arena *a = md_arena_create();
+  md_cu_plain_convs(g, m, &num, a);
+  md_arena_destroy(a);
+  return num;
+}
+
+// Weights are packed, and then the convolution may run after its state was written: but not by another
+// engine, which reads the state.
+static void weights_that_are_gone_are_seen(void) {
+  md_diags *d = md_diags_create();
+  md_graph *g = parsed("graph @s(%x: f32[1,8,2,5,4], %d: f32[8,8,1,1,1]) {\n"
+                       "  %s = state @s : f32[8,8,1,1,1]\n  %p = conv3d %x, %s\n"
+                       "  %n = add %s, %d\n  update @s = %n\n  return %p\n}\n",
+                       d);
+  md_cuda_module *m =
+      md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d);
+  check(m->num_launches == 3 && num_plain_convs(m, g) == 1, "a convolution alone", m->text.s);
+  md_cuda_launch conv = m->launch[1];
+  m->launch[1] = m->launch[2];
+  m->launch[2] = conv;
+  check(!run_all(m, g), "the state is written before the convolution", "is right");
+  check(num_plain_convs(m, g) == 0, "the weights of a convolution", "were gone");
+  md_cuda_module_free(m);
+  md_graph_destroy(g);
+  md_diags_destroy(d);
+}
+
 int main(void) {
   dependencies_are_kept();
   exchanged_launches_are_seen();
+  weights_that_are_gone_are_seen();
   try_step("modist-tiny", 0, MD_F32, MD_OPT_SGD);
   try_step("modist-tiny", 2, MD_F32, MD_OPT_ADAMW);
   try_step("modist-tiny", 2, MD_BF16, MD_OPT_SGD);

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // The functions of cuDNN that modist calls, as far as it calls them. A descriptor is a list of attributes;
 // what a finished one needs is checked. Two engines offer themselves for a convolution: one whose results
-// differ from run to run (MODIST_STAND_IN_CUDNN_RANDOM, 1, of them), then one that is sound.
+// differ from run to run (MODIST_STAND_IN_CUDNN_RANDOM, 1, of them; MODIST_STAND_IN_CUDNN_NOTE, 4, says it),
+// then one that is sound.
 #include "tests/device/stand_in_cudnn/stand_in_cudnn.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ATTRIBUTES = 12, ROOM = 4096, WORKSPACE = 1000 };
+enum { MAX_ATTRIBUTES = 12, ROOM = 4096 };
 enum {  // CUDNN_BACKEND_*_DESCRIPTOR
   CONVOLUTION = 1,
   ENGINE = 2,
@@ -37,7 +38,11 @@ typedef struct Descriptor {
   Attribute *attribute;
 } Descriptor;
 
+// cuDNN, too, ends the process where its part is not there.
 CUDNN(size_t) cudnnGetVersion(void) {
+  void *part = dlopen("libcudnn_graph.so.9", RTLD_NOW | RTLD_NOLOAD);
+  if (!part) abort();
+  dlclose(part);
   return (size_t)strtol(cudnn_setting("VERSION", "91900"), NULL, 10);
 }
 CUDNN(const char *) cudnnGetErrorString(int status) {
@@ -195,6 +200,8 @@ CUDNN(int) cudnnBackendFinalize(void *at) {
   }
   if (d->kind == PLAN && !find(d, 400) && !find(d, 407))
     return cudnn_refuse(BAD_PARAM, "a plan for no device");
+  if (d->kind == PLAN && *cudnn_setting("NO_PLAN", ""))
+    return cudnn_refuse(NOT_SUPPORTED_HERE, "as MODIST_STAND_IN_CUDNN_NO_PLAN says");
   if (d->kind == HEURISTIC) d->graph = descriptor_of(d, 201);
   d->is_finished = true;
   return 0;
@@ -206,6 +213,11 @@ CUDNN(int) cudnnBackendFinalize(void *at) {
 static int num_engines(const Descriptor *graph) {
   const Descriptor *operation = descriptor_of(graph, 801);
   return operation->kind == atoi(cudnn_setting("WITHOUT", "0")) ? 0 : 2;
+}
+
+static int64_t workspace_of(const Descriptor *graph) {
+  int kind = descriptor_of(graph, 801)->kind;
+  return kind == TO_Y ? 1000 : kind == TO_X ? 1500 : 2000;
 }
 
 static int get_configs(const Descriptor *h, int64_t room, int64_t *num, void *values) {
@@ -232,10 +244,9 @@ static int get_engine(const Descriptor *config, int64_t *num, void *values) {
 
 CUDNN(int)
 cudnnBackendGetAttribute(void *from, int name, int type, int64_t room, int64_t *num, void *values) {
-  static const char json[] = "{\"plan\": \"of the stand-in\"}";
-  int status = cudnn_call(__func__), is_random = 4;
+  int status = cudnn_call(__func__), note = atoi(cudnn_setting("NOTE", "4"));
   const Descriptor *d = from;
-  int64_t bytes = WORKSPACE;
+  int64_t bytes;
   (void)type;
   if (status) return status;
   switch (name) {
@@ -243,15 +254,12 @@ cudnnBackendGetAttribute(void *from, int name, int type, int64_t room, int64_t *
   case 300: return get_engine(d, num, values);
   case 402:
     *num = 1;
+    bytes = workspace_of(descriptor_of(d, 401)->graph);
     memcpy(values, &bytes, sizeof bytes);
-    return 0;
-  case 405:
-    *num = (int64_t)strlen(json);
-    if (room) memcpy(values, json, (size_t)MD_MIN(room, *num));
     return 0;
   case 1303:
     *num = d->number < atoi(cudnn_setting("RANDOM", "1"));
-    if (*num && room) memcpy(values, &is_random, sizeof is_random);
+    if (*num && room) memcpy(values, &note, sizeof note);
     return 0;
   default: return cudnn_refuse(NOT_SUPPORTED_HERE, "attribute %d", name);
   }
@@ -275,14 +283,14 @@ typedef int Work(void *stream, StandInWork *work, const void *data, size_t bytes
 CUDNN(int) cudnnBackendExecute(void *handle, void *plan, void *pack) {
   int status = cudnn_call(__func__);
   if (status) return status;
-  const Descriptor *operation = descriptor_of(descriptor_of(plan, 401)->graph, 801);
+  const Descriptor *graph = descriptor_of(plan, 401)->graph, *operation = descriptor_of(graph, 801);
   static const int names[3][3] = {{704, 703, 705}, {710, 709, 711}, {716, 715, 717}};
   Job j = job_of(operation);
   const int *name = names[j.direction];
   j.x.at = address_of(pack, descriptor_of(operation, name[0]));
   j.w.at = address_of(pack, descriptor_of(operation, name[1]));
   j.y.at = address_of(pack, descriptor_of(operation, name[2]));
-  j.workspace_bytes = WORKSPACE;
+  j.workspace_bytes = workspace_of(graph);
   memcpy(&j.workspace, find(pack, 1003), sizeof j.workspace);
   void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
   void *symbol = driver ? dlsym(driver, "cuStandInWork") : NULL;
