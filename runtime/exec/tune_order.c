@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which products a step has that can be made in several ways, and which launches a step is to have.
+#include "runtime/exec/tune.h"
+
+// --- sites
+
+static bool overlap(const md_arg *a, const md_arg *b) {
+  return a->space == b->space && a->index == b->index && a->offset < b->offset + b->bytes &&
+         b->offset < a->offset + a->bytes;
+}
+
+// Does one of the launches write over what one of them reads that none before had made?
+static bool writes_over_input(const md_program *p, int first, int num) {
+  int begin = p->launch[first].first_arg;
+  const md_launch *last = &p->launch[first + num - 1];
+  int end = last->first_arg + last->num_args;
+  for (int w = begin; w < end; w++) {
+    if (!p->arg[w].write || p->arg[w].space == MD_IN_WORKSPACE) continue;
+    for (int l = first; l < first + num; l++) {
+      const md_launch *reader = &p->launch[l];
+      for (int r = reader->first_arg; r < reader->first_arg + reader->num_args; r++) {
+        if (p->arg[r].write || !overlap(&p->arg[w], &p->arg[r])) continue;
+        bool is_made = false;
+        for (int k = begin; k < reader->first_arg; k++)
+          is_made |= p->arg[k].write && overlap(&p->arg[k], &p->arg[r]);
+        if (!is_made) return true;
+      }
+    }
+  }
+  return false;
+}
+
+void md_tune_find_sites(md_tuner *t) {
+  const md_program *p = t->p;
+  t->site = md_tune_rows(t->v->num_trials, sizeof *t->site);
+  for (int i = t->v->first_trial; i < t->v->first_trial + t->v->num_trials; i++) {
+    const md_gpu_trial *x = &p->trial[i];
+    md_tune_site *s = t->num_sites ? &t->site[t->num_sites - 1] : NULL;
+    if (!s || s->replaced != x->replaced) {
+      s = &t->site[t->num_sites++];
+      *s = (md_tune_site){.replaced = x->replaced, .num_replaced = x->num_replaced, .first = i};
+      s->is_over_input = writes_over_input(p, s->replaced, s->num_replaced);
+      s->own = md_tune_rows(t->o->rounds, sizeof *s->own);
+    }
+    t->us[i] = md_tune_rows(t->o->rounds, sizeof **t->us);
+    s->num++;
+    if (!s->is_over_input) t->most = MD_MAX(t->most, s->num);
+  }
+}
+
+// The site whose launches begin with `launch`, or NULL.
+static md_tune_site *site_at(const md_tuner *t, int launch) {
+  for (int i = 0; i < t->num_sites; i++)
+    if (t->site[i].replaced == launch) return &t->site[i];
+  return NULL;
+}
+
+bool md_tune_is_out(const md_tuner *t, const md_tune_site *s, int trial) {
+  return s->is_over_input || t->failed[trial];
+}
+
+// --- orders
+
+static void add(md_tuner *t, int first, int num, int site, int trial) {
+  for (int i = 0; i < num; i++) {
+    md_tune_entry e = {first + i, site, i == num - 1 ? trial : MD_TUNE_NONE};
+    int n = t->num_entries;
+    MD_PUSH(t->order, n, t->cap_order, e.launch);
+    MD_PUSH(t->entry, t->num_entries, t->cap_entries, e);
+  }
+}
+
+static void add_trial(md_tuner *t, int site, int trial) {
+  const md_gpu_trial *x = &t->p->trial[trial];
+  add(t, x->first_launch, x->num_launches, site, trial);
+}
+
+void md_tune_order_all(md_tuner *t) {
+  int begin = t->v->first_launch, end = begin + t->v->num_launches;
+  t->num_entries = t->at = 0;
+  for (int i = begin, num; i < end; i += num) {
+    const md_tune_site *s = site_at(t, i);
+    num = s ? s->num_replaced : 1;
+    if (!s || s->is_over_input) {
+      add(t, i, num, 0, MD_TUNE_NONE);
+      continue;
+    }
+    int site = (int)(s - t->site);
+    add(t, i, num, site, MD_TUNE_OWN);
+    for (int k = s->first; k < s->first + s->num; k++)
+      if (!md_tune_is_out(t, s, k)) add_trial(t, site, k);
+    add(t, i, num, site, MD_TUNE_NONE);
+  }
+}
+
+void md_tune_order_way(md_tuner *t, int way) {
+  int begin = t->v->first_launch, end = begin + t->v->num_launches;
+  t->num_entries = t->at = 0;
+  for (int i = begin, num; i < end; i += num) {
+    const md_tune_site *s = site_at(t, i);
+    num = s ? s->num_replaced : 1;
+    int site = s ? (int)(s - t->site) : 0, trial = s ? s->first + way - 1 : 0;
+    bool tries = s && way > 0 && way <= s->num && !md_tune_is_out(t, s, trial);
+    if (tries) add_trial(t, site, trial);
+    else add(t, i, num, site, s && way == 0 ? MD_TUNE_OWN : MD_TUNE_NONE);
+  }
+}
+
+int md_tune_trial(const md_tuner *t) {
+  int at = t->at;
+  while (at < t->num_entries && t->entry[at].trial == MD_TUNE_NONE) at++;
+  if (at == t->num_entries || t->entry[at].trial < 0) return MD_TUNE_OWN;
+  const md_gpu_trial *x = &t->p->trial[t->entry[at].trial];
+  int launch = t->entry[MD_MIN(t->at, t->num_entries - 1)].launch;
+  bool is_its = launch >= x->first_launch && launch < x->first_launch + x->num_launches;
+  return is_its ? t->entry[at].trial : MD_TUNE_OWN;
+}

@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which way is the best, as a record: by what it gains in each round, or by predictions.
+#include "runtime/exec/tune.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+// A smaller gain is chance: of the own way's time, and of what events tell apart.
+static const double least_share = 0.02, least_us = 1;
+
+static int by_size(const void *a, const void *b) {
+  double x = *(const double *)a, y = *(const double *)b;
+  return (x > y) - (x < y);
+}
+
+// NaN: there is none.
+static double median(const double *x, int num) {
+  double *sorted = md_tune_rows(num, sizeof *sorted);
+  int known = 0;
+  for (int i = 0; i < num; i++)
+    if (!isnan(x[i])) sorted[known++] = x[i];
+  if (known) qsort(sorted, (size_t)known, sizeof *sorted, by_size);
+  double m = known ? sorted[known / 2] : NAN;
+  free(sorted);
+  return m;
+}
+
+// By the median of what a way gains in each round.
+static double gain_of(const md_tuner *t, const md_tune_site *s, int trial) {
+  double *gain = md_tune_rows(t->num_rounds, sizeof *gain);
+  for (int i = 0; i < t->num_rounds; i++)
+    gain[i] = s->own[i] < 0 || t->us[trial][i] < 0 ? NAN : s->own[i] - t->us[trial][i];
+  double m = median(gain, t->num_rounds);
+  free(gain);
+  return m;
+}
+
+static void choose(md_record *r, const double *gain) {
+  double most = fmax(least_us, least_share * r->own_us);
+  r->best = r->own;
+  r->best_us = r->own_us;
+  for (int i = 0; i < r->num_ways; i++) {
+    if (r->way[i].failed || r->way[i].us < 0 || !(gain[i] > most)) continue;
+    most = gain[i];
+    r->best = r->way[i].way;
+    r->best_us = r->way[i].us;
+  }
+}
+
+// What is said of trials first .. first + num of the program, all of one product.
+static md_record record_of(md_records *to, const md_program *p, const md_gpu_variant *v,
+                           const char *device, int first, int num) {
+  const md_gpu_trial *x = &p->trial[first];
+  md_record r = {.key = md_strdup(to->arena, x->key),
+                 .target = md_strdup(to->arena, v->target),
+                 .device = md_strdup(to->arena, device),
+                 .region = md_strdup(to->arena, p->launch[x->replaced].name),
+                 .own = md_strdup(to->arena, x->own),
+                 .num_ways = num};
+  r.way = MD_NEW_ARRAY(to->arena, md_record_way, num + 1);
+  for (int i = 0; i < num; i++)
+    r.way[i] = (md_record_way){.way = md_strdup(to->arena, p->trial[first + i].way), .us = -1};
+  return r;
+}
+
+// Of what cannot be tried, too: it is as good as it gets.
+void md_tune_put_records(md_tuner *t) {
+  for (int i = 0; i < t->num_sites; i++) {
+    const md_tune_site *s = &t->site[i];
+    md_record r =
+        record_of(t->to, t->p, t->v, t->device.name, s->first, s->is_over_input ? 0 : s->num);
+    double *gain = md_tune_rows(s->num, sizeof *gain);
+    r.is_checked = s->is_compared;
+    r.own_us = median(s->own, t->num_rounds);
+    for (int k = 0; k < r.num_ways; k++) {
+      int trial = s->first + k;
+      r.way[k].failed = t->failed[trial];
+      if (!r.way[k].failed) r.way[k].us = median(t->us[trial], t->num_rounds);
+      gain[k] = gain_of(t, s, trial);
+    }
+    choose(&r, gain);
+    free(gain);
+    if (r.own_us >= 0) MD_PUSH(t->to->row, t->to->num, t->to->cap, r);
+  }
+}
+
+bool md_tune_nothing(const md_program *p, const char *where, md_diags *d) {
+  md_error(d, E0448, p->path ? MD_IN_FILE(p->path) : MD_NOWHERE,
+           "%s has nothing that is to be tried on %s", p->name, where);
+  if (p->path) md_hint(d, "modistc compile ... --trials -o FILE.mdx, for this target");
+  else md_hint(d, "its target is %s, and convolutions alone are made in several ways", p->target);
+  return false;
+}
+
+static double predicted(const md_gpu_variant *v, int first, int num) {
+  double us = 0;
+  for (int i = 0; i < num; i++) us += v->predicted_us[first - v->first_launch + i];
+  return us;
+}
+
+bool md_tune_predicted(const md_program *p, md_records *to, md_diags *d) {
+  int before = to->num;
+  for (const md_gpu_variant *v = p->variant; v < p->variant + p->num_variants; v++) {
+    int end = v->first_trial + v->num_trials;
+    for (int i = v->first_trial, num; v->predicted_for && i < end; i += num) {
+      const md_gpu_trial *x = &p->trial[i];
+      num = 1;
+      while (i + num < end && x[num].replaced == x->replaced) num++;
+      md_record r = record_of(to, p, v, v->predicted_for, i, num);
+      double *gain = md_tune_rows(num, sizeof *gain);
+      r.is_predicted = true;
+      r.own_us = predicted(v, x->replaced, x->num_replaced);
+      for (int k = 0; k < num; k++) {
+        r.way[k].us = predicted(v, x[k].first_launch, x[k].num_launches);
+        gain[k] = r.own_us - r.way[k].us;
+      }
+      choose(&r, gain);
+      free(gain);
+      MD_PUSH(to->row, to->num, to->cap, r);
+    }
+  }
+  return to->num > before || md_tune_nothing(p, "any device that is described", d);
+}
