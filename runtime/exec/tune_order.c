@@ -30,18 +30,25 @@ static bool writes_over_input(const md_program *p, int first, int num) {
   return false;
 }
 
+static md_tune_site site_of(const md_tuner *t, int first) {
+  const md_gpu_trial *x = &t->p->trial[first];
+  return (md_tune_site){
+      .replaced = x->replaced,
+      .num_replaced = x->num_replaced,
+      .first = first,
+      .is_over_input = writes_over_input(t->p, x->replaced, x->num_replaced),
+      .own = md_tune_rows(t->o->rounds, sizeof(double)),
+  };
+}
+
 void md_tune_find_sites(md_tuner *t) {
   const md_program *p = t->p;
   t->site = md_tune_rows(t->v->num_trials, sizeof *t->site);
   for (int i = t->v->first_trial; i < t->v->first_trial + t->v->num_trials; i++) {
     const md_gpu_trial *x = &p->trial[i];
-    md_tune_site *s = t->num_sites ? &t->site[t->num_sites - 1] : NULL;
-    if (!s || s->replaced != x->replaced) {
-      s = &t->site[t->num_sites++];
-      *s = (md_tune_site){.replaced = x->replaced, .num_replaced = x->num_replaced, .first = i};
-      s->is_over_input = writes_over_input(p, s->replaced, s->num_replaced);
-      s->own = md_tune_rows(t->o->rounds, sizeof *s->own);
-    }
+    bool is_next = !t->num_sites || t->site[t->num_sites - 1].replaced != x->replaced;
+    if (is_next) t->site[t->num_sites++] = site_of(t, i);
+    md_tune_site *s = &t->site[t->num_sites - 1];
     t->us[i] = md_tune_rows(t->o->rounds, sizeof **t->us);
     s->num++;
     if (!s->is_over_input) t->most = MD_MAX(t->most, s->num);
