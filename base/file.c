@@ -191,16 +191,20 @@ md_file_writer *md_file_create(const char *path, md_diags *d) {
   return NULL;
 }
 
-bool md_file_write(md_file_writer *w, const void *data, size_t len) {
-  if (w->has_failed) return false;
+bool md_write_all(int fd, const void *data, size_t len) {
   for (const char *p = data; len > 0;) {
-    ssize_t n = write(w->fd, p, len);
+    ssize_t n = write(fd, p, len);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return fail(w, "cannot write");
+    if (n < 0) return false;
     p += n;
     len -= (size_t)n;
   }
   return true;
+}
+
+bool md_file_write(md_file_writer *w, const void *data, size_t len) {
+  if (w->has_failed) return false;
+  return md_write_all(w->fd, data, len) || fail(w, "cannot write");
 }
 
 bool md_file_rewrite(md_file_writer *w, int64_t at, const void *data, size_t len) {

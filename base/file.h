@@ -12,6 +12,8 @@
 bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, char **data,
                   size_t *len);
 
+bool md_write_all(int fd, const void *data, size_t len);  // false: errno says why
+
 // A file that appears under its name only when complete: written to a temporary file in the same
 // folder (0600, then the mode that umask allows), fsync, rename, fsync of the folder.
 typedef struct md_file_writer md_file_writer;

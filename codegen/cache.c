@@ -37,17 +37,6 @@ static bool read_all(int fd, char *to, size_t len) {
   return true;
 }
 
-static bool write_all(int fd, const char *from, size_t len) {
-  while (len > 0) {
-    ssize_t n = write(fd, from, len);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    from += n;
-    len -= (size_t)n;
-  }
-  return true;
-}
-
 static bool read_code(int fd, char **code, size_t *len) {
   struct stat st;
   if (fstat(fd, &st) || !S_ISREG(st.st_mode) || st.st_uid != geteuid()) return false;
@@ -93,7 +82,7 @@ void md_cache_write(md_digest key, const char *data, size_t bytes) {
     md_digest digest = md_digest_of(data, bytes);
     memcpy(header, magic, sizeof magic);
     memcpy(header + sizeof magic, &digest, sizeof digest);
-    bool ok = write_all(fd, header, sizeof header) && write_all(fd, data, bytes);
+    bool ok = md_write_all(fd, header, sizeof header) && md_write_all(fd, data, bytes);
     ok = close(fd) == 0 && ok && rename(temp, path) == 0;
     if (!ok) {
       md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "%s: %s", path, strerror(errno));

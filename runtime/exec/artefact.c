@@ -40,17 +40,6 @@ static void free_code(void *code) {
   free(c);
 }
 
-static bool write_all(int fd, const char *data, size_t len) {
-  while (len > 0) {
-    ssize_t n = write(fd, data, len);
-    if (n < 0 && errno == EINTR) continue;
-    if (n < 0) return false;
-    data += n;
-    len -= (size_t)n;
-  }
-  return true;
-}
-
 // Where the system makes such files not executable unless asked, it knows the flag; older ones
 // refuse it.
 static int executable_memory_file(void) {
@@ -66,7 +55,7 @@ static bool load_code(md_program *p, md_diags *d) {
   p->lookup = lookup_symbol;
   p->code_free = free_code;
   c->fd = executable_memory_file();
-  if (c->fd < 0 || !write_all(c->fd, p->image, p->image_bytes))
+  if (c->fd < 0 || !md_write_all(c->fd, p->image, p->image_bytes))
     return md_error(d, E0801, MD_IN_FILE(p->path), "cannot hold its code in memory: %s",
                     strerrordesc_np(errno));
   char path[32];

@@ -197,17 +197,6 @@ md_records *md_records_kept(md_diags *d) {
   return r;
 }
 
-static bool write_all(int fd, const char *from, size_t len) {
-  while (len > 0) {
-    ssize_t n = write(fd, from, len);
-    if (n < 0 && errno == EINTR) continue;
-    if (n <= 0) return false;
-    from += n;
-    len -= (size_t)n;
-  }
-  return true;
-}
-
 static void put_all(const md_records *r, md_text *to) {
   for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], to);
 }
@@ -221,7 +210,7 @@ bool md_records_keep(const md_records *r, md_diags *d) {
   const char *path = md_records_path(a);
   errno = 0;
   int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
-  bool ok = fd >= 0 && write_all(fd, all.s, all.len);
+  bool ok = fd >= 0 && md_write_all(fd, all.s, all.len);
   int error = errno;
   if (fd >= 0) ok = close(fd) == 0 && ok;
   if (!ok) {
