@@ -90,7 +90,6 @@ static void begin_rows(md_json *j, const char *key) {
 }
 
 static void put_trials(md_json *j, const md_program *p, const md_gpu_variant *v) {
-  md_json_put_int(j, "num_tried", v->num_tried);
   begin_rows(j, "trials");
   for (int i = v->first_trial; i < v->first_trial + v->num_trials; i++) {
     const md_gpu_trial *t = &p->trial[i];
@@ -100,7 +99,6 @@ static void put_trials(md_json *j, const md_program *p, const md_gpu_variant *v)
     md_json_put_str(j, "own", t->own);
     md_json_put_int(j, "replaced", t->replaced);
     md_json_put_int(j, "num_replaced", t->num_replaced);
-    md_json_put_int(j, "first_launch", t->first_launch);
     md_json_put_int(j, "num_launches", t->num_launches);
     end_row(j);
   }

@@ -244,8 +244,7 @@ static void get_prediction(reader *r, const md_tree *from, md_gpu_variant *v) {
   if (!md_tree_get(from, "predicted_for")) return;
   v->predicted_for = get_str(r, from, "predicted_for");
   const md_tree *list = md_tree_get(from, "predicted_us");
-  bool ok = list && list->kind == MD_JSON_LIST && v->num_tried <= MAX_ROWS &&
-            list->num == v->num_launches + v->num_tried;
+  bool ok = list && list->kind == MD_JSON_LIST && list->num == v->num_launches + v->num_tried;
   double *us = MD_NEW_ARRAY(r->p->arena, double, ok ? list->num : 1);
   for (int i = 0; ok && i < list->num; i++)
     ok = md_tree_float(&list->item[i], &us[i]) && us[i] >= 0;
@@ -253,11 +252,11 @@ static void get_prediction(reader *r, const md_tree *from, md_gpu_variant *v) {
   v->predicted_us = us;
 }
 
+// Their launches follow one another behind those of the step.
 static void get_trials(reader *r, const md_tree *from, md_gpu_variant *v) {
   md_program *p = r->p;
   v->first_trial = p->num_trials;
   if (!md_tree_get(from, "trials")) return;
-  v->num_tried = (int)get_int(r, from, "num_tried", MAX_ROWS);
   const md_tree *rows = get_rows(r, from, "trials", &v->num_trials);
   for (int i = 0; i < v->num_trials; i++) {
     md_gpu_trial *t = &p->trial[p->num_trials++];
@@ -266,8 +265,9 @@ static void get_trials(reader *r, const md_tree *from, md_gpu_variant *v) {
     t->own = get_str(r, &rows[i], "own");
     t->replaced = (int)get_int(r, &rows[i], "replaced", MAX_ROWS);
     t->num_replaced = (int)get_int(r, &rows[i], "num_replaced", MAX_ROWS);
-    t->first_launch = (int)get_int(r, &rows[i], "first_launch", MAX_ROWS);
-    t->num_launches = (int)get_int(r, &rows[i], "num_launches", MAX_ROWS);
+    t->first_launch = v->first_launch + v->num_launches + v->num_tried;
+    t->num_launches = (int)get_int(r, &rows[i], "num_launches", MAX_ROWS - v->num_tried);
+    v->num_tried += t->num_launches;
   }
 }
 

@@ -6,18 +6,12 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 source=$1 build=$2 stand_in=$3
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-export LC_ALL=C NO_COLOR=1 MODIST_CACHE="${MODIST_TEST_KEPT:-$work}/stand_in"
-unset LD_LIBRARY_PATH MODIST_REFERENCE
-export MODIST_CUDNN=/nowhere
-if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$build/bin/modistc" targets | grep -q 'NVRTC [0-9]'; then
-  echo "skipped: no NVRTC"
-  exit 77
-fi
-mkdir -m 700 -p "$MODIST_CACHE"
-export MODIST_STAND_IN_TEXTS="$MODIST_CACHE" MODIST_NVRTC="$stand_in/libnvrtc_double.so" MODIST_STAND_IN_SM=80
-. "$here/wants.sh"
+modistc=$build/bin/modistc
+. "$here/enter.sh"
+kept=${MODIST_TEST_KEPT:-$work}/stand_in
+keep_in "$kept" "$kept"
+unset MODIST_REFERENCE
+export MODIST_CUDNN=/nowhere MODIST_STAND_IN_SM=80
 
 tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
 cat >"$work/convs.mdg" <<E

@@ -6,20 +6,9 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 modistc=$1 rt=$2 stand_in=$3
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-export LC_ALL=C NO_COLOR=1
-unset LD_LIBRARY_PATH
-if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
-  echo "skipped: no NVRTC"
-  exit 77
-fi
-mkdir -m 700 cache texts
-export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
-export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
-export MODIST_CUDNN="$stand_in/libstand_in_cudnn.so"
-. "$here/wants.sh"
+. "$here/enter.sh"
+keep_in "$work/cache" "$work/texts"
+export LD_LIBRARY_PATH="$stand_in" MODIST_CUDNN="$stand_in/libstand_in_cudnn.so"
 
 # flops_of FILE: sum of the rows of times; predictions repeat some
 flops_of() { awk -F': ' '/"predicted":/ { exit } /"flops":/ { sum += $2 } END { printf "%.0f\n", sum }' "$1"; }

@@ -60,6 +60,21 @@ int process_run_with(char *const argv[], const char *fault) {
   return code;
 }
 
+md_text process_results(const md_text *said, bool is_exact) {
+  md_text t = {0};
+  for (const char *s = said->s; *s;) {
+    int len = (int)strcspn(s, "\n");
+    char line[400];
+    snprintf(line, sizeof line, "%.*s", len, s);
+    const char *mean = strstr(line, "mean ");
+    if (strstr(line, " xxh3 ") && is_exact) md_put(&t, "%s\n", line);
+    else if (strstr(line, " xxh3 ") && mean) md_put(&t, "%.*s\n", (int)(mean - line) + 10, line);
+    s += len + (s[len] == '\n');
+  }
+  md_put(&t, "%s", "");
+  return t;
+}
+
 md_text process_read(const char *path) {
   md_text t = {0};
   char part[4096];

@@ -14,6 +14,9 @@ enum { PROCESS_SIGNAL = 128 };
 int process_run(char *const argv[]);
 // The same while MODIST_STAND_IN_FAULT says so.
 int process_run_with(char *const argv[], const char *fault);
+// Lines with a digest in what modist_rt said: its results. Not exact: without the digest, as far as sums in
+// another order agree.
+md_text process_results(const md_text *said, bool is_exact);
 md_text process_read(const char *path);  // empty when it is not there
 bool process_leaks(const md_text *log);  // something was not given back
 // Names of the calls in a log, in order. malloc'ed.

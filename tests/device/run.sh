@@ -6,19 +6,10 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 test_run=$1 modistc=$2 rt=$3 stand_in=$4 config="$here/../../configs/modist_tiny.yaml"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-export LC_ALL=C NO_COLOR=1
-if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
-  echo "skipped: no NVRTC"
-  exit 77
-fi
-kept="${MODIST_TEST_KEPT:-$work}/stand_in"
-mkdir -m 700 -p "$kept"
-export MODIST_CACHE="$kept" MODIST_STAND_IN_TEXTS="$kept"
-export MODIST_NVRTC="$stand_in/libnvrtc_double.so" LD_LIBRARY_PATH="$stand_in"
-. "$here/wants.sh"
+. "$here/enter.sh"
+kept=${MODIST_TEST_KEPT:-$work}/stand_in
+keep_in "$kept" "$kept"
+export LD_LIBRARY_PATH="$stand_in"
 fault() { fault=$1; shift; wants "$1" "$2" env MODIST_STAND_IN_FAULT="$fault" "$rt" step.mdx --steps=3 $3; }
 
 CK_FORK=yes "$test_run" || failed=$((failed + 1))

@@ -19,21 +19,6 @@ enum { SKIPPED = 77, MOST_CALLS = 2000 };
 
 static int failed, harmless;
 
-// Lines with a digest: the results, as far as the sums of two engines agree.
-static md_text results_of(const md_text *said) {
-  md_text t = {0};
-  for (const char *s = said->s; *s;) {
-    int len = (int)strcspn(s, "\n");
-    char line[400];
-    snprintf(line, sizeof line, "%.*s", len, s);
-    char *mean = strstr(line, " xxh3 ") ? strstr(line, "mean ") : NULL;
-    if (mean) md_put(&t, "%.*s\n", (int)(mean - line) + 10, line);
-    s += len + (s[len] == '\n');
-  }
-  md_put(&t, "%s", "");
-  return t;
-}
-
 // An error of the driver's own is none of cuDNN's.
 static bool is_documented(const char *said, int code) {
   if (strstr(said, "driver says 719")) return false;
@@ -51,7 +36,8 @@ static const char *try(char *const argv[], const md_text *results, md_text *said
   unlink(CUDNN_LOG);
   *code = process_run(argv);
   *said = process_read("said");
-  md_text log = process_read("log"), more = process_read(CUDNN_LOG), now = results_of(said);
+  md_text log = process_read("log"), more = process_read(CUDNN_LOG),
+          now = process_results(said, false);
   const char *why = NULL;
   bool is_fatal = strstr(said->s, "CUDA_ERROR_LAUNCH_FAILED") != NULL;
   if (process_leaks(&more) || (!is_fatal && process_leaks(&log)))
@@ -109,7 +95,7 @@ int main(int argc, char **argv) {
     md_text said, none = {0};
     md_put(&none, "%s", "");
     const char *why = try(run, &none, &said, &code);
-    md_text results = results_of(&said);
+    md_text results = process_results(&said, false);
     bool is_engine = strstr(said.s, "engine cuDNN") != NULL && results.len > 0;
     if (code || !is_engine) printf("FAILED without a fault: %s\n%s", why ? why : "", said.s);
     failed += code || !is_engine;

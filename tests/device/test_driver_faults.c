@@ -28,20 +28,6 @@ enum { NO_DEVICE = 4, NOTHING_TO_READ = 1, SKIPPED = 77 };
 
 static int failed, harmless;
 
-// Lines with a digest: the results.
-static md_text results_of(const md_text *said) {
-  md_text t = {0};
-  for (const char *s = said->s; *s;) {
-    int len = (int)strcspn(s, "\n");
-    char line[400];
-    snprintf(line, sizeof line, "%.*s", len, s);
-    if (strstr(line, " xxh3 ")) md_put(&t, "%s\n", line);
-    s += len + (s[len] == '\n');
-  }
-  md_put(&t, "%s", "");
-  return t;
-}
-
 static bool begins(const char *text, const char *with) {
   return !strncmp(text, with, strlen(with));
 }
@@ -52,7 +38,7 @@ static const char *wrong(const char *call, int fault, int code, const md_text *s
   bool is_search = begins(call, "cuGetProcAddress") || begins(call, "cuInit") ||
                    begins(call, "cuDriverGetVersion") || begins(call, "cuDeviceGet") ||
                    begins(call, "cuDeviceTotalMem");
-  md_text now = results_of(said);
+  md_text now = process_results(said, true);
   bool is_same = !strcmp(now.s, results->s);
   md_text_free(&now);
   if (process_leaks(log)) return "something is not given back";
@@ -81,7 +67,8 @@ static void try(char *const argv[], const char *call, int n, int fault, const md
 
 static void sweep(char *const argv[], int num_faults) {
   int code = process_run(argv);
-  md_text said = process_read("said"), log = process_read("log"), results = results_of(&said);
+  md_text said = process_read("said"), log = process_read("log"),
+          results = process_results(&said, true);
   bool ok = code == 0 && !process_leaks(&log);
   if (!ok) printf("FAILED without a fault: exit code %d\n%s%s", code, said.s, log.s);
   failed += !ok;

@@ -6,18 +6,8 @@
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 modistc=$1 rt=$2 stand_in=$3
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-cd "$work" || exit 1
-export LC_ALL=C NO_COLOR=1
-if [ ! -e "$stand_in/libnvrtc_double.so" ] || ! "$modistc" targets | grep -q 'NVRTC [0-9]'; then
-  echo "skipped: no NVRTC"
-  exit 77
-fi
-mkdir -m 700 cache texts
-export MODIST_CACHE="$work/cache" MODIST_STAND_IN_TEXTS="$work/texts"
-export MODIST_NVRTC="$stand_in/libnvrtc_double.so"
-. "$here/wants.sh"
+. "$here/enter.sh"
+keep_in "$work/cache" "$work/texts"
 on_gpu() { env LD_LIBRARY_PATH="$stand_in" "$@"; }
 lines() { [ "$(grep -c "$2" "$3")" = "$1" ] || wrong "$3 has not $1 lines with '$2': $(cat "$3")"; }
 
