@@ -39,7 +39,7 @@ md_nvdec *md_nvdec_open(int device, char *why, int size) {
     return NULL;
   }
   md_nvdec *n = calloc(1, sizeof *n);
-  MD_ASSERT(n, "no memory for a decoder");
+  if (!n) md_out_of_memory(sizeof *n);
   n->device = ref;
   pthread_mutex_init(&n->lock, NULL);
   return n;
