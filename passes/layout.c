@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // layout: activations of rank 5 (floats, and the places that max_pool3d remembers) are stored with
 // their channels in blocks of the target's vector width, `.c8`, so that one load takes neighbouring
-// channels. The index of an element means the same in every layout, so nodes stay as they are, and
-// results stay bitwise equal; conversions happen where a region reads one layout and writes another.
+// channels; in blocks of half vectors, where a target takes them, if fewer lanes stay empty so. The index of
+// an element means the same in every layout, so nodes stay as they are, and results stay bitwise equal;
+// conversions happen where a region reads one layout and writes another.
 // What the outside sees (inputs, states and their updates, results), weights and tensors of few
 // channels are row-major, those excepted that are multiplied as bf16 with all channels in one block;
 // with a block of 0 in the target's facts all are. Blocks that a text brings, such as a dump for
@@ -32,7 +33,8 @@ static bool *find_weights(const md_graph *g, md_arena *a) {
 }
 
 int md_layout_block(const md_target_facts *facts, int64_t channels, bool multiplied) {
-  int block = facts->channel_block;
+  int block = facts->channel_block, half = facts->half_block;
+  if (half && md_round_up(channels, half) < md_round_up(channels, block)) block = half;
   bool fits = 2 * channels >= block || (facts->channels_last && multiplied);
   if (!fits || !block) return 0;
   return facts->channels_last ? (int)md_round_up(channels, block) : block;

@@ -61,6 +61,7 @@ const md_pass *md_pass_from(const char *name);
 // Facts of a target that passes use; back ends fill it.
 typedef struct md_target_facts {
   int channel_block;   // layout: 0 keeps row-major
+  int half_block;      // taken where that leaves fewer channels empty; 0: never
   bool channels_last;  // one block holds all channels, rounded up to channel_block
   // Convolutions bring their weights into an order of their own first, and can round them then.
   bool packs_weights;

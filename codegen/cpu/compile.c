@@ -102,7 +102,7 @@ static void run_job(void *ctx, int64_t item, int thread) {
   j->arena = md_arena_create();
   md_diags *own = md_diags_create();
   if (!j->diags) j->diags = own;
-  md_kernel k = {.e = md_emit_open(run->assembly->cpu, j->symbol),
+  md_kernel k = {.e = md_emit_open(md_lanes_for(j->view, run->assembly->cpu), j->symbol),
                  .r = j->view,
                  .whole = j->view,
                  .arena = j->arena,

@@ -4,7 +4,7 @@
 
 static const char *refuse_type(const md_region_view *r, md_val v, const md_cpu *cpu) {
   const md_type *t = md_type_in(r->g, v);
-  if (t->block && t->block != cpu->lanes) return "its channel blocks are not the target's vectors";
+  if (t->block % cpu->lanes) return "its channel blocks are not the target's vectors";
   return NULL;
 }
 

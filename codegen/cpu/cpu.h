@@ -10,7 +10,8 @@
 
 // --- target.c: facts of CPU targets --------------------------------------------------------------
 
-typedef struct md_cpu {
+typedef struct md_cpu md_cpu;
+struct md_cpu {
   const char *name;      // "avx2": what --cpu= takes
   const char *isa;       // "x86-64-v3": taken too, and what an artefact asks of a machine
   const char *arch;      // "x86_64": first word of LLVM's triple
@@ -27,7 +28,8 @@ typedef struct md_cpu {
   double core_flops;    // a second, of a core in f32
   double read_bytes;    // a second, from memory, of all cores together
   int64_t cache_bytes;  // the last cache
-} md_cpu;
+  const md_cpu *half;   // the same with half the lanes, for tensors of few channels; NULL: too slow
+};
 // `cap`: "native", "host" or NULL for what this machine has, else the name of a row. NULL: reported
 // (E0420 unknown name, E0421 this machine lacks it and the code must run here).
 const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d);

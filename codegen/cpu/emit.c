@@ -283,11 +283,13 @@ md_ir md_hmax(md_emit *e, md_ir v) {
 
 // The instruction takes denormals for zero, which are below any bf16 that matters.
 static md_ir cut_by_instruction(md_emit *e, md_ir v) {
-  const char *name = "llvm.x86.avx512bf16.cvtneps2bf16.512";
+  bool half = md_lanes_of(v) == 8;
+  const char *name =
+      half ? "llvm.x86.avx512bf16.cvtneps2bf16.256" : "llvm.x86.avx512bf16.cvtneps2bf16.512";
   unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
   md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
   md_ir cut = LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, &v, 1, "");
-  return LLVMBuildBitCast(e->b, cut, LLVMVectorType(e->i16, 16), "");
+  return LLVMBuildBitCast(e->b, cut, LLVMVectorType(e->i16, half ? 8 : 16), "");
 }
 
 // Without denormals too where the instruction would be taken for more lanes.
@@ -311,16 +313,19 @@ static md_ir cut_by_hand(md_emit *e, md_ir v) {
 md_ir md_round_bf16(md_emit *e, md_ir v) {
   int lanes = md_lanes_of(v);
   // 16 bits that a store finds again.
-  md_ir cut = e->cpu->bf16_dot && lanes == 16 ? cut_by_instruction(e, v) : cut_by_hand(e, v);
+  bool fits = e->cpu->bf16_dot && (lanes == 8 || lanes == 16);
+  md_ir cut = fits ? cut_by_instruction(e, v) : cut_by_hand(e, v);
   md_ir wide = LLVMBuildZExt(e->b, cut, md_lanes_type(e->i32, lanes), "");
   wide = LLVMBuildShl(e->b, wide, int_like(wide, 16), "");
   return LLVMBuildBitCast(e->b, wide, md_lanes_type(e->f32, lanes), "bf16");
 }
 
 md_ir md_bf16_dot(md_emit *e, md_ir acc, md_ir a, md_ir b) {
-  MD_ASSERT(e->cpu->bf16_dot && md_lanes_of(acc) == 16, "%d lanes", md_lanes_of(acc));
-  LLVMTypeRef pairs = LLVMVectorType(LLVMBFloatTypeInContext(e->ctx), 32);
-  const char *name = "llvm.x86.avx512bf16.dpbf16ps.512";
+  int lanes = md_lanes_of(acc);
+  MD_ASSERT(e->cpu->bf16_dot && (lanes == 8 || lanes == 16), "%d lanes", lanes);
+  LLVMTypeRef pairs = LLVMVectorType(LLVMBFloatTypeInContext(e->ctx), 2 * (unsigned)lanes);
+  const char *name =
+      lanes == 8 ? "llvm.x86.avx512bf16.dpbf16ps.256" : "llvm.x86.avx512bf16.dpbf16ps.512";
   unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
   md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
   md_ir arg[] = {acc, LLVMBuildBitCast(e->b, a, pairs, ""), LLVMBuildBitCast(e->b, b, pairs, "")};

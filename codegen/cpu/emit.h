@@ -267,6 +267,8 @@ extern const md_lowering md_row_rows[];     // rows.c
 extern const md_lowering md_move_rows[];    // move.c
 extern const md_lowering md_image_rows[];   // image.c
 extern const md_lowering md_stream_rows[];  // stream.c
+// The target with the vectors that all blocks of the region's tensors are multiples of.
+const md_cpu *md_lanes_for(const md_region_view *r, const md_cpu *cpu);
 const md_lowering *md_lower(const md_region_view *r, const md_cpu *cpu, md_text *refusals);
 
 // --- cost.c: what a region has to do -------------------------------------------------------------

@@ -14,6 +14,17 @@ static const char *refuse_apart(const md_region_view *r, const md_cpu *cpu) {
   return alone ? NULL : "alone it has no kernel either";
 }
 
+const md_cpu *md_lanes_for(const md_region_view *r, const md_cpu *cpu) {
+  bool halves = false;
+  if (!cpu->half) return cpu;
+  for (int i = 0; i < r->num_inputs; i++)
+    halves |= md_type_in(r->g, r->input[i])->block == cpu->half->lanes;
+  for (int i = 0; i < r->num_nodes; i++)
+    for (int j = 0; j < r->node[i]->num_out; j++)
+      halves |= md_type_in(r->g, r->node[i]->out + (md_val)j)->block == cpu->half->lanes;
+  return halves ? cpu->half : cpu;
+}
+
 // Brings the anchor's operands into memory, lowers the anchor as a region of its own, then the
 // rest.
 static void emit_apart(md_kernel *k) {

@@ -73,7 +73,7 @@ static void plan_lanes(Walk *w) {
   else w->tail = MD_MIN(w->tail, s->rank - 1);
   w->flat = 1;
   for (int i = w->tail; i < s->rank; i++) w->flat *= s->dim[i];
-  w->lanes = n->block ? n->block : w->e->cpu->lanes;
+  w->lanes = n->block ? MD_MIN(n->block, w->e->cpu->lanes) : w->e->cpu->lanes;
   if (w->flat < w->lanes / 2 && !n->block) w->lanes = 1;
   w->lane_axis = n->block ? 1 : w->tail;
   w->lanes_kept = is_kept(n, n->block ? 1 : s->rank - 1);

@@ -9,23 +9,28 @@
 #include <string.h>
 
 // clang-format off
-#define ROWS(suffix, winograd)                                                                     \
-  {"generic" suffix, "x86-64",    "x86_64", "x86-64",    "", 4,  16, false, false, false, 256 << 10, \
-   winograd, 67e9, 50e9, 32 << 20},                                                                \
-  {"sse4.2" suffix,  "x86-64-v2", "x86_64", "x86-64-v2", "", 4,  16, false, true,  false, 256 << 10, \
-   winograd, 67e9, 50e9, 32 << 20},                                                                \
-  {"avx2" suffix,    "x86-64-v3", "x86_64", "x86-64-v3", "", 8,  16, true,  true,  false, 512 << 10, \
-   winograd, 135e9, 50e9, 32 << 20},                                                               \
+// Of 512 bits, with halves or as a half.
+#define WIDE(suffix, winograd, lanes, half, half_bf16)                                             \
   {"avx512" suffix,  "x86-64-v4", "x86_64", "x86-64-v4", "-prefer-256-bit",                        \
-                                                             16, 32, true,  true,  false, 1 << 20,   \
-   winograd, 270e9, 50e9, 32 << 20},                                                               \
+                                                          lanes, 32, true,  true,  false, 1 << 20,   \
+   winograd, 270e9, 50e9, 32 << 20, half},                                                         \
   {"avx512-bf16" suffix, "x86-64-v4+avx512bf16", "x86_64", "x86-64-v4", "-prefer-256-bit,+avx512bf16", \
-                                                             16, 32, true,  true,  true,  1 << 20,   \
-   winograd, 270e9, 50e9, 32 << 20},                                                               \
+                                                          lanes, 32, true,  true,  true,  1 << 20,   \
+   winograd, 270e9, 50e9, 32 << 20, half_bf16},
+static const md_cpu halves[] = {WIDE("", true, 8, NULL, NULL)};
+static const md_cpu direct_halves[] = {WIDE(",-winograd", false, 8, NULL, NULL)};
+#define ROWS(suffix, winograd, halves)                                                             \
+  {"generic" suffix, "x86-64",    "x86_64", "x86-64",    "", 4,  16, false, false, false, 256 << 10, \
+   winograd, 67e9, 50e9, 32 << 20, NULL},                                                          \
+  {"sse4.2" suffix,  "x86-64-v2", "x86_64", "x86-64-v2", "", 4,  16, false, true,  false, 256 << 10, \
+   winograd, 67e9, 50e9, 32 << 20, NULL},                                                          \
+  {"avx2" suffix,    "x86-64-v3", "x86_64", "x86-64-v3", "", 8,  16, true,  true,  false, 512 << 10, \
+   winograd, 135e9, 50e9, 32 << 20, NULL},                                                         \
+  WIDE(suffix, winograd, 16, halves, halves + 1)                                                   \
   {"aarch64" suffix, "armv8-a",   "aarch64", "generic",  "", 4,  32, true,  true,  false, 512 << 10, \
-   winograd, 48e9, 50e9, 32 << 20},
-static const md_cpu cpus[] = {ROWS("", true)};
-static const md_cpu direct[] = {ROWS(",-winograd", false)};
+   winograd, 48e9, 50e9, 32 << 20, NULL},
+static const md_cpu cpus[] = {ROWS("", true, halves)};
+static const md_cpu direct[] = {ROWS(",-winograd", false, direct_halves)};
 // Features that a machine of the architecture must have for the row.
 static const char *const needs[] = {
   "", "+sse4.2,+popcnt", "+avx2,+fma,+bmi,+bmi2,+f16c,+lzcnt,+movbe",
@@ -113,7 +118,10 @@ const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
 }
 
 md_target_facts md_cpu_facts(const md_cpu *cpu) {
-  return (md_target_facts){.channel_block = cpu->lanes, .max_prologue = 3, .alignment = 64};
+  return (md_target_facts){.channel_block = cpu->lanes,
+                           .half_block = cpu->half ? cpu->half->lanes : 0,
+                           .max_prologue = 3,
+                           .alignment = 64};
 }
 
 void md_cpu_llvm_version(char *text, int size) {

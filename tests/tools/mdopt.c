@@ -61,6 +61,8 @@ int main(int argc, char **argv) {
       o.level = (int)number;
     else if (take(argv[i], "--block=", &value) && md_parse_int(value, &number))
       o.facts.channel_block = (int)number;
+    else if (take(argv[i], "--half-block=", &value) && md_parse_int(value, &number))
+      o.facts.half_block = (int)number;
     else if (take(argv[i], "--max-prologue=", &value) && md_parse_int(value, &number))
       o.facts.max_prologue = (int)number;
     else if (take(argv[i], "--twin-weights=", &value) && md_parse_int(value, &number))

@@ -6,7 +6,7 @@
 
 // Statistics of the batch ride on the convolution, forward and backward.
 START_TEST(normalised_convolutions_are_right) {
-  const int channels[][2] = {{3, 19}, {20, 33}};
+  const int channels[][2] = {{3, 19}, {20, 33}, {8, 30}};
   for (int i = 0; i < MD_COUNT(channels); i++) {
     int in = channels[i][0], out = channels[i][1];
     md_text t = {0};
@@ -28,6 +28,36 @@ START_TEST(normalised_convolutions_are_right) {
 }
 END_TEST
 
+// Kernels between tensors in blocks of whole vectors and of half ones, each with empty lanes and without.
+static void check_blocks(const char *of) {
+  const int channels[][3] = {{12, 8, 30}, {8, 24, 16}, {5, 16, 7}};
+  for (int i = 0; i < MD_COUNT(channels); i++) {
+    int a = channels[i][0], b = channels[i][1], c = channels[i][2];
+    md_text t = {0};
+    md_put(&t,
+           "graph @g(%%x: %s[2,%d,2,9,7], %%u: %s[%d,%d,1,1,1], %%w: %s[%d,%d,1,3,3], "
+           "%%v: %s[%d,%d,3,1,1]) {\n",
+           of, a, of, b, a, of, c, b, of, b, c);
+    md_put(&t,
+           "  %%p = conv3d %%x, %%u\n  %%q = relu %%p\n  %%r = conv3d %%q, %%w {pad=[0,1,1]}\n"
+           "  %%s = relu %%r\n  %%y = conv3d %%s, %%v {pad=[1,0,0]}\n  %%z = add %%y, %%q\n"
+           "  %%ds = conv3d_dgrad %%z, %%v {pad=[1,0,0], shape=[2,%d,2,9,7]}\n"
+           "  %%dr = relu_grad %%ds, %%s\n"
+           "  %%dw = conv3d_wgrad %%dr, %%q {pad=[0,1,1], shape=[%d,%d,1,3,3]}\n"
+           "  %%dq = conv3d_dgrad %%dr, %%w {pad=[0,1,1], shape=[2,%d,2,9,7]}\n"
+           "  %%du = conv3d_wgrad %%dq, %%x {shape=[%d,%d,1,1,1]}\n"
+           "  %%t = sum %%z {axes=[0,2,3,4]}\n  return %%t, %%dw, %%du\n}\n",
+           c, c, b, b, b, a);
+    check_everywhere(t.s, 2 * 2 * 9 * 7 * 9 * MD_MAX(b, c), 1);
+    md_text_free(&t);
+  }
+}
+
+START_TEST(blocks_of_both_sizes_meet) { check_blocks("f32"); }
+END_TEST
+START_TEST(blocks_of_both_sizes_meet_in_bf16) { check_blocks("bf16"); }
+END_TEST
+
 // The whole step of MoDist: both networks and their keys, banks, loss, gradients, SGD, averages.
 // Three in a row, each from the states that the one before has left.
 START_TEST(a_small_training_goes_as_the_interpreter_says) {
@@ -47,5 +77,5 @@ START_TEST(a_small_training_goes_as_the_interpreter_says) {
 }
 END_TEST
 
-SUITE_MAIN("cpu_nets", normalised_convolutions_are_right,
-           a_small_training_goes_as_the_interpreter_says)
+SUITE_MAIN("cpu_nets", normalised_convolutions_are_right, blocks_of_both_sizes_meet,
+           blocks_of_both_sizes_meet_in_bf16, a_small_training_goes_as_the_interpreter_says)
