@@ -189,7 +189,7 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
                                .phases = j->num_phases,
                                .items = most_items(j),
                                .shared_with = -1,
-                               .work = md_work_of(s->step[i].view, s->cpu)};
+                               .work = md_work_of(s->step[i].view, j->lowering, s->cpu)};
     for (int e = 0; e < i && k->shared_with < 0; e++) {
       if (s->step[e].job == s->step[i].job) k->shared_with = e;
     }

@@ -63,6 +63,8 @@ void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx
 enum { MD_MAX_DENSE = 64 };
 // The region's anchor, seen as a convolution (or its transpose) from src to dst.
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
+// The same multiplied in f32, as transforms need it, whatever its tensors are stored in.
+md_conv md_conv_in_f32(md_conv c);
 // Splits the node into dense problems with tiles; returns how many.
 int md_conv_problems(const md_conv *c, md_dense *problem);
 int64_t md_dense_tiles(const md_dense *d);  // of one sample

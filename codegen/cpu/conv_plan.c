@@ -50,6 +50,13 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   return c;
 }
 
+md_conv md_conv_in_f32(md_conv c) {
+  c.packed = c.cell = MD_F32;
+  c.pair = 1;
+  c.bytes = md_dtype_size(c.packed);
+  return c;
+}
+
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc) {
   md_emit *e = &c->k->e;
   return c->pair == 2 ? md_bf16_dot(e, acc, x, y) : md_fma(e, x, y, acc);

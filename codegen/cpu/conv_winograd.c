@@ -71,7 +71,7 @@ static double weight_cost(const md_conv *c, int64_t bytes) {
 
 static double direct_cost(const md_conv *c) {
   int64_t pixels = c->n * c->dst_size[0] * c->dst_size[1] * c->dst_size[2];
-  return (double)(c->kernel[0] * c->kernel[1] * c->kernel[2] * pixels * channel_pairs(c));
+  return (double)(c->kernel[0] * c->kernel[1] * c->kernel[2] * pixels * channel_pairs(c)) / c->pair;
 }
 
 static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
@@ -126,15 +126,21 @@ static double choose_squares(const md_conv *c, md_dense *d, Squares *best) {
   return least;
 }
 
+static md_conv conv_of(md_kernel *k) {
+  const md_node *node = k->r->anchor;
+  return md_conv_of(k, node->in[0], node->in[1], node->out);
+}
+
 const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
-  md_conv c = md_conv_of(&k, r->anchor->in[0], r->anchor->in[1], r->anchor->out);
+  md_conv direct = conv_of(&k), c = md_conv_in_f32(direct);
   md_dense problem[MD_MAX_DENSE];
-  if (!cpu->winograd || c.dtype != MD_F32 || md_conv_problems(&c, problem) != 1) return "";
+  if (!cpu->winograd || c.dtype == MD_F64 || md_conv_problems(&c, problem) != 1) return "";
   Squares q;
   double cost = choose_squares(&c, problem, &q);
   if (cost == INFINITY) return "";
-  return cost < 0.8 * direct_cost(&c) ? NULL : "its transforms would cost more than they spare";
+  return cost < 0.8 * direct_cost(&direct) ? NULL
+                                           : "its transforms would cost more than they spare";
 }
 
 // Elements from a plane to the next: of weights, source, sums.
@@ -351,8 +357,7 @@ static void emit_apart(Winograd *g) {
 }
 
 void md_emit_conv_winograd(md_kernel *k) {
-  const md_node *node = k->r->anchor;
-  md_conv c = md_conv_of(k, node->in[0], node->in[1], node->out), pc;
+  md_conv c = md_conv_in_f32(conv_of(k)), pc;
   md_dense d;
   md_conv_problems(&c, &d);
   Winograd g = {.item = {.c = &c, .d = &d}};

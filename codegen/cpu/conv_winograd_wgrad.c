@@ -62,14 +62,14 @@ static md_conv conv_of(md_kernel *k) {
 
 const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
-  md_conv c = conv_of(&k);
+  md_conv plain = conv_of(&k), c = md_conv_in_f32(plain);
   md_dense problem[MD_MAX_DENSE];
-  if (!cpu->winograd || c.dtype != MD_F32 || md_conv_problems(&c, problem) != 1) return "";
+  if (!cpu->winograd || c.dtype == MD_F64 || md_conv_problems(&c, problem) != 1) return "";
   const md_filter *f = best_filter(&c, problem);
   if (!f) return "";
   int64_t pixels = c.n * c.dst_size[0] * c.dst_size[1] * c.dst_size[2];
   int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2];
-  double direct = (double)(taps * pixels * c.src_blocks * c.lanes * c.dst_blocks);
+  double direct = (double)(taps * pixels * c.src_blocks * c.lanes * c.dst_blocks) / plain.pair;
   return cost_of(&c, problem, f) < 0.8 * direct ? NULL
                                                 : "its transforms would cost more than they spare";
 }
@@ -262,7 +262,7 @@ static void cut(Wgrad *g, const md_dense *d) {
 }
 
 void md_emit_conv_winograd_wgrad(md_kernel *k) {
-  Wgrad g = {.k = k, .c = conv_of(k)};
+  Wgrad g = {.k = k, .c = md_conv_in_f32(conv_of(k))};
   md_conv *c = &g.c;
   md_dense d, yd;
   md_conv_problems(c, &d);

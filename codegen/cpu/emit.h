@@ -272,7 +272,7 @@ const md_cpu *md_lanes_for(const md_region_view *r, const md_cpu *cpu);
 const md_lowering *md_lower(const md_region_view *r, const md_cpu *cpu, md_text *refusals);
 
 // --- cost.c: what a region has to do -------------------------------------------------------------
-md_cpu_work md_work_of(const md_region_view *r, const md_cpu *cpu);
+md_cpu_work md_work_of(const md_region_view *r, const char *lowering, const md_cpu *cpu);
 
 // --- jit.c: modules to code ----------------------------------------------------------------------
 typedef struct md_object {

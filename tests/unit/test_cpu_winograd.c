@@ -17,22 +17,24 @@ static const Shape shapes[] = {
     {3, 96, 64, {4, 5, 5}, {3, 1, 1}, {1, 0, 0}},  {1, 512, 256, {4, 7, 7}, {1, 3, 3}, {0, 1, 1}},
 };
 
-static void put_tensor(md_text *to, const char *name, int n, int c, const int size[3]) {
-  md_put(to, "%%%s: f32[%d,%d,%d,%d,%d]", name, n, c, size[0], size[1], size[2]);
+static void put_tensor(md_text *to, const char *name, const char *of, int n, int c,
+                       const int size[3]) {
+  md_put(to, "%%%s: %s[%d,%d,%d,%d,%d]", name, of, n, c, size[0], size[1], size[2]);
 }
 
 // A graph of one convolution or gradient; `length` of its sums.
-static void put_graph(md_text *to, const Shape *s, const char *op, int64_t *length) {
+static void put_graph(md_text *to, const Shape *s, const char *op, const char *of,
+                      int64_t *length) {
   const int *x = s->size, *kernel = s->kernel;
   int y[3];
   for (int i = 0; i < 3; i++) y[i] = x[i] + 2 * s->pad[i] - kernel[i] + 1;
   bool forward = !strcmp(op, "conv3d"), data = !strcmp(op, "conv3d_dgrad");
   md_put(to, "graph @g(");
-  if (forward) put_tensor(to, "a", s->n, s->in, x);
-  else put_tensor(to, "a", s->n, s->out, y);
+  if (forward) put_tensor(to, "a", of, s->n, s->in, x);
+  else put_tensor(to, "a", of, s->n, s->out, y);
   md_put(to, ", ");
-  if (forward || data) put_tensor(to, "b", s->out, s->in, kernel);
-  else put_tensor(to, "b", s->n, s->in, x);
+  if (forward || data) put_tensor(to, "b", of, s->out, s->in, kernel);
+  else put_tensor(to, "b", of, s->n, s->in, x);
   md_put(to, ") {\n  %%r = %s %%a, %%b {pad=[%d,%d,%d]", op, s->pad[0], s->pad[1], s->pad[2]);
   if (data) md_put(to, ", shape=[%d,%d,%d,%d,%d]", s->n, s->in, x[0], x[1], x[2]);
   else if (!forward)
@@ -68,7 +70,7 @@ static void check_op(const char *op, const char *lowering, const char *direct) {
     if (both && !strcmp(op, "conv3d_wgrad")) continue;  // frames are added up directly
     md_text t = {0};
     int64_t length;
-    put_graph(&t, &shapes[i], op, &length);
+    put_graph(&t, &shapes[i], op, "f32", &length);
     md_arena *a = md_arena_create();
     if (!is_elsewhere()) {
       ck_assert_msg(!strcmp(lowering_of(t.s, "native", a), lowering), "%s", t.s);
@@ -92,11 +94,30 @@ START_TEST(weight_gradient) {
 }
 END_TEST
 
+// Transformed and multiplied in f32, if that spares enough against products of pairs.
+START_TEST(bf16_is_multiplied_in_f32) {
+  const Shape s = {1, 64, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}};
+  const char *rows[][2] = {{"conv3d", "conv3d winograd"},
+                           {"conv3d_dgrad", "conv3d winograd"},
+                           {"conv3d_wgrad", "conv3d winograd weight gradient"}};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_text t = {0};
+    int64_t length;
+    put_graph(&t, &s, rows[i][0], "bf16", &length);
+    md_arena *a = md_arena_create();
+    if (!is_elsewhere()) ck_assert_str_eq(lowering_of(t.s, "native", a), rows[i][1]);
+    check_targets(t.s, &(Setup){.level = 2, .length = length});
+    md_arena_destroy(a);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 START_TEST(planes_of_some_frames_at_a_time) {
   const Shape s = {2, 32, 32, {2, 116, 96}, {1, 3, 3}, {0, 1, 1}};
   md_text t = {0};
   int64_t length;
-  put_graph(&t, &s, "conv3d_wgrad", &length);
+  put_graph(&t, &s, "conv3d_wgrad", "f32", &length);
   check_text(t.s, &(Setup){.level = 2, .length = length});
   md_text_free(&t);
 }
@@ -150,7 +171,7 @@ START_TEST(rounding_is_as_analysed) {
   for (int i = 0; i < MD_COUNT(rows); i++) {
     md_text t = {0};
     int64_t length;
-    put_graph(&t, &s, rows[i].op, &length);
+    put_graph(&t, &s, rows[i].op, "f32", &length);
     double direct = ldexp(error_of(t.s, "native,-winograd"), 24);
     double winograd = ldexp(error_of(t.s, "native"), 24);
     printf("%-14s error: direct %.1f, Winograd %.1f, bound %.1f\n", rows[i].op, direct, winograd,
@@ -162,5 +183,5 @@ START_TEST(rounding_is_as_analysed) {
 }
 END_TEST
 
-SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, planes_of_some_frames_at_a_time,
-           rounding_is_as_analysed)
+SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, bf16_is_multiplied_in_f32,
+           planes_of_some_frames_at_a_time, rounding_is_as_analysed)
