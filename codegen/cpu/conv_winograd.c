@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's minimal filtering for kernels of three taps along h and w or along t, and of stride 1: forward and
+// Winograd's minimal filtering for kernels of few taps along h and w or along t, and of stride 1: forward and
 // data gradient. Squares of the source become planes with a pixel for each square, and so do the weights
 // (filter.c). In a plane the convolution is a direct one without these taps: its register tile is that of
 // conv_dense.c.
@@ -168,11 +168,11 @@ static void pack_weights(const Winograd *g, const md_conv *plane) {
   md_loop in = md_loop_begin(e, zero, md_i64(e, inner), 1, "i");
   md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), in.i);
   md_square x;
-  for (int i = 0; i < (f->along_t ? 3 : 9); i++) {
+  for (int i = 0; i < (f->along_t ? f->r : f->r * f->r); i++) {
     // Ascending offsets into the window; a data gradient meets its taps the other way round.
-    int first = f->along_t ? i : i / 3, second = i % 3;
-    md_ir row = md_i64(e, taps[f->along_t ? 0 : 1].doff > 0 ? first : 2 - first);
-    md_ir col = md_i64(e, taps[2].doff > 0 ? second : 2 - second);
+    int first = f->along_t ? i : i / f->r, second = i % f->r, last = f->r - 1;
+    md_ir row = md_i64(e, taps[f->along_t ? 0 : 1].doff > 0 ? first : last - first);
+    md_ir col = md_i64(e, taps[2].doff > 0 ? second : last - second);
     md_ir tap[3] = {f->along_t ? row : t.i, f->along_t ? zero : row, f->along_t ? zero : col};
     x[first][f->along_t ? 0 : second] = md_weights_at(c, at[0], mask, src, tap);
   }

@@ -223,14 +223,15 @@ static void emit_results(const Wgrad *g) {
     x[i / cols][i % cols] = md_load(e, c->wide, from, element, c->lanes, NULL);
   }
   md_filter_weight_gradient(e, g->f, x);
-  for (int i = 0; i < (along_t ? 3 : 9); i++) {
-    md_ir first = md_i64(e, along_t ? i : i / 3), second = md_i64(e, i % 3);
+  int r = g->f->r;
+  for (int i = 0; i < (along_t ? r : r * r); i++) {
+    md_ir first = md_i64(e, along_t ? i : i / r), second = md_i64(e, i % r);
     md_ir place[5] = {md_imulc(e, at[0], c->lanes), md_iadd(e, channel, row.i),
                       along_t ? first : zero, along_t ? zero : first, along_t ? zero : second};
     md_body body;
     md_body_init(&body, k);
     md_point p = md_point_of(5, place, 0, c->lanes, mask);
-    md_finish_set(&body, c->w, along_t ? x[i][0] : x[i / 3][i % 3]);
+    md_finish_set(&body, c->w, along_t ? x[i][0] : x[i / r][i % r]);
     md_finish_store(&body, &p);
   }
   md_loop_end(e, &row);

@@ -7,16 +7,24 @@
 // Points of a small product and sum of squares make for small rounding errors: those at 0, +-3/4 and +-3/2
 // have half of the error of the usual 0, +-1 and +-2. All of B and A is exact in f32.
 // clang-format off
-#define FOUR                                                                                                  \
-  .m = 4, .n = 6, .pairs = 2,                                                                                 \
+#define SIX_POINTS                                                                                            \
+  .n = 6, .pairs = 2,                                                                                         \
   .b = {{1.265625, 0, -2.8125, 0, 1}, {0, -1.6875, -2.25, 0.75, 1}, {0, -0.84375, -0.5625, 1.5, 1},           \
-        {0, 1.265625, 0, -2.8125, 0, 1}},                                                                     \
+        {0, 1.265625, 0, -2.8125, 0, 1}}
+#define FOUR                                                                                                  \
+  SIX_POINTS, .m = 4, .r = 3,                                                                                 \
   .g = {{64. / 81}, {-128. / 243, -96. / 243, -72. / 243}, {32. / 243, 48. / 243, 72. / 243}, {0, 0, 1}},     \
   .a = {{1}, {1, 0.75, 0.5625, 0.421875}, {1, 1.5, 2.25, 3.375}, {0, 0, 0, 1}}
+#define THREE                                                                                                 \
+  SIX_POINTS, .m = 3, .r = 4,                                                                                 \
+  .g = {{64. / 81}, {-128. / 243, -96. / 243, -72. / 243, -54. / 243},                                        \
+        {32. / 243, 48. / 243, 72. / 243, 108. / 243}, {0, 0, 0, 1}},                                         \
+  .a = {{1}, {1, 0.75, 0.5625}, {1, 1.5, 2.25}, {0, 0, 1}}
 #define TWO                                                                                                   \
-  .m = 2, .n = 4, .pairs = 1, .b = {{-1, 0, 1}, {0, 1, 1}, {0, -1, 0, 1}},                                    \
+  .m = 2, .r = 3, .n = 4, .pairs = 1, .b = {{-1, 0, 1}, {0, 1, 1}, {0, -1, 0, 1}},                                    \
   .g = {{-1}, {0.5, 0.5, 0.5}, {0, 0, 1}}, .a = {{1}, {1, 1}, {0, 1}}
-const md_filter md_filters[MD_FILTERS] = {{FOUR}, {TWO}, {FOUR, .along_t = true}, {TWO, .along_t = true}};
+const md_filter md_filters[MD_FILTERS] = {
+  {FOUR}, {THREE}, {TWO}, {FOUR, .along_t = true}, {TWO, .along_t = true}};
 // clang-format on
 
 int md_filter_planes(const md_filter *f) { return f->along_t ? f->n : f->n * f->n; }
@@ -32,7 +40,7 @@ int64_t md_plane_vectors(int64_t vectors) { return vectors | 1; }
 bool md_filter_suits(const md_filter *f, const md_dense *d) {
   for (int i = 0; i < 3; i++) {
     if (d->in_step[i] != 1 || d->step[i] != 1 || d->first[i] != 0) return false;
-    if (md_filter_step(f, i) > 1 && (d->tap[i].num != 3 || llabs(d->tap[i].doff) != 1))
+    if (md_filter_step(f, i) > 1 && (d->tap[i].num != f->r || llabs(d->tap[i].doff) != 1))
       return false;
   }
   return !d->planar && (d->tail == 3) == f->along_t;
@@ -113,7 +121,7 @@ void md_filter_source(md_emit *e, const md_filter *f, md_square x) {
   transform(&(Step){e, f, f->b, f->n}, evaluate, f->n, f->n, x);
 }
 void md_filter_weights(md_emit *e, const md_filter *f, md_square x) {
-  transform(&(Step){e, f, f->g, 3}, evaluate, 3, f->n, x);
+  transform(&(Step){e, f, f->g, f->r}, evaluate, f->r, f->n, x);
 }
 void md_filter_results(md_emit *e, const md_filter *f, md_square x) {
   transform(&(Step){e, f, f->a, f->m}, combine, f->n, f->m, x);
@@ -122,7 +130,7 @@ void md_filter_result_gradient(md_emit *e, const md_filter *f, md_square x) {
   transform(&(Step){e, f, f->a, f->m}, evaluate, f->m, f->n, x);
 }
 void md_filter_weight_gradient(md_emit *e, const md_filter *f, md_square x) {
-  transform(&(Step){e, f, f->g, 3}, combine, f->n, 3, x);
+  transform(&(Step){e, f, f->g, f->r}, combine, f->n, f->r, x);
 }
 
 // --- squares of a window

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's minimal filtering F(m x m, 3 x 3): a square of m x m results from n x n pixels, n = m + 2, by n^2
-// products where the direct way takes 9 m^2 (Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks", arXiv:1509.09308); along time alone F(m, 3): m results by n products instead of 3 m.
+// Winograd's minimal filtering F(m x m, r x r): a square of m x m results from n x n pixels, n = m + r - 1, by n^2
+// products where the direct way takes r^2 m^2 (Lavin and Gray, "Fast Algorithms for Convolutional Neural
+// Networks", arXiv:1509.09308); along time alone F(m, r): m results by n products instead of r m.
 //
-//     Y = A' [ (G g G') . (B d B') ] A,   d: n x n pixels of the source, g: 3x3 weights
+//     Y = A' [ (G g G') . (B d B') ] A,   d: n x n pixels of the source, g: r x r weights
 //
 // and, as it is linear in g, dg = G' [ (A dY A') . (B d B') ] G; along time without the factors on the right.
 // docs/winograd.md has the error analysis.
@@ -12,12 +12,12 @@
 
 #include "codegen/cpu/conv.h"
 
-enum { MD_FILTERS = 4, MD_FILTER_N = 6 };
+enum { MD_FILTERS = 5, MD_FILTER_N = 6 };
 
 // The matrices interpolate polynomials at 0, +-p for one or two p, and infinity. Rows stand in this
 // order; the row of -p is that of +p with other signs in odd columns.
 typedef struct md_filter {
-  int m, n, pairs;
+  int m, r, n, pairs;
   bool along_t;  // a "square" is a column of frames: x[.][0]
   double b[4][MD_FILTER_N], g[4][MD_FILTER_N], a[4][MD_FILTER_N];
 } md_filter;
@@ -33,10 +33,10 @@ bool md_filter_suits(const md_filter *f, const md_dense *d);
 // Values (vectors of channels) in place, in the upper left corner of x.
 typedef md_ir md_square[MD_FILTER_N][MD_FILTER_N];
 void md_filter_source(md_emit *e, const md_filter *f, md_square x);           // n x n -> n x n
-void md_filter_weights(md_emit *e, const md_filter *f, md_square x);          // 3 x 3 -> n x n
+void md_filter_weights(md_emit *e, const md_filter *f, md_square x);          // r x r -> n x n
 void md_filter_results(md_emit *e, const md_filter *f, md_square x);          // n x n -> m x m
 void md_filter_result_gradient(md_emit *e, const md_filter *f, md_square x);  // m x m -> n x n
-void md_filter_weight_gradient(md_emit *e, const md_filter *f, md_square x);  // n x n -> 3 x 3
+void md_filter_weight_gradient(md_emit *e, const md_filter *f, md_square x);  // n x n -> r x r
 
 // Squares in a window [t][h][w][lane], which are pixels of n^2 planes.
 typedef struct md_squares {
