@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// fold-stride: where channels are read in vectors, a convolution of three of them multiplies mostly padding.
-// With a stride, neighbours along that axis become channels (space to depth), and the stride goes:
+// fold-stride: where channels are read in vectors, a convolution of three of them multiplies mostly padding; and
+// where minimal filtering spares most products, a stride stands in its way. Both end when neighbours along the
+// axes with a stride become channels (space to depth), and the stride goes:
 //
 //   conv(x[n,c,t,h,w], u[o,c,a,b,k]), stride s on w  =  conv(fold(x'), fold(u')), stride 1, no pad on w
 //   x' = x with the zeros of the pad, u' = u with zeros behind it, so that s divides both
 //   fold: space_to_depth
 //
 // The gradient for u is that for fold(u'), unfolded. Of the axes with a stride those are folded that leave
-// the fewest products. Not bitwise: sums run in another order.
+// the fewest products; for filtering both of an image, forward. Not bitwise: sums run in another order.
 #include "passes/passes.h"
 
 enum { AXES = 3, FIRST = 2 };  // axes of a kernel; the first one's number in the tensor
@@ -32,6 +33,23 @@ static int64_t products(const Fold *f, int64_t channels, int64_t vector, int fol
     num *= taps(f, i, folded);
   }
   return num * md_round_up(channels, vector);
+}
+
+// Height and width, if what filtering leaves of the products of a result, and its transforms (some for each
+// channel of the result, some for each that is read), are well below the products of all taps. bf16 that is not
+// filtered counts half: it may be multiplied in pairs.
+static int filtered_axes(const Fold *f, const md_dim3 *dilation, const md_type *x, int64_t out) {
+  enum { IMAGE = 6, TRANSFORM = 24 };
+  int64_t channels = x->shape.dim[1];
+  for (int i = 1; i < AXES; i++) {
+    int64_t left = taps(f, i, IMAGE);
+    if (f->stride.d[i] < 2 || dilation->d[i] != 1 || left < 3 || left > 4) return 0;
+    channels *= f->stride.d[i];
+  }
+  if (taps(f, 1, IMAGE) != taps(f, 2, IMAGE)) return 0;
+  double all = (double)products(f, x->shape.dim[1], 1, 0) / (x->dtype == MD_BF16 ? 2 : 1);
+  double left = (double)products(f, x->shape.dim[1], 1, IMAGE) / 4;
+  return left + TRANSFORM * (1 + (double)channels / (double)out) < 0.75 * all ? IMAGE : 0;
 }
 
 // 0: nothing is gained.
@@ -109,7 +127,9 @@ static md_val fold_conv(md_rewriter *r, const md_node *n) {
     f.kernel.d[i] = w->shape.dim[FIRST + i];
     f.places[i] = y->shape.dim[FIRST + i];
   }
-  f.folded = best_axes(r, &f, &a->dilation, x);
+  bool filters = r->options->facts.filters_taps && x->dtype != MD_F64;
+  f.folded = filters ? filtered_axes(&f, &a->dilation, x, y->shape.dim[1])
+                     : best_axes(r, &f, &a->dilation, x);
   if (!f.folded) return md_copy_node(r, n);
   say(r, n, &f);
   md_conv3d_attr folded = folded_attr(&f, &a->dilation);
@@ -144,7 +164,7 @@ static md_val fold_wgrad(md_rewriter *r, const md_node *n) {
 
 const md_pass md_pass_fold_stride = {
     .name = "fold-stride",
-    .doc = "neighbours along a stride become channels where there are few",
+    .doc = "neighbours along a stride become channels where that spares products",
     .needs = MD_NEEDS_EXPANDED | MD_NEEDS_NO_REGIONS,
     .at = {[MD_OP_conv3d] = fold_conv, [MD_OP_conv3d_wgrad] = fold_wgrad},
 };

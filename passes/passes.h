@@ -63,6 +63,8 @@ typedef struct md_target_facts {
   int channel_block;   // layout: 0 keeps row-major
   int half_block;      // taken where that leaves fewer channels empty; 0: never
   bool channels_last;  // one block holds all channels, rounded up to channel_block
+  // Three or four taps along h and w, of stride 1, take a quarter of their products (minimal filtering).
+  bool filters_taps;
   // Convolutions bring their weights into an order of their own first, and can round them then.
   bool packs_weights;
   // What a convolution of several taps reads is stored before it: made on the way, each element would be

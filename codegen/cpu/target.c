@@ -120,6 +120,7 @@ const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
 md_target_facts md_cpu_facts(const md_cpu *cpu) {
   return (md_target_facts){.channel_block = cpu->lanes,
                            .half_block = cpu->half ? cpu->half->lanes : 0,
+                           .filters_taps = cpu->winograd,
                            .max_prologue = 3,
                            .alignment = 64};
 }

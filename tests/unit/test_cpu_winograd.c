@@ -114,6 +114,17 @@ START_TEST(bf16_is_multiplied_in_f32) {
 }
 END_TEST
 
+// Neighbours become channels first (pass fold-stride), so that a first convolution of stride 2 is filtered too.
+START_TEST(a_stride_becomes_channels) {
+  const char *text = "graph @g(%a: f32[2,3,4,22,25], %b: f32[40,3,3,7,7]) {\n"
+                     "  %r = conv3d %a, %b {stride=[1,2,2], pad=[1,3,3]}\n  return %r\n}\n";
+  md_arena *a = md_arena_create();
+  if (!is_elsewhere()) ck_assert_str_eq(lowering_of(text, "native", a), "conv3d winograd");
+  check_targets(text, &(Setup){.level = 2, .length = 3 * 3 * 7 * 7});
+  md_arena_destroy(a);
+}
+END_TEST
+
 START_TEST(planes_of_some_frames_at_a_time) {
   const Shape s = {2, 32, 32, {2, 116, 96}, {1, 3, 3}, {0, 1, 1}};
   md_text t = {0};
@@ -188,4 +199,4 @@ START_TEST(rounding_is_as_analysed) {
 END_TEST
 
 SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, bf16_is_multiplied_in_f32,
-           planes_of_some_frames_at_a_time, rounding_is_as_analysed)
+           a_stride_becomes_channels, planes_of_some_frames_at_a_time, rounding_is_as_analysed)
