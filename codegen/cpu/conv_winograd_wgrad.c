@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weight gradient by Winograd's filtering (filter.h): squares of x and of dy become pixels of planes in the
-// workspace, some frames (with taps along t: samples) at a time, so that the caches hold them. A plane is an
-// item: the sum over its pixels of x times dy, for each pair of channels. Sums of all planes become dw.
+// workspace, some frames at a time (if the filter is along t: samples; with other taps along t: rows of tiles in all
+// frames), so that the caches hold them. A plane is an item: for each pair of channels the sum over its pixels of x
+// times dy, with x shifted by as many frames as the other tap is. Sums of all planes become dw.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/filter.h"
 #include "codegen/cpu/parts.h"
@@ -11,12 +12,13 @@
 // Each round has code of its own.
 enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8, MAX_ROUNDS = 8 };
 
-// x or dy in the planes: [block][unit][square][lane].
+// x or dy in the planes: [block][unit][frame][square][lane].
 typedef struct Operand {
   md_val val;
   md_dense d;  // its window for a tile of dy
   int64_t channels, blocks;
-  int64_t place, step;  // of plane 0 in the workspace; elements from a plane to the next
+  int64_t tiles, pixels;  // of a unit: windows, pixels of a plane
+  int64_t place, step;    // of plane 0 in the workspace; elements from a plane to the next
 } Operand;
 
 typedef struct Wgrad {
@@ -24,32 +26,36 @@ typedef struct Wgrad {
   md_conv c;  // as if a forward convolution x -> dy
   const md_filter *f;
   Operand x, dy;
-  int64_t size[3];             // of dy: t, h, w
-  int64_t num[3];              // squares in a tile
-  int64_t units, all_units;    // frames or samples in the planes, and in all
-  int64_t pixels;              // of a plane
-  int64_t place, sums, inner;  // sums of a plane: [dst block][src block][inner][lane]
+  int64_t size[3];              // of dy: t, h, w
+  int64_t num[3];               // squares in a tile
+  int64_t units, all_units;     // frames, samples or rows of tiles in the planes, and in all
+  int64_t taps;                 // along t, beside the filter
+  int64_t inner;                // input channels of a block that exist at most
+  int64_t place, sums, of_tap;  // sums of a plane: [tap][dst block][src block][inner][lane]
 } Wgrad;
 
 // --- the plan
 
 // Multiply-adds of vectors; an element of a plane, made and read again, costs as much as TRANSFORM of them.
 enum { TRANSFORM = 12 };
+static int64_t taps_beside(const md_conv *c, const md_filter *f) {
+  return f->along_t ? 1 : c->kernel[0];
+}
 static double cost_of(const md_conv *c, const md_dense *d, const md_filter *f) {
-  double squares = (double)c->n;
+  double squares = (double)c->n, taps = (double)taps_beside(c, f);
   for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(f, i, d->grid[i]);
   double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
   return md_filter_planes(f) *
-         (squares * pairs +
-          TRANSFORM * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs));
+         (squares * pairs * taps +
+          TRANSFORM * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs * taps));
 }
 
-// NULL: none suits. Planes of a filter along h and w are not shifted in time, so other taps there are no choice.
+// NULL: none suits.
 static const md_filter *best_filter(const md_conv *c, const md_dense *d) {
   const md_filter *best = NULL;
   for (int i = 0; i < MD_FILTERS; i++) {
     const md_filter *f = &md_filters[i];
-    if (!md_filter_suits(f, d) || (!f->along_t && c->kernel[0] > 1)) continue;
+    if (!md_filter_suits(f, d)) continue;
     if (!best || cost_of(c, d, f) < cost_of(c, d, best)) best = f;
   }
   return best;
@@ -76,17 +82,26 @@ const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu)
 
 static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const md_dense *d) {
   const md_conv *c = &g->c;
-  *o = (Operand){.val = v,
-                 .d = *d,
-                 .channels = channels,
-                 .blocks = md_ceil_div(channels, c->lanes),
-                 .step = md_plane_vectors(md_ceil_div(channels, c->lanes) * g->pixels) * c->lanes};
+  *o =
+      (Operand){.val = v, .d = *d, .channels = channels, .blocks = md_ceil_div(channels, c->lanes)};
   for (int i = 0; i < 3; i++) {
     o->d.tile[i] = g->num[i] * md_filter_step(g->f, i);
     o->d.grid[i] = md_round_up(g->size[i], o->d.tile[i]);
   }
+  if (g->taps > 1) {  // frames one by one, those that other taps reach as well
+    o->d.grid[0] += (d->tap[0].num - 1) * d->tap[0].doff;
+    o->d.tap[0].num = 1;
+  }
   md_set_window(&o->d);
+  o->tiles = md_dense_tiles(&o->d) * c->n / g->all_units;
+  o->pixels = o->tiles * g->num[0] * g->num[1] * g->num[2];
+  o->step = md_plane_vectors(o->blocks * g->units * o->pixels) * c->lanes;
   o->place = md_workspace_reserve(g->k, md_filter_planes(g->f) * o->step * md_dtype_size(c->wide));
+}
+
+// Units of the round that begins there.
+static int64_t units_from(const Wgrad *g, int64_t unit) {
+  return MD_MIN(g->units, g->all_units - unit);
 }
 
 // --- planes
@@ -99,21 +114,27 @@ static void emit_planes(const Wgrad *g, const Operand *o, md_filter_part *part, 
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   md_squares q = {c, g->f, {g->num[0], g->num[1], g->num[2]}, d->window[1], d->window[2]};
-  int64_t along[3], frames = g->all_units / c->n;  // units of a sample
+  int64_t along[3], in_sample = g->all_units / c->n;  // units
   for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
-  int64_t tiles[2] = {g->units, md_dense_tiles(d) / frames};
+  int64_t tiles[2] = {units_from(g, unit), o->tiles};
   md_phase_begin(k, "planes", tiles[0] * tiles[1], md_round_up(md_window_bytes(c, d), 64));
   md_ir at[2], tile[3], zero = md_i64(e, 0);
   md_split_index(e, k->item, 2, tiles, at);
-  md_ir u = md_iaddc(e, at[0], unit), n = md_idivc(e, u, frames);
-  md_ir of_sample = md_iadd(e, md_imulc(e, md_imodc(e, u, frames), tiles[1]), at[1]);
-  md_split_index(e, of_sample, 3, along, tile);
+  md_ir u = md_iaddc(e, at[0], unit), n = md_idivc(e, u, in_sample);
+  md_ir in_n = md_imodc(e, u, in_sample);
+  if (g->taps > 1) {
+    tile[0] = at[1];
+    tile[1] = in_n;
+    tile[2] = zero;
+  } else {
+    md_split_index(e, md_iadd(e, md_imulc(e, in_n, tiles[1]), at[1]), 3, along, tile);
+  }
   md_ir m0[3];
   for (int i = 0; i < 3; i++) m0[i] = md_imulc(e, tile[i], d->tile[i]);
   md_loop b = md_loop_begin(e, zero, md_i64(e, o->blocks), 1, "block");
   md_pack_window(c, d, o->val, o->channels, b.i, md_i64(e, 1), n, m0, d->tile, k->scratch, NULL);
-  md_ir first =
-      md_iadd(e, md_imulc(e, b.i, g->pixels), md_imulc(e, k->item, q.num[0] * q.num[1] * q.num[2]));
+  md_ir first = md_iadd(e, md_imulc(e, b.i, g->units * o->pixels),
+                        md_imulc(e, k->item, q.num[0] * q.num[1] * q.num[2]));
   md_planes to = {md_workspace(k, o->place), md_imulc(e, first, c->lanes), o->step};
   md_squares_to_planes(&q, part, size, k->scratch, &to);
   md_loop_end(e, &b);
@@ -125,7 +146,8 @@ static void emit_planes(const Wgrad *g, const Operand *o, md_filter_part *part, 
 typedef struct Product {
   const Wgrad *g;
   md_ir x, dy, sums;  // of the plane
-  md_ir first, last;  // pixels of the strip
+  md_ir first, last;  // pixels of the strip, in dy
+  md_ir shift;        // where they are in x, from there
   bool only;          // there is no other strip
 } Product;
 
@@ -141,9 +163,10 @@ static void register_tile(const Product *t, int64_t row0, int64_t rows, int bloc
     acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
   for (int64_t i = 0; i < rows * blocks; i++) md_set(e, acc[i], zero);
   md_loop q = md_loop_begin(e, t->first, t->last, 1, "pixel");
-  md_ir xi = md_imulc(e, md_iadd(e, md_imulc(e, ib, g->pixels), q.i), c->lanes), y[2];
+  md_ir xi = md_iadd(e, md_imulc(e, ib, g->units * g->x.pixels), md_iadd(e, q.i, t->shift)), y[2];
+  xi = md_imulc(e, xi, c->lanes);
   for (int b = 0; b < blocks; b++) {
-    md_ir block = md_imulc(e, md_iaddc(e, ob, b), g->pixels);
+    md_ir block = md_imulc(e, md_iaddc(e, ob, b), g->units * g->dy.pixels);
     y[b] =
         md_load(e, c->wide, t->dy, md_imulc(e, md_iadd(e, block, q.i), c->lanes), c->lanes, NULL);
   }
@@ -177,27 +200,46 @@ static void block_group(const void *product, int blocks, md_ir ob) {
   md_loop_end(e, &ib);
 }
 
-// A phase: an item is a plane. Strips of its pixels stay in L1 while all blocks are run over.
-static void emit_products(const Wgrad *g, bool first, bool last) {
+// Strips of the plane's pixels stay in L1 while all taps and blocks are run over. A run of pixels is one in both
+// operands: with other taps a unit, which has more frames in x, else all.
+static void run_strips(const Wgrad *g, Product *t, int64_t pixels) {
+  const md_conv *c = &g->c;
+  md_emit *e = &g->k->e;
+  int64_t run = g->taps > 1 ? g->dy.pixels : pixels;
+  int64_t frames = g->num[1] * g->num[2] * g->x.d.tap[0].doff;  // from a tap to the next
+  md_ir zero = md_i64(e, 0), sums = t->sums;
+  md_loop u = md_loop_begin(e, zero, md_i64(e, pixels / run), 1, "unit");
+  md_ir from = md_imulc(e, u.i, run), to = md_iaddc(e, from, run);
+  md_loop strip = md_loop_begin(e, from, to, STRIP, "strip");
+  t->first = strip.i;
+  t->last = md_imin(e, md_iaddc(e, strip.i, STRIP), to);
+  md_loop tap = md_loop_begin(e, zero, md_i64(e, g->taps), 1, "tap");
+  t->shift = md_iadd(e, md_imulc(e, u.i, g->x.pixels - g->dy.pixels), md_imulc(e, tap.i, frames));
+  t->sums = md_at(e, c->wide, sums, md_imulc(e, tap.i, g->of_tap));
+  md_in_pairs(e, c->dst_blocks, block_group, t);
+  md_loop_end(e, &tap);
+  md_loop_end(e, &strip);
+  md_loop_end(e, &u);
+}
+
+// A phase: an item is a plane with the units from `unit` on.
+static void emit_products(const Wgrad *g, int64_t unit) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
+  int64_t pixels = units_from(g, unit) * g->dy.pixels;
+  bool one_strip = pixels <= STRIP && (g->taps == 1 || pixels == g->dy.pixels);
   md_phase_begin(k, "products", md_filter_planes(g->f), 0);
-  md_ir p = k->item, zero = md_i64(e, 0);
-  Product t = {.g = g, .only = first && last && g->pixels <= STRIP};
-  t.x = md_at(e, c->wide, md_workspace(k, g->x.place), md_imulc(e, p, g->x.step));
-  t.dy = md_at(e, c->wide, md_workspace(k, g->dy.place), md_imulc(e, p, g->dy.step));
-  t.sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, p, g->sums));
-  if (first && !t.only) {
-    md_loop z = md_loop_begin(e, zero, md_i64(e, g->sums), c->lanes, "clear");
+  Product t = {.g = g, .only = one_strip && g->units == g->all_units};
+  t.x = md_at(e, c->wide, md_workspace(k, g->x.place), md_imulc(e, k->item, g->x.step));
+  t.dy = md_at(e, c->wide, md_workspace(k, g->dy.place), md_imulc(e, k->item, g->dy.step));
+  t.sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->sums));
+  if (unit == 0 && !t.only) {
+    md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->sums), c->lanes, "clear");
     md_store(e, c->wide, t.sums, z.i, md_const(e, c->type, c->lanes, 0), NULL);
     md_loop_end(e, &z);
   }
-  md_loop strip = md_loop_begin(e, zero, md_i64(e, g->pixels), STRIP, "strip");
-  t.first = strip.i;
-  t.last = md_imin(e, md_iaddc(e, strip.i, STRIP), md_i64(e, g->pixels));
-  md_in_pairs(e, c->dst_blocks, block_group, &t);
-  md_loop_end(e, &strip);
+  run_strips(g, &t, pixels);
   md_phase_end(k);
 }
 
@@ -206,14 +248,14 @@ static void emit_results(const Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
-  int64_t size[2] = {c->dst_blocks, c->src_blocks};
+  int64_t size[3] = {g->taps, c->dst_blocks, c->src_blocks};
   bool along_t = g->f->along_t;
-  int cols = along_t ? 1 : g->f->n;
-  md_phase_begin(k, "results", size[0] * size[1], 0);
-  md_ir from = md_workspace(k, g->place), at[2], zero = md_i64(e, 0);
-  md_split_index(e, k->item, 2, size, at);
-  md_ir mask = md_channel_mask(e, c->dst_c, at[0], c->lanes);
-  md_ir channel = md_imulc(e, at[1], c->lanes);
+  int cols = along_t ? 1 : g->f->n, r = g->f->r;
+  md_phase_begin(k, "results", size[0] * size[1] * size[2], 0);
+  md_ir from = md_workspace(k, g->place), at[3], zero = md_i64(e, 0);
+  md_split_index(e, k->item, 3, size, at);
+  md_ir mask = md_channel_mask(e, c->dst_c, at[1], c->lanes);
+  md_ir channel = md_imulc(e, at[2], c->lanes);
   md_ir rows = md_imin(e, md_isub(e, md_i64(e, c->src_c), channel), md_i64(e, g->inner));
   md_loop row = md_loop_begin(e, zero, rows, 1, "i");
   md_ir off = md_iadd(e, md_imulc(e, k->item, g->inner), row.i);
@@ -223,11 +265,10 @@ static void emit_results(const Wgrad *g) {
     x[i / cols][i % cols] = md_load(e, c->wide, from, element, c->lanes, NULL);
   }
   md_filter_weight_gradient(e, g->f, x);
-  int r = g->f->r;
   for (int i = 0; i < (along_t ? r : r * r); i++) {
     md_ir first = md_i64(e, along_t ? i : i / r), second = md_i64(e, i % r);
-    md_ir place[5] = {md_imulc(e, at[0], c->lanes), md_iadd(e, channel, row.i),
-                      along_t ? first : zero, along_t ? zero : first, along_t ? zero : second};
+    md_ir place[5] = {md_imulc(e, at[1], c->lanes), md_iadd(e, channel, row.i),
+                      along_t ? first : at[0], along_t ? zero : first, along_t ? zero : second};
     md_body body;
     md_body_init(&body, k);
     md_point p = md_point_of(5, place, 0, c->lanes, mask);
@@ -240,26 +281,25 @@ static void emit_results(const Wgrad *g) {
 
 // Tiles whose rows of squares share the pixels between them, and that a strip holds.
 static void cut(Wgrad *g, const md_dense *d) {
-  int64_t squares[3], in_unit = 1;
+  int64_t squares[3];
   for (int i = 0; i < 3; i++) {
     g->size[i] = d->grid[i];
     squares[i] = g->num[i] = md_filter_squares(g->f, i, d->grid[i]);
   }
   int shrinks = g->f->along_t ? 2 : 1;
   if (!g->f->along_t) g->num[0] = 1;
-  for (int i = 0; i < 3; i++) in_unit *= i ? squares[i] : g->num[0];
   int64_t *rows = &g->num[shrinks];
   while (*rows > 1 && (squares[shrinks] % *rows || g->num[0] * g->num[1] * g->num[2] > STRIP))
     --*rows;
   const md_conv *c = &g->c;
+  g->taps = taps_beside(c, g->f);
+  int axis = g->taps > 1 ? 1 : 0;  // a unit is a tile on this one, all of the other two
+  int64_t in_unit = g->num[axis] * squares[1 - axis] * squares[2];
   int64_t most = c->k->e.cpu->cache_bytes * 3 / 4;
   int64_t bytes = md_filter_planes(g->f) * in_unit * (c->src_blocks + c->dst_blocks) * c->lanes *
                   md_dtype_size(c->wide);
-  g->units = g->all_units = c->n * squares[0] / g->num[0];
-  while (g->units > 1 && (g->all_units % g->units || g->units * bytes > most)) g->units--;
-  g->units = MD_MAX(g->units, md_ceil_div(g->all_units, MAX_ROUNDS));
-  while (g->all_units % g->units) g->units++;
-  g->pixels = g->units * in_unit;
+  g->all_units = c->n * squares[axis] / g->num[axis];
+  g->units = md_ceil_div(g->all_units, MD_MIN(md_ceil_div(g->all_units * bytes, most), MAX_ROUNDS));
 }
 
 void md_emit_conv_winograd_wgrad(md_kernel *k) {
@@ -278,12 +318,13 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   }
   set_operand(&g, &g.x, c->src, c->src_c, &d);
   set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
-  g.sums = md_plane_vectors(c->dst_blocks * c->src_blocks * g.inner) * c->lanes;
+  g.of_tap = c->dst_blocks * c->src_blocks * g.inner * c->lanes;
+  g.sums = md_plane_vectors(g.taps * g.of_tap / c->lanes) * c->lanes;
   g.place = md_workspace_reserve(k, md_filter_planes(g.f) * g.sums * md_dtype_size(c->wide));
   for (int64_t unit = 0; unit < g.all_units; unit += g.units) {
     emit_planes(&g, &g.x, md_filter_source, g.f->n, unit);
     emit_planes(&g, &g.dy, md_filter_result_gradient, g.f->m, unit);
-    emit_products(&g, unit == 0, unit + g.units == g.all_units);
+    emit_products(&g, unit);
   }
   emit_results(&g);
 }
