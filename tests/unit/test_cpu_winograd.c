@@ -129,13 +129,17 @@ START_TEST(a_stride_becomes_channels) {
 }
 END_TEST
 
-START_TEST(planes_of_some_frames_at_a_time) {
-  const Shape s = {2, 32, 32, {2, 116, 96}, {1, 3, 3}, {0, 1, 1}};
-  md_text t = {0};
-  int64_t length;
-  put_graph(&t, &s, "conv3d_wgrad", "f32", &length);
-  check_text(t.s, &(Setup){.level = 2, .length = length});
-  md_text_free(&t);
+// Planes that the last cache would not hold: rounds of frames, or of rows of tiles, of which the last has fewer.
+START_TEST(planes_come_in_rounds) {
+  const Shape large[] = {{2, 32, 32, {2, 116, 96}, {1, 3, 3}, {0, 1, 1}},
+                         {1, 16, 16, {9, 148, 96}, {2, 3, 3}, {0, 1, 1}}};
+  for (int i = 0; i < MD_COUNT(large); i++) {
+    md_text t = {0};
+    int64_t length;
+    put_graph(&t, &large[i], "conv3d_wgrad", "f32", &length);
+    check_text(t.s, &(Setup){.level = 2, .length = length});
+    md_text_free(&t);
+  }
 }
 END_TEST
 
@@ -203,4 +207,4 @@ START_TEST(rounding_is_as_analysed) {
 END_TEST
 
 SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, bf16_is_multiplied_in_f32,
-           a_stride_becomes_channels, planes_of_some_frames_at_a_time, rounding_is_as_analysed)
+           a_stride_becomes_channels, planes_come_in_rounds, rounding_is_as_analysed)
