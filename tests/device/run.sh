@@ -135,7 +135,8 @@ fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" 
 
 # --- training: from the CPU to the GPU and back; states are the same bytes wherever they are
 "$modistc" dataset shapes -o videos -q || exit 1
-set -- data.train=videos batch=2 clip.frames=1 mclip.frames=1 bank.size=8 opt.lr=0.001 run.tensorboard=false -q
+# The settings of test_train_cuda, so that the kernels are the same.
+set -- -c "$config" data.train=videos batch=2 clip.frames=2 mclip.frames=2 bank.size=8 epochs=4 run.tensorboard=false -q
 wants 0 "" "$modistc" train "$@" run.dir=a --max-steps=2
 cp a/weights.safetensors first
 wants 0 "not bit for bit" "$modistc" train --resume run.dir=a --device=cuda:0 --max-steps=2 -q
