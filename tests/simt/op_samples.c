@@ -113,6 +113,9 @@ static const struct Pool {
     {8, "kernel=[3,3,3], pad=[2,2,2]", "bf16"},
     {9, "kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]", "f64"},
     {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "bf16"},
+    // bf16 hides a small one among many
+    {8, "kernel=[3,3,3], pad=[2,2,2]", "f32"},
+    {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "f32"},
 };
 
 // Small integers make ties; at level 2 what lies between pools is in blocks.
@@ -249,11 +252,12 @@ static const char *const surrounded[] = {"logsumexp %a",
 
 static void put_surrounded(int i, md_text *to) {
   bool by_row = i == 0 || i == 2 || i == 6, integer = i == 3;
+  const char *y = i == 0 ? "far_y" : integer ? "nan_y" : "y";
   md_put(to,
-         "graph @s(%%x: f32[9,37], %%%sy: f32[9,37], %%r37: i32[9], %%v: f32[9]) {\n  region @r {\n"
-         "    %%a = mul %%x, %%%sy\n    %%o = %s\n    %%z = add %%o, %s\n  }\n"
+         "graph @s(%%x: f32[9,37], %%%s: f32[9,37], %%r37: i32[9], %%v: f32[9]) {\n  region @r {\n"
+         "    %%a = mul %%x, %%%s\n    %%o = %s\n    %%z = add %%o, %s\n  }\n"
          "  return %%o, %%a, %%z\n}\n",
-         integer ? "nan_" : "", integer ? "nan_" : "", surrounded[i],
+         y, y, surrounded[i],
          integer  ? "%r37"
          : by_row ? "%v"
                   : "%x");
