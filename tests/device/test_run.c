@@ -101,7 +101,7 @@ START_TEST(a_training_step_is_that_of_the_cpu) {
   md_step s = md_step_defaults();
   md_model_from("modist-tiny")->fill(&s);
   s.batch = 2;
-  s.clip.frames = s.mclip.frames = 1;
+  s.clip.frames = s.mclip.frames = 2;
   s.bank = 8;
   md_engine *a = engine_of(md_step_graph(&s, NULL), MD_BACKEND_CPU, (md_engine_options){0});
   md_engine *b = engine_of(md_step_graph(&s, NULL), MD_BACKEND_CUDA, (md_engine_options){0});

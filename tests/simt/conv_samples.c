@@ -22,7 +22,7 @@ static const Sample samples[] = {
     {4, 64, 130, {2, 6, 6}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
     // whose sums are added up in two rounds
     {3, 8, 8, {4, 19, 19}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
-    // from here on with wgmma in bf16
+    // from here on with wgmma, in bf16 alone: in f32 they have no line that those above have not
     {3, 72, 136, {1, 7, 9}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
     {2, 64, 65, {3, 7, 6}, {3, 3, 3}, {1, 2, 2}, {1, 1, 2}, {1, 1, 1}},
     {2, 264, 256, {1, 9, 11}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
@@ -31,7 +31,10 @@ static const Sample samples[] = {
     {1, 3, 64, {3, 12, 14}, {3, 5, 5}, {1, 2, 2}, {1, 2, 2}, {1, 1, 1}},
 };
 
-enum { NUM_PLAIN = 6 };  // the last: also with plain operands
+enum {
+  NUM_BOTH = 12,
+  NUM_PLAIN = 6
+};  // the first: in both types; the last: also with plain operands
 
 // Only so: its gradient for weights is made in two parts, of more steps than there are stages.
 static const Sample large = {1, 64, 65, {1, 33, 35}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}};
@@ -122,6 +125,33 @@ static void put_plain(md_text *to, const Sample *s) {
   put_sizes(to, s->kernel);
   md_put(to, "}\n  }\n  return %%y, %%m, %%v, %%i, %%dw\n}\n");
 }
+
+// What is read beyond an operand's own terms is multiplied by 0, and only seen where it is infinite.
+static void put_infinite(md_text *to, const Sample *s, bool narrow) {
+  const char *type = narrow ? "bf16" : "f32";
+  int out[3] = {out_size(s, 0), out_size(s, 1), out_size(s, 2)};
+  md_put(to, "graph @inf(%%inf_x: %s[%d,%d", type, s->n, s->c);
+  put_sizes(to, s->size);
+  md_put(to, ", %%inf_dy: %s[%d,%d", type, s->n, s->o);
+  put_sizes(to, out);
+  md_put(to, ", %%p_dy: %s[%d,%d", type, s->n, s->o);
+  put_sizes(to, out);
+  md_put(to, ", %%p_w: %s[%d,%d", type, s->o, s->c);
+  put_sizes(to, s->kernel);
+  md_put(to, ") {\n  %%y = conv3d %%inf_x, %%p_w {");
+  put_attrs(to, s);
+  md_put(to, "}\n  %%dx = conv3d_dgrad %%inf_dy, %%p_w {");
+  put_attrs(to, s);
+  md_put(to, ", shape=[%d,%d", s->n, s->c);
+  put_sizes(to, s->size);
+  md_put(to, "}\n  %%dw = conv3d_wgrad %%p_dy, %%inf_x {");
+  put_attrs(to, s);
+  md_put(to, ", shape=[%d,%d", s->o, s->c);
+  put_sizes(to, s->kernel);
+  md_put(to, "}\n  return %%y, %%dx, %%dw\n}\n");
+}
+
+static const int infinite[] = {0, 1, 2, 7};  // of the samples
 
 // Regions as they are drawn, and groups of samples that differ: what one kernel cannot make.
 static const struct {
@@ -246,31 +276,51 @@ static const struct {
   void (*put)(md_text *to);
 } made[] = {{"diamonds", put_diamonds}, {"a large table", put_large_table}};
 
-bool simt_conv_sample(int i, md_text *to, char name[64]) {
-  int rest = i - 2 * MD_COUNT(samples) - NUM_PLAIN - 1;
-  if (rest < 0 && rest + NUM_PLAIN + 1 >= 0) {
-    const Sample *s = rest == -1 ? &large : &samples[MD_COUNT(samples) + rest + 1];
-    snprintf(name, 64, "convolution of plain operands, %d to %d channels", s->c, s->o);
-    put_plain(to, s);
-    return true;
-  }
-  if (rest >= MD_COUNT(written)) {
-    rest -= MD_COUNT(written);
-    if (rest >= MD_COUNT(made)) return false;
-    made[rest].put(to);
-    snprintf(name, 64, "convolution and %s", made[rest].name);
-    return true;
-  }
-  if (rest >= 0) {
-    md_put(to, "%s", written[rest].text);
-    snprintf(name, 64, "convolution and %s", written[rest].name);
-    return true;
-  }
-  const Sample *s = &samples[i / 2];
-  bool narrow = i % 2;
-  int groups = s->n % 2 == 0 ? 2 : 1;
-  snprintf(name, 64, "convolution %d, %d to %d channels, %s", i / 2, s->c, s->o,
+static void layer_sample(int i, md_text *to, char name[64]) {
+  int at = i < 2 * NUM_BOTH ? i / 2 : i - NUM_BOTH;
+  bool narrow = i < 2 * NUM_BOTH ? i % 2 : true;
+  const Sample *s = &samples[at];
+  snprintf(name, 64, "convolution %d, %d to %d channels, %s", at, s->c, s->o,
            narrow ? "bf16" : "f32");
-  put_layer(to, s, narrow, groups);
-  return true;
+  put_layer(to, s, narrow, s->n % 2 == 0 ? 2 : 1);
+}
+
+static void plain_sample(int i, md_text *to, char name[64]) {
+  const Sample *s = i < NUM_PLAIN ? &samples[MD_COUNT(samples) - NUM_PLAIN + i] : &large;
+  snprintf(name, 64, "convolution of plain operands, %d to %d channels", s->c, s->o);
+  put_plain(to, s);
+}
+
+static void infinite_sample(int i, md_text *to, char name[64]) {
+  const Sample *s = &samples[infinite[i / 2]];
+  snprintf(name, 64, "convolution of infinities, %d to %d channels, %s", s->c, s->o,
+           i % 2 ? "bf16" : "f32");
+  put_infinite(to, s, i % 2);
+}
+
+static void written_sample(int i, md_text *to, char name[64]) {
+  md_put(to, "%s", written[i].text);
+  snprintf(name, 64, "convolution and %s", written[i].name);
+}
+
+static void made_sample(int i, md_text *to, char name[64]) {
+  made[i].put(to);
+  snprintf(name, 64, "convolution and %s", made[i].name);
+}
+
+bool simt_conv_sample(int i, md_text *to, char name[64]) {
+  static const struct {
+    int num;
+    void (*put)(int i, md_text *to, char name[64]);
+  } families[] = {{NUM_BOTH + MD_COUNT(samples), layer_sample},
+                  {NUM_PLAIN + 1, plain_sample},
+                  {2 * MD_COUNT(infinite), infinite_sample},
+                  {MD_COUNT(written), written_sample},
+                  {MD_COUNT(made), made_sample}};
+  for (int f = 0; f < MD_COUNT(families); i -= families[f++].num) {
+    if (i >= families[f].num) continue;
+    families[f].put(i, to, name);
+    return true;
+  }
+  return false;
 }

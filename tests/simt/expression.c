@@ -43,12 +43,12 @@ typedef struct Names {
 
 static bool is_word(char c) { return isalnum((unsigned char)c) || c == '_'; }
 
-// Of indices: types, what the prelude says of the thread, and a window of shared memory.
+// Of indices: types, what the prelude says of the thread, a part's block, and a window of shared memory.
 static bool is_known(const char *name) {
-  static const char *const known[] = {"md_thread", "md_block", "md_lane", "md_warp", "md_lanes",
-                                      "md_sync",   "int",      "const",   "md_i64",  "md_u32",
-                                      "md_u64",    "md_u8",    "md_bf16", "float",   "double",
-                                      "char",      "unsigned", "shared",  "for",     "if"};
+  static const char *const known[] = {
+      "md_thread", "md_block", "block",  "md_lane",  "md_warp", "md_lanes", "md_sync",
+      "int",       "const",    "md_i64", "md_u32",   "md_u64",  "md_u8",    "md_bf16",
+      "float",     "double",   "char",   "unsigned", "shared",  "for",      "if"};
   for (int i = 0; i < MD_COUNT(known); i++)
     if (!strcmp(name, known[i])) return true;
   return false;
@@ -63,6 +63,15 @@ static bool is_seen(Names *n, const char *name) {
 
 static bool is_of_indices(Names *n, const char *from, const char *to);
 
+// Where what is assigned ends: the last part of a for does at its bracket.
+static const char *value_end(const char *s) {
+  for (int depth = 0; *s && !strchr(";\n", *s); s++) {
+    depth += *s == '(' ? 1 : *s == ')' ? -1 : 0;
+    if (depth < 0) break;
+  }
+  return s;
+}
+
 // All that is ever assigned to the name. What is read through it is data where it is a pointer.
 static bool is_made_of_indices(Names *n, const char *name, bool subscripted) {
   size_t len = strlen(name);
@@ -75,7 +84,7 @@ static bool is_made_of_indices(Names *n, const char *name, bool subscripted) {
     if (!strncmp(value, "++", 2)) continue;
     value += strspn(value, " +-*/");
     if (!is_assignment(value)) continue;
-    const char *end = value + strcspn(value, ";\n");
+    const char *end = value_end(value);
     bool is_pointer = s > n->kernel + 8 && (s[-1] == '*' || !strncmp(s - 7, "*const ", 7));
     if ((is_pointer && subscripted) || !is_of_indices(n, value + 1, end)) return false;
     found++;
@@ -100,10 +109,13 @@ static bool is_of_indices(Names *n, const char *from, const char *to) {
   return true;
 }
 
+static bool begins_kernel(const char *s) {
+  return !strncmp(s, "MD_KERNEL(", 10) || !strncmp(s, "MD_PART ", 8);
+}
+
 static Names names_of_kernel(const char *text, int64_t at) {
-  static const char word[] = "MD_KERNEL(";
   Names n = {.kernel = text + at};
-  while (n.kernel > text && strncmp(n.kernel, word, sizeof word - 1) != 0) n.kernel--;
+  while (n.kernel > text && !begins_kernel(n.kernel)) n.kernel--;
   n.end = strstr(text + at, "\n}\n");
   if (!n.end) n.end = text + strlen(text);
   return n;
@@ -112,6 +124,49 @@ static Names names_of_kernel(const char *text, int64_t at) {
 bool expression_is_index(const char *text, Span e) {
   Names n = names_of_kernel(text, e.from);
   return is_of_indices(&n, text + e.from, text + e.to);
+}
+
+// --- whether it is reached
+
+static const char *line_of(const char *text, const char *s) {
+  while (s > text && s[-1] != '\n') s--;
+  return s;
+}
+
+// What stands in parentheses on a line, and behind them.
+static bool is_line_of_indices(const Names *kernel, const char *line, const char *end) {
+  const char *open = memchr(line, '(', (size_t)(end - line));
+  Names n = *kernel;
+  return !open || is_of_indices(&n, open, end);
+}
+
+// No line in front of it leaves a loop or the kernel for the sake of data.
+static bool is_left_by_indices(const Names *n, const char *at) {
+  static const char *const leaves[] = {"break;", "continue;", "return;"};
+  for (int i = 0; i < MD_COUNT(leaves); i++)
+    for (const char *s = n->kernel; (s = strstr(s, leaves[i])) && s < at; s++)
+      if (!is_line_of_indices(n, line_of(n->kernel, s), s)) return false;
+  return true;
+}
+
+// Of the lines that are further left only those that begin a block: an else belongs to the if above it.
+bool expression_is_reached_by_indices(const char *text, int64_t at) {
+  Names n = names_of_kernel(text, at);
+  const char *line = line_of(text, text + at), *from = text + expression_around(text, at).from;
+  if (memchr(line, '?', (size_t)(text + at - line))) return false;
+  size_t depth = strspn(line, " ");
+  if ((!strncmp(line + depth, "if (", 4) && !is_line_of_indices(&n, line, from)) ||
+      !is_left_by_indices(&n, text + at))
+    return false;
+  while (depth > 2 && line > n.kernel) {
+    line = line_of(text, line - 1);
+    size_t d = strspn(line, " ");
+    bool is_else = !strncmp(line + d, "else", 4);
+    if (d >= depth || line[d] == '\n' || line[d] == '}') continue;
+    if (!is_line_of_indices(&n, line, line + strcspn(line, "\n"))) return false;
+    depth = is_else ? d + 1 : d;
+  }
+  return true;
 }
 
 // The end of the block that a line is in: the first line behind it that is further left.
@@ -123,8 +178,7 @@ static const char *block_end(const char *line) {
 }
 
 bool expression_is_unread(const char *text, int64_t at) {
-  const char *line = text + at;
-  while (line > text && line[-1] != '\n') line--;
+  const char *line = line_of(text, text + at);
   const char *first = line + strspn(line, " "), *name = strstr(first, " = ");
   if (strncmp(first, "const ", 6) != 0 || !name || name > text + at) return false;
   const char *end = name, *block = block_end(line);

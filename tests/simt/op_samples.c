@@ -113,6 +113,9 @@ static const struct Pool {
     {8, "kernel=[3,3,3], pad=[2,2,2]", "bf16"},
     {9, "kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]", "f64"},
     {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "bf16"},
+    // bf16 hides a small one among many
+    {8, "kernel=[3,3,3], pad=[2,2,2]", "f32"},
+    {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "f32"},
 };
 
 // Small integers make ties; at level 2 what lies between pools is in blocks.
@@ -249,11 +252,12 @@ static const char *const surrounded[] = {"logsumexp %a",
 
 static void put_surrounded(int i, md_text *to) {
   bool by_row = i == 0 || i == 2 || i == 6, integer = i == 3;
+  const char *y = i == 0 ? "far_y" : integer ? "nan_y" : "y";
   md_put(to,
-         "graph @s(%%x: f32[9,37], %%y: f32[9,37], %%r37: i32[9], %%v: f32[9]) {\n  region @r {\n"
-         "    %%a = mul %%x, %%y\n    %%o = %s\n    %%z = add %%o, %s\n  }\n"
+         "graph @s(%%x: f32[9,37], %%%s: f32[9,37], %%r37: i32[9], %%v: f32[9]) {\n  region @r {\n"
+         "    %%a = mul %%x, %%%s\n    %%o = %s\n    %%z = add %%o, %s\n  }\n"
          "  return %%o, %%a, %%z\n}\n",
-         surrounded[i],
+         y, y, surrounded[i],
          integer  ? "%r37"
          : by_row ? "%v"
                   : "%x");
@@ -271,12 +275,24 @@ static void put_surrounded(int i, md_text *to) {
   "  %v = topk_hit %x, %last {k=" last "}\n  %w = topk_hit %x, %last {k=" len "}\n"       \
   "  return %e, %f, %h, %u, %v, %w\n}\n"
 
+// Each row is so far from the others that e^x of it overflows or is 0 by their maximum.
+#define FAR(type, len)                                                                 \
+  "graph @s(%x: " type "[6," len "], %dl: " type "[6], %r" len ": i32[6]) {\n"         \
+  "  %y = affine %x {scale=3000}\n  %a = logsumexp %y\n  %b = softmax %y\n"            \
+  "  %c = cross_entropy %y, %r" len "\n  %d = cross_entropy_grad %dl, %y, %r" len "\n" \
+  "  return %a, %b, %c, %d\n}\n"
+
 static const Written rows_written[] = {
+    {"short rows far from one another", FAR("f32", "7")},
+    {"long rows far from one another", FAR("f32", "1100")},
+    {"rows of f64 far from one another", FAR("f64", "21")},
     {"labels at the edges, the best and the last of short rows", EDGES("f32", "37", "36")},
     {"labels at the edges, the best and the last of long rows", EDGES("f32", "1100", "1099")},
     {"labels at the edges, the best and the last of f64", EDGES("f64", "21", "20")},
-    {"rows as long as eps", "graph @s(%y: f32[4,4]) {\n  %c = constant {value=1} : f32[4,4]\n"
-                            "  %d = l2_normalize_grad %y, %c {eps=2}\n  return %d\n}\n"},
+    {"rows as long as eps", "graph @s(%y: f32[4,4], %one_x: f32[4,4]) {\n"
+                            "  %d = l2_normalize_grad %y, %one_x {eps=2}\n  return %d\n}\n"},
+    {"rows of f64 as long as eps", "graph @s(%y: f64[4,4], %one_x: f64[4,4]) {\n"
+                                   "  %d = l2_normalize_grad %y, %one_x {eps=2}\n  return %d\n}\n"},
     {"NaN in rows",
      "graph @s(%x: f32[40,3], %r3_l: i32[40]) {\n  %n = log %x\n"
      "  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n  %a = l2_normalize %n\n"

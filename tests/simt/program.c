@@ -19,6 +19,11 @@ static double float_of(const char *name, uint64_t key, int64_t i, int64_t row) {
   char kind = name[0];
   if (kind == 'p') return fabs(x) + 0.1;
   if (kind == 'l') return 0.05;
+  bool chosen = md_hash_at(key, (uint64_t)i) % 16 == 0;
+  if (!strncmp(name, "inf_", 4) && chosen) return INFINITY;
+  if (!strncmp(name, "nan_", 4) && chosen) return NAN;
+  if (!strncmp(name, "one_", 4)) return 1;
+  if (!strncmp(name, "far_", 4)) return 3000 * x;
   return kind == 'n' ? x / sqrt((double)row) : x;
 }
 

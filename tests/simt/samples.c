@@ -60,8 +60,9 @@ static const struct {
     {"bf16 read again where it was made",
      "graph @s(%x: bf16[37], %y: bf16[37]) {\n  %k = constant {value=1.3} : bf16[37]\n"
      "  %a = add %x, %y\n  %b = mul %a, %k\n  %z = cast %b {to=f32}\n  return %a, %z\n}\n"},
-    {"random numbers",
-     "graph @s(%x: f32[3,50], %k: i64[3,50]) {\n  %y = dropout %x, %k {p=0.5}\n  return %y\n}\n"},
+    // p is what is drawn for the second element
+    {"random numbers", "graph @s(%x: f32[3,50], %k: i64[3,50]) {\n"
+                       "  %y = dropout %x, %k {p=0.4315279722213745}\n  return %y\n}\n"},
     {"states updated in place",
      "graph @s(%g: f32[37], %lr: f32[1]) {\n  %p = state @p {init=normal, b=1} : f32[37]\n"
      "  %v = state @v {init=uniform, b=1} : f32[37]\n  %l = broadcast %lr {shape=[37], axes=[0]}\n"

@@ -3,9 +3,13 @@
 // kernels, which then run: the checker or a wrong result must tell. A mutant that nobody can tell from
 // the kernel is no mistake, and counted apart:
 //   same   the expression depends on thread and block alone, extents are numbers in the text, and in no
-//          thread of the grid, which is the only one, has it another value
+//          thread of the grid, which is the only one, has it another value; or they alone decide whether
+//          it is evaluated, and in no thread is it
 //   idle   a barrier or a wait without which, by the checker's clocks, nothing in that grid meets what it
 //          should not, in any order: it costs time alone
+// A mutant stands for a mistake of the generator, which is then in every kernel that has the same line
+// between the same lines, but for numbers. One that its own kernel survives is tried in those
+//   other  one of them tells
 // Never made are those in a name that nobody reads, `+ 0` to `- 0`, and `<` to `<=` in `a < b ? a : b`, whose arms are equal then. The
 // rest that survives is printed, to be read; the test fails when it is too much.
 //   test_mutants [--each=N] [--seed=S] [--only=TEXT] [--kind=NAME]
@@ -20,7 +24,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { MAX_PLACES = 4096, SECONDS = 30, FLOOR = 90 };  // per cent killed
+enum { MAX_PLACES = 4096, SECONDS = 30, FLOOR = 95 };  // per cent killed
+enum { AROUND = 4, MOST_OTHERS = 24 };  // lines that are compared, places that are tried
 
 static const struct Kind {
   const char *name, *from, *to;
@@ -41,8 +46,25 @@ static const char *const names[] = {"barrier", "wait",  "bound",  "condition",
                                     "sign",    "index", "swizzle"};
 
 // What became of a mutant. No code: the compiler refuses it.
-typedef enum Verdict { SURVIVED, SEEN, WRONG, HANGS, SAME, IDLE, NO_CODE, NUM_VERDICTS } Verdict;
+typedef enum Verdict {
+  SURVIVED,
+  SEEN,
+  WRONG,
+  HANGS,
+  OTHER,
+  SAME,
+  IDLE,
+  NO_CODE,
+  NUM_VERDICTS
+} Verdict;
 static int tally[MD_COUNT(names)][NUM_VERDICTS];
+
+// A sample and the text of its kernels.
+typedef struct Text {
+  char *graph, *kernels, name[64];
+} Text;
+static Text *texts;
+static int num_texts, cap_texts;
 
 typedef struct Options {
   int64_t each, seed;
@@ -154,22 +176,97 @@ static Verdict try(const Program *p, const char *text,
   return child > 0 && WIFEXITED(status) ? (Verdict)WEXITSTATUS(status) : HANGS;
 }
 
-static Verdict run_compared(const Program *p, const simt_code *code) {
+static bool run_alone(const Program *p, const simt_code *code) {
   char **data;
   md_text why = {0};
-  bool ok = run_program(p, code, (simt_options){SIMT_FORWARD, 0}, &data, &why);
-  return ok && evaluated && !differed ? SAME : SURVIVED;
+  return run_program(p, code, (simt_options){SIMT_FORWARD, 0}, &data, &why);
+}
+
+static Verdict run_compared(const Program *p, const simt_code *code) {
+  return run_alone(p, code) && evaluated && !differed ? SAME : SURVIVED;
+}
+
+static Verdict run_reached(const Program *p, const simt_code *code) {
+  return run_alone(p, code) && !evaluated ? SAME : SURVIVED;
 }
 
 // A mutant that survived may be none.
 static Verdict explain(const Program *p, const char *text, int64_t at, const struct Kind *k) {
   if (!strcmp(k->name, "barrier") || !strcmp(k->name, "wait")) return IDLE;
-  if (!expression_is_index(text, expression_around(text, at))) return SURVIVED;
+  bool is_index = expression_is_index(text, expression_around(text, at));
+  bool is_reached = expression_is_reached_by_indices(text, at);
   char *both = compared(text, at, k);
-  Verdict v = try(p, both, run_compared);
+  Verdict v = is_index ? try(p, both, run_compared) : SURVIVED;
+  if (v != SAME && is_reached) v = try(p, both, run_reached);
   free(both);
   return v == SAME ? SAME : SURVIVED;
 }
+
+// --- the same mistake in another sample
+
+// Where the line begins that is so many before or behind that of a place.
+static const char *line_near(const char *text, const char *s, int lines) {
+  for (int i = lines; i <= 0; i++) {
+    while (s > text && s[-1] != '\n') s--;
+    if (i < 0 && s > text) s--;
+  }
+  for (int i = 0; i < lines; i++) s += strcspn(s, "\n") + (*s != 0);
+  return s;
+}
+
+// The lines around a place, and the place, without indentation, comments and numbers.
+static char *form_of(const char *text, int64_t at) {
+  md_text t = {0};
+  const char *end = line_near(text, line_near(text, text + at, 0), AROUND + 1);
+  for (const char *s = line_near(text, text + at, -AROUND); s < end; s++) {
+    bool begins = s == text || s[-1] == '\n';
+    if (begins) s += strspn(s, " ");
+    if (!strncmp(s, "//", 2)) s += strcspn(s, "\n");
+    if (s == text + at) md_put(&t, "@");
+    char *number;
+    if (*s >= '0' && *s <= '9' && strtod(s, &number) >= 0) {
+      s = number - 1;
+      md_put(&t, "#");
+    } else {
+      md_put(&t, "%c", *s);
+    }
+  }
+  return t.s;
+}
+
+static bool is_killed(Verdict v) { return v == SEEN || v == WRONG || v == HANGS || v == OTHER; }
+
+static Verdict try_in(const Text *t, int64_t at, const struct Kind *k) {
+  md_diags *d = md_diags_create();
+  Program *p = program_create(t->graph, 2, 1, d);
+  char *mutant = mutated(t->kernels, at, k);
+  Verdict v = p ? try(p, mutant, run_mutant) : SURVIVED;
+  free(mutant);
+  program_destroy(p);
+  md_diags_destroy(d);
+  return v;
+}
+
+// The name of the sample that notices; the own one may have other kernels.
+static const char *other_that_sees(const Text *own, int64_t at, const struct Kind *k) {
+  static int64_t places[MAX_PLACES];
+  const char *name = NULL;
+  char *want = form_of(own->kernels, at);
+  for (int i = 0, tried = 0; !name && i < num_texts; i++) {
+    const Text *t = &texts[(own - texts + i) % num_texts];
+    int num = find_places(t->kernels, k->from, places);
+    for (int j = 0; !name && j < num && tried < MOST_OTHERS; j++) {
+      if (t == own && places[j] == at) continue;
+      char *form = form_of(t->kernels, places[j]);
+      if (!strcmp(form, want) && (tried++, is_killed(try_in(t, places[j], k)))) name = t->name;
+      free(form);
+    }
+  }
+  free(want);
+  return name;
+}
+
+// --- the run
 
 static int group_of(const struct Kind *k) {
   int i = 0;
@@ -179,7 +276,7 @@ static int group_of(const struct Kind *k) {
 
 // "k3+17": line 17 of that kernel.
 static void print_survivor(const char *sample, const char *text, int64_t at, const struct Kind *k,
-                           const char *how) {
+                           const char *how, const char *other) {
   const char *line = text + at, *s;
   while (line > text && line[-1] != '\n') line--;
   int lines = 0;
@@ -188,78 +285,93 @@ static void print_survivor(const char *sample, const char *text, int64_t at, con
   sscanf(s, "MD_KERNEL(%*[^)]) %31[a-z0-9_]", kernel);
   int column = (int)(text + at - line) + 1;
   while (*line == ' ') line++;
-  printf("%s %s, %s, %s+%d:%d: %.*s\n", how, k->name, sample, kernel, lines, column,
-         (int)strcspn(line, "\n"), line);
+  printf("%s %s, %s, %s+%d:%d: %.*s%s%s\n", how, k->name, sample, kernel, lines, column,
+         (int)strcspn(line, "\n"), line, other ? " | seen by " : "", other ? other : "");
 }
 
-static void mutate_at(const Program *p, const char *sample, const char *text, int64_t at,
-                      const struct Kind *k) {
+static void mutate_at(const Program *p, const Text *t, int64_t at, const struct Kind *k) {
   static const char *const how[NUM_VERDICTS] = {
-      [SURVIVED] = "SURVIVED", [SAME] = "same", [IDLE] = "idle"};
-  char *mutant = mutated(text, at, k);
+      [SURVIVED] = "SURVIVED", [OTHER] = "other", [SAME] = "same", [IDLE] = "idle"};
+  const char *other = NULL;
+  char *mutant = mutated(t->kernels, at, k);
   Verdict v = try(p, mutant, run_mutant);
   free(mutant);
-  if (v == SURVIVED) v = explain(p, text, at, k);
+  if (v == SURVIVED) v = explain(p, t->kernels, at, k);
+  if (v == SURVIVED && (other = other_that_sees(t, at, k))) v = OTHER;
   tally[group_of(k)][v]++;
-  if (how[v]) print_survivor(sample, text, at, k, how[v]);
+  if (how[v]) print_survivor(t->name, t->kernels, at, k, how[v], other);
   fflush(stdout);
 }
 
-static void mutate(const Program *p, const char *sample, const Options *o) {
+static void mutate(const Program *p, const Text *t, const Options *o) {
   static int64_t at[MAX_PLACES];
-  char *text = run_text(p);
-  if (try(p, text, run_mutant) != SURVIVED) {
-    printf("left out: %s fails without a mistake\n", sample);
-    free(text);
+  if (try(p, t->kernels, run_mutant) != SURVIVED) {
+    printf("left out: %s fails without a mistake\n", t->name);
     return;
   }
   for (int k = 0; k < MD_COUNT(kinds); k++) {
     if (!strstr(kinds[k].name, o->kind)) continue;
     // The entries behind the kernels hold none of the words.
-    int num = 0, all = find_places(text, kinds[k].from, at);
+    int num = 0, all = find_places(t->kernels, kinds[k].from, at);
     for (int i = 0; i < all; i++)
-      if (!is_nothing(text, at[i], &kinds[k])) at[num++] = at[i];
+      if (!is_nothing(t->kernels, at[i], &kinds[k])) at[num++] = at[i];
     for (int i = 0; i < num && i < o->each; i++) {
-      uint64_t draw = md_hash_at(md_hash_key(sample, (uint64_t)o->seed), (uint64_t)(100 * k + i));
+      uint64_t draw = md_hash_at(md_hash_key(t->name, (uint64_t)o->seed), (uint64_t)(100 * k + i));
       int64_t *chosen = &at[i + (int)(draw % (uint64_t)(num - i))], place = *chosen;
       *chosen = at[i];
-      mutate_at(p, sample, text, place, &kinds[k]);
+      mutate_at(p, t, place, &kinds[k]);
     }
   }
-  free(text);
 }
 
-static void mutate_all(bool (*sample)(int, md_text *, char[64]), const Options *o) {
-  md_text text = {0};
+static void collect(bool (*sample)(int, md_text *, char[64])) {
+  md_text graph = {0};
   char name[64];
-  for (int i = 0; sample(i, &text, name); i++) {
+  for (int i = 0; sample(i, &graph, name); i++) {
     md_diags *d = md_diags_create();
-    Program *p = strstr(name, o->only) ? program_create(text.s, 2, 1, d) : NULL;
-    if (p) mutate(p, name, o);
+    Program *p = program_create(graph.s, 2, 1, d);
+    Text t = {.graph = graph.s, .kernels = p ? run_text(p) : NULL};
+    snprintf(t.name, sizeof t.name, "%s", name);
+    if (p) MD_PUSH(texts, num_texts, cap_texts, t);
+    else md_text_free(&graph);
     program_destroy(p);
     md_diags_destroy(d);
-    md_text_free(&text);
-    text = (md_text){0};
+    graph = (md_text){0};
   }
+}
+
+static void mutate_all(const Options *o) {
+  for (int i = 0; i < num_texts; i++) {
+    md_diags *d = md_diags_create();
+    Program *p = strstr(texts[i].name, o->only) ? program_create(texts[i].graph, 2, 1, d) : NULL;
+    if (p) mutate(p, &texts[i], o);
+    program_destroy(p);
+    md_diags_destroy(d);
+  }
+  for (int i = 0; i < num_texts; i++) {
+    free(texts[i].graph);
+    free(texts[i].kernels);
+  }
+  free(texts);
 }
 
 static int print_tally(void) {
   int all[NUM_VERDICTS] = {0};
-  printf("%-10s %8s %8s %8s %8s %8s %8s %8s\n", "", "checker", "wrong", "hangs", "survived", "same",
-         "idle", "no code");
+  printf("%-10s %8s %8s %8s %8s %8s %8s %8s %8s\n", "", "checker", "wrong", "hangs", "other",
+         "survived", "same", "idle", "no code");
   for (int i = 0; i < MD_COUNT(names); i++) {
     const int *n = tally[i];
-    printf("%-10s %8d %8d %8d %8d %8d %8d %8d\n", names[i], n[SEEN], n[WRONG], n[HANGS],
-           n[SURVIVED], n[SAME], n[IDLE], n[NO_CODE]);
+    printf("%-10s %8d %8d %8d %8d %8d %8d %8d %8d\n", names[i], n[SEEN], n[WRONG], n[HANGS],
+           n[OTHER], n[SURVIVED], n[SAME], n[IDLE], n[NO_CODE]);
     for (int v = 0; v < NUM_VERDICTS; v++) all[v] += n[v];
   }
-  int killed = all[SEEN] + all[WRONG] + all[HANGS], num = killed + all[SURVIVED],
-      made = num + all[SAME] + all[IDLE];
-  printf("%d of %d mutants killed (%.1f %%), %d of them by the checker; %d are the same on their "
-         "grid, "
-         "%d cost time alone; %.1f %% of the others killed\n",
-         killed, made, made ? 100.0 * killed / made : 0.0, all[SEEN], all[SAME], all[IDLE],
-         num ? 100.0 * killed / num : 0.0);
+  int own = all[SEEN] + all[WRONG] + all[HANGS], killed = own + all[OTHER],
+      num = killed + all[SURVIVED];
+  printf("%d mutants; %d more are the same on their grid, %d cost time alone\n", num, all[SAME],
+         all[IDLE]);
+  printf("%d killed by their own sample (%.1f %%), %d of them by the checker; %d with others (%.1f "
+         "%%)\n",
+         own, num ? 100.0 * own / num : 0.0, all[SEEN], killed, num ? 100.0 * killed / num : 0.0);
   return !num || 100 * killed < FLOOR * num;
 }
 
@@ -275,7 +387,8 @@ int main(int argc, char **argv) {
                      "usage: test_mutants [--each=N] [--seed=S] [--only=TEXT] [--kind=NAME]\n"),
              2;
   }
-  mutate_all(simt_sample, &o);
-  mutate_all(simt_conv_sample, &o);
+  collect(simt_sample);
+  collect(simt_conv_sample);
+  mutate_all(&o);
   return print_tally();
 }
