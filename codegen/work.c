@@ -13,12 +13,37 @@ double md_work_bytes(const md_region_view *r, md_val v) {
   return (double)md_type_bytes(md_type_in(r->g, v));
 }
 
+static const md_node *reader_of(const md_graph *g, md_val v) {
+  for (int i = 0; i < g->num_nodes; i++)
+    for (int j = 0; j < g->node[i]->num_in; j++)
+      if (g->node[i]->in[j] == v) return g->node[i];
+  return NULL;
+}
+
+// The share of a convolution's products that its weights had before the pass fold-stride filled them up.
+static double share_of_taps(const md_graph *g, const md_node *n) {
+  const md_node *fold = NULL;
+  md_val folded = MD_NONE, plain = MD_NONE;
+  if (n->op == MD_OP_conv3d) {
+    folded = n->in[1];
+    fold = md_def(g, folded);
+    if (fold->op == MD_OP_space_to_depth) plain = fold->in[0];
+  } else if (n->op == MD_OP_conv3d_wgrad) {
+    folded = n->out;
+    fold = reader_of(g, folded);
+    if (fold && fold->op == MD_OP_depth_to_space) plain = fold->out;
+  }
+  if (!plain) return 1;
+  const md_shape *from = &md_type_in(g, plain)->shape, *to = &md_type_in(g, folded)->shape;
+  return (double)md_elements(from) / (double)md_elements(to);
+}
+
 md_work md_work_of_region(const md_region_view *r) {
   md_work w = {0};
   for (int i = 0; i < r->num_nodes; i++) {
     md_cost cost = {0};
     md_node_cost(r->g, r->node[i], &cost);
-    if (!pushes_in_place(r->g, r->node[i])) w.flops += cost.flops;
+    if (!pushes_in_place(r->g, r->node[i])) w.flops += cost.flops * share_of_taps(r->g, r->node[i]);
   }
   for (int i = 0; i < r->num_inputs; i++) {
     bool is_leaf = md_ops[md_def(r->g, r->input[i])->op].role == MD_LEAF;

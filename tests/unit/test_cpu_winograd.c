@@ -45,8 +45,8 @@ static void put_graph(md_text *to, const Shape *s, const char *op, const char *o
   *length = forward ? taps * s->in : data ? taps * s->out : (int64_t)s->n * y[0] * y[1] * y[2];
 }
 
-// Which kernel takes the graph's only node?
-static const char *lowering_of(const char *text, const char *name, md_arena *a) {
+// The kernel that takes the graph's only convolution.
+static const md_cpu_kernel_report *kernel_of(const char *text, const char *name, md_arena *a) {
   md_diags *d = md_diags_create();
   const md_cpu *cpu = md_cpu_find(name, true, d);
   md_pass_options o = md_pass_defaults();
@@ -55,13 +55,18 @@ static const char *lowering_of(const char *text, const char *name, md_arena *a) 
   md_cpu_report report = {.arena = a};
   md_program *p = md_cpu_compile(g, &(md_cpu_options){.cpu = name, .plan_only = true}, &report, d);
   ck_assert_msg(p != NULL, "%s", md_diags_text(d));
-  const char *found = "none";
+  const md_cpu_kernel_report *found = NULL;
   for (int i = 0; i < report.num_kernels; i++)
-    if (strstr(report.kernel[i].lowering, "conv3d")) found = report.kernel[i].lowering;
+    if (strstr(report.kernel[i].lowering, "conv3d")) found = &report.kernel[i];
+  ck_assert_msg(found != NULL, "%s", text);
   md_program_destroy(p);
   md_graph_destroy(g);
   md_diags_destroy(d);
   return found;
+}
+
+static const char *lowering_of(const char *text, const char *name, md_arena *a) {
+  return kernel_of(text, name, a)->lowering;
 }
 
 static void check_op(const char *op, const char *lowering, const char *direct) {
@@ -120,8 +125,12 @@ START_TEST(a_stride_becomes_channels) {
                         "shape=[40,3,3,7,7]}\n  return %r\n}\n";
   md_arena *a = md_arena_create();
   if (!is_elsewhere()) {
+    const char *text[] = {conv, weights};
     ck_assert_str_eq(lowering_of(conv, "native", a), "conv3d winograd");
     ck_assert_str_eq(lowering_of(weights, "native", a), "conv3d winograd weight gradient");
+    for (int i = 0; i < 2; i++)  // taps that were filled up are no work
+      ck_assert_double_eq(kernel_of(text[i], "native", a)->work.flops,
+                          kernel_of(text[i], "native,-winograd", a)->work.flops);
   }
   check_targets(conv, &(Setup){.level = 2, .length = 3 * 3 * 7 * 7});
   check_targets(weights, &(Setup){.level = 2, .length = 2 * 4 * 11 * 13});
