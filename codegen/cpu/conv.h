@@ -29,6 +29,7 @@ typedef struct md_dense {
   int64_t chunk;             // source blocks packed at a time; all of them where they fit
   int64_t lo[3], window[3];  // packed window of a tile: first input offset, extent
   bool planar;               // in the window each row of a channel stands alone
+  bool ahead;                // what the next tile packs is fetched while this one is multiplied
 } md_dense;
 
 // Where a convolution node's parts are.
@@ -88,10 +89,11 @@ typedef struct md_item {
   md_ir extent[3];  // how much of it exists
   bool chunked;     // results of all blocks stay in acc while chunks of the source come
   md_ir n, m0[3], part;
-  md_ir first, blocks;  // source blocks in the window
-  md_ir window;         // packed source
-  md_ir panels;         // packed weights
-  md_ir acc;            // [block][pixel][lane] in scratch; NULL: results are finished in registers
+  md_ir first, blocks;       // source blocks in the window
+  md_ir window;              // packed source
+  md_ir panels;              // packed weights
+  md_ir next_n, next_m0[3];  // of the item behind this one; set where d->ahead
+  md_ir acc;  // [block][pixel][lane] in scratch; NULL: results are finished in registers
 } md_item;
 void md_emit_conv_dense(md_kernel *k);
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst (which of them
@@ -123,6 +125,9 @@ int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
                     const md_pairs *pairs);
+// Fetches what packing reads of channel block `block` at pixel `pixel` of a list; there may be no such place.
+void md_fetch_pixel(const md_conv *c, const md_dense *d, md_ir n, md_ir block, const md_ir m0[3],
+                    md_ir pixel);
 
 // conv_winograd.c
 // For a convolution or data gradient. NULL: takes it; "": it is none of its business.

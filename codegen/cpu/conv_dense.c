@@ -99,10 +99,27 @@ static md_ir window_cell(const md_item *s, md_ir off) {
   return md_splat(e, x, c->lanes);
 }
 
+// A share of what the next item packs, so that memory is busy while numbers are multiplied; w: the register tile's
+// first pixel. In a block of its own: among the products LLVM would run out of registers.
+static void fetch_ahead(const md_item *s, md_ir sb, md_ir w, int64_t pixels, int blocks,
+                        md_ir block) {
+  const md_conv *c = s->c;
+  md_emit *e = &c->k->e;
+  int64_t share = md_ceil_div(pixels * blocks, c->dst_blocks);
+  md_ir from = md_imulc(e, md_idivc(e, block, blocks), share);
+  md_ir is_next = md_ilt(e, s->next_n, md_i64(e, c->n));
+  md_ir is_left = md_ilt(e, from, md_i64(e, pixels));
+  md_if f = md_if_begin(e, LLVMBuildAnd(e->b, is_next, is_left, ""), "ahead");
+  md_ir first = md_iadd(e, md_iadd(e, s->next_m0[2], w), from);
+  for (int64_t i = 0; i < share; i++)
+    md_fetch_pixel(c, s->d, s->next_n, sb, s->next_m0, md_iaddc(e, first, i));
+  md_if_end(e, &f);
+}
+
 // The register tile: `pixels` x `blocks` accumulators over all source channels and taps.
-// src: element of the first pixel in the window; panel[b]: first cell of its weights.
-static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir src, const md_ir *panel,
-                       md_var *acc) {
+// pixel: the first; src: its element in the window; panel[b]: first cell of the weights of block + b.
+static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir block, md_ir pixel,
+                       md_ir src, const md_ir *panel, md_var *acc) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
@@ -111,6 +128,7 @@ static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir src, 
   int64_t row[3] = {d->window[1] * step.row, step.row, step.pixel};
   int64_t kstep[3] = {c->kernel[1] * along, along, 1};
   md_loop sb = md_loop_begin(e, md_i64(e, 0), s->blocks, 1, "i_block");
+  if (d->ahead) fetch_ahead(s, sb.i, pixel, pixels, blocks, block);
   md_ir in = md_iadd(e, src, md_imulc(e, sb.i, step.block));
   md_ir wt = md_imulc(e, md_iadd(e, s->first, sb.i), taps_of(c) * inner * c->lanes);
   md_loop tap[3];
@@ -224,7 +242,7 @@ static void register_tile(const md_item *s, int64_t pixels, int blocks, md_ir bl
                          md_imulc(e, h, d->in_step[1]));
     md_steps step = md_window_steps(c, d, d->window[2]);
     md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
-    accumulate(s, pixels, blocks, src, panel, acc);
+    accumulate(s, pixels, blocks, block, w, src, panel, acc);
   }
   for (int b = 0; b < blocks; b++) {
     for (int64_t p = 0; p < pixels; p++) {
@@ -360,6 +378,12 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   for (int i = 0; i < 3; i++) {
     s.tile[i] = d->tile[i];
     s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
+  }
+  if (d->ahead) {
+    md_ir next[4];
+    md_split_index(e, md_iaddc(e, k->item, 1), 4, tiles, next);
+    s.next_n = next[0];
+    for (int i = 0; i < 3; i++) s.next_m0[i] = md_imulc(e, next[1 + i], d->tile[i]);
   }
   if (chunked || !finishes_at_once(c, d)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
   int64_t tail = d->grid[2] % d->tile[2];

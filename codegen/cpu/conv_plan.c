@@ -8,7 +8,14 @@
 static int64_t window_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes * 5 / 8; }
 static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4; }
 static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
-enum { MAX_TILE_PIXELS = 640, MIN_ITEMS = 8, MIN_LIST = 14, FEW_CHANNELS = 4 };
+enum {
+  MAX_TILE_PIXELS = 640,
+  MIN_ITEMS = 8,
+  MIN_LIST = 14,
+  AHEAD_PIXELS = 168,
+  AHEAD_WEIGHTS = 4096,
+  FEW_CHANNELS = 4
+};
 
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   const md_node *node = k->r->anchor;
@@ -125,10 +132,21 @@ static void grow(const md_conv *c, md_dense *d, int axis) {
   md_set_window(d);
 }
 
+// A list of one tap reads much for what it multiplies: small tiles then, each fetched while the one before is
+// multiplied. Two windows, and weights that every tile reads again, should leave some of L2, and a tile be some work.
+static bool fetches_ahead(const md_conv *c, const md_dense *d) {
+  int64_t pixel = c->src_blocks * c->lanes * c->bytes, weights = c->dst_blocks * c->lanes * pixel;
+  int64_t l2 = c->k->e.cpu->l2_bytes;
+  return d->tap[0].num == 1 && !c->whole_tiles && d->grid[2] > AHEAD_PIXELS &&
+         AHEAD_PIXELS * pixel <= l2 * 3 / 8 && weights <= l2 / 4 &&
+         c->src_c * c->dst_c >= AHEAD_WEIGHTS;
+}
+
 // A divisor of the pixels spares a second version of the code. Without one, whole register tiles.
 static void choose_list_tile(const md_conv *c, md_dense *d) {
   int64_t pixels = d->grid[2];
-  int64_t most = c->beside ? pixels : MAX_TILE_PIXELS;
+  d->ahead = fetches_ahead(c, d);
+  int64_t most = c->beside ? pixels : d->ahead ? AHEAD_PIXELS : MAX_TILE_PIXELS;
   for (int64_t x = MD_MIN(pixels, most); x >= MD_MIN(pixels, MIN_LIST); x--) {
     d->tile[2] = x;
     bool is_even = x % 2 == 0 || x == pixels || c->whole_tiles;

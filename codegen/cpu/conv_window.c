@@ -3,6 +3,7 @@
 // of channels, a lane each; of few channels that lie row-major, each row of a channel stands alone.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
+#include "codegen/cpu/place.h"
 
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes) {
   if (channels % lanes == 0) return NULL;
@@ -185,4 +186,22 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
   md_loop_end(e, &h);
   md_loop_end(e, &t);
   md_loop_end(e, &sb);
+}
+
+void md_fetch_pixel(const md_conv *c, const md_dense *d, md_ir n, md_ir block, const md_ir m0[3],
+                    md_ir pixel) {
+  const md_region_view *r = c->k->r;
+  md_emit *e = &c->k->e;
+  const md_shape *shape = &md_type_in(r->g, c->src)->shape;
+  md_ir at[5] = {n, md_imulc(e, block, c->lanes)};
+  for (int i = 0; i < 2; i++) at[2 + i] = md_iaddc(e, md_imulc(e, m0[i], d->in_step[i]), d->lo[i]);
+  at[4] = pixel;
+  md_point p = md_pixel_point(c, d, at, NULL);
+  md_spot spot = md_spot_of(&p);
+  for (int i = 0; i < r->num_inputs; i++) {
+    const md_type *t = md_type_in(r->g, r->input[i]);
+    if (!t->block || !md_shape_equal(&t->shape, shape)) continue;
+    md_index x = md_spot_offset(e, t, &spot);
+    md_prefetch(e, t->dtype, md_kernel_arg(c->k, r->input[i]), x.base);
+  }
 }

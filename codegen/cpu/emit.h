@@ -98,6 +98,7 @@ md_ir md_load(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, int lanes, md_ir 
 void md_store(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, md_ir v, md_ir mask);
 md_ir md_gather(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir mask);  // <lanes x i64>
 void md_scatter(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir v, md_ir mask);
+void md_prefetch(md_emit *e, md_dtype d, md_ir ptr, md_ir offset);  // any offset: nothing faults
 md_ir md_invariant(md_emit *e, md_ir load);  // nothing writes there while the function runs
 md_ir md_first_lanes(md_emit *e, md_ir count, int lanes);  // mask: lane < count (i64)
 

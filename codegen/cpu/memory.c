@@ -10,6 +10,15 @@ md_ir md_at(md_emit *e, md_dtype d, md_ir ptr, md_ir offset) {
   return LLVMBuildInBoundsGEP2(e->b, md_memory_type(e, d), ptr, &offset, 1, "");
 }
 
+void md_prefetch(md_emit *e, md_dtype d, md_ir ptr, md_ir offset) {
+  enum { READ = 0, INTO_L2 = 2, DATA = 1 };
+  md_ir at = LLVMBuildGEP2(e->b, md_memory_type(e, d), ptr, &offset, 1, "");
+  md_ir arg[] = {at, md_i32(e, READ), md_i32(e, INTO_L2), md_i32(e, DATA)};
+  unsigned id = LLVMLookupIntrinsicID("llvm.prefetch", strlen("llvm.prefetch"));
+  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, &e->ptr, 1);
+  LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, &e->ptr, 1), fn, arg, 4, "");
+}
+
 // Memory type -> compute type.
 static md_ir widen(md_emit *e, md_dtype d, md_ir v) {
   int lanes = md_lanes_of(v);

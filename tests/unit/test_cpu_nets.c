@@ -58,6 +58,27 @@ END_TEST
 START_TEST(blocks_of_both_sizes_meet_in_bf16) { check_blocks("bf16"); }
 END_TEST
 
+// Pixels in tiles of which each is fetched while the one before is multiplied; the last is shorter, and nothing is
+// behind it.
+static void check_ahead(const char *of) {
+  md_text t = {0};
+  md_put(
+      &t,
+      "graph @g(%%x: %s[2,72,3,9,13], %%u: %s[80,72,1,1,1], %%v: %s[72,80,1,1,1]) {\n"
+      "  %%p = conv3d %%x, %%u\n  %%q = relu %%p\n  %%r = conv3d %%q, %%v\n  %%y = add %%r, %%x\n"
+      "  %%d = conv3d_dgrad %%y, %%v {shape=[2,80,3,9,13]}\n  %%s = sum %%d {axes=[0,2,3,4]}\n"
+      "  return %%y, %%s\n}\n",
+      of, of, of);
+  check_everywhere(t.s, 2 * 3 * 9 * 13 * 72, 1);
+  md_text_free(&t);
+}
+
+START_TEST(lists_are_fetched_ahead) {
+  check_ahead("f32");
+  check_ahead("bf16");
+}
+END_TEST
+
 // The whole step of MoDist: both networks and their keys, banks, loss, gradients, SGD, averages.
 // Three in a row, each from the states that the one before has left.
 START_TEST(a_small_training_goes_as_the_interpreter_says) {
@@ -78,4 +99,5 @@ START_TEST(a_small_training_goes_as_the_interpreter_says) {
 END_TEST
 
 SUITE_MAIN("cpu_nets", normalised_convolutions_are_right, blocks_of_both_sizes_meet,
-           blocks_of_both_sizes_meet_in_bf16, a_small_training_goes_as_the_interpreter_says)
+           blocks_of_both_sizes_meet_in_bf16, lists_are_fetched_ahead,
+           a_small_training_goes_as_the_interpreter_says)
