@@ -8,7 +8,8 @@
 //   fold: space_to_depth
 //
 // The gradient for u is that for fold(u'), unfolded. Of the axes with a stride those are folded that leave
-// the fewest products; for filtering both of an image. Not bitwise: sums run in another order.
+// the fewest products; for filtering both of an image. Not bitwise: sums run in another order, and an infinity meets
+// the zeros behind u, which makes NaN of results that have no tap there.
 #include "passes/passes.h"
 
 enum { AXES = 3, FIRST = 2 };  // axes of a kernel; the first one's number in the tensor
@@ -35,19 +36,23 @@ static int64_t products(const Fold *f, int64_t channels, int64_t vector, int fol
   return num * md_round_up(channels, vector);
 }
 
-// Height and width, if what filtering leaves of the products for a result, and its transforms (of so many products
-// for the result, and as many for each channel that is read), are well below the products of all taps: those of
-// bf16 are cheaper, in pairs. As measured on Zen 4 for the first convolutions of R3D-50, R3D-18, and of small images.
-enum { FORWARD = 40, WEIGHTS = 150 };
+// Height and width of a first convolution, which reads few channels, if what filtering leaves of the products for a
+// result, and its transforms (as dear as so many products for the result, and as many for each channel that is read),
+// are well below the products of all taps: those of bf16 count less, as some targets take them in pairs. As measured
+// on Zen 4 for R3D-50, R3D-18, and small images.
+enum { FORWARD_TRANSFORMS = 40, WEIGHTS_TRANSFORMS = 150 };
 static int filtered_axes(const Fold *f, const md_dim3 *dilation, const md_type *x, int64_t out,
                          int transforms) {
-  enum { IMAGE = 6 };
+  enum { IMAGE = 6, MOST_CHANNELS = 16, LEAST_PLACES = 8 };
   int64_t channels = x->shape.dim[1];
   for (int i = 1; i < AXES; i++) {
     int64_t left = taps(f, i, IMAGE);
     if (f->stride.d[i] < 2 || dilation->d[i] != 1 || left < 3 || left > 4) return 0;
+    if (f->places[i] < LEAST_PLACES) return 0;
     channels *= f->stride.d[i];
   }
+  // Nothing filters a stride along time.
+  if (f->stride.d[0] != 1 || channels > MOST_CHANNELS) return 0;
   if (taps(f, 1, IMAGE) != taps(f, 2, IMAGE)) return 0;
   double all = (double)products(f, x->shape.dim[1], 1, 0) * (x->dtype == MD_BF16 ? 0.7 : 1);
   double left = (double)products(f, x->shape.dim[1], 1, IMAGE) / 4;
@@ -131,7 +136,7 @@ static md_val fold_conv(md_rewriter *r, const md_node *n) {
     f.kernel.d[i] = w->shape.dim[FIRST + i];
     f.places[i] = y->shape.dim[FIRST + i];
   }
-  f.folded = best_axes(r, &f, &a->dilation, x, y->shape.dim[1], FORWARD);
+  f.folded = best_axes(r, &f, &a->dilation, x, y->shape.dim[1], FORWARD_TRANSFORMS);
   if (!f.folded) return md_copy_node(r, n);
   say(r, n, &f);
   md_conv3d_attr folded = folded_attr(&f, &a->dilation);
@@ -150,7 +155,7 @@ static md_val fold_wgrad(md_rewriter *r, const md_node *n) {
     f.kernel.d[i] = w->shape.dim[FIRST + i];
     f.places[i] = dy->shape.dim[FIRST + i];
   }
-  f.folded = best_axes(r, &f, &a->dilation, x, dy->shape.dim[1], WEIGHTS);
+  f.folded = best_axes(r, &f, &a->dilation, x, dy->shape.dim[1], WEIGHTS_TRANSFORMS);
   if (!f.folded) return md_copy_node(r, n);
   say(r, n, &f);
   md_conv3d_attr folded = folded_attr(&f, &a->dilation);

@@ -35,7 +35,7 @@ static bool *find_weights(const md_graph *g, md_arena *a) {
 int md_layout_block(const md_target_facts *facts, int64_t channels, bool multiplied) {
   int block = facts->channel_block, half = facts->half_block;
   if (half && md_round_up(channels, half) < md_round_up(channels, block)) block = half;
-  bool fits = 2 * channels >= block || (facts->channels_last && multiplied);
+  bool fits = 2 * channels >= facts->channel_block || (facts->channels_last && multiplied);
   if (!fits || !block) return 0;
   return facts->channels_last ? (int)md_round_up(channels, block) : block;
 }

@@ -78,7 +78,8 @@ typedef struct md_target_facts {
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;
 
-// The block in which such a target stores an activation of `channels`; 0: row-major. Few channels
+// The block in which such a target stores an activation of `channels`; 0: row-major. No half of a whole block is
+// empty, so code that walks over whole blocks by halves leaves none of their lanes unwritten. Few channels
 // would be mostly padding; that is worth it where they are `multiplied` by vectors of bf16.
 int md_layout_block(const md_target_facts *facts, int64_t channels, bool multiplied);
 

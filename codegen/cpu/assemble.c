@@ -60,7 +60,7 @@ static void add_launch(const md_assembly *s, md_program *p, const md_step *step)
                    .first_phase = p->num_phases,
                    .num_phases = job->num_phases,
                    .first_arg = p->num_args};
-  md_cpu_work work = md_work_of(r, job->lowering, s->cpu);
+  md_cpu_work work = md_work_of(r, job->in_f32, s->cpu);
   l->flops = work.flops;
   l->bytes = work.memory_bytes + work.cache_bytes;
   for (int i = 0; i < job->num_phases; i++) {

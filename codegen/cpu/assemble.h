@@ -18,6 +18,7 @@ typedef struct md_job {
   int num_phases;
   int64_t workspace_bytes;
   const char *lowering;
+  bool in_f32;
   md_text refusals, ir, assembly;
   md_object object;
   bool hit;

@@ -76,6 +76,7 @@ static bool emit_job(md_job *j, md_kernel *k) {
   bool broken = LLVMVerifyModule(e->mod, LLVMReturnStatusAction, &why);
   MD_ASSERT(!broken, "kernel of '%s' is not valid: %s", j->lowering, why);
   LLVMDisposeMessage(why);
+  j->in_f32 = k->in_f32;
   j->phase = k->phase;
   j->num_phases = k->num_phases;
   j->workspace_bytes = k->workspace_bytes;
@@ -189,7 +190,7 @@ static void fill_report(const md_assembly *s, md_cpu_report *r) {
                                .phases = j->num_phases,
                                .items = most_items(j),
                                .shared_with = -1,
-                               .work = md_work_of(s->step[i].view, j->lowering, s->cpu)};
+                               .work = md_work_of(s->step[i].view, j->in_f32, s->cpu)};
     for (int e = 0; e < i && k->shared_with < 0; e++) {
       if (s->step[e].job == s->step[i].job) k->shared_with = e;
     }

@@ -358,6 +358,7 @@ static void emit_apart(Winograd *g) {
 
 void md_emit_conv_winograd(md_kernel *k) {
   md_conv c = md_conv_in_f32(conv_of(k)), pc;
+  k->in_f32 = true;
   md_dense d;
   md_conv_problems(&c, &d);
   Winograd g = {.item = {.c = &c, .d = &d}};

@@ -294,16 +294,18 @@ static void cut(Wgrad *g, const md_dense *d) {
   const md_conv *c = &g->c;
   g->taps = taps_beside(c, g->f);
   int axis = g->taps > 1 ? 1 : 0;  // a unit is a tile on this one, all of the other two
-  int64_t in_unit = g->num[axis] * squares[1 - axis] * squares[2];
+  int64_t in_dy = g->num[axis] * squares[1 - axis] * squares[2], in_x = in_dy;
+  if (g->taps > 1) in_x += (g->taps - 1) * d->tap[0].doff * g->num[1] * squares[2];
   int64_t most = c->k->e.cpu->cache_bytes * 3 / 4;
-  int64_t bytes = md_filter_planes(g->f) * in_unit * (c->src_blocks + c->dst_blocks) * c->lanes *
-                  md_dtype_size(c->wide);
+  int64_t bytes = md_filter_planes(g->f) * (in_x * c->src_blocks + in_dy * c->dst_blocks) *
+                  c->lanes * md_dtype_size(c->wide);
   g->all_units = c->n * squares[axis] / g->num[axis];
   g->units = md_ceil_div(g->all_units, MD_MIN(md_ceil_div(g->all_units * bytes, most), MAX_ROUNDS));
 }
 
 void md_emit_conv_winograd_wgrad(md_kernel *k) {
   Wgrad g = {.k = k, .c = md_conv_in_f32(conv_of(k))};
+  k->in_f32 = true;
   md_conv *c = &g.c;
   md_dense d, yd;
   md_conv_problems(c, &d);

@@ -33,15 +33,16 @@ static const Shares shares[] = {
 };
 // clang-format on
 
-md_cpu_work md_work_of(const md_region_view *r, const char *lowering, const md_cpu *cpu) {
+md_cpu_work md_work_of(const md_region_view *r, bool in_f32, const md_cpu *cpu) {
   md_work all = md_work_of_region(r);
   md_cpu_work w = {.nodes = r->num_nodes, .flops = all.flops};
   bool fits = all.leaf_bytes + all.made_bytes <= (double)cpu->cache_bytes;
   w.memory_bytes = all.leaf_bytes + (fits ? 0 : all.made_bytes);
   w.cache_bytes = fits ? all.made_bytes : 0;
-  // Only convolutions multiply bf16, and those that transform it multiply f32.
-  w.is_bf16 = cpu->bf16_dot && !strncmp(lowering, "conv3d", 6) && !strstr(lowering, "winograd") &&
-              md_type_in(r->g, r->anchor->out)->dtype == MD_BF16;
+  // Only convolutions multiply bf16.
+  const md_node *a = r->anchor;
+  w.is_bf16 = cpu->bf16_dot && !in_f32 && a && strncmp(md_ops[a->op].name, "conv3d", 6) == 0 &&
+              md_type_in(r->g, a->out)->dtype == MD_BF16;
   return w;
 }
 

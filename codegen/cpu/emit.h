@@ -145,6 +145,7 @@ typedef struct md_kernel {
   md_arena *arena;     // of this compilation
   const char *symbol;  // phases are symbol_0_what, symbol_1_what, ...
   bool asan;
+  bool in_f32;  // the emitted kernel multiplies f32, whatever it reads
   md_phase *phase;
   int num_phases, cap_phases;
   int64_t workspace_bytes;
@@ -273,7 +274,7 @@ const md_cpu *md_lanes_for(const md_region_view *r, const md_cpu *cpu);
 const md_lowering *md_lower(const md_region_view *r, const md_cpu *cpu, md_text *refusals);
 
 // --- cost.c: what a region has to do -------------------------------------------------------------
-md_cpu_work md_work_of(const md_region_view *r, const char *lowering, const md_cpu *cpu);
+md_cpu_work md_work_of(const md_region_view *r, bool in_f32, const md_cpu *cpu);
 
 // --- jit.c: modules to code ----------------------------------------------------------------------
 typedef struct md_object {

@@ -14,14 +14,20 @@ static const char *refuse_apart(const md_region_view *r, const md_cpu *cpu) {
   return alone ? NULL : "alone it has no kernel either";
 }
 
+static bool is_in_halves(const md_type *t, const md_cpu *cpu) {
+  int64_t rest = t->block ? (t->shape.dim[1] - 1) % t->block : 0;
+  MD_ASSERT(t->block != cpu->lanes || rest >= cpu->half->lanes, "half of a block is empty");
+  return t->block == cpu->half->lanes;
+}
+
 const md_cpu *md_lanes_for(const md_region_view *r, const md_cpu *cpu) {
   bool halves = false;
   if (!cpu->half) return cpu;
   for (int i = 0; i < r->num_inputs; i++)
-    halves |= md_type_in(r->g, r->input[i])->block == cpu->half->lanes;
+    halves |= is_in_halves(md_type_in(r->g, r->input[i]), cpu);
   for (int i = 0; i < r->num_nodes; i++)
     for (int j = 0; j < r->node[i]->num_out; j++)
-      halves |= md_type_in(r->g, r->node[i]->out + (md_val)j)->block == cpu->half->lanes;
+      halves |= is_in_halves(md_type_in(r->g, r->node[i]->out + (md_val)j), cpu);
   return halves ? cpu->half : cpu;
 }
 

@@ -79,6 +79,12 @@ START_TEST(pairs_of_bf16_are_predicted_faster_where_there_are_any) {
                 none = block(128, "avx512,-winograd", MD_BF16, a);
   ck_assert_double_lt(total(&pairs, &rates, 2), 0.7 * total(&f32, &rates, 2));
   ck_assert_double_gt(total(&none, &rates, 2), 0.9 * total(&f32, &rates, 2));
+  md_cpu_report filtered = block(128, "avx512-bf16", MD_BF16, a);
+  for (int i = 0; i < filtered.num_kernels; i++) {
+    const md_cpu_kernel_report *k = &filtered.kernel[i];
+    if (strstr(k->lowering, "conv3d"))
+      ck_assert_int_eq(k->work.is_bf16, !strstr(k->lowering, "winograd"));
+  }
   md_arena_destroy(a);
 }
 END_TEST

@@ -6,16 +6,24 @@
 
 typedef struct Shape {
   int n, in, out, size[3], kernel[3], pad[3];
+  int dilation, stride;  // along t
 } Shape;
 // Whole squares and parts of them, one and several items, an odd number of blocks, any padding; other taps
-// along t beside those along h and w; taps along t alone; four taps.
+// along t beside those along h and w, and apart; taps along t alone; four taps.
 static const Shape shapes[] = {
-    {1, 64, 64, {2, 8, 8}, {1, 3, 3}, {0, 1, 1}},   {2, 33, 48, {3, 13, 15}, {1, 3, 3}, {0, 1, 1}},
-    {2, 80, 48, {8, 7, 9}, {3, 1, 1}, {1, 0, 0}},   {1, 64, 33, {3, 7, 9}, {3, 3, 3}, {1, 1, 1}},
-    {2, 65, 64, {2, 10, 9}, {1, 3, 3}, {0, 0, 2}},  {2, 32, 80, {4, 12, 10}, {1, 3, 3}, {0, 2, 0}},
-    {1, 48, 64, {4, 6, 6}, {2, 3, 3}, {0, 1, 1}},   {2, 96, 97, {10, 8, 9}, {3, 1, 1}, {0, 0, 0}},
-    {3, 96, 64, {4, 5, 5}, {3, 1, 1}, {1, 0, 0}},   {1, 512, 256, {4, 7, 7}, {1, 3, 3}, {0, 1, 1}},
-    {1, 64, 48, {2, 10, 11}, {1, 4, 4}, {0, 1, 2}}, {2, 12, 64, {4, 14, 13}, {3, 4, 4}, {1, 0, 0}},
+    {1, 64, 64, {2, 8, 8}, {1, 3, 3}, {0, 1, 1}, 1, 1},
+    {2, 33, 48, {3, 13, 15}, {1, 3, 3}, {0, 1, 1}, 1, 1},
+    {2, 80, 48, {8, 7, 9}, {3, 1, 1}, {1, 0, 0}, 1, 1},
+    {1, 64, 33, {3, 7, 9}, {3, 3, 3}, {1, 1, 1}, 1, 1},
+    {2, 65, 64, {2, 10, 9}, {1, 3, 3}, {0, 0, 2}, 1, 1},
+    {2, 32, 80, {4, 12, 10}, {1, 3, 3}, {0, 2, 0}, 1, 1},
+    {1, 48, 64, {4, 6, 6}, {2, 3, 3}, {0, 1, 1}, 1, 1},
+    {2, 96, 97, {10, 8, 9}, {3, 1, 1}, {0, 0, 0}, 1, 1},
+    {3, 96, 64, {4, 5, 5}, {3, 1, 1}, {1, 0, 0}, 1, 1},
+    {1, 512, 256, {4, 7, 7}, {1, 3, 3}, {0, 1, 1}, 1, 1},
+    {1, 64, 48, {2, 10, 11}, {1, 4, 4}, {0, 1, 2}, 1, 1},
+    {2, 12, 64, {4, 14, 13}, {3, 4, 4}, {1, 0, 0}, 1, 1},
+    {2, 32, 64, {7, 8, 9}, {3, 3, 3}, {1, 1, 1}, 2, 1},
 };
 
 static void put_tensor(md_text *to, const char *name, const char *of, int n, int c,
@@ -27,8 +35,11 @@ static void put_tensor(md_text *to, const char *name, const char *of, int n, int
 static void put_graph(md_text *to, const Shape *s, const char *op, const char *of,
                       int64_t *length) {
   const int *x = s->size, *kernel = s->kernel;
-  int y[3];
-  for (int i = 0; i < 3; i++) y[i] = x[i] + 2 * s->pad[i] - kernel[i] + 1;
+  int y[3], dilation = s->dilation, stride = s->stride;
+  for (int i = 0; i < 3; i++) {
+    int reach = (kernel[i] - 1) * (i ? 1 : dilation);
+    y[i] = (x[i] + 2 * s->pad[i] - reach - 1) / (i ? 1 : stride) + 1;
+  }
   bool forward = !strcmp(op, "conv3d"), data = !strcmp(op, "conv3d_dgrad");
   md_put(to, "graph @g(");
   if (forward) put_tensor(to, "a", of, s->n, s->in, x);
@@ -36,7 +47,8 @@ static void put_graph(md_text *to, const Shape *s, const char *op, const char *o
   md_put(to, ", ");
   if (forward || data) put_tensor(to, "b", of, s->out, s->in, kernel);
   else put_tensor(to, "b", of, s->n, s->in, x);
-  md_put(to, ") {\n  %%r = %s %%a, %%b {pad=[%d,%d,%d]", op, s->pad[0], s->pad[1], s->pad[2]);
+  md_put(to, ") {\n  %%r = %s %%a, %%b {pad=[%d,%d,%d], dilation=[%d,1,1], stride=[%d,1,1]", op,
+         s->pad[0], s->pad[1], s->pad[2], dilation, stride);
   if (data) md_put(to, ", shape=[%d,%d,%d,%d,%d]", s->n, s->in, x[0], x[1], x[2]);
   else if (!forward)
     md_put(to, ", shape=[%d,%d,%d,%d,%d]", s->out, s->in, kernel[0], kernel[1], kernel[2]);
@@ -99,7 +111,7 @@ END_TEST
 
 // Transformed and multiplied in f32, if that spares enough against products of pairs.
 START_TEST(bf16_is_multiplied_in_f32) {
-  const Shape s = {1, 64, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}};
+  const Shape s = {1, 64, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}, 1, 1};
   const char *rows[][2] = {{"conv3d", "conv3d winograd"},
                            {"conv3d_dgrad", "conv3d winograd"},
                            {"conv3d_wgrad", "conv3d winograd weight gradient"}};
@@ -139,13 +151,33 @@ START_TEST(a_stride_becomes_channels) {
 END_TEST
 
 // Planes that the last cache would not hold: rounds of frames, or of rows of tiles, of which the last has fewer.
+START_TEST(a_stride_along_time_is_direct) {
+  const Shape s = {1, 64, 64, {4, 12, 12}, {3, 3, 3}, {1, 1, 1}, 1, 2};
+  const char *ops[] = {"conv3d", "conv3d_wgrad"};
+  for (int i = 0; i < MD_COUNT(ops); i++) {
+    md_text t = {0};
+    int64_t length;
+    put_graph(&t, &s, ops[i], "f32", &length);
+    md_arena *a = md_arena_create();
+    ck_assert_ptr_null(strstr(lowering_of(t.s, "native", a), "winograd"));
+    md_arena_destroy(a);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 START_TEST(planes_come_in_rounds) {
-  const Shape large[] = {{2, 32, 32, {2, 116, 96}, {1, 3, 3}, {0, 1, 1}},
-                         {1, 16, 16, {9, 148, 96}, {2, 3, 3}, {0, 1, 1}}};
+  const Shape large[] = {{2, 32, 32, {2, 116, 96}, {1, 3, 3}, {0, 1, 1}, 1, 1},
+                         {1, 16, 16, {9, 148, 96}, {2, 3, 3}, {0, 1, 1}, 1, 1}};
   for (int i = 0; i < MD_COUNT(large); i++) {
     md_text t = {0};
     int64_t length;
     put_graph(&t, &large[i], "conv3d_wgrad", "f32", &length);
+    md_arena *a = md_arena_create();
+    const md_cpu_kernel_report *k = kernel_of(t.s, "native", a);
+    ck_assert_str_eq(k->lowering, "conv3d winograd weight gradient");
+    ck_assert_int_eq(k->phases, 2 * 3 + 1);  // planes of both operands, products; results
+    md_arena_destroy(a);
     check_text(t.s, &(Setup){.level = 2, .length = length});
     md_text_free(&t);
   }
@@ -192,14 +224,14 @@ static double bound(double terms) { return 5.2 * (sqrt(terms / 6) + sqrt(12)); }
 
 START_TEST(rounding_is_as_analysed) {
   if (is_elsewhere()) return;
-  const Shape s = {1, 128, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}},
-              u = {1, 128, 64, {2, 28, 28}, {1, 4, 4}, {0, 1, 1}};
+  const Shape s = {1, 128, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}, 1, 1},
+              u = {1, 128, 64, {2, 28, 28}, {1, 4, 4}, {0, 1, 1}, 1, 1};
   const struct {
     const Shape *shape;
     const char *op;
     double terms;
   } rows[] = {{&s, "conv3d", s.in}, {&s, "conv3d_dgrad", s.out}, {&s, "conv3d_wgrad", 2 * 7 * 7},
-              {&u, "conv3d", u.in}, {&u, "conv3d_dgrad", u.out}, {&u, "conv3d_wgrad", 2 * 9 * 9}};
+              {&u, "conv3d", u.in}, {&u, "conv3d_dgrad", u.out}, {&u, "conv3d_wgrad", 128}};
   for (int i = 0; i < MD_COUNT(rows); i++) {
     md_text t = {0};
     int64_t length;
@@ -216,4 +248,5 @@ START_TEST(rounding_is_as_analysed) {
 END_TEST
 
 SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, bf16_is_multiplied_in_f32,
-           a_stride_becomes_channels, planes_come_in_rounds, rounding_is_as_analysed)
+           a_stride_becomes_channels, a_stride_along_time_is_direct, planes_come_in_rounds,
+           rounding_is_as_analysed)
