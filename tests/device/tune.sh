@@ -76,6 +76,8 @@ once() {
 }
 once 1 kernel:8:719
 once 1 cuLaunchKernel:8:701
+once 1 cuMemsetD8Async:2:1
+lines 1 "\"failed\":\"cuMemsetD8Async on .* fails with 1, " failed.jsonl
 for fault in kernel:1:719 kernel:60:719 cuLaunchKernel:61:719 cuMemcpyDtoHAsync_v2:2:700; do once 0 $fault; done
 # The step itself fails: that ends it.
 wants 1 "a step fails with every way left out" on_gpu env MODIST_STAND_IN_FAULT=kernel:1:719 "$rt" trials.mdx --tune=no.jsonl
