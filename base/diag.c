@@ -247,6 +247,11 @@ void md_hint(md_diags *d, const char *fmt, ...) {
   va_end(args);
 }
 
+bool md_told(md_diags *d, md_status status) {
+  if (d && d->num_errors++ == 0) d->status = status;
+  return false;
+}
+
 int md_diags_errors(const md_diags *d) { return d->num_errors; }
 
 int md_diags_warnings(const md_diags *d) { return d->num_warnings; }

@@ -50,6 +50,9 @@ void md_warning(md_diags *d, md_place at, const char *fmt, ...)
 void md_note(md_diags *d, md_place at, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 void md_hint(md_diags *d, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+// An error that another process has printed already: it counts, and has no text here.
+bool md_told(md_diags *d, md_status status);
+
 int md_diags_errors(const md_diags *d);
 int md_diags_warnings(const md_diags *d);
 md_status md_diags_status(const md_diags *d);  // of the first error; MD_OK without one

@@ -2,9 +2,13 @@
 // tune: which way to make each convolution is fastest on a device.
 #include "modistc/compile.h"
 
+#include "base/file.h"
+
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static const md_option tune_options[] = {
@@ -46,6 +50,44 @@ static md_program *compile(md_cli *cli, const char *target) {
   return p;
 }
 
+typedef struct Order {
+  md_cli *cli;
+  const char *target;  // NULL: what the device is
+  int sm, file;
+} Order;
+
+static md_status compile_to_file(void *ctx) {
+  const Order *o = ctx;
+  md_diags *d = o->cli->diags;
+  char own[32];
+  md_text bytes = {0};
+  md_diags_clear(d);  // what is there, the parent tells
+  bool ok = o->target || md_cuda_target_for(o->sm, own, sizeof own, d);
+  md_program *p = ok ? compile(o->cli, o->target ? o->target : own) : NULL;
+  if (p && md_program_write(p, &bytes, d) && !md_write_all(o->file, bytes.s, bytes.len))
+    md_error(d, E0802, MD_NOWHERE, "no memory for the program");
+  md_program_destroy(p);
+  md_text_free(&bytes);
+  md_diags_print(d, stderr, isatty(STDERR_FILENO) && !getenv("NO_COLOR"));
+  return md_diags_status(d);
+}
+
+// In a process of its own: NVRTC uses the driver, and who has used it cannot fork another process that does.
+static md_program *compile_apart(md_cli *cli, const char *target, int sm) {
+  Order o = {cli, target, sm, memfd_create("modist-trials", MFD_CLOEXEC)};
+  int child = o.file < 0 ? -1 : md_apart(compile_to_file, &o);
+  int how = child < 0 ? 0 : md_apart_wait(child, NULL);
+  md_program *p = NULL;
+  if (how > 0) md_told(cli->diags, (md_status)how);
+  else if (child < 0 || how < 0)
+    md_error(cli->diags, E0802, MD_NOWHERE, "the process that compiles %s %d",
+             child < 0 ? "is not there: error" : "was ended by signal", child < 0 ? errno : -how);
+  else p = md_program_load(md_format(cli->arena, "/proc/self/fd/%d", o.file), cli->diags);
+  if (p) p->path = NULL;
+  if (o.file >= 0) close(o.file);
+  return p;
+}
+
 static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, char *why, int size,
                        bool *is_there) {
   int index;
@@ -53,7 +95,7 @@ static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, ch
   if (index < 0)
     return md_error(cli->diags, E0401, MD_NOWHERE,
                     "--device is '%s', but CUDA programs alone have trials", device);
-  *is_there = md_gpu_find(index, found, why, size);
+  *is_there = !md_gpu_ask(index, found, why, size);
   return true;
 }
 
@@ -63,14 +105,11 @@ static md_program *program_of(md_cli *cli, bool is_there, const md_gpu_device *d
   size_t len = strlen(what);
   if (len > 4 && strcmp(what + len - 4, ".mdx") == 0)
     return md_source_takes_no_settings(cli, what) ? md_program_load(what, cli->diags) : NULL;
-  char own[32];
-  if (!target && !is_there) {
-    md_error(cli->diags, E0635, MD_NOWHERE, "which device is to be tuned for? %s", why);
-    md_hint(cli->diags, "--target=cuda:h200 ranks the ways by the cost model, without a device");
-    return NULL;
-  }
-  if (!target && !md_cuda_target_for(device->sm, own, sizeof own, cli->diags)) return NULL;
-  return compile(cli, target ? target : own);
+  if (is_there) return compile_apart(cli, target, device->sm);
+  if (target) return compile(cli, target);
+  md_error(cli->diags, E0635, MD_NOWHERE, "which device is to be tuned for? %s", why);
+  md_hint(cli->diags, "--target=cuda:h200 ranks the ways by the cost model, without a device");
+  return NULL;
 }
 
 // --- the run
@@ -147,7 +186,7 @@ static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o, boo
     md_hint(cli->diags, "nothing is kept: 'modistc compile' takes what was measured alone");
   }
   bool ok = is_there ? md_tune(p, o, found, cli->diags) : md_tune_predicted(p, found, cli->diags);
-  ok = ok && write_records(cli, found);
+  if (ok || found->num) ok &= write_records(cli, found);  // even of a run that has ended early
   const char *path = md_cli_get(cli, "output");
   if (ok) show(cli, found, path && strcmp(path, "-") == 0 ? stderr : stdout);
   md_records_destroy(found);

@@ -30,9 +30,10 @@ typedef struct md_cuda_code {
 
 // Convolutions that cuDNN does in place of launches.
 typedef struct md_cuda_convs {
-  md_cudnn *cudnn;       // NULL: none
-  md_cudnn_plan **plan;  // by launch of the variant: what runs in its place, if anything
-  bool *is_covered;      // by launch: a plan does its work
+  md_cudnn *cudnn;  // NULL: none
+  md_cudnn_plan *
+      *plan;         // by launch of the variant, trials too: what runs in its place, if anything
+  bool *is_covered;  // by launch: a plan does its work
   md_gpu_place workspace;
 } md_cuda_convs;
 

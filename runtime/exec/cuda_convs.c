@@ -142,7 +142,7 @@ static bool tell(md_cuda *c, const Taken *t, md_diags *d) {
 
 bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
   char why[MD_CUDNN_WORDS];
-  size_t num = (size_t)c->base.num_launches + 1;
+  size_t num = (size_t)c->base.num_all + 1;  // trials too, which no plan does
   c->convs.cudnn = md_cudnn_open(c->stream, why);
   if (!c->convs.cudnn) {
     md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);

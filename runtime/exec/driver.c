@@ -4,6 +4,7 @@
 #include "runtime/exec/driver.h"
 
 #include <dlfcn.h>
+#include <errno.h>
 #include <string.h>
 
 enum {
@@ -143,4 +144,35 @@ bool md_gpu_require(int index, md_gpu_device *device, md_diags *d) {
   char why[600];
   md_code code = find(index, device, why, sizeof why);
   return !code || md_driver_unusable(NULL, code, why, d);
+}
+
+// --- asked apart
+
+typedef struct Answer {
+  int index;
+  md_gpu_device device;
+  md_code code;
+  char why[600];
+} Answer;
+
+static md_status ask(void *ctx) {
+  Answer *a = ctx;
+  a->code = find(a->index, &a->device, a->why, sizeof a->why);
+  return MD_OK;
+}
+
+md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size) {
+  Answer *a = md_shared_create(sizeof *a);
+  a->index = index;
+  int child = md_apart(ask, a), how = child < 0 ? 0 : md_apart_wait(child, NULL);
+  if (child < 0 || how != 0) {
+    a->code = E0635;
+    snprintf(a->why, sizeof a->why, "the process that asked for it %s (%d)",
+             child < 0 ? "was not given by the system" : "was ended", child < 0 ? errno : -how);
+  }
+  md_code code = a->code;
+  *device = a->device;
+  snprintf(why, (size_t)size, "%s", a->why);
+  md_shared_destroy(a, sizeof *a);
+  return code;
 }

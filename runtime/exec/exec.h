@@ -210,6 +210,8 @@ typedef struct md_gpu_device {
 bool md_gpu_find(int index, md_gpu_device *device, char *why, int size);
 // The same; false: reported (E0635, E0641, E0642).
 bool md_gpu_require(int index, md_gpu_device *device, md_diags *d);
+// The same, asked apart: this process has not used the driver, and can fork one that does. MD_NO_CODE: found.
+md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size);
 
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
@@ -398,6 +400,16 @@ bool md_is_named(const char *device, const char *name);
 const md_record *md_records_find(const md_records *r, const char *target, const char *key,
                                  const char *device);
 
+// --- apart.c: work in a process of its own, which ends when this one does
+void *md_shared_create(int64_t bytes);  // zeroed memory that a child has in common with its parent
+void md_shared_destroy(void *at, int64_t bytes);
+// A child that does the work and exits with its status; -1: the system has none (errno).
+int md_apart(md_status (*work)(void *ctx), void *ctx);
+enum { MD_APART_LATE = -1000, MD_APART_STUCK };
+// Its exit code; < 0: the signal that ended it. After *until_ns (NULL: whenever) it is killed: LATE, or STUCK,
+// when the driver does not let go of it.
+int md_apart_wait(int child, const _Atomic int64_t *until_ns);
+
 // --- tune.c: trials on a device
 enum { MD_TUNE_LEAST_ROUNDS = 3, MD_TUNE_ROUNDS = 7, MD_TUNE_SECONDS = 600 };
 typedef struct md_tune_options {
@@ -412,8 +424,9 @@ typedef struct md_tune_options {
 // number there states would grow beyond all bounds.
 void md_tune_input(const md_spec *s, uint64_t seed, void *to);
 // Measures, for each product of the program that has trials for this device, each of its ways within the
-// step, and adds a record. Ways that fail, or whose results differ, are named there and left out. False:
-// reported (E0448: there are no trials).
+// step, and adds a record. Ways that fail, hang, or whose results differ, are named there and left out. False:
+// reported (E0448: there are no trials); what enough rounds had measured by then is there all the same.
+// The driver is used in other processes alone: this one must not have used it.
 bool md_tune(const md_program *p, const md_tune_options *o, md_records *to, md_diags *d);
 // The same from the program's predictions, where there is no device.
 bool md_tune_predicted(const md_program *p, md_records *to, md_diags *d);

@@ -11,9 +11,9 @@ bool rt_tune(const md_program *p, const md_tune_options *o, const char *path, md
   md_text lines = {0};
   bool ok = md_tune(p, o, found, d);
   for (int i = 0; i < found->num; i++) md_record_put(&found->row[i], &lines);
-  if (ok) {
+  if (ok || found->num) {  // even of a run that has ended early
     md_file_write(w, lines.s ? lines.s : "", lines.len);
-    ok = md_file_commit(w);
+    ok &= md_file_commit(w);
   } else {
     md_file_abort(w);
   }

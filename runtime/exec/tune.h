@@ -1,28 +1,47 @@
 // SPDX-License-Identifier: Apache-2.0
-// Inside the tuner: trials on a device (tune.c), which launches a step has (tune_order.c), whether a way is right
-// (tune_compare.c), which one is the best (tune_result.c).
+// Inside the tuner: processes that measure and what outlives them (tune.c), the steps of such a process
+// (tune_steps.c), which launches a step has (tune_order.c), whether a way is right (tune_compare.c), which one is
+// the best (tune_result.c).
 #ifndef RUNTIME_EXEC_TUNE_H
 #define RUNTIME_EXEC_TUNE_H
 
 #include "runtime/exec/exec.h"
 
 enum {
-  MD_TUNE_NONE = -2,  // of an entry: nothing ends with it
-  MD_TUNE_OWN = -1,   // the product is there, made its own way
+  MD_TUNE_STEP = -3,     // what runs is a whole step: which way fails is not known
+  MD_TUNE_NONE = -2,     // of an entry: nobody asks about it
+  MD_TUNE_OWN = -1,      // the product is made its own way
+  MD_TUNE_WHY = 400,     // bytes of a reason
+  MD_TUNE_FAILURES = 3,  // of the step itself: then it is of no use to go on
 };
 
-// A product: its trials are neighbours.
+// A product: its trials are neighbours. Shared.
 typedef struct md_tune_site {
   int replaced, num_replaced, first, num;  // first: trial of the program
   bool is_over_input;  // what it writes lies over what it reads: it cannot be made twice in a step
   bool is_compared;
-  double *own;  // us, by round
+  int num_tried;   // trials from the first on that were compared with the own way, or have failed
+  int64_t own_ns;  // of its own way, launch by launch
+  double *own;     // us, by round
 } md_tune_site;
 
-// A launch of a step, and what it ends.
+// A launch of a step, what it belongs to, and whether it ends that.
 typedef struct md_tune_entry {
   int launch, site, trial;
+  bool is_last;
 } md_tune_entry;
+
+// What outlives a process that measures. Shared.
+typedef struct md_tune_kept {
+  _Atomic int trial;          // that runs, or MD_TUNE_OWN, MD_TUNE_STEP
+  _Atomic int64_t until_ns;   // it is late then
+  int64_t since_ns, step_ns;  // when it began; what a step of own ways takes
+  bool is_checked, is_over;   // all ways were compared; everything is measured
+  int step;                   // of the rounds, that comes next
+  int doubt;              // > 0: a step with way number doubt - 1 was begun, and has not ended well
+  int failures;           // of the step itself
+  char why[MD_TUNE_WHY];  // the last one
+} md_tune_kept;
 
 typedef struct md_tune_piece {
   md_arg arg;
@@ -34,19 +53,22 @@ typedef struct md_tune_piece {
 typedef struct md_tuner {
   const md_program *p;
   const md_tune_options *o;
-  md_exec *e;
+  md_exec *e;  // of the process that measures
   const md_gpu_variant *v;
   md_records *to;
   md_gpu_device device;
-  md_tune_site *site;
-  int num_sites, most;   // most: ways of a site
-  const char **failed;   // by trial of the program; in the records' arena
-  double **us;           // by trial: us, by round
-  int64_t *total;        // by launch: ns, of all steps so far
-  int num_rounds;        // that are whole
-  md_tune_entry *entry;  // of the step to be done
+  int64_t start_ns, shared_bytes;
+  md_tune_kept *kept;           // the begin of what is shared
+  md_tune_site *site;           // shared
+  int num_sites, most;          // most: ways of a site
+  double *us;                   // shared; by trial of the program and round
+  char (*failed)[MD_TUNE_WHY];  // shared; by trial: why, or empty
+  int64_t *total;               // by launch: ns, of all steps so far
+  int num_rounds;               // that are whole
+  md_tune_entry *entry;         // of the step to be done
   int *order, num_entries, cap_entries, cap_order;
-  int at;  // entry that runs
+  int at;          // entry that runs
+  md_diags *said;  // of the step that runs
   md_tune_piece *piece;
   int num_pieces, cap_pieces;
 } md_tuner;
@@ -54,22 +76,32 @@ typedef struct md_tuner {
 // Cleared, malloc'ed.
 void *md_tune_rows(int64_t num, size_t size);
 
+double *md_tune_us(const md_tuner *t, int trial);  // by round
+bool md_tune_is_late(const md_tuner *t);           // the budget is used up
+
+// --- tune_steps.c
+// In a process of its own: measures until all is done or something fails, which is kept. The status of what was
+// printed: nothing can be measured.
+md_status md_tune_work(void *tuner);
+// What runs has failed: that way is left out, or the step itself has failed once more.
+void md_tune_blame(md_tuner *t, const char *why);
+// The trial runs from now on, or MD_TUNE_OWN or MD_TUNE_STEP. usual_ns: what its own way takes; < 0: not known.
+void md_tune_begin(md_tuner *t, int trial, int64_t usual_ns);
+
 // --- tune_order.c
 void md_tune_find_sites(md_tuner *t);
 // The site's trials are not run, or this one is not.
 bool md_tune_is_out(const md_tuner *t, const md_tune_site *s, int trial);
-// Every product is made every way; at last its own again, for what follows.
+// Every product is made its own way, then all others that were not compared yet; at last its own again, for what
+// follows.
 void md_tune_order_all(md_tuner *t);
-// Every product is made its way number `way`, 0 being its own, where it has one.
-void md_tune_order_way(md_tuner *t, int way);
-// The trial that the entry at hand belongs to; < 0: it is the step's own.
-int md_tune_trial(const md_tuner *t);
+// Every product, or one alone, is made its way number `way`, where it has one; others are made their own way,
+// which is number 0.
+void md_tune_order_way(md_tuner *t, int way, const md_tune_site *alone);
 
-// --- tune_compare.c: taps
-// In a step of all ways: results are spoilt before each way but the own one, and compared after it.
+// --- tune_compare.c
+// A tap: in a step of all ways: results are spoilt before each way but the own one, and compared after it.
 bool md_tune_watch(void *ctx, md_exec *e, int launch, bool before);
-// In a step in which something fails: it is known what.
-bool md_tune_count(void *ctx, md_exec *e, int launch, bool before);
 void md_tune_forget(md_tuner *t);  // what was kept to compare with
 
 // --- tune_result.c

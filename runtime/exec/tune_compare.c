@@ -79,7 +79,7 @@ static double off_by(double own, double x) {
 }
 
 // False: nothing can be read. `why` stays empty where all is well.
-static bool compare(md_tuner *t, char *why, int size) {
+static bool compare(md_tuner *t, char *why, size_t size) {
   why[0] = '\0';
   for (int i = 0; i < t->num_pieces; i++) {
     const md_tune_piece *x = &t->piece[i];
@@ -90,7 +90,7 @@ static bool compare(md_tuner *t, char *why, int size) {
       if (counts(&x->arg, k)) off = fmax(off, off_by(x->value[k], y[k]));
     free(y);
     if (off > tolerance_of(x->arg.dtype) * x->largest)
-      snprintf(why, (size_t)size, "'%.60s' is off by %.3g, its largest value is %.3g",
+      snprintf(why, size, "'%.60s' is off by %.3g, its largest value is %.3g",
                x->arg.name ? x->arg.name : "?", off, x->largest);
   }
   return true;
@@ -101,33 +101,39 @@ static bool spoil_results(md_tuner *t, const md_tune_site *s) {
   for (int l = s->replaced; l < s->replaced + s->num_replaced; l++) {
     const md_launch *x = &t->p->launch[l];
     for (int k = x->first_arg; k < x->first_arg + x->num_args; k++)
-      if (is_output(&t->p->arg[k]) && !md_exec_spoil(t->e, &t->p->arg[k], NULL)) return false;
+      if (is_output(&t->p->arg[k]) && !md_exec_spoil(t->e, &t->p->arg[k], t->said)) return false;
   }
   return true;
 }
 
-static bool begins_trial(const md_tuner *t, const md_tune_entry *x) {
-  int trial = md_tune_trial(t);
-  return trial >= 0 && t->p->trial[trial].first_launch == x->launch;
+// Whoever waits knows what runs. True: a trial begins.
+static bool begin(md_tuner *t, const md_tune_entry *x) {
+  md_tune_site *s = &t->site[x->site];
+  if (x->trial == MD_TUNE_OWN && x->launch == s->replaced) md_tune_begin(t, MD_TUNE_OWN, -1);
+  if (x->trial < 0 || t->p->trial[x->trial].first_launch != x->launch) return false;
+  md_tune_begin(t, x->trial, s->own_ns);
+  return true;
+}
+
+// A way of the site has been made. False: nothing can be read.
+static bool look_at(md_tuner *t, md_tune_site *s, int trial) {
+  if (trial == MD_TUNE_OWN) {
+    s->own_ns = md_now_ns() - t->kept->since_ns;
+    return keep_own(t, s);
+  }
+  if (!compare(t, t->failed[trial], sizeof t->failed[trial])) return false;
+  s->num_tried = trial - s->first + 1;
+  return true;
 }
 
 bool md_tune_watch(void *ctx, md_exec *e, int launch, bool before) {
   (void)e, (void)launch;
   md_tuner *t = ctx;
   const md_tune_entry *x = &t->entry[t->at];
-  if (before) return !begins_trial(t, x) || spoil_results(t, &t->site[x->site]);
-  char why[200];
-  if (x->trial == MD_TUNE_OWN && !keep_own(t, &t->site[x->site])) return false;
-  if (x->trial >= 0) {
-    if (!compare(t, why, sizeof why)) return false;
-    if (why[0]) t->failed[x->trial] = md_strdup(t->to->arena, why);
-  }
+  if (before) return !begin(t, x) || spoil_results(t, &t->site[x->site]);
+  bool has_ended = x->is_last && x->trial != MD_TUNE_NONE;
+  if (has_ended && !look_at(t, &t->site[x->site], x->trial)) return false;
+  if (has_ended) md_tune_begin(t, MD_TUNE_OWN, -1);
   t->at++;
-  return true;
-}
-
-bool md_tune_count(void *ctx, md_exec *e, int launch, bool before) {
-  (void)e, (void)launch;
-  ((md_tuner *)ctx)->at += !before;
   return true;
 }

@@ -30,26 +30,22 @@ static bool writes_over_input(const md_program *p, int first, int num) {
   return false;
 }
 
-static md_tune_site site_of(const md_tuner *t, int first) {
+static void start_site(md_tuner *t, int first) {
   const md_gpu_trial *x = &t->p->trial[first];
-  return (md_tune_site){
-      .replaced = x->replaced,
-      .num_replaced = x->num_replaced,
-      .first = first,
-      .is_over_input = writes_over_input(t->p, x->replaced, x->num_replaced),
-      .own = md_tune_rows(t->o->rounds, sizeof(double)),
-  };
+  md_tune_site *s = &t->site[t->num_sites++];
+  s->replaced = x->replaced;
+  s->num_replaced = x->num_replaced;
+  s->first = first;
+  s->is_over_input = writes_over_input(t->p, x->replaced, x->num_replaced);
 }
 
 void md_tune_find_sites(md_tuner *t) {
   const md_program *p = t->p;
-  t->site = md_tune_rows(t->v->num_trials, sizeof *t->site);
   for (int i = t->v->first_trial; i < t->v->first_trial + t->v->num_trials; i++) {
     const md_gpu_trial *x = &p->trial[i];
     bool is_next = !t->num_sites || t->site[t->num_sites - 1].replaced != x->replaced;
-    if (is_next) t->site[t->num_sites++] = site_of(t, i);
+    if (is_next) start_site(t, i);
     md_tune_site *s = &t->site[t->num_sites - 1];
-    t->us[i] = md_tune_rows(t->o->rounds, sizeof **t->us);
     s->num++;
     if (!s->is_over_input) t->most = MD_MAX(t->most, s->num);
   }
@@ -63,14 +59,19 @@ static md_tune_site *site_at(const md_tuner *t, int launch) {
 }
 
 bool md_tune_is_out(const md_tuner *t, const md_tune_site *s, int trial) {
-  return s->is_over_input || t->failed[trial];
+  return s->is_over_input || t->failed[trial][0] || trial - s->first >= s->num_tried;
+}
+
+// Is it still to be compared?
+static bool is_new(const md_tuner *t, const md_tune_site *s, int trial) {
+  return !s->is_over_input && !t->failed[trial][0] && trial - s->first >= s->num_tried;
 }
 
 // --- orders
 
 static void add(md_tuner *t, int first, int num, int site, int trial) {
   for (int i = 0; i < num; i++) {
-    md_tune_entry e = {first + i, site, i == num - 1 ? trial : MD_TUNE_NONE};
+    md_tune_entry e = {first + i, site, trial, i == num - 1};
     int n = t->num_entries;
     MD_PUSH(t->order, n, t->cap_order, e.launch);
     MD_PUSH(t->entry, t->num_entries, t->cap_entries, e);
@@ -82,43 +83,38 @@ static void add_trial(md_tuner *t, int site, int trial) {
   add(t, x->first_launch, x->num_launches, site, trial);
 }
 
+// All that the site's product is made in.
+static void add_ways(md_tuner *t, const md_tune_site *s) {
+  int site = (int)(s - t->site);
+  bool has_new = false;
+  for (int k = s->first; k < s->first + s->num; k++) has_new |= is_new(t, s, k);
+  if (has_new) add(t, s->replaced, s->num_replaced, site, MD_TUNE_OWN);
+  for (int k = s->first; k < s->first + s->num; k++)
+    if (is_new(t, s, k)) add_trial(t, site, k);
+  add(t, s->replaced, s->num_replaced, site, MD_TUNE_NONE);
+}
+
 void md_tune_order_all(md_tuner *t) {
   int begin = t->v->first_launch, end = begin + t->v->num_launches;
   t->num_entries = t->at = 0;
   for (int i = begin, num; i < end; i += num) {
     const md_tune_site *s = site_at(t, i);
     num = s ? s->num_replaced : 1;
-    if (!s || s->is_over_input) {
-      add(t, i, num, 0, MD_TUNE_NONE);
-      continue;
-    }
-    int site = (int)(s - t->site);
-    add(t, i, num, site, MD_TUNE_OWN);
-    for (int k = s->first; k < s->first + s->num; k++)
-      if (!md_tune_is_out(t, s, k)) add_trial(t, site, k);
-    add(t, i, num, site, MD_TUNE_NONE);
+    if (s) add_ways(t, s);
+    else add(t, i, num, 0, MD_TUNE_NONE);
   }
 }
 
-void md_tune_order_way(md_tuner *t, int way) {
+void md_tune_order_way(md_tuner *t, int way, const md_tune_site *alone) {
   int begin = t->v->first_launch, end = begin + t->v->num_launches;
   t->num_entries = t->at = 0;
   for (int i = begin, num; i < end; i += num) {
     const md_tune_site *s = site_at(t, i);
     num = s ? s->num_replaced : 1;
     int site = s ? (int)(s - t->site) : 0, trial = s ? s->first + way - 1 : 0;
-    bool tries = s && way > 0 && way <= s->num && !md_tune_is_out(t, s, trial);
+    bool tries =
+        s && way > 0 && way <= s->num && !md_tune_is_out(t, s, trial) && (!alone || alone == s);
     if (tries) add_trial(t, site, trial);
-    else add(t, i, num, site, s && way == 0 ? MD_TUNE_OWN : MD_TUNE_NONE);
+    else add(t, i, num, site, MD_TUNE_NONE);
   }
-}
-
-int md_tune_trial(const md_tuner *t) {
-  int at = t->at;
-  while (at < t->num_entries && t->entry[at].trial == MD_TUNE_NONE) at++;
-  if (at == t->num_entries || t->entry[at].trial < 0) return MD_TUNE_OWN;
-  const md_gpu_trial *x = &t->p->trial[t->entry[at].trial];
-  int launch = t->entry[MD_MIN(t->at, t->num_entries - 1)].launch;
-  bool is_its = launch >= x->first_launch && launch < x->first_launch + x->num_launches;
-  return is_its ? t->entry[at].trial : MD_TUNE_OWN;
 }

@@ -28,9 +28,10 @@ static double median(const double *x, int num) {
 
 // By the median of what a way gains in each round.
 static double gain_of(const md_tuner *t, const md_tune_site *s, int trial) {
+  const double *us = md_tune_us(t, trial);
   double *gain = md_tune_rows(t->num_rounds, sizeof *gain);
   for (int i = 0; i < t->num_rounds; i++)
-    gain[i] = s->own[i] < 0 || t->us[trial][i] < 0 ? NAN : s->own[i] - t->us[trial][i];
+    gain[i] = s->own[i] < 0 || us[i] < 0 ? NAN : s->own[i] - us[i];
   double m = median(gain, t->num_rounds);
   free(gain);
   return m;
@@ -75,8 +76,9 @@ void md_tune_put_records(md_tuner *t) {
     r.own_us = median(s->own, t->num_rounds);
     for (int k = 0; k < r.num_ways; k++) {
       int trial = s->first + k;
-      r.way[k].failed = t->failed[trial];
-      if (!r.way[k].failed) r.way[k].us = median(t->us[trial], t->num_rounds);
+      if (t->failed[trial][0]) r.way[k].failed = md_strdup(t->to->arena, t->failed[trial]);
+      else if (!md_tune_is_out(t, s, trial))
+        r.way[k].us = median(md_tune_us(t, trial), t->num_rounds);
       gain[k] = gain_of(t, s, trial);
     }
     choose(&r, gain);

@@ -100,6 +100,17 @@ START_TEST(a_fault_of_a_kernel_shows_where_somebody_waits) {
 }
 END_TEST
 
+START_TEST(a_spoiled_process_gets_no_other_context) {
+  setenv("MODIST_STAND_IN_FAULT", "kernel:1:700", 1);
+  start_with_arrays();
+  works(launch(a, b, stream));
+  expect_spoiled(ILLEGAL_ADDRESS);
+  works(cuDevicePrimaryCtxRelease_v2(0));
+  void *again;
+  is(cuDevicePrimaryCtxRetain(&again, 0), ILLEGAL_ADDRESS);
+}
+END_TEST
+
 // A process of its own; how it ends.
 static int run_apart(void (*part)(void)) {
   fflush(NULL);
@@ -123,6 +134,19 @@ static void leave_nothing(void) {
   start();
   finish();
 }
+
+static void ask_again(void) {
+  int count;
+  is(cuInit(0), NOT_INITIALIZED);
+  is(cuDeviceGetCount(&count), NOT_INITIALIZED);
+  _exit(0);  // what the parent has is not the child's to give back
+}
+
+START_TEST(a_child_of_who_has_used_the_driver_cannot_use_it) {
+  works(cuInit(0));
+  ck_assert_int_eq(run_apart(ask_again), 0);
+}
+END_TEST
 
 START_TEST(what_is_not_given_back_shows_at_the_end) {
   char log[] = "/tmp/modist_test_XXXXXX", line[200];
@@ -153,6 +177,8 @@ int main(void) {
                                 what_a_failing_call_releases_is_released,
                                 a_sticky_fault_spoils_the_context,
                                 a_fault_of_a_kernel_shows_where_somebody_waits,
+                                a_spoiled_process_gets_no_other_context,
+                                a_child_of_who_has_used_the_driver_cannot_use_it,
                                 what_is_not_given_back_shows_at_the_end,
                                 NULL};
   return run_with_texts("faults", tests, alone, NULL);

@@ -34,23 +34,7 @@ lines 2 '"device":"Stand-in GPU","by":"device"' found.jsonl
 # Trials are not part of a step.
 wants 0 "1 values are as expected" on_gpu "$rt" trials.mdx --expect=b=b.npy,1e-5
 
-# --- what fails is left out, and the device is opened anew
-failing() {
-  wants 0 "1 failed" on_gpu env MODIST_STAND_IN_FAULT="$1" "$rt" trials.mdx --tune=failed.jsonl
-  lines 1 "\"failed\":\"region 'conv3d.a': $2" failed.jsonl
-  lines 2 '"best":"fma' failed.jsonl
-  [ "$(grep -o '"us":' failed.jsonl | wc -l)" = 5 ] || wrong "not five ways have a time: $(cat failed.jsonl)"
-}
-failing kernel:3:719 ".* on cuda:0, Stand-in GPU (sm_90) fails with 719"
-failing cuLaunchKernel:4:701 "cuLaunchKernel on cuda:0, Stand-in GPU (sm_90) fails with 701"
-# A step that fails once is done again, be it compared or measured; and what the copy of a result meets is not
-# the fault of the way that comes next.
-for fault in kernel:1:719 kernel:25:719 cuLaunchKernel:30:719 cuMemcpyDtoHAsync_v2:1:700; do
-  wants 0 "0 failed" on_gpu env MODIST_STAND_IN_FAULT=$fault "$rt" trials.mdx --tune=failed.jsonl
-  [ "$(grep -o '"us":' failed.jsonl | wc -l)" = 6 ] || wrong "$fault: not every way has a time"
-done
-
-# A way that is wrong: a kernel that only the trials have, with a term more.
+# A kernel that only a trial has.
 symbols() { "$modistc" inspect "$1" --format=json | sed -n 's/.*"symbol": "\(.*\)",/\1/p' | sort; }
 symbols plain.mdx >plain.txt
 mkdir wrong
@@ -60,6 +44,46 @@ for symbol in $(symbols trials.mdx | comm -13 plain.txt -); do
   if [ -n "$file" ] && grep -q 'acc\[x\]\[y\]' "$file"; then break; fi
 done
 [ -n "$file" ] || wrong "no kernel of a trial is found among the texts"
+
+# --- a way that fails, or does not end, in whatever process: it is named, and all others are measured
+tune() {
+  wants 0 "$1" on_gpu env "$2" MODIST_STAND_IN_ONCE="$work/once" "$rt" trials.mdx --tune=failed.jsonl
+  ! grep "leak: " "$work/out" || wrong "$2: something was not given back"
+}
+timed() { [ "$(grep -o '"us":' failed.jsonl | wc -l)" = "$1" ] || wrong "not $1 ways have a time: $(cat failed.jsonl)"; }
+bad() {
+  tune "1 failed" MODIST_STAND_IN_BAD="$symbol:$1"
+  lines 1 "\"failed\":\"$2" failed.jsonl
+  lines 2 '"checked":true' failed.jsonl
+  timed 5
+}
+bad 1:700 "region 'conv3d[.a]*': .* on cuda:0, Stand-in GPU (sm_90) fails with 700"
+bad 1:hang "it did not end within"
+bad 1:801 "region 'conv3d[.a]*': .* fails with 801"
+# One that does so in a round, and behind itself alone. What fails with others only takes them along.
+bad 2:719 "cuEventSynchronize on .* fails with 719"
+bad 2:hang "it did not end within"
+tune "2 failed" MODIST_STAND_IN_BAD="$symbol:3:719"
+lines 2 '"failed":"a step with it and others fails: ' failed.jsonl
+timed 4
+# A call that fails once, in the first process: if a way made it, that is left out. Else, as when a result is
+# copied for comparison, the step is done again.
+once() {
+  : >once
+  tune "$1 failed" MODIST_STAND_IN_FAULT="$2"
+  [ ! -e once ] || wrong "$2 never came"
+  timed $((6 - $1))
+}
+once 1 kernel:8:719
+once 1 cuLaunchKernel:8:701
+once 1 cuMemsetD8Async:2:1
+lines 1 "\"failed\":\"cuMemsetD8Async on .* fails with 1, " failed.jsonl
+for fault in kernel:1:719 kernel:60:719 cuLaunchKernel:61:719 cuMemcpyDtoHAsync_v2:2:700; do once 0 $fault; done
+# The step itself fails: that ends it.
+wants 1 "a step fails with every way left out" on_gpu env MODIST_STAND_IN_FAULT=kernel:1:719 "$rt" trials.mdx --tune=no.jsonl
+[ ! -e no.jsonl ] || wrong "records of nothing"
+
+# A way that is wrong, by a term more.
 cp "$file" right
 mutant() {
   sed "$1" right >"$file"

@@ -200,10 +200,22 @@ START_TEST(unknown_log_words_change_nothing_and_are_explained) {
 }
 END_TEST
 
+START_TEST(what_another_process_told_counts_and_is_not_said_again) {
+  md_diags *d = md_diags_create();
+  ck_assert(!md_told(d, MD_ERR_MEMORY));
+  md_error(d, E0401, MD_NOWHERE, "later");
+  ck_assert_int_eq(md_diags_errors(d), 2);
+  ck_assert_int_eq(md_diags_status(d), MD_ERR_MEMORY);
+  ck_assert_str_eq(md_diags_text(d), "error[E0401]: later\n");
+  md_diags_destroy(d);
+}
+END_TEST
+
 SUITE_MAIN("diag", error_shows_place_line_caret_note_and_hint, place_may_be_a_file_or_nothing,
            status_is_that_of_the_first_error, after_twenty_errors_the_rest_is_counted,
            caret_stands_under_the_letter_after_tabs_and_utf8, long_line_is_cut_around_the_caret,
            places_outside_the_source_do_no_harm, names_from_files_cannot_steer_a_terminal,
            without_a_collector_errors_still_return_false, colour_adds_only_escapes,
            every_code_has_title_text_and_status, log_topics_are_set_by_name,
-           unknown_log_words_change_nothing_and_are_explained)
+           unknown_log_words_change_nothing_and_are_explained,
+           what_another_process_told_counts_and_is_not_said_again)

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // What every function of the driver begins and ends with. Calls run one at a time. Each is counted and
 // written to the log, and the one that MODIST_STAND_IN_FAULT names fails:
-//   CALL:N:ERROR   the N-th call of CALL, or the N-th of all for CALL `any`
+//   CALL:N:ERROR   the N-th call of CALL, or the N-th of all for CALL `any`, in each process; where
+//                  MODIST_STAND_IN_ONCE names a file, only while that is there, which it ends
 // A call that releases something does so before it returns the error, as a driver does that tells of
 // work done before.
 #include "tests/device/stand_in/stand_in.h"
@@ -9,13 +10,15 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static struct Calls {
   pthread_mutex_t lock;
   const char *name;
-  int64_t num, named;      // calls; those of the name that the fault has
-  bool has_init, is_hurt;  // the present one fails as it was told to
-  bool spins;              // it waits, and keeps a core busy
+  int64_t num, named;  // calls; those of the name that the fault has
+  pid_t user;          // the process that has called cuInit
+  bool is_hurt;        // the present one fails as it was told to
+  bool spins;          // it waits, and keeps a core busy
   char why[400];
 } calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -81,17 +84,25 @@ bool call_fault(const char *name, int *error) {
   bool is_any = !strcmp(call, "any") && strcmp(name, "kernel") != 0;
   if (!is_any && strcmp(call, name) != 0) return false;
   *error = (int)code;
-  return ++calls.named == n;
+  if (++calls.named != n) return false;
+  const char *once = setting("ONCE", NULL);
+  return !once || unlink(once) == 0;
 }
 
 // --- begin and end
 
 const char *call_name(void) { return calls.name; }
-void call_init_done(void) { calls.has_init = true; }
+int call_init(void) {
+  if (calls.user && calls.user != getpid())
+    return refuse(NOT_INITIALIZED, "the process that has forked this one has used the driver");
+  calls.user = getpid();
+  return 0;
+}
+
 void call_spins(void) { calls.spins = true; }
 
 static int check(int needs) {
-  if (needs && !calls.has_init) return refuse(NOT_INITIALIZED, "cuInit comes first");
+  if (needs && calls.user != getpid()) return refuse(NOT_INITIALIZED, "cuInit comes first");
   int error = needs & NEEDS_CONTEXT ? context_check() : 0;
   return error || !(needs & UNSAFE) ? error : capture_check_unsafe();
 }

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // Contexts: the primary one of each device, and which is current in a thread. Some errors spoil a
-// context: from then on every call that needs it returns them.
+// context: from then on every call that needs it returns them. Of most, cuda.h says that "the process must be
+// terminated and relaunched": no other context is of use either, one that is retained later neither.
 #include "tests/device/stand_in/stand_in.h"
 
 #include <stdlib.h>
 
 static Context *primary[MAX_DEVICES];
-static bool any_spoiled;
+static int spoiled;                  // by which error
 static _Thread_local void *current;  // handle
 
 Context *context_current(void) { return handle_find(A_CONTEXT, current); }
@@ -15,7 +16,8 @@ int context_check(void) {
   if (!current) return refuse(INVALID_CONTEXT, "no context is current in this thread");
   const Context *c = context_current();
   if (!c) return refuse(CONTEXT_IS_DESTROYED, "the context has been released");
-  return c->error ? refuse(c->error, "the context is spoiled") : 0;
+  int error = c->error ? c->error : spoiled;
+  return error ? refuse(error, "the process is spoiled") : 0;
 }
 
 bool is_sticky(int error) {
@@ -25,10 +27,10 @@ bool is_sticky(int error) {
 
 void context_spoil(Context *c, int error) {
   if (!c->error) c->error = error;
-  any_spoiled = true;
+  if (!spoiled) spoiled = error;
 }
 
-bool context_any_spoiled(void) { return any_spoiled; }
+bool context_any_spoiled(void) { return spoiled != 0; }
 
 static int check_device(int device) {
   return device >= 0 && device < device_count() ? 0
@@ -38,6 +40,7 @@ static int check_device(int device) {
 API cuDevicePrimaryCtxRetain(void **context, int device) {
   int error = call_begin(__func__, NEEDS_INIT);
   if (!error) error = check_device(device);
+  if (!error && spoiled) error = refuse(spoiled, "the process is spoiled");
   if (error) return call_end(error);
   Context *c = primary[device];
   if (!c) {

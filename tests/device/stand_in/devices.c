@@ -22,8 +22,7 @@ static int check_device(int device) {
 API cuInit(unsigned flags) {
   int error = call_begin(__func__, NEEDS_NOTHING);
   if (!error && flags) error = refuse(INVALID_VALUE, "flags %u", flags);
-  if (!error) call_init_done();
-  return call_end(error);
+  return call_end(error ? error : call_init());
 }
 
 API cuDriverGetVersion(int *version) {

@@ -2,13 +2,15 @@
 // Kernels that run. MODIST_STAND_IN_TEXTS is a folder with the text of each, NAME.cu, which the double
 // of NVRTC wrote when it compiled it. When the first of them is to run, the host's compiler makes code
 // of all that are loaded, and the build folder keeps it for other processes. MODIST_STAND_IN_CHECK=1
-// has the checker look at every access.
+// has the checker look at every access. MODIST_STAND_IN_BAD=NAME:N:ERROR is a kernel that fails from its
+// N-th run in a process on, NAME:N:hang one that does not end.
 #include "tests/device/stand_in/stand_in.h"
 
 #include <ctype.h>
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "tests/simt/simt.h"
 
@@ -179,11 +181,24 @@ static int run(const Source *s, const Launch *l, void **arg) {
   return refuse(overrun ? ILLEGAL_ADDRESS : LAUNCH_FAILED, "%s: %s", s->name, r.first);
 }
 
+static int bad(const char *name) {
+  static int64_t runs;
+  const char *text = setting("BAD", "");
+  size_t len = strlen(name);
+  if (strncmp(text, name, len) != 0 || text[len] != ':') return 0;
+  char *how;
+  long from = strtol(text + len + 1, &how, 10);
+  if (++runs < from) return 0;
+  while (!strcmp(how, ":hang")) pause();
+  return refuse((int)strtol(how + 1, NULL, 10), "as MODIST_STAND_IN_BAD says");
+}
+
 int kernel_run(const Launch *l) {
   int error = 0;
   if (call_fault("kernel", &error)) return refuse(error, "as MODIST_STAND_IN_FAULT says");
   const Kernel *k = kernel_find(l->kernel);
   if (!k) return refuse(INVALID_PC, "the code of a kernel has been unloaded");
+  if ((error = bad(k->facts.name))) return error;
   const Source *s = compiled(k->facts.name);
   _Alignas(64) unsigned char values[4096];
   void *arg[512];

@@ -27,7 +27,7 @@ FILE *call_log(void);  // NULL: none is asked for
 int refuse(int error, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 const char *call_name(void);
 bool call_fault(const char *name, int *error);  // for what is no call: "kernel"
-void call_init_done(void);
+int call_init(void);    // of cuInit; a driver is of no use in the children of who has called that
 void call_spins(void);  // the present one waits for work, and keeps a core busy: the log says so
 const char *setting(const char *name, const char *preset);  // MODIST_STAND_IN_name
 int64_t setting_number(const char *name, int64_t preset);
