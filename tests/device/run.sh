@@ -132,6 +132,12 @@ fault kernel:5:719 1 "hint: --check-nan runs kernels one by one" ""
 fault kernel:4:719 1 "region 'mul': cuEventSynchronize" --check-nan
 fault kernel:5:214 1 "error[E0644]" ""
 fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" ""
+fault kernel:5:226 1 "error[E0644]" ""
+fault kernel:5:721 1 "error[E0645]" ""
+for error in 810 911; do
+  fault cuGraphLaunch:1:$error 1 "error[E0647]" ""
+  fault cuGraphLaunch:1:$error 1 "hint: start again from the last checkpoint" ""
+done
 
 # --- training: from the CPU to the GPU and back; states are the same bytes wherever they are
 "$modistc" dataset shapes -o videos -q || exit 1
