@@ -5,7 +5,7 @@
 //   stream   [wait: sent] take them from there [taken]   launches, copies into states, small results
 //
 // The first step is issued call by call, which makes the driver load all code; the second is captured as
-// one CUDA graph, and from then on a step is one call. Once an error has ended the context, every later
+// one CUDA graph, and from then on a step is one call, unless cuDNN cannot be captured. Once an error has ended the context, every later
 // question is answered by that error.
 #include "runtime/exec/cuda.h"
 
@@ -215,8 +215,22 @@ static bool capture(md_cuda *c, md_diags *d) {
          md_cuda_did(c, "cuGraphUpload", -1, c->call.cuGraphUpload(c->graph, c->stream), d);
 }
 
+// An engine of cuDNN may do what no capture takes. Then steps are issued as the first one was; what else is
+// wrong shows there again.
+static bool try_capture(md_cuda *c, md_diags *d) {
+  md_diags *refused = md_diags_create();
+  c->is_issued = !capture(c, refused) && !c->fatal;
+  md_diags_destroy(refused);
+  if (c->is_issued)
+    md_warning(d, c->base.p->path ? MD_IN_FILE(c->base.p->path) : MD_NOWHERE,
+               "cuDNN cannot be captured as a CUDA graph: steps are issued call by call");
+  return cuda_is_alive(&c->base, d);
+}
+
 static bool replay(md_cuda *c, md_diags *d) {
-  if (!c->graph && !capture(c, d)) return false;
+  bool (*const begin)(md_cuda *c, md_diags *d) = c->convs.cudnn ? try_capture : capture;
+  if (!c->graph && !c->is_issued && !begin(c, d)) return false;
+  if (c->is_issued) return issue(c, d);
   c->has_results = true;
   return md_cuda_did(c, "cuGraphLaunch", -1, c->call.cuGraphLaunch(c->graph, c->stream), d);
 }

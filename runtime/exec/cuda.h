@@ -49,6 +49,7 @@ typedef struct md_cuda {
   md_gpu_place *place;  // by argument of the program
   void **parameter;     // where each argument's value is, as a launch takes them
   void *graph;          // of a step; NULL: not captured yet
+  bool is_issued;       // each step is, for want of a graph
   bool is_sent;         // the next step's inputs are on their way
   bool has_issued;      // a step has been done: all code is loaded
   bool has_results;     // of the last step, in results_host

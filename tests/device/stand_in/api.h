@@ -148,6 +148,8 @@ typedef struct StandInMemory {
 } StandInMemory;
 typedef int StandInWork(const StandInMemory *memory, const void *data);
 API cuStandInWork(void *stream, StandInWork *work, const void *data, size_t bytes);
+// A library uses the current context until the process ends: it must not go before.
+API cuStandInKeep(void);
 
 // --- captures.c, graphs.c
 API cuStreamBeginCapture_v2(void *stream, int mode);
