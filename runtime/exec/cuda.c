@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
   NON_BLOCKING = 1,  // CU_STREAM_NON_BLOCKING
@@ -257,22 +258,37 @@ static bool cuda_wait(md_device *v, int launch, md_diags *d) {
 
 // --- times. What cannot be measured is unknown; an error shows in the next call that matters.
 
-// The first mark is tied to the host's clock by one that is set while nothing runs.
+enum { ISSUE_NS = 20000 };  // that a launch and its two marks take on the host, at the most
+
+// What is issued while the stream waits here runs back to back on the device. Else the time between two marks
+// would be the host's, where a kernel is short. Where the driver's queue is full before that, the host waits,
+// and stays as far ahead as the queue is long.
+static void hold(void *ns) {
+  int64_t all = *(const int64_t *)ns;
+  nanosleep(&(struct timespec){.tv_sec = all / 1000000000, .tv_nsec = all % 1000000000}, NULL);
+}
+
+static void make_marks(md_cuda *c) {
+  int num = 2 * c->base.num_all;
+  c->hold_ns = (int64_t)c->base.num_launches * ISSUE_NS;
+  c->mark = calloc((size_t)num + 1, sizeof *c->mark);
+  if (!c->mark) md_out_of_memory((size_t)num * sizeof *c->mark);
+  for (int i = 0; i < num; i++) c->call.cuEventCreate(&c->mark[i], 0);
+  c->call.cuEventCreate(&c->zero, 0);
+}
+
+// What comes first is tied to the host's clock by a mark that is set while nothing runs.
 static void set_zero(md_cuda *c) {
-  if (!c->mark) {
-    c->mark = calloc(2 * (size_t)c->base.num_all + 1, sizeof *c->mark);
-    if (!c->mark) md_out_of_memory(2 * (size_t)c->base.num_all * sizeof *c->mark);
-    c->call.cuEventCreate(&c->zero, 0);
-  }
+  if (!c->mark) make_marks(c);
   c->call.cuStreamSynchronize(c->stream);
   c->zero_ns = md_now_ns();
   if (c->zero) c->call.cuEventRecord(c->zero, c->stream);
+  c->call.cuLaunchHostFunc(c->stream, hold, &c->hold_ns);
 }
 
 static void cuda_mark(md_device *v, int i) {
   md_cuda *c = (md_cuda *)v;
   if (i == 0) set_zero(c);
-  if (!c->mark[i]) c->call.cuEventCreate(&c->mark[i], 0);
   if (c->mark[i]) c->call.cuEventRecord(c->mark[i], c->stream);
 }
 

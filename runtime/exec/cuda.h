@@ -53,8 +53,8 @@ typedef struct md_cuda {
   bool is_sent;         // the next step's inputs are on their way
   bool has_issued;      // a step has been done: all code is loaded
   bool has_results;     // of the last step, in results_host
-  void **mark, *zero;   // events; made when they are first set
-  int64_t zero_ns;
+  void **mark, *zero;   // events; made when the first is set
+  int64_t zero_ns, hold_ns;
   void *sends, *has_sent;  // events around the inputs that are on their way, for a trace
   int64_t send_ns;         // since when; 0: nobody wants to know
   int fatal;               // the error that ended the context; 0: none

@@ -72,6 +72,12 @@ wants 0 "m f32[130]" env MODIST_STAND_IN_WITHOUT=$without "$rt" step.mdx --steps
 wants 0 "device   cuda:0, Stand-in GPU (sm_90)" \
   "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3 --device=cuda:0 --rounds=2 --warmup=0
 
+# What is timed is issued while a call of the host holds up the stream, and nothing is made between launches.
+MODIST_STAND_IN_LOG="$work/timed" "$rt" step.mdx --steps=2 --times >/dev/null
+held=$(awk '/cuLaunchHostFunc/ { is_held = 1 } /cuEventSynchronize/ { is_held = 0 } /cuLaunchKernel/ { n += is_held; runs = 1 }
+  /cuEventCreate/ && runs { n -= 100 } END { print n + 0 }' timed)
+[ "$held" = 4 ] || { echo "FAILED: $held launches behind a hold"; failed=$((failed + 1)); }
+
 # The inputs of the last step are sent while the one before runs: before the second wait, of which the first
 # is for its own inputs.
 MODIST_STAND_IN_LOG="$work/sends" "$rt" step.mdx --steps=3 >/dev/null

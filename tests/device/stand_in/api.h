@@ -139,6 +139,7 @@ API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
                    unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                    void *stream, void **parameters, void **extra);
 API cuLaunchKernelEx(const LaunchConfig *c, void *function, void **parameters, void **extra);
+API cuLaunchHostFunc(void *stream, void (*work)(void *data), void *data);
 
 // No function of a driver: work on the host, in the order of a stream, for doubles of libraries that launch
 // kernels of their own. Data is copied. `work` gives 0 or the error of a kernel that failed.
