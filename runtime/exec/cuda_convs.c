@@ -155,7 +155,8 @@ static bool tell(md_cuda *c, const Taken *t, md_diags *d) {
   return true;
 }
 
-// cuDNN keeps things in the context for as long as the process lives: then this is never given back.
+// Once it is open, cuDNN keeps things in the context for as long as the process lives: then this is never given
+// back.
 static bool keep_context(md_cuda *c, md_diags *d) {
   void *context;
   int error = c->call.cuDevicePrimaryCtxRetain(&context, c->id);
@@ -165,13 +166,10 @@ static bool keep_context(md_cuda *c, md_diags *d) {
 bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
   char why[MD_CUDNN_WORDS];
   size_t num = (size_t)c->base.num_launches + 1;
-  int version;
-  const char *path;
-  if (md_cudnn_find(&version, &path, why)) {
-    if (!keep_context(c, d)) return false;
-    c->convs.cudnn = md_cudnn_open(c->stream, why);
-  }
+  if (!keep_context(c, d)) return false;
+  c->convs.cudnn = md_cudnn_open(c->stream, why);
   if (!c->convs.cudnn) {
+    c->call.cuDevicePrimaryCtxRelease(c->id);
     md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);
     md_hint(
         d, "MODIST_CUDNN=/path/to/libcudnn.so.9 names it; without --engine=cudnn it is not needed");

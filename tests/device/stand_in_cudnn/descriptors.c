@@ -65,10 +65,7 @@ static void *of_driver(const char *name) {
 // --- handles: the stream
 
 CUDNN(int) cudnnCreate(void **handle) {
-  int (*keep)(void), status = cudnn_call(__func__);
-  void *symbol = of_driver("cuStandInKeep");
-  memcpy(&keep, &symbol, sizeof keep);
-  if (keep) keep();
+  int status = cudnn_call(__func__);
   if (status) return status;
   *handle = calloc(1, sizeof(void *));
   MD_ASSERT(*handle, "out of memory");
@@ -84,9 +81,13 @@ CUDNN(int) cudnnDestroy(void *handle) {
 }
 
 CUDNN(int) cudnnSetStream(void *handle, void *stream) {
-  int status = cudnn_call(__func__);
-  if (!status) *(void **)handle = stream;
-  return status;
+  int (*keep)(void), status = cudnn_call(__func__);
+  if (status) return status;
+  *(void **)handle = stream;
+  void *symbol = of_driver("cuStandInKeep");
+  memcpy(&keep, &symbol, sizeof keep);
+  if (keep) keep();
+  return 0;
 }
 
 // --- attributes
