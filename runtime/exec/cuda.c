@@ -5,7 +5,7 @@
 //   stream   [wait: sent] take them from there [taken]   launches, copies into states, small results
 //
 // The first step is issued call by call, which makes the driver load all code; the second is captured as
-// one CUDA graph, and from then on a step is one call. Once an error has ended the context, every later
+// one CUDA graph, and from then on a step is one call, unless cuDNN cannot be captured. Once an error has ended the context, every later
 // question is answered by that error.
 #include "runtime/exec/cuda.h"
 
@@ -13,6 +13,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 enum {
   NON_BLOCKING = 1,  // CU_STREAM_NON_BLOCKING
@@ -215,8 +216,22 @@ static bool capture(md_cuda *c, md_diags *d) {
          md_cuda_did(c, "cuGraphUpload", -1, c->call.cuGraphUpload(c->graph, c->stream), d);
 }
 
+// An engine of cuDNN may do what no capture takes. Then steps are issued as the first one was; what else is
+// wrong shows there again.
+static bool try_capture(md_cuda *c, md_diags *d) {
+  md_diags *refused = md_diags_create();
+  c->is_issued = !capture(c, refused) && !c->fatal;
+  md_diags_destroy(refused);
+  if (c->is_issued)
+    md_warning(d, c->base.p->path ? MD_IN_FILE(c->base.p->path) : MD_NOWHERE,
+               "cuDNN cannot be captured as a CUDA graph: steps are issued call by call");
+  return cuda_is_alive(&c->base, d);
+}
+
 static bool replay(md_cuda *c, md_diags *d) {
-  if (!c->graph && !capture(c, d)) return false;
+  bool (*const begin)(md_cuda *c, md_diags *d) = c->convs.cudnn ? try_capture : capture;
+  if (!c->graph && !c->is_issued && !begin(c, d)) return false;
+  if (c->is_issued) return issue(c, d);
   c->has_results = true;
   return md_cuda_did(c, "cuGraphLaunch", -1, c->call.cuGraphLaunch(c->graph, c->stream), d);
 }
@@ -243,22 +258,37 @@ static bool cuda_wait(md_device *v, int launch, md_diags *d) {
 
 // --- times. What cannot be measured is unknown; an error shows in the next call that matters.
 
-// The first mark is tied to the host's clock by one that is set while nothing runs.
+enum { ISSUE_NS = 20000 };  // that a launch and its two marks take on the host, at the most
+
+// What is issued while the stream waits here runs back to back on the device. Else the time between two marks
+// would be the host's, where a kernel is short. Where the driver's queue is full before that, the host waits,
+// and stays as far ahead as the queue is long.
+static void hold(void *ns) {
+  int64_t all = *(const int64_t *)ns;
+  nanosleep(&(struct timespec){.tv_sec = all / 1000000000, .tv_nsec = all % 1000000000}, NULL);
+}
+
+static void make_marks(md_cuda *c) {
+  int num = 2 * c->base.num_all;
+  c->hold_ns = (int64_t)c->base.num_launches * ISSUE_NS;
+  c->mark = calloc((size_t)num + 1, sizeof *c->mark);
+  if (!c->mark) md_out_of_memory((size_t)num * sizeof *c->mark);
+  for (int i = 0; i < num; i++) c->call.cuEventCreate(&c->mark[i], 0);
+  c->call.cuEventCreate(&c->zero, 0);
+}
+
+// What comes first is tied to the host's clock by a mark that is set while nothing runs.
 static void set_zero(md_cuda *c) {
-  if (!c->mark) {
-    c->mark = calloc(2 * (size_t)c->base.num_all + 1, sizeof *c->mark);
-    if (!c->mark) md_out_of_memory(2 * (size_t)c->base.num_all * sizeof *c->mark);
-    c->call.cuEventCreate(&c->zero, 0);
-  }
+  if (!c->mark) make_marks(c);
   c->call.cuStreamSynchronize(c->stream);
   c->zero_ns = md_now_ns();
   if (c->zero) c->call.cuEventRecord(c->zero, c->stream);
+  c->call.cuLaunchHostFunc(c->stream, hold, &c->hold_ns);
 }
 
 static void cuda_mark(md_device *v, int i) {
   md_cuda *c = (md_cuda *)v;
   if (i == 0) set_zero(c);
-  if (!c->mark[i]) c->call.cuEventCreate(&c->mark[i], 0);
   if (c->mark[i]) c->call.cuEventRecord(c->mark[i], c->stream);
 }
 

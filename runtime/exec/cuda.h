@@ -50,11 +50,12 @@ typedef struct md_cuda {
   md_gpu_place *place;  // by argument of the program
   void **parameter;     // where each argument's value is, as a launch takes them
   void *graph;          // of a step; NULL: not captured yet
+  bool is_issued;       // each step is, for want of a graph
   bool is_sent;         // the next step's inputs are on their way
   bool has_issued;      // a step has been done: all code is loaded
   bool has_results;     // of the last step, in results_host
-  void **mark, *zero;   // events; made when they are first set
-  int64_t zero_ns;
+  void **mark, *zero;   // events; made when the first is set
+  int64_t zero_ns, hold_ns;
   void *sends, *has_sent;  // events around the inputs that are on their way, for a trace
   int64_t send_ns;         // since when; 0: nobody wants to know
   int fatal;               // the error that ended the context; 0: none

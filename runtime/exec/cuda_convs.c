@@ -44,11 +44,14 @@ typedef struct Taken {
   const char *region;        // whose
 } Taken;
 
-// Bytes that the device and the limit leave to cuDNN.
+enum { KEPT_BACK = 512 << 20 };  // bytes that cuDNN's own kernels may take when they are loaded
+
+// Bytes that the device and the limit leave to workspaces.
 static bool find_room(md_cuda *c, int64_t limit, int64_t *room, md_diags *d) {
   size_t left = 0, all;
   if (!md_cuda_did(c, "cuMemGetInfo", -1, c->call.cuMemGetInfo(&left, &all), d)) return false;
-  *room = limit ? MD_MIN((int64_t)left, limit - c->base.bytes) : (int64_t)left;
+  *room = MD_MAX((int64_t)left - KEPT_BACK, 0);
+  if (limit) *room = MD_MIN(*room, limit - c->base.bytes);
   return true;
 }
 
@@ -77,16 +80,28 @@ static Taken make_plans(md_cuda *c, int64_t room) {
   return t;
 }
 
-static bool allocate(md_cuda *c, int64_t bytes, md_diags *d) {
-  char text[MD_FLOAT_CHARS], words[MD_DRIVER_WORDS];
-  if (bytes == 0) return true;
-  int error = c->call.cuMemAlloc(&c->convs.workspace, (size_t)bytes);
-  if (error == MD_CUDA_OUT_OF_MEMORY)
-    return md_error(d, E0643, place_of(c), "%s did not give cuDNN its workspace of %s: %s",
-                    c->base.title, md_bytes_text((double)bytes, text),
-                    md_driver_words(&c->call, error, words));
-  c->base.bytes += bytes;
-  return md_cuda_did(c, "cuMemAlloc", -1, error, d);
+static void drop_plans(md_cuda *c) {
+  for (int i = 0; c->convs.plan && i < c->base.num_launches; i++) {
+    md_cudnn_plan_destroy(c->convs.plan[i]);
+    c->convs.plan[i] = NULL;
+    c->convs.is_covered[i] = false;
+  }
+}
+
+// Plans and their workspace. What is free says nothing of what can be had in one piece, so plans may have to
+// do with less.
+static bool make_room(md_cuda *c, int64_t room, Taken *t, md_diags *d) {
+  int error = 0;
+  *t = make_plans(c, room);
+  while (t->workspace && (error = c->call.cuMemAlloc(&c->convs.workspace, (size_t)t->workspace)) ==
+                             MD_CUDA_OUT_OF_MEMORY) {
+    error = 0;
+    drop_plans(c);
+    *t = make_plans(c, t->workspace / 2);
+  }
+  if (!md_cuda_did(c, "cuMemAlloc", -1, error, d)) return false;
+  c->base.bytes += t->workspace;
+  return true;
 }
 
 static void *pointer(md_gpu_place at) { return (void *)(uintptr_t)at; }
@@ -140,11 +155,21 @@ static bool tell(md_cuda *c, const Taken *t, md_diags *d) {
   return true;
 }
 
+// Once it is open, cuDNN keeps things in the context for as long as the process lives: then this is never given
+// back.
+static bool keep_context(md_cuda *c, md_diags *d) {
+  void *context;
+  int error = c->call.cuDevicePrimaryCtxRetain(&context, c->id);
+  return md_cuda_did(c, "cuDevicePrimaryCtxRetain", -1, error, d);
+}
+
 bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
   char why[MD_CUDNN_WORDS];
   size_t num = (size_t)c->base.num_all + 1;  // trials too, which no plan does
+  if (!keep_context(c, d)) return false;
   c->convs.cudnn = md_cudnn_open(c->stream, why);
   if (!c->convs.cudnn) {
+    c->call.cuDevicePrimaryCtxRelease(c->id);
     md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);
     md_hint(
         d, "MODIST_CUDNN=/path/to/libcudnn.so.9 names it; without --engine=cudnn it is not needed");
@@ -155,14 +180,12 @@ bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
   if (!c->convs.plan || !c->convs.is_covered) md_out_of_memory(num * sizeof *c->convs.plan);
   c->base.by_engine = c->convs.is_covered;
   int64_t room;
-  if (!find_room(c, limit, &room, d)) return false;
-  Taken t = make_plans(c, room);
-  return tell(c, &t, d) && allocate(c, t.workspace, d) && bind(c, d);
+  Taken t;
+  return find_room(c, limit, &room, d) && make_room(c, room, &t, d) && tell(c, &t, d) && bind(c, d);
 }
 
 void md_cuda_convs_close(md_cuda *c) {
-  for (int i = 0; c->convs.plan && i < c->base.num_launches; i++)
-    md_cudnn_plan_destroy(c->convs.plan[i]);
+  drop_plans(c);
   md_cudnn_close(c->convs.cudnn);
   if (c->convs.workspace) c->call.cuMemFree(c->convs.workspace);
   free(c->convs.plan);

@@ -12,7 +12,7 @@
 static const struct {
   int error;
   md_code code;
-  bool is_fatal;  // CUDA calls it sticky
+  bool is_fatal;  // the process has to end, says cuda.h, or the context is gone
   const char *hint;
 } rows[] = {
     {MD_CUDA_OUT_OF_MEMORY, E0643, false, "nvidia-smi shows which processes hold memory"},
@@ -29,6 +29,7 @@ static const struct {
     {221, E0646, false, "the driver lacks its compiler: libnvidia-ptxjitcompiler.so.1"},
     {222, E0646, false, NEWER},  // UNSUPPORTED_PTX_VERSION
     {223, E0646, false, "CUDA_DISABLE_PTX_JIT forbids it; compile for the device itself"},
+    {226, E0644, true, FROM_CHECKPOINT},                               // CONTAINED
     {700, E0645, true, ONE_BY_ONE},                                    // ILLEGAL_ADDRESS
     {701, E0645, false, "compile the program for the device itself"},  // LAUNCH_OUT_OF_RESOURCES
     {702, E0645, true, "a device that also shows a screen ends kernels after some seconds"},
@@ -40,8 +41,11 @@ static const struct {
     {717, E0645, true, ONE_BY_ONE},       // INVALID_ADDRESS_SPACE
     {718, E0645, true, ONE_BY_ONE},       // INVALID_PC
     {719, E0645, true, ONE_BY_ONE},       // LAUNCH_FAILED
+    {721, E0645, true, ONE_BY_ONE},       // TENSOR_MEMORY_LEAK
     {803, E0641, false, "the kernel module and the library are of different versions: reboot"},
     {804, E0641, false, NEWER},           // COMPAT_NOT_SUPPORTED_ON_DEVICE
+    {810, E0647, true, FROM_CHECKPOINT},  // MPS_CLIENT_TERMINATED
+    {911, E0647, true, FROM_CHECKPOINT},  // EXTERNAL_DEVICE
     {999, E0647, true, FROM_CHECKPOINT},  // UNKNOWN
 };
 

@@ -157,6 +157,7 @@ static void put_convs(md_json *j, const md_exec *e, const table *t) {
     md_json_begin(j, '{');
     md_json_put_str(j, "region", t->p->launch[g->first_launch].name);
     md_json_put_str(j, "kind", md_conv_kind_names[g->kind]);
+    md_json_put_int(j, "channels", g->x.dim[1]);
     md_json_put_str(j, "by", md_exec_by_engine(e, g->first_launch) ? "cudnn" : "modist");
     md_json_put_float(j, "conv_us", us);
     md_json_end(j, '}');

@@ -419,6 +419,11 @@ static md_video_step feed(md_video *v, md_fault *f) {
   return MD_VIDEO_FRAME;
 }
 
+// Frames stay on a GPU until somebody looks at them: of a pass for few frames most are never fetched.
+static bool fetch(md_video *v, AVFrame *frame, md_fault *f) {
+  return frame->format != AV_PIX_FMT_CUDA || md_nvdec_fetch(frame, v->fetched) || leave_to_cpu(f);
+}
+
 // Whether the new frame can be used; *f says why not. The first one fixes the geometry.
 static bool take_geometry(md_video *v, md_fault *f) {
   const AVFrame *fr = v->spare;
@@ -463,11 +468,11 @@ static md_video_step receive(md_video *v, md_fault *f) {
       if (v->is_flushed) return finish(v, f);  // a decoder that fails while it is emptied is done
       continue;
     }
-    if (v->spare->format == AV_PIX_FMT_CUDA) {
-      if (!md_nvdec_fetch(v->spare, v->fetched)) return leave_to_cpu(f), MD_VIDEO_FAILED;
-      v->gpu_frames++;
-    }
+    v->gpu_frames += v->spare->format == AV_PIX_FMT_CUDA;
     if (++v->frames > v->limits.max_frames) return too_many(v, f);
+    // The first one says what all are like.
+    if (v->grid_w && v->spare->format == AV_PIX_FMT_CUDA) return MD_VIDEO_FRAME;
+    if (!fetch(v, v->spare, f)) return MD_VIDEO_FAILED;
     if (take_geometry(v, f)) return MD_VIDEO_FRAME;
     v->damaged++;
   }
@@ -638,6 +643,7 @@ bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f) {
   int square_w, square_h, w = v->grid_w, h = v->grid_h;
   scale_to_square(v, short_side, &square_w, &square_h);
   if (short_side) w = square_w, h = square_h;
+  if (!fetch(v, v->frame, f)) return false;
   if (!prepare_scaler(v, w, h, f)) return false;
   sws_scale(v->scaler, (const uint8_t *const *)v->frame->data, v->frame->linesize, 0,
             v->frame->height, v->rgb, v->rgb_stride);

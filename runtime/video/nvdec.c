@@ -4,12 +4,14 @@
 // no error here ends the context that trains; memory and time of the GPU are shared all the same.
 //
 // Whatever the GPU does not do, the CPU does: a codec, a profile or a size it does not know (FFmpeg asks
-// again for another format), a file that fails there (gather.c tries it once more), and everything after
+// again for another format), colours that are not 4:2:0 (it would take them for such), a file that fails there (gather.c tries it once more), and everything after
 // several such files in a row.
 #include "runtime/video/nvdec.h"
 
 #include <libavutil/hwcontext.h>
+#include <libavutil/pixdesc.h>
 
+#include <dlfcn.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -25,13 +27,24 @@ struct md_nvdec {
   bool is_told, is_end_told;
 };
 
+// FFmpeg opens it with each decoder, and would keep a context on the GPU without it for nothing.
+static bool has_library(char *words, int size) {
+  void *library = dlopen("libnvcuvid.so.1", RTLD_LAZY | RTLD_LOCAL);
+  const char *text = library ? NULL : dlerror();
+  if (library) dlclose(library);
+  else snprintf(words, (size_t)size, "%s", text ? text : "there is no libnvcuvid.so.1");
+  return library != NULL;
+}
+
 md_nvdec *md_nvdec_open(int device, char *why, int size) {
   md_ffmpeg_take_log();
   char index[16], words[200] = "";
   snprintf(index, sizeof index, "%d", device);
   AVBufferRef *ref = NULL;
   md_ffmpeg_log_begin(words, sizeof words);
-  int error = av_hwdevice_ctx_create(&ref, AV_HWDEVICE_TYPE_CUDA, index, NULL, 0);
+  int error = has_library(words, sizeof words)
+                  ? av_hwdevice_ctx_create(&ref, AV_HWDEVICE_TYPE_CUDA, index, NULL, 0)
+                  : AVERROR_EXTERNAL;
   md_ffmpeg_log_end();
   if (error < 0) {
     if (!*words) av_strerror(error, words, sizeof words);
@@ -84,13 +97,18 @@ void md_nvdec_count(md_nvdec *n, bool was_well) {
   pthread_mutex_unlock(&n->lock);
 }
 
-// FFmpeg's question: which of these formats? It asks again without the GPU's where that fails.
+// FFmpeg's question: which of these formats? It asks again without the GPU's where that fails. That comes back as
+// NV12, so the CPU's has to be 4:2:0, too. (FFmpeg's own answer would be the GPU's.)
 static enum AVPixelFormat choose(AVCodecContext *decoder, const enum AVPixelFormat *formats) {
-  for (const enum AVPixelFormat *f = formats; *f != AV_PIX_FMT_NONE; f++)
+  const AVPixFmtDescriptor *cpu = av_pix_fmt_desc_get(decoder->sw_pix_fmt);
+  bool is_420 = cpu && cpu->log2_chroma_w == 1 && cpu->log2_chroma_h == 1;
+  for (const enum AVPixelFormat *f = formats; is_420 && *f != AV_PIX_FMT_NONE; f++)
     if (*f == AV_PIX_FMT_CUDA) return *f;
-  refuse(decoder->opaque, "some %s video, by its profile or size or for want of libnvcuvid",
-         decoder->codec->name);
-  return avcodec_default_get_format(decoder, formats);
+  if (is_420)
+    refuse(decoder->opaque, "some %s video, by its profile or size", decoder->codec->name);
+  else
+    refuse(decoder->opaque, "%s video in %s", decoder->codec->name, cpu ? cpu->name : "no format");
+  return decoder->sw_pix_fmt;
 }
 
 static bool is_known(const AVCodec *codec) {
@@ -110,6 +128,7 @@ void md_nvdec_attach(md_nvdec *n, AVCodecContext *decoder) {
   }
   decoder->hw_device_ctx = av_buffer_ref(n->device);
   decoder->opaque = n;
+  decoder->extra_hw_frames = 1;  // the last one is kept while the next is decoded
   if (decoder->hw_device_ctx) decoder->get_format = choose;
 }
 

@@ -168,12 +168,29 @@ bare="env MODIST_CUDNN=$work/bare/libcudnn.so.9 LD_LIBRARY_PATH=$work/bare:$stan
 wants 4 "bare/libcudnn_graph.so.9: file too short, which libcudnn.so.9 needs" $bare "$rt" f32.mdx --engine=cudnn
 wants 0 "cuDNN     not usable" $bare "$modistc" doctor
 wants 4 "cudnnCreate: 1001" env MODIST_STAND_IN_CUDNN_FAULT=cudnnCreate:1:1001 "$rt" f32.mdx --engine=cudnn
-for n in 1 6 7; do  # in the first step, issued one by one, and in the second, which is captured
+for n in 1 6; do  # in the first step, issued one by one
   wants 1 "error[E0639]: region 'conv3d" \
     env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx --engine=cudnn --steps=3
 done
 grep -qF "cudnnBackendExecute: 5000, CUDNN_STATUS_EXECUTION_FAILED (as MODIST" out || wrong "its words: $(cat out)"
-wants 6 "did not give cuDNN its workspace of 2.0 KiB" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx --engine=cudnn
+# In the second step, which is captured: then steps are issued as the first one was, unless that fails, too.
+for n in 7 12; do
+  # shellcheck disable=SC2086
+  wants 0 "7 values are as expected" env MODIST_STAND_IN_LOG="$work/log$n" \
+    MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx $expected --engine=cudnn --steps=3
+  [ "$(grep -c 'warning: cuDNN cannot be captured as a CUDA graph' out)" = 1 ] || wrong "no warning: $(cat out)"
+  [ "$(grep -c cuGraphLaunch "log$n")" = 0 ] || wrong "a graph all the same"
+done
+# shellcheck disable=SC2086
+wants 0 "7 values are as expected" env MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:901 "$rt" f32.mdx $expected --engine=cudnn --steps=3
+wants 1 "error[E0647]" env MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:901 "$rt" f32.mdx --steps=3
+wants 1 "cuStreamEndCapture failed with 700" env MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:700 "$rt" f32.mdx --engine=cudnn --steps=3
+# Plans do with less where the workspace is not given in one piece, and cuDNN's kernels need memory, too.
+# shellcheck disable=SC2086
+wants 0 "7 values are as expected" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx $expected --engine=cudnn
+grep -q "region 'conv3d_dgrad': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
+wants 2 "a plan needs 1000 B of workspace, and 0 B are left" \
+  env MODIST_STAND_IN_MEMORY=512M "$rt" f32.mdx --engine=cudnn
 bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
 wants 2 "a plan needs 1000 B of workspace, and 999 B are left" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
 wants 0 "cuDNN refuses 4 of 6 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))

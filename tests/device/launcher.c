@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// The slice's kernels on a GPU: each sample is compiled by NVRTC for the device that is there, run
-// through the driver, and compared with the interpreter and with the same text on the fiber machine.
-// The driver is opened at run time, its functions are declared here. Only for tests: a later runtime
-// takes its place.
+// Kernels on a GPU: each sample, convolutions among them, is compiled by NVRTC for the device that is there,
+// run through the driver, and compared with the interpreter and with the same text on the fiber machine.
+// Where the device has `wgmma`, all come a second time for the target that has it. The driver is opened at run
+// time, its functions are declared here.
 //   device_launcher            all samples, then random graphs; exit 4 without a GPU
 //   device_launcher --name     the device's name as a folder name
 //   device_launcher --random=N how many random graphs
@@ -15,6 +15,7 @@
 #include <string.h>
 
 enum { NO_DEVICE = 4, MAJOR = 75, MINOR = 76 };  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
+enum { DYNAMIC_SHARED = 8 };                     // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 
 typedef unsigned long long Address;  // CUdeviceptr
 typedef struct Driver {
@@ -31,6 +32,7 @@ typedef struct Driver {
   int (*load)(void **, const void *);
   int (*unload)(void *);
   int (*function)(void **, void *, const char *);
+  int (*allow)(void *, int, int);
   int (*alloc)(Address *, size_t);
   int (*free)(Address);
   int (*set)(Address, unsigned char, size_t);
@@ -67,6 +69,7 @@ static bool open_driver(Driver *d) {
       {"cuModuleLoadData", &d->load},
       {"cuModuleUnload", &d->unload},
       {"cuModuleGetFunction", &d->function},
+      {"cuFuncSetAttribute", &d->allow},
       {"cuMemAlloc_v2", &d->alloc},
       {"cuMemFree_v2", &d->free},
       {"cuMemsetD8_v2", &d->set},
@@ -125,8 +128,9 @@ static bool launch_all(const Driver *d, const Program *p, void *module, const Ad
       pointer[k] = at[image] + (Address)offset;
       arg[k] = &pointer[k];
     }
-    if (!good(d, d->function(&function, module, l->kernel), l->kernel, why)) return false;
-    if (!good(d,
+    if (!good(d, d->function(&function, module, l->kernel), l->kernel, why) ||
+        !good(d, d->allow(function, DYNAMIC_SHARED, (int)l->shared_bytes), l->kernel, why) ||
+        !good(d,
               d->launch(function, (unsigned)l->blocks, 1, 1, (unsigned)l->threads, 1, 1,
                         (unsigned)l->shared_bytes, NULL, arg, NULL),
               l->kernel, why) ||
@@ -137,10 +141,11 @@ static bool launch_all(const Driver *d, const Program *p, void *module, const Ad
 }
 
 // *data: images as the device left them, malloc'ed.
-static bool run_on_device(const Driver *d, const Program *p, char **data, md_text *why) {
+static bool run_on_device(const Driver *d, md_cuda_arch arch, const Program *p, char **data,
+                          md_text *why) {
   void *module = NULL;
   md_cubin cubin;
-  if (!md_nvrtc_compile(p->m->text.s, "sample.cu", d->arch, false, &cubin, p->diags)) {
+  if (!md_nvrtc_compile(p->m->text.s, "sample.cu", arch, false, &cubin, p->diags)) {
     md_put(why, "%s", md_diags_text(p->diags));
     return false;
   }
@@ -200,15 +205,20 @@ static double against_host(const Program *p, char *const *device) {
   return worst;
 }
 
-static bool try(const Driver *d, Program *p, const char *name) {
+// Takes g; NULL: it could not be made.
+static bool try(const Driver *d, md_cuda_arch arch, md_graph *g, uint64_t seed, const char *label,
+                md_diags *diags) {
   md_text why = {0};
+  char name[120];
+  snprintf(name, sizeof name, "%s, sm_%d%s", label, arch.sm, arch.suffix ? "a" : "");
+  Program *p = g ? program_for(arch, g, 2, MD_F32, seed, diags) : NULL;
   if (!p) {
     printf("FAILED %s: no program\n", name);
     return false;
   }
   char **data = calloc((size_t)p->num_images, sizeof *data);
   MD_ASSERT(data, "out of memory");
-  bool ok = run_on_device(d, p, data, &why) && program_check(p, data, &why);
+  bool ok = run_on_device(d, arch, p, data, &why) && program_check(p, data, &why);
   if (ok) {
     double worst = against_host(p, data);
     if (worst < 0) printf("passed %-48s (no host compiler to compare with)\n", name);
@@ -228,6 +238,35 @@ static void print_name(const char *label) {
   putchar('\n');
 }
 
+typedef bool Samples(int i, md_text *to, char name[64]);
+
+// counts: of failures and passes.
+static void try_samples(const Driver *d, md_cuda_arch arch, Samples *samples, int counts[2],
+                        md_diags *diags) {
+  md_text text = {0};
+  char name[64];
+  for (int i = 0; samples(i, &text, name); i++) {
+    md_diags_clear(diags);
+    md_graph *g = md_parse_graph("sample", text.s, strlen(text.s), diags);
+    counts[try(d, arch, g, 1, name, diags)]++;
+    md_text_free(&text);
+    text = (md_text){0};
+  }
+}
+
+static void try_all(const Driver *d, md_cuda_arch arch, int64_t num_random, int counts[2],
+                    md_diags *diags) {
+  char name[64];
+  try_samples(d, arch, simt_sample, counts, diags);
+  try_samples(d, arch, simt_conv_sample, counts, diags);
+  for (int64_t seed = 1; seed <= num_random; seed++) {
+    md_diags_clear(diags);
+    snprintf(name, sizeof name, "random graph %lld", (long long)seed);
+    md_graph *g = simt_random_graph((uint64_t)seed, diags);
+    counts[try(d, arch, g, (uint64_t)seed, name, diags)]++;
+  }
+}
+
 int main(int argc, char **argv) {
   Driver d = {0};
   int64_t num_random = 20;
@@ -243,7 +282,7 @@ int main(int argc, char **argv) {
     d.release(d.device);
     return 0;
   }
-  int version = 0, major, minor, passed = 0, failed = 0;
+  int version = 0, major, minor, counts[2] = {0};
   d.version(&version);
   md_diags *diags = md_diags_create();
   if (!md_nvrtc_version(&major, &minor, diags)) {
@@ -252,26 +291,11 @@ int main(int argc, char **argv) {
   }
   printf("%s, sm_%d, driver %d.%d, NVRTC %d.%d\n", d.label, d.arch.sm, version / 1000,
          version % 1000 / 10, major, minor);
-  md_text text = {0};
-  char name[64];
-  for (int i = 0; simt_sample(i, &text, name); i++) {
-    md_diags_clear(diags);
-    bool ok = try(&d, program_create(text.s, 2, 1, diags), name);
-    passed += ok;
-    failed += !ok;
-    md_text_free(&text);
-    text = (md_text){0};
-  }
-  for (int64_t seed = 1; seed <= num_random; seed++) {
-    md_diags_clear(diags);
-    snprintf(name, sizeof name, "random graph %lld", (long long)seed);
-    md_graph *g = simt_random_graph((uint64_t)seed, diags);
-    bool ok = try(&d, g ? program_of(g, 2, (uint64_t)seed, diags) : NULL, name);
-    passed += ok;
-    failed += !ok;
-  }
+  const md_cuda_arch with_wgmma = {d.arch.sm, 'a'};
+  try_all(&d, d.arch, num_random, counts, diags);
+  if (md_cuda_has_wgmma(with_wgmma)) try_all(&d, with_wgmma, num_random, counts, diags);
   md_diags_destroy(diags);
   d.release(d.device);
-  printf("%d passed, %d failed\n", passed, failed);
-  return failed != 0;
+  printf("%d passed, %d failed\n", counts[true], counts[false]);
+  return counts[false] != 0;
 }

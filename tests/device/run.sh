@@ -72,6 +72,12 @@ wants 0 "m f32[130]" env MODIST_STAND_IN_WITHOUT=$without "$rt" step.mdx --steps
 wants 0 "device   cuda:0, Stand-in GPU (sm_90)" \
   "$modistc" bench --op conv3d:n1c8t2h8w8o8k1x3x3 --device=cuda:0 --rounds=2 --warmup=0
 
+# What is timed is issued while a call of the host holds up the stream, and nothing is made between launches.
+MODIST_STAND_IN_LOG="$work/timed" "$rt" step.mdx --steps=2 --times >/dev/null
+held=$(awk '/cuLaunchHostFunc/ { is_held = 1 } /cuEventSynchronize/ { is_held = 0 } /cuLaunchKernel/ { n += is_held; runs = 1 }
+  /cuEventCreate/ && runs { n -= 100 } END { print n + 0 }' timed)
+[ "$held" = 4 ] || { echo "FAILED: $held launches behind a hold"; failed=$((failed + 1)); }
+
 # The inputs of the last step are sent while the one before runs: before the second wait, of which the first
 # is for its own inputs.
 MODIST_STAND_IN_LOG="$work/sends" "$rt" step.mdx --steps=3 >/dev/null
@@ -132,6 +138,12 @@ fault kernel:5:719 1 "hint: --check-nan runs kernels one by one" ""
 fault kernel:4:719 1 "region 'mul': cuEventSynchronize" --check-nan
 fault kernel:5:214 1 "error[E0644]" ""
 fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" ""
+fault kernel:5:226 1 "error[E0644]" ""
+fault kernel:5:721 1 "error[E0645]" ""
+for error in 810 911; do
+  fault cuGraphLaunch:1:$error 1 "error[E0647]" ""
+  fault cuGraphLaunch:1:$error 1 "hint: start again from the last checkpoint" ""
+done
 
 # --- training: from the CPU to the GPU and back; states are the same bytes wherever they are
 "$modistc" dataset shapes -o videos -q || exit 1

@@ -22,11 +22,16 @@ cp videos/shapes_0001.mkv videos/hurt.mkv
 printf 'no part of a video, but of something else' | dd of=videos/hurt.mkv bs=1 conv=notrunc 2>/dev/null \
   seek=$(($(wc -c <videos/hurt.mkv) / 2))
 
+# What a driver has for decoding, and FFmpeg opens; the double needs none of it.
+mkdir driver
+ln -s "$double" driver/libnvcuvid.so.1
+driver="$work/driver"
+
 # train NAME DECODE BEHAVIOUR WORKERS: three steps; the arrays of the weights go to NAME.
 train() {
-  preload=$double
-  [ "$3" = none ] && preload=
-  env MODIST_NVDEC_DOUBLE="$3" LD_PRELOAD="$preload" "$modistc" train -c "$config" data.train=videos \
+  preload=$double path=$driver
+  [ "$3" = none ] && preload='' path=''
+  env MODIST_NVDEC_DOUBLE="$3" LD_PRELOAD="$preload" LD_LIBRARY_PATH="$path" "$modistc" train -c "$config" data.train=videos \
     data.decode=$2 data.workers=$4 batch=3 epochs=3 run.tensorboard=false run.dir=run --overwrite >out 2>&1 ||
     wrong "$1: exit code $?"
   # Behind 8 bytes with the length of the head, which has the settings, and that.
@@ -53,16 +58,28 @@ else # A real one: these videos are of a codec that leaves it some freedom, so t
   "$modistc" train -c "$config" data.train=larger data.decode=nvdec batch=3 epochs=3 run.tensorboard=false \
     run.dir=real >out 2>&1 || wrong "on a real GPU: exit code $?"
   if ldconfig -p | grep -q libnvcuvid; then says "frames were decoded by the GPU"
-  else says "or for want of libnvcuvid; the CPU does it"; fi
+  else says "warning: FFmpeg has no decoder on GPU 0: libnvcuvid.so.1: "; fi
 fi
 train refused nvdec refuses 2
-says "warning: GPU 0 does not decode some mpeg4 video, by its profile or size or for want of libnvcuvid; the CPU does it"
+says "warning: GPU 0 does not decode some mpeg4 video, by its profile or size; the CPU does it"
 [ "$(grep -c 'GPU 0' out)" = 1 ] || wrong "told more than once"
+# Of colours that are not 4:2:0, which a GPU would make so without a word, none goes there.
+if command -v ffmpeg >/dev/null; then
+  mkdir pale && ffmpeg -v error -f lavfi -i testsrc=size=64x64:duration=2:rate=25 -pix_fmt yuvj422p -c:v mjpeg pale/a.mkv
+  MODIST_NVDEC_DOUBLE=decodes LD_PRELOAD="$double" LD_LIBRARY_PATH="$driver" "$modistc" bench loader pale data.decode=nvdec \
+    >out 2>&1 || wrong "4:2:2: exit code $?"
+  says "GPU 0 does not decode mjpeg video in yuvj422p; the CPU does it"
+fi
 train silently auto refuses 1
 says_not "GPU"
 train decoded auto decodes 2
 says "frames were decoded by the GPU"
+# Only what somebody looks at is fetched.
+awk '/^double: / { n++; few = $2 > 0 && $2 < $4 } END { exit !(n == 1 && few) }' out || wrong "frames that nobody wants, or none"
 train alone auto decodes 0
+driver=$work train bare nvdec decodes 1
+says "warning: FFmpeg has no decoder on GPU 0: libnvcuvid.so.1: "
+says_not "double: "
 for n in 0 1 40; do train "lost$n" auto fails:$n 2; done
 given_up="warning: GPU 0 does not decode anything any more: 8 files in a row failed; the CPU does it"
 train lost nvdec fails:200 1
@@ -85,7 +102,7 @@ says "$given_up"
 
 # A dry run measures the CPU, and what it could not measure it does not know.
 plan() {
-  env MODIST_NVDEC_DOUBLE=$1 LD_PRELOAD="$double" "$modistc" train -c "$config" data.train=videos data.decode=nvdec \
+  env MODIST_NVDEC_DOUBLE=$1 LD_PRELOAD="$double" LD_LIBRARY_PATH="$driver" "$modistc" train -c "$config" data.train=videos data.decode=nvdec \
     batch=3 --dry-run >out 2>&1 || wrong "a plan: exit code $?"
 }
 plan decodes

@@ -8,7 +8,8 @@
 //   sends:N     from the N-th packet on it has no memory
 //   shut        no decoder opens
 //   blind       no frame comes out of any decoder, those of the CPU included
-// What a real decoder does, and when, is not its business.
+// At its end the process says on stderr how many frames were fetched. What a real decoder does, and when, is not
+// its business.
 #include <libavcodec/avcodec.h>
 #include <libavutil/hwcontext.h>
 #include <libavutil/imgutils.h>
@@ -16,6 +17,7 @@
 #include <dlfcn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -26,6 +28,12 @@ API avcodec_open2(AVCodecContext *c, const AVCodec *codec, AVDictionary **option
 API avcodec_send_packet(AVCodecContext *c, const AVPacket *packet);
 API avcodec_receive_frame(AVCodecContext *c, AVFrame *frame);
 API av_hwframe_transfer_data(AVFrame *to, const AVFrame *from, int flags);
+
+static atomic_int hidden, fetched;
+
+__attribute__((destructor)) static void at_end(void) {
+  if (hidden) fprintf(stderr, "double: %d of %d frames fetched\n", (int)fetched, (int)hidden);
+}
 
 static const char *behaviour(void) {
   const char *text = getenv("MODIST_NVDEC_DOUBLE");
@@ -71,6 +79,7 @@ static int hide(AVFrame *f) {
   av_frame_move_ref(f, nv);
   av_frame_free(&nv);
   f->format = AV_PIX_FMT_CUDA;
+  hidden++;
   return 0;
 }
 
@@ -111,9 +120,8 @@ API avcodec_receive_frame(AVCodecContext *c, AVFrame *frame) {
 }
 
 API av_hwframe_transfer_data(AVFrame *to, const AVFrame *from, int flags) {
-  static atomic_int num;
   (void)flags;
-  int now = ++num, most = number_of("fails"), each = number_of("every");
+  int now = ++fetched, most = number_of("fails"), each = number_of("every");
   if ((most >= 0 && now >= most) || (each > 0 && now % each == 0)) return AVERROR_EXTERNAL;
   to->format = AV_PIX_FMT_NV12;
   to->width = from->width;

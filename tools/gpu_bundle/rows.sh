@@ -88,16 +88,23 @@ compare() {
   done
 }
 
-# against_cudnn OURS.json CUDNN.json: how many convolutions cuDNN did, and the logarithms of its times over ours
+# against_cudnn OURS.json CUDNN.json: lines "rest 42 8.1" and "first 2 3.4": how many convolutions cuDNN did, and the
+# sum of the logarithms of its times over ours. The first ones, of a few channels, are apart: cuDNN is slow there.
 against_cudnn() {
   awk -F': |,$' '
     /^ *"by": / { by = $2 }
+    /^ *"channels": / { channels = $2 }
     /^ *"conv_us": / {
       if (FNR == NR) ours[++num] = $2
-      else if (ours[++at] > 0 && $2 > 0 && by ~ /cudnn/) { sum += log($2 / ours[at]); n++ }
+      else if (ours[++at] > 0 && $2 > 0 && by ~ /cudnn/) {
+        which = channels < 8 ? "first" : "rest"
+        sum[which] += log($2 / ours[at]); n[which]++
+      }
     }
-    END { printf "%d %.6f\n", n, sum }' "$1" "$2"
+    END { for (which in n) printf "%s %d %.6f\n", which, n[which], sum[which] }' "$1" "$2"
 }
 
-# mean_over_cudnn: "44 1.234", from all such lines: the geometric mean of cuDNN's times over ours
-mean_over_cudnn() { awk '{ n += $1; sum += $2 } END { if (n) printf "%d %.3f\n", n, exp(sum / n) }' "$out/cudnn.part"; }
+# mean_over_cudnn WHICH: "44 1.234", from all such lines: the geometric mean of cuDNN's times over ours
+mean_over_cudnn() {
+  awk -v which="$1" '$1 == which { n += $2; sum += $3 } END { if (n) printf "%d %.3f\n", n, exp(sum / n) }' "$out/cudnn.part"
+}

@@ -139,6 +139,7 @@ API cuLaunchKernel(void *function, unsigned grid_x, unsigned grid_y, unsigned gr
                    unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
                    void *stream, void **parameters, void **extra);
 API cuLaunchKernelEx(const LaunchConfig *c, void *function, void **parameters, void **extra);
+API cuLaunchHostFunc(void *stream, void (*work)(void *data), void *data);
 
 // No function of a driver: work on the host, in the order of a stream, for doubles of libraries that launch
 // kernels of their own. Data is copied. `work` gives 0 or the error of a kernel that failed.
@@ -148,6 +149,8 @@ typedef struct StandInMemory {
 } StandInMemory;
 typedef int StandInWork(const StandInMemory *memory, const void *data);
 API cuStandInWork(void *stream, StandInWork *work, const void *data, size_t bytes);
+// A library uses the current context until the process ends: it must not go before.
+API cuStandInKeep(void);
 
 // --- captures.c, graphs.c
 API cuStreamBeginCapture_v2(void *stream, int mode);

@@ -64,9 +64,16 @@ API cuDevicePrimaryCtxRelease_v2(int device) {
   Context *c = primary[device];
   if (!c) return call_end(error ? error : refuse(INVALID_CONTEXT, "it is not retained"));
   if (--c->retained) return call_end(error);
+  MD_ASSERT(!c->is_kept, "the context goes from under a library that uses it");
   handle_drop(A_CONTEXT, c->handle);
   primary[device] = NULL;
   return call_end(error);
+}
+
+API cuStandInKeep(void) {
+  Context *c = context_current();
+  if (c) c->is_kept = true;
+  return 0;
 }
 
 API cuCtxSetCurrent(void *context) {

@@ -112,3 +112,21 @@ API cuStandInWork(void *stream, StandInWork *work, const void *data, size_t byte
   int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
   return call_end(error ? error : add_work(stream, work, data, bytes));
 }
+
+typedef struct HostCall {
+  void (*work)(void *data);
+  void *data;
+} HostCall;
+
+static int call_host(const StandInMemory *memory, const void *call) {
+  const HostCall *c = call;
+  (void)memory;
+  c->work(c->data);
+  return 0;
+}
+
+API cuLaunchHostFunc(void *stream, void (*work)(void *), void *data) {
+  const HostCall c = {work, data};
+  int error = call_begin(__func__, NEEDS_INIT | NEEDS_CONTEXT);
+  return call_end(error ? error : add_work(stream, call_host, &c, sizeof c));
+}

@@ -26,7 +26,8 @@ static void tell_leaks(void) {
   const char *made_by;
   const Context *c;
   for (int i = 0; (c = handle_next(A_CONTEXT, &i, &made_by));)
-    tell("leak: the context of device %d, retained %d times\n", c->device, c->retained);
+    if (!c->is_kept)
+      tell("leak: the context of device %d, retained %d times\n", c->device, c->retained);
   const Block *b;
   for (int i = 0; (b = memory_next(&i));) tell("leak: %zu bytes of %s\n", b->bytes, b->made_by);
   tell_handles(A_STREAM, "a stream");

@@ -65,7 +65,8 @@ int64_t device_shared_limit(void);
 typedef struct Stream Stream;
 typedef struct Context {
   int device, retained;
-  int error;  // that has spoiled it
+  int error;     // that has spoiled it
+  bool is_kept;  // a library uses it until the process ends
   void *handle;
   int64_t used_bytes;
   Stream *legacy;  // the stream NULL

@@ -54,6 +54,14 @@ CUDNN(void) cudnnGetLastErrorString(char *text, size_t size) {
   snprintf(text, size, "%s", cudnn_words());
 }
 
+// A function of the stand-in driver's own; NULL: the driver is another one.
+static void *of_driver(const char *name) {
+  void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  void *symbol = driver ? dlsym(driver, name) : NULL;
+  if (driver) dlclose(driver);
+  return symbol;
+}
+
 // --- handles: the stream
 
 CUDNN(int) cudnnCreate(void **handle) {
@@ -73,9 +81,13 @@ CUDNN(int) cudnnDestroy(void *handle) {
 }
 
 CUDNN(int) cudnnSetStream(void *handle, void *stream) {
-  int status = cudnn_call(__func__);
-  if (!status) *(void **)handle = stream;
-  return status;
+  int (*keep)(void), status = cudnn_call(__func__);
+  if (status) return status;
+  *(void **)handle = stream;
+  void *symbol = of_driver("cuStandInKeep");
+  memcpy(&keep, &symbol, sizeof keep);
+  if (keep) keep();
+  return 0;
 }
 
 // --- attributes
@@ -292,11 +304,9 @@ CUDNN(int) cudnnBackendExecute(void *handle, void *plan, void *pack) {
   j.y.at = address_of(pack, descriptor_of(operation, name[2]));
   j.workspace_bytes = workspace_of(graph);
   memcpy(&j.workspace, find(pack, 1003), sizeof j.workspace);
-  void *driver = dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
-  void *symbol = driver ? dlsym(driver, "cuStandInWork") : NULL;
+  void *symbol = of_driver("cuStandInWork");
   Work *work;
   memcpy(&work, &symbol, sizeof work);
-  if (driver) dlclose(driver);
   if (!work) return cudnn_refuse(DRIVER_FAILED, "there is no stand-in for the driver");
   int error = work(*(void **)handle, job_run, &j, sizeof j);
   return error ? cudnn_refuse(DRIVER_FAILED, "the driver says %d", error) : 0;
