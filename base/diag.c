@@ -260,6 +260,12 @@ md_status md_diags_status(const md_diags *d) { return d->status; }
 
 const char *md_diags_text(const md_diags *d) { return d->text.s ? d->text.s : ""; }
 
+void md_diags_reason(const md_diags *d, char *to, size_t size) {
+  const char *text = md_diags_text(d), *begin = strstr(text, "]: ");
+  if (begin) text = begin + strlen("]: ");
+  snprintf(to, size, "%.*s", (int)strcspn(text, "\n"), text);
+}
+
 void md_diags_print(const md_diags *d, FILE *to, bool color) {
   if (!color) {
     fputs(md_diags_text(d), to);

@@ -5,8 +5,8 @@
 //   stream   [wait: sent] take them from there [taken]   launches, copies into states, small results
 //
 // The first step is issued call by call, which makes the driver load all code; the second is captured as
-// one CUDA graph, and from then on a step is one call, unless cuDNN cannot be captured. Once an error has ended the context, every later
-// question is answered by that error.
+// one CUDA graph, and from then on a step is one call, unless cuDNN cannot be captured. Once an error has ended
+// the context, every later question is answered by that error.
 #include "runtime/exec/cuda.h"
 
 #include "base/log.h"
@@ -219,12 +219,16 @@ static bool capture(md_cuda *c, md_diags *d) {
 // An engine of cuDNN may do what no capture takes. Then steps are issued as the first one was; what else is
 // wrong shows there again.
 static bool try_capture(md_cuda *c, md_diags *d) {
+  char why[400];
   md_diags *refused = md_diags_create();
   c->is_issued = !capture(c, refused) && !c->fatal;
+  md_diags_reason(refused, why, sizeof why);
   md_diags_destroy(refused);
-  if (c->is_issued)
+  if (c->is_issued) {
     md_warning(d, c->base.p->path ? MD_IN_FILE(c->base.p->path) : MD_NOWHERE,
                "cuDNN cannot be captured as a CUDA graph: steps are issued call by call");
+    md_note(d, MD_NOWHERE, "%s", why);
+  }
   return cuda_is_alive(&c->base, d);
 }
 

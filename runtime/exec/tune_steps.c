@@ -41,15 +41,6 @@ void md_tune_blame(md_tuner *t, const char *why) {
   md_log(MD_LOG_EXEC, MD_LEVEL_WARN, "%s of %s: %s", x->way, t->p->launch[x->replaced].name, why);
 }
 
-// The first line of what was said, without its place and code.
-static void blame_for(md_tuner *t, const md_diags *said) {
-  const char *text = md_diags_text(said), *begin = strstr(text, "]: ");
-  char line[MD_TUNE_WHY];
-  if (begin) text = begin + strlen("]: ");
-  snprintf(line, sizeof line, "%.*s", (int)strcspn(text, "\n"), text);
-  md_tune_blame(t, line);
-}
-
 static bool run_order(md_tuner *t, md_exec_tap tap) {
   t->said = md_diags_create();
   md_exec_set_tap(t->e, tap, t);
@@ -58,7 +49,9 @@ static bool run_order(md_tuner *t, md_exec_tap tap) {
   md_exec_set_order(t->e, NULL, 0);
   md_exec_set_tap(t->e, NULL, NULL);
   if (!ok && !md_diags_errors(t->said)) md_exec_is_alive(t->e, t->said);
-  if (!ok) blame_for(t, t->said);
+  char why[MD_TUNE_WHY];
+  md_diags_reason(t->said, why, sizeof why);
+  if (!ok) md_tune_blame(t, why);
   md_diags_destroy(t->said);
   return ok;
 }

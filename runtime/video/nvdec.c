@@ -4,8 +4,8 @@
 // no error here ends the context that trains; memory and time of the GPU are shared all the same.
 //
 // Whatever the GPU does not do, the CPU does: a codec, a profile or a size it does not know (FFmpeg asks
-// again for another format), colours that are not 4:2:0 (it would take them for such), a file that fails there (gather.c tries it once more), and everything after
-// several such files in a row.
+// again for another format), colours that are not 4:2:0 (it would take them for such), a file that fails there
+// (gather.c tries it once more), and everything after several such files in a row.
 #include "runtime/video/nvdec.h"
 
 #include <libavutil/hwcontext.h>

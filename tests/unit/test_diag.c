@@ -211,8 +211,23 @@ START_TEST(what_another_process_told_counts_and_is_not_said_again) {
 }
 END_TEST
 
-SUITE_MAIN("diag", error_shows_place_line_caret_note_and_hint, place_may_be_a_file_or_nothing,
-           status_is_that_of_the_first_error, after_twenty_errors_the_rest_is_counted,
+START_TEST(a_reason_is_the_first_line_alone) {
+  char why[40];
+  md_diags *d = md_diags_create();
+  md_diags_reason(d, why, sizeof why);
+  ck_assert_str_eq(why, "");
+  md_error(d, E0401, MD_IN_FILE("a.mdx"), "what [1]: is wrong");
+  md_hint(d, "what to do");
+  md_error(d, E0401, MD_NOWHERE, "another");
+  md_diags_reason(d, why, sizeof why);
+  ck_assert_str_eq(why, "what [1]: is wrong");
+  md_diags_destroy(d);
+}
+END_TEST
+
+SUITE_MAIN("diag", a_reason_is_the_first_line_alone, error_shows_place_line_caret_note_and_hint,
+           place_may_be_a_file_or_nothing, status_is_that_of_the_first_error,
+           after_twenty_errors_the_rest_is_counted,
            caret_stands_under_the_letter_after_tabs_and_utf8, long_line_is_cut_around_the_caret,
            places_outside_the_source_do_no_harm, names_from_files_cannot_steer_a_terminal,
            without_a_collector_errors_still_return_false, colour_adds_only_escapes,
