@@ -2,6 +2,8 @@
 // FLOPs and bytes of regions: every operand and result counts once, constants do not.
 #include "codegen/work.h"
 
+#include <math.h>
+
 // A bank that is pushed into in place is touched where the new rows go.
 static bool pushes_in_place(const md_graph *g, const md_node *n) {
   return n->op == MD_OP_bank_push && md_same_memory(g, n->in[0], n->out);
@@ -20,7 +22,7 @@ static const md_node *reader_of(const md_graph *g, md_val v) {
   return NULL;
 }
 
-// The share of a convolution's products that its weights had before the pass fold-stride filled them up.
+// The share of a convolution's products that its weights had before they were folded (pass fold-stride) and filled up.
 static double share_of_taps(const md_graph *g, const md_node *n) {
   const md_node *fold = NULL;
   md_val folded = MD_NONE, plain = MD_NONE;
@@ -35,7 +37,7 @@ static double share_of_taps(const md_graph *g, const md_node *n) {
   }
   if (!plain) return 1;
   const md_shape *from = &md_type_in(g, plain)->shape, *to = &md_type_in(g, folded)->shape;
-  return (double)md_elements(from) / (double)md_elements(to);
+  return fmin((double)md_elements(from) / (double)md_elements(to), 1);
 }
 
 md_work md_work_of_region(const md_region_view *r) {

@@ -1,20 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which regions the direct convolution takes.
 #include "codegen/cpu/conv.h"
-
-static const char *refuse_type(const md_region_view *r, md_val v, const md_cpu *cpu) {
-  const md_type *t = md_type_in(r->g, v);
-  if (t->block % cpu->lanes) return "its channel blocks are not the target's vectors";
-  return NULL;
-}
+#include "codegen/cpu/parts.h"
 
 static const char *refuse_common(const md_region_view *r, const md_cpu *cpu) {
   for (int i = 0; i < r->num_inputs; i++) {
-    const char *why = refuse_type(r, r->input[i], cpu);
+    const char *why = md_refuse_block(r, r->input[i], cpu);
     if (why) return why;
   }
   for (int i = 0; i < r->num_outputs; i++) {
-    const char *why = refuse_type(r, r->output[i], cpu);
+    const char *why = md_refuse_block(r, r->output[i], cpu);
     if (why) return why;
     const md_node *n = md_inner(r, r->output[i]);
     if (n == r->anchor || md_in_epilogue(r, n)) continue;

@@ -286,9 +286,7 @@ static md_ir cut_by_instruction(md_emit *e, md_ir v) {
   bool half = md_lanes_of(v) == 8;
   const char *name =
       half ? "llvm.x86.avx512bf16.cvtneps2bf16.256" : "llvm.x86.avx512bf16.cvtneps2bf16.512";
-  unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
-  md_ir cut = LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, &v, 1, "");
+  md_ir cut = md_intrinsic(e, name, &v, 1, NULL);
   return LLVMBuildBitCast(e->b, cut, LLVMVectorType(e->i16, half ? 8 : 16), "");
 }
 
@@ -326,10 +324,8 @@ md_ir md_bf16_dot(md_emit *e, md_ir acc, md_ir a, md_ir b) {
   LLVMTypeRef pairs = LLVMVectorType(LLVMBFloatTypeInContext(e->ctx), 2 * (unsigned)lanes);
   const char *name =
       lanes == 8 ? "llvm.x86.avx512bf16.dpbf16ps.256" : "llvm.x86.avx512bf16.dpbf16ps.512";
-  unsigned id = LLVMLookupIntrinsicID(name, strlen(name));
-  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, NULL, 0);
   md_ir arg[] = {acc, LLVMBuildBitCast(e->b, a, pairs, ""), LLVMBuildBitCast(e->b, b, pairs, "")};
-  return LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, NULL, 0), fn, arg, 3, "");
+  return md_intrinsic(e, name, arg, 3, NULL);
 }
 
 md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high) {

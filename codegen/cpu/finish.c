@@ -3,7 +3,7 @@
 // value that somebody else reads too is streamed by a phase of its own, before the anchor runs.
 #include "codegen/cpu/parts.h"
 
-static const char *refuse_type(const md_region_view *r, md_val v, const md_cpu *cpu) {
+const char *md_refuse_block(const md_region_view *r, md_val v, const md_cpu *cpu) {
   const md_type *t = md_type_in(r->g, v);
   if (t->block % cpu->lanes) return "its channel blocks are not the target's vectors";
   return NULL;
@@ -18,12 +18,12 @@ static bool is_reduction(const md_node *n) { return md_ops[n->op].role == MD_RED
 const char *md_finish_refuse(const md_region_view *r, const md_cpu *cpu, bool sums) {
   const md_shape *shape = &md_type_in(r->g, r->anchor->out)->shape;
   for (int i = 0; i < r->num_inputs; i++) {
-    const char *why = refuse_type(r, r->input[i], cpu);
+    const char *why = md_refuse_block(r, r->input[i], cpu);
     if (why) return why;
   }
   for (int i = 0; i < r->num_outputs; i++) {
     const md_node *n = md_inner(r, r->output[i]);
-    const char *why = refuse_type(r, r->output[i], cpu);
+    const char *why = md_refuse_block(r, r->output[i], cpu);
     if (why) return why;
     if (is_reduction(n)) continue;
     if (!follows(r, n)) {

@@ -14,9 +14,7 @@ void md_prefetch(md_emit *e, md_dtype d, md_ir ptr, md_ir offset) {
   enum { READ = 0, INTO_L2 = 2, DATA = 1 };
   md_ir at = LLVMBuildGEP2(e->b, md_memory_type(e, d), ptr, &offset, 1, "");
   md_ir arg[] = {at, md_i32(e, READ), md_i32(e, INTO_L2), md_i32(e, DATA)};
-  unsigned id = LLVMLookupIntrinsicID("llvm.prefetch", strlen("llvm.prefetch"));
-  md_ir fn = LLVMGetIntrinsicDeclaration(e->mod, id, &e->ptr, 1);
-  LLVMBuildCall2(e->b, LLVMIntrinsicGetType(e->ctx, id, &e->ptr, 1), fn, arg, 4, "");
+  md_intrinsic(e, "llvm.prefetch", arg, 4, e->ptr);
 }
 
 // Memory type -> compute type.

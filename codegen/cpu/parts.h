@@ -34,6 +34,8 @@ md_ir md_value_unaligned(md_body *b, md_val v, const md_point *p);
 
 bool md_is_input(const md_region_view *r, md_val v);  // a region input: it lies in memory
 
+// NULL: v is row-major, or its channel blocks are whole vectors of the target.
+const char *md_refuse_block(const md_region_view *r, md_val v, const md_cpu *cpu);
 // NULL: blocks are the target's vectors, and what follows the anchor has its shape. `sums`: sums of
 // the kind that md_sums takes may follow too.
 const char *md_finish_refuse(const md_region_view *r, const md_cpu *cpu, bool sums);

@@ -55,6 +55,18 @@ static int out_size(const Sample *s, int a) {
 
 static void put_sizes(md_text *to, const int d[3]) { md_put(to, ",%d,%d,%d]", d[0], d[1], d[2]); }
 
+static void put_shape(md_text *to, int a, int b, const int d[3]) {
+  md_put(to, "[%d,%d", a, b);
+  put_sizes(to, d);
+}
+
+// The attributes of a gradient, whose shape is that.
+static void put_gradient(md_text *to, const Sample *s, int a, int b, const int d[3]) {
+  put_attrs(to, s);
+  md_put(to, ", shape=");
+  put_shape(to, a, b, d);
+}
+
 // "cast" makes what follows bf16, and values in f32 of it again.
 static void put_narrow(md_text *to, const char *from, const char *name, bool narrow) {
   md_put(to, "  %%%s = cast %%%s {to=%s}\n", name, from, narrow ? "bf16" : "f32");
@@ -85,18 +97,14 @@ static void put_layer(md_text *to, const Sample *s, bool narrow, int groups) {
   md_put(to, "  %%d = mul %%e, %%y1\n");
   put_narrow(to, "d", "d1", narrow);
   md_put(to, "  %%i = conv3d_dgrad %%d1, %%w2 {");
-  put_attrs(to, s);
-  md_put(to, ", shape=[%d,%d", s->n, c);
-  put_sizes(to, s->size);
+  put_gradient(to, s, s->n, c, s->size);
   md_put(to, "}\n  %%i1 = cast %%i {to=f32}\n  %%q = relu_grad %%i1, %%r\n");
   md_put(to, "  %%s0, %%s1 = batch_norm_sums %%q, %%a1, %%m, %%v\n");
   md_put(to, "  %%k = batch_norm_dx %%q, %%a1, %%g, %%m, %%v, %%s0, %%s1\n");
   put_narrow(to, "k", "k1", narrow);
   md_put(to, "  %%dw0 = conv3d_wgrad %%k1, %%x1 {shape=[%d,5,1,1,1]}\n", c);
   md_put(to, "  %%dw = conv3d_wgrad %%d1, %%r1 {");
-  put_attrs(to, s);
-  md_put(to, ", shape=[%d,%d", o, c);
-  put_sizes(to, s->kernel);
+  put_gradient(to, s, o, c, s->kernel);
   md_put(to, "}\n  return %%y1, %%my, %%vy, %%q, %%s0, %%s1, %%dw0, %%dw\n}\n");
 }
 
@@ -116,13 +124,9 @@ static void put_plain(md_text *to, const Sample *s) {
   put_attrs(to, s);
   md_put(to, "}\n    %%y1 = cast %%y {to=f32}\n    %%m, %%v = moments %%y1 {groups=1}\n  }\n"
              "  region @i {\n    %%i = conv3d_dgrad %%d, %%w {");
-  put_attrs(to, s);
-  md_put(to, ", shape=[%d,%d", s->n, s->c);
-  put_sizes(to, s->size);
+  put_gradient(to, s, s->n, s->c, s->size);
   md_put(to, "}\n  }\n  region @w {\n    %%dw = conv3d_wgrad %%d, %%a {");
-  put_attrs(to, s);
-  md_put(to, ", shape=[%d,%d", s->o, s->c);
-  put_sizes(to, s->kernel);
+  put_gradient(to, s, s->o, s->c, s->kernel);
   md_put(to, "}\n  }\n  return %%y, %%m, %%v, %%i, %%dw\n}\n");
 }
 
@@ -130,24 +134,20 @@ static void put_plain(md_text *to, const Sample *s) {
 static void put_infinite(md_text *to, const Sample *s, bool narrow) {
   const char *type = narrow ? "bf16" : "f32";
   int out[3] = {out_size(s, 0), out_size(s, 1), out_size(s, 2)};
-  md_put(to, "graph @inf(%%inf_x: %s[%d,%d", type, s->n, s->c);
-  put_sizes(to, s->size);
-  md_put(to, ", %%inf_dy: %s[%d,%d", type, s->n, s->o);
-  put_sizes(to, out);
-  md_put(to, ", %%p_dy: %s[%d,%d", type, s->n, s->o);
-  put_sizes(to, out);
-  md_put(to, ", %%p_w: %s[%d,%d", type, s->o, s->c);
-  put_sizes(to, s->kernel);
+  md_put(to, "graph @inf(%%inf_x: %s", type);
+  put_shape(to, s->n, s->c, s->size);
+  md_put(to, ", %%inf_dy: %s", type);
+  put_shape(to, s->n, s->o, out);
+  md_put(to, ", %%p_dy: %s", type);
+  put_shape(to, s->n, s->o, out);
+  md_put(to, ", %%p_w: %s", type);
+  put_shape(to, s->o, s->c, s->kernel);
   md_put(to, ") {\n  %%y = conv3d %%inf_x, %%p_w {");
   put_attrs(to, s);
   md_put(to, "}\n  %%dx = conv3d_dgrad %%inf_dy, %%p_w {");
-  put_attrs(to, s);
-  md_put(to, ", shape=[%d,%d", s->n, s->c);
-  put_sizes(to, s->size);
+  put_gradient(to, s, s->n, s->c, s->size);
   md_put(to, "}\n  %%dw = conv3d_wgrad %%p_dy, %%inf_x {");
-  put_attrs(to, s);
-  md_put(to, ", shape=[%d,%d", s->o, s->c);
-  put_sizes(to, s->kernel);
+  put_gradient(to, s, s->o, s->c, s->kernel);
   md_put(to, "}\n  return %%y, %%dx, %%dw\n}\n");
 }
 
