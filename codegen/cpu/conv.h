@@ -125,9 +125,9 @@ int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
                     const md_pairs *pairs);
-// Fetches what packing reads of channel block `block` at pixel `pixel` of a list; there may be no such place.
-void md_fetch_pixel(const md_conv *c, const md_dense *d, md_ir n, md_ir block, const md_ir m0[3],
-                    md_ir pixel);
+// Fetches what packing reads of channel block `block` of src at pixel `pixel` of a list; there may be no such place.
+void md_fetch_pixel(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
+                    const md_ir m0[3], md_ir pixel);
 
 // conv_winograd.c
 // For a convolution or data gradient. NULL: takes it; "": it is none of its business.

@@ -112,7 +112,7 @@ static void fetch_ahead(const md_item *s, md_ir sb, md_ir w, int64_t pixels, int
   md_if f = md_if_begin(e, LLVMBuildAnd(e->b, is_next, is_left, ""), "ahead");
   md_ir first = md_iadd(e, md_iadd(e, s->next_m0[2], w), from);
   for (int64_t i = 0; i < share; i++)
-    md_fetch_pixel(c, s->d, s->next_n, sb, s->next_m0, md_iaddc(e, first, i));
+    md_fetch_pixel(c, s->d, c->src, s->next_n, sb, s->next_m0, md_iaddc(e, first, i));
   md_if_end(e, &f);
 }
 

@@ -13,6 +13,7 @@ enum {
   MIN_ITEMS = 8,
   MIN_LIST = 14,
   AHEAD_PIXELS = 168,
+  LEAST_AHEAD = 64,
   AHEAD_WEIGHTS = 4096,
   FEW_CHANNELS = 4
 };
@@ -133,20 +134,22 @@ static void grow(const md_conv *c, md_dense *d, int axis) {
 }
 
 // A list of one tap reads much for what it multiplies: small tiles then, each fetched while the one before is
-// multiplied. Two windows, and weights that every tile reads again, should leave some of L2, and a tile be some work.
-static bool fetches_ahead(const md_conv *c, const md_dense *d) {
-  int64_t pixel = c->src_blocks * c->lanes * c->bytes, weights = c->dst_blocks * c->lanes * pixel;
-  int64_t l2 = c->k->e.cpu->l2_bytes;
-  return d->tap[0].num == 1 && !c->whole_tiles && d->grid[2] > AHEAD_PIXELS &&
-         AHEAD_PIXELS * pixel <= l2 * 3 / 8 && weights <= l2 / 4 &&
-         c->src_c * c->dst_c >= AHEAD_WEIGHTS;
+// multiplied. Two windows, and weights or their gradient, which every tile reads again, should leave some of L2, and a
+// tile of a forward convolution be some work. Returns how many pixels a tile has at most; 0: nothing is fetched.
+static int64_t pixels_ahead(const md_conv *c, const md_dense *d) {
+  int64_t l2 = c->k->e.cpu->l2_bytes, block = c->lanes * c->bytes;
+  int64_t weights = c->src_blocks * c->dst_blocks * c->lanes * block;
+  int64_t room = l2 * 3 / 8 / ((c->src_blocks + (c->whole_tiles ? c->dst_blocks : 0)) * block);
+  bool pays = c->whole_tiles || c->src_c * c->dst_c >= AHEAD_WEIGHTS;
+  if (!pays || d->tap[0].num != 1 || c->beside || d->grid[2] <= AHEAD_PIXELS) return 0;
+  return weights <= l2 / 4 && room >= LEAST_AHEAD ? MD_MIN(room, AHEAD_PIXELS) : 0;
 }
 
 // A divisor of the pixels spares a second version of the code. Without one, whole register tiles.
 static void choose_list_tile(const md_conv *c, md_dense *d) {
-  int64_t pixels = d->grid[2];
-  d->ahead = fetches_ahead(c, d);
-  int64_t most = c->beside ? pixels : d->ahead ? AHEAD_PIXELS : MAX_TILE_PIXELS;
+  int64_t pixels = d->grid[2], ahead = pixels_ahead(c, d);
+  d->ahead = ahead > 0;
+  int64_t most = c->beside ? pixels : d->ahead ? ahead : MAX_TILE_PIXELS;
   for (int64_t x = MD_MIN(pixels, most); x >= MD_MIN(pixels, MIN_LIST); x--) {
     d->tile[2] = x;
     bool is_even = x % 2 == 0 || x == pixels || c->whole_tiles;

@@ -20,6 +20,7 @@ enum {
   FEW_CHANNELS = 8,
   ITEMS = 4,
   STRIP_CELLS = 128,
+  PIECE_CELLS = 16,
   SMALL_DW = 1 << 20
 };
 
@@ -32,14 +33,16 @@ typedef struct Wgrad {
   int64_t xwidth, ywidth, xstep;  // cells in a row; in x from an output pixel (or pair) to the next
   int64_t groups, group_blocks;   // of output blocks
   int64_t splits, tiles_each;
-  int64_t strip[3];        // t, h, cells
-  int64_t inner;           // input channels of a block that exist at most
-  int64_t joined;          // taps along w whose channels are rows of one register tile
-  int64_t partial;         // elements of an item's dw: [o block][i block][tap][inner][lane]
-  int64_t place;           // workspace
-  md_ir n, m0[3], xw, yw;  // of the tile
-  md_ir first, blocks;     // input blocks in the window of x
-  md_ir sums;              // the item\'s dw
+  int64_t strip[3];          // t, h, cells
+  int64_t piece;             // cells between fetches for the next tile
+  int64_t inner;             // input channels of a block that exist at most
+  int64_t joined;            // taps along w whose channels are rows of one register tile
+  int64_t partial;           // elements of an item's dw: [o block][i block][tap][inner][lane]
+  int64_t place;             // workspace
+  md_ir n, m0[3], xw, yw;    // of the tile
+  md_ir next_n, next_m0[3];  // of the tile behind it, which may not exist
+  md_ir first, blocks;       // input blocks in the window of x
+  md_ir sums;                // the item\'s dw
 } Wgrad;
 
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
@@ -50,6 +53,33 @@ static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64
   md_ir off = md_iadd(e, md_imulc(e, ob, g->x.src_blocks), ib);
   off = md_iadd(e, md_imulc(e, off, taps_of(&g->x)), tap);
   return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->x.lanes);
+}
+
+// Share number `share` of `shares` of what the next tile packs of a block of src at the strip's pixels.
+static void fetch_share(const Wgrad *g, const md_dense *d, md_val src, md_ir block, md_ir strip,
+                        md_ir share, int64_t shares) {
+  const md_conv *c = &g->x;
+  md_emit *e = &g->k->e;
+  int64_t cells = g->strip[2];
+  md_ir first = md_iadd(e, strip, md_idivc(e, md_imulc(e, share, cells), shares));
+  for (int64_t i = 0; i < md_ceil_div(cells, shares); i++) {
+    md_ir pixel = md_imulc(e, md_iaddc(e, first, i), c->pair);
+    md_fetch_pixel(c, d, src, g->next_n, block, g->next_m0, md_iadd(e, g->next_m0[2], pixel));
+  }
+}
+
+// Memory is busy while numbers are multiplied: each piece of a register tile's strip, number `piece` of `pieces` of
+// those with these blocks, fetches a little, as a processor drops what is asked for in bursts. It stands outside of the
+// loop over pixels: among the products LLVM would run out of registers.
+static void fetch_ahead(const Wgrad *g, md_ir strip, md_ir piece, int64_t pieces, int blocks,
+                        md_ir ob, md_ir ib) {
+  md_emit *e = &g->k->e;
+  int64_t pairs = md_ceil_div(g->group_blocks, 2);  // see md_in_pairs
+  md_ir share = md_iadd(e, md_imulc(e, md_idivc(e, ob, 2), pieces), piece);
+  fetch_share(g, &g->xd, g->x.src, ib, strip, share, pairs * pieces);
+  share = md_iadd(e, md_imulc(e, ib, pieces), piece);
+  for (int b = 0; b < blocks; b++)
+    fetch_share(g, &g->yd, g->dy, md_iaddc(e, ob, b), strip, share, g->x.src_blocks * pieces);
 }
 
 // acc[row][block] over the strip from `from`, which joins what the item has so far. A row is an input channel of
@@ -80,7 +110,14 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   md_ir xrow = md_iadd(e, md_imulc(e, ib, xs.block), md_imulc(e, xline, xs.row));
   xrow = md_iadd(e, xrow, md_imulc(e, tap_at[2], xs.pixel));
   md_ir yline = md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i);
-  md_loop w = md_loop_begin(e, from[2], md_iaddc(e, from[2], g->strip[2]), 1, "w");
+  md_loop piece = md_loop_begin(e, from[2], md_iaddc(e, from[2], g->strip[2]), g->piece, "piece");
+  if (xd->ahead) {
+    int64_t num = g->strip[2] / g->piece, tiles = md_ceil_div(g->inner * g->joined, rows);
+    md_ir index = md_idivc(e, md_isub(e, piece.i, from[2]), g->piece);
+    index = md_iaddc(e, index, row0 / rows * num);
+    fetch_ahead(g, from[2], index, tiles * num, blocks, ob, md_iadd(e, g->first, ib));
+  }
+  md_loop w = md_loop_begin(e, piece.i, md_iaddc(e, piece.i, g->piece), 1, "w");
   md_ir xi = md_iadd(e, xrow, md_imulc(e, w.i, g->xstep * xs.pixel)), y[2];
   for (int b = 0; b < blocks; b++) {
     md_ir yi = md_iadd(e, md_imulc(e, md_iaddc(e, ob, b), ys.block), md_imulc(e, yline, ys.row));
@@ -98,6 +135,7 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
     }
   }
   md_loop_end(e, &w);
+  md_loop_end(e, &piece);
   md_loop_end(e, &h);
   md_loop_end(e, &t);
   // Sums of strips join, rather than pixels one by one: rounding errors grow with the root of either.
@@ -172,9 +210,14 @@ static void emit_items(Wgrad *g) {
   md_loop tile = md_loop_begin(e, first, last, 1, "tile");
   int64_t count[4] = {c->n};
   for (int i = 0; i < 3; i++) count[1 + i] = md_ceil_div(g->xd.grid[i], g->xd.tile[i]);
-  md_ir index[4];
+  md_ir index[4], next[4];
   md_split_index(e, tile.i, 4, count, index);
-  for (int i = 0; i < 3; i++) g->m0[i] = md_imulc(e, index[1 + i], g->xd.tile[i]);
+  md_split_index(e, md_iaddc(e, tile.i, 1), 4, count, next);
+  for (int i = 0; i < 3; i++) {
+    g->m0[i] = md_imulc(e, index[1 + i], g->xd.tile[i]);
+    g->next_m0[i] = md_imulc(e, next[1 + i], g->xd.tile[i]);
+  }
+  g->next_n = next[0];
   md_pack_window(c, &g->yd, g->dy, c->dst_c, group, md_i64(e, g->group_blocks), index[0], g->m0,
                  g->yd.tile, g->yw, yp);
   int64_t step = g->xd.chunk;
@@ -316,6 +359,9 @@ static void choose_strip(Wgrad *g) {
     while (extent[i] % g->strip[i]) g->strip[i]--;
     cells *= g->strip[i];
   }
+  g->piece = MD_MIN(g->strip[2], PIECE_CELLS);
+  while (g->strip[2] % g->piece) g->piece--;
+  if (!g->xd.ahead || 2 * g->piece < PIECE_CELLS) g->piece = g->strip[2];
 }
 
 void md_emit_conv_wgrad(md_kernel *k) {

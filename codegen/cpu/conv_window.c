@@ -188,11 +188,11 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
   md_loop_end(e, &sb);
 }
 
-void md_fetch_pixel(const md_conv *c, const md_dense *d, md_ir n, md_ir block, const md_ir m0[3],
-                    md_ir pixel) {
+void md_fetch_pixel(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
+                    const md_ir m0[3], md_ir pixel) {
   const md_region_view *r = c->k->r;
   md_emit *e = &c->k->e;
-  const md_shape *shape = &md_type_in(r->g, c->src)->shape;
+  const md_shape *shape = &md_type_in(r->g, src)->shape;
   md_ir at[5] = {n, md_imulc(e, block, c->lanes)};
   for (int i = 0; i < 2; i++) at[2 + i] = md_iaddc(e, md_imulc(e, m0[i], d->in_step[i]), d->lo[i]);
   at[4] = pixel;
