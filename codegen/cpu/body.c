@@ -301,6 +301,15 @@ md_ir md_body_value(md_body *b, md_val v, const md_point *p) {
   return value_at(b, v, &at);
 }
 
+// What will be gone from the last cache before anybody reads it need not come there. Over an input it is there
+// already, and an epilogue that reads other tensors beside it is slower so.
+static bool passes_cache(const md_kernel *k, md_val v) {
+  const md_type *t = md_type_in(k->r->g, v);
+  return k->r->anchor && t->block * md_dtype_size(t->dtype) == MD_LINE &&
+         md_type_bytes(t) > k->e.cpu->cache_bytes / 2 && md_is_output(k->whole, v) &&
+         !md_in_epilogue(k->r, md_inner(k->r, v)) && !md_is_over_input(k->whole, v);
+}
+
 void md_body_store(md_body *b, md_val v, const md_point *p, md_ir value) {
   md_emit *e = &b->k->e;
   const md_type *t = md_type_in(b->k->r->g, v);
@@ -309,7 +318,9 @@ void md_body_store(md_body *b, md_val v, const md_point *p, md_ir value) {
   md_ir ptr = md_kernel_arg(b->k, v);
   if (!x.vec && (x.step == 1 || at.lanes == 1)) {
     if (t->block && at.mask) value = md_select(e, at.mask, value, md_zero(LLVMTypeOf(value)));
-    md_store(e, t->dtype, ptr, x.base, value, t->block ? NULL : at.mask);
+    if (at.lanes == t->block && passes_cache(b->k, v))
+      md_store_line(e, t->dtype, ptr, x.base, value);
+    else md_store(e, t->dtype, ptr, x.base, value, t->block ? NULL : at.mask);
   } else {
     md_scatter(e, t->dtype, ptr, md_index_vector(e, &x, at.lanes), value, at.mask);
   }

@@ -20,6 +20,7 @@ md_emit md_emit_open(const md_cpu *cpu, const char *name) {
   e.ptr = LLVMPointerTypeInContext(e.ctx, 0);
   e.void_ = LLVMVoidTypeInContext(e.ctx);
   e.invariant_kind = LLVMGetMDKindIDInContext(e.ctx, "invariant.load", strlen("invariant.load"));
+  e.nontemporal_kind = LLVMGetMDKindIDInContext(e.ctx, "nontemporal", strlen("nontemporal"));
   return e;
 }
 

@@ -30,7 +30,8 @@ typedef struct md_emit {
   LLVMBasicBlockRef entry;  // its allocas and arguments
   LLVMTypeRef i1, i8, i16, i32, i64, f32, f64, ptr, void_;
   const md_cpu *cpu;
-  unsigned invariant_kind;  // metadata kind of invariant.load
+  unsigned invariant_kind, nontemporal_kind;  // of metadata
+  bool needs_fence;  // a store of this function may be seen after later ones
 } md_emit;
 // An empty module of its own context.
 md_emit md_emit_open(const md_cpu *cpu, const char *name);
@@ -96,6 +97,10 @@ md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high);  // floats that are bf16 
 md_ir md_at(md_emit *e, md_dtype d, md_ir ptr, md_ir offset);  // address
 md_ir md_load(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, int lanes, md_ir mask);
 void md_store(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, md_ir v, md_ir mask);
+// A whole line of MD_LINE bytes, past the caches: what lay there is not read first. Needs md_fence.
+enum { MD_LINE = 64 };
+void md_store_line(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, md_ir v);
+void md_fence(md_emit *e);  // behind it other threads may read what was stored
 md_ir md_gather(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir mask);  // <lanes x i64>
 void md_scatter(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir v, md_ir mask);
 void md_prefetch(md_emit *e, md_dtype d, md_ir ptr, md_ir offset);  // any offset: nothing faults

@@ -64,6 +64,7 @@ void md_phase_begin(md_kernel *k, const char *what, int64_t items, int64_t scrat
 // The entry block has gathered allocas and addresses; now it leads on.
 void md_phase_end(md_kernel *k) {
   md_emit *e = &k->e;
+  if (e->needs_fence) md_fence(e);
   LLVMBuildRetVoid(e->b);
   LLVMPositionBuilderAtEnd(e->b, e->entry);
   LLVMBuildBr(e->b, k->body);

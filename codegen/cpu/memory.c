@@ -97,6 +97,20 @@ void md_store(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, md_ir v, md_ir ma
   masked_call(e, "llvm.masked.store", LLVMTypeOf(v), arg, 4);
 }
 
+void md_store_line(md_emit *e, md_dtype d, md_ir ptr, md_ir offset, md_ir v) {
+  md_ir store = LLVMBuildStore(e->b, narrow(e, d, v), md_at(e, d, ptr, offset));
+  LLVMSetAlignment(store, MD_LINE);
+  LLVMMetadataRef one = LLVMValueAsMetadata(md_i32(e, 1));
+  LLVMSetMetadata(store, e->nontemporal_kind,
+                  LLVMMetadataAsValue(e->ctx, LLVMMDNodeInContext2(e->ctx, &one, 1)));
+  e->needs_fence = true;
+}
+
+void md_fence(md_emit *e) {
+  LLVMBuildFence(e->b, LLVMAtomicOrderingSequentiallyConsistent, false, "");
+  e->needs_fence = false;
+}
+
 // Lane by lane: gather instructions are no faster on the machines we know. A lane that is off reads
 // the element at offset 0, which exists, and is then cleared.
 md_ir md_gather(md_emit *e, md_dtype d, md_ir ptr, md_ir offsets, md_ir mask) {

@@ -135,8 +135,38 @@ END_TEST
 START_TEST(sums_of_f64_are_formed_and_stored_once) { check_formed("f64"); }
 END_TEST
 
+// Results of more than half of the last cache, in whole lines, are stored past it; those of an epilogue are not.
+static bool stores_lines(const char *text, const char *cpu) {
+  md_text ir = {0};
+  md_cpu_options o = {.no_cache = true, .no_code = true, .cpu = cpu, .llvm_ir = &ir};
+  md_program *p = compiled(text, &(Setup){.level = 2, .cpu = cpu}, &o);
+  bool found = strstr(ir.s, "!nontemporal") != NULL;
+  ck_assert(found == (strstr(ir.s, "fence seq_cst") != NULL));
+  md_program_destroy(p);
+  md_text_free(&ir);
+  return found;
+}
+
+START_TEST(large_results_pass_the_cache) {
+  const char *form =
+      "graph @g(%%x: f32[1,2,1,%d,512], %%w: f32[16,2,1,1,1]) {\n"
+      "  %%y = conv3d %%x, %%w\n%s"
+      "  %%m, %%i = max_pool3d %%%s {kernel=[1,4,4], stride=[1,4,4]}\n  return %%m\n}\n";
+  char large[512], small[512], epilogue[512];
+  snprintf(large, sizeof large, form, 520, "", "y");
+  snprintf(small, sizeof small, form, 8, "", "y");
+  snprintf(epilogue, sizeof epilogue, form, 520, "  %r = relu %y\n", "r");
+  ck_assert(stores_lines(large, "avx512"));
+  ck_assert(!stores_lines(large, "avx2"));  // half a line
+  ck_assert(!stores_lines(small, "avx512"));
+  ck_assert(!stores_lines(epilogue, "avx512"));
+  check_targets(large, &(Setup){.level = 2, .steps = 1});
+}
+END_TEST
+
 SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_are_exact,
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
            convolutions_of_f64_are_exact, many_weights_of_f32_are_exact,
            many_weights_of_bf16_are_exact, sums_of_f32_are_formed_and_stored_once,
-           sums_of_bf16_are_formed_and_stored_once, sums_of_f64_are_formed_and_stored_once)
+           sums_of_bf16_are_formed_and_stored_once, sums_of_f64_are_formed_and_stored_once,
+           large_results_pass_the_cache)
