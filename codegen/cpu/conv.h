@@ -92,7 +92,8 @@ typedef struct md_item {
   md_ir first, blocks;       // source blocks in the window
   md_ir window;              // packed source
   md_ir panels;              // packed weights
-  md_ir next_n, next_m0[3];  // of the item behind this one; set where d->ahead
+  bool fetches_results;      // what its epilogue reads
+  md_ir next_n, next_m0[3];  // of the item behind this one; set where something is fetched
   md_ir acc;  // [block][pixel][lane] in scratch; NULL: results are finished in registers
 } md_item;
 void md_emit_conv_dense(md_kernel *k);
