@@ -172,7 +172,7 @@ static md_status run(md_cli *cli) {
   char *text = NULL;
   size_t len = 0;
   b.out = to_file ? open_memstream(&text, &len) : stdout;
-  MD_ASSERT(b.out, "out of memory");
+  if (!b.out) md_out_of_memory(BUFSIZ);
   bool ok = subject->run(&b);
   if (ok && b.has_begun) md_bench_end(&b);
   md_text_free(&b.report.out);

@@ -93,7 +93,7 @@ bool md_compile_wants(const md_compile_job *j, const char *part) {
 FILE *md_compile_report_open(md_compile_job *j) {
   if (j->emit != EMIT_REPORT) return stderr;
   FILE *to = open_memstream(&j->report_text, &j->report_bytes);
-  MD_ASSERT(to, "out of memory");
+  if (!to) md_out_of_memory(BUFSIZ);
   return to;
 }
 

@@ -104,7 +104,7 @@ static void note_failure(md_loader *l, int video, const md_fault *f, bool is_fin
   pthread_mutex_lock(&l->lock);
   if (!s->fault) {
     s->fault = malloc(sizeof *s->fault);
-    MD_ASSERT(s->fault, "no memory for a fault");
+    if (!s->fault) md_out_of_memory(sizeof *s->fault);
     *s->fault = *f;
   }
   s->is_given_up = s->is_given_up || is_final;
@@ -342,7 +342,7 @@ static void open_decoder(md_loader *l) {
 md_loader *md_loader_create(const md_loader_options *o, md_diags *d) {
   if (!check(o, d)) return NULL;
   md_loader *l = calloc(1, sizeof *l);
-  MD_ASSERT(l, "no memory for a loader");
+  if (!l) md_out_of_memory(sizeof *l);
   l->options = *o;
   l->options.limits.cancel = &l->must_stop;
   l->diags = d;
