@@ -134,6 +134,7 @@ md_status md_dataset_check(md_cli *cli) {
   Check c = {0};
   Tool *t = &c.tool;
   if (!open_tool(t, cli)) return md_diags_status(cli->diags);
+  if (!md_cli_may_write(cli, "quarantine")) return close_tool(t);
   if (t->form == JSON) {
     begin_json(t, "modist.dataset.check/1");
     md_json_key(&t->json, "rows");
