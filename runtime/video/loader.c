@@ -475,13 +475,13 @@ bool md_loader_work_of(md_loader *l, int i, md_loader_work *work) {
   return is_there;
 }
 
-const char *md_loader_quarantined(md_loader *l, int i, md_fault *why) {
+const char *md_loader_quarantined(md_loader *l, int *at, md_fault *why) {
   const char *path = NULL;
   pthread_mutex_lock(&l->lock);
-  for (int v = 0; v < l->options.data->num_items && !path; v++) {
-    if (!l->videos[v].was_reported || i-- > 0) continue;
-    path = l->options.data->items[v].path;
-    *why = *l->videos[v].fault;
+  for (; *at < l->options.data->num_items && !path; ++*at) {
+    if (!l->videos[*at].was_reported) continue;
+    path = l->options.data->items[*at].path;
+    *why = *l->videos[*at].fault;
   }
   pthread_mutex_unlock(&l->lock);
   return path;
