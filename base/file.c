@@ -247,6 +247,13 @@ void md_file_abort(md_file_writer *w) {
   free_writer(w);
 }
 
+bool md_file_may_create(const char *path, md_diags *d) {
+  md_file_writer *w = md_file_create(path, d);
+  bool may = w != NULL;
+  md_file_abort(w);
+  return may;
+}
+
 bool md_file_save(const char *path, const void *data, size_t len, md_diags *d) {
   md_file_writer *w = md_file_create(path, d);
   if (!w) return false;

@@ -23,6 +23,8 @@ bool md_file_write(md_file_writer *w, const void *data, size_t len);  // sticky 
 bool md_file_rewrite(md_file_writer *w, int64_t at, const void *data, size_t len);
 bool md_file_commit(md_file_writer *w);  // frees w; false: reported, nothing left behind
 void md_file_abort(md_file_writer *w);   // frees w and removes the temporary file; NULL is fine
+// To be asked before the work that the file is for. False: reported; true leaves nothing behind.
+bool md_file_may_create(const char *path, md_diags *d);
 bool md_file_save(const char *path, const void *data, size_t len, md_diags *d);  // all in one
 
 // A new name, of a file or a folder, survives a loss of power only when the folder that it is in was

@@ -29,12 +29,21 @@ const char *md_places_name(const md_graph *g, md_val v, md_arena *a) {
   return name ? md_strdup(a, name) : md_format(a, "%u", (unsigned)v);
 }
 
+// A fused region may end with other nodes than that which leaves out.
+static bool may_be_left_out(const md_graph *g, md_val v) {
+  const md_region *r = &g->region[md_def(g, v)->region];
+  for (int i = r->first; i < r->first + r->num; i++)
+    if (md_ops[g->node[i]->op].flags & MD_LEAVES_OUT) return true;
+  return false;
+}
+
 md_arg md_places_arg(const md_places *s, md_val v, bool write) {
   const md_value *x = &s->g->value[v];
   md_arg a = {.space = MD_IN_ARENA,
               .offset = x->offset,
               .bytes = md_type_bytes(&x->type),
               .write = write,
+              .may_be_left_out = write && x->node->region && may_be_left_out(s->g, v),
               .name = x->name,
               .dtype = x->type.dtype,
               .block = x->type.block,

@@ -143,6 +143,7 @@ enum {
   MD_IDEMPOTENT = 2,   // f(f(x)) = f(x)
   MD_VARIADIC = 4,     // the last operand pattern repeats
   MD_EFFECT = 8,       // never merged by CSE
+  MD_LEAVES_OUT = 16,  // -inf says what was left out: a value, and no mistake
 };
 
 // Attributes. Each struct is a run of 8-byte words in the order of the row's `.attr`; zero words

@@ -164,7 +164,8 @@ static bool read_options(md_bench *b) {
 static md_status run(md_cli *cli) {
   md_bench b = {.cli = cli, .warmup = -1};
   const Subject *subject = subject_of(cli);
-  if (!subject || !read_options(&b)) return md_diags_status(cli->diags);
+  if (!subject || !read_options(&b) || !md_cli_may_write(cli, "output"))
+    return md_diags_status(cli->diags);
   b.predict = md_cli_has(cli, "predict");
   b.wants_roof = (subject->wants_roof && !b.device_title) || b.predict;
   const char *path = md_cli_get(cli, "output");
@@ -172,7 +173,7 @@ static md_status run(md_cli *cli) {
   char *text = NULL;
   size_t len = 0;
   b.out = to_file ? open_memstream(&text, &len) : stdout;
-  MD_ASSERT(b.out, "out of memory");
+  if (!b.out) md_out_of_memory(BUFSIZ);
   bool ok = subject->run(&b);
   if (ok && b.has_begun) md_bench_end(&b);
   md_text_free(&b.report.out);

@@ -93,7 +93,7 @@ bool md_compile_wants(const md_compile_job *j, const char *part) {
 FILE *md_compile_report_open(md_compile_job *j) {
   if (j->emit != EMIT_REPORT) return stderr;
   FILE *to = open_memstream(&j->report_text, &j->report_bytes);
-  MD_ASSERT(to, "out of memory");
+  if (!to) md_out_of_memory(BUFSIZ);
   return to;
 }
 
@@ -272,7 +272,8 @@ static md_status run(md_cli *cli) {
     return MD_ERR_USAGE;
   j.emit = (md_emit_what)emit;
   j.output = md_cli_get(cli, "output");
-  bool ok = choose_target(&j) && md_compile_batch(&j) && run_job(&j);
+  bool ok =
+      choose_target(&j) && md_cli_may_write(cli, "output") && md_compile_batch(&j) && run_job(&j);
   md_records_destroy(j.records);
   return ok ? MD_OK : md_diags_status(cli->diags);
 }

@@ -67,9 +67,10 @@ static md_status features(md_cli *cli) {
   if (!md_cli_args(cli, 2, 2, "takes a file of weights, and a folder or list of videos") ||
       !output_named(cli) || !read_options(cli, &o))
     return MD_ERR_USAGE;
-  md_features *f = compute(cli, cli->arg[0], cli->arg[1], &o);
-  if (!f) return md_diags_status(cli->diags);
   const char *folder = md_cli_get(cli, "output");
+  md_features *f = NULL;
+  if (md_features_may_save(folder, cli->diags)) f = compute(cli, cli->arg[0], cli->arg[1], &o);
+  if (!f) return md_diags_status(cli->diags);
   bool ok = md_features_save(f, folder, cli->diags);
   if (ok && !cli->quiet)
     printf("wrote features.npy [%lld,%lld] and features.csv to %s\n", (long long)f->num,

@@ -14,12 +14,24 @@
 #include <string.h>
 #include <unistd.h>
 
+// A text of several lines, such as the settings of a checkpoint, keeps them.
+static void put_meta(md_arena *a, const md_st_meta *m) {
+  char clean[256];
+  printf("# %s:", md_clean(m->key, clean, sizeof clean));
+  const char *indent = strchr(m->value, '\n') ? "\n#   " : " ";
+  for (const char *s = m->value; *s;) {
+    size_t len = strcspn(s, "\n");
+    printf("%s%s", indent, md_clean(md_strndup(a, s, len), clean, sizeof clean));
+    s += len + (s[len] == '\n');
+  }
+  putchar('\n');
+}
+
 static bool inspect_safetensors(md_cli *cli, const char *path) {
   md_safetensors *s = md_safetensors_read(path, cli->diags);
   if (!s) return false;
   char clean[256];
-  for (int i = 0; i < s->num_meta; i++)
-    printf("# %s: %s\n", s->meta[i].key, md_clean(s->meta[i].value, clean, sizeof clean));
+  for (int i = 0; i < s->num_meta; i++) put_meta(cli->arena, &s->meta[i]);
   for (int i = 0; i < s->num; i++) {
     const md_st_tensor *t = &s->tensor[i];
     printf("%-48s %-5s [", md_clean(t->name, clean, sizeof clean), md_dtype_name(t->dtype));
@@ -191,7 +203,9 @@ static md_status run_doctor(md_cli *cli) {
                                              {"MODIST_SIMT", "path of modist_simt.so"},
                                              {"MODIST_LLD", "path of ld.lld"},
                                              {"SOURCE_DATE_EPOCH", "time stamp inside artefacts"},
-                                             {"NO_COLOR", "no colour"}};
+                                             {"NO_COLOR", "no colour"},
+                                             {"CLICOLOR_FORCE", "colour in pipes too"},
+                                             {"XDG_CACHE_HOME", "where the cache folder is"}};
   for (int i = 0; i < MD_COUNT(variables); i++) {
     const char *v = getenv(variables[i][0]);
     printf("%-18s %-28s %s\n", variables[i][0], variables[i][1], v ? v : "-");

@@ -2,6 +2,7 @@
 // run: executes an artefact or a graph on given or random inputs.
 #include "modistc/modistc.h"
 
+#include "base/file.h"
 #include "runtime/train/train.h"
 
 #include <math.h>
@@ -121,6 +122,7 @@ static bool check_outputs(md_cli *cli, md_engine *e) {
     if (!name) return false;
     if (md_find_result(md_engine_graph(e), name) == MD_NONE)
       return unknown(cli, e, "result", name, true);
+    if (!md_file_may_create(file[0] == '@' ? file + 1 : file, cli->diags)) return false;
   }
   return true;
 }
@@ -241,7 +243,8 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   md_trace *trace = trace_path && md_engine_exec(e) ? md_trace_create() : NULL;
   if (trace) md_exec_set_trace(md_engine_exec(e), trace);
   int64_t start = md_now_ns();
-  bool ok = check_outputs(cli, e) && read_inputs(cli, e) && step(cli, e, steps, (uint64_t)seed);
+  bool ok = md_cli_may_write(cli, "trace") && check_outputs(cli, e) && read_inputs(cli, e) &&
+            step(cli, e, steps, (uint64_t)seed);
   double seconds = (double)(md_now_ns() - start) / 1e9;
   if (ok && trace) ok = md_trace_save(trace, trace_path, cli->diags);
   if (trace) md_trace_destroy(trace);

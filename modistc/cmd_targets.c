@@ -51,7 +51,7 @@ static void list_cuda(md_arena *a) {
   md_diags_destroy(quiet);
   for (int i = 0; i < num; i++)
     if (sm[i] < 80)
-      printf("%-24s %-26s no: bf16 arithmetic begins with sm_80\n", "-",
+      printf("%-24s %-31s no: bf16 arithmetic begins with sm_80\n", "-",
              md_format(a, "NVRTC has sm_%d", sm[i]));
   for (int i = 0; i < md_cuda_num_archs(); i++) {
     bool has_suffix;
@@ -63,14 +63,14 @@ static void list_cuda(md_arena *a) {
     else snprintf(code, sizeof code, "no NVRTC here: text only");
     for (int k = 0; k <= has_suffix; k++) {
       snprintf(name, sizeof name, "cuda:sm_%d%s", arch.sm, k ? "a" : "");
-      printf("--target=%-15s %-26s %s\n", name, code, where_it_runs(a, name));
+      printf("--target=%-15s %-31s %s\n", name, code, where_it_runs(a, name));
     }
   }
   for (int i = 0; i < md_cuda_num_devices(); i++) {
     const md_cuda_spec *s = md_cuda_device_at(i);
     char code[32];
     snprintf(code, sizeof code, "sm_%d%.1s", s->arch.sm, &s->arch.suffix);
-    printf("--target=cuda:%-10s %-26s %s\n", s->name, code, s->title);
+    printf("--target=cuda:%-10s %-31s %s\n", s->name, code, s->title);
   }
   if (!is_here && md_cuda_num_archs())
     puts("NVRTC compiles CUDA text: MODIST_NVRTC=/path/to/libnvrtc.so names it");
@@ -79,14 +79,14 @@ static void list_cuda(md_arena *a) {
 static md_status run_targets(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   if (md_cli_has(cli, "spec")) return print_spec(cli);
-  printf("%-24s %-26s %s\n", "paste this", "code", "runs here");
+  printf("%-24s %-31s %s\n", "paste this", "code", "runs here");
   const md_cpu *native = md_cpu_native();
   for (int i = md_cpu_count() - 1; i >= 0; i--) {
     const md_cpu *c = md_cpu_at(i);
     char code[64];
     snprintf(code, sizeof code, "%s, %d lanes", c->isa, c->lanes);
     bool here = md_cpu_runs_here(c);
-    printf(here ? "--cpu=%-18s %-26s %s\n" : "--target=cpu:%-11s %-26s %s\n", c->name, code,
+    printf(here ? "--cpu=%-18s %-31s %s\n" : "--target=cpu:%-11s %-31s %s\n", c->name, code,
            c == native ? "yes (default)"
            : here      ? "yes"
                        : "no: compile only");

@@ -58,6 +58,7 @@ static md_status run(md_cli *cli) {
     return md_error(cli->diags, E0401, MD_NOWHERE, "--resume and --overwrite exclude one another"),
            MD_ERR_USAGE;
   if (o.target && !md_cli_cuda_spec(cli, o.target, &o.spec)) return md_diags_status(cli->diags);
+  if (!o.dry_run && !md_cli_may_write(cli, "trace")) return md_diags_status(cli->diags);
   md_config *c = md_config_load(md_cli_get(cli, "config"), cli->arg, cli->num_args, cli->diags);
   if (!c) return md_diags_status(cli->diags);
   md_status status = md_train(c, &o, cli->diags);

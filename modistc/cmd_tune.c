@@ -210,7 +210,8 @@ static md_status run(md_cli *cli) {
       !has_device(cli, o.exec.device, &found, why, sizeof why, &is_there))
     return MD_ERR_USAGE;
   o.rounds = (int)rounds;
-  md_program *p = program_of(cli, is_there, &found, why);
+  md_program *p = NULL;
+  if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, why);
   bool ok = p && tune(cli, p, &o, is_there, why);
   md_program_destroy(p);
   return ok ? MD_OK : md_diags_status(cli->diags);

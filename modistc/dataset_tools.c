@@ -134,6 +134,7 @@ md_status md_dataset_check(md_cli *cli) {
   Check c = {0};
   Tool *t = &c.tool;
   if (!open_tool(t, cli)) return md_diags_status(cli->diags);
+  if (!md_cli_may_write(cli, "quarantine")) return close_tool(t);
   if (t->form == JSON) {
     begin_json(t, "modist.dataset.check/1");
     md_json_key(&t->json, "rows");
@@ -200,8 +201,9 @@ static bool index_row(void *ctx, const md_survey_row *r) {
   }
   size_t from = x->text.len;
   if (!md_catalog_put(&x->text, x->path, r, d)) return true;
-  fwrite(x->text.s + from, 1, x->text.len - from, x->part_file);
-  if (fflush(x->part_file) == 0) return true;
+  size_t len = x->text.len - from;
+  if (fwrite(x->text.s + from, 1, len, x->part_file) == len && fflush(x->part_file) == 0)
+    return true;
   return md_error(d, E0801, MD_IN_FILE(x->part), "row cannot be written: %s", strerror(errno));
 }
 
@@ -226,19 +228,17 @@ static bool read_before(Index *x) {
 
 // Holds what is known from the start, so that stopping again loses nothing.
 static bool open_part(Index *x) {
+  md_diags *d = x->tool.cli->diags;
+  md_text known = {0};
   md_put(&x->text, "%s\n", md_catalog_header);
-  x->part_file = fopen(x->part, "wbe");
-  if (!x->part_file)
-    return md_error(x->tool.cli->diags, E0801, MD_IN_FILE(x->part), "cannot be written: %s",
-                    strerror(errno));
-  fwrite(x->text.s, 1, x->text.len, x->part_file);
-  for (int i = 0; i < x->before->num; i++) {
-    md_text line = {0};
-    if (md_catalog_put(&line, x->path, &x->before->row[i], x->tool.cli->diags))
-      fwrite(line.s, 1, line.len, x->part_file);
-    md_text_free(&line);
-  }
-  return fflush(x->part_file) == 0;
+  md_put(&known, "%s\n", md_catalog_header);
+  for (int i = 0; i < x->before->num; i++)
+    md_catalog_put(&known, x->path, &x->before->row[i], d);  // it was read, so it can be written
+  bool ok = md_file_save(x->part, known.s, known.len, d);
+  md_text_free(&known);
+  if (ok && !(x->part_file = fopen(x->part, "abe")))
+    ok = md_error(d, E0801, MD_IN_FILE(x->part), "cannot be written: %s", strerror(errno));
+  return ok;
 }
 
 md_status md_dataset_index(md_cli *cli) {

@@ -73,6 +73,9 @@ bool md_cli_bytes(md_cli *cli, const char *name, int64_t *value);
 bool md_cli_float(md_cli *cli, const char *name, double lo, double hi, double *value);
 // One of `choices` (NULL-terminated); -1: reported. Absent: `preset`.
 int md_cli_choice(md_cli *cli, const char *name, const char *const *choices, int preset);
+// The file that the option names, if it is given and not '-', can be written. To be asked before work whose
+// results it would take. False: reported.
+bool md_cli_may_write(md_cli *cli, const char *name);
 bool md_cli_args(md_cli *cli, int least, int most, const char *what);  // checks num_args
 
 // --- help.c

@@ -2,6 +2,8 @@
 // Parsing by getopt_long, from the option tables.
 #include "modistc/modistc.h"
 
+#include "base/file.h"
+
 #include <fnmatch.h>
 #include <getopt.h>
 #include <stdlib.h>
@@ -242,6 +244,11 @@ int md_cli_choice(md_cli *cli, const char *name, const char *const *choices, int
     md_text_free(&list);
   }
   return -1;
+}
+
+bool md_cli_may_write(md_cli *cli, const char *name) {
+  const char *path = md_cli_get(cli, name);
+  return !path || strcmp(path, "-") == 0 || md_file_may_create(path, cli->diags);
 }
 
 bool md_cli_args(md_cli *cli, int least, int most, const char *what) {

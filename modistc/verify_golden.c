@@ -86,7 +86,7 @@ static bool read_row(md_case *c, const md_tree *from, const md_safetensors *file
   md_tree_float(md_tree_get(from, "l2_tol"), &row->l2_tol);
   if (!row->is_input) return true;
   row->value = md_tensor_create(type);
-  MD_ASSERT(row->value, "out of memory");
+  if (!row->value) md_out_of_memory((size_t)md_type_bytes(&type));
   md_tensor_read(row->value, row->data->data);
   return true;
 }
@@ -108,7 +108,7 @@ static bool generate_row(md_case *c, const md_tree *from, md_case_row *row) {
   if (!md_shape_check(&type.shape, &why))
     return md_error(c->diags, E0602, MD_NOWHERE, "%s: input %s: %s", c->name, from->key, why);
   *row = (md_case_row){.role = from->key, .is_input = true, .value = md_tensor_create(type)};
-  MD_ASSERT(row->value, "out of memory");
+  if (!row->value) md_out_of_memory((size_t)md_type_bytes(&type));
   uint64_t key = md_hash_key(name, (uint64_t)seed);
   int64_t n = md_elements(&type.shape);
   for (int64_t i = 0; i < n; i++) {
@@ -188,7 +188,7 @@ static double *stored_values(md_case *c, const char *role, int64_t *num, char *w
   int64_t n = md_elements(&y->value->type.shape);
   *num = norm ? 1 : samples ? MD_MIN(n, NUM_SAMPLES) : n;
   double *out = calloc((size_t)*num, sizeof *out);
-  MD_ASSERT(out, "out of memory");
+  if (!out) md_out_of_memory((size_t)*num * sizeof *out);
   if (norm) {
     for (int64_t i = 0; i < n; i++) out[0] += element(y->value, i) * element(y->value, i);
     out[0] = sqrt(out[0]);
@@ -256,7 +256,7 @@ static verdict judge(md_case *c, const md_case_row *row) {
     return v;
   }
   md_tensor *want = md_tensor_create(type);
-  MD_ASSERT(want, "out of memory");
+  if (!want) md_out_of_memory((size_t)md_type_bytes(&type));
   md_tensor_read(want, row->data->data);
   if (row->by_l2 || falls_by_rounding(c, row)) judge_l2(row, got, want, n, &v);
   else judge_elements(row, got, want, n, &v);
@@ -426,7 +426,7 @@ static void *interp_create(void *ctx, md_graph *g, md_diags *d) {
   g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
   interp_run *r = calloc(1, sizeof *r);
-  MD_ASSERT(r, "out of memory");
+  if (!r) md_out_of_memory(sizeof *r);
   *r = (interp_run){.g = g, .in = md_interp_create(g, false)};
   if (r->in) return r;
   md_error(d, E0802, MD_NOWHERE, "no memory for the inputs and states of graph %s", g->name);
@@ -508,7 +508,7 @@ void md_case_result(md_case *c, const char *role, md_val v) {
   if (v == MD_NONE || c->b.failed) return;  // the builder has reported it
   md_case_output y = {.role = role, .name = md_case_name(c, role)};
   y.value = md_tensor_create(*md_type_in(c->g, v));
-  MD_ASSERT(y.value, "out of memory");
+  if (!y.value) md_out_of_memory((size_t)md_type_bytes(md_type_in(c->g, v)));
   md_return(&c->b, y.name, v);
   MD_PUSH(c->output, c->num_outputs, c->cap_outputs, y);
 }
@@ -566,7 +566,7 @@ bool md_case_step(md_case *c) { return c->backend->step(c->run, c->diags); }
 
 md_case_output *md_case_take(md_case *c, const char *role, const char *name, md_type type) {
   md_case_output y = {.role = role, .name = name, .value = md_tensor_create(type)};
-  MD_ASSERT(y.value, "out of memory");
+  if (!y.value) md_out_of_memory((size_t)md_type_bytes(&type));
   MD_PUSH(c->output, c->num_outputs, c->cap_outputs, y);
   if (c->backend->get(c->run, name, y.value)) return &c->output[c->num_outputs - 1];
   md_error(c->diags, E0602, MD_NOWHERE, "%s: no result %s", c->name, name);

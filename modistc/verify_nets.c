@@ -139,7 +139,7 @@ static bool put_generated(md_case *c, const md_case_state *s, const char *theirs
   generated_range(theirs, &s->type.shape, &scale, &center);
   uint64_t key = md_hash_key(md_format(c->arena, "%s%s", prefix, theirs), (uint64_t)seed);
   md_tensor *t = md_tensor_create(s->type);
-  MD_ASSERT(t, "out of memory");
+  if (!t) md_out_of_memory((size_t)md_type_bytes(&s->type));
   int64_t n = md_elements(&s->type.shape);
   for (int64_t i = 0; i < n; i++) {
     float scaled = (float)md_hash_unit(key, (uint64_t)i) * scale;
@@ -344,7 +344,7 @@ static bool put_batch(md_case *c, int t, const md_tree *rates) {
   if (t >= rates->num || !md_tree_float(&rates->item[t], &lr))
     return md_error(c->diags, E0602, MD_NOWHERE, "%s: no learning rate of step %d", c->name, t);
   md_tensor *rate = md_tensor_create((md_type){.dtype = MD_F32, .shape = {1, {1}}});
-  MD_ASSERT(rate, "out of memory");
+  if (!rate) md_out_of_memory(sizeof *rate);
   rate->f[0] = lr;
   bool ok = md_case_put(c, "lr", rate);
   md_tensor_destroy(rate);
@@ -354,7 +354,7 @@ static bool put_batch(md_case *c, int t, const md_tree *rates) {
 // An output that is put together here.
 static md_tensor *new_output(md_case *c, const char *role, md_type type) {
   md_case_output y = {.role = role, .name = role, .value = md_tensor_create(type)};
-  MD_ASSERT(y.value, "out of memory");
+  if (!y.value) md_out_of_memory((size_t)md_type_bytes(&type));
   MD_PUSH(c->output, c->num_outputs, c->cap_outputs, y);
   return y.value;
 }
@@ -364,7 +364,7 @@ static bool count_masked(md_case *c, int t, md_tensor *masked) {
   const md_case_state *s = find_state(c, "bank.ids");
   const md_case_row *ids = md_case_find(c, md_format(c->arena, "batch%d/ids", t));
   md_tensor *bank = md_tensor_create(s->type);
-  MD_ASSERT(bank, "out of memory");
+  if (!bank) md_out_of_memory((size_t)md_type_bytes(&s->type));
   bool ok = c->backend->get(c->run, s->name, bank);
   for (int64_t i = 0; ok && i < md_elements(&ids->value->type.shape); i++)
     for (int64_t j = 0; j < md_elements(&bank->type.shape); j++)
@@ -378,7 +378,7 @@ static bool take_losses(md_case *c, int t) {
   md_type one = {.dtype = MD_F32, .shape = {1, {1}}}, five = {.dtype = MD_F32, .shape = {1, {5}}};
   md_tensor *losses = new_output(c, md_format(c->arena, "losses/%d", t), five);
   md_tensor *x = md_tensor_create(one);
-  MD_ASSERT(x, "out of memory");
+  if (!x) md_out_of_memory(sizeof *x);
   bool ok = true;
   for (int i = 0; i < 5 && ok; i++) {
     ok = c->backend->get(c->run, names[i], x) ||

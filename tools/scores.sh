@@ -19,8 +19,9 @@ term() {
 percent() { awk -v key="\"$1\":" '(at = index($0, key)) { printf "%.1f", 100 * substr($0, at + length(key)) }'; }
 
 # judge RUN TRAIN TEST: leaves RUN/probe and RUN/knn, percent of the videos of TEST that are named rightly and
-# its standard error. Features are computed once for both.
+# its standard error. Features are computed once for both; those of an earlier call may be of other weights.
 judge() {
+  rm -rf "$1/known" "$1/asked"
   modistc features "$1/weights.safetensors" "$2" -o "$1/known" --to-end -q
   modistc features "$1/weights.safetensors" "$3" -o "$1/asked" --to-end -q
   for method in probe knn; do

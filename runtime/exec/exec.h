@@ -44,6 +44,8 @@ typedef struct md_arg {
   int index;              // state, input or result number
   int64_t offset, bytes;  // offset inside the space
   bool write;
+  bool
+      may_be_left_out;  // -inf here is no mistake: the sum over what InfoNCE counts, where that is nothing
   const char *name;  // of the value, for messages
   // What lies there, for --check-nan and --verify: layout as in md_type.
   md_dtype dtype;
@@ -338,9 +340,14 @@ int64_t
 md_memory_free(void);  // what the machine and the control group have left; INT64_MAX: unknown
 
 // --- finite.c: the search for NaN and infinity ---------------------------------------------------
-// Looks at the real elements of a float argument at `at` (not at the padding of blocks). True when
-// all are finite or it is not a float; else the text says what was found and where.
-bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size);
+typedef enum md_finite {
+  MD_FINITE,
+  MD_MINUS_INF,   // the others are -inf
+  MD_NOT_FINITE,  // NaN or inf is among them
+} md_finite;
+// Looks at the real elements of a float argument at `at` (not at the padding of blocks). MD_FINITE when
+// all are, or it is not a float; else the text says what was found and where.
+md_finite md_arg_look(const md_arg *a, const void *at, char *what, int what_size);
 
 // --- npy.c: NumPy's file of one array ------------------------------------------------------------
 // bf16 is read from and written as f32, bool as b1. The file must have the type and shape of `s`.

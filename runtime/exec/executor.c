@@ -77,7 +77,7 @@ static bool check_spec(md_exec *e, const char *what, const md_spec *s, const voi
   md_arg a = {.dtype = s->dtype, .rank = s->rank};
   memcpy(a.dim, s->dim, sizeof a.dim);
   if (!at) return unread(e, d);
-  if (md_arg_is_finite(&a, at, found, sizeof found)) return true;
+  if (md_arg_look(&a, at, found, sizeof found) == MD_FINITE) return true;
   return md_error(d, E0710, place_of(e->p), "%s '%s' is not finite before step %" PRId64 ": %s",
                   what, s->name, e->num_steps + 1, found);
 }
@@ -92,6 +92,27 @@ static bool check_sources(md_exec *e, md_diags *d) {
   return true;
 }
 
+static bool overlap(const md_arg *a, const md_arg *b) {
+  return a->space == b->space && a->index == b->index && a->offset < b->offset + b->bytes &&
+         b->offset < a->offset + a->bytes;
+}
+
+// -inf that is nobody's mistake: the region leaves out, or read what had been left out. What it has
+// written over tells nothing any more.
+static bool is_left_out(md_exec *e, const md_launch *l, const md_arg *written) {
+  if (written->may_be_left_out) return true;
+  const md_arg *arg = &e->p->arg[l->first_arg];
+  for (int i = 0; i < l->num_args; i++) {
+    bool is_there = !arg[i].write && md_dtype_is_float(arg[i].dtype);
+    for (int k = 0; is_there && k < l->num_args; k++)
+      is_there = !arg[k].write || !overlap(&arg[i], &arg[k]);
+    char found[160];
+    const void *at = is_there ? md_exec_arg(e, &arg[i]) : NULL;
+    if (at && md_arg_look(&arg[i], at, found, sizeof found) == MD_MINUS_INF) return true;
+  }
+  return false;
+}
+
 static bool check_launch(md_exec *e, int launch, md_diags *d) {
   const md_launch *l = &e->p->launch[launch];
   for (int i = l->first_arg; i < l->first_arg + l->num_args; i++) {
@@ -100,7 +121,8 @@ static bool check_launch(md_exec *e, int launch, md_diags *d) {
     if (!a->write || !md_dtype_is_float(a->dtype)) continue;
     const void *at = md_exec_arg(e, a);
     if (!at) return unread(e, d);
-    if (md_arg_is_finite(a, at, found, sizeof found)) continue;
+    md_finite is = md_arg_look(a, at, found, sizeof found);
+    if (is == MD_FINITE || (is == MD_MINUS_INF && is_left_out(e, l, a))) continue;
     return md_error(d, E0710, place_of(e->p),
                     "region '%s' (launch %d of %d, step %" PRId64 ") made '%s' not finite: %s",
                     l->name, launch - e->dev->first_launch + 1, e->dev->num_launches,

@@ -11,8 +11,8 @@
 #include <string.h>
 
 typedef struct finding {
-  int64_t num_bad, first;
-} finding;  // first: offset in elements as stored
+  int64_t num_bad, num_low, first;
+} finding;  // of the bad ones -inf; first: offset in elements as stored
 
 // Eight bytes at a time: where an exponent is all ones, adding its lowest bit carries into the sign, which
 // is masked out before. Branch-free over a stretch, so that it runs at the speed of memory.
@@ -36,7 +36,9 @@ static bool run_is_finite(md_dtype t, const void *at, int64_t first, int64_t n) 
 static void look_at(md_dtype t, const void *at, int64_t first, int64_t n, finding *f) {
   if (run_is_finite(t, at, first, n)) return;
   for (int64_t i = first; i < first + n; i++) {
-    if (isfinite(md_element_load(t, at, i))) continue;
+    double x = md_element_load(t, at, i);
+    if (isfinite(x)) continue;
+    f->num_low += isinf(x) && x < 0;
     if (f->num_bad++ == 0) f->first = i;
   }
 }
@@ -53,8 +55,8 @@ static void index_of(const md_arg *a, int64_t offset, int64_t idx[MD_SPEC_RANK])
   }
 }
 
-bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size) {
-  if (!md_dtype_is_float(a->dtype)) return true;
+md_finite md_arg_look(const md_arg *a, const void *at, char *what, int what_size) {
+  if (!md_dtype_is_float(a->dtype)) return MD_FINITE;
   finding f = {0};
   int64_t elements = 1;
   for (int i = 0; i < a->rank; i++) elements *= a->dim[i];
@@ -70,7 +72,7 @@ bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size
         look_at(a->dtype, at, offset, last, &f);
     }
   }
-  if (f.num_bad == 0) return true;
+  if (f.num_bad == 0) return MD_FINITE;
 
   int64_t idx[MD_SPEC_RANK];
   index_of(a, f.first, idx);
@@ -83,5 +85,5 @@ bool md_arg_is_finite(const md_arg *a, const void *at, char *what, int what_size
   for (int i = 0; i < a->rank && n < what_size; i++)
     n += snprintf(what + n, (size_t)(what_size - n), i ? ",%" PRId64 : "%" PRId64, idx[i]);
   if (n < what_size) snprintf(what + n, (size_t)(what_size - n), "]");
-  return false;
+  return f.num_low == f.num_bad ? MD_MINUS_INF : MD_NOT_FINITE;
 }

@@ -38,6 +38,10 @@ static void put_arg(md_json *j, const md_arg *a) {
     md_json_key(j, "write");
     md_json_bool(j, true);
   }
+  if (a->may_be_left_out) {
+    md_json_key(j, "may_be_left_out");
+    md_json_bool(j, true);
+  }
   if (a->name) md_json_put_str(j, "value", a->name);
   if (a->dtype == MD_NO_DTYPE) return;
   put_type(j, a->dtype, a->rank, a->dim);

@@ -132,6 +132,7 @@ static void get_arg(reader *r, const md_tree *from, md_arg *a) {
   a->offset = get_int(r, from, "offset", INT64_MAX);
   a->bytes = get_int(r, from, "bytes", INT64_MAX);
   a->write = md_tree_true(md_tree_get(from, "write"));
+  a->may_be_left_out = md_tree_true(md_tree_get(from, "may_be_left_out"));
   a->name = md_tree_get(from, "value") ? get_str(r, from, "value") : NULL;
   if (md_tree_get(from, "type")) get_type(r, from, &a->dtype, &a->rank, a->dim);
   a->block = (int)get_int_or_0(r, from, "block", INT_MAX);

@@ -364,6 +364,7 @@ static bool read_override(Reader *r, const char *text, int index) {
   if (!eq || eq == text) {
     md_error(r->d, E0202, (md_place){file, 1, 1, (int)strlen(text)},
              "'%s' is not of the form key=value", text);
+    if (md_model_from(text)) md_hint(r->d, "model.name=%s names the model here", text);
     return false;
   }
   int len = (int)(eq - text);

@@ -8,7 +8,6 @@
 
 #include "base/file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -52,7 +51,7 @@ typedef struct Reader {
 
 static void *zeroed(int64_t num, size_t size) {
   void *p = calloc((size_t)num + 1, size);
-  MD_ASSERT(p, "no memory for features");
+  if (!p) md_out_of_memory((size_t)num * size);
   return p;
 }
 
@@ -268,6 +267,21 @@ static md_spec spec_of(int64_t num, int64_t width) {
                    .bytes = num * width * (int64_t)sizeof(float)};
 }
 
+bool md_features_may_save(const char *folder, md_diags *d) {
+  md_arena *a = md_arena_create();
+  struct stat st;
+  bool is_other = stat(folder, &st) == 0 && !S_ISDIR(st.st_mode);
+  bool holds_some = access(md_format(a, "%s/features.npy", folder), F_OK) == 0 ||
+                    access(md_format(a, "%s/features.csv", folder), F_OK) == 0;
+  md_arena_destroy(a);
+  if (is_other)
+    return md_error(d, E0801, MD_IN_FILE(folder), "a folder is needed here, but this is none");
+  if (!holds_some) return true;
+  md_error(d, E0884, MD_IN_FILE(folder), "the folder already holds features");
+  md_hint(d, "name another folder, or remove this one");
+  return false;
+}
+
 bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
   md_arena *a = md_arena_create();
   const char *npy = md_format(a, "%s/features.npy", folder);
@@ -278,13 +292,7 @@ bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
     md_csv_put(&csv, f->path[i]);
     md_put(&csv, ",%d,%lld\n", f->label[i], (long long)i);
   }
-  bool ok = true;
-  if (mkdir(folder, 0777) != 0 && errno != EEXIST)
-    ok = md_error(d, E0801, MD_IN_FILE(folder), "the folder cannot be made: %s", strerror(errno));
-  if (ok && (access(npy, F_OK) == 0 || access(list, F_OK) == 0)) {
-    ok = md_error(d, E0884, MD_IN_FILE(folder), "the folder already holds features");
-    md_hint(d, "name another folder, or remove this one");
-  }
+  bool ok = md_features_may_save(folder, d) && md_map_folders(npy, d);
   md_spec spec = spec_of(f->num, f->width);
   ok = ok && md_npy_write(npy, &spec, f->x, d);
   if (ok && !md_file_save(list, csv.s, csv.len, d)) {

@@ -13,7 +13,7 @@ typedef struct Near {
 
 static double *unit_rows(const md_features *f) {
   double *x = calloc((size_t)(f->num * f->width) + 1, sizeof *x);
-  MD_ASSERT(x, "no memory for neighbours");
+  if (!x) md_out_of_memory((size_t)(f->num * f->width) * sizeof *x);
   for (int64_t i = 0; i < f->num; i++) {
     double square = 0;
     for (int64_t j = 0; j < f->width; j++)
@@ -53,7 +53,7 @@ void md_knn(const md_features *train, const md_features *test, int k, int32_t *g
   double *a = unit_rows(train), *b = unit_rows(test);
   double *votes = calloc(2 * (size_t)classes + 1, sizeof *votes);
   Near *near = calloc((size_t)train->num + 1, sizeof *near);
-  MD_ASSERT(votes && near, "no memory for neighbours");
+  if (!votes || !near) md_out_of_memory((size_t)train->num * sizeof *near);
   for (int64_t i = 0; i < test->num; i++) {
     for (int64_t n = 0; n < train->num; n++) {
       near[n] = (Near){.row = n};

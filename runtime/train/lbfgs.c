@@ -30,7 +30,7 @@ static double largest(const double *g, int64_t n) {
 
 static double *vector(int64_t n) {
   double *v = calloc((size_t)n + 1, sizeof *v);
-  MD_ASSERT(v, "no memory for a minimum of %lld numbers", (long long)n);
+  if (!v) md_out_of_memory((size_t)n * sizeof *v);
   return v;
 }
 

@@ -20,7 +20,7 @@ struct md_linear_probe {
 
 static double *vector(int64_t n) {
   double *v = calloc((size_t)n + 1, sizeof *v);
-  MD_ASSERT(v, "no memory for a probe");
+  if (!v) md_out_of_memory((size_t)n * sizeof *v);
   return v;
 }
 
@@ -88,7 +88,7 @@ static double *standardised(const md_linear_probe *p, const md_features *f) {
 
 md_linear_probe *md_linear_fit(const md_features *train, int classes, const md_linear_options *o) {
   md_linear_probe *p = calloc(1, sizeof *p);
-  MD_ASSERT(p, "no memory for a probe");
+  if (!p) md_out_of_memory(sizeof *p);
   int64_t width = train->width;
   *p = (md_linear_probe){.width = width,
                          .classes = classes,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // run.dir/log.jsonl: a JSON object a line, a line a step. Fields are only ever added within
 // "modist.step/1". Each line is one write, so that a reader never sees half of one for long, and a
-// line that could not be written is lost, not the training.
+// line that could not be written is lost as a whole, not the training.
 #include "runtime/train/train.h"
 
 #include <errno.h>
@@ -15,6 +15,7 @@
 struct md_train_log {
   char *path;
   int fd;
+  off_t end;  // of the lines that are complete
   int64_t lost;
   md_json json;
 };
@@ -90,10 +91,10 @@ md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d) {
   l->path = strdup(path);
   if (!l->path) md_out_of_memory(strlen(path));
   l->json.compact = true;
-  off_t kept = done ? kept_bytes(path, done) : 0;
+  l->end = done ? kept_bytes(path, done) : 0;
   l->fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
   struct stat st;
-  if (l->fd < 0 || fstat(l->fd, &st) < 0 || (S_ISREG(st.st_mode) && ftruncate(l->fd, kept) < 0))
+  if (l->fd < 0 || fstat(l->fd, &st) < 0 || (S_ISREG(st.st_mode) && ftruncate(l->fd, l->end) < 0))
     warn_once(l, "cannot be opened", errno, d);
   return l;
 }
@@ -106,7 +107,16 @@ void md_train_log_step(md_train_log *l, const md_measure *m, md_diags *d) {
   put_measure(&l->json, m);
   md_put_bytes(line, "\n", 1);
   ssize_t n = write(l->fd, line->s, line->len);
-  if (n != (ssize_t)line->len) warn_once(l, "cannot be written", n < 0 ? errno : ENOSPC, d);
+  if (n == (ssize_t)line->len) {
+    l->end += n;
+    return;
+  }
+  warn_once(l, "cannot be written", n < 0 ? errno : ENOSPC, d);
+  // The next line, for which there may be room again, must not be glued to half of this one.
+  if (n > 0 && ftruncate(l->fd, l->end) < 0) {
+    close(l->fd);
+    l->fd = -1;
+  }
 }
 
 void md_train_log_sync(md_train_log *l) {

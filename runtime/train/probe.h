@@ -40,6 +40,7 @@ md_features *md_features_compute(const md_checkpoint *c, const md_dataset *data,
 void md_features_destroy(md_features *f);
 // <folder>/features.npy, f32 [num,width], and features.csv with the lines path,label,row. A folder
 // that holds some already is refused (E0884).
+bool md_features_may_save(const char *folder, md_diags *d);  // to be asked before hours of work
 bool md_features_save(const md_features *f, const char *folder, md_diags *d);
 md_features *md_features_load(const char *folder, md_diags *d);  // NULL: reported (E0880)
 

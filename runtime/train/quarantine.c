@@ -12,7 +12,7 @@ void md_train_quarantine(md_loader *l, const char *path, int *known, md_diags *d
   md_text text = {0};
   md_fault why;
   const char *video;
-  for (int i = 0; (video = md_loader_quarantined(l, i, &why)); i++) {
+  for (int at = 0; (video = md_loader_quarantined(l, &at, &why));) {
     md_csv_put(&text, video);
     md_put(&text, ",");
     md_csv_put(&text, why.text);

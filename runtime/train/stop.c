@@ -5,7 +5,7 @@
 #include <signal.h>
 #include <stdlib.h>
 
-static const int signals[] = {SIGINT, SIGTERM, SIGUSR1};
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
 enum { NUM_SIGNALS = MD_COUNT(signals) };
 // A handler has no other way to speak: the one variable that outlives a call. Signals belong to the
 // process, so two runs in one process stop together.
@@ -24,7 +24,11 @@ md_stop *md_stop_create(void) {
   // Reset after the first: whoever sends a second one wants out at once.
   struct sigaction a = {.sa_handler = note, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
   sigemptyset(&a.sa_mask);
-  for (int i = 0; i < NUM_SIGNALS; i++) sigaction(signals[i], &a, &s->before[i]);
+  for (int i = 0; i < NUM_SIGNALS; i++) {
+    sigaction(signals[i], NULL, &s->before[i]);
+    // Whoever started us wants it so: nohup, or a script that runs us in the background.
+    if (s->before[i].sa_handler != SIG_IGN) sigaction(signals[i], &a, NULL);
+  }
   return s;
 }
 

@@ -102,8 +102,10 @@ static bool restore(Run *r) {
   }
   r->done = md_checkpoint_step(r->from);
   if (!r->o->quiet)
-    fprintf(stderr, "goes on from %s, step %lld of %lld\n", md_checkpoint_path(r->from),
-            (long long)r->done, (long long)r->steps);
+    fprintf(stderr,
+            r->done < r->steps ? "goes on from %s, step %lld of %lld\n"
+                               : "%s is at step %lld, and the run ends at %lld: all is done\n",
+            md_checkpoint_path(r->from), (long long)r->done, (long long)r->steps);
   md_checkpoint_close(r->from);  // as large as all states
   r->from = NULL;
   return true;

@@ -180,7 +180,8 @@ void md_duration_text(double seconds, char *to, size_t size);  // "00:06:29", "3
 // Means over equal spans of steps, at most 20 rows, each term beside its chance line.
 void md_progress_table(const md_progress *p, FILE *to);
 
-// --- stop.c: SIGINT, SIGTERM, SIGUSR1 ask for a stop; a second one of a kind ends at once.
+// --- stop.c: SIGINT, SIGTERM, SIGHUP, SIGUSR1 ask for a stop; a second one of a kind ends at once. One that
+// is ignored stays so.
 typedef struct md_stop md_stop;
 md_stop *md_stop_create(void);
 void md_stop_destroy(md_stop *s);     // signals are as before

@@ -54,7 +54,7 @@ bool md_catalog_begins(const char *text, size_t len) {
 
 md_catalog *md_catalog_create(void) {
   md_catalog *c = calloc(1, sizeof *c);
-  MD_ASSERT(c, "no memory for an index");
+  if (!c) md_out_of_memory(sizeof *c);
   c->arena = md_arena_create();
   return c;
 }
@@ -80,7 +80,7 @@ static void make_room(md_catalog *c) {
   free(c->slot);
   c->num_slots = MD_MAX(64, 4 * (c->num + 1));
   c->slot = malloc((size_t)c->num_slots * sizeof *c->slot);
-  MD_ASSERT(c->slot, "no memory for an index");
+  if (!c->slot) md_out_of_memory((size_t)c->num_slots * sizeof *c->slot);
   for (int i = 0; i < c->num_slots; i++) c->slot[i] = -1;
   for (int i = 0; i < c->num; i++) *slot_of(c, c->row[i].path) = i;
 }

@@ -658,9 +658,9 @@ bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f) {
 
 md_video_md5 *md_video_md5_create(void) {
   md_video_md5 *m = malloc(sizeof *m);
-  MD_ASSERT(m, "no memory for a digest");
+  if (!m) md_out_of_memory(sizeof *m);
   m->state = av_md5_alloc();
-  MD_ASSERT(m->state, "no memory for a digest");
+  if (!m->state) md_out_of_memory((size_t)av_md5_size);
   av_md5_init(m->state);
   return m;
 }
@@ -670,7 +670,7 @@ void md_video_md5_add(md_video_md5 *m, const md_video *v) {
   int bytes = av_image_get_buffer_size(fr->format, fr->width, fr->height, 1);
   if (bytes <= 0) return;
   uint8_t *packed = av_malloc((size_t)bytes);
-  MD_ASSERT(packed, "no memory for a digest");
+  if (!packed) md_out_of_memory((size_t)bytes);
   av_image_copy_to_buffer(packed, bytes, (const uint8_t *const *)fr->data, fr->linesize, fr->format,
                           fr->width, fr->height, 1);
   av_md5_update(m->state, packed, (size_t)bytes);

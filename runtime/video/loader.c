@@ -104,7 +104,7 @@ static void note_failure(md_loader *l, int video, const md_fault *f, bool is_fin
   pthread_mutex_lock(&l->lock);
   if (!s->fault) {
     s->fault = malloc(sizeof *s->fault);
-    MD_ASSERT(s->fault, "no memory for a fault");
+    if (!s->fault) md_out_of_memory(sizeof *s->fault);
     *s->fault = *f;
   }
   s->is_given_up = s->is_given_up || is_final;
@@ -342,7 +342,7 @@ static void open_decoder(md_loader *l) {
 md_loader *md_loader_create(const md_loader_options *o, md_diags *d) {
   if (!check(o, d)) return NULL;
   md_loader *l = calloc(1, sizeof *l);
-  MD_ASSERT(l, "no memory for a loader");
+  if (!l) md_out_of_memory(sizeof *l);
   l->options = *o;
   l->options.limits.cancel = &l->must_stop;
   l->diags = d;
@@ -475,13 +475,13 @@ bool md_loader_work_of(md_loader *l, int i, md_loader_work *work) {
   return is_there;
 }
 
-const char *md_loader_quarantined(md_loader *l, int i, md_fault *why) {
+const char *md_loader_quarantined(md_loader *l, int *at, md_fault *why) {
   const char *path = NULL;
   pthread_mutex_lock(&l->lock);
-  for (int v = 0; v < l->options.data->num_items && !path; v++) {
-    if (!l->videos[v].was_reported || i-- > 0) continue;
-    path = l->options.data->items[v].path;
-    *why = *l->videos[v].fault;
+  for (; *at < l->options.data->num_items && !path; ++*at) {
+    if (!l->videos[*at].was_reported) continue;
+    path = l->options.data->items[*at].path;
+    *why = *l->videos[*at].fault;
   }
   pthread_mutex_unlock(&l->lock);
   return path;

@@ -319,7 +319,9 @@ static bool report(const Maker *m, md_diags *d) {
 char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int video) {
   const char *path = set->items[video].path;
   size_t root = strlen(set->root);
-  if (root && strncmp(path, set->root, root) == 0) path += root;
+  bool starts_so = root && strncmp(path, set->root, root) == 0;
+  // /data/video is not below /data/vid.
+  if (starts_so && (path[root] == '/' || set->root[root - 1] == '/')) path += root;
   md_text t = {0};
   md_put(&t, "%s", folder);
   while (*path) {

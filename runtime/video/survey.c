@@ -23,7 +23,7 @@ typedef struct Survey {
 static void give_up(md_survey_row *r, const md_fault *f) {
   r->verdict = MD_BROKEN;
   r->why = malloc(sizeof *r->why);
-  MD_ASSERT(r->why, "no memory for a fault");
+  if (!r->why) md_out_of_memory(sizeof *r->why);
   *r->why = *f;
 }
 
@@ -103,7 +103,7 @@ bool md_survey(const md_survey_options *o, md_diags *d) {
   Survey s = {.o = o,
               .row = calloc((size_t)num, sizeof *s.row),
               .is_done = calloc((size_t)num, sizeof *s.is_done)};
-  MD_ASSERT(s.row && s.is_done, "no memory for %d rows", num);
+  if (!s.row || !s.is_done) md_out_of_memory((size_t)num * sizeof *s.row);
   for (int i = 0; i < num; i++)
     s.row[i] = (md_survey_row){.path = o->data->items[i].path, .label = o->data->items[i].label};
   pthread_mutex_init(&s.lock, NULL);

@@ -118,7 +118,7 @@ md_timeline *md_timeline_make(int64_t num_frames, int64_t *take_pts, double time
                               const double rates[2]) {
   MD_ASSERT(num_frames > 0, "a timeline needs a frame");
   md_timeline *t = calloc(1, sizeof *t);
-  MD_ASSERT(t, "no memory for a timeline");
+  if (!t) md_out_of_memory(sizeof *t);
   *t = (md_timeline){.num_frames = num_frames, .pts = take_pts, .time_base = time_base};
   t->constant = true;
   if (t->pts && num_frames > 1) {

@@ -397,8 +397,8 @@ typedef struct md_loader_work {
   int64_t work_ns[MD_NUM_WORKS];
 } md_loader_work;
 bool md_loader_work_of(md_loader *l, int i, md_loader_work *work);
-// The i-th video given up, in order of video id; NULL beyond the last.
-const char *md_loader_quarantined(md_loader *l, int i, md_fault *why);
+// Each video given up, in order of video id; *at from 0. NULL beyond the last.
+const char *md_loader_quarantined(md_loader *l, int *at, md_fault *why);
 
 // --- encode.c: RGB frames (packed, w * h) into a file, MPEG-4 in the container of its extension.
 typedef struct md_encoder md_encoder;

@@ -40,3 +40,10 @@ for folder in nowhere ../tree/build/demo/own --help; do
   [ $code = 2 ] || fail "$folder: exit $code"
 done
 [ -s "$(echo "$work"/tree/build/demo/own/*0.mp4)" ] || fail "a video of one's own is gone"
+
+# mini.sh, called again, judges again what it has learnt before.
+PATH=$bin:$PATH
+for time in first second; do
+  sh -euc '. "$0/tools/scores.sh"; judge "$@"' "$source" "$work/tree/build/demo/run" videos/videos.csv \
+    videos/videos.csv >"$work/out" 2>&1 || fail "judged for the $time time: $?"
+done

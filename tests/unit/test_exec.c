@@ -221,10 +221,10 @@ START_TEST(only_real_channels_of_blocks_are_looked_at) {
     int lane = i % 8, block = i / 24 % 2;
     x[i] = block * 8 + lane < 11 ? 1 : NAN;  // NaN in all of the padding
   }
-  ck_assert(md_arg_is_finite(&a, x, what, sizeof what));
+  ck_assert_int_eq(md_arg_look(&a, x, what, sizeof what), MD_FINITE);
   x[((1 * 2 + 1) * 3 + 2) * 8 + 2] = NAN;  // n = 1, channel 10, place 2
   x[((1 * 2 + 1) * 3 + 2) * 8 + 1] = INFINITY;
-  ck_assert(!md_arg_is_finite(&a, x, what, sizeof what));
+  ck_assert_int_ne(md_arg_look(&a, x, what, sizeof what), MD_FINITE);
   ck_assert_str_eq(what, "2 of 66 elements, the first is inf at [1,9,2]");
 }
 END_TEST
@@ -238,19 +238,25 @@ START_TEST(every_float_type_is_searched_for_nan) {
         .dtype = types[t], .rank = 2, .dim = {3, 11}, .bytes = 33 * md_dtype_size(types[t])};
     for (int i = 0; i < 33; i++)
       md_element_store(types[t], room, i, i % 3 ? i % 2 ? 1e38 : -0.0 : -3.3e38);
-    ck_assert(md_arg_is_finite(&a, room, what, sizeof what));
+    ck_assert_int_eq(md_arg_look(&a, room, what, sizeof what), MD_FINITE);
     for (int i = 0; i < 33; i++) {
       double kept = md_element_load(types[t], room, i);
       md_element_store(types[t], room, i, i % 2 ? -INFINITY : NAN);
-      ck_assert(!md_arg_is_finite(&a, room, what, sizeof what));
+      ck_assert_int_ne(md_arg_look(&a, room, what, sizeof what), MD_FINITE);
       md_element_store(types[t], room, i, kept);
     }
+    md_element_store(types[t], room, 5, -INFINITY);
+    ck_assert_int_eq(md_arg_look(&a, room, what, sizeof what), MD_MINUS_INF);
+    md_element_store(types[t], room, 6, INFINITY);
+    ck_assert_int_eq(md_arg_look(&a, room, what, sizeof what), MD_NOT_FINITE);
+    md_element_store(types[t], room, 5, 0);
+    md_element_store(types[t], room, 6, 0);
     md_element_store(types[t], room, 32, NAN);
-    ck_assert(!md_arg_is_finite(&a, room, what, sizeof what));
+    ck_assert_int_ne(md_arg_look(&a, room, what, sizeof what), MD_FINITE);
     ck_assert_str_eq(what, "1 of 33 elements, the first is nan at [2,10]");
   }
   int32_t ones = -1;
-  ck_assert(md_arg_is_finite(&(md_arg){.dtype = MD_I32, .bytes = 4}, &ones, NULL, 0));
+  ck_assert_int_eq(md_arg_look(&(md_arg){.dtype = MD_I32, .bytes = 4}, &ones, NULL, 0), MD_FINITE);
 }
 END_TEST
 

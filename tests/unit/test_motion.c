@@ -494,6 +494,22 @@ static md_digest file_digest(const char *path) {
   return x;
 }
 
+// A name that begins like the folder's is no path below it: its maps would lie at another video's place.
+START_TEST(maps_lie_where_the_video_lies_below_the_set) {
+  md_data_item item[] = {{.path = "/data/vid/eo/a.mp4"},
+                         {.path = "/data/video/a.mp4"},
+                         {.path = "/data/vid/../b.mp4"}};
+  md_dataset set = {.items = item, .num_items = MD_COUNT(item), .root = "/data/vid"};
+  md_arena *a = md_arena_create();
+  ck_assert_str_eq(md_map_path(a, "maps", &set, 0), "maps/eo/a.mp4.mmap1");
+  ck_assert_str_eq(md_map_path(a, "maps", &set, 1), "maps/data/video/a.mp4.mmap1");
+  ck_assert_str_eq(md_map_path(a, "maps", &set, 2), "maps/__/b.mp4.mmap1");
+  set.root = "/data/vid/";
+  ck_assert_str_eq(md_map_path(a, "maps", &set, 0), "maps/eo/a.mp4.mmap1");
+  md_arena_destroy(a);
+}
+END_TEST
+
 START_TEST(maps_are_made_once_and_again_when_something_changed) {
   make_set();
   md_diags *d = md_diags_create();
@@ -713,6 +729,7 @@ int main(void) {
                                 a_writer_that_gives_up_leaves_nothing,
                                 gamma_draws_evenly_from_the_valid_starts,
                                 gamma_takes_the_liveliest_clip_of_an_idle_video,
+                                maps_lie_where_the_video_lies_below_the_set,
                                 maps_are_made_once_and_again_when_something_changed,
                                 a_stopped_run_leaves_nothing_half_and_goes_on,
                                 scores_tell_where_something_moves,

@@ -177,6 +177,11 @@ START_TEST(sets_that_do_not_fit_are_refused) {
   expect(md_score_classes(&a, &b, d), d, "E0883");
   expect(md_score_classes(&c, &a, d), d, "E0883");
   expect(md_score_classes(&a, &n, d), d, "E0882");
+  two[1] = 9999;
+  ck_assert_int_eq(md_score_classes(&a, &a, d), 10000);
+  two[1] = 10000;  // more classes than a confusion of all pairs has room for
+  expect(md_score_classes(&a, &a, d), d, "E0882");
+  two[1] = 4;
   x[2] = NAN;
   expect(md_score_classes(&a, &a, d), d, "E0886");
   md_diags_destroy(d);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Event files are read back by a decoder that knows the wire format and nothing of the writer; and
-// the alarm that warns of collapse.
+// the alarm that warns of collapse; a full disk under these and under the log.
 #include "runtime/train/train.h"
 
 #include "base/file.h"
@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static char folder[40];
@@ -230,6 +231,43 @@ START_TEST(a_resumed_run_says_where_it_starts) {
 }
 END_TEST
 
+// A line is there or not: half of one would be glued to the next, when there is room again.
+START_TEST(a_full_disk_costs_whole_lines_of_the_log) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  char path[80];
+  snprintf(path, sizeof path, "%s/log.jsonl", folder);
+  md_train_log *log = md_train_log_open(path, 0, d);
+  md_measure m = measure(1);
+  md_train_log_step(log, &m, d);
+  struct stat st;
+  ck_assert_int_eq(stat(path, &st), 0);
+  off_t line = st.st_size;
+  signal(SIGXFSZ, SIG_IGN);
+  struct rlimit before;
+  getrlimit(RLIMIT_FSIZE, &before);
+  setrlimit(RLIMIT_FSIZE, &(struct rlimit){(rlim_t)(line + line / 2), before.rlim_max});
+  m = measure(2);
+  md_train_log_step(log, &m, d);
+  ck_assert_int_eq(stat(path, &st), 0);
+  ck_assert_int_eq(st.st_size, line);
+  setrlimit(RLIMIT_FSIZE, &before);
+  m = measure(3);
+  md_train_log_step(log, &m, d);
+  md_train_log_close(log, d);
+  char *text;
+  size_t len;
+  ck_assert(md_file_read(path, 1 << 20, E0801, d, &text, &len));
+  const char *second = strchr(text, '\n') + 1, *end = strchr(second, '\n');
+  ck_assert(end == text + len - 1 && strncmp(second, "{\"schema\"", 9) == 0);
+  ck_assert_ptr_nonnull(strstr(second, "\"step\":3"));
+  ck_assert_msg(md_diags_warnings(d) == 1, "%s", md_diags_text(d));
+  free(text);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
 // What was written before the disk was full can still be read, up to the last whole record.
 START_TEST(a_full_disk_is_told_once) {
   make_folder();
@@ -295,5 +333,5 @@ START_TEST(collapse_is_told_once_when_it_starts_and_once_when_it_ends) {
 END_TEST
 
 SUITE_MAIN("tensorboard", crc32c_is_castagnolis, every_number_of_a_step_can_be_read_back,
-           a_resumed_run_says_where_it_starts, a_full_disk_is_told_once,
-           collapse_is_told_once_when_it_starts_and_once_when_it_ends)
+           a_resumed_run_says_where_it_starts, a_full_disk_costs_whole_lines_of_the_log,
+           a_full_disk_is_told_once, collapse_is_told_once_when_it_starts_and_once_when_it_ends)

@@ -354,6 +354,7 @@ static void stop_by(int signal_number) {
   if (child == 0) {
     md_diags *d = md_diags_create();
     md_train_options o = {.engine.backend = MD_BACKEND_INTERP};
+    signal(signal_number, SIG_DFL);  // the test itself may run in the background
     _exit((int)train(&o, (char *[]){"epochs=100000", "opt.lr=0.0001", NULL}, d));
   }
   for (int i = 0; i < 3000 && count_lines(in_run("log.jsonl")) < 2; i++) usleep(10000);
@@ -371,7 +372,24 @@ START_TEST(sigterm_saves_and_exits_with_75) { stop_by(SIGTERM); }
 END_TEST
 START_TEST(sigint_saves_and_exits_with_75) { stop_by(SIGINT); }
 END_TEST
+START_TEST(sighup_saves_and_exits_with_75) { stop_by(SIGHUP); }
+END_TEST
 START_TEST(sigusr1_saves_and_exits_with_75) { stop_by(SIGUSR1); }
+END_TEST
+
+// As under nohup, and as a shell starts what runs in the background.
+START_TEST(an_ignored_signal_asks_for_nothing) {
+  signal(SIGUSR1, SIG_IGN);
+  md_stop *s = md_stop_create();
+  raise(SIGUSR1);
+  ck_assert_int_eq(md_stop_asked(s), 0);
+  md_stop_destroy(s);
+  ck_assert(signal(SIGUSR1, SIG_DFL) == SIG_IGN);
+  s = md_stop_create();
+  raise(SIGUSR1);
+  ck_assert_int_eq(md_stop_asked(s), SIGUSR1);
+  md_stop_destroy(s);
+}
 END_TEST
 
 // An absurd learning rate ends in a NaN: told, with the next step to take, and nothing is saved.
@@ -482,6 +500,7 @@ SUITE_MAIN("train", three_steps_compiled, three_steps_interpreted, both_back_end
            supervised_training_wants_labels, broken_videos_are_replaced_and_listed,
            orders_are_permutations_and_their_inverses, weights_are_not_overwritten_silently,
            a_log_on_a_full_disk_stops_nothing, sigterm_saves_and_exits_with_75,
-           sigint_saves_and_exits_with_75, sigusr1_saves_and_exits_with_75,
+           sigint_saves_and_exits_with_75, sighup_saves_and_exits_with_75,
+           sigusr1_saves_and_exits_with_75, an_ignored_signal_asks_for_nothing,
            a_loss_that_is_not_finite_ends_the_run, a_dry_run_writes_nothing, what_bounds_a_run,
            made_videos_are_the_same_each_time)
