@@ -14,6 +14,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 enum { MAX_WARNINGS = 100, LINE_SHOWN = 120, LINE_BEFORE = 60 };
 
@@ -276,4 +277,14 @@ void md_diags_print(const md_diags *d, FILE *to, bool color) {
   put_dropped(&t, d);
   if (t.s) fputs(t.s, to);
   md_text_free(&t);
+}
+
+// no-color.org and bixense.com/clicolors: a variable that is empty says nothing.
+static bool is_set(const char *variable) {
+  const char *value = getenv(variable);
+  return value && *value;
+}
+
+bool md_likes_color(int fd) {
+  return !is_set("NO_COLOR") && (is_set("CLICOLOR_FORCE") || isatty(fd));
 }

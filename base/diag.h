@@ -60,6 +60,7 @@ const char *md_diags_text(const md_diags *d);  // all of it, as printed, without
 // The first line of it, without place and code: to be a part of another message.
 void md_diags_reason(const md_diags *d, char *to, size_t size);
 void md_diags_print(const md_diags *d, FILE *to, bool color);
+bool md_likes_color(int fd);  // a terminal, and nobody said otherwise: NO_COLOR, CLICOLOR_FORCE
 void md_diags_clear(md_diags *d);
 
 #endif

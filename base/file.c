@@ -123,6 +123,20 @@ bool md_make_folders(char *path, mode_t mode) {
   }
 }
 
+bool md_make_parents(const char *path, md_diags *d) {
+  const char *slash = strrchr(path, '/');
+  if (!slash || slash == path) return true;
+  char *folder = strndup(path, (size_t)(slash - path));
+  if (!folder) md_out_of_memory(strlen(path));
+  bool ok = md_make_folders(folder, 0777);
+  if (!ok && errno == ENOTDIR)
+    md_error(d, E0801, MD_IN_FILE(folder), "a folder is needed here, but this is none");
+  else if (!ok)
+    md_error(d, E0801, MD_IN_FILE(folder), "folder cannot be made: %s", strerrordesc_np(errno));
+  free(folder);
+  return ok;
+}
+
 bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, char **data,
                   size_t *len) {
   MD_ASSERT(limit >= 0 && limit < INT64_MAX, "file limit %lld", (long long)limit);

@@ -74,7 +74,7 @@ bool md_bench_begin(md_bench *b) {
   if (b->wants_roof && !md_cpu_measure_roof(b->cpu, (int)b->threads, &b->roof, b->cli->diags))
     return false;
   const char *model = cpu_model(b->cli->arena);
-  int cores = (int)sysconf(_SC_NPROCESSORS_ONLN);
+  int cores = md_pool_default();
   if (b->format == MD_BENCH_JSON) begin_json(b, model, cores);
   else if (b->format == MD_BENCH_CSV) fputs(csv_head, b->out);
   else begin_table(b, model, cores);

@@ -192,8 +192,8 @@ static md_status run_doctor(md_cli *cli) {
   show_cudnn();
   show_gpus();
   const md_cpu *cpu = md_cpu_native();
-  printf("CPU       %s: %d lanes, %d registers; %ld cores\n", cpu->name, cpu->lanes, cpu->registers,
-         sysconf(_SC_NPROCESSORS_ONLN));
+  printf("CPU       %s: %d lanes, %d registers; %d cores\n", cpu->name, cpu->lanes, cpu->registers,
+         md_pool_default());
   const char *cache = md_cache_dir(cli->arena);
   printf("cache     %s\n", cache ? cache : "off: no folder of your own to keep it in");
   static const char *const variables[][2] = {{"MODIST_LOG", "log topics"},

@@ -68,7 +68,7 @@ static md_status compile_to_file(void *ctx) {
     md_error(d, E0802, MD_NOWHERE, "no memory for the program");
   md_program_destroy(p);
   md_text_free(&bytes);
-  md_diags_print(d, stderr, isatty(STDERR_FILENO) && !getenv("NO_COLOR"));
+  md_diags_print(d, stderr, md_likes_color(STDERR_FILENO));
   return md_diags_status(d);
 }
 

@@ -40,7 +40,7 @@ static bool tick(void *ctx, const md_maps_progress *p) {
 }
 
 static bool read_options(md_cli *cli, md_maps_options *o) {
-  int64_t jobs = MD_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
+  int64_t jobs = md_pool_default();
   if (!md_cli_args(cli, 2, 2, "flow takes a folder of videos or a list of them") ||
       !md_cli_map_rule(cli, &o->rule) || !md_cli_int(cli, "workers", 1, 256, &jobs))
     return false;

@@ -26,7 +26,7 @@ typedef struct Tool {
 static bool open_tool(Tool *t, md_cli *cli) {
   static const char *const forms[] = {"table", "json", "csv", NULL};
   char what[80];
-  *t = (Tool){.cli = cli, .workers = sysconf(_SC_NPROCESSORS_ONLN)};
+  *t = (Tool){.cli = cli, .workers = md_pool_default()};
   snprintf(what, sizeof what, "%s takes a folder of videos or a list of them", cli->arg[0]);
   int form = md_cli_choice(cli, "format", forms, TABLE);
   if (form < 0 || !md_cli_args(cli, 2, 2, what) || !md_cli_int(cli, "workers", 1, 64, &t->workers))

@@ -30,9 +30,7 @@ static const md_command *find(const char *name) {
 static bool wants_color(const char *when) {
   if (when && strcmp(when, "always") == 0) return true;
   if (when && strcmp(when, "never") == 0) return false;
-  if (getenv("NO_COLOR")) return false;
-  if (getenv("CLICOLOR_FORCE")) return true;
-  return isatty(STDERR_FILENO);
+  return md_likes_color(STDERR_FILENO);
 }
 
 static bool setup(md_cli *cli) {
@@ -60,11 +58,9 @@ static md_status unknown_command(md_cli *cli, const char *name) {
   md_error(cli->diags, E0401, MD_NOWHERE, "unknown command '%s'",
            md_clean(name, clean, sizeof clean));
   const char *near = md_nearest(name, names, md_num_commands);
-  if (near) {
-    md_hint(cli->diags, "did you mean 'modistc %s'?", near);
-  } else {
-    md_hint(cli->diags, "'modistc -h' lists the commands");
-  }
+  if (near) md_hint(cli->diags, "did you mean 'modistc %s'?", near);
+  else if (name[0] == '-') md_hint(cli->diags, "the command comes first, options follow it");
+  else md_hint(cli->diags, "'modistc -h' lists the commands");
   return MD_ERR_USAGE;
 }
 

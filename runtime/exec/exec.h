@@ -45,8 +45,8 @@ typedef struct md_arg {
   int64_t offset, bytes;  // offset inside the space
   bool write;
   bool
-      may_be_left_out;  // -inf here is no mistake: the sum over what InfoNCE counts, where that is nothing
-  const char *name;  // of the value, for messages
+      may_be_left_out;  // -inf is no mistake: a sum over what InfoNCE counts, where that is nothing
+  const char *name;     // of the value, for messages
   // What lies there, for --check-nan and --verify: layout as in md_type.
   md_dtype dtype;
   int block, rank;
@@ -233,6 +233,8 @@ md_pool *md_pool_create(int threads);  // 0: one for each core that the process 
 void md_pool_destroy(md_pool *p);
 int md_pool_threads(const md_pool *p);
 int md_pool_default(void);  // what 0 stands for above
+// Cores that a control group may keep busy by its file cpu.max, rounded up; INT_MAX: no limit is known.
+int md_cpu_quota(const char *path);
 // Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part.
 void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx);
 

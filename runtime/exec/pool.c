@@ -125,10 +125,21 @@ static void wait_for_end(md_pool *p) {
   atomic_store(&p->caller_sleeps, false);
 }
 
+int md_cpu_quota(const char *path) {
+  FILE *f = fopen(path, "re");
+  if (!f) return INT_MAX;
+  long long quota, period;
+  bool found = fscanf(f, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0;
+  fclose(f);
+  return found ? (int)MD_MIN(md_ceil_div(quota, period), INT_MAX) : INT_MAX;
+}
+
 int md_pool_default(void) {
   cpu_set_t set;
   long n =
       sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : sysconf(_SC_NPROCESSORS_ONLN);
+  // More threads than a container's quota would be put to sleep, all of them, in the middle of a step.
+  n = MD_MIN(n, md_cpu_quota("/sys/fs/cgroup/cpu.max"));
   return (int)MD_MAX(1, MD_MIN(n, MAX_THREADS));
 }
 

@@ -382,7 +382,7 @@ int main(int argc, char **argv) {
   }
   if (fflush(stdout) || ferror(stdout))
     md_error(d, E0801, MD_NOWHERE, "standard output cannot be written");
-  md_diags_print(d, stderr, isatty(STDERR_FILENO) && !getenv("NO_COLOR"));
+  md_diags_print(d, stderr, md_likes_color(STDERR_FILENO));
   int status = (int)md_diags_status(d);
   free(r.input);
   free(r.output);

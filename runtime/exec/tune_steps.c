@@ -186,7 +186,7 @@ md_status md_tune_work(void *tuner) {
   if (open_device(t, d)) t->kept->is_over = compare_all(t) && settle_doubt(t) && measure_all(t);
   md_tune_begin(t, MD_TUNE_STEP, -1);  // nobody is to blame from now on
   md_exec_destroy(t->e);
-  md_diags_print(d, stderr, isatty(STDERR_FILENO) && !getenv("NO_COLOR"));
+  md_diags_print(d, stderr, md_likes_color(STDERR_FILENO));
   md_status status = md_diags_status(d);
   md_diags_destroy(d);
   return status;

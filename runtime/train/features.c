@@ -292,7 +292,7 @@ bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
     md_csv_put(&csv, f->path[i]);
     md_put(&csv, ",%d,%lld\n", f->label[i], (long long)i);
   }
-  bool ok = md_features_may_save(folder, d) && md_map_folders(npy, d);
+  bool ok = md_features_may_save(folder, d) && md_make_parents(npy, d);
   md_spec spec = spec_of(f->num, f->width);
   ok = ok && md_npy_write(npy, &spec, f->x, d);
   if (ok && !md_file_save(list, csv.s, csv.len, d)) {

@@ -187,8 +187,7 @@ static bool show_data(const md_config *c, const md_step *s, md_dataset **out, do
 
 static void show_time(Plan *p, const md_dataset *data, double steps) {
   const md_engine_options *o = &p->o->engine;
-  md_estimate e = {.cores = (int)sysconf(_SC_NPROCESSORS_ONLN),
-                   .is_bf16 = o->passes.precision == MD_BF16};
+  md_estimate e = {.cores = md_pool_default(), .is_bf16 = o->passes.precision == MD_BF16};
   bool known = p->is_gpu ? md_plan_device_estimate(&p->device, p->program, &e, p->to)
                          : md_estimate_here(&e, p->config, p->step, o, p->graph, p->to);
   if (!known || !data) return;

@@ -5,7 +5,8 @@
 #include <signal.h>
 #include <stdlib.h>
 
-static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1};
+// A reader of messages that went away (`| head`) says nothing about the run.
+static const int signals[] = {SIGINT, SIGTERM, SIGHUP, SIGUSR1, SIGPIPE};
 enum { NUM_SIGNALS = MD_COUNT(signals) };
 // A handler has no other way to speak: the one variable that outlives a call. Signals belong to the
 // process, so two runs in one process stop together.
@@ -26,6 +27,7 @@ md_stop *md_stop_create(void) {
   sigemptyset(&a.sa_mask);
   for (int i = 0; i < NUM_SIGNALS; i++) {
     sigaction(signals[i], NULL, &s->before[i]);
+    a.sa_handler = signals[i] == SIGPIPE ? SIG_IGN : note;
     // Whoever started us wants it so: nohup, or a script that runs us in the background.
     if (s->before[i].sa_handler != SIG_IGN) sigaction(signals[i], &a, NULL);
   }

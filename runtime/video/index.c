@@ -81,21 +81,23 @@ static int by_bytes(const void *a, const void *b) {
   return strcmp(((const md_data_item *)a)->path, ((const md_data_item *)b)->path);
 }
 
+static bool folder_error(const walk *w, const char *path) {
+  char words[128];
+  return md_error(w->diags, E0503, MD_IN_FILE(path), "folder cannot be read: %s",
+                  strerror_r(errno, words, sizeof words));
+}
+
 static bool walk_folder(walk *w, const char *path, int depth) {
   md_arena *arena = w->set->arena;
   if (depth > MAX_DEPTH)
     return md_error(w->diags, E0503, MD_IN_FILE(path), "folders are nested more than %d deep",
                     MAX_DEPTH);
   DIR *folder = opendir(path);
-  if (!folder) {
-    char words[128];
-    return md_error(w->diags, E0503, MD_IN_FILE(path), "folder cannot be read: %s",
-                    strerror_r(errno, words, sizeof words));
-  }
+  if (!folder) return folder_error(w, path);
   bool ok = true;
   int fd = dirfd(folder);
   struct dirent *e;
-  while (ok && fd >= 0 && (e = readdir(folder))) {
+  while (ok && fd >= 0 && (errno = 0, e = readdir(folder))) {
     if (e->d_name[0] == '.') continue;
     struct stat st;
     bool exists = !fstatat(fd, e->d_name, &st, 0);  // follows links
@@ -108,6 +110,7 @@ static bool walk_folder(walk *w, const char *path, int depth) {
     if (is_folder) ok = walk_folder(w, full, depth + 1);
     else add(w->set, full, -1, 0);
   }
+  if (ok && errno) ok = folder_error(w, path);
   closedir(folder);
   return ok;
 }

@@ -10,7 +10,6 @@
 
 #include "base/file.h"
 
-#include <errno.h>
 #include <math.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -225,7 +224,7 @@ static Result make_one(Work *w, const char *video, const char *path, md_diags *d
   w->done = 0;
   w->out = NULL;
   md_video *v = md_video_open(video, &limits, f);
-  bool ok = v && md_map_folders(path, d) && read_frames(w, v, t, path, d, f);
+  bool ok = v && md_make_parents(path, d) && read_frames(w, v, t, path, d, f);
   if (v) md_video_close(v);
   md_timeline_destroy(t);
   if (ok) return md_map_commit(w->out) ? MADE : BROKEN;
@@ -335,20 +334,6 @@ char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int vi
   return full;
 }
 
-bool md_map_folders(const char *path, md_diags *d) {
-  const char *slash = strrchr(path, '/');
-  if (!slash || slash == path) return true;
-  char *folder = strndup(path, (size_t)(slash - path));
-  if (!folder) md_out_of_memory(strlen(path));
-  bool ok = md_make_folders(folder, 0777);
-  if (!ok && errno == ENOTDIR)
-    md_error(d, E0801, MD_IN_FILE(folder), "a folder is needed here, but this is none");
-  else if (!ok)
-    md_error(d, E0801, MD_IN_FILE(folder), "folder cannot be made: %s", strerrordesc_np(errno));
-  free(folder);
-  return ok;
-}
-
 bool md_maps_make(const md_maps_options *o, md_maps_progress *out, md_diags *d) {
   MD_ASSERT(o->jobs >= 1 && o->set->num_items > 0, "%d jobs", o->jobs);
   *out = (md_maps_progress){.videos = o->set->num_items};
@@ -356,7 +341,7 @@ bool md_maps_make(const md_maps_options *o, md_maps_progress *out, md_diags *d) 
   m.o.rule = md_map_rule_full(o->rule);
   md_text inside = {0};
   md_put(&inside, "%s/", o->folder);
-  bool ok = md_map_folders(inside.s, d);
+  bool ok = md_make_parents(inside.s, d);
   md_text_free(&inside);
   if (!ok) return false;
   size_t num = (size_t)o->set->num_items;

@@ -93,8 +93,6 @@ float md_map_score(const md_map_info *i, const uint8_t *planes);  // for md_map_
 // --- maps.c: the maps of a data set
 // folder/<path of the video below the data set>.mmap1. A step up in that path is spelled `__`.
 char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int video);
-bool md_map_folders(const char *path,
-                    md_diags *d);  // makes those that a path is in; false: reported
 
 typedef struct md_maps_progress {
   int videos, made, kept, failed;  // of the set; so far

@@ -39,7 +39,7 @@ static bool open_folders(const md_scene_set *o, const char *list_path, md_arena 
     return false;
   }
   const char *maps = o->truth.folder;
-  if (maps && !md_map_folders(md_format(a, "%s/", maps), d)) return false;
+  if (maps && !md_make_parents(md_format(a, "%s/", maps), d)) return false;
   if (mkdir(o->folder, 0777) == 0 || errno == EEXIST) return true;
   return md_error(d, E0843, MD_IN_FILE(o->folder), "the folder cannot be made: %s",
                   strerror(errno));

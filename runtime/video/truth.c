@@ -3,6 +3,8 @@
 // pixels is made of the true flow (spec 4.4d, 12), and training takes either without a difference.
 #include "runtime/video/motion.h"
 
+#include "base/file.h"
+
 #include <stdlib.h>
 
 typedef struct Field {
@@ -70,7 +72,7 @@ bool md_truth_make(const md_scene_set *o, const md_scene *s, const char *name, m
   i.lag = MD_MIN(rule.lag30, o->frames - 1);
   i.unit = md_map_unit(i.w, i.h);
   i.is_true = true;
-  md_map_writer *w = md_map_folders(path, d) ? md_map_create(path, &i, d) : NULL;
+  md_map_writer *w = md_make_parents(path, d) ? md_map_create(path, &i, d) : NULL;
   bool ok = w && write_frames(r, &i, s, md_hash_key(name, o->seed), w);
   if (ok) ok = md_map_commit(w);
   else md_map_abort(w);

@@ -4,6 +4,7 @@
 #include "suite.h"
 
 #include <jansson.h>
+#include <limits.h>
 #include <math.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -608,9 +609,31 @@ START_TEST(trace_is_json_with_a_span_for_each_launch) {
 }
 END_TEST
 
-SUITE_MAIN("exec", pool_runs_every_item_once, pool_uses_its_threads_also_after_sleep,
-           a_step_computes_what_its_kernels_say, results_are_equal_for_any_number_of_threads,
-           a_step_allocates_nothing, nan_is_named_with_its_region_and_no_copy_is_applied,
+START_TEST(a_quota_of_processor_time_counts_as_cores) {
+  const struct {
+    const char *text;
+    int cores;
+  } rows[] = {{"200000 100000\n", 2},    {"150000 100000\n", 2}, {"50000 100000\n", 1},
+              {"max 100000\n", INT_MAX}, {"", INT_MAX},          {"100000 0\n", INT_MAX}};
+  char path[] = "/tmp/modist_quota_XXXXXX";
+  int fd = mkstemp(path);
+  ck_assert_int_ge(fd, 0);
+  close(fd);
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    FILE *f = fopen(path, "w");
+    fputs(rows[i].text, f);
+    fclose(f);
+    ck_assert_int_eq(md_cpu_quota(path), rows[i].cores);
+  }
+  unlink(path);
+  ck_assert_int_eq(md_cpu_quota(path), INT_MAX);
+}
+END_TEST
+
+SUITE_MAIN("exec", a_quota_of_processor_time_counts_as_cores, pool_runs_every_item_once,
+           pool_uses_its_threads_also_after_sleep, a_step_computes_what_its_kernels_say,
+           results_are_equal_for_any_number_of_threads, a_step_allocates_nothing,
+           nan_is_named_with_its_region_and_no_copy_is_applied,
            nan_of_an_input_is_not_blamed_on_a_region, only_real_channels_of_blocks_are_looked_at,
            every_float_type_is_searched_for_nan, taps_see_every_launch_and_can_stop,
            memory_limit_is_refused_with_the_numbers, memory_grows_by_what_was_planned,
