@@ -130,7 +130,7 @@ static bool check_twins(const md_graph *g, const md_target_facts *facts, md_diag
       md_error(d, E0355, n->place,
                "region %s holds two gradients, but this target makes each alone",
                g->region[n->region].name);
-      md_hint(d, "such regions are what fuse-conv-bn-relu forms for CUDA");
+      md_hint(d, "fuse-conv-bn-relu forms such regions for targets that make both");
       return false;
     }
   }
