@@ -122,7 +122,7 @@ static bool reject_layout(const md_graph *g, md_val v, const char *why, md_diags
 }
 
 static bool check_twins(const md_graph *g, const md_target_facts *facts, md_diags *d) {
-  for (int i = 1; i < g->num_nodes && !facts->twin_weights; i++) {
+  for (int i = 1; i < g->num_nodes && !facts->twin_weights && !facts->twin_weights_f32; i++) {
     const md_node *n = g->node[i];
     if (n->op != MD_OP_conv3d_wgrad || !n->region) continue;
     for (int k = g->region[n->region].first; k < i; k++) {
@@ -130,7 +130,7 @@ static bool check_twins(const md_graph *g, const md_target_facts *facts, md_diag
       md_error(d, E0355, n->place,
                "region %s holds two gradients, but this target makes each alone",
                g->region[n->region].name);
-      md_hint(d, "such regions are what fuse-conv-bn-relu forms for CUDA");
+      md_hint(d, "fuse-conv-bn-relu forms such regions for targets that make both");
       return false;
     }
   }

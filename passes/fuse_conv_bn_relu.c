@@ -228,9 +228,15 @@ static bool is_one_pixel(const md_fusion *f, const md_node *wgrad) {
   return good;
 }
 
+static int64_t most_weights(const md_fusion *f, const md_node *dgrad) {
+  const md_target_facts *facts = &f->r->options->facts;
+  md_dtype d = md_type_in(f->g, dgrad->in[0])->dtype;
+  return d == MD_BF16 ? facts->twin_weights : d == MD_F32 ? facts->twin_weights_f32 : 0;
+}
+
 static bool can_join(const md_fusion *f, const md_node *dgrad, const md_node *wgrad) {
   const md_fused *x = &f->info[wgrad->index];
-  bool good = md_elements(md_shape_in(f, wgrad->out)) <= f->r->options->facts.twin_weights &&
+  bool good = md_elements(md_shape_in(f, wgrad->out)) <= most_weights(f, dgrad) &&
               is_one_pixel(f, wgrad) &&
               md_shape_equal(md_shape_in(f, wgrad->in[1]), md_shape_in(f, dgrad->out));
   for (int j = 0; good && j < 2; j++) good = is_before(f, wgrad->in[j], x->cloned >> j & 1, dgrad);
@@ -240,7 +246,7 @@ static bool can_join(const md_fusion *f, const md_node *dgrad, const md_node *wg
 // The gradient for the weights reads what that for the source reads: of few weights a region makes both
 // and reads it once.
 static void find_twin(md_fusion *f, const md_node *a) {
-  if (a->op != MD_OP_conv3d_dgrad || md_type_in(f->g, a->in[0])->dtype != MD_BF16) return;
+  if (a->op != MD_OP_conv3d_dgrad) return;
   for (int k = f->readers.first[a->in[0]]; k < f->readers.first[a->in[0] + 1]; k++) {
     const md_node *n = f->g->node[f->readers.reader[k]];
     md_fused *x = &f->info[n->index];

@@ -72,8 +72,8 @@ typedef struct md_target_facts {
   bool forms_taps_apart;
   // Gradients in bf16 for weights of so many channels on either side read what is stored; 0: none do.
   int64_t stored_wgrad;
-  // One region can make both gradients of a 1x1x1 convolution in bf16 of at most so many weights.
-  int64_t twin_weights;
+  // One region can make both gradients of a 1x1x1 convolution of at most so many weights, in bf16 and in f32.
+  int64_t twin_weights, twin_weights_f32;
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;

@@ -100,11 +100,14 @@ void md_emit_conv_dense(md_kernel *k);
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst (which of them
 // exist: mask); zero past the ends.
 md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]);
-int64_t md_panel_cells(const md_conv *c);  // packed weights of a dst block
+int64_t md_panel_cells(const md_conv *c);              // packed weights of a dst block
+void md_pack_panels(const md_conv *c, int64_t place);  // a phase: all of them to the workspace
 // The sums of dst blocks block .. block+blocks-1 (at most two) for all pixels of the tile.
 void md_item_multiply(const md_item *s, int blocks, md_ir block);
 // Their epilogue, from acc.
 void md_item_finish(const md_item *s, int blocks, md_ir block);
+// Both of an item whose source is packed (an md_block_group).
+void md_item_group(const void *item, int blocks, md_ir block);
 
 // conv_window.c
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
@@ -126,6 +129,9 @@ int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
                     const md_pairs *pairs);
+// The same pairs from `blocks` packed blocks of a list with an even number of pixels.
+void md_pair_window(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
+                    const md_pairs *pairs);
 // Fetches what packing reads of channel block `block` of src at pixel `pixel` of a list; there may be no such place.
 void md_fetch_pixel(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
                     const md_ir m0[3], md_ir pixel);
@@ -141,5 +147,21 @@ void md_emit_conv_winograd_wgrad(md_kernel *k);
 
 // conv_wgrad.c
 void md_emit_conv_wgrad(md_kernel *k);
+// That of k->r, of a 1x1x1 convolution of stride 1, within a kernel that walks over tiles of pixels and has
+// packed dy anyway: `tile` is dy's window, the sum over pixels is cut into `splits`.
+typedef struct md_wgrad md_wgrad;
+md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits);
+int64_t md_wgrad_bytes(const md_wgrad *g);  // of scratch
+void md_wgrad_begin(md_wgrad *g, md_ir split, md_ir scratch);
+// Packs x of the tile at m0 of sample n, whose dy is packed; the next one's place is for what is fetched meanwhile.
+void md_wgrad_pack(md_wgrad *g, md_ir dy, md_ir n, const md_ir m0[3], md_ir next_n,
+                   const md_ir next_m0[3]);
+void md_wgrad_add(md_wgrad *g);          // the tile's products
+void md_wgrad_merge(const md_wgrad *g);  // the last phase, k->r as at first
+
+// conv_twins.c
+// For both gradients of a convolution. NULL: takes them; "": they are none of its business.
+const char *md_twins_refuse(const md_region_view *r);
+void md_emit_conv_twins(md_kernel *k);
 
 #endif

@@ -67,7 +67,7 @@ static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, cons
 }
 
 // Phase 0: one item for each dst block.
-static void pack_weights(const md_conv *c, int64_t place) {
+void md_pack_panels(const md_conv *c, int64_t place) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   md_phase_begin(k, "pack_weights", c->dst_blocks, 0);
@@ -327,7 +327,7 @@ void md_item_multiply(const md_item *s, int blocks, md_ir block) {
 }
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
-static void block_group(const void *item, int blocks, md_ir block) {
+void md_item_group(const void *item, int blocks, md_ir block) {
   const md_item *s = item;
   md_emit *e = &s->c->k->e;
   if (!s->acc) md_sums_clear(s->sums, blocks);
@@ -339,7 +339,7 @@ static void block_group(const void *item, int blocks, md_ir block) {
 }
 
 static void all_blocks(const md_item *s) {
-  md_in_pairs(&s->c->k->e, s->c->dst_blocks, block_group, s);
+  md_in_pairs(&s->c->k->e, s->c->dst_blocks, md_item_group, s);
 }
 
 static void tile_body(md_item *s) {
@@ -446,7 +446,7 @@ void md_emit_conv_dense(md_kernel *k) {
   int64_t bytes = c.dst_blocks * md_panel_cells(&c) * md_dtype_size(c.cell);
   int64_t weights = md_workspace_reserve(k, bytes);
   md_sums *sums = md_sums_create(k, parts, 2);
-  pack_weights(&c, weights);
+  md_pack_panels(&c, weights);
   int64_t part = 0;
   for (int i = 0; i < num; i++) {
     emit_problem(&c, &problem[i], sums, part, weights);

@@ -24,7 +24,7 @@ enum {
   SMALL_DW = 1 << 20
 };
 
-typedef struct Wgrad {
+typedef struct md_wgrad {
   md_kernel *k;
   md_conv x;  // as if a forward convolution x -> dy
   md_val dy;
@@ -289,7 +289,7 @@ static bool has_lines(const Wgrad *g) {
 }
 
 // Adds the splits and stores dw[o,i,k]; an item is an output block.
-static void emit_merge(const Wgrad *g) {
+void md_wgrad_merge(const md_wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->x;
@@ -391,5 +391,69 @@ void md_emit_conv_wgrad(md_kernel *k) {
   choose_strip(&g);
   g.place = md_workspace_reserve(k, g.splits * g.groups * g.partial * md_dtype_size(c->wide));
   emit_items(&g);
-  emit_merge(&g);
+  md_wgrad_merge(&g);
 }
+
+// --- within another kernel
+
+md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
+  const md_node *node = k->r->anchor;
+  Wgrad *g = MD_NEW(k->arena, Wgrad);
+  *g = (Wgrad){.k = k,
+               .dy = node->in[0],
+               .x = md_conv_of(k, node->in[1], node->out, node->in[0]),
+               .xd = *tile,
+               .yd = *tile,
+               .groups = 1,
+               .splits = splits,
+               .joined = 1};
+  g->xd.ahead = true;
+  const md_conv *c = &g->x;
+  g->inner = MD_MIN(c->src_c, c->lanes);
+  g->group_blocks = c->dst_blocks;
+  g->partial = c->dst_blocks * c->src_blocks * g->inner * c->lanes;
+  pair_pixels(g);
+  choose_strip(g);
+  g->first = md_i64(&k->e, 0);
+  g->blocks = md_i64(&k->e, c->src_blocks);
+  g->place = md_workspace_reserve(k, splits * g->partial * md_dtype_size(c->wide));
+  return g;
+}
+
+static int64_t window_bytes(const Wgrad *g, int64_t blocks) {
+  const md_conv *c = &g->x;
+  return md_round_up(g->ywidth * c->lanes * blocks * md_dtype_size(c->cell), 64);
+}
+
+int64_t md_wgrad_bytes(const md_wgrad *g) {
+  const md_conv *c = &g->x;
+  int64_t x = window_bytes(g, c->src_blocks);
+  if (c->pair == 1) return x;
+  return x + window_bytes(g, c->dst_blocks) + md_pairs_row_bytes(c, &g->yd, &g->yp);
+}
+
+void md_wgrad_begin(md_wgrad *g, md_ir split, md_ir scratch) {
+  md_emit *e = &g->k->e;
+  const md_conv *c = &g->x;
+  int64_t x = window_bytes(g, c->src_blocks), y = window_bytes(g, c->dst_blocks);
+  g->xw = scratch;
+  g->yw = md_at(e, MD_U8, scratch, md_i64(e, x));
+  g->xp.row = g->yp.row = md_at(e, MD_U8, scratch, md_i64(e, x + y));
+  g->sums = md_at(e, c->wide, md_workspace(g->k, g->place), md_imulc(e, split, g->partial));
+  clear(g);
+}
+
+void md_wgrad_pack(md_wgrad *g, md_ir dy, md_ir n, const md_ir m0[3], md_ir next_n,
+                   const md_ir next_m0[3]) {
+  const md_conv *c = &g->x;
+  g->next_n = next_n;
+  for (int i = 0; i < 3; i++) g->next_m0[i] = next_m0[i];
+  md_ir all = md_i64(&g->k->e, c->dst_blocks);
+  md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, n, m0, g->xd.tile, g->xw,
+                 c->pair == 2 ? &g->xp : NULL);
+  if (c->pair == 1) g->yw = dy;
+  else if (g->yd.tile[2] % 2 == 0) md_pair_window(c, &g->yd, dy, all, g->yw, &g->yp);
+  else md_pack_window(c, &g->yd, g->dy, c->dst_c, g->first, all, n, m0, g->yd.tile, g->yw, &g->yp);
+}
+
+void md_wgrad_add(md_wgrad *g) { md_in_pairs(&g->k->e, g->x.dst_blocks, block_group, g); }

@@ -188,6 +188,19 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
   md_loop_end(e, &sb);
 }
 
+void md_pair_window(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
+                    const md_pairs *pairs) {
+  md_emit *e = &c->k->e;
+  int64_t pixels = d->window[2];
+  MD_ASSERT(pixels == 2 * pairs->num, "a row of %lld pixels", (long long)pixels);
+  Row r = {.c = c, .d = d};
+  md_pairs p = *pairs;
+  md_loop b = md_loop_begin(e, md_i64(e, 0), blocks, 1, "block");
+  p.row = md_at(e, c->packed, from, md_imulc(e, b.i, pixels * c->lanes));
+  join_pixels(&r, &p, to, md_imulc(e, b.i, pairs->num * c->lanes));
+  md_loop_end(e, &b);
+}
+
 void md_fetch_pixel(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
                     const md_ir m0[3], md_ir pixel) {
   const md_region_view *r = c->k->r;

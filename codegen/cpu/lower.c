@@ -10,6 +10,7 @@ static const char *refuse_apart(const md_region_view *r, const md_cpu *cpu) {
   if (!r->anchor || r->num_nodes == 1) return "";
   md_arena *a = md_arena_create();
   bool alone = md_lower(md_region_view_of(r->g, 0, r->anchor, a), cpu, NULL);
+  alone = alone && (!r->twin || md_lower(md_region_view_of(r->g, 0, r->twin, a), cpu, NULL));
   md_arena_destroy(a);
   return alone ? NULL : "alone it has no kernel either";
 }
@@ -31,11 +32,8 @@ const md_cpu *md_lanes_for(const md_region_view *r, const md_cpu *cpu) {
   return halves ? cpu->half : cpu;
 }
 
-// Brings the anchor's operands into memory, lowers the anchor as a region of its own, then the
-// rest.
-static void emit_apart(md_kernel *k) {
+static void emit_anchor(md_kernel *k, const md_node *anchor) {
   const md_region_view *r = k->r;
-  const md_node *anchor = r->anchor;
   md_val *operand = MD_NEW_ARRAY(k->arena, md_val, anchor->num_in + 1);
   int num = 0;
   for (int i = 0; i < anchor->num_in; i++) {
@@ -47,7 +45,14 @@ static void emit_apart(md_kernel *k) {
   md_lower(k->r, k->e.cpu, NULL)->emit(k);
   for (int i = 0; i < k->r->num_outputs; i++) md_kernel_ready(k, k->r->output[i]);
   k->r = r;
-  md_materialise(k, r->output, r->num_outputs);
+}
+
+// Brings the anchor's operands into memory, lowers the anchor as a region of its own, then the
+// rest.
+static void emit_apart(md_kernel *k) {
+  emit_anchor(k, k->r->anchor);
+  if (k->r->twin) emit_anchor(k, k->r->twin);
+  md_materialise(k, k->r->output, k->r->num_outputs);
 }
 
 static const md_lowering apart_rows[] = {{"anchor apart", refuse_apart, emit_apart}, {0}};

@@ -117,10 +117,15 @@ const md_cpu *md_cpu_find(const char *cap, bool must_run_here, md_diags *d) {
   return unknown(cap, name, d);
 }
 
+// More, and both gradients of a convolution are bound by multiplications: one kernel gains nothing then.
+enum { TWIN_WEIGHTS = 1 << 14 };
+
 md_target_facts md_cpu_facts(const md_cpu *cpu) {
   return (md_target_facts){.channel_block = cpu->lanes,
                            .half_block = cpu->half ? cpu->half->lanes : 0,
                            .filters_taps = cpu->winograd,
+                           .twin_weights = TWIN_WEIGHTS,
+                           .twin_weights_f32 = TWIN_WEIGHTS,
                            .max_prologue = 3,
                            .alignment = 64};
 }
