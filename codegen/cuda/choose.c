@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which way a product is made. A region's kernels are made the generator's own way first, aside: the digest
-// of their texts and the prelude's names the problem, with every extent, type and formula in it. Under that
+// of their texts and the prelude's names the problem, with every extent (of the batch, the counts), type and formula in it. Under that
 // name records know the best way on a device.
 #include "codegen/cuda/gen.h"
 #include "codegen/cuda/names.h"
@@ -33,8 +33,11 @@ static void free_aside(md_cuda_module *m) {
 static void make_key(const md_cuda_module *m, md_cuda_arch arch, char key[33]) {
   md_text all = {0};
   md_put(&all, "%s", md_cuda_prelude(arch));
-  for (int i = 0; i < m->num_launches; i++)
-    md_put(&all, "%s %lld ", m->kernel[m->launch[i].number].symbol, (long long)m->launch[i].blocks);
+  for (int i = 0; i < m->num_launches; i++) {
+    const md_cuda_launch *l = &m->launch[i];
+    md_put(&all, "%s %lld ", m->kernel[l->number].symbol, (long long)l->blocks);
+    for (int k = 0; k < l->num_counts; k++) md_put(&all, "%lld ", (long long)l->count[k]);
+  }
   md_digest_text(md_digest_of(all.s, all.len), key);
   md_text_free(&all);
 }

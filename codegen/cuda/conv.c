@@ -268,7 +268,8 @@ static void put_steps(Kernel *p) {
 
 void md_cu_put_part(Kernel *p) {
   const Conv *c = p->c;
-  const char *part = md_format(c->w->arena, "part + %lld", (long long)p->part0);
+  const char *part = "part";
+  if (p->part0) part = md_format(c->w->arena, "part + %s", md_cu_count(&p->k, "part0", p->part0));
   md_cu_put_parts(&p->k, &c->finish, &c->tile, part);
 }
 
@@ -283,15 +284,31 @@ md_cu_side md_cu_source_of(const Conv *c, md_cu_kernel *k) {
   return md_cu_side_of(k, "a", c->n->in[0], &form, c->groups, c->finish.no_table);
 }
 
-void md_cu_put_block(Kernel *p) {
-  const Conv *c = p->c;
+void md_cu_put_block(md_cu_kernel *k, int64_t columns, int width, int64_t parts, int64_t samples,
+                     int64_t groups) {
+  md_cu_line(k, "first column of the tile", "const int n0 = md_block() %% %lld * %d;",
+             (long long)columns, width);
+  if (groups == 1) {
+    md_cu_line(k, NULL, "const int part = md_block() / %lld;", (long long)columns);
+    md_cu_line(k, NULL, "const int group = 0, sample0 = 0;");
+    return;
+  }
+  const char *turns = md_cu_count(k, "turns", parts);
+  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %s;", (long long)columns, turns);
+  md_cu_line(k, NULL, "const int group = md_block() / %lld / %s;", (long long)columns, turns);
+  md_cu_line(k, NULL, "const int sample0 = group * %s;",
+             md_cu_count(k, "samples", samples / groups));
+}
+
+// A block makes one tile, or goes on to another so many pixels further.
+static md_cu_mark open_tiles(Kernel *p, const char *count) {
   md_cu_kernel *k = &p->k;
-  long long columns = md_cu_columns(c), parts = p->parts;
-  md_cu_line(k, "first column of the tile", "const int n0 = md_block() %% %lld * %d;", columns,
-             c->tile.n);
-  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", columns, parts);
-  md_cu_line(k, NULL, "const int group = md_block() / %lld;", columns * parts);
-  md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(c->samples / c->groups));
+  if (p->c->blocks)
+    return md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %s) {", p->c->tile.m, count,
+                      md_cu_count(k, "stride", p->parts * p->c->tile.m));
+  md_cu_mark m = md_cu_open(k, NULL, "{");
+  md_cu_line(k, NULL, "const int m0 = part * %d;", p->c->tile.m);
+  return m;
 }
 
 // Of the tile that begins with pixel `first`; if there is one.
@@ -308,17 +325,15 @@ static void put_product(Kernel *p) {
   const Conv *c = p->c;
   md_cu_kernel *k = &p->k;
   put_shared(p);
-  const char *count = md_cu_number(k, md_cu_pixels(c, &p->a));
-  long long stride = p->parts * c->tile.m;
-  md_cu_put_block(p);
+  const char *count = md_cu_count(k, "pixels", md_cu_pixels(c, &p->a));
+  md_cu_put_block(k, md_cu_columns(c), c->tile.n, p->parts, c->samples, c->groups);
   if (p->steps) declare_rows(p);
   if (p->steps && weights_stay(c)) put_all_weights(p);
   put_first_source(p, md_format(k->w->arena, "part * %d", c->tile.m), true, count);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
-                               c->tile.m, count, stride);
+  md_cu_mark loop = open_tiles(p, count);
   md_cu_put_accumulators(k, &c->tile);
   put_steps(p);
-  put_first_source(p, md_format(k->w->arena, "m0 + %lld", stride), false, count);
+  if (c->blocks) put_first_source(p, "m0 + stride", false, count);
   md_cu_put_finish(k, &c->finish, &c->tile, &p->a, count);
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, loop);

@@ -216,8 +216,10 @@ typedef struct md_cu_needs {
 } md_cu_needs;
 md_cu_needs md_cu_measure(md_cu_convolution *c);
 md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
-// What the block makes: n0, part, group, sample0.
-void md_cu_put_block(md_cu_product *p);
+// What the block makes: n0, part, group, sample0. Of each group of samples, `parts` blocks share the pixels
+// of a column of tiles.
+void md_cu_put_block(md_cu_kernel *k, int64_t columns, int width, int64_t parts, int64_t samples,
+                     int64_t groups);
 // Where the thread's pixels m0 + line have their source at tap 0.
 void md_cu_put_rows(md_cu_product *p, const char *places);
 // Loads of the thread's vectors of step `next`; of a plain source, copies to the tile at `to`.
@@ -244,10 +246,10 @@ void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes);
 // By those that bring: the thread's part of a step is stored, or on its way to `stage`.
 void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r);
 void md_cu_ring_end(md_cu_kernel *k);  // by those that copy: all has landed
-md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, int64_t steps);
-// By those that multiply: acc += the steps' products, 64 rows by `columns`. `a`, `b`: " + ...", where
-// the warp's parts begin; across: operands lie as [term][row].
-void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, int columns,
+md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, const char *steps);
+// By those that multiply: acc += the products of `steps` (text; "1": one) steps, 64 rows by `columns`.
+// `a`, `b`: " + ...", where the warp's parts begin; across: operands lie as [term][row].
+void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps, int columns,
                          bool across, const char *a, const char *b);
 
 // --- conv_wgmma.c: its kernels with wgmma
@@ -272,6 +274,7 @@ typedef struct md_cu_gradient {  // for weights
 int64_t md_cu_gradient_bytes(const md_cu_gradient *g);  // of all parts
 void md_cu_gradient_sides(md_cu_gradient *g, md_cu_kernel *k);
 void md_cu_gradient_divide(md_cu_gradient *g, int blocks);  // its tile being set; about so many
+const char *md_cu_gradient_steps(md_cu_gradient *g);        // as text
 // What the block makes: m0, n0, part, begin, end. The thread's channels of both operands.
 void md_cu_gradient_put_block(md_cu_gradient *g);
 void md_cu_gradient_put_chunks(md_cu_gradient *g);

@@ -10,6 +10,8 @@
 // is on its way to them.
 #include "codegen/cuda/conv.h"
 
+#include <string.h>
+
 enum {
   SHARED = 227 << 10,  // bytes that a block may have
   BARRIERS = 128,      // bytes
@@ -73,14 +75,15 @@ void md_cu_ring_end(md_cu_kernel *k) {
 // --- multiplying
 
 // Steps that are written out would have ptxas wait for each wgmma.
-md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, int64_t steps) {
+md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, const char *steps) {
   md_cu_line(k, NULL, "MD_NO_UNROLL");
-  return md_cu_open(k, NULL, "for (int step = 0; step < %lld; step++) {", (long long)steps);
+  return md_cu_open(k, NULL, "for (int step = 0; step < %s; step++) {", steps);
 }
 
 // One step is on its way while the next one's are begun: a stage is free when the step after it has been.
-void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, int columns,
+void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps, int columns,
                          bool across, const char *a, const char *b) {
+  bool once = !strcmp(steps, "1");
   int part = MD_MIN(columns, AT_ONCE), line = MD_CU_WGMMA_STEP;
   md_cu_mark loop = md_cu_ring_open_steps(k, steps);
   md_cu_line(k, NULL, "md_bar_wait(full + stage, parity);");
@@ -88,7 +91,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
   md_cu_line(k, NULL, "const md_bf16 *const a = as + stage * %d%s;", r->a / 2, a);
   md_cu_line(k, NULL, "const md_bf16 *const b = bs + stage * %d%s;", r->b / 2, b);
   // With one step the zeros are written just before: ptxas would wait for them in between.
-  for (int i = 0; steps == 1 && i < columns; i += part)
+  for (int i = 0; once && i < columns; i += part)
     md_cu_line(k, NULL, "md_wgmma_ready(acc[0][%d], %d);", i / 8, part / 2);
   md_cu_line(k, NULL, "md_wgmma_fence();");
   md_cu_line(k, NULL, "MD_UNROLL");
@@ -107,7 +110,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, int64_t steps, in
   }
   md_cu_close(k, m);
   md_cu_line(k, NULL, "md_wgmma_commit();");
-  if (steps > 1) {  // else ptxas would wait before that
+  if (!once) {  // else ptxas would wait before that
     md_cu_line(k, "of the step before", "md_wgmma_wait(1);");
     md_cu_line(k, NULL, "if (step > 0 && md_lane() == 0) md_bar_arrive(empty + before);");
   }

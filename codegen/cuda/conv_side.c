@@ -60,7 +60,9 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_s
                           .row = "[i]",
                           .first = made(k, &s, s.sets > 1 ? "%sc[set]" : "%sc"),
                           .prefix = p};
-  s.lanes.group = md_format(k->w->arena, "(%sn[i] / %lld)", p, (long long)(shape->dim[0] / groups));
+  s.lanes.group = groups == 1 ? "0"
+                              : md_format(k->w->arena, "(%sn[i] / %lld)", p,
+                                          (long long)(shape->dim[0] / groups));
   if (s.is_plain) return s;
   md_cu_lanes_begin(k, &s.lanes);
   md_cu_spot spot = spot_of(k, &s, MD_CU_CHANNEL);

@@ -107,7 +107,7 @@ static void put_load(Twins *t, const md_cu_side *s, int64_t channels) {
   md_cu_put_place(k, &t->map, "p", "sample0");
   md_cu_line(k, NULL, "%sn[i] = sample;", s->p);
   md_cu_line(k, NULL, "%st[i] = q0, %sh[i] = q1, %sw[i] = q2;", s->p, s->p, s->p);
-  md_cu_line(k, NULL, "%sin[i] = p < count && line < %d && %sc < %lld;", s->p, t->pixels, s->p,
+  md_cu_line(k, NULL, "%sin[i] = p < pixels && line < %d && %sc < %lld;", s->p, t->pixels, s->p,
              (long long)channels);
   md_cu_side_load(k, s);
   md_cu_close(k, m);
@@ -128,20 +128,21 @@ static void put_products(Twins *t) {
 
 static void put_pixels(Twins *t) {
   md_cu_kernel *k = &t->k;
-  md_cu_mark loop = md_cu_open(k, "the first time round nothing is there yet",
-                               "for (int m0 = (part - %lld) * %d; m0 < count; m0 += %lld) {",
-                               (long long)t->parts, t->pixels, (long long)t->parts * t->pixels);
-  md_cu_line(k, NULL, "const int next = m0 + %lld;", (long long)t->parts * t->pixels);
-  md_cu_mark m = md_cu_open(k, NULL, "if (next < count) {");
+  md_cu_count(k, "stride", t->parts * t->pixels);
+  md_cu_mark loop =
+      md_cu_open(k, "the first time round nothing is there yet",
+                 "for (int m0 = part * %d - stride; m0 < pixels; m0 += stride) {", t->pixels);
+  md_cu_line(k, NULL, "const int next = m0 + stride;");
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < pixels) {");
   put_load(t, &t->dy, t->out);
   put_load(t, &t->x, t->in);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (m0 >= 0) {");
   put_products(t);
-  md_cu_put_finish(k, &t->finish, &t->dx, &t->map, "count");
+  md_cu_put_finish(k, &t->finish, &t->dx, &t->map, "pixels");
   md_cu_line(k, NULL, "md_sync();");
   md_cu_close(k, m);
-  m = md_cu_open(k, NULL, "if (next < count) {");
+  m = md_cu_open(k, NULL, "if (next < pixels) {");
   md_cu_side_store(k, &t->dy, "dy");
   md_cu_side_store(k, &t->x, "source");
   md_cu_close(k, m);
@@ -200,15 +201,11 @@ static bool fits(Twins *t) {
 
 static void put_kernel(Twins *t) {
   md_cu_kernel *k = &t->k;
-  int64_t count = md_cu_map_places(&t->map) * (t->samples / t->groups);
   md_cu_begin(k, t->w, "both gradients");
   make_texts(t);
   put_shared(t);
-  md_cu_line(k, "pixels of a group", "const int count = %lld;", (long long)count);
-  md_cu_line(k, NULL, "const int n0 = 0;");
-  md_cu_line(k, NULL, "const int part = md_block() %% %lld;", (long long)t->parts);
-  md_cu_line(k, NULL, "const int group = md_block() / %lld;", (long long)t->parts);
-  md_cu_line(k, NULL, "const int sample0 = group * %lld;", (long long)(t->samples / t->groups));
+  md_cu_count(k, "pixels", md_cu_map_places(&t->map) * (t->samples / t->groups));
+  md_cu_put_block(k, 1, t->dx.n, t->parts, t->samples, t->groups);
   md_cu_side_declare(k, &t->dy);
   md_cu_side_declare(k, &t->x);
   md_cu_line(k, NULL, "ac = md_thread() %% %d * 8;", t->dy.chunks);

@@ -85,9 +85,16 @@ static void put_shared(md_cu_product *p, const Layout *l) {
   md_cu_line(k, NULL, "md_sync();");
 }
 
+// Pixels from a tile of the block to its next.
+static const char *stride_of(md_cu_product *p) {
+  return md_cu_count(&p->k, "stride", p->parts * PIXELS);
+}
+
+static const char *steps_of(md_cu_product *p) { return md_cu_number(&p->k, p->steps); }
+
 static md_cu_mark open_tiles(md_cu_product *p, const char *count) {
-  return md_cu_open(&p->k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {", PIXELS, count,
-                    (long long)(p->parts * PIXELS));
+  return md_cu_open(&p->k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %s) {", PIXELS, count,
+                    stride_of(p));
 }
 
 static void put_weights(md_cu_product *p, const Layout *l) {
@@ -112,7 +119,7 @@ static void put_copies(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_mark tiles = open_tiles(p, count);
   md_cu_put_rows(p, count);
-  md_cu_mark steps = md_cu_ring_open_steps(k, p->steps);
+  md_cu_mark steps = md_cu_ring_open_steps(k, steps_of(p));
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights(p, l);
   md_cu_put_source(p, "step", stage_of_source(p));
@@ -128,8 +135,8 @@ static void put_loads(md_cu_product *p, const char *count, const char *at, const
   md_cu_mark m = md_cu_open(k, NULL, "if (%s < all) {", at);
   md_cu_line(k, NULL, "const int set = %s;", set);
   md_cu_line(k, NULL, "const int next = (%s) %% %lld;", at, (long long)p->steps);
-  md_cu_line(k, NULL, "const int m0 = (part + (%s) / %lld * %lld) * %d;", at, (long long)p->steps,
-             (long long)p->parts, PIXELS);
+  md_cu_line(k, NULL, "const int m0 = part * %d + (%s) / %s * %s;", PIXELS, at, steps_of(p),
+             stride_of(p));
   md_cu_put_source_of_tile(p, count, "next");
   md_cu_close(k, m);
 }
@@ -141,9 +148,8 @@ static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_side_declare(k, &p->source);
   md_cu_line(k, "steps of all tiles of the block",
-             "const int all = (%s - part * %d + %lld) / %lld * %lld;", count, PIXELS,
-             (long long)(p->parts * PIXELS - 1), (long long)(p->parts * PIXELS),
-             (long long)p->steps);
+             "const int all = (%s - part * %d + %s - 1) / %s * %s;", count, PIXELS, stride_of(p),
+             stride_of(p), steps_of(p));
   put_loads(p, count, "0", "0");
   md_cu_line(k, NULL, "MD_NO_UNROLL");
   md_cu_mark pairs = md_cu_open(k, NULL, "for (int pair = 0; pair < all; pair += 2) {");
@@ -174,7 +180,7 @@ static void put_consumption(md_cu_product *p, const Layout *l, const char *count
   md_cu_mark tiles = open_tiles(p, count);
   md_cu_put_accumulators(k, &c->tile);
   if (p->steps)
-    md_cu_ring_multiply(k, &l->ring, p->steps, c->tile.n, false,
+    md_cu_ring_multiply(k, &l->ring, steps_of(p), c->tile.n, false,
                         md_format(k->w->arena, " + md_warp() / 4 * %d", PIXELS / 2 * LINE), "");
   md_cu_put_finish(k, &c->finish, &c->tile, &p->a, count);
   md_cu_line(k, NULL, "%s", k->sync);
@@ -190,8 +196,8 @@ void md_cu_wgmma(md_cu_product *p) {
   l.ring.copies = p->source.is_plain;
   int registers = consumer_registers(&c->tile, p->source.is_plain);
   put_shared(p, &l);
-  const char *count = md_cu_number(k, md_cu_pixels(c, &p->a));
-  md_cu_put_block(p);
+  const char *count = md_cu_count(k, "pixels", md_cu_pixels(c, &p->a));
+  md_cu_put_block(k, md_cu_columns(c), c->tile.n, p->parts, c->samples, c->groups);
   md_cu_mark m = md_cu_open(k, "bring operands", "if (md_thread() >= %d) {", CONSUMERS);
   md_cu_ring_registers(k, registers, false);
   if (p->steps) put_production(p, &l, count);

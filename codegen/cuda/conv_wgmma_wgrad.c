@@ -78,7 +78,7 @@ static void put_copies(md_cu_gradient *g, const md_cu_ring *r) {
   md_arena *arena = g->w->arena;
   md_cu_gradient_put_chunks(g);
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
-  md_cu_mark steps = md_cu_ring_open_steps(k, g->steps);
+  md_cu_mark steps = md_cu_ring_open_steps(k, md_cu_gradient_steps(g));
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   md_cu_mark m = md_cu_side_open(k, &g->dy);
   md_cu_gradient_put_dy(g, "step");
@@ -136,7 +136,8 @@ void md_cu_wgmma_gradient(md_cu_gradient *g) {
   const char *mine =
       md_format(arena, " + md_warp() / 4 * %d", by_rows ? panel : columns / 64 * panel);
   md_cu_line(k, NULL, "float acc[1][%d][4] = {{{0}}};", columns / MD_CU_LANES);
-  md_cu_ring_multiply(k, &r, g->steps, columns, true, by_rows ? mine : "", by_rows ? "" : mine);
+  md_cu_ring_multiply(k, &r, md_cu_gradient_steps(g), columns, true, by_rows ? mine : "",
+                      by_rows ? "" : mine);
   put_sums(g, columns, by_rows ? "md_warp() / 4 * 64 + " : "",
            by_rows ? "" : md_format(arena, "md_warp() / 4 * %d + ", columns));
 }

@@ -8,6 +8,11 @@ enum { MIN_STEPS = 8 };  // of a block
 
 typedef md_cu_gradient Wgrad;
 
+// One step is known to be one; more are told.
+const char *md_cu_gradient_steps(Wgrad *g) {
+  return g->steps == 1 ? "1" : md_cu_count(&g->k, "steps", g->steps);
+}
+
 int64_t md_cu_gradient_bytes(const Wgrad *g) { return g->parts * g->out * g->columns * 4; }
 
 static int operand_bytes(const Wgrad *g, int rows) { return md_cu_tile_bytes(&g->tile, rows); }
@@ -91,10 +96,10 @@ static const char *buffer(Wgrad *g, const char *base, int rows, const char *whic
 static void put_steps(Wgrad *g) {
   md_cu_kernel *k = &g->k;
   const char *cell = md_cu_cell(&g->tile);
-  md_cu_mark loop =
-      md_cu_open(k, NULL, "for (int step = -1; step < %lld; step++) {", (long long)g->steps);
+  const char *steps = md_cu_gradient_steps(g);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int step = -1; step < %s; step++) {", steps);
   md_cu_line(k, NULL, "const int next = step + 1;");
-  md_cu_mark m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
+  md_cu_mark m = md_cu_open(k, NULL, "if (next < %s) {", steps);
   put_load(g);
   md_cu_close(k, m);
   m = md_cu_open(k, NULL, "if (step >= 0) {");
@@ -102,7 +107,7 @@ static void put_steps(Wgrad *g) {
   md_cu_line(k, NULL, "const %s *const b = %s;", cell, buffer(g, "bs", g->tile.n, "step % 2"));
   md_cu_put_product(k, &g->tile, "a", "b");
   md_cu_close(k, m);
-  m = md_cu_open(k, NULL, "if (next < %lld) {", (long long)g->steps);
+  m = md_cu_open(k, NULL, "if (next < %s) {", steps);
   md_cu_side_store(k, &g->dy, buffer(g, "as", g->tile.m, "next % 2"));
   md_cu_side_store(k, &g->x, buffer(g, "bs", g->tile.n, "next % 2"));
   md_cu_close(k, m);
@@ -142,14 +147,14 @@ static bool needs_room(Wgrad *g) {
 
 void md_cu_gradient_put_block(Wgrad *g) {
   md_cu_kernel *k = &g->k;
-  long long steps = g->steps * md_cu_step(&g->tile);
+  const char *pixels = md_cu_count(k, "pixels", g->pixels);
   md_cu_line(k, NULL, "const int m0 = md_block() %% %lld * %d;", (long long)g->tiles_m, g->tile.m);
   md_cu_line(k, NULL, "const int n0 = md_block() / %lld %% %lld * %d;", (long long)g->tiles_m,
              (long long)g->tiles_n, g->tile.n);
   md_cu_line(k, NULL, "const int part = md_block() / %lld;", (long long)(g->tiles_m * g->tiles_n));
-  md_cu_line(k, "pixels of the part", "const int begin = part * %lld;", steps);
-  md_cu_line(k, NULL, "const int end = begin + %lld < %lld ? begin + %lld : %lld;", steps,
-             (long long)g->pixels, steps, (long long)g->pixels);
+  md_cu_line(k, NULL, "const int length = %s * %d;", md_cu_gradient_steps(g), md_cu_step(&g->tile));
+  md_cu_line(k, "pixels of the part", "const int begin = part * length;");
+  md_cu_line(k, NULL, "const int end = begin + length < %s ? begin + length : %s;", pixels, pixels);
 }
 
 void md_cu_gradient_put_chunks(Wgrad *g) {
@@ -199,8 +204,8 @@ void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t
                             (long long)shape->dim[1]);
   const char *from = md_cu_workspace(k, place, parts * num * 4, "float", false);
   md_cu_line(k, NULL, "float x = 0.0f;");
-  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) x += %s[j * %lld + e];", (long long)parts,
-             from, (long long)num);
+  md_cu_line(k, NULL, "for (int j = 0; j < %s; j++) x += %s[j * %lld + e];",
+             md_cu_count(k, "parts", parts), from, (long long)num);
   md_cu_spot s = {.shape = shape};
   s.at[0] = md_cu_digit(k, "e", columns, 0);
   s.at[1] = channel;

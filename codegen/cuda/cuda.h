@@ -132,7 +132,9 @@ typedef struct md_cuda_launch {
   bool is_moved;   // some of what it touches lies in the workspace rather than in the arena
   int num_args;
   md_cuda_arg *arg;  // in the module's arena
-  int num_parts;     // launches that it stands for; 0: itself
+  int num_counts;
+  int64_t *count;  // numbers that the kernel takes behind its arguments; there, too
+  int num_parts;   // launches that it stands for; 0: itself
   struct md_cuda_launch *part;
 } md_cuda_launch;
 // A kernel as a text of its own, without comments; the symbol is made of its digest, so that equal
@@ -140,8 +142,8 @@ typedef struct md_cuda_launch {
 typedef struct md_cuda_kernel {
   char symbol[20];
   const char *text;
-  int threads, num_params;
-  const char **param;   // "const float *MD_RESTRICT "
+  int threads, num_params, num_counts;
+  const char **param;   // "const float *MD_RESTRICT "; then come the counts
   const char *code;     // lines between the braces
   const char *listing;  // the same with comments
   const char *title;    // comment in front

@@ -2,8 +2,9 @@
 // Inside the CUDA back end: how a region becomes text. The map of this folder's generator, a section
 // for each file.
 //
-// A region becomes one or more kernels. A kernel is a function whose arguments are pointers; shapes
-// are numbers in its text. Kernel text keeps to the common subset of C11 and CUDA C++, and everything
+// A region becomes one or more kernels. A kernel is a function whose arguments are pointers, and counts of
+// what depends on the batch (md_cu_count), so that batches share kernels; all other shapes are numbers in
+// its text. Kernel text keeps to the common subset of C11 and CUDA C++, and everything
 // that only a GPU has is a name of the prelude, so that the same text also runs on the host (tests).
 #ifndef CODEGEN_CUDA_GEN_H
 #define CODEGEN_CUDA_GEN_H
@@ -17,7 +18,7 @@ enum {
   MD_CU_BLOCKS = 2048,  // of a kernel that strides over its elements: several waves on any device
   MD_CU_TWIN_WEIGHTS = 1 << 14,  // whose gradient the registers of a block hold: 64 a thread
   MD_CU_WGMMA_LEAST = 64,  // rows, columns and terms of a product: with fewer, wgmma is mostly idle
-  MD_CU_MAX_ARGS = 500,    // 4 KiB of pointers are what a launch takes
+  MD_CU_MAX_ARGS = 500,    // 4 KiB of pointers and counts are what a launch takes
   MD_CU_PLACE_ALIGN = 256,  // of places in the workspace
 };
 
@@ -87,6 +88,9 @@ typedef struct md_cu_kernel {
   md_cuda_arg *arg;
   const char **arg_type;
   int num_args, cap_args;
+  int64_t *count;
+  const char **count_name;
+  int num_counts, cap_counts;
   int threads;       // of a block; other than MD_CU_THREADS: it has the multiprocessor for itself
   const char *sync;  // a barrier of all of them, or of those that do the same
   int shared_bytes;
@@ -112,6 +116,9 @@ const char *md_cu_counter(md_cu_kernel *k);  // a fresh name for the index of a 
 const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write);
 const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const char *type,
                             bool write);
+// Name of a variable that the launch says the value of: what follows from the number of samples. A name has
+// one value in a kernel.
+const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value);
 const char *md_cu_index_type(const md_cu_kernel *k);         // "int" or "md_i64"
 const char *md_cu_comment(const md_cu_kernel *k, md_val v);  // "%name", safe in a comment
 
@@ -278,8 +285,8 @@ bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: n
 bool md_cu_line_walk(md_cu_work *w, const md_cu_nest *n);    // line.c: the same
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
 int md_cu_num_sums(const md_node *n);                        // that a reduction adds up
-// The totals s0, s1, ... of result number `result` -> results of the reductions.
-void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *n, md_cu_ix result);
+// The totals s0, s1, ... of `terms` (text of a double) for result number `result` -> results of the reductions.
+void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *n, const char *terms, md_cu_ix result);
 
 // --- nce.c: InfoNCE over a bank --------------------------------------------------------------------
 enum { MD_CU_NCE_TILE = 64, MD_CU_NCE_BLOCKS = 256 };  // queries of a block; blocks, about
@@ -322,7 +329,7 @@ void md_cu_choose(md_cu_work *w, const md_cuda_how *how);
 
 // Text and symbol; `param` lives in `a`. Without comments so far. `before`: functions that it calls.
 md_cuda_kernel md_cu_kernel_of(const char *before, int threads, int num_params, const char **param,
-                               const char *code, md_arena *a);
+                               int num_counts, const char *code, md_arena *a);
 // The kernel k1234 as a function p1234 that is told which of its blocks it is.
 void md_cu_put_function(const md_cuda_kernel *k, bool comments, md_text *to);
 void md_cu_list(md_cuda_module *m, const md_cuda_kernel *part, int num_parts);  // into its text

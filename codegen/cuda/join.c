@@ -55,11 +55,16 @@ static bool depend(const md_graph *g, const md_cuda_launch *x, const md_cuda_lau
   return false;
 }
 
+// What it takes of a launch that stands for it and others: its blocks may be a count, too.
+static int num_params(const md_cuda_launch *l) {
+  return l->num_args + l->num_counts + (l->num_counts > 0);
+}
+
 static bool is_small(const md_cuda_launch *l) {
   int64_t bytes = 0;
   for (int i = 0; i < l->num_args; i++) bytes += l->arg[i].bytes;
   return l->threads == MD_CU_THREADS && l->shared_bytes <= SMALL_SHARED && bytes <= SMALL_BYTES &&
-         l->num_args <= SMALL_ARGS;
+         num_params(l) <= SMALL_ARGS;
 }
 
 // What it keeps of the workspace until it runs.
@@ -184,14 +189,14 @@ static int waves_before(const Join *j, const md_cuda_launch *l) {
 }
 
 static bool has_room(const Join *j, int wave, const md_cuda_launch *l) {
-  int args = l->num_args, kinds = 1;
+  int args = num_params(l), kinds = 1;
   for (int i = 0; i < j->num_waiting; i++) {
     if (j->waiting[i].wave != wave) continue;
     const md_cuda_launch *o = j->waiting[i].launch;
     bool is_new = o->number != l->number;
     for (int k = 0; is_new && k < i; k++)
       is_new = j->waiting[k].wave != wave || j->waiting[k].launch->number != o->number;
-    args += o->num_args;
+    args += num_params(o);
     kinds += is_new;
   }
   return args <= MD_CU_MAX_ARGS && kinds <= MAX_KINDS;

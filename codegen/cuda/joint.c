@@ -5,7 +5,8 @@
 //           p1 twice   p2 once     ...
 //
 // Launches of one kernel share its text: a block finds out whose pointers it takes. Where a block goes
-// depends on its number alone, so barriers within are met by all of its threads.
+// depends on its number alone, so barriers within are met by all of its threads. Launches that are told
+// counts may have other blocks at another batch: then their number is a count, too.
 #include "codegen/cuda/gen.h"
 
 #include <string.h>
@@ -17,7 +18,9 @@ typedef struct Joint {
   md_cuda_arg *arg;  // of all parts, each once
   const char **param;
   int num_args;
-  int **at;  // [part][its argument]: number among them
+  int **at;        // [part][its argument]: number among them
+  int64_t *count;  // of all parts, and more
+  int num_counts, *first_count;
   md_text code, before;
 } Joint;
 
@@ -56,23 +59,40 @@ static void collect_args(Joint *j) {
   }
 }
 
+// No two are one: equal counts of two parts may differ at another batch.
+static void collect_counts(Joint *j) {
+  md_arena *a = j->m->arena;
+  int num = 0;
+  for (int p = 0; p < j->num; p++) num += j->part[p].num_counts + 1;
+  j->count = MD_NEW_ARRAY(a, int64_t, num);
+  j->first_count = MD_NEW_ARRAY(a, int, j->num);
+  for (int p = 0; p < j->num; p++) {
+    j->first_count[p] = j->num_counts;
+    for (int i = 0; i < j->part[p].num_counts; i++) j->count[j->num_counts++] = j->part[p].count[i];
+  }
+}
+
 static bool differs(const Joint *j, const int *of, int num, int i) {
   for (int p = 1; p < num; p++)
     if (j->at[of[p]][i] != j->at[of[0]][i]) return true;
   return false;
 }
 
-// xI: the pointers of the launch that the block belongs to.
-static void put_choice(Joint *j, const int *of, int num) {
+// xI, yI: the pointers and counts of the launch that the block belongs to. `blocks`: of each.
+static void put_choice(Joint *j, const int *of, int num, const char *blocks) {
   const md_cuda_launch *l = &j->part[of[0]];
   for (int i = 0; i < l->num_args; i++)
     md_put(&j->code, "    %sx%d = a%d;\n", j->param[j->at[of[0]][i]], i, j->at[of[0]][i]);
+  for (int i = 0; i < l->num_counts; i++)
+    md_put(&j->code, "    md_i64 y%d = count%d;\n", i, j->first_count[of[0]] + i);
   if (num == 1) return;
-  md_put(&j->code, "    switch (block / %lld) {\n", (long long)l->blocks);
+  md_put(&j->code, "    switch (block / %s) {\n", blocks);
   for (int p = 1; p < num; p++) {
     md_put(&j->code, "    case %d:", p);
     for (int i = 0; i < l->num_args; i++)
       if (differs(j, of, num, i)) md_put(&j->code, " x%d = a%d;", i, j->at[of[p]][i]);
+    for (int i = 0; i < l->num_counts; i++)
+      md_put(&j->code, " y%d = count%d;", i, j->first_count[of[p]] + i);
     md_put(&j->code, " break;\n");
   }
   md_put(&j->code, "    }\n");
@@ -81,14 +101,21 @@ static void put_choice(Joint *j, const int *of, int num) {
 static void put_kind(Joint *j, const int *of, int num, bool is_last) {
   const md_cuda_launch *l = &j->part[of[0]];
   const md_cuda_kernel *k = &j->m->kernel[l->number];
-  long long blocks = (long long)l->blocks * num;
-  md_put(&j->code, is_last ? "  {\n" : "  if (block < %lld) {\n", blocks);
-  put_choice(j, of, num);
-  md_put(&j->code, num == 1 ? "    p%s(block" : "    p%s(block %% %lld", k->symbol + 1,
-         (long long)l->blocks);
+  const char *blocks = md_format(j->m->arena, "%lld", (long long)l->blocks), *all = blocks;
+  if (l->num_counts && (num > 1 || !is_last)) {
+    blocks = all = md_format(j->m->arena, "(int)count%d", j->num_counts);
+    j->count[j->num_counts++] = l->blocks;
+    if (num > 1) all = md_format(j->m->arena, "%s * %d", blocks, num);
+  } else if (num > 1) {
+    all = md_format(j->m->arena, "%lld", (long long)l->blocks * num);
+  }
+  md_put(&j->code, is_last ? "  {\n" : "  if (block < %s) {\n", all);
+  put_choice(j, of, num, blocks);
+  md_put(&j->code, num == 1 ? "    p%s(block" : "    p%s(block %% %s", k->symbol + 1, blocks);
   for (int i = 0; i < l->num_args; i++) md_put(&j->code, ", x%d", i);
+  for (int i = 0; i < l->num_counts; i++) md_put(&j->code, ", y%d", i);
   md_put(&j->code, ");\n%s  }\n", is_last ? "" : "    return;\n");
-  if (!is_last) md_put(&j->code, "  block -= %lld;\n", blocks);
+  if (!is_last) md_put(&j->code, "  block -= %s;\n", all);
 }
 
 // Parts of one kind together, in the order in which kinds come; their parts as functions, each once.
@@ -115,9 +142,10 @@ md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, 
                            md_cuda_launch *l) {
   Joint j = {.m = m, .part = part, .num = num};
   collect_args(&j);
+  collect_counts(&j);
   put_kinds(&j);
-  md_cuda_kernel k =
-      md_cu_kernel_of(j.before.s, part[0].threads, j.num_args, j.param, j.code.s, m->arena);
+  md_cuda_kernel k = md_cu_kernel_of(j.before.s, part[0].threads, j.num_args, j.param, j.num_counts,
+                                     j.code.s, m->arena);
   k.listing = k.code;
   k.title = md_format(m->arena, "%d launches side by side\n", num);
   md_text_free(&j.code);
@@ -126,6 +154,8 @@ md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, 
                         .region = part[0].region,
                         .num_args = j.num_args,
                         .arg = j.arg,
+                        .num_counts = j.num_counts,
+                        .count = j.count,
                         .num_parts = num,
                         .part = MD_NEW_ARRAY(m->arena, md_cuda_launch, num)};
   memcpy(l->part, part, sizeof *part * (size_t)num);

@@ -177,6 +177,29 @@ static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
   return true;
 }
 
+const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value) {
+  int i = 0;
+  while (i < k->num_counts && strcmp(k->count_name[i], name) != 0) i++;
+  if (i < k->num_counts) {
+    MD_ASSERT(k->count[i] == value, "'%s' is two numbers", name);
+    return k->count_name[i];
+  }
+  MD_ASSERT(value >= 0 && value <= INT32_MAX, "'%s' does not fit into an int", name);
+  if (i == k->cap_counts) {
+    int cap = MD_MAX(8, 2 * k->cap_counts);
+    int64_t *count = MD_NEW_ARRAY(k->w->module->arena, int64_t, cap);
+    const char **names = MD_NEW_ARRAY(k->w->arena, const char *, cap);
+    if (i) memcpy(count, k->count, sizeof *count * (size_t)i);
+    if (i) memcpy(names, k->count_name, sizeof *names * (size_t)i);
+    k->count = count;
+    k->count_name = names;
+    k->cap_counts = cap;
+  }
+  k->count[i] = value;
+  k->count_name[i] = md_strdup(k->w->arena, name);
+  return k->count_name[k->num_counts++];
+}
+
 // --- the whole kernel
 
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what) {
@@ -211,16 +234,27 @@ static char *title_of(const md_cu_kernel *k) {
   return title;
 }
 
+// The counts under their names, before anything else.
+static const char *with_counts(const md_cu_kernel *k, const md_text *body, const char *indent) {
+  md_text to = {0};
+  for (int i = 0; i < k->num_counts; i++)
+    md_put(&to, "%sconst int %s = (int)count%d;\n", indent, k->count_name[i], i);
+  if (body->s) md_put_bytes(&to, body->s, body->len);
+  const char *all = to.s ? md_strndup(k->w->module->arena, to.s, to.len) : "";
+  md_text_free(&to);
+  return all;
+}
+
 void md_cu_end(md_cu_kernel *k, int64_t blocks) {
   md_cuda_module *m = k->w->module;
   md_arena *a = m->arena;
-  const char *code = k->now.code.s ? k->now.code.s : "", *text = k->now.text.s ? k->now.text.s : "";
-  const char **param = params_of(k);
-  md_cuda_kernel kernel = md_cu_kernel_of("", k->threads, k->num_args, param, code, a);
+  const char *code = with_counts(k, &k->now.code, "");
+  md_cuda_kernel kernel =
+      md_cu_kernel_of("", k->threads, k->num_args, params_of(k), k->num_counts, code, a);
   int number = md_cu_names_find(k->w->names, md_digest_of(kernel.text, strlen(kernel.text)));
   if (number == m->num_kernels) {
     kernel.title = title_of(k);
-    kernel.listing = md_strdup(a, text);
+    kernel.listing = with_counts(k, &k->now.text, "  ");
     MD_PUSH(m->kernel, m->num_kernels, m->cap_kernels, kernel);
   }
   md_cuda_launch l = {.blocks = blocks,
@@ -232,7 +266,9 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
                       .region = k->w->r->index,
                       .number = number,
                       .num_args = k->num_args,
-                      .arg = k->arg};
+                      .arg = k->arg,
+                      .num_counts = k->num_counts,
+                      .count = k->count};
   snprintf(l.kernel, sizeof l.kernel, "k%d", number);
   MD_PUSH(m->launch, m->num_launches, m->cap_launches, l);
   md_text_free(&k->now.text);

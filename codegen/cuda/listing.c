@@ -6,14 +6,17 @@
 #include <string.h>
 
 static void put_params(md_text *to, const md_cuda_kernel *k) {
-  int column = 20;
-  for (int i = 0; i < k->num_params; i++) {
-    int len = (int)strlen(k->param[i]) + 5;
+  int column = 20, num = k->num_params + k->num_counts;
+  for (int i = 0; i < num; i++) {
+    bool is_count = i >= k->num_params;
+    const char *type = is_count ? "md_i64 " : k->param[i], *name = is_count ? "count" : "a";
+    int len = (int)strlen(type) + (is_count ? 9 : 5);
     if (column + len > 96) {
       md_put(to, "\n   ");
       column = 4;
     }
-    md_put(to, "%s%sa%d%s", i ? " " : "", k->param[i], i, i + 1 < k->num_params ? "," : "");
+    md_put(to, "%s%s%s%d%s", i ? " " : "", type, name, is_count ? i - k->num_params : i,
+           i + 1 < num ? "," : "");
     column += len;
   }
 }
@@ -26,9 +29,12 @@ static void put_kernel(md_text *to, const md_cuda_kernel *k, const char *name, c
 }
 
 md_cuda_kernel md_cu_kernel_of(const char *before, int threads, int num_params, const char **param,
-                               const char *code, md_arena *a) {
-  md_cuda_kernel k = {
-      .threads = threads, .num_params = num_params, .param = param, .code = md_strdup(a, code)};
+                               int num_counts, const char *code, md_arena *a) {
+  md_cuda_kernel k = {.threads = threads,
+                      .num_params = num_params,
+                      .num_counts = num_counts,
+                      .param = param,
+                      .code = md_strdup(a, code)};
   md_text unit = {0};
   md_put(&unit, "%s", before);
   put_kernel(&unit, &k, "", code);
@@ -55,7 +61,8 @@ static void put_for_block(md_text *to, const char *code) {
 
 void md_cu_put_function(const md_cuda_kernel *k, bool comments, md_text *to) {
   if (comments) md_put(to, "\n// part: %s", k->title);
-  md_put(to, "MD_PART p%s(const int block%s", k->symbol + 1, k->num_params ? ", " : "");
+  md_put(to, "MD_PART p%s(const int block%s", k->symbol + 1,
+         k->num_params + k->num_counts ? ", " : "");
   put_params(to, k);
   md_put(to, ") {\n");
   put_for_block(to, comments ? k->listing : k->code);

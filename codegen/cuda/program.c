@@ -28,7 +28,7 @@ typedef struct Assembly {
   Variant variant[MAX_VARIANTS];
   int num_variants;
   md_program *p;
-  int cap_launches, cap_phases, cap_args, cap_convs, cap_trials;
+  int cap_launches, cap_phases, cap_args, cap_counts, cap_convs, cap_trials;
 } Assembly;
 
 // --- snapshots: the copy of a state, or a constant
@@ -150,7 +150,8 @@ static void begin_launch(Assembly *s, const char *name, int region, md_phase pha
                  .region = region,
                  .first_phase = p->num_phases,
                  .num_phases = 1,
-                 .first_arg = p->num_args};
+                 .first_arg = p->num_args,
+                 .first_count = p->num_counts};
   phase.symbol = md_strdup(p->arena, phase.symbol);
   MD_PUSH(p->phase, p->num_phases, s->cap_phases, phase);
   MD_PUSH(p->launch, p->num_launches, s->cap_launches, l);
@@ -197,6 +198,9 @@ static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l, i
                           .name = "workspace"});
     }
   }
+  s->p->launch[s->p->num_launches - 1].num_counts = l->num_counts;
+  for (int i = 0; i < l->num_counts; i++)
+    MD_PUSH(s->p->count, s->p->num_counts, s->cap_counts, l->count[i]);
 }
 
 // --- costs
@@ -354,10 +358,13 @@ static bool same_launches(const md_program *p, int a, int b, int num) {
     const md_launch *x = &p->launch[a + i], *y = &p->launch[b + i];
     const md_phase *f = &p->phase[x->first_phase], *g = &p->phase[y->first_phase];
     if (strcmp(f->symbol, g->symbol) || f->items != g->items || f->threads != g->threads ||
-        f->shared_bytes != g->shared_bytes || x->num_args != y->num_args)
+        f->shared_bytes != g->shared_bytes || x->num_args != y->num_args ||
+        x->num_counts != y->num_counts)
       return false;
     for (int k = 0; k < x->num_args; k++)
       if (!same_arg(&p->arg[x->first_arg + k], &p->arg[y->first_arg + k])) return false;
+    for (int k = 0; k < x->num_counts; k++)
+      if (p->count[x->first_count + k] != p->count[y->first_count + k]) return false;
   }
   return true;
 }
@@ -371,6 +378,7 @@ static void share_launches(md_program *p, md_gpu_variant *v) {
     if (v->num_launches) {
       p->num_phases = p->launch[v->first_launch].first_phase;
       p->num_args = p->launch[v->first_launch].first_arg;
+      p->num_counts = p->launch[v->first_launch].first_count;
     }
     p->num_launches = v->first_launch;
     while (p->num_convs && p->conv[p->num_convs - 1].first_launch >= v->first_launch)
@@ -431,6 +439,7 @@ static void assemble(Assembly *s) {
   p->launch = keep(p->arena, p->launch, p->num_launches, sizeof *p->launch);
   p->phase = keep(p->arena, p->phase, p->num_phases, sizeof *p->phase);
   p->arg = keep(p->arena, p->arg, p->num_args, sizeof *p->arg);
+  p->count = keep(p->arena, p->count, p->num_counts, sizeof *p->count);
   p->conv = keep(p->arena, p->conv, p->num_convs, sizeof *p->conv);
   p->trial = keep(p->arena, p->trial, p->num_trials, sizeof *p->trial);
   md_places_program(s->places, p);

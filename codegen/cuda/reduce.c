@@ -172,10 +172,8 @@ static void store_double(md_cu_kernel *k, md_val v, md_cu_ix result, const char 
 }
 
 // Factors are exact to the last digit of a double.
-void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *nest, md_cu_ix result) {
+void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *nest, const char *per, md_cu_ix result) {
   md_arena *a = k->w->arena;
-  int64_t results = md_elements(&md_type_in(k->w->r->g, nest->reduce[0]->out)->shape);
-  const char *per = md_format(a, "%lld.0", (long long)(md_elements(nest->shape) / results));
   for (int i = 0, sum = 0; i < nest->num_reduces; i++) {
     const md_node *n = nest->reduce[i];
     const char *x = md_format(a, "s%d", sum), *y = md_format(a, "s%d", sum + 1);
@@ -200,6 +198,10 @@ void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *nest, md_cu_ix result)
   }
 }
 
+static const char *terms_of(const Reduction *r) {
+  return md_format(r->w->arena, "%lld.0", (long long)r->terms);
+}
+
 // --- a thread for a result
 
 static void by_thread(Reduction *r) {
@@ -216,7 +218,7 @@ static void by_thread(Reduction *r) {
   store_values(k, r->n, &s);
   add_terms(r, &s, "e");
   md_cu_close(k, loop);
-  md_cu_put_results(k, r->n, "e");
+  md_cu_put_results(k, r->n, terms_of(r), "e");
   md_cu_close(k, m);
   md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
 }
@@ -295,7 +297,7 @@ static void by_block(Reduction *r) {
     for (int i = 0; i < r->num_sums; i++)
       md_cu_line(k, NULL, "%s[md_block() * %d + %d] = s%d;", to, r->num_sums, i, i);
   } else {
-    md_cu_put_results(k, r->n, result);
+    md_cu_put_results(k, r->n, terms_of(r), result);
   }
   md_cu_close(k, first);
   md_cu_end(k, r->results * r->parts);
@@ -332,10 +334,10 @@ static void merge(Reduction *r) {
   md_cu_close(k, loop);
   if (by_block) {
     md_cu_mark first = join_threads(r);
-    md_cu_put_results(k, r->n, "r");
+    md_cu_put_results(k, r->n, terms_of(r), "r");
     md_cu_close(k, first);
   } else {
-    md_cu_put_results(k, r->n, "r");
+    md_cu_put_results(k, r->n, terms_of(r), "r");
   }
   md_cu_end(k, by_block ? r->results : md_ceil_div(r->results, MD_CU_THREADS));
 }

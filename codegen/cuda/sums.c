@@ -32,9 +32,9 @@ static void clear_tickets(md_cu_work *w, int64_t place, int64_t num) {
   md_cu_begin(&k, w, "tickets of blocks");
   k.is_early = true;
   const char *to = md_cu_workspace(&k, place, num * 4, "md_u32", true);
-  md_cu_line(&k, NULL, "const int e = md_block() * %d + md_thread();", MD_CU_THREADS);
-  md_cu_line(&k, NULL, "if (e < %lld) %s[e] = 0;", (long long)num, to);
-  md_cu_end(&k, md_ceil_div(num, MD_CU_THREADS));
+  md_cu_line(&k, NULL, "for (int e = md_thread(); e < %s; e += %d) %s[e] = 0;",
+             md_cu_count(&k, "tickets", num), MD_CU_THREADS, to);
+  md_cu_end(&k, 1);
 }
 
 void md_cu_sums_place(md_cu_work *w, md_cu_finish *f, const md_cu_tile *t, int64_t parts) {
@@ -83,6 +83,13 @@ static void put_row_sums(md_cu_kernel *k, const md_cu_finish *f, const md_cu_til
   md_cu_close(k, m);
 }
 
+static const char *terms_of(md_cu_kernel *k, const md_cu_finish *f) {
+  bool divides = false;
+  for (int i = 0; i < f->num_reduces; i++) divides |= f->reduce[i]->op != MD_OP_sum;
+  int64_t terms = md_elements(f->shape) / f->shape->dim[1] / f->groups;
+  return divides ? md_format(k->w->arena, "(double)%s", md_cu_count(k, "terms", terms)) : "";
+}
+
 static void put_results(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t) {
   md_cu_nest n = {.shape = f->shape,
                   .channels = true,
@@ -96,7 +103,7 @@ static void put_results(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile
              (long long)f->shape->dim[1]);
   for (int i = 0; i < f->num_sums; i++)
     md_cu_line(k, NULL, "const double s%d = sums[%d + md_thread()];", i, i * t->n);
-  md_cu_put_results(k, &n, "r");
+  md_cu_put_results(k, &n, terms_of(k, f), "r");
   md_cu_close(k, m);
 }
 
@@ -104,7 +111,9 @@ void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
                      const char *part) {
   if (!f->num_sums) return;
   md_arena *a = k->w->arena;
-  long long parts = f->parts, rounds = rounds_of(f->parts), cells = cells_of(f, t);
+  bool rounds = rounds_of(f->parts) > 0;
+  long long cells = cells_of(f, t);
+  const char *all_parts = md_cu_count(k, "all_parts", f->parts);
   md_cu_workspace(k, f->place, parts_bytes(f, t), "double", false);
   const char *all = md_cu_workspace(k, f->place, parts_bytes(f, t), "double", true);
   md_cu_workspace(k, f->tickets, tickets_of(f, t) * 4, "md_u32", false);
@@ -112,24 +121,26 @@ void md_cu_put_parts(md_cu_kernel *k, const md_cu_finish *f, const md_cu_tile *t
   md_cu_line(k, NULL, "const int one = %s;", part);
   md_cu_line(k, "of tiles", "const int column = group * %lld + n0 / %d;",
              (long long)columns_of(f, t), t->n);
-  md_cu_line(k, NULL, "double *const parts = %s + column * %lld;", all, (parts + rounds) * cells);
+  if (rounds) md_cu_line(k, NULL, "const int rounds = (%s + %d) / %d;", all_parts, FAN - 1, FAN);
+  md_cu_line(k, NULL, "double *const parts = %s + column * (%s) * %lld;", all,
+             rounds ? md_format(a, "%s + rounds", all_parts) : all_parts, cells);
   md_cu_mark m = open_cells(k, f, t);
   md_cu_line(k, NULL, "parts[one * %lld + e] = sums[e];", cells);
   md_cu_close(k, m);
-  const char *ticket = md_format(a, "%s + column * %lld", tickets, rounds + 1);
+  const char *ticket = md_format(a, rounds ? "%s + column * (rounds + 1)" : "%s + column", tickets);
   md_cu_mark last = {0};
   if (rounds) {
     md_cu_line(k, NULL, "const int first = one / %d * %d;", FAN, FAN);
-    md_cu_line(k, NULL, "const int end = first + %d < %lld ? first + %d : %lld;", FAN, parts, FAN,
-               parts);
+    md_cu_line(k, NULL, "const int end = first + %d < %s ? first + %d : %s;", FAN, all_parts, FAN,
+               all_parts);
     last = open_last(k, md_format(a, "%s + one / %d", ticket, FAN), "end - first");
     put_row_sums(k, f, t, "first", "end",
-                 md_format(a, "parts[(%lld + one / %d) * %lld + e]", parts, FAN, cells));
+                 md_format(a, "parts[(%s + one / %d) * %lld + e]", all_parts, FAN, cells));
   }
-  const char *from = md_format(a, "%lld", rounds ? parts : 0);
-  md_cu_mark all_done = open_last(k, md_format(a, "%s + %lld", ticket, rounds),
-                                  md_format(a, "%lld", rounds ? rounds : parts));
-  put_row_sums(k, f, t, from, md_format(a, "%lld", parts + rounds), "sums[e]");
+  md_cu_mark all_done = rounds ? open_last(k, md_format(a, "%s + rounds", ticket), "rounds")
+                               : open_last(k, ticket, all_parts);
+  put_row_sums(k, f, t, rounds ? all_parts : "0",
+               rounds ? md_format(a, "%s + rounds", all_parts) : all_parts, "sums[e]");
   put_results(k, f, t);
   md_cu_close(k, all_done);
   if (rounds) md_cu_close(k, last);

@@ -55,7 +55,8 @@ md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, const md_
   md_cu_work shared = {.arch = arch, .arena = scratch, .module = m, .names = &names};
   shared.printer = md_printer_create(g);
   md_put(&m->text,
-         "// Made by modist for sm_%d%.1s. Shapes are numbers in the text; md_ names are the "
+         "// Made by modist for sm_%d%.1s. Shapes are numbers in the text, but for the batch; md_ "
+         "names are the "
          "prelude's.\n",
          arch.sm, arch.suffix ? &arch.suffix : "");
   for (int i = 0; i < g->num_nodes;) {

@@ -45,14 +45,16 @@ static void sum_texts(md_cu_kernel *k, md_cu_finish *f) {
 }
 
 void md_cu_finish_texts(md_cu_kernel *k, md_cu_finish *f) {
-  f->lanes = (md_cu_lanes){
-      .channels = f->shape->dim[1],
-      .groups = f->statistics,
-      .no_table = f->no_table,
-      .row = "[u]",
-      .first = "first",
-      .group = md_format(k->w->arena, "(group / %lld)", (long long)(f->groups / f->statistics)),
-      .prefix = "e"};
+  f->lanes =
+      (md_cu_lanes){.channels = f->shape->dim[1],
+                    .groups = f->statistics,
+                    .no_table = f->no_table,
+                    .row = "[u]",
+                    .first = "first",
+                    .group = f->statistics == 1 ? "0"
+                                                : md_format(k->w->arena, "(group / %lld)",
+                                                            (long long)(f->groups / f->statistics)),
+                    .prefix = "e"};
   md_cu_lanes_begin(k, &f->lanes);
   if (f->anchor) {
     md_cu_spot s = spot_of(f);

@@ -111,15 +111,10 @@ static void put_kernel(Walk *v) {
   md_cu_begin(k, v->w, v->f.num_sums ? "sums of vectors" : "walk of vectors");
   md_cu_finish_texts(k, &v->f);
   put_shared(v);
-  long long columns = v->columns, parts = v->parts;
-  md_cu_line(k, "first column", "const int n0 = md_block() %% %lld * %d;", columns, v->tile.n);
-  md_cu_line(k, NULL, "const int part = md_block() / %lld %% %lld;", columns, parts);
-  md_cu_line(k, NULL, "const int group = md_block() / %lld;", columns * parts);
-  md_cu_line(k, NULL, "const int sample0 = group * %lld;",
-             (long long)(v->n->shape->dim[0] / v->f.groups));
-  const char *count = md_cu_number(k, v->count);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %lld) {",
-                               v->tile.m, count, parts * v->tile.m);
+  md_cu_put_block(k, v->columns, v->tile.n, v->parts, v->n->shape->dim[0], v->f.groups);
+  const char *count = md_cu_count(k, "pixels", v->count);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int m0 = part * %d; m0 < %s; m0 += %s) {", v->tile.m,
+                               count, md_cu_count(k, "stride", v->parts * v->tile.m));
   md_cu_put_each_vector(k, &v->f, &v->tile, &v->map, count);
   if (v->f.num_sums) md_cu_put_thread_sums(k, &v->f, &v->tile);
   md_cu_close(k, loop);

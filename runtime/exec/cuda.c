@@ -172,7 +172,7 @@ static bool cuda_launch(md_device *v, int launch, md_diags *d) {
   const md_phase *f = &v->p->phase[l->first_phase];
   int error = c->call.cuLaunchKernel(c->code.function[launch - v->first_launch], (unsigned)f->items,
                                      1, 1, (unsigned)f->threads, 1, 1, (unsigned)f->shared_bytes,
-                                     c->stream, c->parameter + l->first_arg, NULL);
+                                     c->stream, c->parameter + l->first_arg + l->first_count, NULL);
   return md_cuda_did(c, "cuLaunchKernel", launch, error, d);
 }
 
@@ -336,19 +336,20 @@ static void cuda_close(md_device *v) {
   free(c);
 }
 
-// A launch takes the address of each argument's value. Arguments that no launch of the variant uses stay
-// empty.
+// A launch takes the address of each argument's value, then of each count's. Those that no launch of the
+// variant uses stay empty.
 static void line_up_arguments(md_cuda *c) {
   const md_program *p = c->base.p;
-  c->place = calloc((size_t)p->num_args + 1, sizeof *c->place);
-  c->parameter = calloc((size_t)p->num_args + 1, sizeof *c->parameter);
-  if (!c->place || !c->parameter) md_out_of_memory((size_t)p->num_args * sizeof *c->place);
+  size_t num = (size_t)p->num_args + (size_t)p->num_counts + 1;
+  c->place = calloc(num, sizeof *c->place);
+  c->parameter = calloc(num, sizeof *c->parameter);
+  if (!c->place || !c->parameter) md_out_of_memory(num * sizeof *c->place);
+  for (size_t i = 0; i < num; i++) c->parameter[i] = &c->place[i];
   for (int i = 0; i < c->base.num_all; i++) {
     const md_launch *l = &p->launch[c->base.first_launch + i];
-    for (int k = l->first_arg; k < l->first_arg + l->num_args; k++) {
-      c->place[k] = md_cuda_place(c, &p->arg[k]);
-      c->parameter[k] = &c->place[k];
-    }
+    md_gpu_place *to = c->place + l->first_arg + l->first_count;
+    for (int k = 0; k < l->num_args; k++) *to++ = md_cuda_place(c, &p->arg[l->first_arg + k]);
+    for (int k = 0; k < l->num_counts; k++) *to++ = (md_gpu_place)p->count[l->first_count + k];
   }
 }
 

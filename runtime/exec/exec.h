@@ -58,8 +58,8 @@ typedef struct md_arg {
 // after another.
 //   void symbol(void *const *arg, int64_t item, void *scratch)
 // scratch: `scratch_bytes` of memory of the calling thread, aligned to 64, not cleared.
-// In a CUDA program a launch has one phase, a kernel that takes the addresses of the arguments in order:
-// a grid of one axis of `items` blocks of `threads`, with so much dynamic shared memory.
+// In a CUDA program a launch has one phase, a kernel that takes the addresses of the arguments in order,
+// then its counts, 8 bytes each: a grid of one axis of `items` blocks of `threads`, with so much dynamic shared memory.
 typedef struct md_phase {
   const char *symbol;
   int64_t items, scratch_bytes;
@@ -70,6 +70,7 @@ typedef struct md_launch {
   const char *name;  // of the region
   int region;        // its number in the graph, 1 the first; 0: it is no region's
   int first_phase, num_phases, first_arg, num_args;
+  int first_count, num_counts;  // of a CUDA program: numbers that follow from the batch
   double flops, bytes;
 } md_launch;
 // After the step: state `index` takes the bytes at src (an arena place), unless updated in place.
@@ -129,12 +130,14 @@ typedef struct md_program {
   md_digest graph;   // of the compiled graph
   int64_t arena_bytes, workspace_bytes;
   int num_inputs, num_states, num_results, num_launches, num_phases, num_args, num_copies;
+  int num_counts;
   int num_convs;  // of a CUDA program
   md_spec *input, *state, *result;
   md_arg *result_at;  // where result i lies after the step
   md_launch *launch;
   md_phase *phase;
   md_arg *arg;
+  int64_t *count;
   md_copy *copy;
   md_conv_group *conv;
   int num_variants, num_kernels;  // of a CUDA program; which has launches for each variant
@@ -183,7 +186,7 @@ const char *md_machine_target(void);  // what --target= takes for this machine
 
 // --- manifest.c, manifest_read.c: a program as JSON -----------------------------------------------
 enum { MD_ABI_VERSION = 1 };
-#define MD_ARTEFACT_FORMAT "modist.artefact/1"
+#define MD_ARTEFACT_FORMAT "modist.artefact/2"
 // `members`: the archive's, but for the manifest itself.
 void md_manifest_write(const md_program *p, const md_member *members, int num_members, md_text *to);
 // Fills `p` (but code, image and graph_text) from manifest.json among the members, and checks their

@@ -110,9 +110,10 @@ static bool check_launch(const md_program *p, const md_gpu_variant *v, const md_
   md_gpu_target(v->target, &sm, &suffix, &is_ptx);
   if (!found) return bad(p, d, "%s has no kernel '%s' for '%s'", v->target, f->symbol, l->name);
   const md_kernel_facts *k = &(*found)->facts;
-  if (k->param_bytes != 8 * l->num_args)
-    return bad(p, d, "kernel '%s' takes %d bytes of parameters, but '%s' gives %d pointers",
-               f->symbol, k->param_bytes, l->name, l->num_args);
+  if (k->param_bytes != 8 * (l->num_args + l->num_counts))
+    return bad(p, d,
+               "kernel '%s' takes %d bytes of parameters, but '%s' gives %d pointers and %d counts",
+               f->symbol, k->param_bytes, l->name, l->num_args, l->num_counts);
   if (f->threads > k->max_threads)
     return bad(p, d, "kernel '%s' takes %d threads, but '%s' launches %d", f->symbol,
                k->max_threads, l->name, f->threads);

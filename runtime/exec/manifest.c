@@ -58,6 +58,13 @@ static void put_state(md_json *j, const md_spec *s) {
   end_row(j);
 }
 
+static void put_counts(md_json *j, const int64_t *count, int num) {
+  md_json_key(j, "counts");
+  md_json_begin(j, '[');
+  for (int i = 0; i < num; i++) md_json_int(j, count[i]);
+  md_json_end(j, ']');
+}
+
 static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
   md_json_begin(j, '{');
   md_json_put_str(j, "name", l->name);
@@ -85,6 +92,7 @@ static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
     end_row(j);
   }
   md_json_end(j, ']');
+  if (l->num_counts) put_counts(j, p->count + l->first_count, l->num_counts);
   md_json_end(j, '}');
 }
 

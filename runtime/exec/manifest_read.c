@@ -138,26 +138,38 @@ static void get_arg(reader *r, const md_tree *from, md_arg *a) {
   a->block = (int)get_int_or_0(r, from, "block", INT_MAX);
 }
 
+static const md_tree *get_counts(reader *r, const md_tree *from, int *num) {
+  const md_tree *x = md_tree_get(from, "counts");
+  bool ok = !x || (x->kind == MD_JSON_LIST && x->num <= MAX_ROWS);
+  if (!ok) wrong(r, "counts", "a list of numbers");
+  *num = ok && x ? x->num : 0;
+  return *num ? x->item : NULL;
+}
+
 static void get_launches(reader *r, const md_tree *root) {
   md_program *p = r->p;
   const md_tree *rows = get_rows(r, root, "launches", &p->num_launches);
   for (int i = 0; i < p->num_launches; i++) {
-    int phases, args;
+    int phases, args, counts;
     get_rows(r, &rows[i], "phases", &phases);
     get_rows(r, &rows[i], "args", &args);
-    if (phases > MAX_ROWS - p->num_phases || args > MAX_ROWS - p->num_args)
+    get_counts(r, &rows[i], &counts);
+    if (phases > MAX_ROWS - p->num_phases || args > MAX_ROWS - p->num_args ||
+        counts > MAX_ROWS - p->num_counts)
       wrong(r, "launches", "short enough");
     if (r->has_failed) return;
     p->num_phases += phases;
     p->num_args += args;
+    p->num_counts += counts;
   }
   p->launch = MD_NEW_ARRAY(p->arena, md_launch, p->num_launches);
   p->phase = MD_NEW_ARRAY(p->arena, md_phase, p->num_phases);
   p->arg = MD_NEW_ARRAY(p->arena, md_arg, p->num_args);
-  int phase = 0, arg = 0;
+  p->count = MD_NEW_ARRAY(p->arena, int64_t, p->num_counts);
+  int phase = 0, arg = 0, count = 0;
   for (int i = 0; i < p->num_launches; i++) {
     md_launch *l = &p->launch[i];
-    *l = (md_launch){.first_phase = phase, .first_arg = arg};
+    *l = (md_launch){.first_phase = phase, .first_arg = arg, .first_count = count};
     l->name = get_str(r, &rows[i], "name");
     l->region = (int)get_int_or_0(r, &rows[i], "region", INT_MAX);
     l->flops = get_float(r, &rows[i], "flops");
@@ -172,6 +184,9 @@ static void get_launches(reader *r, const md_tree *root) {
       p->phase[phase].shared_bytes = get_int_or_0(r, &phases[k], "shared", INT64_MAX);
     }
     for (int k = 0; k < l->num_args; k++, arg++) get_arg(r, &args[k], &p->arg[arg]);
+    const md_tree *counts = get_counts(r, &rows[i], &l->num_counts);
+    for (int k = 0; k < l->num_counts; k++, count++)
+      if (!md_tree_int(&counts[k], &p->count[count])) wrong(r, "counts", "a list of numbers");
   }
 }
 

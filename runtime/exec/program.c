@@ -182,6 +182,14 @@ static bool check_launch(const check *c, const md_launch *l) {
   if (l->first_arg < 0 || l->num_args < 0 || l->num_args > p->num_args - l->first_arg)
     return bad(c, "launch '%s': arguments %d+%d of %d", l->name, l->first_arg, l->num_args,
                p->num_args);
+  if (l->first_count < 0 || l->num_counts < 0 || l->num_counts > p->num_counts - l->first_count)
+    return bad(c, "launch '%s': counts %d+%d of %d", l->name, l->first_count, l->num_counts,
+               p->num_counts);
+  if (l->num_counts && !p->num_variants)
+    return bad(c, "launch '%s' has counts, which no CPU takes", l->name);
+  for (int i = 0; i < l->num_counts; i++)
+    if (p->count[l->first_count + i] < 0 || p->count[l->first_count + i] > INT32_MAX)
+      return bad(c, "launch '%s': count %d is out of range", l->name, i);
   if (!(l->flops >= 0) || !(l->bytes >= 0) || isinf(l->flops) || isinf(l->bytes))
     return bad(c, "launch '%s': its cost is no number", l->name);
   char where[MAX_NAME + 16];
@@ -387,6 +395,7 @@ bool md_program_check(const md_program *p, md_diags *d) {
       !check_count(c, "launches", p->num_launches, p->launch) ||
       !check_count(c, "phases", p->num_phases, p->phase) ||
       !check_count(c, "arguments", p->num_args, p->arg) ||
+      !check_count(c, "counts", p->num_counts, p->count) ||
       !check_count(c, "copies", p->num_copies, p->copy) ||
       !check_count(c, "convolutions", p->num_convs, p->conv) ||
       !check_count(c, "targets", p->num_variants, p->variant) ||

@@ -128,6 +128,10 @@ static bool launch_all(const Driver *d, const Program *p, void *module, const Ad
       pointer[k] = at[image] + (Address)offset;
       arg[k] = &pointer[k];
     }
+    for (int k = 0; k < l->num_counts; k++) {
+      pointer[l->num_args + k] = (Address)l->count[k];
+      arg[l->num_args + k] = &pointer[l->num_args + k];
+    }
     if (!good(d, d->function(&function, module, l->kernel), l->kernel, why) ||
         !good(d, d->allow(function, DYNAMIC_SHARED, (int)l->shared_bytes), l->kernel, why) ||
         !good(d,

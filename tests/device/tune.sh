@@ -93,7 +93,7 @@ mutant() {
   lines 1 "\"failed\":\"'.*' is off by" wrong.jsonl
 }
 mutant 's/stage\[row \* \([0-9]*\) + col + z\] = sum/stage[row * \1 + col + z] = 1.0f + sum/'
-mutant 's/if (p < [0-9]* && first < [0-9]*) {/if (p < 0) {/'  # what it does not write was there before
+mutant 's/if (p < pixels && first < [0-9]*) {/if (p < 0) {/'  # what it does not write was there before
 
 # --- what the compiler makes of it. Ways whose times are known here in advance: a record by hand.
 wants 0 "0 records" "$modistc" cache ls

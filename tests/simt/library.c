@@ -59,6 +59,8 @@ static void put_entry(md_text *to, const simt_kernel *k) {
          "%s_call(void *const *arg) {\n  %s(",
          k->symbol, k->symbol, k->symbol);
   for (int i = 0; i < k->num_params; i++) md_put(to, "%sarg[%d]", i ? ", " : "", i);
+  for (int i = 0; i < k->num_counts; i++)
+    md_put(to, "%s(md_i64)arg[%d]", i + k->num_params ? ", " : "", k->num_params + i);
   md_put(to, ");\n}\n");
 }
 

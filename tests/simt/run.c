@@ -24,6 +24,8 @@ char *run_text(const Program *p) {
            "%s_call(void *const *arg) {\n  %s(",
            name, name, name);
     for (int i = 0; i < l->num_args; i++) md_put(&t, "%sarg[%d]", i ? ", " : "", i);
+    for (int i = 0; i < l->num_counts; i++)
+      md_put(&t, "%s(md_i64)arg[%d]", i + l->num_args ? ", " : "", l->num_args + i);
     md_put(&t, ");\n}\n");
   }
   return t.s;
@@ -35,7 +37,8 @@ bool run_build_all(Program *const *p, int num) {
   for (int i = 0; i < num; i++)
     for (int j = 0; p[i] && j < p[i]->m->num_kernels; j++) {
       const md_cuda_kernel *from = &p[i]->m->kernel[j];
-      MD_PUSH(k, num_kernels, cap, ((simt_kernel){from->symbol, from->text, from->num_params}));
+      MD_PUSH(k, num_kernels, cap,
+              ((simt_kernel){from->symbol, from->text, from->num_params, from->num_counts}));
     }
   bool ok = simt_know(k, num_kernels);
   free(k);
@@ -56,6 +59,7 @@ bool run_is_known(const Program *p) {
   for (int i = 0; i < p->m->num_launches; i++) {
     const md_cuda_launch *l = &p->m->launch[i];
     md_put(&all, "%s %lld %d %d\n", l->kernel, (long long)l->blocks, l->threads, l->shared_bytes);
+    for (int k = 0; k < l->num_counts; k++) md_put(&all, "%lld ", (long long)l->count[k]);
   }
   for (int i = 0; i < p->num_images; i++)
     if (p->image[i].is_set) md_put_bytes(&all, p->image[i].data, (size_t)p->image[i].bytes);
@@ -94,6 +98,7 @@ bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code
     if (l->arg[i].val == MD_NONE) simt_open(workspace, offset, l->arg[i].bytes);
     if (l->arg[i].write) simt_writable(data[at], true);
   }
+  for (int i = 0; i < l->num_counts; i++) arg[l->num_args + i] = (void *)(intptr_t)l->count[i];
   simt_launch launch = {.kernel = entry_of(p, l, code),
                         .arg = arg,
                         .blocks = l->blocks,

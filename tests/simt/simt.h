@@ -47,7 +47,7 @@ void simt_code_free(simt_code *c);
 // --- library.c: kernels by symbols that say what their texts are, each built once a process
 typedef struct simt_kernel {
   const char *symbol, *text;
-  int num_params;
+  int num_params, num_counts;
 } simt_kernel;
 bool simt_know(const simt_kernel *k, int num);        // false: the compiler has said why
 simt_entry_point *simt_known(const char *symbol);     // NULL: it is not

@@ -89,6 +89,49 @@ static int try(const char *name, const char *text, int level, int *with_wgmma) {
   return failed;
 }
 
+// --- batches that share kernels
+
+static Program *of_batch(int samples, md_cuda_arch arch, md_diags *d) {
+  md_text t = {0};
+  md_put(&t,
+         "graph @s(%%x: f32[%d,72,1,6,7], %%w: f32[72,72,1,3,3], %%g: f32[72], %%b: f32[72], "
+         "%%dy: f32[%d,72,1,6,7]) {\n"
+         "  %%a = conv3d %%x, %%w {pad=[0,1,1]}\n  %%m, %%v = moments %%a {groups=1}\n"
+         "  %%n = batch_norm %%a, %%g, %%b, %%m, %%v {batch_stats=true}\n"
+         "  %%dx = conv3d_dgrad %%dy, %%w {pad=[0,1,1], shape=[%d,72,1,6,7]}\n"
+         "  %%dw = conv3d_wgrad %%dy, %%x {pad=[0,1,1], shape=[72,72,1,3,3]}\n"
+         "  return %%n, %%dx, %%dw\n}\n",
+         samples, samples, samples);
+  md_graph *g = md_parse_graph("sample", t.s, t.len, d);
+  Program *p = g ? program_apart(arch, g, 2, MD_BF16, 1, d) : NULL;
+  md_text_free(&t);
+  return p;
+}
+
+static bool has_kernel(const Program *p, const char *symbol) {
+  for (int i = 0; i < p->m->num_kernels; i++)
+    if (!strcmp(p->m->kernel[i].symbol, symbol)) return true;
+  return false;
+}
+
+// What was compiled for one batch runs the other.
+static int run_two_batches(md_cuda_arch arch) {
+  md_diags *d = md_diags_create();
+  Program *a = of_batch(9, arch, d), *b = of_batch(7, arch, d);
+  int failed = !a || !b, others = 0;
+  for (int i = 0; !failed && i < b->m->num_kernels; i++)
+    others += b->m->kernel[i].num_counts && !has_kernel(a, b->m->kernel[i].symbol);
+  if (failed || others)
+    printf("FAILED two batches on sm_%d: %d kernels with counts are of one alone; %s\n", arch.sm,
+           others, md_diags_text(d));
+  failed += others;
+  if (a && b) failed += run(a, "batch of 9") + run(b, "batch of 7");
+  program_destroy(a);
+  program_destroy(b);
+  md_diags_destroy(d);
+  return failed;
+}
+
 int main(int argc, char **argv) {
   const char *only = argc > 1 && !strncmp(argv[1], "--only=", 7) ? argv[1] + 7 : NULL;
   int failed = 0, tried = 0, with_wgmma = 0;
@@ -105,6 +148,7 @@ int main(int argc, char **argv) {
     text = (md_text){0};
   }
   failed += run_waiting();
+  for (int i = 0; !only && i < MD_COUNT(archs); i++) failed += run_two_batches(archs[i]);
   simt_forget();
   printf("%d tried, %d of them with wgmma too, %d failures\n", tried, with_wgmma, failed);
   return failed || !tried || (!only && !with_wgmma);

@@ -40,7 +40,7 @@ static bool agrees(const md_cuda_module *m, const md_cubin *c, md_cuda_arch arch
   }
   for (int i = 0; i < m->num_launches; i++) {
     const md_kernel_facts *f = find(k, num, m->launch[i].kernel);
-    ok = ok && f && f->param_bytes == 8 * m->launch[i].num_args &&
+    ok = ok && f && f->param_bytes == 8 * (m->launch[i].num_args + m->launch[i].num_counts) &&
          f->max_threads == m->launch[i].threads;
   }
   free(u);

@@ -69,6 +69,67 @@ static void equal_regions_share(void) {
   free(s);
 }
 
+// A layer's step with so many samples.
+static char *layer(int samples) {
+  md_text t = {0};
+  md_put(&t,
+         "graph @s(%%x: f32[%d,16,4,16,16], %%w: f32[24,16,3,3,3], %%g: f32[24], %%b: f32[24], "
+         "%%dy: f32[%d,24,4,16,16]) {\n"
+         "  %%a = conv3d %%x, %%w {pad=[1,1,1]}\n  %%m, %%v = moments %%a {groups=1}\n"
+         "  %%n = batch_norm %%a, %%g, %%b, %%m, %%v {batch_stats=true}\n  %%r = relu %%n\n"
+         "  %%dx = conv3d_dgrad %%dy, %%w {pad=[1,1,1], shape=[%d,16,4,16,16]}\n"
+         "  %%dw = conv3d_wgrad %%dy, %%x {pad=[1,1,1], shape=[24,16,3,3,3]}\n"
+         "  return %%r, %%dx, %%dw\n}\n",
+         samples, samples, samples);
+  return t.s;
+}
+
+static md_cuda_module *layer_module(int samples, md_cuda_arch arch, bool narrow, bool apart) {
+  md_diags *d = md_diags_create();
+  md_pass_options o = md_pass_defaults();
+  o.level = 2;
+  if (narrow) o.precision = MD_BF16;
+  char *text = layer(samples);
+  md_graph *g = md_parse_graph("text", text, strlen(text), d);
+  g = g && md_cuda_facts("cuda:sm_80", &o.facts, d) ? md_run_passes(g, &o, NULL, d) : NULL;
+  md_cuda_module *m = g ? md_cuda_generate(g, arch, &(md_cuda_how){.is_apart = apart}, d) : NULL;
+  check(m && !m->num_refused, "a layer has kernels", md_diags_text(d));
+  if (g) md_graph_destroy(g);
+  free(text);
+  md_diags_destroy(d);
+  return m;
+}
+
+static bool has_text(const md_cuda_module *m, const char *text) {
+  for (int i = 0; i < m->num_kernels; i++)
+    if (!strcmp(m->kernel[i].text, text)) return true;
+  return false;
+}
+
+// Walks of single elements, as those that bring inputs into order, have numbers in their text.
+static void batches_share_kernels(void) {
+  static const md_cuda_arch archs[] = {{80, 0}, {90, 'a'}};
+  for (int i = 0; i < 8; i++) {
+    md_cuda_arch arch = archs[i % 2];
+    md_cuda_module *a = layer_module(64, arch, i & 2, i & 4),
+                   *b = layer_module(96, arch, i & 2, i & 4);
+    int same = 0, counts = 0, apart = 0;
+    for (int k = 0; k < b->num_kernels; k++) {
+      bool is_there = has_text(a, b->kernel[k].text);
+      same += is_there;
+      counts += b->kernel[k].num_counts;
+      apart += !is_there && b->kernel[k].num_counts > 0;
+    }
+    char seen[100];
+    snprintf(seen, sizeof seen, "%d of %d, with %d counts", same, b->num_kernels, counts);
+    check(counts > 0 && same >= b->num_kernels - 1, "batches share a layer's kernels", seen);
+    // What stands beside such a walk in a launch is not shared with it.
+    check(!apart || !(i & 4), "what a kernel is told is not in its text, too", seen);
+    md_cuda_module_free(a);
+    md_cuda_module_free(b);
+  }
+}
+
 static void missing_kernels_are_named(void) {
   static const char mixed[] = "graph @s(%x: f64[4,4], %y: f64[4,4], %i: i32[4]) {\n  %a = exp %x\n"
                               "  %b, %t = nce_lse %a, %i, %y, %i\n  return %a, %b\n}\n";
@@ -195,6 +256,7 @@ static void absent_nvrtc_is_said(void) {
 int main(void) {
   names_stay_in_comments();
   equal_regions_share();
+  batches_share_kernels();
   missing_kernels_are_named();
   sizes_are_refused_or_wide();
   launches_take_so_many_tensors();

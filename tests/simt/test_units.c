@@ -32,7 +32,7 @@ static void ptx_agrees(const md_cuda_module *m, md_diags *d) {
   check(num == m->num_kernels && sm == 80, "PTX names all kernels", num < 0 ? why : c.data);
   for (int i = 0; i < m->num_launches; i++) {
     const md_kernel_facts *f = find(k, num, m->launch[i].kernel);
-    check(f && f->param_bytes == 8 * m->launch[i].num_args &&
+    check(f && f->param_bytes == 8 * (m->launch[i].num_args + m->launch[i].num_counts) &&
               f->max_threads == m->launch[i].threads,
           "PTX and launch agree", m->launch[i].kernel);
   }
