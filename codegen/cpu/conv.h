@@ -132,9 +132,15 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
 // The same pairs from `blocks` packed blocks of a list with an even number of pixels.
 void md_pair_window(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
                     const md_pairs *pairs);
+
+// conv_ahead.c
 // Fetches what packing reads of channel block `block` of src at pixel `pixel` of a list; there may be no such place.
 void md_fetch_pixel(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
                     const md_ir m0[3], md_ir pixel);
+// Reads an epilogue tensors of the result's shape, and not less than is packed?
+bool md_reads_results(const md_conv *c, const md_dense *d);
+// The share of what item s fetches that a register tile of pixels w .. and blocks block .. has at source block sb.
+void md_item_fetch(const md_item *s, md_ir sb, md_ir w, int64_t pixels, int blocks, md_ir block);
 
 // conv_winograd.c
 // For a convolution or data gradient. NULL: takes it; "": it is none of its business.

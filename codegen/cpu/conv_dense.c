@@ -99,55 +99,6 @@ static md_ir window_cell(const md_item *s, md_ir off) {
   return md_splat(e, x, c->lanes);
 }
 
-// A share of what the next item packs, so that memory is busy while numbers are multiplied; w: the register tile's
-// first pixel. In a block of its own: among the products LLVM would run out of registers.
-static void fetch_ahead(const md_item *s, md_ir sb, md_ir w, int64_t pixels, int blocks,
-                        md_ir block) {
-  const md_conv *c = s->c;
-  md_emit *e = &c->k->e;
-  int64_t share = md_ceil_div(pixels * blocks, c->dst_blocks);
-  md_ir from = md_imulc(e, md_idivc(e, block, blocks), share);
-  md_ir is_next = md_ilt(e, s->next_n, md_i64(e, c->n));
-  md_ir is_left = md_ilt(e, from, md_i64(e, pixels));
-  md_if f = md_if_begin(e, LLVMBuildAnd(e->b, is_next, is_left, ""), "ahead");
-  md_ir first = md_iadd(e, md_iadd(e, s->next_m0[2], w), from);
-  for (int64_t i = 0; i < share; i++)
-    md_fetch_pixel(c, s->d, c->src, s->next_n, sb, s->next_m0, md_iaddc(e, first, i));
-  md_if_end(e, &f);
-}
-
-// Reads an epilogue tensors of the result's shape, and not less than is packed?
-static bool reads_results(const md_conv *c, const md_dense *d) {
-  const md_region_view *r = c->k->r;
-  const md_shape *shape = &md_type_in(r->g, c->dst)->shape;
-  if (d->tail > 2 || c->dst_blocks < c->src_blocks) return false;
-  for (int i = 0; i < r->num_nodes; i++) {
-    const md_node *n = r->node[i];
-    for (int k = 0; k < n->num_in && md_in_epilogue(r, n); k++) {
-      md_val v = n->in[k];
-      if (v && !md_inner(r, v) && md_shape_equal(&md_type_in(r->g, v)->shape, shape)) return true;
-    }
-  }
-  return false;
-}
-
-// Of these, a share of the lines at the register tile's places for each block of channels: they come while products
-// are added up. As fetch_ahead, in a block of its own, whose condition says next to nothing.
-static void fetch_results(const md_item *s, md_ir sb, md_ir w, int64_t pixels, int blocks,
-                          md_ir block) {
-  const md_conv *c = s->c;
-  md_emit *e = &c->k->e;
-  int64_t share = md_ceil_div(pixels * blocks, c->src_blocks);
-  md_if f = md_if_begin(e, md_ilt(e, s->next_n, md_i64(e, c->n)), "results");
-  for (int64_t i = 0; i < share; i++) {
-    md_ir line = md_iaddc(e, md_imulc(e, sb, share), i);
-    md_ir pixel = md_iadd(e, md_iadd(e, s->m0[2], w), md_imodc(e, line, pixels));
-    md_fetch_pixel(c, s->d, c->dst, s->n, md_iadd(e, block, md_idivc(e, line, pixels)), s->m0,
-                   pixel);
-  }
-  md_if_end(e, &f);
-}
-
 // The register tile: `pixels` x `blocks` accumulators over all source channels and taps.
 // pixel: the first; src: its element in the window; panel[b]: first cell of the weights of block + b.
 static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir block, md_ir pixel,
@@ -160,9 +111,7 @@ static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir block
   int64_t row[3] = {d->window[1] * step.row, step.row, step.pixel};
   int64_t kstep[3] = {c->kernel[1] * along, along, 1};
   md_loop sb = md_loop_begin(e, md_i64(e, 0), s->blocks, 1, "i_block");
-  if (s->fetches_results)
-    fetch_results(s, md_iadd(e, s->first, sb.i), pixel, pixels, blocks, block);
-  if (d->ahead) fetch_ahead(s, sb.i, pixel, pixels, blocks, block);
+  md_item_fetch(s, sb.i, pixel, pixels, blocks, block);
   md_ir in = md_iadd(e, src, md_imulc(e, sb.i, step.block));
   md_ir wt = md_imulc(e, md_iadd(e, s->first, sb.i), taps_of(c) * inner * c->lanes);
   md_loop tap[3];
@@ -413,7 +362,7 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
     s.tile[i] = d->tile[i];
     s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
   }
-  s.fetches_results = reads_results(c, d);
+  s.fetches_results = md_reads_results(c, d);
   if (d->ahead || s.fetches_results) {
     md_ir next[4];
     md_split_index(e, md_iaddc(e, k->item, 1), 4, tiles, next);

@@ -200,21 +200,3 @@ void md_pair_window(const md_conv *c, const md_dense *d, md_ir from, md_ir block
   join_pixels(&r, &p, to, md_imulc(e, b.i, pairs->num * c->lanes));
   md_loop_end(e, &b);
 }
-
-void md_fetch_pixel(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
-                    const md_ir m0[3], md_ir pixel) {
-  const md_region_view *r = c->k->r;
-  md_emit *e = &c->k->e;
-  const md_shape *shape = &md_type_in(r->g, src)->shape;
-  md_ir at[5] = {n, md_imulc(e, block, c->lanes)};
-  for (int i = 0; i < 2; i++) at[2 + i] = md_iaddc(e, md_imulc(e, m0[i], d->in_step[i]), d->lo[i]);
-  at[4] = pixel;
-  md_point p = md_pixel_point(c, d, at, NULL);
-  md_spot spot = md_spot_of(&p);
-  for (int i = 0; i < r->num_inputs; i++) {
-    const md_type *t = md_type_in(r->g, r->input[i]);
-    if (!t->block || !md_shape_equal(&t->shape, shape)) continue;
-    md_index x = md_spot_offset(e, t, &spot);
-    md_prefetch(e, t->dtype, md_kernel_arg(c->k, r->input[i]), x.base);
-  }
-}
