@@ -128,10 +128,12 @@ static void wait_for_end(md_pool *p) {
 int md_cpu_quota(const char *path) {
   FILE *f = fopen(path, "re");
   if (!f) return INT_MAX;
-  long long quota, period;
-  bool found = fscanf(f, "%lld %lld", &quota, &period) == 2 && quota > 0 && period > 0;
+  char line[64] = "", *end;  // "QUOTA PERIOD" in microseconds, or "max PERIOD"
+  bool found = fgets(line, sizeof line, f) != NULL;
   fclose(f);
-  return found ? (int)MD_MIN(md_ceil_div(quota, period), INT_MAX) : INT_MAX;
+  int64_t quota = strtoll(line, &end, 10), period = strtoll(end, NULL, 10);
+  return found && quota > 0 && period > 0 ? (int)MD_MIN(md_ceil_div(quota, period), INT_MAX)
+                                          : INT_MAX;
 }
 
 int md_pool_default(void) {
