@@ -33,8 +33,8 @@ int md_sync_folder_of(const char *path);
 // Every folder of the path that is not there yet, durably. False: errno says why, and the path ends with
 // the folder that could not be made.
 bool md_make_folders(char *path, mode_t mode);
-bool md_make_parents(const char *path,
-                     md_diags *d);  // those that a path is in; false: reported (E0801)
+// Those that a path is in. False: reported (E0801).
+bool md_make_parents(const char *path, md_diags *d);
 
 // $XDG_CACHE_HOME/modist or ~/.cache/modist, made with 0700; MODIST_CACHE overrides.
 // NULL when there is no usable one (owner is somebody else, no HOME): caching is then off.

@@ -130,19 +130,21 @@ const char *md_cu_index_type(const md_cu_kernel *k) { return k->w->wide ? "md_i6
 
 // --- arguments
 
+// A copy of the first `num` of an array, with room for `cap`.
+static void *with_room(md_arena *a, const void *from, int num, int cap, size_t size) {
+  void *to = md_alloc_array(a, (size_t)cap, size);
+  if (num) memcpy(to, from, (size_t)num * size);
+  return to;
+}
+
 static const char *argument(md_cu_kernel *k, md_cuda_arg arg, const char *type) {
   int i = 0;
   while (i < k->num_args && (k->arg[i].val != arg.val || k->arg[i].workspace != arg.workspace)) i++;
   if (i == k->num_args) {
     if (k->num_args == k->cap_args) {
-      int cap = MD_MAX(16, 2 * k->cap_args);
-      md_cuda_arg *args = MD_NEW_ARRAY(k->w->module->arena, md_cuda_arg, cap);
-      const char **types = MD_NEW_ARRAY(k->w->arena, const char *, cap);
-      if (i) memcpy(args, k->arg, sizeof *args * (size_t)i);
-      if (i) memcpy(types, k->arg_type, sizeof *types * (size_t)i);
-      k->arg = args;
-      k->arg_type = types;
-      k->cap_args = cap;
+      k->cap_args = MD_MAX(16, 2 * i);
+      k->arg = with_room(k->w->module->arena, k->arg, i, k->cap_args, sizeof *k->arg);
+      k->arg_type = with_room(k->w->arena, k->arg_type, i, k->cap_args, sizeof *k->arg_type);
     }
     k->arg[i] = arg;
     k->arg_type[i] = type;
@@ -186,14 +188,9 @@ const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value) {
   }
   MD_ASSERT(value >= 0 && value <= INT32_MAX, "'%s' does not fit into an int", name);
   if (i == k->cap_counts) {
-    int cap = MD_MAX(8, 2 * k->cap_counts);
-    int64_t *count = MD_NEW_ARRAY(k->w->module->arena, int64_t, cap);
-    const char **names = MD_NEW_ARRAY(k->w->arena, const char *, cap);
-    if (i) memcpy(count, k->count, sizeof *count * (size_t)i);
-    if (i) memcpy(names, k->count_name, sizeof *names * (size_t)i);
-    k->count = count;
-    k->count_name = names;
-    k->cap_counts = cap;
+    k->cap_counts = MD_MAX(8, 2 * i);
+    k->count = with_room(k->w->module->arena, k->count, i, k->cap_counts, sizeof *k->count);
+    k->count_name = with_room(k->w->arena, k->count_name, i, k->cap_counts, sizeof *k->count_name);
   }
   k->count[i] = value;
   k->count_name[i] = md_strdup(k->w->arena, name);
