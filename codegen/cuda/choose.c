@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which way a product is made. A region's kernels are made the generator's own way first, aside: the digest
-// of their texts and the prelude's names the problem, with every extent (of the batch, the counts), type and formula in it. Under that
-// name records know the best way on a device.
+// of their texts and the prelude's names the problem, with every type and formula in it and every extent, that
+// of the batch by the counts of launches. Under that name records know the best way on a device.
 #include "codegen/cuda/gen.h"
 #include "codegen/cuda/names.h"
 
