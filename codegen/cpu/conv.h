@@ -165,6 +165,11 @@ void md_wgrad_pack(md_wgrad *g, md_ir dy, md_ir n, const md_ir m0[3], md_ir next
 void md_wgrad_add(md_wgrad *g);          // the tile's products
 void md_wgrad_merge(const md_wgrad *g);  // the last phase, k->r as at first
 
+// conv_weights.c
+// Sums of output block ob, input block ib, tap [t,h,w] and row (an input channel of the block); lanes along the output.
+typedef md_ir md_weight_of(const void *ctx, md_ir ob, md_ir ib, md_ir tap, md_ir row);
+void md_store_weights(const md_conv *c, md_ir ob, md_ir ib, md_weight_of *of, const void *ctx);
+
 // conv_twins.c
 // For both gradients of a convolution. NULL: takes them; "": they are none of its business.
 const char *md_twins_refuse(const md_region_view *r);

@@ -234,8 +234,9 @@ static void emit_items(Wgrad *g) {
   md_phase_end(k);
 }
 
-// The sum of all splits, in order, of output block `ob` at row `row` of block `ib`; lanes along the block.
-static md_ir merged(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, md_ir row) {
+// The sum of all splits, in order (an md_weight_of).
+static md_ir merged(const void *wgrad, md_ir ob, md_ir ib, md_ir tap, md_ir row) {
+  const Wgrad *g = wgrad;
   const md_conv *c = &g->x;
   md_emit *e = &g->k->e;
   md_ir in_group = md_imodc(e, ob, g->group_blocks), group = md_idivc(e, ob, g->group_blocks);
@@ -250,67 +251,15 @@ static md_ir merged(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, md_ir row) {
   return sum;
 }
 
-static void store_result(const Wgrad *g, const md_point *p, md_ir sum) {
-  md_body body;
-  md_body_init(&body, g->k);
-  md_finish_set(&body, g->x.w, sum);
-  md_finish_store(&body, p);
-}
-
-// In memory dw[o,i,k] lies row-major: a vector of sums holds elements that lie far apart. As many of them
-// make whole lines, those of a block of input channels, taps and all.
-static void store_lines(const Wgrad *g, md_ir ob) {
-  const md_conv *c = &g->x;
-  md_emit *e = &g->k->e;
-  int64_t taps = taps_of(c);
-  md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
-  md_loop j = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->lanes * taps), c->lanes, "j");
-  md_ir line[64];
-  for (int l = 0; l < c->lanes; l++) {
-    md_ir at = md_iaddc(e, j.i, l);
-    line[l] = merged(g, ob, ib.i, md_imodc(e, at, taps), md_idivc(e, at, taps));
-  }
-  md_turn_lanes(e, line, c->lanes);
-  for (int l = 0; l < c->lanes; l++) {
-    md_ir at[5] = {md_iaddc(e, md_imulc(e, ob, c->lanes), l),
-                   md_iadd(e, md_imulc(e, ib.i, c->lanes * taps), j.i)};
-    md_point p = md_point_of(5, at, 1, c->lanes, NULL);
-    p.tail = 1;
-    store_result(g, &p, line[l]);
-  }
-  md_loop_end(e, &j);
-  md_loop_end(e, &ib);
-}
-
-static bool has_lines(const Wgrad *g) {
-  const md_conv *c = &g->x;
-  return c->src_c % c->lanes == 0 && c->dst_c % c->lanes == 0 &&
-         !md_type_in(g->k->r->g, c->w)->block;
-}
-
 // Adds the splits and stores dw[o,i,k]; an item is an output block.
 void md_wgrad_merge(const md_wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->x;
   md_phase_begin(k, "merge", c->dst_blocks, 0);
-  md_ir ob = k->item;
-  if (has_lines(g)) {
-    store_lines(g, ob);
-    md_phase_end(k);
-    return;
-  }
-  md_ir mask = md_channel_mask(e, c->dst_c, ob, c->lanes);
-  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_c), 1, "i");
-  md_ir ib = md_idivc(e, i.i, c->lanes), row = md_imodc(e, i.i, c->lanes);
-  md_loop tap = md_loop_begin(e, md_i64(e, 0), md_i64(e, taps_of(c)), 1, "tap");
-  md_ir at[5] = {md_imulc(e, ob, c->lanes), i.i, md_idivc(e, tap.i, c->kernel[1] * c->kernel[2]),
-                 md_imodc(e, md_idivc(e, tap.i, c->kernel[2]), c->kernel[1]),
-                 md_imodc(e, tap.i, c->kernel[2])};
-  md_point p = md_point_of(5, at, 0, c->lanes, mask);
-  store_result(g, &p, merged(g, ob, ib, tap.i, row));
-  md_loop_end(e, &tap);
-  md_loop_end(e, &i);
+  md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
+  md_store_weights(c, k->item, ib.i, merged, g);
+  md_loop_end(e, &ib);
   md_phase_end(k);
 }
 

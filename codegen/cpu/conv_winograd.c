@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's minimal filtering for kernels of few taps along h and w or along t, and of stride 1: forward and
-// data gradient. Squares of the source become planes with a pixel for each square, and so do the weights
+// Winograd's minimal filtering for kernels of few taps along h and w or along t: forward and data gradient. Squares of the source become planes with a pixel for each square, and so do the weights
 // (filter.c). In a plane the convolution is a direct one without these taps: its register tile is that of
 // conv_dense.c.
 #include "codegen/cpu/conv.h"
@@ -22,10 +21,12 @@ typedef struct Squares {
 
 typedef struct Winograd {
   Squares q;
+  const md_dense *from;         // packs the item's source
   md_item item, plane;          // of the convolution, of the direct one in a plane
   int64_t place;                // of the weights, in the workspace
   md_ir source, weights, sums;  // the first plane of each
   md_ir base;                   // the item's first square in a block of a plane
+  md_ir from_m0[3];             // where its tile of `from` begins
 } Winograd;
 
 // --- the plan
@@ -39,7 +40,8 @@ static int64_t all_squares(const md_conv *c, const Squares *q) {
 }
 static int64_t source_squares(const Squares *q) { return q->frames * q->num[1] * q->num[2]; }
 
-static void set_tile(const md_conv *c, md_dense *d, Squares *q) {
+static void set_tile(const md_conv *c, md_problem *p, Squares *q) {
+  md_dense *d = &p->d, *from = &p->from;
   q->frames = q->num[0];
   if (!q->f->along_t) q->frames += (d->tap[0].num - 1) * llabs(d->tap[0].doff);
   int64_t items = q->apart ? all_squares(c, q) / tile_squares(q) : 1;
@@ -48,9 +50,13 @@ static void set_tile(const md_conv *c, md_dense *d, Squares *q) {
   for (int i = 0; i < 3; i++) {
     d->tile[i] = q->num[i] * md_filter_step(q->f, i);
     d->grid[i] = md_round_up(q->size[i], d->tile[i]);
+    int64_t of_source = p->transposed && md_filters_axis(q->f, i) ? p->stride[i] : 1;
+    from->tile[i] = d->tile[i] / of_source;
+    from->grid[i] = d->grid[i] / of_source;
   }
-  d->chunk = 1;
+  d->chunk = from->chunk = 1;
   md_set_window(d);
+  md_set_window(from);
 }
 
 static int64_t vector_bytes(const md_conv *c) { return c->lanes * md_dtype_size(c->wide); }
@@ -60,17 +66,17 @@ static int64_t plane_taps(const md_conv *c, const md_filter *f) {
 }
 static int64_t channel_pairs(const md_conv *c) { return c->src_blocks * c->lanes * c->dst_blocks; }
 
-// Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 5: an
-// element of a plane in a transform, and how many times as much it is where planes are apart; a vector of
-// weights that comes from L2, L3, memory.
-enum { TRANSFORM = 6, APART = 5 };
+// Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 5: how many
+// times as much an element of a plane is where planes are apart; a vector of weights that comes from L2, L3, memory.
+enum { APART = 5 };
 static double weight_cost(const md_conv *c, int64_t bytes) {
   if (bytes <= c->k->e.cpu->l2_bytes) return 0.5;
-  return bytes <= c->k->e.cpu->cache_bytes ? 2.5 : 36;
+  return bytes <= c->k->e.cpu->cache_bytes ? 1.25 : 36;
 }
 
 static double direct_cost(const md_conv *c) {
-  int64_t pixels = c->n * c->dst_size[0] * c->dst_size[1] * c->dst_size[2];
+  const int64_t *size = c->flipped ? c->src_size : c->dst_size;  // each of these meets all taps
+  int64_t pixels = c->n * size[0] * size[1] * size[2];
   return (double)(c->kernel[0] * c->kernel[1] * c->kernel[2] * pixels * channel_pairs(c)) / c->pair;
 }
 
@@ -79,10 +85,10 @@ static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
   double items = (double)(c->n * md_dense_tiles(d));
   double weights = planes * (double)(plane_taps(c, q->f) * channel_pairs(c));
   double reading = weights * weight_cost(c, (int64_t)weights * vector_bytes(c));
-  double pixels = planes * TRANSFORM *
+  double pixels = planes * q->f->work *
                   ((double)(c->src_blocks * source_squares(q)) + (double)c->dst_blocks * squares);
   return items * (weights * squares + pixels * (q->apart ? APART : 1)) +
-         reading * (q->apart ? 1 : items) + weights * TRANSFORM;
+         reading * (q->apart ? 1 : items) + weights * q->f->work;
 }
 
 // Planes of an item should stay in L2, planes of all in the last cache.
@@ -102,19 +108,19 @@ static bool is_tile(const Squares *q) {
 }
 
 // The best way to cut the problem into squares; its cost, infinite where there is none.
-static double choose_squares(const md_conv *c, md_dense *d, Squares *best) {
+static double choose_squares(const md_conv *c, md_problem *p, Squares *best) {
   double least = INFINITY;
-  md_dense whole = *d;
+  md_problem whole = *p;
   for (int i = 0; i < 2 * MD_FILTERS; i++) {
     Squares q = {.f = &md_filters[i / 2], .apart = i % 2};
     if (!md_filter_suits(q.f, &whole)) continue;
-    for (int k = 0; k < 3; k++) q.size[k] = whole.grid[k];
+    for (int k = 0; k < 3; k++) q.size[k] = whole.d.grid[k];
     for (q.num[0] = 1; q.num[0] <= squares_along(&q, 0); q.num[0]++) {
       for (q.num[1] = 1; q.num[1] <= squares_along(&q, 1); q.num[1]++) {
         for (q.num[2] = 1; q.num[2] <= squares_along(&q, 2); q.num[2]++) {
           if (!is_tile(&q)) continue;
-          set_tile(c, d, &q);
-          double cost = cost_of(c, d, &q);
+          set_tile(c, p, &q);
+          double cost = cost_of(c, &p->d, &q);
           if (cost >= least || !fits(c, &q)) continue;
           least = cost;
           *best = q;
@@ -122,7 +128,7 @@ static double choose_squares(const md_conv *c, md_dense *d, Squares *best) {
       }
     }
   }
-  if (least < INFINITY) set_tile(c, d, best);
+  if (least < INFINITY) set_tile(c, p, best);
   return least;
 }
 
@@ -134,13 +140,14 @@ static md_conv conv_of(md_kernel *k) {
 const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv direct = conv_of(&k), c = md_conv_in_f32(direct);
-  md_dense problem[MD_MAX_DENSE];
-  if (!cpu->winograd || c.dtype == MD_F64 || md_conv_problems(&c, problem) != 1) return "";
+  md_problem p;
+  if (!cpu->winograd || c.dtype == MD_F64 || !md_filter_problem(&c, &p)) return "";
   Squares q;
-  double cost = choose_squares(&c, problem, &q);
+  double cost = choose_squares(&c, &p, &q);
   if (cost == INFINITY) return "";
-  return cost < 0.8 * direct_cost(&direct) ? NULL
-                                           : "its transforms would cost more than they spare";
+  return cost < MD_WORTHWHILE * direct_cost(&direct)
+             ? NULL
+             : "its transforms would cost more than they spare";
 }
 
 // Elements from a plane to the next: of weights, source, sums.
@@ -164,7 +171,7 @@ static void pack_weights(const Winograd *g, const md_conv *plane) {
   md_ir at[2], to = md_workspace(k, g->place), zero = md_i64(e, 0);
   md_split_index(e, k->item, 2, size, at);
   md_ir mask = md_channel_mask(e, c->dst_c, at[0], c->lanes);
-  md_loop t = md_loop_begin(e, zero, md_i64(e, plane->kernel[0]), 1, "tap");
+  md_loop t = md_loop_begin(e, zero, md_i64(e, plane->kernel[2]), 1, "tap");
   md_loop in = md_loop_begin(e, zero, md_i64(e, inner), 1, "i");
   md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), in.i);
   md_square x;
@@ -178,7 +185,7 @@ static void pack_weights(const Winograd *g, const md_conv *plane) {
   }
   md_filter_weights(e, f, x);
   md_ir off = md_iadd(e, md_imulc(e, at[0], c->src_blocks), at[1]);
-  off = md_iadd(e, md_imulc(e, off, plane->kernel[0]), t.i);
+  off = md_iadd(e, md_imulc(e, off, plane->kernel[2]), t.i);
   off = md_imulc(e, md_iadd(e, md_imulc(e, off, inner), in.i), c->lanes);
   int cols = f->along_t ? 1 : f->n;
   for (int p = 0; p < md_filter_planes(f); p++)
@@ -205,13 +212,21 @@ static md_ir first_pixel(const Winograd *g, md_ir block, int64_t squares) {
 static void transform_source(const Winograd *g) {
   const md_item *s = &g->item;
   const md_conv *c = s->c;
-  const md_dense *d = s->d;
+  const md_dense *from = g->from;
+  const md_filter *f = g->q.f;
   md_emit *e = &c->k->e;
-  md_squares q = {c, g->q.f, {g->q.frames, g->q.num[1], g->q.num[2]}, d->window[1], d->window[2]};
+  md_squares q = {.c = c,
+                  .f = f,
+                  .num = {g->q.frames, g->q.num[1], g->q.num[2]},
+                  .height = from->window[1],
+                  .width = from->window[2],
+                  .size = f->in,
+                  .step = f->in_step};
   md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
-  md_pack_window(c, d, c->src, c->src_c, ib.i, md_i64(e, 1), s->n, s->m0, s->tile, s->window, NULL);
+  md_pack_window(c, from, c->src, c->src_c, ib.i, md_i64(e, 1), s->n, g->from_m0, from->tile,
+                 s->window, NULL);
   md_planes to = {g->source, first_pixel(g, ib.i, source_squares(&g->q)), source_step(g)};
-  md_squares_to_planes(&q, md_filter_source, q.f->n, s->window, &to);
+  md_squares_to_planes(&q, md_filter_source, s->window, &to);
   md_loop_end(e, &ib);
 }
 
@@ -231,7 +246,14 @@ static void finish_blocks(const Winograd *g, int blocks, md_ir block) {
   const md_item *s = &g->item;
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
-  md_squares q = {c, g->q.f, {g->q.num[0], g->q.num[1], g->q.num[2]}, s->tile[1], s->tile[2]};
+  const md_filter *f = g->q.f;
+  md_squares q = {.c = c,
+                  .f = f,
+                  .num = {g->q.num[0], g->q.num[1], g->q.num[2]},
+                  .height = s->tile[1],
+                  .width = s->tile[2],
+                  .size = f->m,
+                  .step = f->m};
   md_loop b = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks), 1, "block");
   md_ir in_plane = g->q.apart ? md_iadd(e, block, b.i) : b.i;
   md_planes from = {g->sums, first_pixel(g, in_plane, tile_squares(&g->q)), sums_step(g)};
@@ -243,27 +265,28 @@ static void finish_blocks(const Winograd *g, int blocks, md_ir block) {
 
 // --- phases
 
-// The convolution in a plane: a pixel for each square, and those taps along t that the filter leaves.
+// The convolution in a plane: all squares of a tile are one row of pixels. Those taps along t that the filter leaves
+// are a frame's squares apart in it.
 static md_conv plane_conv(const md_conv *c, const md_filter *f) {
   md_conv p = *c;
-  p.kernel[0] = plane_taps(c, f);
-  p.kernel[1] = p.kernel[2] = 1;
+  p.kernel[0] = p.kernel[1] = 1;
+  p.kernel[2] = plane_taps(c, f);
   return p;
 }
 static md_dense plane_problem(const Winograd *g) {
   const Squares *q = &g->q;
-  const md_dense *d = g->item.d;
   md_taps one = {.num = 1};
   md_dense p = {.tail = 5, .in_step = {1, 1, 1}, .tap = {one, one, one}};
   for (int i = 0; i < 3; i++) p.tile[i] = p.window[i] = 1;
+  p.tile[2] = p.window[2] = block_squares(g, tile_squares(q));
   if (plane_taps(g->item.c, q->f) > 1) {
-    p.tap[0] = d->tap[0];
-    p.lo[0] = d->lo[0];
-    p.tile[0] = q->num[0];
-    p.window[0] = q->frames;
-    p.tile[2] = p.window[2] = q->num[1] * q->num[2];
-  } else {  // a list of pixels
-    p.tile[2] = p.window[2] = block_squares(g, tile_squares(q));
+    const md_dense *d = g->item.d;
+    int64_t frame = q->num[1] * q->num[2];
+    p.tap[2] = d->tap[0];
+    p.tap[2].off0 *= frame;
+    p.tap[2].doff *= frame;
+    p.lo[2] = d->lo[0] * frame;
+    p.window[2] = source_squares(q);
   }
   return p;
 }
@@ -275,7 +298,7 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   const md_dense *d = s->d;
   md_kernel *k = c->k;
   md_emit *e = &k->e;
-  int64_t window = md_round_up(md_window_bytes(c, d), 64);
+  int64_t window = md_round_up(md_window_bytes(c, g->from), 64);
   int64_t acc = 2 * d->tile[0] * d->tile[1] * d->tile[2] * vector_bytes(c);
   md_phase_begin(k, what, c->n * md_dense_tiles(d), window + acc + bytes);
   int64_t tiles[2] = {c->n, md_dense_tiles(d)}, along[3];
@@ -288,6 +311,7 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   for (int i = 0; i < 3; i++) {
     s->tile[i] = d->tile[i];
     s->m0[i] = md_imulc(e, tile[i], d->tile[i]);
+    g->from_m0[i] = md_imulc(e, tile[i], g->from->tile[i]);
     s->extent[i] = md_imin(e, md_i64(e, d->tile[i]), md_isub(e, md_i64(e, g->q.size[i]), s->m0[i]));
   }
   s->window = k->scratch;
@@ -359,15 +383,15 @@ static void emit_apart(Winograd *g) {
 void md_emit_conv_winograd(md_kernel *k) {
   md_conv c = md_conv_in_f32(conv_of(k)), pc;
   k->in_f32 = true;
-  md_dense d;
-  md_conv_problems(&c, &d);
-  Winograd g = {.item = {.c = &c, .d = &d}};
-  choose_squares(&c, &d, &g.q);
+  md_problem p;
+  md_filter_problem(&c, &p);
+  Winograd g = {.from = &p.from, .item = {.c = &c, .d = &p.d}};
+  choose_squares(&c, &p, &g.q);
   pc = plane_conv(&c, g.q.f);
   md_dense pd = plane_problem(&g);
   int64_t planes = md_filter_planes(g.q.f);
   g.place = md_workspace_reserve(k, planes * weights_step(&pc) * md_dtype_size(c.wide));
-  g.item.sums = md_sums_create(k, md_dense_tiles(&d), 2);
+  g.item.sums = md_sums_create(k, md_dense_tiles(&p.d), 2);
   pack_weights(&g, &pc);
   g.plane = (md_item){.c = &pc, .d = &pd};
   for (int i = 0; i < 3; i++) g.plane.tile[i] = pd.tile[i];

@@ -19,6 +19,8 @@ typedef struct Operand {
   int64_t channels, blocks;
   int64_t tiles, pixels;  // of a unit: windows, pixels of a plane
   int64_t place, step;    // of plane 0 in the workspace; elements from a plane to the next
+  md_filter_part *part;
+  int size, apart;  // pixels of a square along an axis, and from it to the next
 } Operand;
 
 typedef struct Wgrad {
@@ -36,8 +38,7 @@ typedef struct Wgrad {
 
 // --- the plan
 
-// Multiply-adds of vectors; an element of a plane, made and read again, costs as much as TRANSFORM of them.
-enum { TRANSFORM = 12 };
+// Multiply-adds of vectors; an element of a plane is made and read again.
 static int64_t taps_beside(const md_conv *c, const md_filter *f) {
   return f->along_t ? 1 : c->kernel[0];
 }
@@ -47,16 +48,16 @@ static double cost_of(const md_conv *c, const md_dense *d, const md_filter *f) {
   double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
   return md_filter_planes(f) *
          (squares * pairs * taps +
-          TRANSFORM * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs * taps));
+          2 * f->work * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs * taps));
 }
 
 // NULL: none suits.
-static const md_filter *best_filter(const md_conv *c, const md_dense *d) {
+static const md_filter *best_filter(const md_conv *c, const md_problem *p) {
   const md_filter *best = NULL;
   for (int i = 0; i < MD_FILTERS; i++) {
     const md_filter *f = &md_filters[i];
-    if (!md_filter_suits(f, d)) continue;
-    if (!best || cost_of(c, d, f) < cost_of(c, d, best)) best = f;
+    if (!md_filter_suits(f, p)) continue;
+    if (!best || cost_of(c, &p->d, f) < cost_of(c, &p->d, best)) best = f;
   }
   return best;
 }
@@ -69,21 +70,24 @@ static md_conv conv_of(md_kernel *k) {
 const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv plain = conv_of(&k), c = md_conv_in_f32(plain);
-  md_dense problem[MD_MAX_DENSE];
-  if (!cpu->winograd || c.dtype == MD_F64 || md_conv_problems(&c, problem) != 1) return "";
-  const md_filter *f = best_filter(&c, problem);
+  md_problem p;
+  if (!cpu->winograd || c.dtype == MD_F64 || !md_filter_problem(&c, &p)) return "";
+  const md_filter *f = best_filter(&c, &p);
   if (!f) return "";
   int64_t pixels = c.n * c.dst_size[0] * c.dst_size[1] * c.dst_size[2];
   int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2];
   double direct = (double)(taps * pixels * c.src_blocks * c.lanes * c.dst_blocks) / plain.pair;
-  return cost_of(&c, problem, f) < 0.8 * direct ? NULL
-                                                : "its transforms would cost more than they spare";
+  return cost_of(&c, &p.d, f) < MD_WORTHWHILE * direct
+             ? NULL
+             : "its transforms would cost more than they spare";
 }
 
 static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const md_dense *d) {
   const md_conv *c = &g->c;
-  *o =
-      (Operand){.val = v, .d = *d, .channels = channels, .blocks = md_ceil_div(channels, c->lanes)};
+  o->val = v;
+  o->d = *d;
+  o->channels = channels;
+  o->blocks = md_ceil_div(channels, c->lanes);
   for (int i = 0; i < 3; i++) {
     o->d.tile[i] = g->num[i] * md_filter_step(g->f, i);
     o->d.grid[i] = md_round_up(g->size[i], o->d.tile[i]);
@@ -107,13 +111,18 @@ static int64_t units_from(const Wgrad *g, int64_t unit) {
 // --- planes
 
 // A phase: an item is a tile of squares of a unit (from `unit` on), for all channels.
-static void emit_planes(const Wgrad *g, const Operand *o, md_filter_part *part, int size,
-                        int64_t unit) {
+static void emit_planes(const Wgrad *g, const Operand *o, int64_t unit) {
   const md_conv *c = &g->c;
   const md_dense *d = &o->d;
   md_kernel *k = g->k;
   md_emit *e = &k->e;
-  md_squares q = {c, g->f, {g->num[0], g->num[1], g->num[2]}, d->window[1], d->window[2]};
+  md_squares q = {.c = c,
+                  .f = g->f,
+                  .num = {g->num[0], g->num[1], g->num[2]},
+                  .height = d->window[1],
+                  .width = d->window[2],
+                  .size = o->size,
+                  .step = o->apart};
   int64_t along[3], in_sample = g->all_units / c->n;  // units
   for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
   int64_t tiles[2] = {units_from(g, unit), o->tiles};
@@ -136,7 +145,7 @@ static void emit_planes(const Wgrad *g, const Operand *o, md_filter_part *part, 
   md_ir first = md_iadd(e, md_imulc(e, b.i, g->units * o->pixels),
                         md_imulc(e, k->item, q.num[0] * q.num[1] * q.num[2]));
   md_planes to = {md_workspace(k, o->place), md_imulc(e, first, c->lanes), o->step};
-  md_squares_to_planes(&q, part, size, k->scratch, &to);
+  md_squares_to_planes(&q, o->part, k->scratch, &to);
   md_loop_end(e, &b);
   md_phase_end(k);
 }
@@ -243,39 +252,46 @@ static void emit_products(const Wgrad *g, int64_t unit) {
   md_phase_end(k);
 }
 
-// A phase: an item is a pair of blocks, whose dw[o,i,t,h,w] it stores.
+// dw of a pair of blocks, in scratch: [tap][row][lane].
+static md_ir scratch_at(const Wgrad *g, md_ir tap, md_ir row) {
+  md_emit *e = &g->k->e;
+  return md_imulc(e, md_iadd(e, md_imulc(e, tap, g->inner), row), g->c.lanes);
+}
+static md_ir from_scratch(const void *wgrad, md_ir ob, md_ir ib, md_ir tap, md_ir row) {
+  const Wgrad *g = wgrad;
+  (void)ob;
+  (void)ib;
+  return md_load(&g->k->e, g->c.wide, g->k->scratch, scratch_at(g, tap, row), g->c.lanes, NULL);
+}
+
+// A phase: an item is a pair of blocks.
 static void emit_results(const Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
-  int64_t size[3] = {g->taps, c->dst_blocks, c->src_blocks};
-  bool along_t = g->f->along_t;
-  int cols = along_t ? 1 : g->f->n, r = g->f->r;
-  md_phase_begin(k, "results", size[0] * size[1] * size[2], 0);
-  md_ir from = md_workspace(k, g->place), at[3], zero = md_i64(e, 0);
-  md_split_index(e, k->item, 3, size, at);
-  md_ir mask = md_channel_mask(e, c->dst_c, at[1], c->lanes);
-  md_ir channel = md_imulc(e, at[2], c->lanes);
-  md_ir rows = md_imin(e, md_isub(e, md_i64(e, c->src_c), channel), md_i64(e, g->inner));
-  md_loop row = md_loop_begin(e, zero, rows, 1, "i");
+  int64_t size[2] = {c->dst_blocks, c->src_blocks};
+  int cols = g->f->along_t ? 1 : g->f->n, r = g->f->r, of_filter = g->f->along_t ? r : r * r;
+  int64_t vectors = g->taps * of_filter * g->inner;
+  md_phase_begin(k, "results", size[0] * size[1], vectors * c->lanes * md_dtype_size(c->wide));
+  md_ir from = md_workspace(k, g->place), at[2], zero = md_i64(e, 0);
+  md_split_index(e, k->item, 2, size, at);
+  md_loop tap = md_loop_begin(e, zero, md_i64(e, g->taps), 1, "tap");
+  md_loop row = md_loop_begin(e, zero, md_i64(e, g->inner), 1, "i");
   md_ir off = md_iadd(e, md_imulc(e, k->item, g->inner), row.i);
+  off = md_iadd(e, md_imulc(e, off, c->lanes), md_imulc(e, tap.i, g->of_tap));
   md_square x;
   for (int i = 0; i < md_filter_planes(g->f); i++) {
-    md_ir element = md_iaddc(e, md_imulc(e, off, c->lanes), i * g->sums);
+    md_ir element = md_iaddc(e, off, i * g->sums);
     x[i / cols][i % cols] = md_load(e, c->wide, from, element, c->lanes, NULL);
   }
   md_filter_weight_gradient(e, g->f, x);
-  for (int i = 0; i < (along_t ? r : r * r); i++) {
-    md_ir first = md_i64(e, along_t ? i : i / r), second = md_i64(e, i % r);
-    md_ir place[5] = {md_imulc(e, at[1], c->lanes), md_iadd(e, channel, row.i),
-                      along_t ? first : at[0], along_t ? zero : first, along_t ? zero : second};
-    md_body body;
-    md_body_init(&body, k);
-    md_point p = md_point_of(5, place, 0, c->lanes, mask);
-    md_finish_set(&body, c->w, along_t ? x[i][0] : x[i / r][i % r]);
-    md_finish_store(&body, &p);
+  for (int i = 0; i < of_filter; i++) {
+    md_ir to = scratch_at(g, md_iaddc(e, md_imulc(e, tap.i, of_filter), i), row.i);
+    md_store(e, c->wide, k->scratch, to, g->f->along_t ? x[i][0] : x[i / r][i % r], NULL);
   }
   md_loop_end(e, &row);
+  md_loop_end(e, &tap);
+  md_store_weights(c, at[0], at[1], from_scratch, g);
   md_phase_end(k);
 }
 
@@ -307,25 +323,28 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   Wgrad g = {.k = k, .c = md_conv_in_f32(conv_of(k))};
   k->in_f32 = true;
   md_conv *c = &g.c;
-  md_dense d, yd;
-  md_conv_problems(c, &d);
-  d.chunk = 1;
-  g.f = best_filter(c, &d);
+  md_problem p;
+  md_filter_problem(c, &p);
+  p.d.chunk = 1;
+  g.f = best_filter(c, &p);
   g.inner = MD_MIN(c->src_c, c->lanes);
-  cut(&g, &d);
-  yd = d;
+  cut(&g, &p.d);
+  g.x = (Operand){.part = md_filter_source, .size = g.f->in, .apart = g.f->in_step};
+  g.dy = (Operand){.part = md_filter_result_gradient, .size = g.f->m, .apart = g.f->m};
+  md_dense yd = p.d;
   for (int i = 0; i < 3; i++) {
     yd.in_size[i] = g.size[i];
+    yd.in_step[i] = 1;
     yd.tap[i] = (md_taps){.num = 1};
   }
-  set_operand(&g, &g.x, c->src, c->src_c, &d);
+  set_operand(&g, &g.x, c->src, c->src_c, &p.d);
   set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
   g.of_tap = c->dst_blocks * c->src_blocks * g.inner * c->lanes;
   g.sums = md_plane_vectors(g.taps * g.of_tap / c->lanes) * c->lanes;
   g.place = md_workspace_reserve(k, md_filter_planes(g.f) * g.sums * md_dtype_size(c->wide));
   for (int64_t unit = 0; unit < g.all_units; unit += g.units) {
-    emit_planes(&g, &g.x, md_filter_source, g.f->n, unit);
-    emit_planes(&g, &g.dy, md_filter_result_gradient, g.f->m, unit);
+    emit_planes(&g, &g.x, unit);
+    emit_planes(&g, &g.dy, unit);
     emit_products(&g, unit);
   }
   emit_results(&g);

@@ -8,42 +8,81 @@
 // have half of the error of the usual 0, +-1 and +-2. All of B and A is exact in f32.
 // clang-format off
 #define SIX_POINTS                                                                                            \
-  .n = 6, .pairs = 2,                                                                                         \
-  .b = {{1.265625, 0, -2.8125, 0, 1}, {0, -1.6875, -2.25, 0.75, 1}, {0, -0.84375, -0.5625, 1.5, 1},           \
-        {0, 1.265625, 0, -2.8125, 0, 1}}
+  .n = 6, .single = 2, .pairs = 2, .in = 6, .stride = 1, .work = 6,                                           \
+  .b = {{1.265625, 0, -2.8125, 0, 1}, {0, 1.265625, 0, -2.8125, 0, 1},                                        \
+        {0, -1.6875, -2.25, 0.75, 1}, {0, -0.84375, -0.5625, 1.5, 1}}
 #define FOUR                                                                                                  \
-  SIX_POINTS, .m = 4, .r = 3,                                                                                 \
-  .g = {{64. / 81}, {-128. / 243, -96. / 243, -72. / 243}, {32. / 243, 48. / 243, 72. / 243}, {0, 0, 1}},     \
-  .a = {{1}, {1, 0.75, 0.5625, 0.421875}, {1, 1.5, 2.25, 3.375}, {0, 0, 0, 1}}
+  SIX_POINTS, .m = 4, .r = 3, .in_step = 4,                                                                   \
+  .g = {{64. / 81}, {0, 0, 1}, {-128. / 243, -96. / 243, -72. / 243}, {32. / 243, 48. / 243, 72. / 243}},     \
+  .a = {{1}, {0, 0, 0, 1}, {1, 0.75, 0.5625, 0.421875}, {1, 1.5, 2.25, 3.375}}
 #define THREE                                                                                                 \
-  SIX_POINTS, .m = 3, .r = 4,                                                                                 \
-  .g = {{64. / 81}, {-128. / 243, -96. / 243, -72. / 243, -54. / 243},                                        \
-        {32. / 243, 48. / 243, 72. / 243, 108. / 243}, {0, 0, 0, 1}},                                         \
-  .a = {{1}, {1, 0.75, 0.5625}, {1, 1.5, 2.25}, {0, 0, 1}}
+  SIX_POINTS, .m = 3, .r = 4, .in_step = 3,                                                                   \
+  .g = {{64. / 81}, {0, 0, 0, 1}, {-128. / 243, -96. / 243, -72. / 243, -54. / 243},                          \
+        {32. / 243, 48. / 243, 72. / 243, 108. / 243}},                                                       \
+  .a = {{1}, {0, 0, 1}, {1, 0.75, 0.5625}, {1, 1.5, 2.25}}
 #define TWO                                                                                                   \
-  .m = 2, .r = 3, .n = 4, .pairs = 1, .b = {{-1, 0, 1}, {0, 1, 1}, {0, -1, 0, 1}},                            \
-  .g = {{-1}, {0.5, 0.5, 0.5}, {0, 0, 1}}, .a = {{1}, {1, 1}, {0, 1}}
+  .m = 2, .r = 3, .n = 4, .single = 2, .pairs = 1, .in = 4, .in_step = 2, .stride = 1, .work = 6,             \
+  .b = {{-1, 0, 1}, {0, -1, 0, 1}, {0, 1, 1}}, .g = {{-1}, {0, 0, 1}, {0.5, 0.5, 0.5}},                       \
+  .a = {{1}, {0, 1}, {1, 1}}
+// Even pixels at 0, 1 and infinity, then the odd ones.
+#define STRIDED                                                                                               \
+  .r = 3, .n = 5, .single = 5, .stride = 2, .work = 3, .g = {{1}, {1, 0, 1}, {0, 0, 1}, {0, 1}, {0, 1}}
 const md_filter md_filters[MD_FILTERS] = {
-  {FOUR}, {THREE}, {TWO}, {FOUR, .along_t = true}, {TWO, .along_t = true}};
+  {FOUR}, {THREE}, {TWO}, {FOUR, .along_t = true}, {TWO, .along_t = true},
+  {STRIDED, .m = 2, .in = 5, .in_step = 4,
+   .b = {{1, 0, -1}, {0, 0, 1}, {0, 0, -1, 0, 1}, {0, 1}, {0, 0, 0, 1}},
+   .a = {{1}, {1, 1}, {0, 1}, {1}, {0, 1}}},
+  {STRIDED, .m = 4, .in = 3, .in_step = 2, .transposed = true,
+   .b = {{1, -1}, {0, 1}, {0, -1, 1}, {1}, {0, 1}},
+   .a = {{0, 1}, {0, 1, 0, 1}, {0, 0, 0, 1}, {1}, {0, 0, 1}}}};
 // clang-format on
 
 int md_filter_planes(const md_filter *f) { return f->along_t ? f->n : f->n * f->n; }
-int64_t md_filter_step(const md_filter *f, int axis) {
-  return (axis == 0) == f->along_t ? f->m : 1;
-}
+bool md_filters_axis(const md_filter *f, int axis) { return (axis == 0) == f->along_t; }
+int64_t md_filter_step(const md_filter *f, int axis) { return md_filters_axis(f, axis) ? f->m : 1; }
 
 int64_t md_filter_squares(const md_filter *f, int axis, int64_t size) {
   return md_ceil_div(size, md_filter_step(f, axis));
 }
 int64_t md_plane_vectors(int64_t vectors) { return vectors | 1; }
 
-bool md_filter_suits(const md_filter *f, const md_dense *d) {
-  for (int i = 0; i < 3; i++) {
-    if (d->in_step[i] != 1 || d->step[i] != 1 || d->first[i] != 0) return false;
-    if (md_filter_step(f, i) > 1 && (d->tap[i].num != f->r || llabs(d->tap[i].doff) != 1))
+// All residues of a strided data gradient at once: at even places the middle tap, at odd ones the outer two.
+static bool transposed_problem(const md_conv *c, md_problem *p) {
+  const md_conv3d_attr *a = &c->node->attr.conv3d;
+  if (p->stride[0] != 1) return false;
+  p->transposed = true;
+  for (int i = 1; i < 3; i++) {
+    if (p->stride[i] != 2 || c->kernel[i] != 3 || a->pad.d[i] != 1 || a->dilation.d[i] != 1)
       return false;
+    p->d.grid[i] = c->dst_size[i];
+    p->d.step[i] = 1;
+    p->d.tap[i] = (md_taps){.num = 3, .dk = 1, .off0 = 1, .doff = -1};
+    p->from.grid[i] = md_ceil_div(c->dst_size[i], 2);
+    p->from.tap[i] = (md_taps){.num = 2, .doff = 1};
   }
-  return !d->planar && (d->tail == 3) == f->along_t;
+  return true;
+}
+
+bool md_filter_problem(const md_conv *c, md_problem *p) {
+  md_dense problem[MD_MAX_DENSE];
+  *p = (md_problem){0};
+  bool one = md_conv_problems(c, problem) == 1, strided = false;
+  p->d = p->from = problem[0];
+  for (int i = 0; i < 3; i++) {
+    p->stride[i] = c->node->attr.conv3d.stride.d[i];
+    strided |= p->stride[i] > 1;
+  }
+  return c->flipped && strided ? transposed_problem(c, p) : one;
+}
+
+bool md_filter_suits(const md_filter *f, const md_problem *p) {
+  for (int i = 0; i < 3; i++) {
+    const md_taps *t = &p->d.tap[i];
+    bool filtered = md_filters_axis(f, i);
+    if (p->stride[i] != (filtered ? f->stride : 1) || p->d.first[i] != 0) return false;
+    if (filtered && (t->num != f->r || llabs(t->doff) != 1)) return false;
+  }
+  return !p->d.planar && p->transposed == f->transposed && (p->d.tail == 3) == f->along_t;
 }
 
 // Sum of c[k] x[k] for k = first, first+step, ...; one that needs no product comes first.
@@ -69,34 +108,31 @@ typedef struct Step {
 // cols -> n: y = M x.
 static void evaluate(const Step *s, const md_ir *x, md_ir *y) {
   md_emit *e = s->e;
-  int pairs = s->f->pairs;
-  y[0] = dot(e, s->matrix[0], s->cols, 0, 1, x);
-  for (int i = 0; i < pairs; i++) {
-    md_ir even = dot(e, s->matrix[1 + i], s->cols, 0, 2, x);
-    md_ir odd = dot(e, s->matrix[1 + i], s->cols, 1, 2, x);
-    y[1 + 2 * i] = md_fadd(e, even, odd);
-    y[2 + 2 * i] = md_fsub(e, even, odd);
+  int single = s->f->single;
+  for (int i = 0; i < single; i++) y[i] = dot(e, s->matrix[i], s->cols, 0, 1, x);
+  for (int i = 0; i < s->f->pairs; i++) {
+    md_ir even = dot(e, s->matrix[single + i], s->cols, 0, 2, x);
+    md_ir odd = dot(e, s->matrix[single + i], s->cols, 1, 2, x);
+    y[single + 2 * i] = md_fadd(e, even, odd);
+    y[single + 2 * i + 1] = md_fsub(e, even, odd);
   }
-  y[s->f->n - 1] = dot(e, s->matrix[pairs + 1], s->cols, 0, 1, x);
 }
 
 // n -> cols: y = M' x.
 static void combine(const Step *s, const md_ir *x, md_ir *y) {
   md_emit *e = s->e;
-  int pairs = s->f->pairs;
-  md_ir part[2][4];  // of even and odd columns
-  for (int k = 0; k < 2; k++) {
-    part[k][0] = x[0];
-    part[k][pairs + 1] = x[s->f->n - 1];
-  }
-  for (int i = 0; i < pairs; i++) {
-    part[0][1 + i] = md_fadd(e, x[1 + 2 * i], x[2 + 2 * i]);
-    part[1][1 + i] = md_fsub(e, x[1 + 2 * i], x[2 + 2 * i]);
+  int single = s->f->single, rows = single + s->f->pairs;
+  md_ir part[2][5];  // of even and odd columns
+  for (int i = 0; i < single; i++) part[0][i] = part[1][i] = x[i];
+  for (int i = single; i < rows; i++) {
+    const md_ir *pair = &x[single + 2 * (i - single)];
+    part[0][i] = md_fadd(e, pair[0], pair[1]);
+    part[1][i] = md_fsub(e, pair[0], pair[1]);
   }
   for (int k = 0; k < s->cols; k++) {
-    double column[4];
-    for (int i = 0; i < pairs + 2; i++) column[i] = s->matrix[i][k];
-    y[k] = dot(e, column, pairs + 2, 0, 1, part[k % 2]);
+    double column[5];
+    for (int i = 0; i < rows; i++) column[i] = s->matrix[i][k];
+    y[k] = dot(e, column, rows, 0, 1, part[k % 2]);
   }
 }
 
@@ -118,7 +154,7 @@ static void transform(const Step *s, Along *along, int from, int to, md_square x
 }
 
 void md_filter_source(md_emit *e, const md_filter *f, md_square x) {
-  transform(&(Step){e, f, f->b, f->n}, evaluate, f->n, f->n, x);
+  transform(&(Step){e, f, f->b, f->in}, evaluate, f->in, f->n, x);
 }
 void md_filter_weights(md_emit *e, const md_filter *f, md_square x) {
   transform(&(Step){e, f, f->g, f->r}, evaluate, f->r, f->n, x);
@@ -147,7 +183,7 @@ static Place squares_begin(const md_squares *q, md_ir first) {
   for (int i = 0; i < 3; i++) {
     p.loop[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, q->num[i]), 1, "square");
     index = md_iadd(e, md_imulc(e, index, q->num[i]), p.loop[i].i);
-    at[i] = md_imulc(e, p.loop[i].i, md_filter_step(q->f, i));
+    at[i] = md_imulc(e, p.loop[i].i, md_filters_axis(q->f, i) ? q->step : 1);
   }
   p.plane = md_iadd(e, first, md_imulc(e, index, q->c->lanes));
   md_ir line = md_iadd(e, md_imulc(e, at[0], q->height), at[1]);
@@ -166,14 +202,14 @@ static md_ir pixel_at(const md_squares *q, const Place *p, int k, int cols) {
   return md_iaddc(&q->c->k->e, p->pixel, (k / cols * row + k % cols) * q->c->lanes);
 }
 
-void md_squares_to_planes(const md_squares *q, md_filter_part *part, int size, md_ir window,
+void md_squares_to_planes(const md_squares *q, md_filter_part *part, md_ir window,
                           const md_planes *to) {
   const md_conv *c = q->c;
   md_emit *e = &c->k->e;
-  int cols = cols_of(q, size);
+  int cols = cols_of(q, q->size);
   Place p = squares_begin(q, to->first);
   md_square x;
-  for (int k = 0; k < size * cols; k++)
+  for (int k = 0; k < q->size * cols; k++)
     x[k / cols][k % cols] = md_load(e, c->wide, window, pixel_at(q, &p, k, cols), c->lanes, NULL);
   part(e, q->f, x);
   cols = cols_of(q, q->f->n);
@@ -192,8 +228,8 @@ void md_squares_from_planes(const md_squares *q, const md_planes *from, md_ir wi
     x[k / cols][k % cols] =
         md_load(e, c->wide, from->at, md_iaddc(e, p.plane, k * from->step), c->lanes, NULL);
   md_filter_results(e, q->f, x);
-  cols = cols_of(q, q->f->m);
-  for (int k = 0; k < q->f->m * cols; k++)
+  cols = cols_of(q, q->size);
+  for (int k = 0; k < q->size * cols; k++)
     md_store(e, c->wide, window, pixel_at(q, &p, k, cols), x[k / cols][k % cols], NULL);
   squares_end(q, &p);
 }

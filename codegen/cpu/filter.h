@@ -7,32 +7,51 @@
 //
 // and, as it is linear in g, dg = G' [ (A dY A') . (B d B') ] G; along time without the factors on the right.
 // docs/winograd.md has the error analysis.
+//
+// With a stride of 2 even pixels meet the outer taps, F(2, 2), and odd ones the middle tap alone: two results of three
+// taps by 5 products instead of 6. A data gradient has two results of two taps and two of one from three pixels.
 #ifndef CODEGEN_CPU_FILTER_H
 #define CODEGEN_CPU_FILTER_H
 
 #include "codegen/cpu/conv.h"
 
-enum { MD_FILTERS = 5, MD_FILTER_N = 6 };
+enum { MD_FILTERS = 7, MD_FILTER_N = 6 };
+// Filtering has to cost less than so much of what the direct way does.
+#define MD_WORTHWHILE 0.9
 
-// The matrices interpolate polynomials at 0, +-p for one or two p, and infinity. Rows stand in this
-// order; the row of -p is that of +p with other signs in odd columns.
+// Of each matrix `single` rows stand for themselves, further ones for a pair of planes: that of a point -p is the row of
+// +p with other signs in odd columns. Where the stride is 1, single are the points 0 and infinity.
 typedef struct md_filter {
-  int m, r, n, pairs;
-  bool along_t;  // a "square" is a column of frames: x[.][0]
-  double b[4][MD_FILTER_N], g[4][MD_FILTER_N], a[4][MD_FILTER_N];
+  int m, r, n, single, pairs;  // n planes: single + 2 pairs
+  int in, in_step;  // pixels of the source: of a square, from it to the next; results: m, m
+  int stride;       // of the convolution
+  int work;         // multiply-adds that take the time of a transform, for each plane
+  bool transposed;  // for the data gradient of that stride
+  bool along_t;     // a "square" is a column of frames: x[.][0]
+  double b[5][MD_FILTER_N], g[5][MD_FILTER_N], a[5][MD_FILTER_N];
 } md_filter;
 extern const md_filter md_filters[MD_FILTERS];
 int md_filter_planes(const md_filter *f);              // pixels of a square
-int64_t md_filter_step(const md_filter *f, int axis);  // t, h, w: from a square to the next
+bool md_filters_axis(const md_filter *f, int axis);    // t, h, w
+int64_t md_filter_step(const md_filter *f, int axis);  // results, from a square to the next
 int64_t md_filter_squares(const md_filter *f, int axis, int64_t size);  // that cover `size` results
 // What a plane of so many vectors takes: not a power of two, or lines of all planes would share a few sets of L1.
 int64_t md_plane_vectors(int64_t vectors);
-// Has the problem the filter's taps, and steps of 1?
-bool md_filter_suits(const md_filter *f, const md_dense *d);
+
+// A convolution as one dense problem of results d. `from` has the window of a tile, which is that of d but in a data
+// gradient of stride 2: there a tile of `from` is half as many pixels along h and w.
+typedef struct md_problem {
+  md_dense d, from;
+  int64_t stride[3];
+  bool transposed;
+} md_problem;
+// False: it is several problems. Of data gradients with a stride, 3x3 taps of stride 2 padded by 1 are one.
+bool md_filter_problem(const md_conv *c, md_problem *p);
+bool md_filter_suits(const md_filter *f, const md_problem *p);  // by taps and strides
 
 // Values (vectors of channels) in place, in the upper left corner of x.
 typedef md_ir md_square[MD_FILTER_N][MD_FILTER_N];
-void md_filter_source(md_emit *e, const md_filter *f, md_square x);           // n x n -> n x n
+void md_filter_source(md_emit *e, const md_filter *f, md_square x);           // in x in -> n x n
 void md_filter_weights(md_emit *e, const md_filter *f, md_square x);          // r x r -> n x n
 void md_filter_results(md_emit *e, const md_filter *f, md_square x);          // n x n -> m x m
 void md_filter_result_gradient(md_emit *e, const md_filter *f, md_square x);  // m x m -> n x n
@@ -44,6 +63,7 @@ typedef struct md_squares {
   const md_filter *f;
   int64_t num[3];         // along t, h, w
   int64_t height, width;  // of the window's frames, in pixels
+  int size, step;         // pixels of a square along an axis, and from it to the next
 } md_squares;
 // The first plane, where the first square's pixel is in each, and how far apart planes lie, in elements.
 typedef struct md_planes {
@@ -51,8 +71,7 @@ typedef struct md_planes {
   int64_t step;
 } md_planes;
 typedef void md_filter_part(md_emit *e, const md_filter *f, md_square x);
-// `size`: pixels of a square that `part` takes along an axis; they begin m apart.
-void md_squares_to_planes(const md_squares *q, md_filter_part *part, int size, md_ir window,
+void md_squares_to_planes(const md_squares *q, md_filter_part *part, md_ir window,
                           const md_planes *to);
 // Sums in the planes become m x m results each.
 void md_squares_from_planes(const md_squares *q, const md_planes *from, md_ir window);
