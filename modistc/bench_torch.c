@@ -118,8 +118,9 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
   for (int i = 0; md_bench_program[i]; i++) md_put(&program, "%s", md_bench_program[i]);
   char *argv[MAX_WORDS + 4] = {md_strdup(a, python), md_strdup(a, "-c"), md_strdup(a, program.s)};
   md_text_free(&program);
-  char *words = md_format(a, "%s %s threads=%d", b->precision == MD_BF16 ? "bf16" : "fp32", task,
-                          threads),
+  char *words =
+           md_format(a, "%s %s threads=%d compile=%d", b->precision == MD_BF16 ? "bf16" : "fp32",
+                     task, threads, md_cli_has(b->cli, "torch-compile")),
        *rest_of = NULL;
   for (char *w = strtok_r(words, " ", &rest_of); w; w = strtok_r(NULL, " ", &rest_of)) {
     MD_ASSERT(num < MAX_WORDS, "task of the peer: %s", task);

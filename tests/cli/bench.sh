@@ -118,6 +118,7 @@ grep -q "^bf16 step both $sizes threads=" peer/asked || wrong "the peer is asked
 modistc bench train-mini batch=2 -n 1 --warmup=0 --baseline=torch --torch-reference=peer --torch-python=./asked >table
 sizes='batch=2 visual_frames=8 visual_size=32 motion_frames=8 motion_size=32 bank=192'
 grep -q "^fp32 mini both $sizes threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
+grep -q ' compile=0$' peer/asked || wrong "the peer is compiled"
 rm peer/asked
 sh -c "$(sed -n 's/^  repro: //p' table | sed 's/PYTHON/.\/asked/; s/DIR/peer/')" >again
 grep -q "^fp32 mini both $sizes threads=" peer/asked || wrong "the reproducer does not ask the peer for the same"
@@ -127,6 +128,9 @@ grep -q 'unmeasured: the peer has nothing like it' table || wrong "the peer has 
 modistc bench motion --sweep n=1 --sweep t=2 --sweep h=16 --sweep w=32 -n 1 --warmup=0 --baseline=torch \
   --torch-reference=peer --torch-python=./asked >table
 grep -q "^fp32 motion both n=1 t=2 h=16 w=32 threads=" peer/asked || wrong "the peer is asked for $(cat peer/asked)"
+modistc bench --op infonce:q4r64d16 -n 1 --warmup=0 --baseline=torch --torch-compile --torch-reference=peer \
+  --torch-python=./asked >table
+grep -q ' compile=1$' peer/asked || wrong "the peer is not compiled"
 modistc bench --op matmul:m4n4k4 -n 3 --baseline=torch --torch-reference=peer --torch-python=./steady \
   --format=json >peer.json
 grep -q '"version": "9.9"' peer.json || wrong "the JSON lacks the peer's version"
