@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Winograd's minimal filtering for kernels of few taps along h and w or along t: forward and data gradient. Squares of the source become planes with a pixel for each square, and so do the weights
-// (filter.c). In a plane the convolution is a direct one without these taps: its register tile is that of
-// conv_dense.c.
+// Winograd's minimal filtering for kernels of few taps along h and w or along t: forward and data gradient. Squares of
+// the source become planes with a pixel for each square, and so do the weights (filter.c). In a plane the convolution
+// is a direct one without these taps: its register tile is that of conv_dense.c.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/filter.h"
 #include "codegen/cpu/parts.h"
@@ -66,8 +66,8 @@ static int64_t plane_taps(const md_conv *c, const md_filter *f) {
 }
 static int64_t channel_pairs(const md_conv *c) { return c->src_blocks * c->lanes * c->dst_blocks; }
 
-// Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 5: how many
-// times as much an element of a plane is where planes are apart; a vector of weights that comes from L2, L3, memory.
+// Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 4 and 5: how
+// many times as much an element of a plane is where planes are apart; a vector of weights from L2, L3, memory.
 enum { APART = 5 };
 static double weight_cost(const md_conv *c, int64_t bytes) {
   if (bytes <= c->k->e.cpu->l2_bytes) return 0.5;
