@@ -96,7 +96,6 @@ void conv3d_wgrad_cost(const md_infer *f, md_cost *c);
 void matmul_cost(const md_infer *f, md_cost *c);
 void pool3d_cost(const md_infer *f, md_cost *c);
 void nce_lse_cost(const md_infer *f, md_cost *c);
-void nce_lse_grad_cost(const md_infer *f, md_cost *c);
 
 // --- eval
 void broadcast_eval(md_eval *e);
@@ -117,7 +116,6 @@ void max_pool3d_grad_eval(md_eval *e);
 void avg_pool3d_eval(md_eval *e);
 void avg_pool3d_grad_eval(md_eval *e);
 void nce_lse_eval(md_eval *e);
-void nce_lse_grad_eval(md_eval *e);
 void logsumexp_eval(md_eval *e);
 void softmax_eval(md_eval *e);
 void cross_entropy_eval(md_eval *e);

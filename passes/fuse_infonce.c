@@ -8,8 +8,8 @@
 //   lse of q1, lse of q2  =  slices of nce_lse(concat(q1, q2), concat(ids1, ids2), bank, bank_ids)
 // unless their ids differ in type or one query depends on the other's result. Holds when nobody else reads the logits, and when
 // no gradient is wanted for the bank or through the maximum: nce_lse has none there. Runs before
-// autodiff, so that the backward pass recomputes the logits tile by tile as well. Not bitwise: the
-// sum runs in another order.
+// autodiff, so that the same pass over the bank brings what the gradient of the queries needs. Not
+// bitwise: the sum runs in another order.
 #include "passes/passes.h"
 
 #include <stdlib.h>

@@ -30,7 +30,7 @@ const char *md_finish_refuse(const md_region_view *r, const md_cpu *cpu, bool su
       if (!md_in_prologue(r, n)) return "it holds a value that has nothing to do with the anchor";
       continue;
     }
-    if (!md_shape_equal(&md_type_in(r->g, r->output[i])->shape, shape))
+    if (n != r->anchor && !md_shape_equal(&md_type_in(r->g, r->output[i])->shape, shape))
       return "a result has another shape than the anchor's";
   }
   if (!md_has_sums(r)) return NULL;
@@ -65,6 +65,7 @@ void md_finish_store(md_body *b, const md_point *p) {
   md_ir *value = MD_NEW_ARRAY(b->k->arena, md_ir, r->num_outputs);
   for (int i = 0; i < r->num_outputs; i++) {
     const md_node *n = md_inner(r, r->output[i]);
+    if (md_type_in(r->g, r->output[i])->shape.rank != p->rank) continue;
     if (!is_reduction(n) && follows(r, n)) value[i] = md_body_value(b, r->output[i], p);
   }
   for (int i = 0; i < r->num_outputs; i++)

@@ -1,47 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
-// InfoNCE over a bank in one streaming pass. Lanes are queries. An item is a run of bank rows, taken in
-// tiles of TILE rows: logits of the tile against all queries go to scratch (TILE x queries, the only
-// logits that ever exist), then
-//   lse   joins them into the item's maximum and sum, shrinking the sum when the maximum grows
-//   grad  turns them into weights and adds weights^T . tile to the item's dq
-// A last phase merges the items' parts in order.
+// InfoNCE over a bank in one streaming pass. An item is a run of bank rows, taken in tiles of TILE rows,
+// which both products read from the caches:
+//   logits   of the tile against all queries, to scratch: the only logits that ever exist. Lanes are
+//            queries
+//   join     into the item's maximum and sum, shrinking the sum when the maximum grows; where the mean is
+//            wanted, logits become weights e^(logit - maximum)
+//   mean     the item's sum of weight times bank row, shrunk alike. Lanes are columns
+// Last phases merge the items' parts in order.
 #include "codegen/cpu/parts.h"
 
 #include <math.h>
 
-enum { TILE = 32, MAX_ITEMS = 64, MIN_ITEMS = 4, PART_BYTES = 1 << 20, EMPTY_ROW = -2 };
+enum { TILE = 64, MAX_ITEMS = 64, MIN_ITEMS = 4, PART_BYTES = 1 << 20, EMPTY_ROW = -2 };
+enum { MAX_WIDTH = 2 };      // vectors of queries at a time
+enum { TOP = 1, MEAN = 2 };  // results behind lse
 
 typedef struct Nce {
   md_kernel *k;
-  md_val q, ids, bank, bank_ids;
+  md_val q, ids, bank, bank_ids, lse;
   md_dtype dtype;  // of scratch and workspace
   LLVMTypeRef type;
   int lanes;  // queries of a vector
   int64_t queries, dim, rows, vectors, padded_dim;
   int64_t items, tiles_each;
   double tau;
-  int64_t packed;   // workspace: q as [vector][dim][lane]
-  int64_t z_bytes;  // scratch: logits [row][vector][lane], then the tile where it is packed
+  bool mean;        // is wanted
   bool direct;      // the bank is read where it lies
+  int64_t packed;   // workspace: q as [vector][dim][lane]
+  int64_t z_bytes;  // scratch: logits [row][vector][lane]
+  int64_t
+      shrink_bytes;  // then by what the mean shrinks [vector][lane], then the tile where it is packed
 } Nce;
 
-// One tile in the making: bank row n of the tile lies at base + (row + n) * stride.
+// One tile in the making: bank row n of the tile lies at base + offset + n * stride.
 typedef struct Tile {
   md_ir first;
   int64_t rows;
   md_ir base, offset;
   int64_t stride;
-  md_ir z;
+  md_ir z, shrink;
 } Tile;
 
-static Nce nce_of(md_kernel *k, int first_in) {
+static Nce nce_of(md_kernel *k) {
   const md_graph *g = k->r->g;
   const md_node *n = k->r->anchor;
   Nce s = {.k = k,
-           .q = n->in[first_in],
-           .ids = n->in[first_in + 1],
-           .bank = n->in[first_in + 2],
-           .bank_ids = n->in[first_in + 3],
+           .q = n->in[0],
+           .ids = n->in[1],
+           .bank = n->in[2],
+           .bank_ids = n->in[3],
+           .lse = n->out,
            .tau = n->attr.f.value};
   const md_type *q = md_type_in(g, s.q), *bank = md_type_in(g, s.bank);
   s.dtype = md_wide_dtype(q->dtype);
@@ -53,19 +61,22 @@ static Nce nce_of(md_kernel *k, int first_in) {
   while (s.lanes > 4 && s.lanes / 2 >= s.queries) s.lanes /= 2;
   s.vectors = md_ceil_div(s.queries, s.lanes);
   s.padded_dim = md_round_up(s.dim, k->e.cpu->lanes);
+  s.mean = md_is_output(k->r, s.lse + MEAN);
   s.direct = md_is_input(k->r, s.bank) && !bank->block && bank->dtype == s.dtype;
+  int size = md_dtype_size(s.dtype);
+  s.z_bytes = md_round_up(TILE * s.vectors * s.lanes * size, 64);
+  s.shrink_bytes = s.mean ? md_round_up(s.vectors * s.lanes * size, 64) : 0;
+  // Powers of two: two, four or eight threads end together.
+  int64_t part_bytes = s.vectors * s.lanes * 12 + (s.mean ? s.queries * s.padded_dim * size : 0);
+  int64_t most = MAX_ITEMS;
+  while (most > MIN_ITEMS && most * part_bytes > PART_BYTES) most /= 2;
+  s.items = md_split_items(md_ceil_div(s.rows, TILE), most, &s.tiles_each);
   return s;
 }
 
-static void cut(Nce *s, int64_t part_bytes) {
-  int64_t most = MD_MIN(MD_MAX(PART_BYTES / part_bytes, MIN_ITEMS), MAX_ITEMS);
-  s->items = md_split_items(md_ceil_div(s->rows, TILE), most, &s->tiles_each);
-  int size = md_dtype_size(s->dtype);
-  s->z_bytes = md_round_up(TILE * s->vectors * s->lanes * size, 64);
-}
-
 static int64_t scratch_bytes(const Nce *s) {
-  return s->z_bytes + (s->direct ? 0 : TILE * s->padded_dim * md_dtype_size(s->dtype));
+  int64_t tile = s->direct ? 0 : TILE * s->padded_dim * md_dtype_size(s->dtype);
+  return s->z_bytes + s->shrink_bytes + tile;
 }
 
 static md_ir value_1(const Nce *s, md_val v, md_ir at, int lanes, md_ir mask) {
@@ -108,7 +119,7 @@ static void pack_tile(const Nce *s, Tile *t) {
   md_kernel *k = s->k;
   md_emit *e = &k->e;
   int lanes = e->cpu->lanes;
-  t->base = md_at(e, MD_U8, k->scratch, md_i64(e, s->z_bytes));
+  t->base = md_at(e, MD_U8, k->scratch, md_i64(e, s->z_bytes + s->shrink_bytes));
   t->offset = md_i64(e, 0);
   t->stride = s->padded_dim;
   md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
@@ -128,6 +139,7 @@ static void pack_tile(const Nce *s, Tile *t) {
 static Tile tile_of(const Nce *s, md_ir first, int64_t rows) {
   md_emit *e = &s->k->e;
   Tile t = {.first = first, .rows = rows, .z = s->k->scratch};
+  t.shrink = md_at(e, MD_U8, t.z, md_i64(e, s->z_bytes));
   if (s->direct) {
     t.base = md_kernel_arg(s->k, s->bank);
     t.offset = md_imulc(e, first, s->dim);
@@ -157,12 +169,25 @@ static md_ir keep_others(const Nce *s, md_ir z, md_ir row, md_ir vector) {
   return md_select(e, out, md_const_like(e, z, -INFINITY), z);
 }
 
+// The next tile comes from memory while this one is multiplied. Step d of a block of rows fetches a bit
+// of the rows that lie a tile further; all queries against the block fetch them whole.
+static void fetch_ahead(const Nce *s, const Tile *t, md_ir bank, int64_t rows, md_ir vector,
+                        int vectors, md_ir d) {
+  md_emit *e = &s->k->e;
+  int64_t groups = s->vectors / vectors;
+  bool is_last_vector = vectors < MD_MIN(s->vectors, MAX_WIDTH);
+  if (!s->direct || t->rows < TILE || is_last_vector || groups > rows) return;
+  md_ir step = md_iadd(e, md_imulc(e, md_idivc(e, vector, vectors), s->dim), d);
+  md_ir at = md_iadd(e, bank, md_imulc(e, step, md_ceil_div(rows, groups)));
+  md_prefetch(e, s->dtype, t->base, md_iaddc(e, at, TILE * t->stride));
+}
+
 // Logits of `rows` bank rows from `row` against `vectors` query vectors: the register tile.
 static void logits_block(const Nce *s, const Tile *t, md_ir row, int64_t rows, md_ir vector,
                          int vectors) {
   md_emit *e = &s->k->e;
   md_ir packed = md_workspace(s->k, s->packed);
-  md_var acc[64];
+  md_var acc[64] = {{0}};
   for (int64_t i = 0; i < rows * vectors; i++) {
     acc[i] = md_var_new(e, md_lanes_type(s->type, s->lanes), NULL, "acc");
     md_set(e, acc[i], md_const(e, s->type, s->lanes, 0));
@@ -170,7 +195,8 @@ static void logits_block(const Nce *s, const Tile *t, md_ir row, int64_t rows, m
   md_ir bank = md_iadd(e, t->offset, md_imulc(e, row, t->stride));
   md_ir from = md_imulc(e, vector, s->dim * s->lanes);
   md_loop d = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->dim), 1, "d");
-  md_ir q[2], at = md_iadd(e, from, md_imulc(e, d.i, s->lanes));
+  fetch_ahead(s, t, bank, rows, vector, vectors, d.i);
+  md_ir q[MAX_WIDTH], at = md_iadd(e, from, md_imulc(e, d.i, s->lanes));
   for (int v = 0; v < vectors; v++)
     q[v] = md_load(e, s->dtype, packed, md_iaddc(e, at, v * s->dim * s->lanes), s->lanes, NULL);
   for (int64_t r = 0; r < rows; r++) {
@@ -199,12 +225,12 @@ static void logits(const Nce *s, const Tile *t) {
   int words = s->dtype == MD_F64 ? 2 : 1;  // registers of a vector, at most
   for (int part = 0; part < 2; part++) {
     // pairs of vectors, then the last one alone
-    int width = part == 0 ? 2 : 1;
-    int64_t count = part == 0 ? s->vectors / 2 : s->vectors % 2,
+    int width = part == 0 ? MAX_WIDTH : 1;
+    int64_t count = part == 0 ? s->vectors / MAX_WIDTH : s->vectors % MAX_WIDTH,
             height = e->cpu->registers / (2 * width * words);
     if (!count) continue;
     md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, count), 1, "vector");
-    md_ir vector = part == 0 ? md_imulc(e, v.i, 2) : md_i64(e, s->vectors - 1);
+    md_ir vector = part == 0 ? md_imulc(e, v.i, MAX_WIDTH) : md_i64(e, s->vectors - 1);
     if (t->rows / height) {
       md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows / height), 1, "rows");
       logits_block(s, t, md_imulc(e, r.i, height), height, vector, width);
@@ -216,169 +242,99 @@ static void logits(const Nce *s, const Tile *t) {
   }
 }
 
-// An item's tiles; the last tile of the bank may be short.
-typedef void Use(const Nce *s, const Tile *t, void *ctx);
-
-static void each_tile(const Nce *s, Use *use, void *ctx) {
-  md_kernel *k = s->k;
-  md_emit *e = &k->e;
-  int64_t whole = s->rows / TILE, rest = s->rows % TILE;
-  if (whole) {
-    md_ir first = md_imulc(e, k->item, s->tiles_each);
-    md_ir last = md_imin(e, md_iaddc(e, first, s->tiles_each), md_i64(e, whole));
-    md_loop l = md_loop_begin(e, first, last, 1, "tile");
-    Tile t = tile_of(s, md_imulc(e, l.i, TILE), TILE);
-    logits(s, &t);
-    use(s, &t, ctx);
-    md_loop_end(e, &l);
-  }
-  if (rest) {
-    md_if f = md_if_begin(e, md_ieq(e, k->item, md_i64(e, s->items - 1)), "rest");
-    Tile t = tile_of(s, md_i64(e, whole * TILE), rest);
-    logits(s, &t);
-    use(s, &t, ctx);
-    md_if_end(e, &f);
-  }
-}
-
 // -inf - -inf has no value: where the maximum is -inf, every exponential is to be 0.
 static md_ir finite_top(md_emit *e, md_ir top) {
   md_ir none = LLVMBuildFCmp(e->b, LLVMRealOEQ, top, md_const_like(e, top, -INFINITY), "");
   return md_select(e, none, md_const_like(e, top, 0), top);
 }
 
-// --- log-sum-exp
+// --- maximum, sum and weights
 
-typedef struct Lse {
-  md_ir top, sum;
-} Lse;  // the item's parts: [vector][lane]
+// What an item makes of its rows.
+typedef struct Part {
+  md_ir top, sum;  // [vector][lane]
+  md_ir mean;      // [query][padded_dim]; NULL: not wanted
+} Part;
 
-static void join_tile(const Nce *s, const Tile *t, void *ctx) {
+// Rows of the tile by `STRANDS`: a chain of maxima or sums waits for itself.
+enum { STRANDS = 4 };
+
+typedef struct Strands {
+  md_var of[STRANDS];
+  int num;
+} Strands;
+
+static Strands strands_of(const Nce *s, const Tile *t, md_ir start) {
+  Strands x = {.num = t->rows % STRANDS ? 1 : STRANDS};
+  for (int i = 0; i < x.num; i++)
+    x.of[i] = md_var_new(&s->k->e, LLVMTypeOf(start), start, "strand");
+  return x;
+}
+
+static md_ir joined(md_emit *e, const Strands *x, md_ir join(md_emit *e, md_ir a, md_ir b)) {
+  md_ir all = md_get(e, x->of[0]);
+  for (int i = 1; i < x->num; i++) all = join(e, all, md_get(e, x->of[i]));
+  return all;
+}
+
+static md_ir top_of(const Nce *s, const Tile *t, md_ir vector, md_ir old) {
   md_emit *e = &s->k->e;
-  const Lse *part = ctx;
+  Strands top = strands_of(s, t, old);
+  md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), top.num, "row");
+  for (int i = 0; i < top.num; i++) {
+    md_ir off = z_offset(s, md_iaddc(e, r.i, i), vector);
+    md_ir z = md_load(e, s->dtype, t->z, off, s->lanes, NULL);
+    md_set(e, top.of[i], md_fmax(e, md_get(e, top.of[i]), z));
+  }
+  md_loop_end(e, &r);
+  return joined(e, &top, md_fmax);
+}
+
+// The tile's sum of e^(z - top), which become the weights.
+static md_ir sum_of(const Nce *s, const Tile *t, md_ir vector, md_ir top) {
+  md_emit *e = &s->k->e;
+  Strands sum = strands_of(s, t, md_const_like(e, top, 0));
+  md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), sum.num, "row");
+  for (int i = 0; i < sum.num; i++) {
+    md_ir off = z_offset(s, md_iaddc(e, r.i, i), vector);
+    md_ir z = md_load(e, s->dtype, t->z, off, s->lanes, NULL);
+    md_ir weight = md_exp_of(e, md_fsub(e, z, top));
+    if (s->mean) md_store(e, s->dtype, t->z, off, weight, NULL);
+    md_set(e, sum.of[i], md_fadd(e, md_get(e, sum.of[i]), weight));
+  }
+  md_loop_end(e, &r);
+  return joined(e, &sum, md_fadd);
+}
+
+static void join_tile(const Nce *s, const Tile *t, const Part *part) {
+  md_emit *e = &s->k->e;
   md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->vectors), 1, "vector");
   md_ir at = md_imulc(e, v.i, s->lanes), old = md_load(e, s->dtype, part->top, at, s->lanes, NULL);
-  md_var top = md_var_new(e, LLVMTypeOf(old), NULL, "top"),
-         sum = md_var_new(e, LLVMTypeOf(old), NULL, "sum");
-  md_set(e, top, old);
-  md_set(e, sum, md_const_like(e, old, 0));
-  md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
-  md_ir z = md_load(e, s->dtype, t->z, z_offset(s, r.i, v.i), s->lanes, NULL);
-  md_set(e, top, md_fmax(e, md_get(e, top), z));
-  md_loop_end(e, &r);
-  md_ir now = finite_top(e, md_get(e, top));
-  r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
-  z = md_load(e, s->dtype, t->z, z_offset(s, r.i, v.i), s->lanes, NULL);
-  md_set(e, sum, md_fadd(e, md_get(e, sum), md_exp_of(e, md_fsub(e, z, now))));
-  md_loop_end(e, &r);
+  md_ir top = top_of(s, t, v.i, old), now = finite_top(e, top);
+  md_ir sum = sum_of(s, t, v.i, now), shrink = md_exp_of(e, md_fsub(e, old, now));
   md_ir before = md_load(e, MD_F64, part->sum, at, s->lanes, NULL);
-  md_ir shrink = md_convert(e, md_exp_of(e, md_fsub(e, old, now)), e->f64);
-  md_ir all = md_fma(e, before, shrink, md_convert(e, md_get(e, sum), e->f64));
+  md_ir all = md_fma(e, before, md_convert(e, shrink, e->f64), md_convert(e, sum, e->f64));
   md_store(e, MD_F64, part->sum, at, all, NULL);
-  md_store(e, s->dtype, part->top, at, md_get(e, top), NULL);
+  md_store(e, s->dtype, part->top, at, top, NULL);
+  if (s->mean) md_store(e, s->dtype, t->shrink, at, shrink, NULL);
   md_loop_end(e, &v);
 }
 
-// One item: all parts in order.
-static void merge_lse(const Nce *s, int64_t tops, int64_t sums) {
-  md_kernel *k = s->k;
-  md_emit *e = &k->e;
-  md_val lse = k->r->anchor->out;
-  LLVMTypeRef wide = md_lanes_type(e->f64, s->lanes);
-  int64_t each = s->vectors * s->lanes;
-  md_phase_begin(k, "merge", 1, 0);
-  md_ir top_at = md_workspace(k, tops), sum_at = md_workspace(k, sums);
-  md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->vectors), 1, "vector");
-  md_ir at = md_imulc(e, v.i, s->lanes);
-  md_var top = md_var_new(e, wide, NULL, "top"), sum = md_var_new(e, wide, NULL, "sum");
-  md_set(e, top, md_const(e, e->f64, s->lanes, -INFINITY));
-  md_set(e, sum, md_const(e, e->f64, s->lanes, 0));
-  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->items), 1, "part");
-  md_ir off = md_iadd(e, md_imulc(e, i.i, each), at);
-  md_ir x = md_convert(e, md_load(e, s->dtype, top_at, off, s->lanes, NULL), e->f64);
-  md_set(e, top, md_fmax(e, md_get(e, top), x));
-  md_loop_end(e, &i);
-  md_ir now = finite_top(e, md_get(e, top));
-  i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->items), 1, "part");
-  off = md_iadd(e, md_imulc(e, i.i, each), at);
-  x = md_convert(e, md_load(e, s->dtype, top_at, off, s->lanes, NULL), e->f64);
-  md_ir part = md_load(e, MD_F64, sum_at, off, s->lanes, NULL);
-  md_set(e, sum, md_fma(e, part, md_exp_of(e, md_fsub(e, x, now)), md_get(e, sum)));
-  md_loop_end(e, &i);
-  // An infinite maximum is the result: inf - inf has spoilt the sum.
-  md_ir high = md_get(e, top), size = md_intrinsic(e, "llvm.fabs", &high, 1, LLVMTypeOf(high));
-  md_ir infinite = LLVMBuildFCmp(e->b, LLVMRealOEQ, size, md_const_like(e, size, INFINITY), "");
-  md_ir result = md_fadd(e, high, md_log_of(e, md_get(e, sum)));
-  result = md_select(e, infinite, high, result);
-  md_point p = md_point_of(1, &at, 0, s->lanes, query_mask(s, v.i));
-  md_body b;
-  md_body_init(&b, k);
-  md_finish_set(&b, lse, md_convert(e, result, s->type));
-  md_finish_set(&b, lse + 1, md_convert(e, high, s->type));
-  md_finish_store(&b, &p);
-  md_loop_end(e, &v);
-  md_phase_end(k);
-}
+// --- mean
 
-static void emit_lse(md_kernel *k) {
-  md_emit *e = &k->e;
-  md_finish_kept(k);
-  Nce s = nce_of(k, 0);
-  int64_t each = s.vectors * s.lanes;
-  cut(&s, each * 12);
-  pack_queries(&s);
-  int64_t tops = md_workspace_reserve(k, s.items * each * md_dtype_size(s.dtype));
-  int64_t sums = md_workspace_reserve(k, s.items * each * 8);
-  md_phase_begin(k, "stream", s.items, scratch_bytes(&s));
-  md_ir mine = md_imulc(e, k->item, each);
-  Lse part = {md_at(e, s.dtype, md_workspace(k, tops), mine),
-              md_at(e, MD_F64, md_workspace(k, sums), mine)};
-  md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, each), s.lanes, "clear");
-  md_store(e, s.dtype, part.top, v.i, md_const(e, s.type, s.lanes, -INFINITY), NULL);
-  md_store(e, MD_F64, part.sum, v.i, md_const(e, e->f64, s.lanes, 0), NULL);
-  md_loop_end(e, &v);
-  each_tile(&s, join_tile, &part);
-  md_phase_end(k);
-  merge_lse(&s, tops, sums);
-}
-
-// --- gradient
-
-typedef struct Grad {
-  md_val dlse, lse;
-  md_ir dq;
-} Grad;  // dq: the item's part [query][padded_dim]
-
-// z -> dlse/tau e^(z - lse), 0 where lse is -inf
-static void weights(const Nce *s, const Tile *t, const Grad *g) {
-  md_emit *e = &s->k->e;
-  md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->vectors), 1, "vector");
-  md_ir at = md_imulc(e, v.i, s->lanes), mask = query_mask(s, v.i);
-  md_ir lse = value_1(s, g->lse, at, s->lanes, mask);
-  md_ir none = LLVMBuildFCmp(e->b, LLVMRealOEQ, lse, md_const_like(e, lse, -INFINITY), "");
-  md_ir scale =
-      md_fmul(e, value_1(s, g->dlse, at, s->lanes, mask), md_const_like(e, lse, 1 / s->tau));
-  scale = md_select(e, none, md_const_like(e, scale, 0), scale);
-  lse = finite_top(e, lse);
-  md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
-  md_ir off = z_offset(s, r.i, v.i), z = md_load(e, s->dtype, t->z, off, s->lanes, NULL);
-  md_store(e, s->dtype, t->z, off, md_fmul(e, md_exp_of(e, md_fsub(e, z, lse)), scale), NULL);
-  md_loop_end(e, &r);
-  md_loop_end(e, &v);
-}
-
-// dq[query .. +queries][d .. +vectors] over the rows of the tile: the register tile.
-static void dq_block(const Nce *s, const Tile *t, md_ir dq, md_ir query, int64_t queries, md_ir d,
-                     int64_t vectors) {
+// mean[query .. +queries][d .. +vectors] over the rows of the tile: the register tile.
+static void mean_block(const Nce *s, const Tile *t, md_ir mean, md_ir query, int64_t queries,
+                       md_ir d, int64_t vectors) {
   md_emit *e = &s->k->e;
   int lanes = e->cpu->lanes;
-  md_var acc[64];
-  md_ir at[64];
+  md_var acc[64] = {{0}};
+  md_ir at[64] = {NULL};
   for (int64_t i = 0; i < queries * vectors; i++) {
-    at[i] = md_iadd(e, md_imulc(e, md_iaddc(e, query, i / vectors), s->padded_dim),
-                    md_iaddc(e, d, i % vectors * lanes));
-    acc[i] = md_var_new(e, md_lanes_type(s->type, lanes), NULL, "acc");
-    md_set(e, acc[i], md_load(e, s->dtype, dq, at[i], lanes, NULL));
+    md_ir q = md_iaddc(e, query, i / vectors);
+    at[i] = md_iadd(e, md_imulc(e, q, s->padded_dim), md_iaddc(e, d, i % vectors * lanes));
+    md_ir shrink = md_splat(e, md_load(e, s->dtype, t->shrink, q, 1, NULL), lanes);
+    md_ir old = md_load(e, s->dtype, mean, at[i], lanes, NULL);
+    acc[i] = md_var_new(e, LLVMTypeOf(old), md_fmul(e, old, shrink), "acc");
   }
   md_loop r = md_loop_begin(e, md_i64(e, 0), md_i64(e, t->rows), 1, "row");
   md_ir x[8], from = md_iadd(e, md_iadd(e, t->offset, md_imulc(e, r.i, t->stride)), d);
@@ -399,95 +355,208 @@ static void dq_block(const Nce *s, const Tile *t, md_ir dq, md_ir query, int64_t
   }
   md_loop_end(e, &r);
   for (int64_t i = 0; i < queries * vectors; i++)
-    md_store(e, s->dtype, dq, at[i], md_get(e, acc[i]), NULL);
+    md_store(e, s->dtype, mean, at[i], md_get(e, acc[i]), NULL);
 }
 
-// All queries against `vectors` vectors of columns from d.
-static void dq_columns(const Nce *s, const Tile *t, md_ir dq, md_ir d, int64_t vectors,
-                       int64_t most) {
+// All queries against `vectors` vectors of columns from d, in blocks as equal as can be.
+static void mean_columns(const Nce *s, const Tile *t, md_ir mean, md_ir d, int64_t vectors,
+                         int64_t most) {
   md_emit *e = &s->k->e;
-  int64_t height = MD_MIN(most, s->queries);
+  int64_t height = md_ceil_div(s->queries, md_ceil_div(s->queries, most));
   md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->queries / height), 1, "queries");
-  dq_block(s, t, dq, md_imulc(e, i.i, height), height, d, vectors);
+  mean_block(s, t, mean, md_imulc(e, i.i, height), height, d, vectors);
   md_loop_end(e, &i);
   int64_t rest = s->queries % height;
-  if (rest) dq_block(s, t, dq, md_i64(e, s->queries - rest), rest, d, vectors);
+  if (rest) mean_block(s, t, mean, md_i64(e, s->queries - rest), rest, d, vectors);
 }
 
-static void join_grad(const Nce *s, const Tile *t, void *ctx) {
+static void add_mean(const Nce *s, const Tile *t, md_ir mean) {
   md_emit *e = &s->k->e;
-  const Grad *g = ctx;
   int lanes = e->cpu->lanes, room = e->cpu->registers / (s->dtype == MD_F64 ? 2 : 1);
   int64_t width = room >= 32 ? 4 : 2, height = room >= 32 ? 6 : 4;
-  int64_t vectors = s->padded_dim / lanes;
-  weights(s, t, g);
+  int64_t vectors = s->padded_dim / lanes, rest = vectors % width;
   if (vectors / width) {
     md_loop d = md_loop_begin(e, md_i64(e, 0), md_i64(e, vectors / width), 1, "columns");
-    dq_columns(s, t, g->dq, md_imulc(e, d.i, width * lanes), width, height);
+    mean_columns(s, t, mean, md_imulc(e, d.i, width * lanes), width, height);
     md_loop_end(e, &d);
   }
-  int64_t rest = vectors % width;
-  if (rest) dq_columns(s, t, g->dq, md_i64(e, (vectors - rest) * lanes), rest, height);
+  if (rest) mean_columns(s, t, mean, md_i64(e, (vectors - rest) * lanes), rest, height);
 }
 
-typedef struct Merge {
-  const Nce *s;
-  int64_t place;
-} Merge;
+// --- an item
 
-static void merge_dq(void *ctx, const md_point *p) {
-  const Merge *m = ctx;
-  const Nce *s = m->s;
+static void work_on(const Nce *s, const Tile *t, const Part *part) {
+  logits(s, t);
+  join_tile(s, t, part);
+  if (s->mean) add_mean(s, t, part->mean);
+}
+
+// The last tile of the bank may be short.
+static void each_tile(const Nce *s, const Part *part) {
+  md_kernel *k = s->k;
+  md_emit *e = &k->e;
+  int64_t whole = s->rows / TILE, rest = s->rows % TILE;
+  if (whole) {
+    md_ir first = md_imulc(e, k->item, s->tiles_each);
+    md_ir last = md_imin(e, md_iaddc(e, first, s->tiles_each), md_i64(e, whole));
+    md_loop l = md_loop_begin(e, first, last, 1, "tile");
+    Tile t = tile_of(s, md_imulc(e, l.i, TILE), TILE);
+    work_on(s, &t, part);
+    md_loop_end(e, &l);
+  }
+  if (rest) {
+    md_if f = md_if_begin(e, md_ieq(e, k->item, md_i64(e, s->items - 1)), "rest");
+    Tile t = tile_of(s, md_i64(e, whole * TILE), rest);
+    work_on(s, &t, part);
+    md_if_end(e, &f);
+  }
+}
+
+static void fill(const Nce *s, md_dtype d, md_ir to, int64_t num, int lanes, double x) {
   md_emit *e = &s->k->e;
-  md_ir from = md_workspace(s->k, m->place);
-  md_ir at = md_iadd(e, md_imulc(e, p->at[0], s->padded_dim), p->at[1]);
-  md_var sum = md_var_new(e, md_lanes_type(e->f64, p->lanes), NULL, "sum");
-  md_set(e, sum, md_const(e, e->f64, p->lanes, 0));
+  md_ir value = md_const(e, md_compute_type(e, d), lanes, x);
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, num), lanes, "fill");
+  md_store(e, d, to, i.i, value, NULL);
+  md_loop_end(e, &i);
+}
+
+// --- the parts of all items: places in the workspace
+
+typedef struct Places {
+  const Nce *s;
+  int64_t tops, sums;  // [item][vector][lane]
+  int64_t shares;      // in place of sums, once merged: of an item in the whole
+  int64_t means;       // [item][query][padded_dim]
+} Places;
+
+static Places reserve(const Nce *s) {
+  int64_t num = s->items * s->vectors * s->lanes, size = md_dtype_size(s->dtype);
+  Places p = {.s = s};
+  p.tops = md_workspace_reserve(s->k, num * size);
+  p.sums = p.shares = md_workspace_reserve(s->k, num * 8);
+  if (s->mean) p.means = md_workspace_reserve(s->k, s->items * s->queries * s->padded_dim * size);
+  return p;
+}
+
+static void stream(const Nce *s, const Places *p) {
+  md_kernel *k = s->k;
+  md_emit *e = &k->e;
+  int64_t each = s->vectors * s->lanes, elements = s->queries * s->padded_dim;
+  md_phase_begin(k, "stream", s->items, scratch_bytes(s));
+  md_ir mine = md_imulc(e, k->item, each);
+  Part part = {.top = md_at(e, s->dtype, md_workspace(k, p->tops), mine),
+               .sum = md_at(e, MD_F64, md_workspace(k, p->sums), mine)};
+  fill(s, s->dtype, part.top, each, s->lanes, -INFINITY);
+  fill(s, MD_F64, part.sum, each, s->lanes, 0);
+  if (s->mean) {
+    part.mean = md_at(e, s->dtype, md_workspace(k, p->means), md_imulc(e, k->item, elements));
+    fill(s, s->dtype, part.mean, elements, e->cpu->lanes, 0);
+  }
+  each_tile(s, &part);
+  md_phase_end(k);
+}
+
+// An item's part of a vector of queries.
+static md_ir part_at(const Places *p, md_ir item, md_ir at) {
+  md_emit *e = &p->s->k->e;
+  return md_iadd(e, md_imulc(e, item, p->s->vectors * p->s->lanes), at);
+}
+
+static md_ir factor_at(const Places *p, md_ir off, md_ir top) {
+  const Nce *s = p->s;
+  md_emit *e = &s->k->e;
+  md_ir x = md_load(e, s->dtype, md_workspace(s->k, p->tops), off, s->lanes, NULL);
+  return md_exp_of(e, md_fsub(e, md_convert(e, x, e->f64), top));
+}
+
+// All that an item's mean counts in the whole: e^(its maximum - top) / sum, 0 where there is no row.
+static void store_shares(const Places *p, md_ir at, md_ir top, md_ir sum) {
+  const Nce *s = p->s;
+  md_emit *e = &s->k->e;
+  md_ir none = LLVMBuildFCmp(e->b, LLVMRealOEQ, top, md_const_like(e, top, -INFINITY), "none");
+  md_ir now = finite_top(e, top);
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->items), 1, "part");
+  md_ir off = part_at(p, i.i, at), share = md_fdiv(e, factor_at(p, off, now), sum);
+  share = md_select(e, none, md_const_like(e, share, 0), share);
+  md_store(e, MD_F64, md_workspace(s->k, p->shares), off, share, NULL);
+  md_loop_end(e, &i);
+}
+
+// One item: maxima and sums of all parts in order.
+static void merge_lse(const Places *p) {
+  const Nce *s = p->s;
+  md_kernel *k = s->k;
+  md_emit *e = &k->e;
+  LLVMTypeRef wide = md_lanes_type(e->f64, s->lanes);
+  md_phase_begin(k, "merge", 1, 0);
+  md_loop v = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->vectors), 1, "vector");
+  md_ir at = md_imulc(e, v.i, s->lanes);
+  md_var top = md_var_new(e, wide, md_const(e, e->f64, s->lanes, -INFINITY), "top");
+  md_var sum = md_var_new(e, wide, md_const(e, e->f64, s->lanes, 0), "sum");
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->items), 1, "part");
+  md_ir x = md_load(e, s->dtype, md_workspace(k, p->tops), part_at(p, i.i, at), s->lanes, NULL);
+  md_set(e, top, md_fmax(e, md_get(e, top), md_convert(e, x, e->f64)));
+  md_loop_end(e, &i);
+  md_ir high = md_get(e, top), now = finite_top(e, high);
+  i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->items), 1, "part");
+  md_ir off = part_at(p, i.i, at);
+  md_ir part = md_load(e, MD_F64, md_workspace(k, p->sums), off, s->lanes, NULL);
+  md_set(e, sum, md_fma(e, part, factor_at(p, off, now), md_get(e, sum)));
+  md_loop_end(e, &i);
+  md_ir all = md_get(e, sum);
+  if (s->mean) store_shares(p, at, high, all);
+  // An infinite maximum is the result: inf - inf has spoilt the sum.
+  md_ir size = md_intrinsic(e, "llvm.fabs", &high, 1, LLVMTypeOf(high));
+  md_ir infinite = LLVMBuildFCmp(e->b, LLVMRealOEQ, size, md_const_like(e, size, INFINITY), "");
+  md_ir result = md_select(e, infinite, high, md_fadd(e, high, md_log_of(e, all)));
+  md_point point = md_point_of(1, &at, 0, s->lanes, query_mask(s, v.i));
+  md_body b;
+  md_body_init(&b, k);
+  md_finish_set(&b, s->lse, md_convert(e, result, s->type));
+  md_finish_set(&b, s->lse + TOP, md_convert(e, high, s->type));
+  md_finish_store(&b, &point);
+  md_loop_end(e, &v);
+  md_phase_end(k);
+}
+
+static void merge_mean(void *ctx, const md_point *point) {
+  const Places *p = ctx;
+  const Nce *s = p->s;
+  md_emit *e = &s->k->e;
+  md_ir from = md_workspace(s->k, p->means), shares = md_workspace(s->k, p->shares);
+  md_ir at = md_iadd(e, md_imulc(e, point->at[0], s->padded_dim), point->at[1]);
+  LLVMTypeRef wide = md_lanes_type(e->f64, point->lanes);
+  md_var sum = md_var_new(e, wide, md_const(e, e->f64, point->lanes, 0), "sum");
   md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->items), 1, "part");
   md_ir off = md_iadd(e, at, md_imulc(e, i.i, s->queries * s->padded_dim));
-  md_ir x = md_load(e, s->dtype, from, off, p->lanes, NULL);
-  md_set(e, sum, md_fadd(e, md_get(e, sum), md_convert(e, x, e->f64)));
+  md_ir x = md_convert(e, md_load(e, s->dtype, from, off, point->lanes, NULL), e->f64);
+  md_ir share = md_load(e, MD_F64, shares, part_at(p, i.i, point->at[0]), 1, NULL);
+  md_set(e, sum, md_fma(e, md_splat(e, share, point->lanes), x, md_get(e, sum)));
   md_loop_end(e, &i);
   md_body b;
   md_body_init(&b, s->k);
-  md_finish_set(&b, s->k->r->anchor->out, md_convert(e, md_get(e, sum), s->type));
-  md_finish_store(&b, p);
+  md_finish_set(&b, s->lse + MEAN, md_convert(e, md_get(e, sum), s->type));
+  md_finish_store(&b, point);
 }
 
-static void emit_grad(md_kernel *k) {
-  md_emit *e = &k->e;
+// --- the row of the table
+
+static void emit(md_kernel *k) {
   md_finish_kept(k);
-  Nce s = nce_of(k, 2);
-  int64_t each = s.queries * s.padded_dim;
-  cut(&s, each * md_dtype_size(s.dtype));
+  Nce s = nce_of(k);
   pack_queries(&s);
-  Merge m = {&s, md_workspace_reserve(k, s.items * each * md_dtype_size(s.dtype))};
-  md_phase_begin(k, "stream", s.items, scratch_bytes(&s));
-  Grad g = {k->r->anchor->in[0], k->r->anchor->in[1],
-            md_at(e, s.dtype, md_workspace(k, m.place), md_imulc(e, k->item, each))};
-  md_loop c = md_loop_begin(e, md_i64(e, 0), md_i64(e, each), e->cpu->lanes, "clear");
-  md_store(e, s.dtype, g.dq, c.i, md_const(e, s.type, e->cpu->lanes, 0), NULL);
-  md_loop_end(e, &c);
-  each_tile(&s, join_grad, &g);
-  md_phase_end(k);
-  md_walk w = md_walk_of(k, md_type_in(k->r->g, k->r->anchor->out));
-  md_walk_phase(k, "merge", &w, merge_dq, &m);
+  Places p = reserve(&s);
+  stream(&s, &p);
+  merge_lse(&p);
+  if (!s.mean) return;
+  md_walk w = md_walk_of(k, md_type_in(k->r->g, s.lse + MEAN));
+  md_walk_phase(k, "mean", &w, merge_mean, &p);
 }
 
-// --- rows of the table
-
-static const char *refuse_lse(const md_region_view *r, const md_cpu *cpu) {
+static const char *refuse(const md_region_view *r, const md_cpu *cpu) {
   if (!r->anchor || r->anchor->op != MD_OP_nce_lse) return "";
+  if (md_read_inside(r, r->anchor->out + MEAN)) return "the mean is read where it is made";
   return md_finish_refuse(r, cpu, false);
 }
 
-static const char *refuse_grad(const md_region_view *r, const md_cpu *cpu) {
-  if (!r->anchor || r->anchor->op != MD_OP_nce_lse_grad) return "";
-  return md_finish_refuse(r, cpu, false);
-}
-
-const md_lowering md_nce_rows[] = {
-    {"InfoNCE stream", refuse_lse, emit_lse},
-    {"InfoNCE gradient stream", refuse_grad, emit_grad},
-    {0},
-};
+const md_lowering md_nce_rows[] = {{"InfoNCE stream", refuse, emit}, {0}};

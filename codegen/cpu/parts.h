@@ -36,15 +36,16 @@ bool md_is_input(const md_region_view *r, md_val v);  // a region input: it lies
 
 // NULL: v is row-major, or its channel blocks are whole vectors of the target.
 const char *md_refuse_block(const md_region_view *r, md_val v, const md_cpu *cpu);
-// NULL: blocks are the target's vectors, and what follows the anchor has its shape. `sums`: sums of
-// the kind that md_sums takes may follow too.
+// NULL: blocks are the target's vectors, and what follows the anchor has the shape of its first result.
+// `sums`: sums of the kind that md_sums takes may follow too.
 const char *md_finish_refuse(const md_region_view *r, const md_cpu *cpu, bool sums);
 bool md_has_sums(const md_region_view *r);
 // The anchor's only reader is memory, where it lies row-major: values may be stored directly.
 bool md_stores_directly(const md_region_view *r);
 // A result of the anchor at the point that is evaluated, rounded to its dtype.
 void md_finish_set(md_body *b, md_val v, md_ir value);
-// Stores what follows the anchor (the anchor included) at p; all loads come before the first store.
+// Stores what follows the anchor (the anchor included) and has p's rank at p; all loads come before the
+// first store.
 void md_finish_store(md_body *b, const md_point *p);
 // Prologue values that the region also keeps: phases of their own.
 void md_finish_kept(md_kernel *k);

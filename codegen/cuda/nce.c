@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // InfoNCE over a bank in one streaming pass. A block takes TILE queries and a part of the bank, in
 // tiles of TILE rows; thread (ty, tx) of 16 x 16 holds the logits of queries ty + 16 m and rows
-// tx + 16 n, made from chunks of CHUNK columns in shared memory. The logits never leave registers
-//   lse   but to join a running maximum and sum: by half warps, since 16 lanes share the queries
-//   grad  but as weights in shared memory, which times the tile give the block's part of dq
-// A second kernel joins the parts of the bank in order. Scalar arithmetic in float: tensor cores come
-// with the matrix kernels.
+// tx + 16 n, made from chunks of CHUNK columns in shared memory. The logits never leave registers but
+// to join a running maximum and sum, by half warps, since 16 lanes share the queries. Where the mean is
+// wanted they become weights in shared memory, which times the tile give the block's part of it; all
+// parts shrink when the maximum grows. Further kernels join the parts of the bank in order. Scalar
+// arithmetic in float: tensor cores come with the matrix kernels.
 #include "codegen/cuda/gen.h"
 
 enum {
@@ -15,11 +15,12 @@ enum {
   CHUNK = 32,         // columns in shared memory at a time
   PITCH = CHUNK + 1,  // of a chunk's row: an odd number of words keeps banks apart
   WEIGHTS = TILE + 1,
-  COLUMNS = 128,  // of dq that a block makes
+  COLUMNS = 128,  // of the mean that a block makes
   WANTED_BLOCKS = MD_CU_NCE_BLOCKS,
   MIN_TILES = 4,  // of a part: parts cost memory
   EMPTY_ROW = -2,
 };
+enum { LSE, TOP, MEAN };  // results
 
 typedef struct Nce {
   md_cu_work *w;
@@ -28,30 +29,35 @@ typedef struct Nce {
   md_val q, ids, bank, bank_ids;
   int64_t queries, dim, rows;
   int64_t groups;  // of queries
-  int64_t slabs;   // of dq's columns
+  int64_t slabs;   // of the mean's columns
   int64_t tiles, parts, part_tiles;
-  bool wide_ids;
+  int64_t tops, sums, means;  // places of the parts: [part][query], means [part][query][column]
+  bool wide_ids, mean;
 } Nce;
 
-static Nce nce_of(md_cu_work *w, const md_node *n, int first, bool grad) {
+static bool is_read(const Nce *s, int result) {
+  return s->w->r->g->value[s->node->out + (md_val)result].uses > 0;
+}
+
+static Nce nce_of(md_cu_work *w, const md_node *n) {
   const md_graph *g = w->r->g;
-  Nce s = {.w = w,
-           .node = n,
-           .q = n->in[first],
-           .ids = n->in[first + 1],
-           .bank = n->in[first + 2],
-           .bank_ids = n->in[first + 3]};
+  Nce s = {
+      .w = w, .node = n, .q = n->in[0], .ids = n->in[1], .bank = n->in[2], .bank_ids = n->in[3]};
   s.queries = md_type_in(g, s.q)->shape.dim[0];
   s.dim = md_type_in(g, s.q)->shape.dim[1];
   s.rows = md_type_in(g, s.bank)->shape.dim[0];
   s.wide_ids = md_type_in(g, s.ids)->dtype == MD_I64 || md_type_in(g, s.bank_ids)->dtype == MD_I64;
+  s.mean = is_read(&s, MEAN);
   s.groups = md_ceil_div(s.queries, TILE);
-  s.slabs = grad ? md_ceil_div(s.dim, COLUMNS) : 1;
+  s.slabs = s.mean ? md_ceil_div(s.dim, COLUMNS) : 1;
   s.tiles = md_ceil_div(s.rows, TILE);
   int64_t wanted = md_ceil_div(WANTED_BLOCKS, s.groups * s.slabs);
   int64_t parts = MD_MIN(wanted, md_ceil_div(s.tiles, MIN_TILES));
   s.part_tiles = md_ceil_div(s.tiles, parts);
   s.parts = md_ceil_div(s.tiles, s.part_tiles);  // none is empty
+  s.tops = md_cu_reserve(w, s.parts * s.queries * 4);
+  s.sums = md_cu_reserve(w, s.parts * s.queries * 8);
+  if (s.mean) s.means = md_cu_reserve(w, s.parts * s.queries * s.dim * 4);
   return s;
 }
 
@@ -157,93 +163,66 @@ static md_cu_mark open_tiles(Nce *s, const char *part) {
   return m;
 }
 
-// --- log-sum-exp
+// --- the stream
 
-static void lse_parts(Nce *s, int64_t tops, int64_t sums) {
+// What thread (ty, tx) knows of its queries: acc[c][m][h] is the mean at column slab + CHUNK c + tx + 16 h.
+static void start(Nce *s, int chunks) {
   md_cu_kernel *k = &s->k;
-  int64_t num = s->parts * s->queries;
   md_cu_mark in;
-  begin(s, "stream over the bank", 2 * TILE * PITCH * 4);
   md_cu_line(k, NULL, "%s id[%d];", md_cu_type_name(id_type(s)), EACH);
   md_cu_line(k, "running maximum and sum of e^(z - maximum)", "float top[%d];", EACH);
   md_cu_line(k, NULL, "double sum[%d];", EACH);
+  if (s->mean) md_cu_line(k, NULL, "float acc[%d][%d][%d];", chunks, EACH, CHUNK / SIDE);
   md_cu_mark m = open_queries(s, &in);
   md_cu_line(k, NULL, "id[m] = %s;", value_at(s, s->ids, "q", NULL, id_type(s)));
   md_cu_close(k, in);
   md_cu_line(k, NULL, "else id[m] = %d;", EMPTY_ROW);
   md_cu_line(k, NULL, "top[m] = -MD_INF;");
   md_cu_line(k, NULL, "sum[m] = 0.0;");
+  if (s->mean) {
+    md_cu_line(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++)", chunks);
+    md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] = 0.0f;",
+               CHUNK / SIDE);
+  }
   md_cu_close(k, m);
-  md_cu_mark tile =
-      open_tiles(s, md_format(s->w->arena, "md_block() / %lld", (long long)s->groups));
-  logits(s);
-  m = md_cu_open(k, NULL, "MD_UNROLL for (int m = 0; m < %d; m++) {", EACH);
+}
+
+// `form` joins `other`, that of another lane, into var.
+static void join_lanes(md_cu_kernel *k, const char *var, const char *form) {
+  md_cu_mark o = md_cu_open(k, NULL, "for (int o = 1; o < %d; o <<= 1) {", SIDE);
+  md_cu_line(k, NULL, "const float other = md_shfl_xor(%s, o);", var);
+  md_cu_line(k, NULL, "%s", form);
+  md_cu_close(k, o);
+}
+
+// Maximum and sum take the tile in; logits become weights.
+static void join_tile(Nce *s, int chunks) {
+  md_cu_kernel *k = &s->k;
+  md_cu_mark m = md_cu_open(k, NULL, "MD_UNROLL for (int m = 0; m < %d; m++) {", EACH);
   md_cu_line(k, NULL, "float high = top[m], add = 0.0f;");
   md_cu_line(k, NULL, "MD_UNROLL for (int n = 0; n < %d; n++) high = md_max(high, z[m][n]);", EACH);
-  md_cu_mark o = md_cu_open(k, NULL, "for (int o = 1; o < %d; o <<= 1) {", SIDE);
-  md_cu_line(k, NULL, "const float other = md_shfl_xor(high, o);");
-  md_cu_line(k, NULL, "high = md_max(high, other);");
-  md_cu_close(k, o);
+  join_lanes(k, "high", "high = md_max(high, other);");
   md_cu_line(k, "-inf - -inf has no value", "const float from = high == -MD_INF ? 0.0f : high;");
-  md_cu_line(k, NULL, "MD_UNROLL for (int n = 0; n < %d; n++) add += md_exp(z[m][n] - from);",
-             EACH);
-  o = md_cu_open(k, NULL, "for (int o = 1; o < %d; o <<= 1) {", SIDE);
-  md_cu_line(k, NULL, "const float other = md_shfl_xor(add, o);");
-  md_cu_line(k, NULL, "add += other;");
-  md_cu_close(k, o);
-  md_cu_line(k, NULL, "sum[m] = sum[m] * (double)md_exp(top[m] - from) + (double)add;");
+  md_cu_mark n = md_cu_open(k, NULL, "MD_UNROLL for (int n = 0; n < %d; n++) {", EACH);
+  md_cu_line(k, NULL, "const float weight = md_exp(z[m][n] - from);");
+  if (s->mean)
+    md_cu_line(k, NULL, "ws[(ty + %d * m) * %d + tx + %d * n] = weight;", SIDE, WEIGHTS, SIDE);
+  md_cu_line(k, NULL, "add += weight;");
+  md_cu_close(k, n);
+  join_lanes(k, "add", "add += other;");
+  md_cu_line(k, "what is there shrinks", "const float shrink = md_exp(top[m] - from);");
+  md_cu_line(k, NULL, "sum[m] = sum[m] * (double)shrink + (double)add;");
   md_cu_line(k, NULL, "top[m] = high;");
+  if (s->mean) {
+    md_cu_line(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++)", chunks);
+    md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] *= shrink;",
+               CHUNK / SIDE);
+  }
   md_cu_close(k, m);
-  md_cu_close(k, tile);
-  m = open_queries(s, &in);
-  md_cu_mark one = md_cu_open(k, NULL, "if (tx == 0) {");
-  md_cu_line(k, NULL, "%s[part * %lld + q] = top[m];",
-             md_cu_workspace(k, tops, num * 4, "float", true), (long long)s->queries);
-  md_cu_line(k, NULL, "%s[part * %lld + q] = sum[m];",
-             md_cu_workspace(k, sums, num * 8, "double", true), (long long)s->queries);
-  md_cu_close(k, one);
-  md_cu_close(k, in);
-  md_cu_close(k, m);
-  md_cu_end(k, s->groups * s->parts);
 }
 
-// A thread for a query: its parts in order.
-static void lse_merge(Nce *s, int64_t tops, int64_t sums) {
+static void add_mean(Nce *s, int chunks) {
   md_cu_kernel *k = &s->k;
-  int64_t num = s->parts * s->queries;
-  md_cu_begin(k, s->w, "merge of the parts");
-  md_cu_line(k, NULL, "const int q = md_block() * %d + md_thread();", MD_CU_THREADS);
-  md_cu_mark in = md_cu_open(k, NULL, "if (q < %lld) {", (long long)s->queries);
-  const char *top = md_cu_workspace(k, tops, num * 4, "float", false);
-  const char *sum = md_cu_workspace(k, sums, num * 8, "double", false);
-  md_cu_line(k, NULL, "float high = -MD_INF;");
-  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) high = md_max(high, %s[j * %lld + q]);",
-             (long long)s->parts, top, (long long)s->queries);
-  md_cu_line(k, NULL, "const float from = high == -MD_INF ? 0.0f : high;");
-  md_cu_line(k, NULL, "double total = 0.0;");
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", (long long)s->parts);
-  md_cu_line(k, NULL, "total += %s[j * %lld + q] * (double)md_exp(%s[j * %lld + q] - from);", sum,
-             (long long)s->queries, top, (long long)s->queries);
-  md_cu_close(k, loop);
-  md_val lse = s->node->out;
-  md_cu_spot at = md_cu_spot_flat(&md_type_in(s->w->r->g, lse)->shape, "q");
-  md_cu_line(k, "inf - inf has spoilt the sum", "const int infinite = md_abs(high) == MD_INF;");
-  md_cu_store(k, lse, &at, "(infinite ? high : (float)((double)high + md_logd(total)))");
-  md_cu_store(k, lse + 1, &at, "high");
-  md_cu_close(k, in);
-  md_cu_end(k, md_ceil_div(s->queries, MD_CU_THREADS));
-}
-
-// --- gradient
-
-// acc[c][m][h]: query ty + 16 m, column slab + CHUNK c + tx + 16 h.
-static void grad_tile(Nce *s, int chunks) {
-  md_cu_kernel *k = &s->k;
-  md_cu_line(k, "weights of the tile", "MD_UNROLL for (int m = 0; m < %d; m++)", EACH);
-  md_cu_line(k, NULL, "  MD_UNROLL for (int n = 0; n < %d; n++)", EACH);
-  md_cu_line(k, NULL,
-             "    ws[(ty + %d * m) * %d + tx + %d * n] = md_exp(z[m][n] - from[m]) * scale[m];",
-             SIDE, WEIGHTS, SIDE);
   md_cu_mark c = md_cu_open(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++) {", chunks);
   md_cu_line(k, "weights are there; nobody reads the old chunk", "md_sync();");
   load_chunk(s, false, "n0", md_format(s->w->arena, "slab + %d * c", CHUNK));
@@ -259,83 +238,118 @@ static void grad_tile(Nce *s, int chunks) {
   md_cu_close(k, c);
 }
 
-static void grad_parts(Nce *s, int64_t place) {
+// Blocks of several slabs have the same maximum and sum: the first stores them.
+static void store_parts(Nce *s, int chunks) {
   md_cu_kernel *k = &s->k;
-  md_arena *a = s->w->arena;
-  int chunks = (int)md_ceil_div(MD_MIN(s->dim, COLUMNS), CHUNK);
-  md_cu_mark in;
-  begin(s, "stream over the bank", (2 * TILE * PITCH + TILE * WEIGHTS) * 4);
-  md_cu_line(k, "weights [query][row]", "float *const ws = bs + %d;", TILE * PITCH);
-  md_cu_line(k, "first column of dq", "const int slab = md_block() / %lld %% %lld * %d;",
-             (long long)s->groups, (long long)s->slabs, COLUMNS);
-  md_cu_line(k, NULL, "%s id[%d];", md_cu_type_name(id_type(s)), EACH);
-  md_cu_line(k, "weight = scale e^(z - from)", "float from[%d], scale[%d];", EACH, EACH);
-  md_cu_line(k, NULL, "float acc[%d][%d][%d];", chunks, EACH, CHUNK / SIDE);
-  md_cu_mark m = open_queries(s, &in);
-  md_cu_line(k, NULL, "id[m] = %s;", value_at(s, s->ids, "q", NULL, id_type(s)));
-  const char *lse = value_at(s, s->node->in[1], "q", NULL, MD_CU_FLOAT);
-  md_cu_line(k, "no row counts: no gradient", "const int none = %s == -MD_INF;", lse);
-  md_cu_line(k, NULL, "from[m] = none ? 0.0f : %s;", lse);
-  const char *dlse = value_at(s, s->node->in[0], "q", NULL, MD_CU_FLOAT);
-  md_cu_line(k, NULL, "scale[m] = none ? 0.0f : %s * %s;", dlse,
-             md_cu_literal(a, MD_CU_FLOAT, 1 / s->node->attr.f.value));
-  md_cu_close(k, in);
-  in = md_cu_open(k, NULL, "else {");
-  md_cu_line(k, NULL, "id[m] = %d;", EMPTY_ROW);
-  md_cu_line(k, NULL, "from[m] = scale[m] = 0.0f;");
-  md_cu_close(k, in);
-  md_cu_line(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++)", chunks);
-  md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] = 0.0f;",
-             CHUNK / SIDE);
-  md_cu_close(k, m);
-  long long blocks = (long long)s->groups * s->slabs;
-  md_cu_mark tile = open_tiles(s, md_format(a, "md_block() / %lld", blocks));
-  logits(s);
-  grad_tile(s, chunks);
-  md_cu_close(k, tile);
-  m = open_queries(s, &in);
-  md_cu_mark c = md_cu_open(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++) {", chunks);
-  md_cu_mark h = md_cu_open(k, NULL, "MD_UNROLL for (int h = 0; h < %d; h++) {", CHUNK / SIDE);
-  md_cu_line(k, NULL, "const int d = slab + %d * c + tx + %d * h;", CHUNK, SIDE);
-  const char *to = md_cu_workspace(k, place, s->parts * s->queries * s->dim * 4, "float", true);
-  const char *type = md_cu_index_type(k);
-  md_cu_line(k, NULL, "if (d < %lld) %s[((%s)part * %lld + q) * %lld + d] = acc[c][m][h];",
-             (long long)s->dim, to, type, (long long)s->queries, (long long)s->dim);
-  md_cu_close(k, h);
-  md_cu_close(k, c);
+  int64_t num = s->parts * s->queries;
+  md_cu_mark in, m = open_queries(s, &in);
+  const char *first = s->slabs > 1 ? "tx == 0 && slab == 0" : "tx == 0";
+  md_cu_mark one = md_cu_open(k, NULL, "if (%s) {", first);
+  md_cu_line(k, NULL, "%s[part * %lld + q] = top[m];",
+             md_cu_workspace(k, s->tops, num * 4, "float", true), (long long)s->queries);
+  md_cu_line(k, NULL, "%s[part * %lld + q] = sum[m];",
+             md_cu_workspace(k, s->sums, num * 8, "double", true), (long long)s->queries);
+  md_cu_close(k, one);
+  if (s->mean) {
+    md_cu_mark c = md_cu_open(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++) {", chunks);
+    md_cu_mark h = md_cu_open(k, NULL, "MD_UNROLL for (int h = 0; h < %d; h++) {", CHUNK / SIDE);
+    md_cu_line(k, NULL, "const int d = slab + %d * c + tx + %d * h;", CHUNK, SIDE);
+    const char *to = md_cu_workspace(k, s->means, num * s->dim * 4, "float", true);
+    const char *type = md_cu_index_type(k);
+    md_cu_line(k, NULL, "if (d < %lld) %s[((%s)part * %lld + q) * %lld + d] = acc[c][m][h];",
+               (long long)s->dim, to, type, (long long)s->queries, (long long)s->dim);
+    md_cu_close(k, h);
+    md_cu_close(k, c);
+  }
   md_cu_close(k, in);
   md_cu_close(k, m);
-  md_cu_end(k, s->groups * s->slabs * s->parts);
 }
 
-static void grad_merge(Nce *s, int64_t place) {
+static void stream(Nce *s) {
   md_cu_kernel *k = &s->k;
+  int chunks = (int)md_ceil_div(MD_MIN(s->dim, COLUMNS), CHUNK);
+  long long blocks = (long long)s->groups * s->slabs;
+  begin(s, "stream over the bank", (2 * TILE * PITCH + (s->mean ? TILE * WEIGHTS : 0)) * 4);
+  if (s->mean) {
+    md_cu_line(k, "weights [query][row]", "float *const ws = bs + %d;", TILE * PITCH);
+    md_cu_line(k, "first column of the mean", "const int slab = md_block() / %lld %% %lld * %d;",
+               (long long)s->groups, (long long)s->slabs, COLUMNS);
+  }
+  start(s, chunks);
+  md_cu_mark tile = open_tiles(s, md_format(s->w->arena, "md_block() / %lld", blocks));
+  logits(s);
+  join_tile(s, chunks);
+  if (s->mean) add_mean(s, chunks);
+  md_cu_close(k, tile);
+  store_parts(s, chunks);
+  md_cu_end(k, blocks * s->parts);
+}
+
+// --- merges
+
+// A thread for a query: its parts in order. Sums become the parts' shares in the mean.
+static void merge_lse(Nce *s) {
+  md_cu_kernel *k = &s->k;
+  int64_t num = s->parts * s->queries;
+  long long parts = (long long)s->parts, queries = (long long)s->queries;
   md_cu_begin(k, s->w, "merge of the parts");
+  md_cu_line(k, NULL, "const int q = md_block() * %d + md_thread();", MD_CU_THREADS);
+  md_cu_mark in = md_cu_open(k, NULL, "if (q < %lld) {", queries);
+  const char *top = md_cu_workspace(k, s->tops, num * 4, "float", false);
+  const char *sum = md_cu_workspace(k, s->sums, num * 8, "double", s->mean);
+  md_cu_line(k, NULL, "float high = -MD_INF;");
+  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) high = md_max(high, %s[j * %lld + q]);",
+             parts, top, queries);
+  md_cu_line(k, NULL, "const float from = high == -MD_INF ? 0.0f : high;");
+  md_cu_line(k, NULL, "double total = 0.0;");
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", parts);
+  md_cu_line(k, NULL, "total += %s[j * %lld + q] * (double)md_exp(%s[j * %lld + q] - from);", sum,
+             queries, top, queries);
+  md_cu_close(k, loop);
+  if (s->mean) {
+    loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", parts);
+    md_cu_line(k, NULL, "const double grown = (double)md_exp(%s[j * %lld + q] - from);", top,
+               queries);
+    md_cu_line(k, "no row counts: the mean is 0",
+               "%s[j * %lld + q] = high == -MD_INF ? 0.0 : grown / total;", sum, queries);
+    md_cu_close(k, loop);
+  }
+  md_val lse = s->node->out;
+  md_cu_spot at = md_cu_spot_flat(&md_type_in(s->w->r->g, lse)->shape, "q");
+  md_cu_line(k, "inf - inf has spoilt the sum", "const int infinite = md_abs(high) == MD_INF;");
+  if (is_read(s, LSE))
+    md_cu_store(k, lse, &at, "(infinite ? high : (float)((double)high + md_logd(total)))");
+  if (is_read(s, TOP)) md_cu_store(k, lse + TOP, &at, "high");
+  md_cu_close(k, in);
+  md_cu_end(k, md_ceil_div(s->queries, MD_CU_THREADS));
+}
+
+// A thread for an element.
+static void merge_mean(Nce *s) {
+  md_cu_kernel *k = &s->k;
   int64_t num = s->queries * s->dim;
+  long long parts = (long long)s->parts, queries = (long long)s->queries;
+  md_cu_begin(k, s->w, "merge of the means");
   const char *type = md_cu_index_type(k), *id = s->w->wide ? "(md_i64)md_block()" : "md_block()";
   md_cu_line(k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
   md_cu_mark in = md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, num));
-  const char *from = md_cu_workspace(k, place, s->parts * num * 4, "float", false);
+  const char *from = md_cu_workspace(k, s->means, s->parts * num * 4, "float", false);
+  const char *share = md_cu_workspace(k, s->sums, s->parts * s->queries * 8, "double", false);
+  md_cu_line(k, NULL, "const int q = (int)(e / %lld);", (long long)s->dim);
   md_cu_line(k, NULL, "double sum = 0.0;");
-  md_cu_line(k, NULL, "for (%s j = 0; j < %lld; j++) sum += (double)%s[j * %s + e];", type,
-             (long long)s->parts, from, md_cu_number(k, num));
-  md_cu_spot at = md_cu_spot_flat(&md_type_in(s->w->r->g, s->node->out)->shape, "e");
-  md_cu_store(k, s->node->out, &at, "(float)sum");
+  md_cu_line(k, NULL, "for (%s j = 0; j < %lld; j++)", type, parts);
+  md_cu_line(k, NULL, "  sum += %s[j * %lld + q] * (double)%s[j * %s + e];", share, queries, from,
+             md_cu_number(k, num));
+  md_val mean = s->node->out + MEAN;
+  md_cu_spot at = md_cu_spot_flat(&md_type_in(s->w->r->g, mean)->shape, "e");
+  md_cu_store(k, mean, &at, "(float)sum");
   md_cu_close(k, in);
   md_cu_end(k, md_ceil_div(num, MD_CU_THREADS));
 }
 
 void md_cu_nce(md_cu_work *w, const md_node *n) {
-  bool grad = n->op == MD_OP_nce_lse_grad;
-  Nce s = nce_of(w, n, grad ? 2 : 0, grad);
-  if (grad) {
-    int64_t place = md_cu_reserve(w, s.parts * s.queries * s.dim * 4);
-    grad_parts(&s, place);
-    grad_merge(&s, place);
-  } else {
-    int64_t tops = md_cu_reserve(w, s.parts * s.queries * 4);
-    int64_t sums = md_cu_reserve(w, s.parts * s.queries * 8);
-    lse_parts(&s, tops, sums);
-    lse_merge(&s, tops, sums);
-  }
+  Nce s = nce_of(w, n);
+  stream(&s);
+  merge_lse(&s);
+  if (s.mean) merge_mean(&s);
 }

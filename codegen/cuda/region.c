@@ -15,11 +15,11 @@ static bool is_wide(const md_graph *g, md_val v) {
   return v != MD_NONE && stored_elements(md_type_in(g, v)) > MAX_INT_ELEMENTS;
 }
 
-// Parts of dq: those of all blocks together are a tensor too.
+// Parts of the mean: those of all blocks together are a tensor too.
 static bool has_wide_parts(const md_graph *g, const md_node *n) {
-  if (n->op != MD_OP_nce_lse_grad) return false;
-  const md_shape *q = &md_type_in(g, n->out)->shape;
-  return (MD_CU_NCE_BLOCKS * MD_CU_NCE_TILE + q->dim[0]) > MAX_INT_ELEMENTS / q->dim[1];
+  if (n->op != MD_OP_nce_lse) return false;
+  const md_shape *q = &md_type_in(g, n->in[0])->shape;
+  return ((int64_t)MD_CU_NCE_BLOCKS * MD_CU_NCE_TILE + q->dim[0]) > MAX_INT_ELEMENTS / q->dim[1];
 }
 
 bool md_cu_is_wide(const md_region_view *r) {
@@ -42,7 +42,6 @@ static const md_cu_op ops[MD_NUM_OPS] = {
     [MD_OP_conv3d_dgrad] = {.emit = md_cu_conv, .places = true, .is_narrow = true},
     [MD_OP_conv3d_wgrad] = {.emit = md_cu_wgrad, .places = true, .is_narrow = true},
     [MD_OP_nce_lse] = {.emit = md_cu_nce, .reads = MANY_READS, .is_narrow = true},
-    [MD_OP_nce_lse_grad] = {.emit = md_cu_nce, .reads = MANY_READS, .is_narrow = true},
     [MD_OP_max_pool3d] = {.is_value = true, .is_long = true},
     [MD_OP_max_pool3d_grad] = {.is_value = true, .is_long = true, .reads = MANY_READS},
     [MD_OP_avg_pool3d] = {.is_value = true, .is_long = true},

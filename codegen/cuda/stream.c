@@ -95,12 +95,19 @@ static void join_twins(Plan *p) {
   find_stages(p);
 }
 
+// A reduction makes all of its results, an anchor those that somebody reads.
+static bool is_made(const Plan *p, const md_node *n, int result) {
+  return is_reduce(n) || p->r->g->value[n->out + (md_val)result].uses > 0;
+}
+
 static void place_results(const Plan *p, const md_node *n) {
-  for (int i = 0; i < n->num_out; i++) md_cu_place(p->w, n->out + (md_val)i);
+  for (int i = 0; i < n->num_out; i++)
+    if (is_made(p, n, i)) md_cu_place(p->w, n->out + (md_val)i);
 }
 
 static void finish_results(const Plan *p, const md_node *n) {
-  for (int i = 0; i < n->num_out; i++) md_cu_ready(p->w, n->out + (md_val)i);
+  for (int i = 0; i < n->num_out; i++)
+    if (is_made(p, n, i)) md_cu_ready(p->w, n->out + (md_val)i);
 }
 
 static md_cu_nest nest_of(const Plan *p, const md_node *reduce, const md_shape *shape) {

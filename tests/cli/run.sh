@@ -27,7 +27,7 @@ prepare() {
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = rellu %%x\n  return %%y\n}\n' >op.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = log %%x\n  return %%y\n}\n' >log.mdg
   for last in 'sum %l' 'sub %l, %l'; do
-    printf 'graph @g(%%q: f32[2,4], %%bank: f32[3,4]) {\n  %%ids = constant {value=1} : i32[2]\n  %%none = constant {value=-2} : i32[3]\n  %%l, %%t = nce_lse %%q, %%ids, %%bank, %%none\n  %%m = %s\n  return %%l, %%m\n}\n' "$last" >"bank_${last%% *}.mdg"
+    printf 'graph @g(%%q: f32[2,4], %%bank: f32[3,4]) {\n  %%ids = constant {value=1} : i32[2]\n  %%none = constant {value=-2} : i32[3]\n  %%l, %%t, %%mean = nce_lse %%q, %%ids, %%bank, %%none\n  %%m = %s\n  return %%l, %%m\n}\n' "$last" >"bank_${last%% *}.mdg"
   done
   printf 'graph @g(%%x: f32[4,8]) {\n  %%y = affine %%x {scale=0.5}\n  return %%y\n}\n' >half.mdg
   printf 'graph @g(%%x: f32[4,8]) {\n  return %%x\n}\n' >same.mdg

@@ -169,10 +169,11 @@ void md_random_nce(md_gen *g) {
   if (g->smooth || !md_gen_one_in(g, 4)) q = md_l2_normalize(b, md_affine(b, q, 1, 0.5), 0);
   md_attr tau = {.f = {.value = 0.5}};
   for (int64_t queries = 1 + md_roll(g->dice, 2); queries > 0; queries--) {
-    md_val lse, top = MD_NONE;
+    md_val lse, top = MD_NONE, mean = MD_NONE;
     if (md_gen_one_in(g, 3)) {
       lse = md_add_node(b, MD_OP_nce_lse, (md_val[]){q, ids, bank, bank_ids}, 4, &tau);
       if (!g->smooth) top = md_result_of(b, lse, 1);
+      if (!g->smooth && md_gen_one_in(g, 2)) mean = md_result_of(b, lse, 2);
     } else {
       md_val z =
           md_add_node(b, MD_OP_nce_mask,
@@ -186,6 +187,7 @@ void md_random_nce(md_gen *g) {
     md_val a = md_sum(b, md_mul(b, q, md_gen_like(g, q)), (md_dims){1, {1}});
     if (top != MD_NONE && md_gen_may_jump(g) && md_gen_one_in(g, 2))
       md_gen_node(g, MD_OP_less, (md_val[]){top, a}, 2, NULL, 1);
+    if (mean != MD_NONE) md_gen_node(g, MD_OP_mul, (md_val[]){mean, q}, 2, NULL, 1);
     md_val gap = md_sub(b, lse, a);
     md_gen_node(g, MD_OP_softplus, &gap, 1, NULL, 8);
     if (!md_gen_one_in(g, 2)) continue;

@@ -62,8 +62,8 @@ static int differentiable(const md_graph *g, md_val loss, bool exact, md_val *fr
       on_path |= reached[n->out + (md_val)k];
       block |= blocked[n->out + (md_val)k];
     }
-    // A second result of these carries none.
-    if (n->op == MD_OP_nce_lse && reached[n->out + 1]) block = true;
+    // What stands beside lse carries none.
+    if (n->op == MD_OP_nce_lse && (reached[n->out + 1] || reached[n->out + 2])) block = true;
     if (!on_path) continue;
     bool leaf = n->op == MD_OP_input || n->op == MD_OP_state;
     if (leaf && !block && md_dtype_is_float(md_type_in(g, n->out)->dtype) && num < most)

@@ -354,8 +354,7 @@ static const Written pictures[] = {
 static bool table_sample(int i, md_text *to, char name[64]) {
   for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
     md_role role = md_ops[op].role;
-    // An lse that is no smaller than the logits can only be made: the samples of InfoNCE do.
-    if (role == MD_META || role == MD_LEAF || op == MD_OP_nce_lse_grad) continue;
+    if (role == MD_META || role == MD_LEAF) continue;
     int num_out = MD_MAX(md_op_num_out((md_op)op), 1), num = 0;
     if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
     while (num < MD_ROW_SAMPLES && md_ops[op].samples[num]) num++;

@@ -171,9 +171,9 @@ double program_tolerance(const Program *p, int region) {
       if (region && from->region != region) term = fmax(term, largest(p, from));
     }
     term = fmax(term, divided(p, n));
-    if (n->op == MD_OP_nce_lse || n->op == MD_OP_nce_lse_grad) {
+    if (n->op == MD_OP_nce_lse) {
       gain = fmax(gain, 1 / n->attr.f.value);
-      length = MD_MAX(length, md_type_in(g, n->in[n->num_in - 2])->shape.dim[1]);
+      length = MD_MAX(length, md_type_in(g, n->in[2])->shape.dim[1]);
     }
     if (is_convolution(n->op)) {
       length = MD_MAX(length, terms_of(g, n));

@@ -132,9 +132,9 @@ static void batches_share_kernels(void) {
 
 static void missing_kernels_are_named(void) {
   static const char mixed[] = "graph @s(%x: f64[4,4], %y: f64[4,4], %i: i32[4]) {\n  %a = exp %x\n"
-                              "  %b, %t = nce_lse %a, %i, %y, %i\n  return %a, %b\n}\n";
+                              "  %b, %t, %m = nce_lse %a, %i, %y, %i\n  return %a, %b\n}\n";
   static const char all[] = "graph @s(%x: f64[4,4], %y: f64[4,4], %i: i32[4]) {\n"
-                            "  %b, %t = nce_lse %x, %i, %y, %i\n  return %b\n}\n";
+                            "  %b, %t, %m = nce_lse %x, %i, %y, %i\n  return %b\n}\n";
   for (int i = 0; i < 3; i++) {
     md_diags *d = md_diags_create();
     md_graph *g = graph_of(i == 2 ? all : mixed, 2, d);

@@ -40,17 +40,12 @@ static int64_t largest_sample(const char *text) {
   return most;
 }
 
-// An operand that only another op can make: an lse that is no smaller than the logits (a smaller one
-// asks for e^(z - lse) beyond the range of f32). The gradient runs behind that op, in
-// infonce_streams_banks_of_any_size.
-static bool needs_its_forward(int op) { return op == MD_OP_nce_lse_grad; }
-
 // No sum is longer than the largest tensor.
 START_TEST(samples_of_every_op_agree_with_one_thread_and_two) {
   int rows = 0;
   for (int op = MD_OP_none + 1; op < MD_NUM_OPS; op++) {
     md_role role = md_ops[op].role;
-    if (role == MD_META || role == MD_LEAF || needs_its_forward(op)) continue;
+    if (role == MD_META || role == MD_LEAF) continue;
     int num_out = MD_MAX(md_op_num_out((md_op)op), 1), i = 0;
     if (op == MD_OP_moments || op == MD_OP_max_pool3d) num_out = 2;
     for (;; i++) {
@@ -125,19 +120,21 @@ END_TEST
 
 // --- InfoNCE
 
+// All results, without the mean, and the mean alone.
 static void check_nce(const char *type, const char *ids, int64_t b, int64_t d, int64_t k) {
-  md_text t = {0};
-  md_put(&t,
-         "graph @g(%%q: %s[%lld,%lld], %%ids: %s[%lld], %%bank: %s[%lld,%lld], %%bids: i32[%lld],"
-         " %%dl: %s[%lld]) {\n"
-         "  %%qs = affine %%q {scale=0.125}\n"
-         "  %%lse, %%top = nce_lse %%qs, %%ids, %%bank, %%bids {tau=0.5}\n"
-         "  %%dq = nce_lse_grad %%dl, %%lse, %%qs, %%ids, %%bank, %%bids {tau=0.5}\n"
-         "  return %%lse, %%top, %%dq\n}\n",
-         type, (long long)b, (long long)d, ids, (long long)b, type, (long long)k, (long long)d,
-         (long long)k, type, (long long)b);
-  check_everywhere(t.s, k + d, 1);
-  md_text_free(&t);
+  static const char *const results[] = {"%lse, %top, %mean", "%lse, %top", "%mean"};
+  for (int i = 0; i < MD_COUNT(results); i++) {
+    md_text t = {0};
+    md_put(&t,
+           "graph @g(%%q: %s[%lld,%lld], %%ids: %s[%lld], %%bank: %s[%lld,%lld], %%bids: i32[%lld])"
+           " {\n  %%qs = affine %%q {scale=0.125}\n"
+           "  %%lse, %%top, %%mean = nce_lse %%qs, %%ids, %%bank, %%bids {tau=0.5}\n"
+           "  return %s\n}\n",
+           type, (long long)b, (long long)d, ids, (long long)b, type, (long long)k, (long long)d,
+           (long long)k, results[i]);
+    check_everywhere(t.s, k + d, 1);
+    md_text_free(&t);
+  }
 }
 
 START_TEST(infonce_streams_banks_of_any_size) {
@@ -153,30 +150,57 @@ END_TEST
 // Every row is of the query's own video or empty: nothing to sum, nothing to learn.
 START_TEST(a_bank_without_negatives_gives_minus_infinity) {
   const char *text =
-      "graph @g(%q: f32[3,8], %bank: f32[70,8], %dl: f32[3]) {\n"
+      "graph @g(%q: f32[3,8], %bank: f32[70,8]) {\n"
       "  %ids = constant {value=5} : i32[3]\n  %own = constant {value=5} : i32[35]\n"
       "  %empty = constant {value=-2} : i32[35]\n  %bids = concat %own, %empty {axis=0}\n"
-      "  %lse, %top = nce_lse %q, %ids, %bank, %bids\n"
-      "  %dq = nce_lse_grad %dl, %lse, %q, %ids, %bank, %bids\n  return %lse, %top, %dq\n}\n";
+      "  %lse, %top, %mean = nce_lse %q, %ids, %bank, %bids\n  return %lse, %top, %mean\n}\n";
   check_everywhere(text, 70, 1);
   Setup s = {.level = 2};
   md_program *p = compiled(text, &s, NULL);
   md_exec *e = executor(p, 1);
   ck_assert(md_exec_step(e, NULL));
-  const float *lse = md_exec_result(e, "lse", NULL), *top = md_exec_result(e, "top", NULL);
+  const float *lse = md_exec_result(e, "lse", NULL), *top = md_exec_result(e, "top", NULL),
+              *mean = md_exec_result(e, "mean", NULL);
   for (int i = 0; i < 3; i++) ck_assert(lse[i] == -INFINITY && top[i] == -INFINITY);
+  for (int i = 0; i < 24; i++) ck_assert(mean[i] == 0);
   md_exec_destroy(e);
   md_program_destroy(p);
 }
 END_TEST
 
-// A query whose lse is -inf learns nothing, whatever the bank holds.
-START_TEST(no_gradient_flows_from_minus_infinity) {
+// Parts of the bank without negatives, at its ends: they count for nothing in the mean.
+START_TEST(parts_without_negatives_do_not_count) {
   check_everywhere(
-      "graph @g(%q: f32[3,8], %ids: i32[3], %bank: f32[40,8], %bids: i32[40], %dl: f32[3]) {\n"
-      "  %inf = constant {value=inf} : f32[3]\n  %lse = neg %inf\n"
-      "  %dq = nce_lse_grad %dl, %lse, %q, %ids, %bank, %bids\n  return %dq\n}\n",
-      40, 1);
+      "graph @g(%q: f32[3,8], %bank: f32[2500,8], %some: i32[200]) {\n"
+      "  %ids = constant {value=5} : i32[3]\n  %own = constant {value=5} : i32[1500]\n"
+      "  %empty = constant {value=-2} : i32[800]\n  %bids = concat %own, %some, %empty {axis=0}\n"
+      "  %lse, %top, %mean = nce_lse %q, %ids, %bank, %bids\n  return %lse, %top, %mean\n}\n",
+      200, 1);
+}
+END_TEST
+
+// Maxima grow by more than e^x can hold, between the tiles of an item as well: it has several.
+START_TEST(sums_shrink_when_the_maximum_grows) {
+  check_everywhere(
+      "graph @g(%q: f32[20,3], %ids: i32[20], %bank: f32[700,3], %bids: i32[12600]) {\n"
+      "  %a = affine %bank {scale=0.1}\n  %b = affine %a {scale=0.5}\n"
+      "  %c = affine %bank {scale=20}\n"
+      "  %all = concat %a, %a, %a, %a, %b, %b, %c, %a, %c, %a, %a, %a, %c, %c, %b, "
+      "%a, %a, %a {axis=0}\n"
+      "  %lse, %top, %mean = nce_lse %q, %ids, %all, %bids {tau=0.2}\n"
+      "  return %lse, %top, %mean\n}\n",
+      12600, 1);
+}
+END_TEST
+
+// The mean is read within the region: it is made there, and then what reads it.
+START_TEST(a_mean_takes_what_follows_it) {
+  check_text(
+      "graph @g(%q: f32[5,1], %ids: i32[5], %bank: f32[70,1], %bids: i32[70], %y: f32[5]) {\n"
+      "  region @r {\n    %lse, %top, %mean = nce_lse %q, %ids, %bank, %bids\n"
+      "    %m = reshape %mean {shape=[5]}\n    %z = mul %m, %y\n    %e = add %lse, %y\n  }\n"
+      "  return %z, %e, %mean\n}\n",
+      &(Setup){.passes = "memory", .length = 70});
 }
 END_TEST
 
@@ -274,8 +298,8 @@ START_TEST(nan_comes_through_rows_and_banks) {
                    "  %n = log %x\n  %one = constant {value=-1} : f32[40,3]\n  %all = log %one\n"
                    "  %a = l2_normalize %n\n  %b = l2_normalize_grad %x, %n\n"
                    "  %c = topk_hit %n, %l {k=2}\n  %d = topk_hit %all, %l\n"
-                   "  %e, %f = nce_lse %n, %l, %bank, %ids\n  %g = logsumexp %n\n"
-                   "  return %a, %b, %c, %d, %e, %f, %g\n}\n",
+                   "  %e, %f, %h = nce_lse %n, %l, %bank, %ids\n  %g = logsumexp %n\n"
+                   "  return %a, %b, %c, %d, %e, %f, %h, %g\n}\n",
                    70, 1);
 }
 END_TEST
@@ -284,7 +308,11 @@ END_TEST
 START_TEST(an_infinite_logit_gives_infinity) {
   check_everywhere("graph @g(%x: f32[20,1], %l: i32[20], %bank: f32[70,1], %ids: i32[70]) {\n"
                    "  %big = affine %x {scale=1000}\n  %q = exp %big\n"
-                   "  %e, %f = nce_lse %q, %l, %bank, %ids\n  return %e, %f\n}\n",
+                   "  %e, %f, %g = nce_lse %q, %l, %bank, %ids\n  return %e, %f\n}\n",
+                   70, 1);
+  check_everywhere("graph @g(%l: i32[20], %bank: f32[70,1], %ids: i32[70]) {\n"
+                   "  %q = constant {value=inf} : f32[20,1]\n"
+                   "  %e, %f, %g = nce_lse %q, %l, %bank, %ids\n  return %e, %f, %g\n}\n",
                    70, 1);
 }
 END_TEST
@@ -435,7 +463,8 @@ END_TEST
 SUITE_MAIN("cpu_ops", samples_of_every_op_agree_with_one_thread_and_two,
            products_of_any_size_are_right, products_of_other_types_are_right,
            products_take_what_surrounds_them, infonce_streams_banks_of_any_size,
-           a_bank_without_negatives_gives_minus_infinity, no_gradient_flows_from_minus_infinity,
+           a_bank_without_negatives_gives_minus_infinity, parts_without_negatives_do_not_count,
+           sums_shrink_when_the_maximum_grows, a_mean_takes_what_follows_it,
            pools_of_any_window_are_right, pools_of_other_types_are_right,
            rows_of_any_length_are_right, rows_take_what_surrounds_them,
            rows_of_infinities_have_their_limits, nan_comes_through_rows_and_banks,

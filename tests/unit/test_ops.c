@@ -319,9 +319,9 @@ static double loss_of(const subject *s, values *v, md_tensor **weight) {
   return loss;
 }
 
-// Results of an op that carry no gradient: the largest logit, which nce_lse only reports.
+// Results of an op that carry no gradient: what nce_lse reports beside lse.
 static bool is_reported_only(const sample *p, int result) {
-  return p->op == MD_OP_nce_lse && result == 1;
+  return p->op == MD_OP_nce_lse && result > 0;
 }
 
 static void gradient_fits(const sample *p) {
