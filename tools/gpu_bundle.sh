@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-trials=3  # other ways of each convolution: each takes room
+trials=8  # other ways of each convolution, as `modistc compile --trials` makes
 modistc=$build/bin/modistc rt=$build/bin/modist_rt_carried
 if [ ! -x "$modistc" ] || [ ! -x "$rt" ]; then
   echo "gpu_bundle: no modistc and modist_rt_carried in $build/bin: cmake --build $build" >&2
