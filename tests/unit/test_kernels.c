@@ -65,7 +65,7 @@ START_TEST(what_is_shared_is_written_once_and_comes_back) {
 END_TEST
 
 START_TEST(an_artefact_without_folder_in_its_path_has_its_kernels_here) {
-  char *old = getcwd(NULL, 0);
+  char *old = get_current_dir_name();
   md_arena *a = md_arena_create();
   md_member m = member_of("c3.cubin"), read = {.name = m.name, .bytes = m.bytes};
   ck_assert_int_eq(chdir(folder), 0);
@@ -212,8 +212,9 @@ END_TEST
 
 // --- in a manifest
 
-// A program whose code is shared, with `from` in its manifest as `to`. NULL: refused.
-static md_program *read_edited(const char *from, const char *to, md_diags *d) {
+// A program whose code is shared, with `from` in its manifest as `to`, and an archive that has the code only
+// where there are two members. NULL: refused.
+static md_program *read_archive(int num, const char *from, const char *to, md_diags *d) {
   md_program *p = fixture(EXEC_KERNELS), *back = md_program_create("");
   md_member code = member_of("ca.cubin"), archive[2] = {{.name = "manifest.json"}}, *m = archive;
   md_text all = {0}, edited = {0};
@@ -225,7 +226,6 @@ static md_program *read_edited(const char *from, const char *to, md_diags *d) {
   archive[0].data = edited.s;
   archive[0].bytes = edited.len;
   archive[1] = code;
-  int num = 1;
   back->path = artefact;
   bool ok = md_manifest_read(back, &m, &num, back->arena, d);
   if (ok) {
@@ -240,6 +240,10 @@ static md_program *read_edited(const char *from, const char *to, md_diags *d) {
   if (ok) return back;
   md_program_destroy(back);
   return NULL;
+}
+
+static md_program *read_edited(const char *from, const char *to, md_diags *d) {
+  return read_archive(1, from, to, d);
 }
 
 START_TEST(a_manifest_brings_what_is_shared) {
@@ -285,6 +289,17 @@ START_TEST(a_manifest_that_asks_for_anything_else_is_refused) {
 }
 END_TEST
 
+START_TEST(what_is_not_shared_is_in_the_archive_and_nothing_else) {
+  md_diags *d = md_diags_create();
+  for (int num = 1; num <= 2; num++) {
+    md_diags_clear(d);
+    ck_assert_ptr_null(read_archive(num, "\"shared\"", num == 1 ? "\"later\"" : "\"shared\"", d));
+    ck_assert(strstr(md_diags_text(d), "'members' is missing or is not what the archive holds"));
+  }
+  md_diags_destroy(d);
+}
+END_TEST
+
 // All of them together have the bound that the members of an archive have, and there are as many.
 START_TEST(many_rows_do_not_fill_the_memory) {
 #define MORE \
@@ -318,6 +333,7 @@ static int run_tests(void) {
       two_may_write_one_kernel_at_once,
       a_manifest_brings_what_is_shared,
       a_manifest_that_asks_for_anything_else_is_refused,
+      what_is_not_shared_is_in_the_archive_and_nothing_else,
       many_rows_do_not_fill_the_memory,
   };
   return run_suite("kernels", tests, MD_COUNT(tests));
