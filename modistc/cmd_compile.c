@@ -34,6 +34,9 @@ static const md_option compile_options[] = {
     {"trials", 0, "[=N]",
      "put up to N other ways of each convolution into the artefact, for 'modistc tune' (8)"},
     {"no-ptx", 0, NULL, "leave out the PTX from which a driver compiles for later CUDA devices"},
+    {"share-kernels", 0, NULL,
+     "keep the code of CUDA kernels in the folder 'kernels' beside the artefact, once for all "
+     "artefacts there"},
     {"apart", 0, NULL,
      "every CUDA kernel has a launch of its own: --verify and --engine=cudnn see all regions"},
     {0}};
@@ -44,16 +47,20 @@ static const md_option_rule compile_rules[] = {
      "time-passes "
      "max-rewrites verify-each memory-limit",
      "--emit=graph shows the graph as it is declared", "take --emit=fused"},
-    {"emit=graph|fused|dot", "report jit-asan no-cache jobs no-ptx apart",
+    {"emit=graph|fused|dot", "report jit-asan no-cache jobs no-ptx share-kernels apart",
      "no program is made of the graph", "take --emit=report"},
     {"emit=cuda|ptx|cubin !target=cuda:*", "emit", "the target is the CPU",
      "add --target=cuda:sm_90"},
     {"target=cuda:*", "cpu jit-asan", "the target is not the CPU", NULL},
-    {"emit=cuda|ptx|cubin", "report no-cache jobs no-ptx apart target-spec tune trials",
+    {"emit=cuda|ptx|cubin",
+     "report no-cache jobs no-ptx share-kernels apart target-spec tune trials",
      "the text of all kernels is one piece", "take --emit=report"},
-    {"!target=cuda:*", "no-ptx apart target-spec tune trials", "the target is the CPU",
-     "add --target=cuda:sm_90"},
+    {"!target=cuda:*", "no-ptx share-kernels apart target-spec tune trials",
+     "the target is the CPU", "add --target=cuda:sm_90"},
     {"trials", "tune", "every way is to be tried beside the generator's own", NULL},
+    {"emit=report", "share-kernels", "no artefact is made", "take -o FILE.mdx"},
+    {"!emit !output", "share-kernels", "nothing is written", "add -o FILE.mdx"},
+    {"output=-", "share-kernels", "standard output is in no folder", "take -o FILE.mdx"},
     {"emit=report|graph|fused|dot", "trials", "no artefact is made", "take -o FILE.mdx"},
     {"target=cpu:*", "cpu", "--target names the CPU", NULL},
     {0}};
@@ -70,7 +77,10 @@ bool md_compile_write(const md_compile_job *j, const char *text, size_t len) {
 
 bool md_compile_write_artefact(const md_compile_job *j, const md_program *p, int64_t start) {
   md_text bytes = {0};
-  bool ok = md_program_write(p, &bytes, j->cli->diags) && md_compile_write(j, bytes.s, bytes.len);
+  bool ok;
+  if (md_cli_has(j->cli, "share-kernels"))
+    ok = md_program_save_sharing(p, j->output, j->cli->diags);
+  else ok = md_program_write(p, &bytes, j->cli->diags) && md_compile_write(j, bytes.s, bytes.len);
   md_text_free(&bytes);
   if (ok && !j->cli->quiet && !md_compile_to_stdout(j))
     fprintf(stderr, "wrote %s in %.1f s\n", j->output, (double)(md_now_ns() - start) / 1e9);

@@ -88,6 +88,21 @@ static void put_variants(const md_tree *artefact) {
   }
 }
 
+// What lies beside the artefact, as one.
+static void put_shared(const md_tree *members) {
+  int num = 0;
+  double bytes = 0;
+  char text[MD_FLOAT_CHARS];
+  for (int i = 0; members && i < members->num; i++) {
+    if (!md_tree_true(md_tree_get(&members->item[i], "shared"))) continue;
+    bytes += number(&members->item[i], "deflated");
+    num++;
+  }
+  if (num)
+    printf("         %-16s%s in %d files beside it, shared\n", "kernels/",
+           md_bytes_text(bytes, text), num);
+}
+
 // What the JSON says, for people: without the launches one by one.
 static void artefact_table(const md_tree *t) {
   printf("target   %s%s\n", md_tree_str(md_tree_get(t, "target")),
@@ -100,6 +115,7 @@ static void artefact_table(const md_tree *t) {
     put_bytes("", &members->item[i], "bytes");
     puts("");
   }
+  put_shared(members);
   put_bytes("memory   arena", memory, "arena");
   put_bytes(", states", memory, "states");
   put_bytes(", inputs", memory, "inputs");

@@ -20,7 +20,7 @@ while [ $# -gt 0 ]; do
   esac
   shift
 done
-trials=3  # other ways of each convolution: each takes room
+trials=8  # other ways of each convolution, as `modistc compile --trials` makes
 modistc=$build/bin/modistc rt=$build/bin/modist_rt_carried
 if [ ! -x "$modistc" ] || [ ! -x "$rt" ]; then
   echo "gpu_bundle: no modistc and modist_rt_carried in $build/bin: cmake --build $build" >&2
@@ -83,7 +83,7 @@ while read -r kind name precision steps targets what; do
   [ "$kind" != conv ] || apart=--apart  # what cuDNN is to do has launches of its own
   if [ "$kind" = tune ]; then what="$what --trials=$trials"; fi
   # shellcheck disable=SC2086  # a model and its settings
-  "$modistc" compile $what --precision="$precision" --target="$targets" $apart -o "$out/$name.mdx" -q
+  "$modistc" compile $what --precision="$precision" --target="$targets" $apart --share-kernels -o "$out/$name.mdx" -q
   "$rt" --check "$out/$name.mdx" >/dev/null
   if names inputs "$out/$name.mdx" | grep -qx lr; then echo "--input=lr=0.001" >"$out/$name.args"; fi
   case $kind in bench | tune) continue ;; esac
@@ -91,7 +91,7 @@ while read -r kind name precision steps targets what; do
   expectations "$name" "$precision" "$steps" $what
 done <"$out/plan.txt"
 
-size=$(du -sk "$out" | cut -f1)
+size=$(du -sk --apparent-size "$out" | cut -f1)
 echo "gpu_bundle: $out, $((size / 1024)) MiB. modist_rt needs:"
 ldd "$rt" | sed 's/ *(0x.*//; s/ => .*//; s/^[[:space:]]*/  /'
 [ "$size" -le 61440 ] || { echo "gpu_bundle: more than 60 MiB: a plan with less" >&2; exit 1; }

@@ -3,7 +3,8 @@
 //
 //   manifest.json   the program but its code        host.so     its code, position-independent
 //   graph.mdg       text of the compiled graph, for --verify (may be missing)
-//   c*.cubin, c*.ptx   in place of host.so: code of CUDA kernels, named by its digest
+//   c*.cubin, c*.ptx   in place of host.so: code of CUDA kernels, named by its digest; may be shared
+//                      with other artefacts (kernels.c)
 //
 // Code is loaded last, after every check, from an anonymous file in memory: no temporary file, no
 // search path, nothing that somebody could exchange between check and use.
@@ -136,7 +137,7 @@ static md_program *read_program(const char *path, const char *file, size_t bytes
   if (*num_members < 0) return NULL;
   md_program *p = md_program_create("");
   p->path = md_strdup(p->arena, path);
-  if (md_manifest_read(p, *members, *num_members, d) && take_code(p, *members, *num_members, d))
+  if (md_manifest_read(p, members, num_members, a, d) && take_code(p, *members, *num_members, d))
     return p;
   md_program_destroy(p);
   return NULL;
@@ -147,11 +148,12 @@ static int compare_names(const void *a, const void *b) {
 }
 
 // Code of CUDA kernels, each file once.
-static int add_kernels(const md_program *p, md_member *m) {
+static int add_kernels(const md_program *p, bool shared, md_member *m) {
   int num = 0;
   for (int i = 0; i < p->num_kernels; i++) {
     const md_gpu_kernel *k = &p->kernel[i];
-    m[num++] = (md_member){.name = k->member, .data = k->data, .bytes = k->bytes, .deflate = true};
+    m[num++] = (md_member){
+        .name = k->member, .data = k->data, .bytes = k->bytes, .deflate = true, .shared = shared};
   }
   if (num) qsort(m, (size_t)num, sizeof *m, compare_names);
   int kept = 0;
@@ -160,25 +162,42 @@ static int add_kernels(const md_program *p, md_member *m) {
   return kept;
 }
 
-bool md_program_write(const md_program *p, md_text *to, md_diags *d) {
+// What an artefact consists of: its manifest, of which `manifest` is the text, and what that lists. Freed by
+// the caller. The manifest of a CUDA program is long, and that of a host program is stored for those who
+// look at it.
+static md_member *members_of(const md_program *p, bool shared, md_text *manifest, int *num) {
   MD_ASSERT(p->image || p->num_variants, "program '%s' has no image to save", p->name);
-  if (!md_program_check(p, d)) return false;
   md_member *m = calloc((size_t)p->num_kernels + 3, sizeof *m);
   if (!m) md_out_of_memory((size_t)p->num_kernels * sizeof *m);
-  m[0].name = "manifest.json";
-  int num = 1;
-  if (p->image) {
-    m[num++] = (md_member){.name = HOST_CODE, .data = p->image, .bytes = p->image_bytes};
-  }
-  num += add_kernels(p, m + num);
-  if (p->graph_text) {
-    size_t len = strlen(p->graph_text);
-    m[num++] = (md_member){.name = GRAPH_TEXT, .data = p->graph_text, .bytes = len};
-  }
+  bool deflate = p->num_variants > 0;
+  *num = 1;
+  if (p->image)
+    m[(*num)++] = (md_member){.name = HOST_CODE, .data = p->image, .bytes = p->image_bytes};
+  *num += add_kernels(p, shared, m + *num);
+  if (p->graph_text)
+    m[(*num)++] = (md_member){.name = GRAPH_TEXT,
+                              .data = p->graph_text,
+                              .bytes = strlen(p->graph_text),
+                              .deflate = deflate};
+  md_manifest_write(p, m + 1, *num - 1, manifest);
+  m[0] = (md_member){
+      .name = "manifest.json", .data = manifest->s, .bytes = manifest->len, .deflate = deflate};
+  return m;
+}
+
+// The members that are in the archive, in place.
+static int archived(md_member *m, int num) {
+  int kept = 0;
+  for (int i = 0; i < num; i++)
+    if (!m[i].shared) m[kept++] = m[i];
+  return kept;
+}
+
+bool md_program_write(const md_program *p, md_text *to, md_diags *d) {
+  if (!md_program_check(p, d)) return false;
   md_text manifest = {0};
-  md_manifest_write(p, m + 1, num - 1, &manifest);
-  m[0].data = manifest.s;
-  m[0].bytes = manifest.len;
+  int num;
+  md_member *m = members_of(p, false, &manifest, &num);
   md_zip_write(m, num, to);
   md_text_free(&manifest);
   free(m);
@@ -189,6 +208,21 @@ bool md_program_save(const md_program *p, const char *path, md_diags *d) {
   md_text file = {0};
   bool ok = md_program_write(p, &file, d) && md_file_save(path, file.s, file.len, d);
   md_text_free(&file);
+  return ok;
+}
+
+// Kernels first: an artefact that is there has all of them.
+bool md_program_save_sharing(const md_program *p, const char *path, md_diags *d) {
+  if (!md_program_check(p, d)) return false;
+  md_text manifest = {0}, file = {0};
+  int num;
+  md_member *m = members_of(p, true, &manifest, &num);
+  bool ok = md_kernels_save(path, m, num, d);
+  md_zip_write(m, archived(m, num), &file);
+  ok = ok && md_file_save(path, file.s, file.len, d);
+  md_text_free(&file);
+  md_text_free(&manifest);
+  free(m);
   return ok;
 }
 

@@ -173,12 +173,24 @@ typedef struct md_member {
   const void *data;
   size_t bytes;
   bool deflate;       // is worth compressing / was compressed
+  bool shared;        // not in the archive but beside it, see kernels.c
   size_t file_bytes;  // read: its bytes in the file
 } md_member;
+enum { MD_MAX_MEMBERS = 8192, MD_MEMBER_CHARS = 64 };
+// Of all deflated members together: a small file must not fill the memory.
+#define MD_MAX_INFLATED ((int64_t)512 << 20)
+bool md_member_name_is_fine(const char *s, size_t len);
 void md_zip_write(const md_member *m, int num, md_text *to);  // names: [a-z0-9_.]+, each once
 // Members point into `file` or, like the array and the names, into `a`. -1: reported (E0630).
 int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, md_member **m,
                 md_diags *d);
+
+// --- kernels.c: kernels that the artefacts of a folder have in common, each a file of the folder MD_KERNELS beside them
+#define MD_KERNELS "kernels"
+// Writes those of the members that are `shared`, where they are not there yet.
+bool md_kernels_save(const char *artefact, const md_member *m, int num, md_diags *d);
+// A member of this name and size, with this digest: its data, in `a`. False: reported (E0649, E0630).
+bool md_kernel_read(const char *artefact, md_digest want, md_member *m, md_arena *a, md_diags *d);
 
 // --- machine.c: may this processor run a target? -------------------------------------------------
 bool md_machine_runs(const char *target, char *why, int why_size);  // false: with the reason
@@ -189,9 +201,11 @@ enum { MD_ABI_VERSION = 1 };
 #define MD_ARTEFACT_FORMAT "modist.artefact/2"
 // `members`: the archive's, but for the manifest itself.
 void md_manifest_write(const md_program *p, const md_member *members, int num_members, md_text *to);
-// Fills `p` (but code, image and graph_text) from manifest.json among the members, and checks their
-// checksums and the program. False: reported. `p->path` is set.
-bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d);
+// Fills `p` (but code, image and graph_text) from manifest.json, the first of the members, and checks their
+// checksums and the program. False: reported. `p->path` is set. The members are those of the archive;
+// what it shares with others is read and added to them, in `a`.
+bool md_manifest_read(md_program *p, md_member **members, int *num_members, md_arena *a,
+                      md_diags *d);
 
 // --- gpu_code.c: is the code of a CUDA program what its launches need? ----------------------------
 // Fills in the facts of its kernels. False: reported (E0636).
@@ -222,6 +236,8 @@ md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size);
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
 bool md_program_write(const md_program *p, md_text *to, md_diags *d);  // the bytes of the artefact
 bool md_program_save(const md_program *p, const char *path, md_diags *d);
+// The same, but the code of CUDA kernels is shared with other artefacts in its folder.
+bool md_program_save_sharing(const md_program *p, const char *path, md_diags *d);
 // Host code through a memfd; whether there is a device for a CUDA program, md_exec_create tells.
 md_program *md_program_load(const char *path, md_diags *d);
 // All that load checks, but for the machine; loads no host code.

@@ -101,6 +101,10 @@ void md_inspect_program(const md_program *p, const md_member *members, int num, 
     md_json_key(to, "bytes");
     md_json_int(to, (int64_t)members[i].bytes);
     if (members[i].deflate) md_json_put_int(to, "deflated", (int64_t)members[i].file_bytes);
+    if (members[i].shared) {
+      md_json_key(to, "shared");
+      md_json_bool(to, true);
+    }
     md_json_end(to, '}');
   }
   md_json_end(to, ']');

@@ -193,6 +193,10 @@ void md_manifest_write(const md_program *p, const md_member *members, int num_me
     md_json_put_int(j, "bytes", (int64_t)members[i].bytes);
     md_json_put_str(j, "xxh3",
                     md_digest_text(md_digest_of(members[i].data, members[i].bytes), digest));
+    if (members[i].shared) {
+      md_json_key(j, "shared");
+      md_json_bool(j, true);
+    }
     end_row(j);
   }
   md_json_end(j, ']');

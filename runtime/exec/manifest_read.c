@@ -232,26 +232,59 @@ static bool check_version(reader *r, const md_tree *root) {
   return false;
 }
 
-// The archive holds what the manifest lists, no less and no more, unchanged.
-static bool check_members(reader *r, const md_tree *root, const md_member *members,
-                          int num_members) {
-  int num;
+// A member that is not in the archive. What its row asks for is bounded as an archive's members are.
+static void take_shared(reader *r, md_digest want, int64_t *room, md_arena *a, md_member *m) {
+  if (!md_member_name_is_fine(m->name, strlen(m->name)) || m->bytes < 1 ||
+      (int64_t)m->bytes > *room) {
+    wrong(r, "members", "a list of what can be shared");
+    return;
+  }
+  *room -= (int64_t)m->bytes;
+  r->has_failed |= !md_kernel_read(r->p->path, want, m, a, r->d);
+}
+
+static void take_archived(reader *r, md_digest want, const md_member *row, md_member *m) {
+  if (strcmp(row->name, m->name) || row->bytes != m->bytes) {
+    wrong(r, "members", "what the archive holds");
+    return;
+  }
+  md_digest is = md_digest_of(m->data, m->bytes);
+  if (want.lo == is.lo && want.hi == is.hi) return;
+  md_error(r->d, E0630, MD_IN_FILE(r->p->path), "artefact is damaged: the checksum of '%s' differs",
+           m->name);
+  r->has_failed = true;
+}
+
+// The archive holds what the manifest lists, no less and no more, unchanged; what is shared lies beside it.
+static bool take_members(reader *r, const md_tree *root, md_member **members, int *num_members,
+                         md_arena *a) {
+  int num, archived = 1;
+  int64_t room = MD_MAX_INFLATED;
   const md_tree *rows = get_rows(r, root, "members", &num);
-  if (!r->has_failed && num != num_members - 1) wrong(r, "members", "what the archive holds");
+  if (!r->has_failed && num > MD_MAX_MEMBERS) wrong(r, "members", "short enough");
+  if (r->has_failed) return false;
+  md_member *all = MD_NEW_ARRAY(a, md_member, num + 1);
+  all[0] = (*members)[0];
   for (int i = 0; i < num && !r->has_failed; i++) {
-    const md_member *m = &members[i + 1];
-    const char *name = get_str(r, &rows[i], "name");
-    int64_t bytes = get_int(r, &rows[i], "bytes", INT64_MAX);
-    md_digest want = get_digest(r, &rows[i], "xxh3"), is = md_digest_of(m->data, m->bytes);
+    md_member *m = &all[i + 1];
+    *m = (md_member){.name = md_strdup(a, get_str(r, &rows[i], "name")),
+                     .bytes = (size_t)get_int(r, &rows[i], "bytes", INT64_MAX),
+                     .shared = md_tree_true(md_tree_get(&rows[i], "shared"))};
+    md_digest want = get_digest(r, &rows[i], "xxh3");
     if (r->has_failed) break;
-    if (strcmp(name, m->name) || bytes != (int64_t)m->bytes) {
+    if (m->shared) {
+      take_shared(r, want, &room, a, m);
+    } else if (archived == *num_members) {
       wrong(r, "members", "what the archive holds");
-    } else if (want.lo != is.lo || want.hi != is.hi) {
-      md_error(r->d, E0630, MD_IN_FILE(r->p->path),
-               "artefact is damaged: the checksum of '%s' differs", m->name);
-      r->has_failed = true;
+    } else {
+      md_member row = *m;
+      *m = (*members)[archived++];
+      take_archived(r, want, &row, m);
     }
   }
+  if (!r->has_failed && archived != *num_members) wrong(r, "members", "what the archive holds");
+  *members = all;
+  *num_members = num + 1;
   return !r->has_failed;
 }
 
@@ -355,18 +388,19 @@ static void get_program(reader *r, const md_tree *root) {
   }
 }
 
-bool md_manifest_read(md_program *p, const md_member *members, int num_members, md_diags *d) {
+bool md_manifest_read(md_program *p, md_member **members, int *num_members, md_arena *a,
+                      md_diags *d) {
   reader *r = &(reader){.p = p, .d = d};
-  if (strcmp(members[0].name, MANIFEST))
+  const md_member *m = *members;
+  if (strcmp(m->name, MANIFEST))
     return md_error(d, E0630, MD_IN_FILE(p->path),
-                    "not an artefact: its first member is '%s', not '%s'", members[0].name,
-                    MANIFEST);
-  md_arena *a = md_arena_create();
-  const char *file = md_format(a, "%s/" MANIFEST, p->path);
-  const md_tree *root = md_json_read(file, members[0].data, members[0].bytes, E0632, a, d);
-  bool ok = root && check_version(r, root) && check_members(r, root, members, num_members);
+                    "not an artefact: its first member is '%s', not '%s'", m->name, MANIFEST);
+  md_arena *scratch = md_arena_create();
+  const char *file = md_format(scratch, "%s/" MANIFEST, p->path);
+  const md_tree *root = md_json_read(file, m->data, m->bytes, E0632, scratch, d);
+  bool ok = root && check_version(r, root) && take_members(r, root, members, num_members, a);
   if (ok) get_program(r, root);
   ok = ok && !r->has_failed && md_program_check(p, d);
-  md_arena_destroy(a);
+  md_arena_destroy(scratch);
   return ok;
 }

@@ -16,18 +16,14 @@
 enum {
   CENTRAL = 46,  // bytes of a central header without its name
   END = 22,      // bytes of the end record
-  MAX_MEMBERS = 8192,
-  MAX_NAME = 64,
   STORED = 0,
   DEFLATED = 8,
 };
-// Of all deflated members together: a small file must not fill the memory.
-#define MAX_INFLATED ((size_t)512 << 20)
 // Without ZIP64 all sizes and offsets are 32 bits.
 #define MAX_BYTES ((size_t)UINT32_MAX)
 
 typedef struct entry {
-  char name[MAX_NAME + 1];
+  char name[MD_MEMBER_CHARS + 1];
   uint32_t crc, bytes, offset;  // bytes: in the file
   uint32_t real_bytes;          // of the member
   uint32_t method;
@@ -35,7 +31,7 @@ typedef struct entry {
 } entry;
 
 typedef struct record {
-  unsigned char at[CENTRAL + MAX_NAME];
+  unsigned char at[CENTRAL + MD_MEMBER_CHARS];
   size_t len;
 } record;
 
@@ -101,8 +97,8 @@ static record end_record(int num, size_t central_at, size_t central_bytes) {
   return r;
 }
 
-static bool name_is_fine(const char *s, size_t len) {
-  if (len == 0 || len > MAX_NAME || s[0] == '.') return false;
+bool md_member_name_is_fine(const char *s, size_t len) {
+  if (len == 0 || len > MD_MEMBER_CHARS || s[0] == '.') return false;
   for (size_t i = 0; i < len; i++)
     if (!s[i] || !strchr("abcdefghijklmnopqrstuvwxyz0123456789_.", s[i])) return false;
   return true;
@@ -144,7 +140,8 @@ static bool read_entry(const reader *r, size_t at, size_t end, entry *e) {
   const unsigned char *p = r->file + at;
   if (end - at < CENTRAL) return false;
   size_t len = get(p + 28, 2);
-  if (end - at < CENTRAL + len || !name_is_fine((const char *)p + CENTRAL, len)) return false;
+  if (end - at < CENTRAL + len || !md_member_name_is_fine((const char *)p + CENTRAL, len))
+    return false;
   *e = (entry){.method = get(p + 10, 2),
                .stamp = get(p + 12, 4),
                .crc = get(p + 16, 4),
@@ -166,7 +163,7 @@ static bool read_member(const reader *r, const entry *e, size_t data, md_arena *
                    .deflate = e->method == DEFLATED,
                    .file_bytes = e->bytes};
   if (m->deflate) {
-    if (e->real_bytes > MAX_INFLATED - *inflated) return false;
+    if (e->real_bytes > (size_t)MD_MAX_INFLATED - *inflated) return false;
     *inflated += e->real_bytes;
     void *to = md_alloc(a, (size_t)e->real_bytes + 1);
     if (!md_inflate_bare(r->file + data, e->bytes, to, e->real_bytes)) return false;
@@ -200,8 +197,8 @@ int md_zip_read(const char *path, const void *file, size_t bytes, md_arena *a, m
   int num = (int)get(end + 10, 2);
   size_t central_bytes = get(end + 12, 4), central = get(end + 16, 4);
   record want = end_record(num, central, central_bytes);
-  if (!stands_at(r, bytes - END, &want) || num < 1 || num > MAX_MEMBERS || central > bytes - END ||
-      central_bytes != bytes - END - central)
+  if (!stands_at(r, bytes - END, &want) || num < 1 || num > MD_MAX_MEMBERS ||
+      central > bytes - END || central_bytes != bytes - END - central)
     return damaged(r, "its end is missing or does not fit");
 
   md_member *members = MD_NEW_ARRAY(a, md_member, num);
@@ -245,12 +242,12 @@ static void put_member(const md_member *m, entry *e, md_text *to) {
 }
 
 void md_zip_write(const md_member *m, int num, md_text *to) {
-  MD_ASSERT(num > 0 && num <= MAX_MEMBERS && to->len == 0, "zip of %d members", num);
+  MD_ASSERT(num > 0 && num <= MD_MAX_MEMBERS && to->len == 0, "zip of %d members", num);
   entry *e = calloc((size_t)num, sizeof *e);
   if (!e) md_out_of_memory((size_t)num * sizeof *e);
   uint32_t stamp = stamp_wanted();
   for (int i = 0; i < num; i++) {
-    MD_ASSERT(name_is_fine(m[i].name, strlen(m[i].name)), "zip member '%s'", m[i].name);
+    MD_ASSERT(md_member_name_is_fine(m[i].name, strlen(m[i].name)), "zip member '%s'", m[i].name);
     MD_ASSERT(m[i].bytes < MAX_BYTES / 2 - to->len, "zip of %zu bytes", to->len + m[i].bytes);
     e[i] = (entry){.stamp = stamp, .offset = (uint32_t)to->len};
     memcpy(e[i].name, m[i].name, strlen(m[i].name));

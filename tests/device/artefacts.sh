@@ -49,6 +49,55 @@ predicted() { unzip -p "$1" manifest.json | sed -n 's/.*"predicted_for": "\(.*\)
 "$modistc" compile step.mdg --target=cuda:h100 -o h100.mdx -q || wrong "h100"
 [ "$(predicted h100.mdx)" = "NVIDIA H100 SXM;" ] || wrong "predicted for $(predicted h100.mdx)"
 
+# --- kernels that artefacts of one folder share
+mkdir shared
+sed 's/\[5/[6/g' step.mdg >step6.mdg
+wants 0 "wrote shared/step.mdx" "$modistc" compile step.mdg --target=cuda:sm_80 --share-kernels -o shared/step.mdx
+files() { find shared/kernels -type f | wc -l; }
+first=$(files)
+[ "$first" -gt 2 ] || wrong "$first kernels"
+[ "$(unzip -l shared/step.mdx | grep -cE 'cubin|ptx')" = 0 ] || wrong "kernels in the artefact, too"
+find shared/kernels -type f -name 'c*.z' | sort | xargs cksum >before
+"$modistc" compile step6.mdg --target=cuda:sm_80 --share-kernels -o shared/step6.mdx -q || wrong "step6"
+both=$(files)
+[ "$both" -lt $((2 * first)) ] || wrong "batches share nothing: $first files, then $both"
+# shellcheck disable=SC2046  # a name a word
+cksum $(awk '{ print $3 }' before) | cmp - before || wrong "kernels that were there are others now"
+for batch in '' 6; do
+  wants 0 "step is sound: cuda:sm_80,cuda:compute_80" "$rt" --check shared/step$batch.mdx
+  "$modistc" compile step$batch.mdg --target=cuda:sm_80 -o alone$batch.mdx -q || wrong "alone$batch"
+  "$modistc" inspect --format=json alone$batch.mdx | grep -vE '"(deflated|shared|bytes)":|"manifest.json"' >alone.json
+  "$modistc" inspect --format=json shared/step$batch.mdx | grep -vE '"(deflated|shared|bytes)":|"manifest.json"' |
+    cmp - alone.json || wrong "step$batch.mdx is another program"
+done
+wants 0 "kernels/ " "$modistc" inspect shared/step.mdx
+wants 0 '"shared": true' "$rt" --inspect shared/step.mdx
+kernel=$(unzip -p shared/step.mdx manifest.json | sed -n 's/.*"name":"\(c[0-9a-f]*.cubin\)".*/\1/p' | head -n 1)
+cp "shared/kernels/$kernel.z" kept
+rm "shared/kernels/$kernel.z"
+for how in "$rt --check" "$rt" "$rt --inspect" "$modistc inspect" "$modistc run"; do
+  # shellcheck disable=SC2086  # a program and its option
+  wants 5 "error[E0649]: kernel '$kernel' is not in the artefact, and there is no 'shared/kernels/$kernel.z'" $how shared/step.mdx
+done
+wants 5 "copy the folder 'kernels' along with the artefact" "$rt" shared/step.mdx
+printf x >>"shared/kernels/$kernel.z"
+wants 5 "shared/kernels/$kernel.z: error[E0630]: shared kernel is damaged" "$rt" --check shared/step.mdx
+cp kept "shared/kernels/$kernel.z"
+printf '\377\377' | dd of="shared/kernels/$kernel.z" bs=1 seek=200 conv=notrunc 2>/dev/null
+wants 5 "shared/kernels/$kernel.z: error[E0630]: shared kernel is damaged" "$rt" --check shared/step.mdx
+"$modistc" compile step.mdg --target=cuda:sm_80 --share-kernels -o shared/step.mdx -q || wrong "made anew"
+cmp kept "shared/kernels/$kernel.z" || wrong "a damaged kernel stays"
+wants 0 "sound" "$rt" --check shared/step.mdx
+mkdir moved
+cp shared/step.mdx moved
+wants 5 "there is no 'moved/kernels/c" "$rt" --check moved/step.mdx
+cp -r shared/kernels moved
+wants 0 "sound" "$rt" --check moved/step.mdx
+wants 2 "--share-kernels would do nothing: nothing is written" "$modistc" compile step.mdg --target=cuda:sm_80 --share-kernels
+wants 2 "--share-kernels would do nothing: standard output" \
+  "$modistc" compile step.mdg --target=cuda:sm_80 --share-kernels -o -
+wants 2 "--share-kernels would do nothing: the target is the CPU" "$modistc" compile step.mdg --share-kernels -o x.mdx
+
 # --- reports
 wants 0 "predicted" "$modistc" compile step.mdg --target=cuda:h100 --emit=report --report=roofline
 wants 0 "on NVIDIA H100 SXM" "$modistc" compile step.mdg --target=cuda:h100 --emit=report

@@ -38,6 +38,8 @@ peer r3d50_b4 eager 60
 peer r3d50_b4 compile 60
 E
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan" --build="$build" -o "$work/bundle"
+if unzip -l "$work/bundle/tiny_f32.mdx" | grep -qE '\.(cubin|ptx)$'; then wrong "a kernel in an artefact"; fi
+[ "$(find "$work/bundle/kernels" -name 'c*.z' | wc -l)" -gt 20 ] || wrong "no folder of kernels"
 wants 2 "sh tools/gpu_bundle.sh" sh "$source/tools/gpu_bundle.sh" --plans
 "$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
   -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"

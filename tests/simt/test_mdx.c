@@ -4,6 +4,8 @@
 #include "tests/simt/program.h"
 #include "tests/simt/samples.h"
 
+#include "base/file.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -221,6 +223,28 @@ static void files_are_checked(void) {
   md_diags_destroy(d);
 }
 
+// A program that shares its kernels is the same, and its archive lacks them.
+static void kernels_are_shared(void) {
+  md_diags *d = md_diags_create();
+  md_program *p = program_of_text(step, both, d), *q = NULL;
+  const char *path = path_of("shared.mdx");
+  md_text file = {0}, again = {0};
+  bool ok = p && md_program_write(p, &file, d) && md_program_save_sharing(p, path, d);
+  q = ok ? md_artefact_check(path, d) : NULL;
+  check(q && md_program_write(q, &again, d) && same(&file, &again), "it comes back whole",
+        md_diags_text(d));
+  char *bytes = NULL;
+  size_t len = 0;
+  check(md_file_read(path, 1 << 30, E0601, d, &bytes, &len) && len < file.len / 2,
+        "kernels are not in the archive", md_diags_text(d));
+  free(bytes);
+  md_text_free(&file);
+  md_text_free(&again);
+  md_program_destroy(p);
+  md_program_destroy(q);
+  md_diags_destroy(d);
+}
+
 // Which target a device takes.
 static void devices_choose(void) {
   static const struct {
@@ -253,6 +277,7 @@ int main(void) {
   samples_come_back();
   spoiled_programs_are_refused();
   files_are_checked();
+  kernels_are_shared();
   devices_choose();
   char command[80];
   snprintf(command, sizeof command, "rm -r %s", folder);

@@ -108,7 +108,7 @@ static md_program *fixture(const char *kernels) {
   return p;
 }
 
-static void set_input(md_exec *e, int64_t step) {
+static inline void set_input(md_exec *e, int64_t step) {
   float *x = md_exec_input(e, "x", NULL);
   uint64_t key = md_hash_key("x", (uint64_t)step);
   for (int64_t i = 0; i < ELEMENTS; i++) x[i] = (float)md_hash_unit(key, (uint64_t)i);

@@ -152,9 +152,10 @@ static md_program *read_edited(const char *from, const char *to, md_diags *d) {
   char *at = strstr(all.s, from);
   ck_assert_msg(at != NULL, "'%s' is not in %s", from, all.s);
   md_put(&edited, "%.*s%s%s", (int)(at - all.s), all.s, to, at + strlen(from));
-  md_member m = {.name = "manifest.json", .data = edited.s, .bytes = edited.len};
+  md_member m = {.name = "manifest.json", .data = edited.s, .bytes = edited.len}, *members = &m;
+  int num = 1;
   back->path = "net.mdx";
-  bool ok = md_manifest_read(back, &m, 1, d);
+  bool ok = md_manifest_read(back, &members, &num, back->arena, d);
   md_program_destroy(p);
   md_text_free(&all);
   md_text_free(&edited);
