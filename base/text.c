@@ -53,11 +53,14 @@ void md_put(md_text *t, const char *fmt, ...) {
   va_list args, again;
   va_start(args, fmt);
   va_copy(again, args);
-  int len = vsnprintf(NULL, 0, fmt, args);
+  size_t room = t->cap - t->len;  // mostly enough, and then it is printed once
+  int len = vsnprintf(room ? t->s + t->len : NULL, room, fmt, args);
   va_end(args);
   MD_ASSERT(len >= 0, "format '%s' cannot be printed", fmt);
-  reserve(t, (size_t)len);
-  vsnprintf(t->s + t->len, (size_t)len + 1, fmt, again);
+  if ((size_t)len >= room) {
+    reserve(t, (size_t)len);
+    vsnprintf(t->s + t->len, (size_t)len + 1, fmt, again);
+  }
   va_end(again);
   t->len += (size_t)len;
 }

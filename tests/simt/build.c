@@ -19,13 +19,13 @@ enum { DIR_LENGTH = 400, COMMAND = 1600, KEPT_SECONDS = 3 * 24 * 3600 };
 
 // Of every array, the last one of a struct too. That a function begins and ends nobody asks.
 #ifdef __clang__
-#define CHECKED "-Og -fsanitize=thread,bounds -fstrict-flex-arrays=3"
-#define UNCHECKED "-O1 -Wno-uninitialized"
+#define CHECKED "-fsanitize=thread,bounds -fstrict-flex-arrays=3"
+#define UNCHECKED "-Wno-uninitialized"
 #else
 // Registers by regions would take a sixth longer.
 #define CHECKED \
-  "-Og -fira-region=one -fsanitize=thread,bounds-strict --param tsan-instrument-func-entry-exit=0"
-#define UNCHECKED "-O1 -Wno-uninitialized -Wno-maybe-uninitialized"
+  "-fira-region=one -fsanitize=thread,bounds-strict --param tsan-instrument-func-entry-exit=0"
+#define UNCHECKED "-fira-region=one -Wno-uninitialized -Wno-maybe-uninitialized"
 #endif
 
 struct simt_code {
@@ -46,14 +46,14 @@ static void remove_files(const char *dir) {
 
 // The text is to be clean in both languages; no contraction, as everywhere. A part of one block does
 // not ask for its number. Vectors of a step that is not there are passed on, but not used, and those of
-// padding are not even loaded: the optimizer takes that for a use. -Og: checked kernels run once or twice
-// and mostly in the checker, so what the compiler saves is more than they lose; it warns as -O1 does.
+// padding are not even loaded: the optimizer takes that for a use. -Og: kernels run a few times and mostly
+// in the machine, so what the compiler saves is more than they lose; it warns as -O1 does.
 static void put_command(char command[COMMAND]) {
   const char *cc = getenv("CC"), *source = getenv("MODIST_SOURCE");
   if (!cc || !*cc) cc = access(SIMT_CC, X_OK) == 0 ? SIMT_CC : "cc";
   if (!source || !*source) source = SIMT_SOURCE;
   snprintf(command, COMMAND,
-           "'%s' -std=c11 %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
+           "'%s' -std=c11 -Og %s -g1 -fPIC -Wall -Wextra -Werror -Wno-unused-variable "
            "-Wno-unused-parameter -Wno-unused-but-set-variable -Wno-psabi -ffp-contract=off "
            "-include '%s/tests/simt/md_host.h' -c k.c -o k.o && '%s' -shared -nostdlib k.o -o k.so",
            cc, simt_is_checked() ? CHECKED : UNCHECKED, source, cc);

@@ -164,6 +164,7 @@ static bool writer_is_foreign(const Cell *c) {
 }
 
 static bool readers_are_foreign(const Cell *c) {
+  if (!of_other_block(c->read)) return false;
   return is_foreign(c->read, c->read_clock[0], c->reader[0]) ||
          (c->two_readers && is_foreign(c->read, c->read_clock[1], c->reader[1]));
 }
@@ -271,7 +272,7 @@ static bool is_constant(const void *p) {
 }
 
 static void access_shared(int64_t off, int64_t bytes, int align, bool write, simt_where at) {
-  if (off % align)
+  if (off & (align - 1))
     simt_error(false, at, "%s %lld bytes of shared memory at +%lld: misaligned",
                write ? "writes" : "reads", (long long)bytes, (long long)off);
   Visit v = {simt_order_now(), at, "shared memory", &C.shared_shadow};
@@ -283,7 +284,7 @@ static void access_buffer(Buffer *b, int64_t off, int64_t bytes, int align, bool
                           simt_where at) {
   if (write && !b->writable)
     simt_error(false, at, "writes %s +%lld, which is only read here", b->name, (long long)off);
-  if (off % align)
+  if (off & (align - 1))
     simt_error(false, at, "%s %lld bytes of %s at +%lld: misaligned", write ? "writes" : "reads",
                (long long)bytes, b->name, (long long)off);
   if (!is_open(b, off, bytes)) {
@@ -314,9 +315,8 @@ static Buffer *buffer_at(const char *a, int64_t bytes, simt_where at) {
 }
 
 void simt_access(const void *p, int64_t bytes, int align, bool write, simt_where at) {
-  if (C.off || simt_current() < 0) return;
   const char *a = p, *what = write ? "writes" : "reads";
-  if (a >= C.stacks && a < C.stacks + C.stack_bytes) return;
+  if (C.off || (a >= C.stacks && a < C.stacks + C.stack_bytes) || simt_current() < 0) return;
   int64_t off = a - (const char *)C.shared;
   if (off >= 0 && off + bytes <= C.shared_bytes) {
     access_shared(off, bytes, align, write, at);

@@ -52,6 +52,7 @@ static struct Machine {
   Fiber *now;
   uint64_t ready[SIMT_THREADS / 64];  // a bit for each thread
   char *stacks;
+  int guarded;  // stacks
   const simt_launch *launch;
   simt_options options;
   simt_report report;
@@ -64,6 +65,13 @@ static struct Machine {
   unsigned char *shared;
 } M;
 
+int simt_self = -1;
+
+static void note_self(void) {
+  simt_self = M.now == &M.main ? -1 : M.now->thread;
+  if (M.agent >= 0) simt_self = M.launch->threads + M.agent;
+}
+
 // --- switching
 
 #if SIMT_PORTABLE
@@ -71,6 +79,7 @@ static void switch_to(Fiber *to) {
   Fiber *from = M.now;
   if (from == to) return;
   M.now = to;
+  note_self();
   M.report.switches++;
   swapcontext(&from->context, &to->context);
 }
@@ -92,6 +101,7 @@ static void switch_to(Fiber *to) {
   Fiber *from = M.now;
   if (from == to) return;
   M.now = to;
+  note_self();
   M.report.switches++;
   simt_switch(&from->sp, to->sp);
 }
@@ -219,11 +229,10 @@ void simt_error(bool fatal, simt_where at, const char *fmt, ...) {
   if (M.now != &M.main) switch_to(&M.main);
 }
 
-int simt_current(void) {
-  if (M.agent >= 0) return M.launch->threads + M.agent;
-  return M.now && M.now != &M.main ? M.now->thread : -1;
+void simt_act_as(int agent) {
+  M.agent = agent;
+  note_self();
 }
-void simt_act_as(int agent) { M.agent = agent; }
 int simt_num_threads(void) { return M.launch->threads; }
 simt_report *simt_counts(void) { return &M.report; }
 bool simt_is_eager(void) {
@@ -305,8 +314,12 @@ static void make_stacks(void) {
   M.stacks =
       mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   MD_ASSERT(M.stacks != MAP_FAILED, "no memory for the stacks of the threads");
-  for (int t = 0; t < SIMT_THREADS; t++)
-    MD_ASSERT(mprotect(stack_of(t) - GUARD, GUARD, PROT_NONE) == 0, "no guard page");
+}
+
+// Each guard is a piece of the address space, and many tests are processes that run little.
+static void guard_stacks(int threads) {
+  for (; M.guarded < threads; M.guarded++)
+    MD_ASSERT(mprotect(stack_of(M.guarded) - GUARD, GUARD, PROT_NONE) == 0, "no guard page");
 }
 
 static void start_fiber(Fiber *f, int thread) {
@@ -332,7 +345,7 @@ static void start_fiber(Fiber *f, int thread) {
 
 static void run_block(void) {
   int num = M.launch->threads;
-  M.agent = -1;
+  simt_act_as(-1);
   memset(M.shared, 0xff, (size_t)M.launch->shared_bytes);  // NaN in every float type
   simt_order_barrier();
   simt_checker_block();
@@ -360,6 +373,7 @@ simt_report simt_run(const simt_launch *l, simt_options o) {
             "%d threads", l->threads);
   MD_ASSERT(l->shared_bytes <= MAX_SHARED, "%d bytes of shared memory", l->shared_bytes);
   if (!M.stacks) make_stacks();
+  guard_stacks(l->threads);
   M.launch = l;
   M.options = o;
   M.report = (simt_report){0};
@@ -368,7 +382,7 @@ simt_report simt_run(const simt_launch *l, simt_options o) {
   M.where = NOWHERE;
   M.draws = 0;
   M.key = md_hash_key("schedule", o.seed);
-  M.agent = -1;
+  simt_act_as(-1);
   // Overruns meet the checker first: the bytes behind are ours.
   unsigned char *block = aligned_alloc(
       SHARED_ALIGN, (size_t)md_round_up(l->shared_bytes + 2 * SHARED_ALIGN, SHARED_ALIGN));

@@ -20,7 +20,8 @@ typedef struct simt_where {
 
 // --- machine.c
 
-int simt_current(void);       // thread or agent that acts now; -1: none
+extern int simt_self;  // thread or agent that acts now; -1: none
+static inline int simt_current(void) { return simt_self; }
 void simt_act_as(int agent);  // from now on; -1: the thread again
 int simt_num_threads(void);
 simt_report *simt_counts(void);

@@ -28,7 +28,7 @@ typedef struct Shadow {
   int64_t unset;  // bytes that nobody has written
 } Shadow;
 
-// Some bytes of one block.
+// Some bytes of one block. Grains are powers of two: nothing is divided by them, as every access comes here.
 typedef struct Cells {
   Cell *at;
   int num, grain;
@@ -41,15 +41,16 @@ void simt_shadow_set(Shadow *s, int64_t off, int64_t bytes);
 
 // The cells of the bytes from `off` that lie in its block.
 static inline Cells simt_shadow_at(Shadow *s, int64_t off, int64_t bytes) {
-  int64_t block = off / SHADOW_BLOCK;
-  int in = (int)(off % SHADOW_BLOCK), room = SHADOW_BLOCK - in,
+  int64_t block = off >> 4;
+  int in = (int)(off & (SHADOW_BLOCK - 1)), room = SHADOW_BLOCK - in,
       num = bytes < room ? (int)bytes : room, grain = s->grain[block] ? s->grain[block] : 16;
   if ((in | num) & (grain - 1)) {
     grain = (in | num) & -(in | num);
     simt_shadow_split(s, block, grain);
   }
-  Cell *at = grain == SHADOW_BLOCK ? &s->whole[block] : &s->part[off - in + in / grain];
-  return (Cells){at, num / grain, grain};
+  int shift = __builtin_ctz((unsigned)grain);
+  Cell *at = grain == SHADOW_BLOCK ? &s->whole[block] : &s->part[off - in + (in >> shift)];
+  return (Cells){at, num >> shift, grain};
 }
 
 // Blocks that were last known before `epoch` begin anew.
