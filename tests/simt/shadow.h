@@ -41,7 +41,7 @@ void simt_shadow_set(Shadow *s, int64_t off, int64_t bytes);
 
 // The cells of the bytes from `off` that lie in its block.
 static inline Cells simt_shadow_at(Shadow *s, int64_t off, int64_t bytes) {
-  int64_t block = off >> 4;
+  int64_t block = off / SHADOW_BLOCK;
   int in = (int)(off & (SHADOW_BLOCK - 1)), room = SHADOW_BLOCK - in,
       num = bytes < room ? (int)bytes : room, grain = s->grain[block] ? s->grain[block] : 16;
   if ((in | num) & (grain - 1)) {
