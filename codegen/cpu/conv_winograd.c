@@ -74,12 +74,6 @@ static double weight_cost(const md_conv *c, int64_t bytes) {
   return bytes <= c->k->e.cpu->cache_bytes ? 1.25 : 36;
 }
 
-static double direct_cost(const md_conv *c) {
-  const int64_t *size = c->flipped ? c->src_size : c->dst_size;  // each of these meets all taps
-  int64_t pixels = c->n * size[0] * size[1] * size[2];
-  return (double)(c->kernel[0] * c->kernel[1] * c->kernel[2] * pixels * channel_pairs(c)) / c->pair;
-}
-
 static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
   double planes = md_filter_planes(q->f), squares = (double)tile_squares(q);
   double items = (double)(c->n * md_dense_tiles(d));
@@ -145,9 +139,7 @@ const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
   Squares q;
   double cost = choose_squares(&c, &p, &q);
   if (cost == INFINITY) return "";
-  return cost < MD_WORTHWHILE * direct_cost(&direct)
-             ? NULL
-             : "its transforms would cost more than they spare";
+  return md_filter_refuse(&direct, cost);
 }
 
 // Elements from a plane to the next: of weights, source, sums.

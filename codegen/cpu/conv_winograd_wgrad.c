@@ -74,12 +74,7 @@ const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu)
   if (!cpu->winograd || c.dtype == MD_F64 || !md_filter_problem(&c, &p)) return "";
   const md_filter *f = best_filter(&c, &p);
   if (!f) return "";
-  int64_t pixels = c.n * c.dst_size[0] * c.dst_size[1] * c.dst_size[2];
-  int64_t taps = c.kernel[0] * c.kernel[1] * c.kernel[2];
-  double direct = (double)(taps * pixels * c.src_blocks * c.lanes * c.dst_blocks) / plain.pair;
-  return cost_of(&c, &p.d, f) < MD_WORTHWHILE * direct
-             ? NULL
-             : "its transforms would cost more than they spare";
+  return md_filter_refuse(&plain, cost_of(&c, &p.d, f));
 }
 
 static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const md_dense *d) {

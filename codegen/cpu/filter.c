@@ -46,7 +46,8 @@ int64_t md_filter_squares(const md_filter *f, int axis, int64_t size) {
 }
 int64_t md_plane_vectors(int64_t vectors) { return vectors | 1; }
 
-// All residues of a strided data gradient at once: at even places the middle tap, at odd ones the outer two.
+// All residues of a strided data gradient at once: at even places the middle tap, at odd ones the outer two. `d` is that
+// of the even places so far, which has what all have in common: the taps along t and the source.
 static bool transposed_problem(const md_conv *c, md_problem *p) {
   const md_conv3d_attr *a = &c->node->attr.conv3d;
   if (p->stride[0] != 1) return false;
@@ -83,6 +84,14 @@ bool md_filter_suits(const md_filter *f, const md_problem *p) {
     if (filtered && (t->num != f->r || llabs(t->doff) != 1)) return false;
   }
   return !p->d.planar && p->transposed == f->transposed && (p->d.tail == 3) == f->along_t;
+}
+
+const char *md_filter_refuse(const md_conv *c, double cost) {
+  const int64_t *size = c->flipped ? c->src_size : c->dst_size;  // each of these meets all taps
+  int64_t pixels = c->n * size[0] * size[1] * size[2];
+  int64_t taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
+  double direct = (double)(taps * pixels * c->src_blocks * c->lanes * c->dst_blocks) / c->pair;
+  return cost < 0.9 * direct ? NULL : "its transforms would cost more than they spare";
 }
 
 // Sum of c[k] x[k] for k = first, first+step, ...; one that needs no product comes first.

@@ -16,8 +16,6 @@
 #include "codegen/cpu/conv.h"
 
 enum { MD_FILTERS = 7, MD_FILTER_N = 6 };
-// Filtering has to cost less than so much of what the direct way does.
-#define MD_WORTHWHILE 0.9
 
 // Of each matrix `single` rows stand for themselves, further ones for a pair of planes: that of a point -p is the row of
 // +p with other signs in odd columns. Where the stride is 1, single are the points 0 and infinity.
@@ -31,7 +29,7 @@ typedef struct md_filter {
   double b[5][MD_FILTER_N], g[5][MD_FILTER_N], a[5][MD_FILTER_N];
 } md_filter;
 extern const md_filter md_filters[MD_FILTERS];
-int md_filter_planes(const md_filter *f);              // pixels of a square
+int md_filter_planes(const md_filter *f);
 bool md_filters_axis(const md_filter *f, int axis);    // t, h, w
 int64_t md_filter_step(const md_filter *f, int axis);  // results, from a square to the next
 int64_t md_filter_squares(const md_filter *f, int axis, int64_t size);  // that cover `size` results
@@ -48,6 +46,8 @@ typedef struct md_problem {
 // False: it is several problems. Of data gradients with a stride, 3x3 taps of stride 2 padded by 1 are one.
 bool md_filter_problem(const md_conv *c, md_problem *p);
 bool md_filter_suits(const md_filter *f, const md_problem *p);  // by taps and strides
+// NULL: so many multiply-adds of vectors are well below those of the convolution as it is. Or why not.
+const char *md_filter_refuse(const md_conv *direct, double cost);
 
 // Values (vectors of channels) in place, in the upper left corner of x.
 typedef md_ir md_square[MD_FILTER_N][MD_FILTER_N];

@@ -232,10 +232,16 @@ static bool check_version(reader *r, const md_tree *root) {
   return false;
 }
 
+// Of what lies beside an artefact, which others may write, nothing else is taken: no code of the host.
+static bool names_kernel(const char *name) {
+  const char *dot = strrchr(name, '.');
+  return dot && (!strcmp(dot, ".cubin") || !strcmp(dot, ".ptx")) &&
+         md_member_name_is_fine(name, strlen(name));
+}
+
 // A member that is not in the archive. What its row asks for is bounded as an archive's members are.
 static void take_shared(reader *r, md_digest want, int64_t *room, md_arena *a, md_member *m) {
-  if (!md_member_name_is_fine(m->name, strlen(m->name)) || m->bytes < 1 ||
-      (int64_t)m->bytes > *room) {
+  if (!names_kernel(m->name) || m->bytes < 1 || (int64_t)m->bytes > *room) {
     wrong(r, "members", "a list of what can be shared");
     return;
   }
@@ -259,7 +265,9 @@ static void take_archived(reader *r, md_digest want, const md_member *row, md_me
 static bool take_members(reader *r, const md_tree *root, md_member **members, int *num_members,
                          md_arena *a) {
   int num, archived = 1;
-  int64_t room = MD_MAX_INFLATED;
+  int64_t room = MD_MAX_INFLATED;  // less what the archive's own members took of it
+  for (int i = 0; i < *num_members; i++)
+    room -= (*members)[i].deflate ? (int64_t)(*members)[i].bytes : 0;
   const md_tree *rows = get_rows(r, root, "members", &num);
   if (!r->has_failed && num > MD_MAX_MEMBERS) wrong(r, "members", "short enough");
   if (r->has_failed) return false;

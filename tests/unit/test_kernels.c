@@ -259,6 +259,8 @@ START_TEST(a_manifest_that_asks_for_anything_else_is_refused) {
   static const char *const edits[][2] = {
       {"../ca.cubin", "is not a list of what can be shared"},
       {"/etc/passwd", "is not a list of what can be shared"},
+      {"host.so", "is not a list of what can be shared"},
+      {"graph.mdg", "is not a list of what can be shared"},
       {".cubin", "is not a list of what can be shared"},
       {"", "is not a list of what can be shared"},
       {"cb.cubin", "error[E0649]: kernel 'cb.cubin' is not in the artefact"},
