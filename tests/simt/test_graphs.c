@@ -15,7 +15,7 @@
 
 #include "base/file.h"
 
-enum { MOST_DRAWS = 60, PATIENCE_S = 120, BATCH = 25 };
+enum { MOST_DRAWS = 60, PATIENCE_S = 120 };
 
 // No kernel: one of those that codegen/cuda does not have, products of f64.
 typedef enum Verdict {
@@ -151,6 +151,7 @@ static Verdict run_on(const Program *p, const md_reference *r, uint64_t seed, md
   else if (!check_results(p, r, data, why) || !check_updates(p, r, data, why)) v = WRONG;
   free(data);
   simt_free_buffers();
+  simt_forget();
   return v;
 }
 
@@ -200,25 +201,6 @@ static Verdict judge_apart(const md_graph *g, uint64_t seed, bool tell) {
              : CRASH;
 }
 
-// --- kernels of several graphs by one call of the compiler
-
-// What has no program, or crashes on the way to it, is told when it is judged.
-static void build(md_graph *const *g, const uint64_t *seed, int num) {
-  Program *p[BATCH] = {NULL};
-  md_diags *d[BATCH];
-  for (int i = 0; i < num; i++) {
-    md_pass_options o = options_of(kind_of(seed[i]));
-    md_graph *copy = g[i] ? copy_of(g[i], NULL) : NULL;
-    d[i] = md_diags_create();
-    p[i] = copy ? program_made(arch_of(seed[i]), copy, &o, d[i]) : NULL;
-  }
-  run_build_all(p, num);
-  for (int i = 0; i < num; i++) {
-    program_destroy(p[i]);
-    md_diags_destroy(d[i]);
-  }
-}
-
 // --- shrinking
 
 typedef struct Case {
@@ -249,45 +231,13 @@ typedef struct Options {
   bool shrink;
 } Options;
 
-static void take(const md_graph *g, uint64_t seed, const Options *o, int tally[NUM_VERDICTS]) {
+static void take(md_graph *g, uint64_t seed, const Options *o, int tally[NUM_VERDICTS]) {
   Verdict v = g ? judge_apart(g, seed, true) : REFUSED;
   if (!g) printf("FAILED seed %llu: no graph\n", (unsigned long long)seed);
   if (v == CRASH) printf("FAILED seed %llu: crashed\n", (unsigned long long)seed);
   if (g && v > NO_KERNEL && o->shrink) shrink(g, seed, v);
   tally[v]++;
-}
-
-// In a process of its own, whose children find the kernels built. Nothing but the tally is lost with one
-// that crashes, and then each graph is taken without it.
-static bool take_built(md_graph *const *g, const uint64_t *seed, int num, const Options *o,
-                       int tally[NUM_VERDICTS]) {
-  int status = 0, end[2], all[NUM_VERDICTS] = {0};
-  MD_ASSERT(pipe(end) == 0, "no pipe");
-  fflush(NULL);
-  pid_t child = fork();
-  if (child == 0) {
-    alarm(PATIENCE_S);
-    build(g, seed, num);
-    alarm(0);
-    for (int i = 0; i < num; i++) take(g[i], seed[i], o, all);
-    fflush(NULL);
-    _exit(write(end[1], all, sizeof all) != (ssize_t)sizeof all);
-  }
-  close(end[1]);
-  bool ok = child > 0 && read(end[0], all, sizeof all) == (ssize_t)sizeof all;
-  if (child > 0) waitpid(child, &status, 0);
-  close(end[0]);
-  for (int v = 0; ok && v < NUM_VERDICTS; v++) tally[v] += all[v];
-  return ok;
-}
-
-static void take_all(md_graph *const *g, const uint64_t *seed, int num, const Options *o,
-                     int tally[NUM_VERDICTS]) {
-  bool built = take_built(g, seed, num, o, tally);
-  for (int i = 0; i < num; i++) {
-    if (!built) take(g[i], seed[i], o, tally);
-    if (g[i]) md_graph_destroy(g[i]);
-  }
+  if (g) md_graph_destroy(g);
 }
 
 static md_graph *graph_of_file(const char *path) {
@@ -319,19 +269,13 @@ int main(int argc, char **argv) {
     else
       return fprintf(stderr, "usage: test_graphs [--count=N] [--seed=S] [--no-shrink] [FILE]\n"), 2;
   }
+  // Every kind of program for each file.
+  for (int i = 0; i < num_files; i++)
+    for (uint64_t seed = 0; seed < 3; seed++) take(graph_of_file(argv[i]), seed, &o, tally);
   if (!num_files)
     printf("seeds %lld .. %lld\n", (long long)o.seed, (long long)(o.seed + o.count - 1));
-  md_graph *g[BATCH];
-  uint64_t seed[BATCH];
-  int num = 0;
-  // Every kind of program for each file.
-  for (int64_t i = 0, all = num_files ? 3 * num_files : o.count; i < all; i++) {
-    seed[num] = num_files ? (uint64_t)i % 3 : (uint64_t)(o.seed + i);
-    g[num] = num_files ? graph_of_file(argv[i / 3]) : graph_of_seed(seed[num]);
-    if (++num < BATCH && i + 1 < all) continue;
-    take_all(g, seed, num, &o, tally);
-    num = 0;
-  }
+  for (int64_t s = o.seed; !num_files && s < o.seed + o.count; s++)
+    take(graph_of_seed((uint64_t)s), (uint64_t)s, &o, tally);
   int failed = 0;
   for (int v = 0; v < NUM_VERDICTS; v++) {
     printf("%s%d %s", v ? ", " : "", tally[v], verdicts[v]);
