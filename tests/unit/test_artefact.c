@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Artefacts, the archives and manifests inside, NumPy files, the runner modist_rt.
 #include "base/file.h"
+#include "edited.h"
 #include "exec_fixture.h"
 #include "suite.h"
 
@@ -232,12 +233,9 @@ static void write_edited(const char *path, const char *from, const char *to) {
   md_member *m;
   int num = md_zip_read(path, file.s, file.len, a, &m, NULL);
   ck_assert_int_eq(num, 3);
-  char *manifest = md_strndup(a, m[0].data, m[0].bytes), *at = strstr(manifest, from);
-  ck_assert_msg(at != NULL, "'%s' is not in the manifest", from);
-  const char *edited =
-      md_format(a, "%.*s%s%s", (int)(at - manifest), manifest, to, at + strlen(from));
-  m[0].data = edited;
-  m[0].bytes = strlen(edited);
+  const char *manifest = edited(a, md_strndup(a, m[0].data, m[0].bytes), from, to);
+  m[0].data = manifest;
+  m[0].bytes = strlen(manifest);
   md_zip_write(m, num, &zip);
   write_file(path, zip.s, zip.len);
   md_text_free(&file);

@@ -2,6 +2,7 @@
 // What a CUDA program says of its convolutions, for another engine: it survives a manifest, and what does not
 // fit together is refused before anybody follows it.
 #include "runtime/exec/exec.h"
+#include "tests/unit/edited.h"
 #include "tests/unit/suite.h"
 
 #include <string.h>
@@ -147,18 +148,15 @@ END_TEST
 // The manifest with `from` replaced by `to`, read back; NULL: refused.
 static md_program *read_edited(const char *from, const char *to, md_diags *d) {
   md_program *p = program(), *back = md_program_create("");
-  md_text all = {0}, edited = {0};
+  md_text all = {0};
   md_manifest_write(p, NULL, 0, &all);
-  char *at = strstr(all.s, from);
-  ck_assert_msg(at != NULL, "'%s' is not in %s", from, all.s);
-  md_put(&edited, "%.*s%s%s", (int)(at - all.s), all.s, to, at + strlen(from));
-  md_member m = {.name = "manifest.json", .data = edited.s, .bytes = edited.len}, *members = &m;
+  const char *text = edited(back->arena, all.s, from, to);
+  md_member m = {.name = "manifest.json", .data = text, .bytes = strlen(text)}, *members = &m;
   int num = 1;
   back->path = "net.mdx";
   bool ok = md_manifest_read(back, &members, &num, back->arena, d);
   md_program_destroy(p);
   md_text_free(&all);
-  md_text_free(&edited);
   if (ok) return back;
   md_program_destroy(back);
   return NULL;

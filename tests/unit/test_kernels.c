@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels that artefacts share: the files of the folder beside them. No CUDA is needed: any bytes do.
 #include "base/file.h"
+#include "edited.h"
 #include "exec_fixture.h"
 #include "suite.h"
 
@@ -217,14 +218,12 @@ END_TEST
 static md_program *read_archive(int num, const char *from, const char *to, md_diags *d) {
   md_program *p = fixture(EXEC_KERNELS), *back = md_program_create("");
   md_member code = member_of("ca.cubin"), archive[2] = {{.name = "manifest.json"}}, *m = archive;
-  md_text all = {0}, edited = {0};
+  md_text all = {0};
   ck_assert(md_kernels_save(artefact, &code, 1, NULL));
   md_manifest_write(p, &code, 1, &all);
-  char *at = strstr(all.s, from);
-  ck_assert_msg(at != NULL, "'%s' is not in %s", from, all.s);
-  md_put(&edited, "%.*s%s%s", (int)(at - all.s), all.s, to, at + strlen(from));
-  archive[0].data = edited.s;
-  archive[0].bytes = edited.len;
+  const char *text = edited(back->arena, all.s, from, to);
+  archive[0].data = text;
+  archive[0].bytes = strlen(text);
   archive[1] = code;
   back->path = artefact;
   bool ok = md_manifest_read(back, &m, &num, back->arena, d);
@@ -236,7 +235,6 @@ static md_program *read_archive(int num, const char *from, const char *to, md_di
   }
   md_program_destroy(p);
   md_text_free(&all);
-  md_text_free(&edited);
   if (ok) return back;
   md_program_destroy(back);
   return NULL;
