@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// The gradient of weights, dw[o,i,t,h,w], on its way to memory: sums have lanes along o, elements of which lie far apart
-// there.
+// The gradient of weights, dw[o,i,t,h,w], on its way to memory, where elements along o lie far apart: sums have their
+// lanes along o.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
 

@@ -165,6 +165,13 @@ static md_cu_mark open_tiles(Nce *s, const char *part) {
 
 // --- the stream
 
+// What is done to each sum of query m.
+static void each_acc(md_cu_kernel *k, int chunks, const char *what) {
+  md_cu_line(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++)", chunks);
+  md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] %s;", CHUNK / SIDE,
+             what);
+}
+
 // What thread (ty, tx) knows of its queries: acc[c][m][h] is the mean at column slab + CHUNK c + tx + 16 h.
 static void start(Nce *s, int chunks) {
   md_cu_kernel *k = &s->k;
@@ -179,11 +186,7 @@ static void start(Nce *s, int chunks) {
   md_cu_line(k, NULL, "else id[m] = %d;", EMPTY_ROW);
   md_cu_line(k, NULL, "top[m] = -MD_INF;");
   md_cu_line(k, NULL, "sum[m] = 0.0;");
-  if (s->mean) {
-    md_cu_line(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++)", chunks);
-    md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] = 0.0f;",
-               CHUNK / SIDE);
-  }
+  if (s->mean) each_acc(k, chunks, "= 0.0f");
   md_cu_close(k, m);
 }
 
@@ -213,11 +216,7 @@ static void join_tile(Nce *s, int chunks) {
   md_cu_line(k, "what is there shrinks", "const float shrink = md_exp(top[m] - from);");
   md_cu_line(k, NULL, "sum[m] = sum[m] * (double)shrink + (double)add;");
   md_cu_line(k, NULL, "top[m] = high;");
-  if (s->mean) {
-    md_cu_line(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++)", chunks);
-    md_cu_line(k, NULL, "  MD_UNROLL for (int h = 0; h < %d; h++) acc[c][m][h] *= shrink;",
-               CHUNK / SIDE);
-  }
+  if (s->mean) each_acc(k, chunks, "*= shrink");
   md_cu_close(k, m);
 }
 
