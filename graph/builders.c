@@ -151,5 +151,11 @@ md_val md_gradient(md_builder *b, md_val loss, const md_val *wrt, int n) {
   if (n < 0 || n >= MD_MAX_IN) n = MD_MAX_IN;  // refused by the count of operands
   md_val in[MD_MAX_IN + 1] = {loss};
   for (int i = 0; i < n && n < MD_MAX_IN; i++) in[i + 1] = wrt[i];
-  return md_add_node(b, MD_OP_gradient, in, n + 1, NULL);
+  md_val first = md_add_node(b, MD_OP_gradient, in, n + 1, NULL);
+  // So that dumps, times and traces tell whose gradient a kernel makes.
+  for (int i = 0; i < n && !b->failed; i++) {
+    const char *name = b->g->value[wrt[i]].name;
+    if (name) b->g->value[first + (md_val)i].name = md_format(b->g->arena, "%s.grad", name);
+  }
+  return first;
 }

@@ -84,10 +84,7 @@ static void emit_region(md_fusion *f, const md_node *a) {
   const md_shape *space = md_shape_in(f, a->out);
   md_val in[MD_ROW_IN];
   r->region = 0;
-  if (x->cloned || x->next >= 0 || x->twin >= 0) {
-    const char *name = r->old->value[a->out].name;
-    r->region = md_new_region(r, "%s%s%s", md_ops[a->op].name, name ? "." : "", name ? name : "");
-  }
+  if (x->cloned || x->next >= 0 || x->twin >= 0) r->region = md_new_region_of(r, a);
   emit_anchor(f, a);
   if (x->twin >= 0) emit_anchor(f, f->g->node[x->twin]);
   for (int i = x->next; i >= 0; i = f->info[i].next) {

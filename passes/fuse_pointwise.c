@@ -291,7 +291,7 @@ static md_val operand(const Fusion *f, md_val v, int root, Copies *c) {
 static void emit_group(Fusion *f, int root, Copies *c) {
   md_rewriter *r = f->r;
   const md_graph *g = f->g;
-  r->region = md_new_region(r, "%s", md_ops[g->node[root]->op].name);
+  r->region = md_new_region_of(r, g->node[root]);
   for (int i = f->first[root]; i >= 0; i = f->next[i]) {
     const md_node *n = g->node[i];
     if (f->widened[i] && !is_read_in(f, n, root)) continue;
@@ -336,7 +336,7 @@ static bool run(md_rewriter *r) {
     if (md_ops[n->op].role == MD_LEAF || f.mapped[i]) continue;
     if (f.root[i] == i) emit_group(&f, i, &copies);
     if (f.root[i] >= 0) continue;
-    r->region = n->region ? n->region : md_new_region(r, "%s", md_ops[n->op].name);
+    r->region = n->region ? n->region : md_new_region_of(r, n);
     md_copy_node(r, n);
   }
   return true;

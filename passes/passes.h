@@ -161,6 +161,9 @@ void md_copy_leaves(md_rewriter *r);
 void md_copy_region(md_rewriter *r, int region);  // its nodes, leaves left out
 // A new region of that name; returns its number, which nodes then get through r->region.
 int md_new_region(md_rewriter *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+// One called after an old node: its op and the name of its result, if it has one; a gradient of data, which has none,
+// after its weights.
+int md_new_region_of(md_rewriter *r, const md_node *n);
 // Nodes that read value v: reader[first[v]] .. reader[first[v + 1] - 1], ascending, an entry for
 // each operand. `kept[v]`: an update or a result reads it.
 typedef struct md_readers {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-// regions: every node that is in no region becomes one by itself, named after its op. What runs when
-// nothing is fused. Bitwise.
+// regions: every node that is in no region becomes one by itself, named after it. What runs when nothing
+// is fused. Bitwise.
 #include "passes/passes.h"
 
 static bool run(md_rewriter *r) {
@@ -9,7 +9,7 @@ static bool run(md_rewriter *r) {
   for (int i = 0; i < g->num_nodes; i++) {
     const md_node *n = g->node[i];
     if (md_ops[n->op].role == MD_LEAF) continue;
-    r->region = n->region ? n->region : md_new_region(r, "%s", md_ops[n->op].name);
+    r->region = n->region ? n->region : md_new_region_of(r, n);
     r->rewrites += !n->region;
     md_copy_node(r, n);
   }

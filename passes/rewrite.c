@@ -106,8 +106,12 @@ md_val md_clone_node(md_rewriter *r, const md_node *n, const md_val *in) {
   return append(r, n, in);
 }
 
-// Keeps the name of a result where the value that replaces it has none.
+// Keeps the name of a result where the value that replaces it has none. Where it is computed in bf16 now, that is called
+// so, as kernels are called after it, rather than the cast that widens it.
 static void pass_name_on(md_rewriter *r, md_val from, md_val to) {
+  const md_node *n = md_def(r->b.g, to);
+  bool is_widened = n->op == MD_OP_cast && md_type_in(r->b.g, n->in[0])->dtype == MD_BF16;
+  if (is_widened && md_def(r->b.g, n->in[0])->op == r->at->op) to = n->in[0];
   md_value *value = &r->b.g->value[to];
   const char *name = r->old->value[from].name;
   if (name && !value->name && md_ops[value->node->op].role != MD_LEAF)
@@ -160,6 +164,17 @@ int md_new_region(md_rewriter *r, const char *fmt, ...) {
   va_end(args);
   MD_PUSH(r->region_name, r->num_region_names, r->cap_region_names, md_strdup(r->scratch, name));
   return r->num_region_names;
+}
+
+int md_new_region_of(md_rewriter *r, const md_node *n) {
+  const md_graph *g = r->old;
+  const char *name = g->value[n->out].name;
+  if (!name && n->op == MD_OP_conv3d_dgrad) {
+    md_val w = n->in[1];
+    while (!g->value[w].name && md_def(g, w)->op == MD_OP_cast) w = md_def(g, w)->in[0];
+    name = g->value[w].name;
+  }
+  return md_new_region(r, "%s%s%s", md_ops[n->op].name, name ? "." : "", name ? name : "");
 }
 
 md_readers md_readers_of(const md_graph *g, md_arena *a) {

@@ -682,6 +682,17 @@ START_TEST(a_gradient_cannot_stand_in_a_region) {
 }
 END_TEST
 
+START_TEST(a_gradient_is_called_after_what_it_belongs_to) {
+  Bench t = setup();
+  md_val x = input(&t, "x", f32(1, 1)), w = md_state(&t.b, "w", f32(1, 1), NULL);
+  md_val wrt[] = {w, md_relu(&t.b, x)};
+  md_val g = md_gradient(&t.b, md_mul(&t.b, wrt[0], wrt[1]), wrt, 2);
+  ck_assert_str_eq(t.g->value[g].name, "w.grad");
+  ck_assert_ptr_null(t.g->value[g + 1].name);
+  teardown(&t);
+}
+END_TEST
+
 START_TEST(places_that_do_not_hold_are_refused) {
   Bench t = planned();
   t.g->value[C].offset = 20;  // over b, which is a result
@@ -835,7 +846,8 @@ SUITE_MAIN(
     a_broken_structure_is_refused, a_state_copies_only_a_state_above,
     regions_are_runs_of_nodes_in_order, a_region_has_no_more_nodes_than_back_ends_follow,
     a_gradient_cannot_stand_in_a_region, places_that_do_not_hold_are_refused,
-    a_place_is_free_after_its_last_reader, the_next_value_of_a_state_keeps_its_place_to_the_end,
+    a_gradient_is_called_after_what_it_belongs_to, a_place_is_free_after_its_last_reader,
+    the_next_value_of_a_state_keeps_its_place_to_the_end,
     a_pointwise_result_may_lie_over_a_dying_operand,
     a_result_read_at_other_indices_may_not_lie_over_its_operand,
     a_state_is_overwritten_only_after_its_last_reader, a_large_plan_is_verified_quickly)
