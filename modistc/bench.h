@@ -29,10 +29,13 @@ typedef struct md_bench {
   md_dtype precision;    // of activations
   int64_t memory_limit;  // bytes; 0: none
   bool unfused, interp, torch, cudnn;
-  bool predict;      // put predicted times beside measured ones
-  bool wants_roof;   // measure it before the first line
-  md_cpu_roof roof;  // zero: not measured
+  bool predict;          // put predicted times beside measured ones
+  const char *roofline;  // where a picture of all kernels is saved; NULL: nowhere
+  bool wants_roof;       // measure it before the first line
+  md_cpu_roof roof;      // zero: not measured
   bool has_begun;
+  struct md_bench_kernel *dot;  // of the picture
+  int num_dots, cap_dots;
   md_bench_format format;
   FILE *out;  // table and CSV, as they grow
   md_json report;
@@ -60,7 +63,7 @@ typedef struct md_bench_line {
   double roof_ms;  // the least time that the roof allows; 0: not known
   md_bench_side side[MD_BENCH_SIDES];
   int num_sides;
-  md_bench_kernel *kernel;  // --predict; those that are timed
+  md_bench_kernel *kernel;  // --predict, --roofline; those that are timed
   int num_kernels;
 } md_bench_line;
 
@@ -89,8 +92,12 @@ void md_bench_word(md_text *to, const char *word);
 // --- bench_predict.c: kernels, measured and predicted
 bool md_bench_predict(md_bench *b, const md_bench_job *job, md_engine *e,
                       md_bench_line *l);  // false: reported
-void md_bench_put_kernels(const md_bench_line *l, md_arena *a, FILE *to);
+void md_bench_put_kernels(const md_bench *b, const md_bench_line *l);
 void md_bench_put_kernels_json(const md_bench_line *l, md_json *j);
+
+// --- bench_roofline.c: all kernels in one picture
+void md_bench_roofline_add(md_bench *b, const md_bench_line *l);
+bool md_bench_roofline_save(md_bench *b, const char *path);  // as SVG; false: reported
 
 // --- bench_torch.c: PyTorch, in a process that takes turns
 // `task`: words that its program knows; NULL: none. NULL: `why` says why not; nothing is reported.

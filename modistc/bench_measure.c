@@ -214,9 +214,9 @@ static const char *shown_value(const md_option *o, const char *value) {
 
 // `args` and every option that changes what is measured.
 static const char *repro_of(const md_bench *b, const char *args) {
-  static const char *const not_repeated[] = {"op",     "direction", "sweep",   "format",
-                                             "output", "quiet",     "verbose", "color",
-                                             "log",    "help",      "no-cache"};
+  static const char *const not_repeated[] = {"op",     "direction", "sweep", "format",
+                                             "output", "roofline",  "quiet", "verbose",
+                                             "color",  "log",       "help",  "no-cache"};
   md_text t = {0};
   md_put(&t, "modistc bench %s", args);
   for (int i = 0; i < b->cli->num_set; i++) {
@@ -259,7 +259,8 @@ bool md_bench_measure(md_bench *b, const md_bench_job *job) {
   ok = ok && md_bench_begin(b);
   if (ok) size_up(&t, &l);
   ok = ok && warm_up(&t) && count(&t);
-  if (ok && b->predict) ok = md_bench_predict(b, job, t.side[0].engine, &l);
+  if (ok && (b->predict || b->roofline)) ok = md_bench_predict(b, job, t.side[0].engine, &l);
+  if (ok && b->roofline) md_bench_roofline_add(b, &l);
   if (ok) md_bench_put(b, &l);
   for (int i = 0; i < t.num; i++) {
     md_samples_free(&t.side[i].to->samples);

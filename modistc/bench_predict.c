@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { LONGEST = 10 };
 // A kernel cannot be timed finer, next to the calls of the clock.
 static const double least_ms = 1e-3;
 
@@ -56,7 +57,33 @@ static void put_sum(const Sum *s, FILE *to) {
           s->predicted, 100 * expm1(s->error / s->num), 100 * expm1(s->timed_error / s->measured));
 }
 
-void md_bench_put_kernels(const md_bench_line *l, md_arena *a, FILE *to) {
+static int by_kernel_time(const void *a, const void *b) {
+  double x = (*(const md_bench_kernel *const *)a)->measured_ms,
+         y = (*(const md_bench_kernel *const *)b)->measured_ms;
+  return (x < y) - (x > y);
+}
+
+// What bounds a kernel is the rate of which it takes the larger share.
+static void put_longest(const md_bench *b, const md_bench_line *l) {
+  const md_bench_kernel **by_time =
+      MD_NEW_ARRAY(b->cli->arena, const md_bench_kernel *, l->num_kernels);
+  for (int i = 0; i < l->num_kernels; i++) by_time[i] = &l->kernel[i];
+  qsort(by_time, (size_t)l->num_kernels, sizeof *by_time, by_kernel_time);
+  fprintf(b->out, "    %-39s %12s %12s %12s %10s\n", "the longest", "measured ms", "predicted ms",
+          "arithmetic", "memory");
+  for (int i = 0; i < MD_MIN(l->num_kernels, LONGEST); i++) {
+    const md_bench_kernel *k = by_time[i];
+    const md_cpu_work *w = &k->report->work;
+    double flops = w->is_bf16 ? b->roof.bf16_flops : b->roof.f32_flops, s = 1e-3 * k->measured_ms;
+    fprintf(b->out, "    %-39s %12.3f %12.3f %11.0f%% %9.0f%%\n", k->report->region, k->measured_ms,
+            k->predicted_ms, 100 * w->flops / flops / s,
+            100 * (w->memory_bytes + w->cache_bytes) / b->roof.read_bytes / s);
+  }
+}
+
+void md_bench_put_kernels(const md_bench *b, const md_bench_line *l) {
+  md_arena *a = b->cli->arena;
+  FILE *to = b->out;
   Sum *sum = MD_NEW_ARRAY(a, Sum, l->num_kernels), all = {.lowering = "all"};
   int num = 0;
   for (int i = 0; i < l->num_kernels; i++) {
@@ -72,6 +99,7 @@ void md_bench_put_kernels(const md_bench_line *l, md_arena *a, FILE *to) {
           "predicted ms", "error", "by time");
   for (int i = 0; i < num; i++) put_sum(&sum[i], to);
   put_sum(&all, to);
+  put_longest(b, l);
 }
 
 static void put_kernel(const md_bench_kernel *k, md_json *j) {

@@ -131,7 +131,7 @@ static void put_table(md_bench *b, const md_bench_line *l) {
     if (l->side[i].note) fprintf(b->out, ", %s", l->side[i].note);
     fputc('\n', b->out);
   }
-  if (l->num_kernels) md_bench_put_kernels(l, b->cli->arena, b->out);
+  if (b->predict) md_bench_put_kernels(b, l);
   fprintf(b->out, "  repro: %s\n", l->repro);
   fflush(b->out);
 }
@@ -178,7 +178,7 @@ static void put_json(md_bench *b, const md_bench_line *l) {
   md_json_put_float(j, "gflop", l->gflop);
   if (l->roof_ms > 0) md_json_put_float(j, "roof_ms", l->roof_ms);
   for (int i = 0; i < l->num_sides; i++) put_side(j, l, i);
-  if (l->num_kernels) md_bench_put_kernels_json(l, j);
+  if (b->predict) md_bench_put_kernels_json(l, j);
   md_json_end(j, '}');
 }
 

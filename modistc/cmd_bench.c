@@ -21,6 +21,7 @@ static const md_option bench_options[] = {
     {"torch-reference", 0, "DIR", "of the baseline torch: folder with reference/bench_torch.py"},
     {"torch-compile", 0, NULL, "of the baseline torch: networks and losses by torch.compile"},
     {"predict", 0, NULL, "beside the time of each kind of kernel what its costs predict"},
+    {"roofline", 0, "FILE.svg", "draw all kernels by their FLOPs per byte and rates"},
     {"rounds", 'n', "N", "counted rounds (5 or more, for --min-time); loader: batches (one epoch)"},
     {"min-time", 0, "SECONDS", "without --rounds: measure a line at least so long (0.5)"},
     {"warmup", 0, "N", "rounds before counting starts (auto: until steady; loader: 0)"},
@@ -39,13 +40,13 @@ static const md_option_rule bench_rules[] = {
      "only `bench step` has settings", NULL},
     {"op", "config", "only `bench step` has settings", NULL},
     {"!op", "direction", "no op is named", "add --op=SPEC"},
-    {":loader|roof|compare", "sweep baseline precision memory-limit predict", "nothing is compiled",
-     NULL},
+    {":loader|roof|compare", "sweep baseline precision memory-limit predict roofline",
+     "nothing is compiled", NULL},
     {"format=csv", "predict", "a line of CSV is a side of a line", "take table or json"},
     {"!baseline=*torch*", "torch-python torch-reference torch-compile", "torch is no baseline",
      "add --baseline=torch"},
     {":loader|roof|compare", "device", "no program runs", NULL},
-    {"device=cuda*", "cpu jit-asan threads predict", MD_DEVICE_WHY, NULL},
+    {"device=cuda*", "cpu jit-asan threads predict roofline", MD_DEVICE_WHY, NULL},
     {"!device=cuda* baseline=*cudnn*", "baseline", "cuDNN computes on a GPU",
      "add --device=cuda:0"},
     {"device=cuda* baseline=*torch*", "baseline", "the peer runs on the CPU", "measure it alone"},
@@ -165,10 +166,12 @@ static bool read_options(md_bench *b) {
 static md_status run(md_cli *cli) {
   md_bench b = {.cli = cli, .warmup = -1};
   const Subject *subject = subject_of(cli);
-  if (!subject || !read_options(&b) || !md_cli_may_write(cli, "output"))
+  if (!subject || !read_options(&b) || !md_cli_may_write(cli, "output") ||
+      !md_cli_may_write(cli, "roofline"))
     return md_diags_status(cli->diags);
   b.predict = md_cli_has(cli, "predict");
-  b.wants_roof = (subject->wants_roof && !b.device_title) || b.predict;
+  b.roofline = md_cli_get(cli, "roofline");
+  b.wants_roof = (subject->wants_roof && !b.device_title) || b.predict || b.roofline;
   const char *path = md_cli_get(cli, "output");
   bool to_file = path && strcmp(path, "-") != 0;
   char *text = NULL;
@@ -177,6 +180,8 @@ static md_status run(md_cli *cli) {
   if (!b.out) md_out_of_memory(BUFSIZ);
   bool ok = subject->run(&b);
   if (ok && b.has_begun) md_bench_end(&b);
+  if (ok && b.roofline) ok = md_bench_roofline_save(&b, b.roofline);
+  free(b.dot);
   md_text_free(&b.report.out);
   if (to_file) fclose(b.out);
   // A comparison that found something is worth a file as well.
@@ -194,7 +199,7 @@ static const char *const examples[] = {
     "modistc bench step modist-r3d50 batch=2 --baseline=torch --torch-python=PYTHON "
     "--torch-reference=DIR",
     "modistc bench step modist-r3d50 batch=2 --precision=bf16",
-    "modistc bench step modist-r3d50 batch=2 --predict",
+    "modistc bench step modist-r3d50 batch=2 --predict --roofline=step.svg",
     "modistc bench infonce --sweep q=8..64*2",
     "modistc bench compare before.json after.json --max-regress=5%",
     "modistc bench loader videos data.workers=2",

@@ -106,13 +106,16 @@ md_val md_clone_node(md_rewriter *r, const md_node *n, const md_val *in) {
   return append(r, n, in);
 }
 
-// Keeps the name of a result where the value that replaces it has none. Where it is computed in bf16 now, that is called
-// so, as kernels are called after it, rather than the cast that widens it.
+// Where the anchor `op` stands behind `v`, which only casts or folds its result; else v.
+static md_val anchor_behind(const md_graph *g, md_op op, md_val v) {
+  md_val made = v;
+  while (md_def(g, made)->op != op && md_def(g, made)->num_in == 1) made = md_def(g, made)->in[0];
+  return md_ops[op].role == MD_ANCHOR && md_def(g, made)->op == op ? made : v;
+}
+
+// Keeps the name of a result where the value that replaces it has none; an anchor's, as kernels are called after it.
 static void pass_name_on(md_rewriter *r, md_val from, md_val to) {
-  const md_node *n = md_def(r->b.g, to);
-  bool is_widened = n->op == MD_OP_cast && md_type_in(r->b.g, n->in[0])->dtype == MD_BF16;
-  if (is_widened && md_def(r->b.g, n->in[0])->op == r->at->op) to = n->in[0];
-  md_value *value = &r->b.g->value[to];
+  md_value *value = &r->b.g->value[anchor_behind(r->b.g, r->at->op, to)];
   const char *name = r->old->value[from].name;
   if (name && !value->name && md_ops[value->node->op].role != MD_LEAF)
     value->name = own_text(r->b.g, name);

@@ -147,7 +147,7 @@ static void put_curves(md_text *to, const Run *r, int num, int *w, int *h) {
   }
 }
 
-static bool save(const md_text *body, int w, int h, const char *path, md_diags *d) {
+bool md_svg_save(const md_text *body, int w, int h, const char *path, md_diags *d) {
   md_text svg = {0};
   md_put(&svg,
          "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\""
@@ -185,7 +185,7 @@ bool md_picture_save(const char *const *run_dir, int num_runs, const md_sheet_op
     md_put(&body, "</g>\n");
     w = MD_MAX(w, LEFT + sheet_w + GAP);
   }
-  ok = ok && save(&body, w, h + sheet_h, path, d);
+  ok = ok && md_svg_save(&body, w, h + sheet_h, path, d);
   md_text_free(&body);
   for (int i = 0; i < num_runs; i++) free(run[i].row);
   free(run);

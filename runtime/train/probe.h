@@ -111,6 +111,8 @@ bool md_sheet_put(const md_sheet_options *o, md_text *to, int *w, int *h, md_dia
 // them a sheet, if there is one (NULL: none). False: reported.
 bool md_picture_save(const char *const *run_dir, int num_runs, const md_sheet_options *sheet,
                      const char *path, md_diags *d);
+bool md_svg_save(const md_text *body, int w, int h, const char *path,
+                 md_diags *d);                     // false: reported
 void md_svg_put_text(md_text *to, const char *s);  // escaped, and nothing a terminal would obey
 
 #endif

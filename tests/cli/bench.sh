@@ -59,12 +59,24 @@ modistc bench --op matmul:m4n4k4 --direction=all -n 5 --format=csv >lines.csv
 
 # Predicted times: a row for each kind of kernel, and their sum. The machine's own rates where it runs the
 # target, else those of the target.
-modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict >table
-sed -n '/kernels, fastest calls/,/^  repro/p' table | sed '1d;$d' >kinds
+modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict --roofline=step.svg >table
+sed -n '/kernels, fastest calls/,/^    all /p' table | sed 1d >kinds
 awk '$1 == "all" { n = $2; m = $3; p = $4; next }
      { kn += $(NF-4); km += $(NF-3); kp += $(NF-2) }
      END { exit !(NR > 3 && n == kn && n > 100 && km > 0.99 * m && km < 1.01 * m && kp > 0.99 * p && kp < 1.01 * p) }' kinds ||
   { wrong "kinds of kernels do not add up"; cat kinds; }
+sed -n '/the longest/,/^  repro/p' table | sed '1d;$d' >longest
+awk '{ ms = $(NF-3); if (NR > 1 && ms > last) exit 1; last = ms } END { exit NR != 10 }' longest ||
+  { wrong "the longest kernels are not ten, in order"; cat longest; }
+# The picture: a dot for each kernel that computes anything, as large as its time; shares that make up the whole.
+sed -n 's/.* r="\([0-9.]*\)" .*<title>.*: \([0-9.]*\) ms, .*/\1 \2/p' step.svg >dots
+awk -v all="$(awk '$1 == "all" { print $3 }' kinds)" '
+  { r = 60 * sqrt($2 / all); off = $1 - (r < 1.5 ? 1.5 : r)
+    if (off * off > (0.06 + 0.0005 * r / 2 / $2) ^ 2) exit 1 }  # of rounding
+  END { exit NR < 100 }' dots || { wrong "dots are not as large as their times"; head dots; }
+sed -n 's/.*<text [^>]*>[^<]*, \([0-9]*\)%<.*/\1/p' step.svg | awk '{ n += $1 } END { exit n < 97 || n > 103 }' ||
+  wrong "shares of the picture do not add up"
+[ "$(grep -c '<polyline' step.svg)" = 1 ] || wrong "f32 has not one roof"
 modistc bench step modist-tiny clip.size=16 -n 1 --warmup=0 --predict --format=json >predicted.json
 [ "$(grep -c '"predicted_ms":' predicted.json)" = "$(awk '$1 == "all" { print $2 }' kinds)" ] ||
   wrong "the JSON has not every kernel"
