@@ -247,6 +247,7 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
             step(cli, e, steps, (uint64_t)seed);
   double seconds = (double)(md_now_ns() - start) / 1e9;
   if (ok && trace) ok = md_trace_save(trace, trace_path, cli->diags);
+  double busy = trace ? md_trace_busy(trace) : 0;
   if (trace) md_trace_destroy(trace);
   if (!ok || !write_outputs(cli, e)) return false;
   if (!md_cli_has(cli, "output") && !show_results(cli, e)) return false;
@@ -254,9 +255,11 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   const char *engine = md_engine_exec(e) ? md_exec_engine(md_engine_exec(e)) : NULL;
   if (engine && !cli->quiet) fprintf(stderr, "%s\n", engine);
   if (!cli->quiet)
-    fprintf(stderr, "%lld step%s in %.3f s%s%s\n", (long long)steps, steps == 1 ? "" : "s", seconds,
-            md_engine_is_gpu(e) ? " on " : "",
-            md_engine_is_gpu(e) ? md_exec_device(md_engine_exec(e)) : "");
+    fprintf(stderr, "%lld step%s in %.3f s%s%s%s\n", (long long)steps, steps == 1 ? "" : "s",
+            seconds, md_engine_is_gpu(e) ? " on " : "",
+            md_engine_is_gpu(e) ? md_exec_device(md_engine_exec(e)) : "",
+            busy > 0 ? md_format(cli->arena, ", threads busy for %.1f%% of the steps", 100 * busy)
+                     : "");
   return true;
 }
 

@@ -469,6 +469,8 @@ void md_trace_destroy(md_trace *t);
 // Thread-safe, allocates nothing. Name and kind are borrowed until the trace is destroyed.
 void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, int64_t start_ns,
                    int64_t end_ns);
+// What part of the time from the first launch to the end of the last one the threads had items; 0: none had any.
+double md_trace_busy(const md_trace *t);
 bool md_trace_save(const md_trace *t, const char *path,
                    md_diags *d);  // no span may be in the making
 // Launches on thread 0's track, the share of every thread on its own; of a GPU on two tracks of its own,

@@ -90,6 +90,23 @@ void md_trace_span(md_trace *t, const char *name, const char *kind, int thread, 
   if (i < MD_TRACE_SPANS) t->spans[i] = (span){name, kind, start_ns, end_ns, thread};
 }
 
+double md_trace_busy(const md_trace *t) {
+  int64_t num = MD_MIN(atomic_load(&t->num), MD_TRACE_SPANS);
+  int64_t first = INT64_MAX, last = 0, busy = 0;
+  int threads = 0;
+  for (int64_t i = 0; i < num; i++) {
+    const span *s = &t->spans[i];
+    if (strcmp(s->kind, "launch") == 0) {
+      first = MD_MIN(first, s->start_ns);
+      last = MD_MAX(last, s->end_ns);
+    } else if (strcmp(s->kind, "share") == 0) {
+      threads = MD_MAX(threads, s->thread + 1);
+      busy += s->end_ns - s->start_ns;
+    }
+  }
+  return threads && last > first ? (double)busy / (double)(last - first) / threads : 0;
+}
+
 bool md_trace_save(const md_trace *t, const char *path, md_diags *d) {
   int64_t wanted = atomic_load(&t->num), num = MD_MIN(wanted, MD_TRACE_SPANS);
   int first_thread = 0, last_thread = 0;

@@ -609,6 +609,22 @@ START_TEST(trace_is_json_with_a_span_for_each_launch) {
 }
 END_TEST
 
+// Two launches from 10 to 90: one thread has items for 70 of 80, the other for 30.
+START_TEST(a_trace_tells_how_long_threads_had_items) {
+  md_trace *t = md_trace_create();
+  ck_assert_double_eq(md_trace_busy(t), 0);
+  md_trace_span(t, "wait", "data", 0, 0, 10);
+  md_trace_span(t, "a", "launch", 0, 10, 50);
+  md_trace_span(t, "b", "launch", 0, 52, 90);
+  ck_assert_double_eq(md_trace_busy(t), 0);
+  md_trace_span(t, "a0", "share", 0, 11, 49);
+  md_trace_span(t, "a0", "share", 1, 20, 50);
+  md_trace_span(t, "b0", "share", 0, 54, 86);
+  ck_assert_double_eq_tol(md_trace_busy(t), 100. / 160, 1e-12);
+  md_trace_destroy(t);
+}
+END_TEST
+
 START_TEST(a_quota_of_processor_time_counts_as_cores) {
   const struct {
     const char *text;
@@ -642,4 +658,4 @@ SUITE_MAIN("exec", a_quota_of_processor_time_counts_as_cores, pool_runs_every_it
            unit_rows_have_norm_one_and_do_not_depend_on_the_cut,
            large_states_are_the_same_for_any_number_of_threads,
            a_program_that_contradicts_itself_is_refused, times_are_kept_when_wanted,
-           trace_is_json_with_a_span_for_each_launch)
+           trace_is_json_with_a_span_for_each_launch, a_trace_tells_how_long_threads_had_items)
