@@ -254,7 +254,9 @@ int md_pool_threads(const md_pool *p);
 int md_pool_default(void);  // what 0 stands for above
 // Cores that a control group may keep busy by its file cpu.max, rounded up; INT_MAX: no limit is known.
 int md_cpu_quota(const char *path);
-// Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part.
+// Calls fn(ctx, item, thread) for items 0 .. n-1; returns when all are done. The caller takes part. Thread t begins with
+// the t-th part of them, in order, and finds in its caches what it had of the same part in the call before.
+enum { MD_MAX_ITEMS = INT32_MAX };
 void md_pool_run(md_pool *p, int64_t n, void (*fn)(void *ctx, int64_t item, int thread), void *ctx);
 
 // --- fill.c: first values of states, random values of inputs -------------------------------------

@@ -17,7 +17,6 @@ enum {
   MAX_HOPS = 8,  // of a state that copies a state that copies ...
 };
 #define MAX_BYTES ((int64_t)1 << 46)  // of a buffer: sums of a few stay far from overflow
-#define MAX_ITEMS ((int64_t)1 << 40)
 
 const char *const md_space_names[MD_NUM_SPACES] = {"arena", "state", "input", "result",
                                                    "workspace"};
@@ -203,9 +202,9 @@ static bool check_phase(const check *c, const md_phase *f) {
   bool is_cuda = c->p->num_variants > 0;
   if (!symbol_is_fine(f->symbol))
     return bad(c, "symbol '%.80s' is not made of A-Z a-z 0-9 _", f->symbol ? f->symbol : "");
-  if (f->items < 1 || f->items > MAX_ITEMS)
+  if (f->items < 1 || f->items > MD_MAX_ITEMS)
     return bad(c, "symbol '%s' has %lld items", f->symbol, (long long)f->items);
-  if (is_cuda ? f->threads < 1 || f->threads > 1024 || f->items > INT32_MAX : f->threads != 0)
+  if (is_cuda ? f->threads < 1 || f->threads > 1024 : f->threads != 0)
     return bad(c, "symbol '%s' has %lld blocks of %d threads", f->symbol, (long long)f->items,
                f->threads);
   return check_bytes(c, "scratch memory", f->scratch_bytes) &&

@@ -101,6 +101,35 @@ START_TEST(pool_uses_its_threads_also_after_sleep) {
 }
 END_TEST
 
+// The first thread waits for the second one, which begins in the middle and waits for what the first one then takes
+// from its end.
+typedef struct halves {
+  atomic_int first[2], done[8];  // first: item of a thread, 1 for item 0
+} halves;
+
+static void take_turns(void *ctx, int64_t item, int thread) {
+  halves *h = ctx;
+  int none = 0;
+  atomic_compare_exchange_strong(&h->first[thread], &none, (int)item + 1);
+  while (item == 0 && !atomic_load(&h->first[1])) usleep(10);
+  for (int i = 5; item == 4 && i < 8; i++)
+    while (!atomic_load(&h->done[i])) usleep(10);
+  atomic_store(&h->done[item], 1);
+}
+
+START_TEST(pool_gives_each_thread_its_part_and_who_has_none_left_helps) {
+  md_pool *p = md_pool_create(2);
+  for (int i = 0; i < 20; i++) {
+    halves h = {0};
+    md_pool_run(p, 8, take_turns, &h);
+    ck_assert_int_eq(atomic_load(&h.first[0]), 1);
+    ck_assert_int_eq(atomic_load(&h.first[1]), 5);
+    if (i % 2) usleep(5000);
+  }
+  md_pool_destroy(p);
+}
+END_TEST
+
 // --- Steps
 
 // Loss of each step and the final w.
@@ -647,9 +676,10 @@ START_TEST(a_quota_of_processor_time_counts_as_cores) {
 END_TEST
 
 SUITE_MAIN("exec", a_quota_of_processor_time_counts_as_cores, pool_runs_every_item_once,
-           pool_uses_its_threads_also_after_sleep, a_step_computes_what_its_kernels_say,
-           results_are_equal_for_any_number_of_threads, a_step_allocates_nothing,
-           nan_is_named_with_its_region_and_no_copy_is_applied,
+           pool_uses_its_threads_also_after_sleep,
+           pool_gives_each_thread_its_part_and_who_has_none_left_helps,
+           a_step_computes_what_its_kernels_say, results_are_equal_for_any_number_of_threads,
+           a_step_allocates_nothing, nan_is_named_with_its_region_and_no_copy_is_applied,
            nan_of_an_input_is_not_blamed_on_a_region, only_real_channels_of_blocks_are_looked_at,
            every_float_type_is_searched_for_nan, taps_see_every_launch_and_can_stop,
            memory_limit_is_refused_with_the_numbers, memory_grows_by_what_was_planned,
