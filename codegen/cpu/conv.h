@@ -56,8 +56,9 @@ typedef struct md_conv {
 } md_conv;
 
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc);  // acc + x y
-// Emits code for two of `num` channel blocks at a time (that from `block` on), then for an odd one.
+// Emits code for `most` (1, 2, 4) of `num` channel blocks at a time (those from `block` on), then for what is left.
 typedef void md_block_group(const void *ctx, int blocks, md_ir block);
+void md_in_groups(md_emit *e, int64_t num, int most, md_block_group *group, const void *ctx);
 void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx);
 
 // conv_plan.c
@@ -102,7 +103,7 @@ void md_emit_conv_dense(md_kernel *k);
 md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]);
 int64_t md_panel_cells(const md_conv *c);              // packed weights of a dst block
 void md_pack_panels(const md_conv *c, int64_t place);  // a phase: all of them to the workspace
-// The sums of dst blocks block .. block+blocks-1 (at most two) for all pixels of the tile.
+// The sums of dst blocks block .. block+blocks-1 for all pixels of the tile.
 void md_item_multiply(const md_item *s, int blocks, md_ir block);
 // Their epilogue, from acc.
 void md_item_finish(const md_item *s, int blocks, md_ir block);

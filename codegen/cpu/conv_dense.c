@@ -287,8 +287,17 @@ void md_item_group(const void *item, int blocks, md_ir block) {
     md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
+// A multiplication waits for the one before it on the same sum, that of pairs of bf16 for longer than others. Rows of a
+// few pixels take four blocks then, so that there are sums enough in between.
+static int blocks_at_once(const md_conv *c, const md_dense *d) {
+  enum { MANY = 4, FEW = 2 };
+  int64_t pixels = d->tile[2];
+  bool fits = MANY * pixels + MANY + 1 <= c->k->e.cpu->registers;
+  return c->pair == 2 && pixels < MANY && fits && c->dst_blocks >= MANY ? MANY : FEW;
+}
+
 static void all_blocks(const md_item *s) {
-  md_in_pairs(&s->c->k->e, s->c->dst_blocks, md_item_group, s);
+  md_in_groups(&s->c->k->e, s->c->dst_blocks, blocks_at_once(s->c, s->d), md_item_group, s);
 }
 
 static void tile_body(md_item *s) {
@@ -341,8 +350,8 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
   for (int i = 0; i < 3; i++) tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
   int64_t window = md_round_up(md_window_bytes(c, d) * d->chunk, 64);
   bool chunked = md_is_chunked(c, d) && taps_used(d);
-  int64_t acc =
-      md_round_up((chunked ? c->dst_blocks : 2) * pixels * c->lanes * md_dtype_size(c->wide), 64);
+  int64_t blocks = chunked ? c->dst_blocks : blocks_at_once(c, d);
+  int64_t acc = md_round_up(blocks * pixels * c->lanes * md_dtype_size(c->wide), 64);
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
@@ -391,10 +400,14 @@ void md_emit_conv_dense(md_kernel *k) {
   md_dense problem[MD_MAX_DENSE];
   int num = md_conv_problems(&c, problem);
   int64_t parts = 0;
-  for (int i = 0; i < num; i++) parts += md_dense_tiles(&problem[i]);
+  int most = 1;
+  for (int i = 0; i < num; i++) {
+    parts += md_dense_tiles(&problem[i]);
+    most = MD_MAX(most, blocks_at_once(&c, &problem[i]));
+  }
   int64_t bytes = c.dst_blocks * md_panel_cells(&c) * md_dtype_size(c.cell);
   int64_t weights = md_workspace_reserve(k, bytes);
-  md_sums *sums = md_sums_create(k, parts, 2);
+  md_sums *sums = md_sums_create(k, parts, most);
   md_pack_panels(&c, weights);
   int64_t part = 0;
   for (int i = 0; i < num; i++) {

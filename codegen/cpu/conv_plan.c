@@ -67,16 +67,24 @@ md_conv md_conv_in_f32(md_conv c) {
 
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc) {
   md_emit *e = &c->k->e;
-  return c->pair == 2 ? md_bf16_dot(e, acc, x, y) : md_fma(e, x, y, acc);
+  // The last operand of either may be a number in memory for all lanes, as x is where it is used once.
+  return c->pair == 2 ? md_bf16_dot(e, acc, y, x) : md_fma(e, x, y, acc);
+}
+
+void md_in_groups(md_emit *e, int64_t num, int most, md_block_group *group, const void *ctx) {
+  int64_t first = 0;
+  for (int blocks = most; blocks >= 1; blocks /= 2) {
+    int64_t last = num - (num - first) % blocks;
+    if (first == last) continue;
+    md_loop o = md_loop_begin(e, md_i64(e, first), md_i64(e, last), blocks, "o_blocks");
+    group(ctx, blocks, o.i);
+    md_loop_end(e, &o);
+    first = last;
+  }
 }
 
 void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx) {
-  if (num >= 2) {
-    md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, num / 2), 1, "o_pair");
-    group(ctx, 2, md_imulc(e, o.i, 2));
-    md_loop_end(e, &o);
-  }
-  if (num % 2) group(ctx, 1, md_i64(e, num - 1));
+  md_in_groups(e, num, 2, group, ctx);
 }
 
 int64_t md_dense_tiles(const md_dense *d) {
