@@ -135,6 +135,21 @@ END_TEST
 START_TEST(sums_of_f64_are_formed_and_stored_once) { check_formed("f64"); }
 END_TEST
 
+// Rows of up to three pixels take four blocks of channels, here of seven or six, whose sums are added up beside.
+START_TEST(rows_of_few_pixels_are_exact) {
+  for (int width = 1; width <= 4; width++) {
+    md_text t = {0};
+    md_put(&t, "graph @g(%%x: bf16[2,33,3,5,%d], %%w: bf16[%d,33,1,3,3]) {\n", width,
+           width % 2 ? 112 : 92);
+    md_put(&t, "  %%p = conv3d %%x, %%w {pad=[0,1,1]}\n  %%r = relu %%p\n");
+    md_put(&t,
+           "  %%f = cast %%r {to=f32}\n  %%s = sum %%f {axes=[0,2,3,4]}\n  return %%p, %%s\n}\n");
+    check_everywhere(t.s, 0, 1);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 // Results of more than half of the last cache, in whole lines, are stored past it; those of an epilogue are not.
 static bool stores_lines(const char *text, const char *cpu) {
   md_text ir = {0};
@@ -168,5 +183,5 @@ SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_a
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
            convolutions_of_f64_are_exact, many_weights_of_f32_are_exact,
            many_weights_of_bf16_are_exact, sums_of_f32_are_formed_and_stored_once,
-           sums_of_bf16_are_formed_and_stored_once, sums_of_f64_are_formed_and_stored_once,
-           large_results_pass_the_cache)
+           sums_of_bf16_are_formed_and_stored_once, rows_of_few_pixels_are_exact,
+           sums_of_f64_are_formed_and_stored_once, large_results_pass_the_cache)
