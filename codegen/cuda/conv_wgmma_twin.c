@@ -22,7 +22,7 @@ enum {
   CONSUMERS = MD_CU_THREADS,
   BLOCKS = 132,       // the multiprocessors of an H100 or H200
   REGISTERS = 136,    // of a thread that multiplies
-  MOST_WORDS = 8,     // that a thread loads for eight channels
+  MOST_WORDS = 12,    // that a thread loads for eight channels of both sides
   FINISH_WORDS = 16,  // at once, beside the sums of dw
   LEAST_STAGES = 4,   // the panel that is kept, two that pass, and one on its way
 };
@@ -341,10 +341,9 @@ static bool fits(Twins *t) {
   md_cu_begin(&t->k, t->w, "to be measured");
   make_texts(t);
   lay_out(t);
-  bool good = t->ring.stages >= LEAST_STAGES && md_cu_vector_words(&t->kept.lanes) <= MOST_WORDS &&
-              md_cu_vector_words(&t->passing.lanes) <= MOST_WORDS;
+  int words = md_cu_vector_words(&t->kept.lanes) + md_cu_vector_words(&t->passing.lanes);
   free_texts(t);
-  return good;
+  return t->ring.stages >= LEAST_STAGES && words <= MOST_WORDS;
 }
 
 static void put_kernel(Twins *t) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A convolution with wgmma as it is generated, with each line taken out or changed that keeps its warps
 // in step: the checker must say so. And as one block that makes all tiles, which must change nothing.
+//   test_wgmma [letters of kernels]
 #include "tests/simt/run.h"
 
 #include <stdlib.h>
@@ -49,13 +50,21 @@ static const char keeping[] =
     "  %dx = conv3d_dgrad %d, %w {shape=[1,128,1,33,35]}\n"
     "  %dw = conv3d_wgrad %d, %r {shape=[64,128,1,1,1]}\n  return %dx, %dw\n}\n";
 
+// Two products in turns: 4 blocks and 3.
+static const char beside[] =
+    "graph @s(%x: bf16[1,8,1,17,27], %u: bf16[1,8,1,17,27], %w0: bf16[64,8,1,1,1], "
+    "%w1: bf16[128,8,1,1,1], %w: bf16[128,64,1,3,3]) {\n"
+    "  %a = conv3d %x, %w0\n  %d = conv3d %u, %w1\n"
+    "  %dx = conv3d_dgrad %d, %w {pad=[0,1,1], shape=[1,64,1,17,27]}\n"
+    "  %dw = conv3d_wgrad %d, %a {pad=[0,1,1], shape=[128,64,1,3,3]}\n  return %dx, %dw\n}\n";
+
 static const char one_block[] = "one block for all tiles";
 static const struct Case {
-  const char *of;  // kernels: copied, formed, weights, twins, keeping
+  const char *of;  // kernels: copied, formed, weights, twins, keeping, beside
   const char *what, *from, *to;
   const char *message[3];  // one of them; NULL: nothing is wrong
 } cases[] = {
-    {"cfwtk", "as it is", "", "", {NULL}},
+    {"cfwtkb", "as it is", "", "", {NULL}},
     {"cftk", one_block, "", "", {NULL}},
     // barriers of stages
     {"cftk", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
@@ -174,6 +183,9 @@ static const struct Case {
      " + md_warp() / 4 * 4096",
      "",
      {"by the interpreter"}},
+    // launches side by side
+    {"b", "the last block is the other's", "even > odd)", "even < odd)", {"conflict: "}},
+    {"b", "blocks are not counted by turns", "md_block() / 2 :", "md_block() :", {"conflict: "}},
     // wgmma
     {"cfw",
      "a stage is freed while it is read",
@@ -279,7 +291,7 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
     printf("FAILED: the source is not brought so\n");
     failed++;
   }
-  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfw", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfwb", which) != NULL)) {
     printf("FAILED: both gradients are not made together\n");
     failed++;
   }
@@ -302,13 +314,17 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
   return failed;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  static const struct {
+    const char *graph;
+    char which;
+  } graphs[] = {{copied, 'c'}, {formed, 'f'},  {weights, 'w'},
+                {twins, 't'},  {keeping, 'k'}, {beside, 'b'}};
   md_diags *d = md_diags_create();
-  int passed = 0, failed = try_all(copied, 'c', &passed, d);
-  failed += try_all(formed, 'f', &passed, d);
-  failed += try_all(weights, 'w', &passed, d);
-  failed += try_all(twins, 't', &passed, d);
-  failed += try_all(keeping, 'k', &passed, d);
+  int passed = 0, failed = 0;
+  for (int i = 0; i < MD_COUNT(graphs); i++)
+    if (argc < 2 || strchr(argv[1], graphs[i].which))
+      failed += try_all(graphs[i].graph, graphs[i].which, &passed, d);
   md_diags_destroy(d);
   printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;
