@@ -59,6 +59,8 @@ bool md_has_epilogue(const md_node *anchor);
 bool md_is_weight(const md_node *anchor, int operand);  // that the anchor brings into order
 // Its activations are stored before it, as it would make each element for every tap.
 bool md_wants_stored(const md_fusion *f, const md_node *anchor);
+// Its region may make the gradient for the source, which reads the same, as well.
+bool md_may_be_twin(const md_fusion *f, const md_node *wgrad);
 void md_add_leaf(md_leaves *to, md_val v);
 void md_add_leaves(md_leaves *to, const md_leaves *from);
 // Operand v of a node that walks `space` is computed by whoever reads it.

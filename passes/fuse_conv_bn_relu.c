@@ -220,24 +220,9 @@ static bool is_before(const md_fusion *f, md_val v, bool is_copied, const md_nod
   return (is_copied && !md_is_repeat(f, md_maker(f, v)) ? x->ready : x->emit) < a->index;
 }
 
-static bool is_one_pixel(const md_fusion *f, const md_node *wgrad) {
-  const md_shape *w = md_shape_in(f, wgrad->out);
-  const md_conv3d_attr *a = &wgrad->attr.conv3d;
-  bool good = md_elements(w) == w->dim[0] * w->dim[1];
-  for (int i = 0; i < 3; i++) good &= a->stride.d[i] == 1 && a->pad.d[i] == 0;
-  return good;
-}
-
-static int64_t most_weights(const md_fusion *f, const md_node *dgrad) {
-  const md_target_facts *facts = &f->r->options->facts;
-  md_dtype d = md_type_in(f->g, dgrad->in[0])->dtype;
-  return d == MD_BF16 ? facts->twin_weights : d == MD_F32 ? facts->twin_weights_f32 : 0;
-}
-
 static bool can_join(const md_fusion *f, const md_node *dgrad, const md_node *wgrad) {
   const md_fused *x = &f->info[wgrad->index];
-  bool good = md_elements(md_shape_in(f, wgrad->out)) <= most_weights(f, dgrad) &&
-              is_one_pixel(f, wgrad) &&
+  bool good = md_may_be_twin(f, wgrad) &&
               md_shape_equal(md_shape_in(f, wgrad->in[1]), md_shape_in(f, dgrad->out));
   for (int j = 0; good && j < 2; j++) good = is_before(f, wgrad->in[j], x->cloned >> j & 1, dgrad);
   return good;

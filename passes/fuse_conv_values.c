@@ -49,14 +49,47 @@ bool md_is_weight(const md_node *anchor, int operand) {
   return (anchor->op == MD_OP_conv3d || anchor->op == MD_OP_conv3d_dgrad) && operand == 1;
 }
 
+static bool is_one_pixel(const md_fusion *f, const md_node *wgrad) {
+  const md_shape *w = md_shape_in(f, wgrad->out);
+  const md_conv3d_attr *a = &wgrad->attr.conv3d;
+  bool good = md_elements(w) == w->dim[0] * w->dim[1];
+  for (int i = 0; i < 3; i++) good &= a->stride.d[i] == 1 && a->pad.d[i] == 0;
+  return good;
+}
+
+static bool has_dgrad(const md_fusion *f, md_val dy) {
+  for (int k = f->readers.first[dy]; k < f->readers.first[dy + 1]; k++) {
+    const md_node *n = f->g->node[f->readers.reader[k]];
+    if (n->op == MD_OP_conv3d_dgrad && n->in[0] == dy) return true;
+  }
+  return false;
+}
+
+// A gradient in bf16 for weights of many channels.
+static bool is_of_many(const md_fusion *f, const md_node *wgrad) {
+  const md_shape *w = md_shape_in(f, wgrad->out);
+  int64_t least = f->r->options->facts.stored_wgrad;
+  bool narrow = md_type_in(f->g, wgrad->in[0])->dtype == MD_BF16;
+  return narrow && least && MD_MIN(w->dim[0], w->dim[1]) >= least;
+}
+
+bool md_may_be_twin(const md_fusion *f, const md_node *wgrad) {
+  const md_target_facts *facts = &f->r->options->facts;
+  const md_shape *w = md_shape_in(f, wgrad->out);
+  md_dtype d = md_type_in(f->g, wgrad->in[0])->dtype;
+  int64_t most = d == MD_BF16 ? facts->twin_weights : d == MD_F32 ? facts->twin_weights_f32 : 0;
+  if (md_elements(w) > most || !is_one_pixel(f, wgrad) || !has_dgrad(f, wgrad->in[0])) return false;
+  int64_t side = facts->twin_side;
+  return !is_of_many(f, wgrad) || (side && MD_MIN(w->dim[0], w->dim[1]) == side &&
+                                   MD_MAX(w->dim[0], w->dim[1]) % (2 * side) == 0);
+}
+
 bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
   const md_target_facts *facts = &f->r->options->facts;
   bool is_wgrad = anchor->op == MD_OP_conv3d_wgrad;
   if (!is_wgrad && !md_is_weight(anchor, 1)) return false;
   const md_shape *w = md_shape_in(f, is_wgrad ? anchor->out : anchor->in[1]);
-  bool narrow = md_type_in(f->g, anchor->in[0])->dtype == MD_BF16;
-  bool many = facts->stored_wgrad && MD_MIN(w->dim[0], w->dim[1]) >= facts->stored_wgrad;
-  if (is_wgrad && narrow && many) return true;
+  if (is_wgrad && is_of_many(f, anchor)) return !md_may_be_twin(f, anchor);
   return facts->forms_taps_apart && md_elements(w) > w->dim[0] * w->dim[1];
 }
 

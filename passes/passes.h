@@ -74,6 +74,9 @@ typedef struct md_target_facts {
   int64_t stored_wgrad;
   // One region can make both gradients of a 1x1x1 convolution of at most so many weights, in bf16 and in f32.
   int64_t twin_weights, twin_weights_f32;
+  // Where stored_wgrad holds, if one side has so many channels and the other a multiple of twice as many; 0:
+  // never there.
+  int64_t twin_side;
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;

@@ -106,6 +106,7 @@ typedef struct md_cu_side {
   bool by_pixel;       // places are numbers of pixels, pp[i], in place of indices on axes
   md_cu_lanes lanes;
   const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
+  bool is_made;           // goes through registers in any case
   bool is_plain;          // it lies in memory as it is to be in a swizzled tile: it is copied there
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
@@ -120,6 +121,9 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s);
 void md_cu_side_load(md_cu_kernel *k,
                      const md_cu_side *s);  // in such a loop, coordinates being set
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
+// Its parts: before the loop over the rows, and in it.
+void md_cu_side_prepare(md_cu_kernel *k, const md_cu_side *s);
+void md_cu_side_store_row(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // In place of both, for a plain one, in such a loop: asynchronous copies, from element `from` or, if that is
 // NULL, by the coordinates.
 void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to, const char *from);
@@ -146,6 +150,7 @@ typedef struct md_cu_finish {
   bool narrow;         // the tile is bf16
   bool no_table;       // there is no room for it
   bool by_pixel;       // places are numbers of pixels: those of the map are all that there are
+  int most_words;      // that a thread may load at once; 0: as many as are good
   md_cu_lanes lanes;
   int64_t parts, place, tickets;  // of sums
 } md_cu_finish;
@@ -294,6 +299,10 @@ void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cu_ways *ways);
 // Takes one of those.
 void md_cu_wgmma_gradient_take(md_cu_gradient *g, const md_cuda_schedule *s);
 void md_cu_wgmma_gradient(md_cu_gradient *g);
+
+// --- conv_wgmma_twin.c
+// Both gradients of the region, which are of a 1x1x1 convolution in bf16, with wgmma. False: nothing is done.
+bool md_cu_wgmma_twins(md_cu_work *w);
 
 // --- conv_twin.c
 // Both gradients of the region. False: nothing is done, they take kernels of their own.

@@ -52,7 +52,7 @@ md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_s
   md_cu_side s = *form;
   s.p = p;
   s.val = v;
-  s.is_plain = t->swizzled && is_plain(k, v);
+  s.is_plain = t->swizzled && !form->is_made && is_plain(k, v);
   if (s.is_plain) s.sets = 1;
   s.lanes = (md_cu_lanes){.channels = shape->dim[1],
                           .groups = groups,
@@ -146,11 +146,13 @@ static bool reads_once(const md_cu_side *s) {
          s->lanes.num_slots <= MAX_SLOTS;
 }
 
-void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
+void md_cu_side_prepare(md_cu_kernel *k, const md_cu_side *s) {
+  if (reads_once(s)) md_cu_put_slots(k, &s->lanes);
+}
+
+void md_cu_side_store_row(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   bool rounds = s->tile->narrow;
   const char *kind = rounds ? "h8" : "f8", *value = rounds ? "md_round_h8(v)" : "v";
-  if (reads_once(s)) md_cu_put_slots(k, &s->lanes);
-  md_cu_mark m = md_cu_side_open(k, s);
   md_cu_line(k, NULL, "md_f8 v = {{0}};");
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
   if (!reads_once(s)) md_cu_put_slots(k, &s->lanes);
@@ -164,6 +166,12 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
                  ? md_format(k->w->arena, "if (%s < %d) ", s->thread, vectors(s))
                  : "",
              kind, to, cell_of(k, s), value);
+}
+
+void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
+  md_cu_side_prepare(k, s);
+  md_cu_mark m = md_cu_side_open(k, s);
+  md_cu_side_store_row(k, s, to);
   md_cu_close(k, m);
 }
 

@@ -267,6 +267,7 @@ static Twins twins_of(md_cu_work *w) {
 
 bool md_cu_twins(md_cu_work *w) {
   if (!is_plain(w->r)) return false;
+  if (md_cu_wgmma_twins(w)) return true;
   Twins t = twins_of(w);
   if (t.dw.m * t.dw.n > MD_CU_TWIN_WEIGHTS || !fits(&t)) return false;
   md_cu_place(w, t.wgrad->out);

@@ -18,6 +18,7 @@ enum {
   SMALL_VALUE = 1 << 20,
   MAX_KINDS = 48,             // of a wave: bounds what is compiled at once
   WAITING_BYTES = 128 << 20,  // of the workspace, to be read
+  AHEAD = 12,                 // launches, that a product may pass
 };
 
 typedef struct Waiting {
@@ -128,6 +129,45 @@ static void move_values(Join *j) {
   }
 }
 
+// --- products side by side
+
+static int num_beside(const Join *j, int first) {
+  int num = 1;
+  while (first + num < j->num && j->from[first + num].is_beside &&
+         j->from[first + num].threads == j->from[first].threads)
+    num++;
+  return num;
+}
+
+// A block has a multiprocessor for itself.
+static bool is_product(const md_cuda_launch *l) { return l->threads > MD_CU_THREADS; }
+
+// Launch number `at` can run as soon as `first` does.
+static bool can_pass(const Join *j, int first, int at) {
+  for (int i = first; i < at; i++)
+    if (depend(j->g, &j->from[i], &j->from[at])) return false;
+  return true;
+}
+
+// The next product that does not depend on one before, nor on what is between, runs beside it: while the blocks
+// of one wait for memory, those of the other multiply.
+static void move_products(Join *j) {
+  for (int i = 0, num; i < j->num; i += num) {
+    num = num_beside(j, i);
+    if (!is_product(&j->from[i])) continue;
+    for (int at = i + num; at < MD_MIN(j->num, i + num + AHEAD); at++) {
+      md_cuda_launch l = j->from[at];
+      if (!is_product(&l) || l.threads != j->from[i].threads || num_beside(j, at) > 1 ||
+          !can_pass(j, i, at))
+        continue;
+      memmove(&j->from[i + num + 1], &j->from[i + num], sizeof l * (size_t)(at - i - num));
+      l.is_beside = true;
+      j->from[i + num++] = l;
+      break;
+    }
+  }
+}
+
 // --- the launches to be
 
 static int kernel_number(Join *j, md_cuda_kernel k) {
@@ -216,20 +256,13 @@ static void add_small(Join *j, const md_cuda_launch *l) {
   while (j->bytes > WAITING_BYTES) emit_wave(j);
 }
 
-static int num_beside(const Join *j, int first) {
-  int num = 1;
-  while (first + num < j->num && j->from[first + num].is_beside &&
-         j->from[first + num].threads == j->from[first].threads)
-    num++;
-  return num;
-}
-
 void md_cu_join(md_cuda_module *m, const md_graph *g) {
   Join j = {
       .m = m, .g = g, .scratch = md_arena_create(), .from = m->launch, .num = m->num_launches};
   j.waiting = MD_NEW_ARRAY(j.scratch, Waiting, j.num + 1);
   move_values(&j);
   move_early(&j);
+  move_products(&j);
   for (int i = 0, num; i < j.num; i += num) {
     num = num_beside(&j, i);
     if (num == 1 && is_small(&j.from[i])) add_small(&j, &j.from[i]);

@@ -4,6 +4,8 @@
 //   blocks  0 .. 23    24 .. 39    40 ..
 //           p1 twice   p2 once     ...
 //
+// Two that take long take turns instead, so that a device works on both at any time.
+//
 // Launches of one kernel share its text: a block finds out whose pointers it takes. Where a block goes
 // depends on its number alone, so barriers within are met by all of its threads. Launches that are told
 // counts may have other blocks at another batch: then their number is a count, too.
@@ -98,9 +100,41 @@ static void put_choice(Joint *j, const int *of, int num, const char *blocks) {
   md_put(&j->code, "    }\n");
 }
 
+static void put_call(Joint *j, const md_cuda_launch *l, const char *block) {
+  md_put(&j->code, "    p%s(%s", j->m->kernel[l->number].symbol + 1, block);
+  for (int i = 0; i < l->num_args; i++) md_put(&j->code, ", x%d", i);
+  for (int i = 0; i < l->num_counts; i++) md_put(&j->code, ", y%d", i);
+  md_put(&j->code, ");\n");
+}
+
+// How many it has, as text.
+static const char *blocks_of(Joint *j, const md_cuda_launch *l) {
+  if (!l->num_counts) return md_format(j->m->arena, "%lld", (long long)l->blocks);
+  j->count[j->num_counts++] = l->blocks;
+  return md_format(j->m->arena, "(int)count%d", j->num_counts - 1);
+}
+
+static bool takes_turns(const Joint *j) {
+  return j->num == 2 && j->part[1].is_beside && j->part[0].region != j->part[1].region &&
+         j->part[0].number != j->part[1].number;
+}
+
+static void put_turns(Joint *j) {
+  const char *even = blocks_of(j, &j->part[0]), *odd = blocks_of(j, &j->part[1]);
+  md_put(&j->code, "  const int even = %s, odd = %s, both = even < odd ? even : odd;\n", even, odd);
+  md_put(&j->code, "  const int in_turn = md_block() < 2 * both;\n"
+                   "  const int block = in_turn ? md_block() / 2 : md_block() - both;\n"
+                   "  if (in_turn ? md_block() %% 2 == 0 : even > odd) {\n");
+  for (int p = 0; p < 2; p++) {
+    md_cu_put_function(&j->m->kernel[j->part[p].number], false, &j->before);
+    put_choice(j, &p, 1, "");
+    put_call(j, &j->part[p], "block");
+    md_put(&j->code, p ? "  }\n" : "    return;\n  }\n  {\n");
+  }
+}
+
 static void put_kind(Joint *j, const int *of, int num, bool is_last) {
   const md_cuda_launch *l = &j->part[of[0]];
-  const md_cuda_kernel *k = &j->m->kernel[l->number];
   const char *blocks = md_format(j->m->arena, "%lld", (long long)l->blocks), *all = blocks;
   if (l->num_counts && (num > 1 || !is_last)) {
     blocks = all = md_format(j->m->arena, "(int)count%d", j->num_counts);
@@ -111,10 +145,8 @@ static void put_kind(Joint *j, const int *of, int num, bool is_last) {
   }
   md_put(&j->code, is_last ? "  {\n" : "  if (block < %s) {\n", all);
   put_choice(j, of, num, blocks);
-  md_put(&j->code, num == 1 ? "    p%s(block" : "    p%s(block %% %s", k->symbol + 1, blocks);
-  for (int i = 0; i < l->num_args; i++) md_put(&j->code, ", x%d", i);
-  for (int i = 0; i < l->num_counts; i++) md_put(&j->code, ", y%d", i);
-  md_put(&j->code, ");\n%s  }\n", is_last ? "" : "    return;\n");
+  put_call(j, l, num == 1 ? "block" : md_format(j->m->arena, "block %% %s", blocks));
+  md_put(&j->code, "%s  }\n", is_last ? "" : "    return;\n");
   if (!is_last) md_put(&j->code, "  block -= %s;\n", all);
 }
 
@@ -143,7 +175,8 @@ md_cuda_kernel md_cu_joint(const md_cuda_module *m, const md_cuda_launch *part, 
   Joint j = {.m = m, .part = part, .num = num};
   collect_args(&j);
   collect_counts(&j);
-  put_kinds(&j);
+  if (takes_turns(&j)) put_turns(&j);
+  else put_kinds(&j);
   md_cuda_kernel k = md_cu_kernel_of(j.before.s, part[0].threads, j.num_args, j.param, j.num_counts,
                                      j.code.s, m->arena);
   k.listing = k.code;

@@ -220,11 +220,14 @@ static const md_cuda_launch *parts_of(const md_cuda_launch *l, int *num) {
   return l->num_parts ? l->part : l;
 }
 
-// Some part before part number `i` has its argument `arg` too: that counts once.
+// Some part before part number `i` has its argument `arg` too: that counts once, but not where large ones of
+// two regions read it, each at its own time.
 static bool is_counted(const md_cuda_launch *part, int i, const md_cuda_arg *arg) {
-  for (int p = 0; p < i; p++)
+  for (int p = 0; p < i; p++) {
+    if (part[i].is_beside && part[p].region != part[i].region) continue;
     for (int k = 0; k < part[p].num_args; k++)
       if (md_cu_same_arg(&part[p].arg[k], arg)) return true;
+  }
   return false;
 }
 

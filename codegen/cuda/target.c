@@ -115,7 +115,7 @@ static bool have_wgmma(const md_cuda_arch *arch, int num) {
 }
 
 // Channels last, rounded up to the 16 bytes of bf16 that one load takes. Two gradients of one region share
-// what they load; wgmma makes each of them alone in less time.
+// what they load. By wgmma both are made together where one side has 64 channels (conv_wgmma_twin.c).
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   md_cuda_arch arch[MD_CUDA_TARGETS];
   int num = md_cuda_targets(target, arch, MD_CUDA_TARGETS, d);
@@ -126,7 +126,8 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
                              .packs_weights = true,
                              .forms_taps_apart = true,
                              .stored_wgrad = wgmma ? MD_CU_WGMMA_LEAST : 0,
-                             .twin_weights = wgmma ? 0 : MD_CU_TWIN_WEIGHTS,
+                             .twin_weights = MD_CU_TWIN_WEIGHTS,
+                             .twin_side = wgmma ? MD_CU_WGMMA_LEAST : 0,
                              .max_prologue = 4,
                              .alignment = 256};
   return true;

@@ -88,6 +88,7 @@ static int at_once(const md_cu_finish *f, const md_cu_tile *t) {
   int words = md_cu_vector_words(&f->lanes);
   int most_words = f->anchor && !t->swizzled ? MAX_WORDS_BESIDE : MAX_WORDS;
   if (t->n > 128) most = MD_MIN(most, 2);  // beside 128 sums
+  if (f->most_words) most_words = f->most_words;
   while (words && 2 * num <= most && 2 * num * words <= most_words) num *= 2;
   return num;
 }

@@ -130,6 +130,58 @@ static void put_plain(md_text *to, const Sample *s) {
   md_put(to, "}\n  }\n  return %%y, %%m, %%v, %%i, %%dw\n}\n");
 }
 
+// Both gradients of a 1x1x1 convolution in bf16 in one region: what goes into them is made of two tensors, and
+// with statistics the source of one; there are sums behind.
+typedef struct Twins {
+  int n, c, o, size[3], groups;  // groups 0: the source lies in memory, and nothing stands behind
+} Twins;
+
+static const Twins twins[] = {
+    {3, 64, 256, {1, 9, 11}, 1}, {4, 64, 128, {2, 5, 7}, 2}, {1, 64, 128, {1, 9, 15}, 0},
+    {3, 256, 64, {1, 9, 11}, 1}, {4, 128, 64, {2, 5, 7}, 2}, {1, 128, 64, {1, 9, 15}, 0},
+};
+
+static void put_statistics(md_text *to, const char *of, int groups) {
+  md_put(to,
+         "  %%m%s, %%v%s = moments %%%s1 {groups=%d}\n"
+         "  %%n%s = batch_norm %%%s1, %%g%s, %%b%s, %%m%s, %%v%s {batch_stats=true}\n",
+         of, of, of, groups, of, of, of, of, of, of);
+}
+
+static void put_twins(md_text *to, const Twins *s) {
+  md_put(to, "graph @twins(%%x: bf16[%d,8", s->n);
+  put_sizes(to, s->size);
+  md_put(to, ", %%u: bf16[%d,8", s->n);
+  put_sizes(to, s->size);
+  md_put(to,
+         ", %%w0: bf16[%d,8,1,1,1], %%w1: bf16[%d,8,1,1,1], %%w: bf16[%d,%d,1,1,1], %%ga: f32[%d], "
+         "%%ba: f32[%d], %%ge: f32[%d], %%be: f32[%d]) {\n  %%a = conv3d %%x, %%w0\n",
+         s->c, s->o, s->o, s->c, s->c, s->c, s->o, s->o);
+  const char *source = s->groups ? "r1" : "a";
+  if (s->groups) {
+    put_narrow(to, "a", "a1", false);
+    put_statistics(to, "a", s->groups);
+    md_put(to, "  %%r = relu %%na\n");
+    put_narrow(to, "r", "r1", true);
+  }
+  md_put(to, "  %%y = conv3d %%%s, %%w\n  %%e = conv3d %%u, %%w1\n", source);
+  put_narrow(to, "y", "y1", false);
+  put_narrow(to, "e", "e1", false);
+  put_statistics(to, "e", MD_MAX(s->groups, 1));
+  md_put(to, "  %%d = mul %%ne, %%y1\n");
+  put_narrow(to, "d", "d1", true);
+  md_put(to, "  %%i = conv3d_dgrad %%d1, %%w {shape=[%d,%d", s->n, s->c);
+  put_sizes(to, s->size);
+  md_put(to, "}\n");
+  if (s->groups) {
+    put_narrow(to, "i", "i1", false);
+    md_put(to,
+           "  %%q = relu_grad %%i1, %%r\n  %%s0, %%s1 = batch_norm_sums %%q, %%a1, %%ma, %%va\n");
+  }
+  md_put(to, "  %%dw = conv3d_wgrad %%d1, %%%s {shape=[%d,%d,1,1,1]}\n  return %s%%dw\n}\n", source,
+         s->o, s->c, s->groups ? "%q, %s0, %s1, " : "%i, ");
+}
+
 // What is read beyond an operand's own terms is multiplied by 0, and only seen where it is infinite.
 static void put_infinite(md_text *to, const Sample *s, bool narrow) {
   const char *type = narrow ? "bf16" : "f32";
@@ -291,6 +343,11 @@ static void plain_sample(int i, md_text *to, char name[64]) {
   put_plain(to, s);
 }
 
+static void twins_sample(int i, md_text *to, char name[64]) {
+  put_twins(to, &twins[i]);
+  snprintf(name, 64, "both gradients, %d to %d channels", twins[i].c, twins[i].o);
+}
+
 static void infinite_sample(int i, md_text *to, char name[64]) {
   const Sample *s = &samples[infinite[i / 2]];
   snprintf(name, 64, "convolution of infinities, %d to %d channels, %s", s->c, s->o,
@@ -314,6 +371,7 @@ bool simt_conv_sample(int i, md_text *to, char name[64]) {
     void (*put)(int i, md_text *to, char name[64]);
   } families[] = {{NUM_BOTH + MD_COUNT(samples), layer_sample},
                   {NUM_PLAIN + 1, plain_sample},
+                  {MD_COUNT(twins), twins_sample},
                   {2 * MD_COUNT(infinite), infinite_sample},
                   {MD_COUNT(written), written_sample},
                   {MD_COUNT(made), made_sample}};

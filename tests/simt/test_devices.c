@@ -98,7 +98,7 @@ static void facts_of_a_list(void) {
     md_target_facts f;
     md_diags *d = md_diags_create();
     bool ok = md_cuda_facts(rows[i].list, &f, d);
-    check(ok && (f.stored_wgrad > 0) == rows[i].wgmma && (f.twin_weights > 0) == !rows[i].wgmma,
+    check(ok && (f.stored_wgrad > 0) == rows[i].wgmma && (f.twin_side > 0) == rows[i].wgmma,
           rows[i].list, md_diags_text(d));
     md_diags_destroy(d);
   }

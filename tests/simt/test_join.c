@@ -11,6 +11,7 @@
 #include <string.h>
 
 static int failed;
+static const md_cuda_arch sm_80 = {80, 0}, sm_90a = {90, 'a'};
 
 static void check(bool ok, const char *claim, const char *what) {
   if (!ok) printf("FAILED %s: %s\n", claim, what);
@@ -124,27 +125,29 @@ static int count_parts(const md_cuda_module *m) {
   return all;
 }
 
-static md_graph *with_passes(md_graph *g, int level, md_dtype precision, md_diags *d) {
+static md_graph *with_passes(md_graph *g, md_cuda_arch arch, int level, md_dtype precision,
+                             md_diags *d) {
   md_pass_options o = md_pass_defaults();
+  const char *target = arch.suffix ? "cuda:sm_90a" : "cuda:sm_80";
   o.level = level;
   o.precision = precision;
-  return g && md_cuda_facts("cuda:sm_80", &o.facts, d) ? md_run_passes(g, &o, NULL, d) : NULL;
+  return g && md_cuda_facts(target, &o.facts, d) ? md_run_passes(g, &o, NULL, d) : NULL;
 }
 
 // --- whole steps
 
-static void try_step(const char *model, int level, md_dtype precision, md_optimizer opt) {
+static void try_step(const char *model, md_cuda_arch arch, int level, md_dtype precision,
+                     md_optimizer opt) {
   char name[80];
-  snprintf(name, sizeof name, "%s, level %d, %s", model, level,
+  snprintf(name, sizeof name, "%s, sm_%d, level %d, %s", model, arch.sm, level,
            precision == MD_BF16 ? "bf16" : "f32");
   md_diags *d = md_diags_create();
   md_step s = md_step_defaults();
   md_model_from(model)->fill(&s);
   s.opt = opt;
-  md_graph *g = with_passes(md_step_graph(&s, d), level, precision, d);
-  md_cuda_module *apart =
-      md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d);
-  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
+  md_graph *g = with_passes(md_step_graph(&s, d), arch, level, precision, d);
+  md_cuda_module *apart = md_cuda_generate(g, arch, &(md_cuda_how){.is_apart = true}, d);
+  md_cuda_module *m = md_cuda_generate(g, arch, NULL, d);
   const char *why = run_all(apart, g);
   check(!why, name, why ? why : "");
   why = run_all(m, g);
@@ -160,20 +163,25 @@ static void try_step(const char *model, int level, md_dtype precision, md_optimi
 
 // --- what must and what must not be joined
 
-static md_graph *parsed(const char *text, md_diags *d) {
-  return with_passes(md_parse_graph("text", text, strlen(text), d), 0, MD_F32, d);
+static md_graph *parsed(const char *text, md_cuda_arch arch, int level, md_diags *d) {
+  return with_passes(md_parse_graph("text", text, strlen(text), d), arch, level, MD_F32, d);
 }
 
-static void expect_launches(const char *claim, const char *text, int num) {
+static void expect_launches_on(md_cuda_arch arch, int level, const char *claim, const char *text,
+                               int num) {
   md_diags *d = md_diags_create();
-  md_graph *g = parsed(text, d);
-  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
+  md_graph *g = parsed(text, arch, level, d);
+  md_cuda_module *m = md_cuda_generate(g, arch, NULL, d);
   const char *why = run_all(m, g);
   check(!why, claim, why ? why : "");
   check(m->num_launches == num, claim, m->text.s);
   md_cuda_module_free(m);
   md_graph_destroy(g);
   md_diags_destroy(d);
+}
+
+static void expect_launches(const char *claim, const char *text, int num) {
+  expect_launches_on(sm_80, 0, claim, text, num);
 }
 
 static void dependencies_are_kept(void) {
@@ -195,11 +203,32 @@ static void dependencies_are_kept(void) {
                   2);
 }
 
+// Weights, two convolutions that make the operands, the products, and parts that are added up.
+static void products_are_beside_each_other(void) {
+  static const char operands[] =
+      "graph @s(%x: bf16[1,8,1,17,27], %u: bf16[1,8,1,17,27], %w0: bf16[64,8,1,1,1], "
+      "%w1: bf16[128,8,1,1,1], %w: bf16[128,64,1,3,3]) {\n"
+      "  %a = conv3d %x, %w0\n  %d = conv3d %u, %w1\n";
+  char text[1000];
+  snprintf(text, sizeof text,
+           "%s  %%i = conv3d_dgrad %%d, %%w {pad=[0,1,1], shape=[1,64,1,17,27]}\n"
+           "  %%dw = conv3d_wgrad %%d, %%a {pad=[0,1,1], shape=[128,64,1,3,3]}\n"
+           "  return %%i, %%dw\n}\n",
+           operands);
+  expect_launches_on(sm_90a, 2, "both gradients of several taps", text, 5);
+  snprintf(text, sizeof text,
+           "%s  %%i = conv3d_dgrad %%d, %%w {pad=[0,1,1], shape=[1,64,1,17,27]}\n"
+           "  %%y = conv3d %%i, %%w {pad=[0,1,1]}\n  return %%y, %%a\n}\n",
+           operands);
+  expect_launches_on(sm_90a, 2, "a product of another's result", text, 5);
+}
+
 // The check itself: launches that depend on each other, the other way round.
 static void exchanged_launches_are_seen(void) {
   md_diags *d = md_diags_create();
-  md_graph *g = parsed("graph @s(%x: f32[9]) {\n  %a = exp %x\n  %b = log %a\n  return %b\n}\n", d);
-  md_cuda_module *m = md_cuda_generate(g, (md_cuda_arch){80, 0}, NULL, d);
+  md_graph *g =
+      parsed("graph @s(%x: f32[9]) {\n  %a = exp %x\n  %b = log %a\n  return %b\n}\n", sm_80, 0, d);
+  md_cuda_module *m = md_cuda_generate(g, sm_80, NULL, d);
   md_cuda_launch first = m->launch[0];
   check(!run_all(m, g), "the order that was made", "is right");
   m->launch[0] = m->launch[1];
@@ -225,9 +254,8 @@ static void weights_that_are_gone_are_seen(void) {
   md_graph *g = parsed("graph @s(%x: f32[1,8,2,5,4], %d: f32[8,8,1,1,1]) {\n"
                        "  %s = state @s : f32[8,8,1,1,1]\n  %p = conv3d %x, %s\n"
                        "  %n = add %s, %d\n  update @s = %n\n  return %p\n}\n",
-                       d);
-  md_cuda_module *m =
-      md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d);
+                       sm_80, 0, d);
+  md_cuda_module *m = md_cuda_generate(g, sm_80, &(md_cuda_how){.is_apart = true}, d);
   check(m->num_launches == 3 && num_plain_convs(m, g) == 1, "a convolution alone", m->text.s);
   md_cuda_launch conv = m->launch[1];
   m->launch[1] = m->launch[2];
@@ -241,12 +269,14 @@ static void weights_that_are_gone_are_seen(void) {
 
 int main(void) {
   dependencies_are_kept();
+  products_are_beside_each_other();
   exchanged_launches_are_seen();
   weights_that_are_gone_are_seen();
-  try_step("modist-tiny", 0, MD_F32, MD_OPT_SGD);
-  try_step("modist-tiny", 2, MD_F32, MD_OPT_ADAMW);
-  try_step("modist-tiny", 2, MD_BF16, MD_OPT_SGD);
-  try_step("modist-r3d50", 2, MD_BF16, MD_OPT_SGD);
+  try_step("modist-tiny", sm_80, 0, MD_F32, MD_OPT_SGD);
+  try_step("modist-tiny", sm_80, 2, MD_F32, MD_OPT_ADAMW);
+  try_step("modist-tiny", sm_80, 2, MD_BF16, MD_OPT_SGD);
+  try_step("modist-r3d50", sm_80, 2, MD_BF16, MD_OPT_SGD);
+  try_step("modist-r3d50", sm_90a, 2, MD_BF16, MD_OPT_SGD);
   printf("%d failed\n", failed);
   return failed != 0;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A convolution with wgmma as it is generated, with each line taken out or changed that keeps its warps
 // in step: the checker must say so. And as one block that makes all tiles, which must change nothing.
+//   test_wgmma [letters of kernels]
 #include "tests/simt/run.h"
 
 #include <stdlib.h>
@@ -32,17 +33,42 @@ static const char weights[] =
     "  region @w {\n    %dw = conv3d_wgrad %d, %a {pad=[0,1,1], shape=[136,64,1,3,3]}\n  }\n"
     "  return %dw\n}\n";
 
+// Both gradients of one tap, of 10 tiles: one panel of the source stays, two of dy pass; and the other way
+// round.
+static const char twins[] =
+    "graph @s(%x: bf16[1,8,1,33,35], %u: bf16[1,8,1,33,35], %w0: bf16[64,8,1,1,1], "
+    "%w1: bf16[128,8,1,1,1], %w: bf16[128,64,1,1,1]) {\n"
+    "  %a = conv3d %x, %w0\n  %r = relu %a\n"
+    "  %e = conv3d %u, %w1\n  %f = conv3d %x, %w1\n  %d = mul %e, %f\n"
+    "  %dx = conv3d_dgrad %d, %w {shape=[1,64,1,33,35]}\n"
+    "  %dw = conv3d_wgrad %d, %r {shape=[128,64,1,1,1]}\n  return %dx, %dw\n}\n";
+static const char keeping[] =
+    "graph @s(%x: bf16[1,8,1,33,35], %u: bf16[1,8,1,33,35], %w0: bf16[128,8,1,1,1], "
+    "%w1: bf16[64,8,1,1,1], %w: bf16[64,128,1,1,1]) {\n"
+    "  %a = conv3d %x, %w0\n  %r = relu %a\n"
+    "  %e = conv3d %u, %w1\n  %f = conv3d %x, %w1\n  %d = mul %e, %f\n"
+    "  %dx = conv3d_dgrad %d, %w {shape=[1,128,1,33,35]}\n"
+    "  %dw = conv3d_wgrad %d, %r {shape=[64,128,1,1,1]}\n  return %dx, %dw\n}\n";
+
+// Two products in turns: 4 blocks and 3.
+static const char beside[] =
+    "graph @s(%x: bf16[1,8,1,17,27], %u: bf16[1,8,1,17,27], %w0: bf16[64,8,1,1,1], "
+    "%w1: bf16[128,8,1,1,1], %w: bf16[128,64,1,3,3]) {\n"
+    "  %a = conv3d %x, %w0\n  %d = conv3d %u, %w1\n"
+    "  %dx = conv3d_dgrad %d, %w {pad=[0,1,1], shape=[1,64,1,17,27]}\n"
+    "  %dw = conv3d_wgrad %d, %a {pad=[0,1,1], shape=[128,64,1,3,3]}\n  return %dx, %dw\n}\n";
+
 static const char one_block[] = "one block for all tiles";
 static const struct Case {
-  const char *of;  // kernels: copied, formed, weights
+  const char *of;  // kernels: copied, formed, weights, twins, keeping, beside
   const char *what, *from, *to;
   const char *message[3];  // one of them; NULL: nothing is wrong
 } cases[] = {
-    {"cfw", "as it is", "", "", {NULL}},
-    {"cf", one_block, "", "", {NULL}},
+    {"cfwtkb", "as it is", "", "", {NULL}},
+    {"cftk", one_block, "", "", {NULL}},
     // barriers of stages
-    {"cf", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
-    {"cfw",
+    {"cftk", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
+    {"cfwtk",
      "producers begin with the other parity",
      "stage = 0, parity = 1;",
      "stage = 0, parity = 0;",
@@ -52,26 +78,26 @@ static const struct Case {
      "stage = 0, parity = 0,",
      "stage = 0, parity = 1,",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfw",
+    {"cfwtk",
      "no wait for an empty stage",
      "md_bar_wait(empty + stage, parity);",
      "",
-     {"expects nobody", "race: writes", "in flight"}},
-    {"cfw",
+     {"expects nobody", "race: ", "in flight"}},
+    {"cfwtk",
      "no wait for a full stage",
      "md_bar_wait(full + stage, parity);",
      "",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfw",
+    {"cfwtk",
      "the parity stays",
      "parity ^= 1;",
      "parity ^= 0;",
      {"deadlock", "race: ", "in flight"}},
-    {"f",
+    {"ftk",
      "every lane arrives",
      "if (md_lane() == 0) md_bar_arrive(full",
      "md_bar_arrive(full",
-     {"expects nobody", "race: "}},
+     {"expects nobody", "race: ", "without md_fence_async"}},
     {"cw", "nobody arrives", "md_cp_arrive(full + stage);", "", {"deadlock"}},
     {"cw",
      "threads arrive before their copies",
@@ -94,19 +120,58 @@ static const struct Case {
      "md_bar_expect(full + stage, 32768);",
      "md_bar_expect(full + stage, 32784);",
      {"deadlock"}},
+    {"tk",
+     "consumers begin with the other parity",
+     "stage = 0, parity = 0;",
+     "stage = 0, parity = 1;",
+     {"which nobody has written", "race: "}},
+    {"tk",
+     "the weights are not expected",
+     "md_bar_expect(loaded, 16384);",
+     "md_bar_arrive(loaded);",
+     {"into which a copy", "deadlock", "which nobody has written"}},
+    {"tk",
+     "no wait for the weights",
+     "md_bar_wait(loaded, 0);",
+     "",
+     {"a copy of thread", "which nobody has written", "race: "}},
+    {"tk",
+     "the panel that is kept is never free",
+     "md_bar_arrive(empty + kept);",
+     "(void)empty;",
+     {"deadlock"}},
+    {"tk", "a panel is never free", "md_bar_arrive(empty + two);", "(void)empty;", {"deadlock"}},
+    {"tk",
+     "a panel is free twice",
+     "md_bar_arrive(empty + two);",
+     "md_bar_arrive(empty + one);",
+     {"expects nobody", "race: ", "deadlock"}},
     // operands
-    {"cfw", "lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
-    {"cfw",
+    {"tk", "both warpgroups take one panel", "half ? two : one", "one", {"by the interpreter"}},
+    {"tk", "both warpgroups take the same pixels", " + half * 4096", "", {"by the interpreter"}},
+    {"tk",
+     "weights of another panel",
+     " * 4096 + z * 16));",
+     " * 0 + z * 16));",
+     {"by the interpreter"}},
+    {"tk",
+     "rows of the next tile are those of this one",
+     "m0 + stride + line",
+     "m0 + line",
+     {"by the interpreter"}},
+    {"tk", "the next panel is this one", ": panel + 1;", ": panel;", {"by the interpreter"}},
+    {"cfwtk", "lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
+    {"cfwtk",
      "a lane without a proxy fence",
      "md_fence_async();",
      "if (md_lane() != 3) md_fence_async();",
      {"without md_fence_async"}},
-    {"f",
+    {"ftk",
      "lanes do not wait for each other",
      "md_sync_warp();",
      "",
      {"race: ", "which nobody has written", "without md_fence_async"}},
-    {"cfw", "lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
+    {"cfwtk", "lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
     {"cf", "the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
     {"w",
      "the columns' panels are elsewhere",
@@ -118,6 +183,9 @@ static const struct Case {
      " + md_warp() / 4 * 4096",
      "",
      {"by the interpreter"}},
+    // launches side by side
+    {"b", "the last block is the other's", "even > odd)", "even < odd)", {"conflict: "}},
+    {"b", "blocks are not counted by turns", "md_block() / 2 :", "md_block() :", {"conflict: "}},
     // wgmma
     {"cfw",
      "a stage is freed while it is read",
@@ -129,19 +197,19 @@ static const struct Case {
      "md_wgmma_wait(1);",
      "",
      {"which a wgmma in flight reads", "race: "}},
-    {"cfw",
+    {"cfwtk",
      "sums are read in flight",
      "md_wgmma_wait(0);",
      "",
      {"accumulators of a wgmma in flight"}},
-    {"cfw", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
-    {"cfw",
+    {"cfwtk", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
+    {"cfwtk",
      "nothing is committed",
      "md_wgmma_commit();",
      "",
      {"accumulators of a wgmma in flight", "which a wgmma in flight reads"}},
     // the tile of the result
-    {"cf",
+    {"cftk",
      "no barrier around the tile",
      "md_sync_part(1, 256);",
      "",
@@ -175,11 +243,17 @@ static const char *run(Program *p, const char *text, simt_options o, md_text *wh
   return ok ? "a right result" : why->s;
 }
 
-// The stride is the pixels that all blocks make at once.
-static void take_one_block(Program *p, md_cuda_launch *l) {
+static void change_counts(Program *p, md_cuda_launch *l, int64_t from, int64_t to) {
   int64_t *count = MD_NEW_ARRAY(p->m->arena, int64_t, l->num_counts);
-  for (int i = 0; i < l->num_counts; i++) count[i] = l->count[i] == 384 ? 128 : l->count[i];
+  for (int i = 0; i < l->num_counts; i++) count[i] = l->count[i] == from ? to : l->count[i];
   l->count = count;
+}
+
+// The stride is the pixels that all blocks make at once. A gradient for weights has one part then.
+static void take_one_block(Program *p, md_cuda_launch *l) {
+  bool is_last = l + 1 == p->m->launch + p->m->num_launches;
+  if (!is_last) change_counts(p, l + 1, l->blocks, 1);
+  change_counts(p, l, l->blocks * 128, 128);
   l->blocks = 1;
 }
 
@@ -213,16 +287,24 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
   md_cuda_launch *product = product_of(p);
   int failed = !product;
   char *kernels = product ? run_text(p) : NULL;
-  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (which == 'f')) {
+  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("ftk", which) != NULL)) {
     printf("FAILED: the source is not brought so\n");
+    failed++;
+  }
+  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfwb", which) != NULL)) {
+    printf("FAILED: both gradients are not made together\n");
     failed++;
   }
   for (int i = 0; product && i < MD_COUNT(cases); i++) {
     if (!strchr(cases[i].of, which)) continue;
-    md_cuda_launch was = *product;
-    if (cases[i].what == one_block) take_one_block(p, product);
+    size_t bytes = sizeof *product * (size_t)p->m->num_launches;
+    md_cuda_launch *was = md_alloc(p->m->arena, bytes);
+    memcpy(was, p->m->launch, bytes);
+    // What is wrong between two tiles is seen where a block makes several.
+    bool both = strchr("tk", which) && cases[i].message[0];
+    if (both || cases[i].what == one_block) take_one_block(p, product);
     bool ok = try(p, &cases[i], kernels);
-    *product = was;
+    memcpy(p->m->launch, was, bytes);
     *passed += ok;
     failed += !ok;
   }
@@ -232,11 +314,17 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
   return failed;
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+  static const struct {
+    const char *graph;
+    char which;
+  } graphs[] = {{copied, 'c'}, {formed, 'f'},  {weights, 'w'},
+                {twins, 't'},  {keeping, 'k'}, {beside, 'b'}};
   md_diags *d = md_diags_create();
-  int passed = 0, failed = try_all(copied, 'c', &passed, d);
-  failed += try_all(formed, 'f', &passed, d);
-  failed += try_all(weights, 'w', &passed, d);
+  int passed = 0, failed = 0;
+  for (int i = 0; i < MD_COUNT(graphs); i++)
+    if (argc < 2 || strchr(argv[1], graphs[i].which))
+      failed += try_all(graphs[i].graph, graphs[i].which, &passed, d);
   md_diags_destroy(d);
   printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;

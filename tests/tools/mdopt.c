@@ -69,6 +69,8 @@ int main(int argc, char **argv) {
       o.facts.twin_weights = number;
     else if (take(argv[i], "--twin-weights-f32=", &value) && md_parse_int(value, &number))
       o.facts.twin_weights_f32 = number;
+    else if (take(argv[i], "--twin-side=", &value) && md_parse_int(value, &number))
+      o.facts.twin_side = number;
     else if (take(argv[i], "--stored-wgrad=", &value) && md_parse_int(value, &number))
       o.facts.stored_wgrad = number;
     else if (!strcmp(argv[i], "--channels-last")) o.facts.channels_last = true;
