@@ -20,6 +20,7 @@ static const char *const may_change[] = {"data.train",
                                          "run.checkpoint_every",
                                          "run.checkpoint_minutes",
                                          "run.keep",
+                                         "run.save_minutes",
                                          "run.tensorboard"};
 
 // A checkpoint that cannot be used is no reason to stop while there are older ones.
