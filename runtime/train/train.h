@@ -50,6 +50,8 @@ bool md_engine_start(md_engine *e, md_diags *d);
 bool md_engine_finish(md_engine *e, md_diags *d);
 bool md_engine_send(md_engine *e, md_diags *d);
 bool md_engine_is_alive(md_engine *e, md_diags *d);
+// Warns of many more threads than cores that the process may use.
+void md_engine_warn_of_threads(int threads, md_diags *d);
 bool md_engine_is_gpu(const md_engine *e);  // works beside the caller between start and finish
 const md_graph *md_engine_graph(const md_engine *e);  // as compiled
 md_exec *md_engine_exec(md_engine *e);                // NULL with the interpreter

@@ -10,6 +10,7 @@
 #include "tests/unit/suite.h"
 
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -222,6 +223,31 @@ START_TEST(flow_maps_are_trained_on) {
   ck_assert_ptr_nonnull(strstr(md_diags_text(d), "left out: motion map cannot be opened"));
   md_diags_destroy(d);
   md_dataset_destroy(s);
+  remove_folder();
+}
+END_TEST
+
+START_TEST(many_more_threads_than_cores_are_warned_of) {
+  cpu_set_t before, one;
+  CPU_ZERO(&one);
+  ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
+  for (int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+    if (CPU_ISSET((size_t)i, &before)) CPU_SET((size_t)i, &one);
+  ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+  make_folder();
+  for (int threads = 2; threads <= 3; threads++) {
+    md_diags *d = md_diags_create();
+    char key[32];
+    snprintf(key, sizeof key, "run.threads=%d", threads);
+    md_train_options o = {.max_steps = 1, .overwrite = true};
+    ck_assert_int_eq(train(&o, (char *[]){key, NULL}, d), MD_OK);
+    ck_assert_msg(count_text(md_diags_text(d),
+                             "warning: 3 threads compute, but the process may use 1 core:") ==
+                      (threads == 3),
+                  "%s", md_diags_text(d));
+    md_diags_destroy(d);
+  }
+  ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
   remove_folder();
 }
 END_TEST
@@ -497,10 +523,10 @@ END_TEST
 
 SUITE_MAIN("train", three_steps_compiled, three_steps_interpreted, both_back_ends_agree,
            other_modes_and_optimisers_train, flow_maps_are_trained_on,
-           supervised_training_wants_labels, broken_videos_are_replaced_and_listed,
-           orders_are_permutations_and_their_inverses, weights_are_not_overwritten_silently,
-           a_log_on_a_full_disk_stops_nothing, sigterm_saves_and_exits_with_75,
-           sigint_saves_and_exits_with_75, sighup_saves_and_exits_with_75,
-           sigusr1_saves_and_exits_with_75, an_ignored_signal_asks_for_nothing,
-           a_loss_that_is_not_finite_ends_the_run, a_dry_run_writes_nothing, what_bounds_a_run,
-           made_videos_are_the_same_each_time)
+           many_more_threads_than_cores_are_warned_of, supervised_training_wants_labels,
+           broken_videos_are_replaced_and_listed, orders_are_permutations_and_their_inverses,
+           weights_are_not_overwritten_silently, a_log_on_a_full_disk_stops_nothing,
+           sigterm_saves_and_exits_with_75, sigint_saves_and_exits_with_75,
+           sighup_saves_and_exits_with_75, sigusr1_saves_and_exits_with_75,
+           an_ignored_signal_asks_for_nothing, a_loss_that_is_not_finite_ends_the_run,
+           a_dry_run_writes_nothing, what_bounds_a_run, made_videos_are_the_same_each_time)
