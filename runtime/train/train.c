@@ -34,7 +34,7 @@ typedef struct Run {
   md_stop *stop;
   md_run_folder *folder;
   const char *dir, *config_text, *code, *quarantine;
-  char *weights, *videos;
+  char *weights, *videos, *maps;
   md_schedule schedule;
   int64_t steps, done, saved_ns;
   int quarantined;
@@ -67,7 +67,11 @@ static bool open_data(Run *r) {
                "a batch of %lld holds videos more than once: there are %d",
                (long long)r->step.batch, r->data->num_items);
   r->videos = md_videos_name(r->data);
-  return !r->from || md_resume_check_videos(r->from, r->videos, path, r->d);
+  r->maps = md_train_maps_name(r->config, &r->step, r->data, r->d);
+  if (!r->maps) return false;
+  return !r->from ||
+         (md_resume_check_videos(r->from, r->videos, path, r->d) &&
+          md_resume_check_maps(r->from, r->maps, md_config_text(r->config, "data.maps"), r->d));
 }
 
 static void plan_length(Run *r) {
@@ -240,8 +244,11 @@ static bool one_step(Run *r) {
 
 static bool save(Run *r, const char *path, md_diags *d) {
   md_train_log_sync(r->log);
-  md_checkpoint_info info = {
-      .step = r->done, .config = r->config_text, .videos = r->videos, .code = r->code};
+  md_checkpoint_info info = {.step = r->done,
+                             .config = r->config_text,
+                             .videos = r->videos,
+                             .code = r->code,
+                             .maps = r->maps};
   r->saved_ns = md_now_ns();
   return md_checkpoint_save(r->engine, path, &info, d);
 }
@@ -407,6 +414,7 @@ md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
   md_config_destroy(r.own_config);
   free(r.weights);
   free(r.videos);
+  free(r.maps);
   md_arena_destroy(r.arena);
   return status;
 }
