@@ -42,6 +42,7 @@ struct md_diags {
   int num_errors, num_warnings;
   bool is_dropping;  // the last error or warning was over its limit: so are its notes
   md_status status;
+  md_code code;
   md_text text;
   size_t body_len;  // text without the line about dropped items
 };
@@ -163,7 +164,10 @@ static void add(md_diags *d, item_kind kind, md_code code, md_place at, const ch
                 va_list args) {
   if (kind == ERROR) d->is_dropping = d->num_errors++ >= MD_MAX_ERRORS;
   if (kind == WARNING) d->is_dropping = d->num_warnings++ >= MAX_WARNINGS;
-  if (kind == ERROR && d->num_errors == 1) d->status = md_codes[code].status;
+  if (kind == ERROR && d->num_errors == 1) {
+    d->code = code;
+    d->status = md_codes[code].status;
+  }
   if (d->text.s) d->text.s[d->text.len = d->body_len] = '\0';
   if (!d->is_dropping) {
     char *text;
@@ -258,6 +262,7 @@ int md_diags_errors(const md_diags *d) { return d->num_errors; }
 int md_diags_warnings(const md_diags *d) { return d->num_warnings; }
 
 md_status md_diags_status(const md_diags *d) { return d->status; }
+md_code md_diags_code(const md_diags *d) { return d->code; }
 
 const char *md_diags_text(const md_diags *d) { return d->text.s ? d->text.s : ""; }
 

@@ -56,6 +56,7 @@ bool md_told(md_diags *d, md_status status);
 int md_diags_errors(const md_diags *d);
 int md_diags_warnings(const md_diags *d);
 md_status md_diags_status(const md_diags *d);  // of the first error; MD_OK without one
+md_code md_diags_code(const md_diags *d);      // the same; MD_NO_CODE
 const char *md_diags_text(const md_diags *d);  // all of it, as printed, without colour
 // The first line of it, without place and code: to be a part of another message.
 void md_diags_reason(const md_diags *d, char *to, size_t size);

@@ -300,7 +300,8 @@ typedef struct md_op_row {
   bool (*shape)(struct md_infer *f);
   // dy[i]: gradient of result i or MD_NONE; sets d[j] of operand j, MD_NONE where there is none.
   void (*grad)(struct md_builder *b, const struct md_node *y, const md_val *dy, md_val *d);
-  const char *no_grad;  // why there is no gradient
+  const char *no_grad;   // why there is no gradient
+  const char *constant;  // operand that has none beside the others, which do
   void (*cost)(const struct md_infer *f,
                md_cost *c);         // NULL: one FLOP a formula step, bytes of operands
   void (*eval)(struct md_eval *e);  // NULL for pointwise: the formula
@@ -314,6 +315,7 @@ int md_op_num_in(md_op op);   // patterns, optional ones included
 int md_op_num_out(md_op op);  // patterns
 int md_op_num_attr(md_op op);
 const md_operand_spec *md_op_in(md_op op, int i);  // parsed once
+bool md_op_is_constant(md_op op, int i);           // the row's .constant
 const md_operand_spec *md_op_out(md_op op, int i);
 const md_attr_spec *md_op_attr(md_op op, int i);
 md_op md_op_from(const char *name);  // MD_OP_none when unknown

@@ -244,6 +244,10 @@ static bool check_columns(const md_op_row *row, char *why, int why_size) {
   if (!p->num_out && !row->shape) return complain(why, why_size, row, "neither .out nor .shape");
   if (!row->grad == !row->no_grad)
     return complain(why, why_size, row, "needs either .grad or .no_grad with the reason");
+  int num_constant = 0;
+  for (int i = 0; i < p->num_in; i++) num_constant += md_op_is_constant(row->op, i);
+  if (row->constant && (!row->grad || !num_constant))
+    return complain(why, why_size, row, ".constant names no operand, or there is no .grad");
   if ((row->role == MD_LEAF) != (p->num_in == 0))
     return complain(why, why_size, row, "leaves, and only leaves, have no operands");
   if (row->role == MD_LEAF) return true;
@@ -290,6 +294,11 @@ int md_op_num_attr(md_op op) { return patterns(op)->num_attr; }
 const md_operand_spec *md_op_in(md_op op, int i) {
   MD_ASSERT(i >= 0 && i < patterns(op)->num_in, "%s has no operand %d", md_ops[op].name, i);
   return &patterns(op)->in[i];
+}
+
+bool md_op_is_constant(md_op op, int i) {
+  const char *name = md_ops[op].constant;
+  return name && i < patterns(op)->num_in && !strcmp(patterns(op)->in[i].name, name);
 }
 
 const md_operand_spec *md_op_out(md_op op, int i) {

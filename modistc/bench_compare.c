@@ -19,8 +19,20 @@ typedef struct Row {
 typedef struct Report {
   const char *path, *machine;
   Row *row;
+  const Row **by_name;  // sorted
   int num;
 } Report;
+
+static int compare_names(const void *a, const void *b) {
+  return strcmp((*(const Row *const *)a)->what, (*(const Row *const *)b)->what);
+}
+
+static const Row *find(const Report *r, const char *what) {
+  const Row wanted = {.what = what}, *key = &wanted;
+  const Row *const *at =
+      bsearch(&key, r->by_name, (size_t)r->num, sizeof(const Row *), compare_names);
+  return at ? *at : NULL;
+}
 
 // --- reading
 
@@ -78,15 +90,16 @@ static bool read_report(const char *path, md_arena *a, Report *r, md_diags *d) {
                 device ? "; " : "", gpu);
   if (!rows || rows->kind != MD_JSON_LIST) return unfit(d, path, "it has no list of rows");
   r->row = MD_NEW_ARRAY(a, Row, rows->num + 1);
+  r->by_name = MD_NEW_ARRAY(a, const Row *, rows->num + 1);
   for (int i = 0; i < rows->num; i++) {
     Row *row = &r->row[r->num];
     if (!read_row(&rows->item[i], path, a, row, d)) return false;
-    if (!row->what) continue;
-    for (int j = 0; j < r->num; j++)
-      if (strcmp(r->row[j].what, row->what) == 0)
-        return unfit(d, path, "two rows have the same name");
-    r->num++;
+    if (row->what) r->by_name[r->num++] = row;
   }
+  qsort(r->by_name, (size_t)r->num, sizeof(const Row *), compare_names);
+  for (int i = 1; i < r->num; i++)
+    if (strcmp(r->by_name[i - 1]->what, r->by_name[i]->what) == 0)
+      return unfit(d, path, "two rows have the same name");
   return true;
 }
 
@@ -107,12 +120,6 @@ static Pair pair_of(const Row *a, const Row *b, double limit) {
   x.is_regression = x.p < MD_BENCH_ALPHA && x.ratio > 1 + limit;
   if (x.is_regression) x.verdict = "regression";
   return x;
-}
-
-static const Row *find(const Report *r, const char *what) {
-  for (int i = 0; i < r->num; i++)
-    if (strcmp(r->row[i].what, what) == 0) return &r->row[i];
-  return NULL;
 }
 
 // Fewer rounds than this cannot differ beyond chance, whatever they say.

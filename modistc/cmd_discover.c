@@ -49,6 +49,8 @@ static void ops_markdown(void) {
     printf("## %s\n`%s`\n\n%s.\n", row->name, t.s, row->doc);
     if (row->scalar) printf("Formula: `%s`.\n", row->scalar);
     if (row->no_grad) printf("No gradient: %s.\n", row->no_grad);
+    if (row->constant)
+      printf("No gradient for `%s`, which is taken for a constant.\n", row->constant);
     puts("");
     md_text_free(&t);
   }

@@ -694,6 +694,7 @@ md_status md_verify_golden(const md_verify_options *o, md_diags *d) {
   const md_tree *cases = read ? md_tree_get(s.manifest, "cases") : NULL;
   if (read && o->json) {
     md_json_begin(&r.json, '{');
+    md_json_put_str(&r.json, "schema", "modist.verify/1");
     md_json_key(&r.json, "backend");
     md_json_str(&r.json, o->backend->name);
     md_json_key(&r.json, "cases");

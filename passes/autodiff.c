@@ -40,6 +40,17 @@ static bool no_gradient(md_rewriter *r, const md_node *gradient, const md_node *
   return false;
 }
 
+static bool is_constant(md_rewriter *r, const md_node *gradient, const md_node *y, int operand) {
+  md_error(
+      r->b.diags, E0350, gradient->place,
+      "gradient: the loss depends on it through operand %s of %s, which takes that for a constant",
+      md_ops[y->op].constant, md_ops[y->op].name);
+  if (y->place.line > 0)
+    md_note(r->b.diags, y->place, "%s stands here and reads %s", md_ops[y->op].name,
+            md_value_text(r->b.g, y->in[operand], r->scratch));
+  return false;
+}
+
 static bool expand(md_rewriter *r, const md_node *n) {
   md_builder *b = &r->b;
   md_graph *g = b->g;
@@ -65,6 +76,8 @@ static bool expand(md_rewriter *r, const md_node *n) {
     if (!reached || !wanted) continue;
     if (!md_ops[y->op].grad) return no_gradient(r, n, y);
     b->place = y->place;
+    for (int j = 0; j < y->num_in; j++)
+      if (dep[y->in[j]] && md_op_is_constant(y->op, j)) return is_constant(r, n, y, j);
     md_ops[y->op].grad(b, y, dy, d);
     if (b->failed) return false;
     for (int j = 0; j < y->num_in; j++) {

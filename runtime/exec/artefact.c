@@ -185,6 +185,20 @@ static md_member *members_of(const md_program *p, bool shared, md_text *manifest
   return m;
 }
 
+// What no reader would take is not written. What is shared is part of the program, too.
+static bool may_be_saved(const md_program *p, const md_member *m, int num, md_diags *d) {
+  int64_t sum = 0;
+  bool fits = num <= MD_MAX_MEMBERS;
+  for (int i = 0; i < num && fits; i++)
+    fits = !m[i].deflate || (md_add_size(sum, (int64_t)m[i].bytes, &sum) && sum <= MD_MAX_INFLATED);
+  return fits ||
+         md_error(
+             d, E0651, MD_NOWHERE,
+             "program '%s' has %d files of kernels and texts, but an artefact has room for %d, "
+             "and for %lld MiB in all",
+             p->name, num, MD_MAX_MEMBERS, (long long)(MD_MAX_INFLATED >> 20));
+}
+
 // The members that are in the archive, in place.
 static int archived(md_member *m, int num) {
   int kept = 0;
@@ -198,10 +212,11 @@ bool md_program_write(const md_program *p, md_text *to, md_diags *d) {
   md_text manifest = {0};
   int num;
   md_member *m = members_of(p, false, &manifest, &num);
-  md_zip_write(m, num, to);
+  bool ok = may_be_saved(p, m, num, d);
+  if (ok) md_zip_write(m, num, to);
   md_text_free(&manifest);
   free(m);
-  return true;
+  return ok;
 }
 
 bool md_program_save(const md_program *p, const char *path, md_diags *d) {
@@ -217,8 +232,8 @@ bool md_program_save_sharing(const md_program *p, const char *path, md_diags *d)
   md_text manifest = {0}, file = {0};
   int num;
   md_member *m = members_of(p, true, &manifest, &num);
-  bool ok = md_kernels_save(path, m, num, d);
-  md_zip_write(m, archived(m, num), &file);
+  bool ok = may_be_saved(p, m, num, d) && md_kernels_save(path, m, num, d);
+  if (ok) md_zip_write(m, archived(m, num), &file);
   ok = ok && md_file_save(path, file.s, file.len, d);
   md_text_free(&file);
   md_text_free(&manifest);

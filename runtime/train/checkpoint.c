@@ -92,6 +92,7 @@ static const char *meta_or_nothing(const md_checkpoint *c, const char *key) {
 }
 
 const char *md_checkpoint_videos(const md_checkpoint *c) { return meta_or_nothing(c, "videos"); }
+const char *md_checkpoint_maps(const md_checkpoint *c) { return meta_or_nothing(c, "maps"); }
 const char *md_checkpoint_code(const md_checkpoint *c) { return meta_or_nothing(c, "code"); }
 
 // Says why a state has no memory here. False.
@@ -205,6 +206,7 @@ bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info
                              {"step", step},
                              {"config", info->config},
                              {"videos", info->videos ? info->videos : ""},
+                             {"maps", info->maps ? info->maps : ""},
                              {"code", info->code ? info->code : ""},
                              {"checksum", NULL}};
   ok = ok && md_safetensors_write(path, t, num, meta, MD_COUNT(meta), d);

@@ -62,6 +62,16 @@ static bool make_interp(md_engine *e, const md_engine_options *o, md_diags *d) {
   return true;
 }
 
+// Some more do no harm. With many, each step waits for threads that have no core.
+void md_engine_warn_of_threads(int threads, md_diags *d) {
+  int cores = md_pool_default();
+  if (threads <= 2 * cores) return;
+  md_warning(d, MD_NOWHERE,
+             "%d threads compute, but the process may use %d core%s: steps become slower", threads,
+             cores, cores == 1 ? "" : "s");
+  md_hint(d, "0 threads take all cores that affinity and control groups allow");
+}
+
 static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
   md_exec_options x = {.device = o->device,
                        .threads = o->threads,
@@ -70,6 +80,7 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
                        .uses_cudnn = o->uses_cudnn,
                        .time = o->time || !e->program->num_variants,
                        .memory_limit = o->memory_limit};
+  if (!e->program->num_variants) md_engine_warn_of_threads(o->threads, d);
   e->exec = md_exec_create(e->program, &x, d);
   return e->exec != NULL;
 }

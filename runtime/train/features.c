@@ -304,18 +304,22 @@ bool md_features_save(const md_features *f, const char *folder, md_diags *d) {
   return ok;
 }
 
-// `path,label,row`, as it was written: a path with a comma or quote stands in quotes.
-static bool parse_line(char *line, md_features *f, int64_t row) {
-  int64_t label, at;
-  char *last = strrchr(line, ',');
-  if (!last || !md_parse_int(last + 1, &at) || at != row) return false;
-  *last = '\0';
-  last = strrchr(line, ',');
-  if (!last || !md_parse_int(last + 1, &label) || label < -1 || label > INT32_MAX) return false;
-  *last = '\0';
+// One record `path,label,row`, as it was written: a path with a comma, quote or line break stands in
+// quotes. `at` moves behind it.
+static bool parse_record(char **at, md_features *f, int64_t row) {
+  const char *p = *at, *end = p + strlen(p);
+  bool is_quoted = *p == '"';
   md_text path = {0};
-  const char *p = line, *end = line + strlen(line);
-  if (!md_csv_field(&p, end, &path) || p != end || !path.len) return md_text_free(&path), false;
+  int64_t label, number;
+  bool ok =
+      md_csv_field(&p, end, &path) && path.len && *p == ',' && (is_quoted || !strchr(path.s, '\n'));
+  char *numbers = *at + (p - *at), *next = numbers + strcspn(numbers, "\n"), *comma = NULL;
+  *at = next + (*next == '\n');
+  *next = '\0';
+  if (ok && (comma = strchr(numbers + 1, ',')) != NULL) *comma = '\0';
+  ok = comma && md_parse_int(numbers + 1, &label) && label >= -1 && label <= INT32_MAX &&
+       md_parse_int(comma + 1, &number) && number == row;
+  if (!ok) return md_text_free(&path), false;
   f->label[row] = (int32_t)label;
   f->path[row] = path.s;
   f->num = row + 1;
@@ -323,23 +327,21 @@ static bool parse_line(char *line, md_features *f, int64_t row) {
 }
 
 static bool parse_list(char *csv, const char *path, md_features *f, int64_t rows, md_diags *d) {
-  char *next = NULL, *line = strtok_r(csv, "\n", &next);
-  bool ok = line && strcmp(line, "path,label,row") == 0;
-  int at = ok ? 2 : 1;
-  for (int64_t i = 0; ok && (line = strtok_r(NULL, "\n", &next)) != NULL; i++) {
-    ok = i < rows && parse_line(line, f, i);
-    at += ok;
+  static const char header[] = "path,label,row\n";
+  if (strncmp(csv, header, strlen(header)) != 0)
+    return md_error(d, E0880, (md_place){.file = path, .line = 1}, "is not path,label,row");
+  int line = 2;
+  for (char *at = csv + strlen(header); *at;) {
+    const char *from = at;
+    if (f->num >= rows || !parse_record(&at, f, f->num))
+      return md_error(d, E0880, (md_place){.file = path, .line = line},
+                      "is not a line path,label,row for row %lld of %lld", (long long)f->num,
+                      (long long)rows);
+    for (line++; from + 1 < at; from++) line += *from == '\n';
   }
-  if (at == 1) {
-    ok = md_error(d, E0880, (md_place){.file = path, .line = 1}, "is not path,label,row");
-  } else if (!ok) {
-    md_error(d, E0880, (md_place){.file = path, .line = at},
-             "is not a line path,label,row for row %d of %lld", at - 2, (long long)rows);
-  } else if (f->num != rows) {
-    ok = md_error(d, E0880, MD_IN_FILE(path), "names %lld videos, but features.npy has %lld rows",
+  return f->num == rows ||
+         md_error(d, E0880, MD_IN_FILE(path), "names %lld videos, but features.npy has %lld rows",
                   (long long)f->num, (long long)rows);
-  }
-  return ok;
 }
 
 md_features *md_features_load(const char *folder, md_diags *d) {

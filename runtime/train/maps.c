@@ -100,6 +100,44 @@ bool md_maps_about(const char *folder, const md_dataset *data, md_map_info *abou
   return ok;
 }
 
+// Maps that are not there or damaged are the loader's business.
+static bool are_alike(const char *folder, const md_dataset *data, const char *first, md_diags *d) {
+  md_arena *a = md_arena_create();
+  char other[MD_MAP_WORDS];
+  bool ok = true;
+  for (int i = 0; i < data->num_items && ok; i++) {
+    md_map_info info;
+    const char *path = md_map_path(a, folder, data, i);
+    ok = !md_map_peek(path, &info) || strcmp(md_map_words(&info, other), first) == 0;
+    if (ok) continue;
+    md_error(d, E0851, MD_IN_FILE(path), "holds %s", other);
+    md_note(d, MD_NOWHERE, "the first of the folder hold %s", first);
+    md_hint(
+        d,
+        "'modistc dataset flow' into this folder, with one set of options, makes those anew that "
+        "differ");
+  }
+  md_arena_destroy(a);
+  return ok;
+}
+
+char *md_train_maps_name(const md_config *c, const md_step *s, const md_dataset *data,
+                         md_diags *d) {
+  const char *folder = md_config_text(c, "data.maps");
+  char words[MD_MAP_WORDS] = "";
+  if (*folder && s->mode == MD_MODE_MODIST) {
+    md_map_info about;
+    bool is_there = md_maps_about(folder, data, &about, d);
+    if (!is_there) hint_command(c, d);
+    if (!is_there || !md_maps_apart(folder, data, d) ||
+        !are_alike(folder, data, md_map_words(&about, words), d))
+      return NULL;
+  }
+  char *name = strdup(words);
+  if (!name) md_out_of_memory(sizeof words);
+  return name;
+}
+
 bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r, md_diags *d) {
   static const char *const rules[] = {
       [MD_GAMMA_MEAN] = "clip_mean", [MD_GAMMA_ALL] = "all", [MD_GAMMA_FIRST] = "first", NULL};

@@ -111,6 +111,7 @@ static bool ask_target(Plan *p, md_pass_options *o) {
   }
   const md_cpu *cpu = md_cpu_find(e->cpu, false, p->d);
   if (!cpu) return false;
+  md_engine_warn_of_threads(p->threads, p->d);
   o->facts = md_cpu_facts(cpu);
   o->memory = md_cpu_memory(cpu, e->memory_limit, p->threads);
   return true;

@@ -20,6 +20,7 @@ static const char *const may_change[] = {"data.train",
                                          "run.checkpoint_every",
                                          "run.checkpoint_minutes",
                                          "run.keep",
+                                         "run.save_minutes",
                                          "run.tensorboard"};
 
 // A checkpoint that cannot be used is no reason to stop while there are older ones.
@@ -137,5 +138,18 @@ bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char 
              "started on",
              num_now);
   md_hint(d, "data.train may lie elsewhere now, but must hold the same videos in the same order");
+  return false;
+}
+
+bool md_resume_check_maps(const md_checkpoint *c, const char *now, const char *folder,
+                          md_diags *d) {
+  const char *before = md_checkpoint_maps(c);
+  if (!*before || strcmp(before, now) == 0) return true;
+  char clean[2 * MD_MAP_WORDS];
+  md_error(d, E0867, MD_IN_FILE(folder), "holds %s", now);
+  md_note(d, MD_NOWHERE, "the run was started on %s", md_clean(before, clean, sizeof clean));
+  md_hint(
+      d,
+      "data.maps may lie elsewhere now, but must hold maps that were made with the same options");
   return false;
 }

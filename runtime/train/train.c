@@ -12,6 +12,8 @@
 #include <string.h>
 #include <unistd.h>
 
+enum { RETRY_S = 5 };  // between two tries to save at the end
+
 typedef struct Run {
   const md_config *config;
   md_config *own_config;  // of a resumed run
@@ -32,7 +34,7 @@ typedef struct Run {
   md_stop *stop;
   md_run_folder *folder;
   const char *dir, *config_text, *code, *quarantine;
-  char *weights, *videos;
+  char *weights, *videos, *maps;
   md_schedule schedule;
   int64_t steps, done, saved_ns;
   int quarantined;
@@ -65,7 +67,11 @@ static bool open_data(Run *r) {
                "a batch of %lld holds videos more than once: there are %d",
                (long long)r->step.batch, r->data->num_items);
   r->videos = md_videos_name(r->data);
-  return !r->from || md_resume_check_videos(r->from, r->videos, path, r->d);
+  r->maps = md_train_maps_name(r->config, &r->step, r->data, r->d);
+  if (!r->maps) return false;
+  return !r->from ||
+         (md_resume_check_videos(r->from, r->videos, path, r->d) &&
+          md_resume_check_maps(r->from, r->maps, md_config_text(r->config, "data.maps"), r->d));
 }
 
 static void plan_length(Run *r) {
@@ -238,8 +244,11 @@ static bool one_step(Run *r) {
 
 static bool save(Run *r, const char *path, md_diags *d) {
   md_train_log_sync(r->log);
-  md_checkpoint_info info = {
-      .step = r->done, .config = r->config_text, .videos = r->videos, .code = r->code};
+  md_checkpoint_info info = {.step = r->done,
+                             .config = r->config_text,
+                             .videos = r->videos,
+                             .code = r->code,
+                             .maps = r->maps};
   r->saved_ns = md_now_ns();
   return md_checkpoint_save(r->engine, path, &info, d);
 }
@@ -263,6 +272,46 @@ static void checkpoint(Run *r) {
   }
   free(path);
   md_diags_destroy(own);
+}
+
+// Said at once, and whatever the run is not to tell: somebody has to act.
+static void tell_of_wait(Run *r, const md_diags *refusal) {
+  int64_t bytes = 0;
+  for (int i = 0; i < md_engine_num_states(r->engine); i++) {
+    md_type t =
+        *md_type_in(md_engine_graph(r->engine),
+                    md_find_state(md_engine_graph(r->engine), md_engine_state_name(r->engine, i)));
+    bytes += md_type_bytes(&t);
+  }
+  md_diags *d = md_diags_create();
+  md_warning(d, MD_IN_FILE(r->weights),
+             "cannot be written now: what the last steps taught is in memory only");
+  md_note(d, MD_NOWHERE, "%s", md_diags_text(refusal));
+  md_hint(d,
+          "%.1f MB are needed there; for %g minutes (run.save_minutes) the run tries again every "
+          "%d s. A signal (Ctrl-C) ends it",
+          (double)bytes / 1e6, md_config_float(r->config, "run.save_minutes"), RETRY_S);
+  md_diags_print(d, stderr, false);
+  md_diags_destroy(d);
+}
+
+// No later save makes up for the last one, so a run stays for some time on a disk that is full. What
+// the last try is refused for is the run's error.
+static bool save_at_end(Run *r) {
+  int64_t end = md_now_ns() + (int64_t)(md_config_float(r->config, "run.save_minutes") * 60e9);
+  int asked = md_stop_asked(r->stop);
+  md_diags *own = md_diags_create();
+  bool saved = false, told = false;
+  while (md_now_ns() < end && md_stop_asked(r->stop) == asked) {
+    md_diags_clear(own);
+    saved = save(r, r->weights, own);
+    if (saved || md_diags_code(own) != E0801) break;  // waiting helps a disk alone
+    if (!told) tell_of_wait(r, own);
+    told = true;
+    sleep(RETRY_S);
+  }
+  md_diags_destroy(own);
+  return saved || save(r, r->weights, r->d);
 }
 
 static void report(Run *r, int signal, bool saved) {
@@ -289,7 +338,7 @@ static md_status loop(Run *r) {
     if (ok) checkpoint(r);
   }
   md_progress_end(r->progress);
-  bool saved = (ok || r->done > 0) && !r->is_spoilt && save(r, r->weights, r->d);
+  bool saved = (ok || r->done > 0) && !r->is_spoilt && save_at_end(r);
   if (r->trace) ok = md_trace_save(r->trace, r->o->trace, r->d) && ok;
   report(r, signal, saved);
   if (!ok || !saved) return md_diags_status(r->d);
@@ -365,6 +414,7 @@ md_status md_train(const md_config *c, const md_train_options *o, md_diags *d) {
   md_config_destroy(r.own_config);
   free(r.weights);
   free(r.videos);
+  free(r.maps);
   md_arena_destroy(r.arena);
   return status;
 }

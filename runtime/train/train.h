@@ -50,6 +50,8 @@ bool md_engine_start(md_engine *e, md_diags *d);
 bool md_engine_finish(md_engine *e, md_diags *d);
 bool md_engine_send(md_engine *e, md_diags *d);
 bool md_engine_is_alive(md_engine *e, md_diags *d);
+// Warns of many more threads than cores that the process may use.
+void md_engine_warn_of_threads(int threads, md_diags *d);
 bool md_engine_is_gpu(const md_engine *e);  // works beside the caller between start and finish
 const md_graph *md_engine_graph(const md_engine *e);  // as compiled
 md_exec *md_engine_exec(md_engine *e);                // NULL with the interpreter
@@ -115,6 +117,9 @@ double md_chance(const int32_t *bank_ids, int64_t rows, const int32_t *ids, int6
 bool md_train_check_maps(const md_config *c, const md_step *s, md_diags *d);
 // The first map of the set that can be used, which speaks for the others. False: reported, not one.
 bool md_maps_about(const char *folder, const md_dataset *data, md_map_info *about, md_diags *d);
+// How the maps of the run were made (md_map_words), malloc'ed; "" where it needs none. NULL: reported, as
+// when not all were made alike, or two videos share one.
+char *md_train_maps_name(const md_config *c, const md_step *s, const md_dataset *data, md_diags *d);
 // The rule for the loader. False: reported; no video of the set has a map of the kind asked for.
 bool md_train_maps(const md_config *c, const md_dataset *data, md_motion_rule *r, md_diags *d);
 
@@ -199,6 +204,7 @@ int64_t md_checkpoint_step(const md_checkpoint *c);        // steps that are don
 const char *md_checkpoint_config(const md_checkpoint *c);  // resolved settings, YAML
 // What the data set and the compiled step are named by; "": it does not say.
 const char *md_checkpoint_videos(const md_checkpoint *c);
+const char *md_checkpoint_maps(const md_checkpoint *c);  // of older versions: ""
 const char *md_checkpoint_code(const md_checkpoint *c);
 // Copies tensors into the engine's states. prefix NULL: all states, which must be exactly those of the
 // file; "v.": the engine's states of this prefix, and at least one. Names, shapes and types must
@@ -206,7 +212,7 @@ const char *md_checkpoint_code(const md_checkpoint *c);
 bool md_checkpoint_restore(const md_checkpoint *c, md_engine *e, const char *prefix, md_diags *d);
 typedef struct md_checkpoint_info {
   int64_t step;
-  const char *config, *videos, *code;  // the last two may be NULL
+  const char *config, *videos, *code, *maps;  // the last three may be NULL
 } md_checkpoint_info;
 // Under its name only when complete and on the disk; an older file of the name stays until then.
 bool md_checkpoint_save(md_engine *e, const char *path, const md_checkpoint_info *info,
@@ -238,6 +244,7 @@ md_config *md_resume_config(const md_checkpoint *c, const md_config *given, md_d
 char *md_videos_name(const md_dataset *data);
 // The order of the data depends on the list, so it must be the one of the checkpoint.
 bool md_resume_check_videos(const md_checkpoint *c, const char *now, const char *path, md_diags *d);
+bool md_resume_check_maps(const md_checkpoint *c, const char *now, const char *folder, md_diags *d);
 
 // --- train.c
 typedef struct md_train_options {

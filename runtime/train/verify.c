@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-// A kernel rounds in every operation, the interpreter once a value: as in tests/tolerance.h.
+// Sums are made in f32 at least, so that their errors grow with the root of their length in steps of
+// f32; a narrower type rounds once, what is summed or the sum: as in tests/tolerance.h. A kernel
+// rounds in every operation, the interpreter once a value.
 enum { SAFETY = 16 };
 // Of the elements behind a discontinuity, so many may fall on its other side by rounding.
 static const double flip_share = 1e-5;
@@ -23,6 +25,7 @@ typedef struct Tap {
   md_arena *scratch;
   md_tensor **value;  // by md_val
   md_tensor **twin;   // of a sampled region: the same with other fills
+  double *step;       // see find_steps
   double most_flops;
   md_verify_stats *stats;
   md_diags *d;
@@ -107,6 +110,23 @@ static double epsilon(md_dtype d) {
   return d == MD_BF16 ? 0x1p-8 : d == MD_F64 ? 0x1p-53 : 0x1p-24;
 }
 
+// For each value of the region, the widest rounding in it and on the way to it that may fall otherwise
+// than the interpreter's. Values from outside are equal on both sides, and so are their views and casts.
+static void find_steps(Tap *t, int region) {
+  const md_graph *g = t->g;
+  const md_region *r = &g->region[region];
+  for (int i = r->first; i < r->first + r->num; i++) {
+    const md_node *n = g->node[i];
+    double step = 0;
+    for (int j = 0; j < n->num_in; j++)
+      if (n->in[j] != MD_NONE && g->value[n->in[j]].node->region == region)
+        step = fmax(step, t->step[n->in[j]]);
+    bool is_same = step == 0 && (n->op == MD_OP_cast || md_ops[n->op].role == MD_VIEW);
+    for (md_val v = n->out; v < n->out + (md_val)n->num_out; v++)
+      t->step[v] = is_same ? 0 : fmax(step, epsilon(g->value[v].type.dtype));
+  }
+}
+
 // False: reported.
 static bool compare(Tap *t, int region, md_val v, const md_tensor *want, const md_tensor *got) {
   const md_graph *g = t->g;
@@ -116,8 +136,8 @@ static bool compare(Tap *t, int region, md_val v, const md_tensor *want, const m
   double size = 0, worst = 0;
   for (int64_t i = 0; want->f && i < n; i++)
     if (isfinite(want->f[i]) && is_known(want, twin, i)) size = fmax(size, fabs(want->f[i]));
-  double tolerance =
-      (double)SAFETY * epsilon(want->type.dtype) * sqrt(reduction_length(g, r)) * size;
+  double sum = epsilon(want->type.dtype == MD_F64 ? MD_F64 : MD_F32) * sqrt(reduction_length(g, r));
+  double tolerance = (double)SAFETY * fmax(sum, t->step[v]) * size;
   for (int64_t i = 0; i < n; i++) {
     double a = want->f ? want->f[i] : (double)want->i[i],
            b = got->f ? got->f[i] : (double)got->i[i];
@@ -190,6 +210,7 @@ static bool check_region(Tap *t, int region) {
   bool sampled = is_sampled(t, r);
   if (!evaluate(t, r, t->value, 1) || (sampled && !evaluate(t, r, t->twin, -1))) return false;
   t->stats->sampled += sampled;
+  find_steps(t, region);
   md_val *outputs;
   int num = md_region_outputs(g, region, t->scratch, &outputs);
   bool ok = true;
@@ -243,12 +264,14 @@ bool md_engine_verify_step(md_engine *e, double most_flops, md_verify_stats *sta
            .most_flops = most_flops};
   t.value = calloc((size_t)g->num_values + 1, sizeof(md_tensor *));
   t.twin = calloc((size_t)g->num_values + 1, sizeof(md_tensor *));
+  t.step = calloc((size_t)g->num_values + 1, sizeof(double));
   md_exec_set_tap(x, tap, &t);
   bool ok = md_exec_step(x, d) && t.ok;
   md_exec_set_tap(x, NULL, NULL);
   forget(&t);
   free(t.value);
   free(t.twin);
+  free(t.step);
   md_arena_destroy(t.scratch);
   return ok;
 }

@@ -38,7 +38,7 @@ bool md_csv_field(const char **p, const char *end, md_text *field) {
 }
 
 void md_csv_put(md_text *to, const char *field) {
-  if (!strpbrk(field, ",\"#") && field[0] != ' ' && *field) {
+  if (!strpbrk(field, ",\"#\r\n") && field[0] != ' ' && *field) {
     md_put(to, "%s", field);
     return;
   }

@@ -280,6 +280,24 @@ static bool read_tables(md_map *m, int64_t file_bytes, md_fault *f) {
   return ok;
 }
 
+bool md_map_peek(const char *path, md_map_info *i) {
+  uint8_t header[HEADER];
+  md_fault f;
+  int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+  bool ok = fd >= 0 && read_at(fd, header, HEADER, 0) && parse_header(header, i, &f);
+  if (fd >= 0) close(fd);
+  return ok;
+}
+
+const char *md_map_words(const md_map_info *i, char text[MD_MAP_WORDS]) {
+  char scale[MD_FLOAT_CHARS], clamp[MD_FLOAT_CHARS];
+  snprintf(text, MD_MAP_WORDS, "%s maps%s, lag %d, short side %d, scale %s, clamp %s",
+           md_map_kind_names[i->kind], i->is_true ? " of known motion" : "", i->lag30,
+           i->short_side, md_float_text((double)i->scale, scale),
+           md_float_text((double)i->clamp, clamp));
+  return text;
+}
+
 md_map *md_map_open(const char *path, md_fault *f) {
   *f = (md_fault){0};
   int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);  // a FIFO must not block

@@ -334,11 +334,40 @@ char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int vi
   return full;
 }
 
+typedef struct Place {
+  const char *map, *video;
+} Place;
+
+static int compare_places(const void *a, const void *b) {
+  return strcmp(((const Place *)a)->map, ((const Place *)b)->map);
+}
+
+// A path below the data set and an absolute one that leads elsewhere may name the same map.
+bool md_maps_apart(const char *folder, const md_dataset *set, md_diags *d) {
+  md_arena *a = md_arena_create();
+  Place *place = MD_NEW_ARRAY(a, Place, set->num_items);
+  for (int i = 0; i < set->num_items; i++)
+    place[i] = (Place){md_map_path(a, folder, set, i), set->items[i].path};
+  qsort(place, (size_t)set->num_items, sizeof *place, compare_places);
+  bool ok = true;
+  for (int i = 1; i < set->num_items && ok; i++) {
+    const Place *x = &place[i - 1], *y = &place[i];
+    ok = strcmp(x->map, y->map) != 0 || strcmp(x->video, y->video) == 0;
+    if (ok) continue;
+    md_error(d, E0851, MD_IN_FILE(y->map), "would be the map of two videos, %s and %s", x->video,
+             y->video);
+    md_hint(d, "name all videos of a list in one way, below one folder");
+  }
+  md_arena_destroy(a);
+  return ok;
+}
+
 bool md_maps_make(const md_maps_options *o, md_maps_progress *out, md_diags *d) {
   MD_ASSERT(o->jobs >= 1 && o->set->num_items > 0, "%d jobs", o->jobs);
   *out = (md_maps_progress){.videos = o->set->num_items};
   Maker m = {.o = *o, .now = *out};
   m.o.rule = md_map_rule_full(o->rule);
+  if (!md_maps_apart(o->folder, o->set, d)) return false;
   md_text inside = {0};
   md_put(&inside, "%s/", o->folder);
   bool ok = md_make_parents(inside.s, d);

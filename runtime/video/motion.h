@@ -77,10 +77,15 @@ typedef struct md_map md_map;
 md_map *md_map_open(const char *path, md_fault *f);
 void md_map_close(md_map *m);
 const md_map_info *md_map_about(const md_map *m);
+// The header alone, whose checksum is not looked at. False: there is none.
+bool md_map_peek(const char *path, md_map_info *i);
 const float *md_map_scores(const md_map *m);  // [frames]
 // Planes [P,h,w] of frame t; valid until the next call. NULL: see *f.
 const uint8_t *md_map_frame(md_map *m, int t, md_fault *f);
 void md_map_plane(const uint8_t *plane, int w, const md_square *s, uint8_t *out);
+// How maps were made, whatever their video: kind and options. Equal texts: alike.
+enum { MD_MAP_WORDS = 160 };
+const char *md_map_words(const md_map_info *i, char text[MD_MAP_WORDS]);
 
 // --- edges.c, too: what maps of estimated and of true flow share
 // The rule with its defaults written out.
@@ -93,6 +98,8 @@ float md_map_score(const md_map_info *i, const uint8_t *planes);  // for md_map_
 // --- maps.c: the maps of a data set
 // folder/<path of the video below the data set>.mmap1. A step up in that path is spelled `__`.
 char *md_map_path(md_arena *a, const char *folder, const md_dataset *set, int video);
+// False: reported, two videos would share a map.
+bool md_maps_apart(const char *folder, const md_dataset *set, md_diags *d);
 
 typedef struct md_maps_progress {
   int videos, made, kept, failed;  // of the set; so far

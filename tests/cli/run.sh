@@ -65,6 +65,12 @@ prepare() {
   report zero.json bench/2 A line 1,0
   report nothing.json bench/2 A line ''
   report old.json bench/1 A line 1
+  row='{"what": "%s", "fused": {"samples_ms": [1,2]}}'
+  for rows in 'many c a b' 'twice b a b'; do
+    set -- $rows
+    printf "{\"schema\": \"modist.bench/2\", \"rows\": [$row,$row,$row]}\n" "$2" "$3" "$4" >"$1.json"
+  done
+  printf "{\"schema\": \"modist.bench/2\", \"rows\": [$row,$row,$row]}\n" b c d >others.json
   printf '{"rows": []}\n' >noschema.json
   printf '{"schema": "modist.bench/2"}\n' >norows.json
   mkdir folder empty_videos

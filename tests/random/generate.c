@@ -43,14 +43,8 @@ static void add_move(md_gen *g, int *left) {
 
 // --- loss, gradients, updates
 
-// The operand that a gradient takes for a constant: the bank.
-static bool is_constant(const md_node *n, int operand) {
-  return n->op == MD_OP_nce_lse && operand == 2;
-}
-
-// Leaves from which a gradient can come: their every path to the loss has one, and with `exact` the
-// whole derivative goes through them. `from` gets them.
-static int differentiable(const md_graph *g, md_val loss, bool exact, md_val *from, int most) {
+// Leaves from which a gradient can come: their every path to the loss has one. `from` gets them.
+static int differentiable(const md_graph *g, md_val loss, md_val *from, int most) {
   bool *reached = md_alloc(g->arena, (size_t)g->num_values + 1);
   bool *blocked = md_alloc(g->arena, (size_t)g->num_values + 1);
   int num = 0;
@@ -70,7 +64,7 @@ static int differentiable(const md_graph *g, md_val loss, bool exact, md_val *fr
       from[num++] = n->out;
     for (int k = 0; k < n->num_in; k++) {
       reached[n->in[k]] = true;
-      blocked[n->in[k]] |= block || !md_ops[n->op].grad || (exact && is_constant(n, k));
+      blocked[n->in[k]] |= block || !md_ops[n->op].grad || md_op_is_constant(n->op, k);
     }
   }
   return num;
@@ -133,7 +127,7 @@ static void add_gradients(md_gen *g) {
   md_builder *b = &g->b;
   md_val wrt[16], loss = loss_of(g);
   if (b->failed) return;
-  int num = differentiable(b->g, loss, g->smooth, wrt, MD_COUNT(wrt));
+  int num = differentiable(b->g, loss, wrt, MD_COUNT(wrt));
   int kept = 0;
   for (int i = 0; i < num; i++)
     if (g->smooth || !md_gen_one_in(g, 4)) wrt[kept++] = wrt[i];

@@ -40,7 +40,8 @@ static void remove_dir(void) {
 #define SET(cases) "{\"format\":\"modist-golden-1\",\"cases\":[" cases "]}"
 
 // Writes the set with y[2] = `third` and judges it on the interpreter.
-static md_status judge(const char *manifest, float third, const regex_t *only, char **said) {
+static md_status judge_as(bool json, const char *manifest, float third, const regex_t *only,
+                          char **said) {
   float x[] = {-1, 2, 3, -4}, gy[] = {5, 6, 7, 8}, y[] = {0, 2, third, 0};
   float dx[] = {0, 6.00001f, 7, 0}, clip[12] = {0};
   md_st_tensor t[] = {{"r/x", MD_F32, 5, {1, 1, 1, 1, 4}, x, sizeof x},
@@ -54,13 +55,18 @@ static md_status judge(const char *manifest, float third, const regex_t *only, c
   ck_assert(md_file_save(in_dir("manifest.json"), manifest, strlen(manifest), NULL));
   size_t len;
   FILE *out = open_memstream(said, &len);
-  md_verify_options o = {.dir = dir, .only = only, .backend = &md_verify_interp, .out = out};
+  md_verify_options o = {
+      .dir = dir, .only = only, .backend = &md_verify_interp, .out = out, .json = json};
   md_diags *d = md_diags_create();
   md_status s = md_verify_golden(&o, d);
   fputs(md_diags_text(d), out);
   md_diags_destroy(d);
   fclose(out);
   return s;
+}
+
+static md_status judge(const char *manifest, float third, const regex_t *only, char **said) {
+  return judge_as(false, manifest, third, only, said);
 }
 
 typedef struct expectation {
@@ -81,6 +87,16 @@ static void expect(const expectation *e) {
 START_TEST(a_right_set_passes) {
   expect(&(expectation){SET(CASE("relu", "{}", INPUTS "," OUTPUTS)), 3, MD_OK,
                         "1 passed, 0 failed, 0 skipped"});
+}
+END_TEST
+
+START_TEST(json_names_its_schema) {
+  char *said;
+  ck_assert_int_eq(judge_as(true, SET(CASE("relu", "{}", INPUTS "," OUTPUTS)), 3, NULL, &said),
+                   MD_OK);
+  static const char begin[] = "{\n  \"schema\": \"modist.verify/1\",\n";
+  ck_assert_msg(strncmp(said, begin, strlen(begin)) == 0, "%s", said);
+  free(said);
 }
 END_TEST
 
@@ -191,6 +207,7 @@ int main(void) {
   TCase *t = tcase_create("all");
   tcase_add_checked_fixture(t, make_dir, remove_dir);
   tcase_add_test(t, a_right_set_passes);
+  tcase_add_test(t, json_names_its_schema);
   tcase_add_test(t, a_spoilt_set_does_not);
   tcase_add_test(t, cases_that_fail_are_counted_by_one_error);
   tcase_add_test(t, an_attribute_that_is_not_kept_fails);

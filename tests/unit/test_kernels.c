@@ -321,6 +321,52 @@ START_TEST(many_rows_do_not_fill_the_memory) {
 }
 END_TEST
 
+// What no reader takes is written by nobody, whether its kernels lie in it or beside it.
+START_TEST(a_program_that_could_not_be_read_is_not_written) {
+  enum { MOST = MD_MAX_MEMBERS - 2 };  // beside the manifest and the image
+  md_diags *d = md_diags_create();
+  md_program *p = bare_program();
+  p->image = some_bytes();
+  p->image_bytes = BYTES;
+  p->graph_text = NULL;
+  size_t more = (size_t)MD_MAX_INFLATED / 2 + 1;
+  char *large = calloc(1, more);
+  ck_assert_ptr_nonnull(large);
+  p->kernel = MD_NEW_ARRAY(p->arena, md_gpu_kernel, MOST + 1);
+  for (int i = 0; i <= MOST; i++)
+    p->kernel[i] =
+        (md_gpu_kernel){.member = md_format(p->arena, "m%d.cubin", i), .data = "", .bytes = 1};
+  const char *path = md_format(p->arena, "%s/large.mdx", folder);
+  for (int shared = 0; shared < 2; shared++) {
+    bool (*save)(const md_program *, const char *, md_diags *) =
+        shared ? md_program_save_sharing : md_program_save;
+    p->num_kernels = MOST + 1;
+    ck_assert(!save(p, path, d));
+    ck_assert_msg(strstr(md_diags_text(d), "error[E0651]: program 'fixture' has 8193 files") !=
+                      NULL,
+                  "%s", md_diags_text(d));
+    ck_assert_int_ne(access(path, F_OK), 0);
+    ck_assert_int_ne(access(file_of(p->arena, "m0.cubin"), F_OK), 0);
+    md_diags_clear(d);
+    p->num_kernels = 2;
+    for (int i = 0; i < 2; i++) {
+      p->kernel[i].data = large;
+      p->kernel[i].bytes = more;
+    }
+    ck_assert(!save(p, path, d));
+    ck_assert(strstr(md_diags_text(d), "and for 512 MiB in all") != NULL);
+    md_diags_clear(d);
+    for (int i = 0; i < 2; i++) p->kernel[i].bytes = 1;
+  }
+  free(large);
+  for (int i = 0; i < 2; i++) p->kernel[i].data = "";
+  p->num_kernels = MOST;
+  ck_assert_msg(md_program_save(p, path, d), "%s", md_diags_text(d));
+  md_program_destroy(p);
+  md_diags_destroy(d);
+}
+END_TEST
+
 static int run_tests(void) {
   const TTest *const tests[] = {
       what_is_shared_is_written_once_and_comes_back,
@@ -335,6 +381,7 @@ static int run_tests(void) {
       a_manifest_that_asks_for_anything_else_is_refused,
       what_is_not_shared_is_in_the_archive_and_nothing_else,
       many_rows_do_not_fill_the_memory,
+      a_program_that_could_not_be_read_is_not_written,
   };
   return run_suite("kernels", tests, MD_COUNT(tests));
 }

@@ -683,6 +683,31 @@ START_TEST(beside_the_sum_over_a_bank_there_is_no_gradient) {
 }
 END_TEST
 
+// The bank is a constant of nce_lse: who asks for more is told, and who does not, gets the rest.
+START_TEST(the_bank_of_a_sum_has_no_gradient) {
+  for (int i = 0; i < 2; i++) {
+    char text[400];
+    snprintf(text, sizeof text,
+             "graph @t(%%q: f32[3,8], %%ids: i32[3], %%keys: f32[11,8], %%bids: i32[11]) {\n"
+             "  %%twice = affine %%keys {scale=2}\n"
+             "  %%lse, %%top, %%mean = nce_lse %%q, %%ids, %%twice, %%bids\n"
+             "  %%s = sum %%lse\n  %%d = gradient %%s, %s\n  return %%d\n}\n",
+             i ? "%keys" : "%q");
+    md_diags *d = md_diags_create();
+    md_pass_options o = options("autodiff", 2);
+    md_graph *g = md_run_passes(parse(text), &o, NULL, d);
+    ck_assert_msg((g == NULL) == (i == 1), "%s", md_diags_text(d));
+    if (g) md_graph_destroy(g);
+    else
+      ck_assert_msg(strstr(md_diags_text(d),
+                           "5:8: error[E0350]: gradient: the loss depends on it through operand "
+                           "bank of nce_lse, which takes that for a constant") != NULL,
+                    "%s", md_diags_text(d));
+    md_diags_destroy(d);
+  }
+}
+END_TEST
+
 // The formula of batch_stats is the whole gradient of x only where mean and var are made from x.
 START_TEST(batch_stats_of_another_tensor_have_no_gradient) {
   md_graph *g = parse("graph @t(%x: f32[4,3,2], %m: f32[1,3], %v: f32[1,3]) {\n"
@@ -706,4 +731,4 @@ SUITE_MAIN("passes", every_pass_keeps_the_meaning, every_level_keeps_the_meaning
            no_gradient_is_made_for_inputs_and_key_networks, gradients_agree_with_differences,
            wrong_pass_lists_are_told, a_disabled_pass_does_not_run, an_op_without_gradient_is_named,
            batch_stats_of_another_tensor_have_no_gradient,
-           beside_the_sum_over_a_bank_there_is_no_gradient)
+           beside_the_sum_over_a_bank_there_is_no_gradient, the_bank_of_a_sum_has_no_gradient)

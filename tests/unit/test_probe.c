@@ -190,17 +190,17 @@ END_TEST
 
 START_TEST(features_come_back_from_their_files) {
   make_empty_folder();
-  float x[6] = {0, 1, -2.5F, 1e-30F, 4, 5};
-  int32_t label[3] = {0, -1, 7};
-  char *path[3] = {"plain.mp4", "with, comma.mp4", "a \"quote\",3"};
-  md_features f = features_of(x, label, path, 3, 2);
+  float x[10] = {0, 1, -2.5F, 1e-30F, 4, 5, 6, 7, 8, 9};
+  int32_t label[5] = {0, -1, 7, 2, 3};
+  char *path[5] = {"plain.mp4", "with, comma.mp4", "a \"quote\",3", "two\nlines\n.mp4", "\r.mp4"};
+  md_features f = features_of(x, label, path, 5, 2);
   md_diags *d = md_diags_create();
   const char *to = in_folder("f");
   ck_assert_msg(md_features_save(&f, to, d), "%s", md_diags_text(d));
   md_features *g = md_features_load(to, d);
   ck_assert_msg(g != NULL, "%s", md_diags_text(d));
-  ck_assert(g->num == 3 && g->width == 2 && memcmp(g->x, x, sizeof x) == 0);
-  for (int i = 0; i < 3; i++) {
+  ck_assert(g->num == 5 && g->width == 2 && memcmp(g->x, x, sizeof x) == 0);
+  for (int i = 0; i < 5; i++) {
     ck_assert_int_eq(g->label[i], label[i]);
     ck_assert_str_eq(g->path[i], path[i]);
   }
@@ -208,7 +208,10 @@ START_TEST(features_come_back_from_their_files) {
   expect(md_features_save(&f, to, d), d, "E0884");
   const char *list = in_folder("f/features.csv");
   ck_assert(md_file_save(list, "path,label,row\na,0,0\n", 21, d));
-  expect(md_features_load(to, d) != NULL, d, "E0880");  // two rows have no video
+  expect(md_features_load(to, d) != NULL, d, "E0880");  // four rows have no video
+  static const char twice[] = "path,label,row\n\"a\n\n\",0,0\nb\nc,1,1\n";  // no quotes around b\nc
+  ck_assert(md_file_save(list, twice, strlen(twice), d));
+  expect(md_features_load(to, d) != NULL, d, "features.csv:5: error[E0880]: is not a line");
   ck_assert(md_file_save(list, "path,label,row\na,0,0\nb,x,1\n", 27, d));
   expect(md_features_load(to, d) != NULL, d, "E0880");  // a label that is no number
   md_diags_destroy(d);

@@ -236,7 +236,11 @@ START_TEST(a_full_disk_costs_no_checkpoint_that_is_there) {
   make_folder_of_videos();
   Command c = {.max_steps = 17, .args = {"run.checkpoint_every=5"}};
   run(&c, 0);
-  run(&(Command){.resume = true, .max_steps = 17 + MORE, .max_file = 100000}, MD_ERR_RUN);
+  run(&(Command){.resume = true,
+                 .max_steps = 17 + MORE,
+                 .max_file = 100000,
+                 .args = {"run.save_minutes=0"}},
+      MD_ERR_RUN);
   static const char *const says[] = {
       "step-00000020.safetensors: warning: no checkpoint is written now; training goes on",
       "step-00000035.safetensors: warning", "weights.safetensors: error[E0801]: cannot write"};

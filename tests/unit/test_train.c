@@ -10,6 +10,7 @@
 #include "tests/unit/suite.h"
 
 #include <math.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -222,6 +223,118 @@ START_TEST(flow_maps_are_trained_on) {
   ck_assert_ptr_nonnull(strstr(md_diags_text(d), "left out: motion map cannot be opened"));
   md_diags_destroy(d);
   md_dataset_destroy(s);
+  remove_folder();
+}
+END_TEST
+
+static void make_maps(const char *maps, int clamp) {
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = data}, d);
+  md_maps_progress p;
+  md_maps_options o = {.set = s,
+                       .folder = maps,
+                       .rule = {MD_MAP_EDGE, .short_side = 32, .clamp = (float)clamp},
+                       .jobs = 1};
+  ck_assert_msg(md_maps_make(&o, &p, d) && p.failed == 0, "%s", md_diags_text(d));
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+
+// Maps that were made otherwise show another motion: within a folder, and from one run to the next.
+START_TEST(maps_of_a_run_are_made_in_one_way) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  char maps[96], key[128], command[256];
+  snprintf(maps, sizeof maps, "%s/maps", folder);
+  snprintf(key, sizeof key, "data.maps=%s", maps);
+  char *extra[] = {key, "mclip.input=edge", "epochs=4", NULL};
+  make_maps(maps, 10);
+  ck_assert_int_eq(train(&(md_train_options){.max_steps = 1}, extra, d), MD_OK);
+
+  snprintf(command, sizeof command, "cp '%s/shapes_0001.mkv.mmap1' '%s/kept'", maps, folder);
+  ck_assert_int_eq(system(command), 0);
+  make_maps(maps, 20);
+  ck_assert_int_eq(train(&(md_train_options){.max_steps = 2, .resume = true}, extra, d),
+                   MD_ERR_DATA);
+  ck_assert_msg(strstr(md_diags_text(d),
+                       "maps: error[E0867]: holds edge maps, lag 5, short side 32, "
+                       "scale 0.125, clamp 20\n"
+                       "   note: the run was started on edge maps, lag 5, short side 32, "
+                       "scale 0.125, clamp 10\n") != NULL,
+                "%s", md_diags_text(d));
+
+  md_diags_clear(d);
+  snprintf(command, sizeof command, "cp '%s/kept' '%s/shapes_0001.mkv.mmap1'", folder, maps);
+  ck_assert_int_eq(system(command), 0);
+  md_train_options again = {.max_steps = 1, .overwrite = true};
+  ck_assert_int_eq(train(&again, extra, d), MD_ERR_DATA);
+  ck_assert_msg(strstr(md_diags_text(d),
+                       "shapes_0001.mkv.mmap1: error[E0851]: holds edge maps, lag 5, "
+                       "short side 32, scale 0.125, clamp 10") != NULL,
+                "%s", md_diags_text(d));
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "hint: 'modistc dataset flow' into this folder"));
+
+  md_diags_clear(d);
+  make_maps(maps, 20);  // what the hint says
+  ck_assert_msg(train(&again, extra, d) == MD_OK, "%s", md_diags_text(d));
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+// /x/a.mp4 and x/a.mp4 below the data set.
+START_TEST(two_videos_do_not_share_a_map) {
+  make_folder();
+  md_diags *d = md_diags_create();
+  md_step step;
+  char key[128];
+  snprintf(key, sizeof key, "data.maps=%s", folder);
+  char *override[] = {key, "mclip.input=edge"};
+  md_config *c = md_config_load(NULL, override, 2, d);
+  ck_assert(c && md_train_step(c, &step, d));
+  md_data_item items[] = {{.path = "/set/x/a.mp4"}, {.path = "/x/a.mp4"}};
+  md_dataset set = {.root = "/set", .items = items, .num_items = 2};
+  make_maps(folder, 10);  // of other videos
+  char command[256];
+  snprintf(command, sizeof command,
+           "mkdir '%s/x' && cp '%s/shapes_0000.mp4.mmap1' '%s/x/a.mp4.mmap1'", folder, folder,
+           folder);
+  ck_assert_int_eq(system(command), 0);
+  ck_assert_ptr_null(md_train_maps_name(c, &step, &set, d));
+  ck_assert_msg(strstr(md_diags_text(d),
+                       "x/a.mp4.mmap1: error[E0851]: would be the map of two videos, ") != NULL,
+                "%s", md_diags_text(d));
+  items[1].path = items[0].path;  // the same video twice
+  char *name = md_train_maps_name(c, &step, &set, d);
+  ck_assert_ptr_nonnull(name);
+  free(name);
+  md_config_destroy(c);
+  md_diags_destroy(d);
+  remove_folder();
+}
+END_TEST
+
+START_TEST(many_more_threads_than_cores_are_warned_of) {
+  cpu_set_t before, one;
+  CPU_ZERO(&one);
+  ck_assert_int_eq(sched_getaffinity(0, sizeof before, &before), 0);
+  for (int i = 0; i < CPU_SETSIZE && !CPU_COUNT(&one); i++)
+    if (CPU_ISSET((size_t)i, &before)) CPU_SET((size_t)i, &one);
+  ck_assert_int_eq(sched_setaffinity(0, sizeof one, &one), 0);
+  make_folder();
+  for (int threads = 2; threads <= 3; threads++) {
+    md_diags *d = md_diags_create();
+    char key[32];
+    snprintf(key, sizeof key, "run.threads=%d", threads);
+    md_train_options o = {.max_steps = 1, .overwrite = true};
+    ck_assert_int_eq(train(&o, (char *[]){key, NULL}, d), MD_OK);
+    ck_assert_msg(count_text(md_diags_text(d),
+                             "warning: 3 threads compute, but the process may use 1 core:") ==
+                      (threads == 3),
+                  "%s", md_diags_text(d));
+    md_diags_destroy(d);
+  }
+  ck_assert_int_eq(sched_setaffinity(0, sizeof before, &before), 0);
   remove_folder();
 }
 END_TEST
@@ -497,10 +610,11 @@ END_TEST
 
 SUITE_MAIN("train", three_steps_compiled, three_steps_interpreted, both_back_ends_agree,
            other_modes_and_optimisers_train, flow_maps_are_trained_on,
-           supervised_training_wants_labels, broken_videos_are_replaced_and_listed,
-           orders_are_permutations_and_their_inverses, weights_are_not_overwritten_silently,
-           a_log_on_a_full_disk_stops_nothing, sigterm_saves_and_exits_with_75,
-           sigint_saves_and_exits_with_75, sighup_saves_and_exits_with_75,
-           sigusr1_saves_and_exits_with_75, an_ignored_signal_asks_for_nothing,
-           a_loss_that_is_not_finite_ends_the_run, a_dry_run_writes_nothing, what_bounds_a_run,
-           made_videos_are_the_same_each_time)
+           maps_of_a_run_are_made_in_one_way, two_videos_do_not_share_a_map,
+           many_more_threads_than_cores_are_warned_of, supervised_training_wants_labels,
+           broken_videos_are_replaced_and_listed, orders_are_permutations_and_their_inverses,
+           weights_are_not_overwritten_silently, a_log_on_a_full_disk_stops_nothing,
+           sigterm_saves_and_exits_with_75, sigint_saves_and_exits_with_75,
+           sighup_saves_and_exits_with_75, sigusr1_saves_and_exits_with_75,
+           an_ignored_signal_asks_for_nothing, a_loss_that_is_not_finite_ends_the_run,
+           a_dry_run_writes_nothing, what_bounds_a_run, made_videos_are_the_same_each_time)

@@ -18,17 +18,32 @@ static const char stem[] = "graph @stem(%x: f32[1,4,2,6,6], %dy: f32[1,8,2,6,6])
                            "  return z=%z, dx=%dx, dw=%dw\n"
                            "}\n";
 
+// What is rounded to bf16 within a region was computed there, or came from outside.
+static const char computed[] = "graph @computed(%x: f32[4096]) {\n"
+                               "  %a = affine %x {scale=3.01}\n"
+                               "  %h = cast %a {to=bf16}\n"
+                               "  %z = cast %h {to=f32}\n"
+                               "  return z=%z\n"
+                               "}\n";
+static const char given[] = "graph @given(%x: f32[4096]) {\n"
+                            "  %h = cast %x {to=bf16}\n"
+                            "  %a = cast %h {to=f32}\n"
+                            "  %z = affine %a {scale=3.01}\n"
+                            "  return z=%z\n"
+                            "}\n";
+
 static md_graph *parsed(const char *text, md_diags *d) {
   md_graph *g = md_parse_graph("stem.mdg", text, strlen(text), d);
   ck_assert_msg(g != NULL, "%s", md_diags_text(d));
   return g;
 }
 
-// The engine of `stem` whose graph text has `from` replaced by `to`; equal lengths.
-static md_engine *engine_that_says(const char *from, const char *to, md_diags *d) {
+// The engine of a graph whose text has `from` replaced by `to`; equal lengths.
+static md_engine *engine_that_says(const char *graph, const char *from, const char *to,
+                                   md_diags *d) {
   md_pass_options passes = md_pass_defaults();
   passes.facts = md_cpu_facts(md_cpu_find(NULL, true, d));
-  md_graph *g = md_run_passes(parsed(stem, d), &passes, NULL, d);
+  md_graph *g = md_run_passes(parsed(graph, d), &passes, NULL, d);
   md_cpu_options o = {.no_cache = true, .want_image = true, .want_graph_text = true};
   md_program *p = md_cpu_compile(g, &o, NULL, d);
   ck_assert_msg(p != NULL, "%s", md_diags_text(d));
@@ -50,16 +65,17 @@ static md_engine *engine_that_says(const char *from, const char *to, md_diags *d
   for (int i = 0; i < 2; i++) {
     md_type t;
     float *x = md_engine_input(engine, i ? "dy" : "x", &t);
+    if (!x) continue;
     for (int64_t k = 0; k < md_elements(&t.shape); k++)
       x[k] = (float)md_hash_unit(md_hash_key("x", (uint64_t)i), (uint64_t)k);
   }
   return engine;
 }
 
-static bool passes(const char *from, const char *to, double most_flops, md_verify_stats *s,
-                   const char *message) {
+static bool passes(const char *graph, const char *from, const char *to, double most_flops,
+                   md_verify_stats *s, const char *message) {
   md_diags *d = md_diags_create();
-  md_engine *e = engine_that_says(from, to, d);
+  md_engine *e = engine_that_says(graph, from, to, d);
   *s = (md_verify_stats){0};
   bool ok = md_engine_verify_step(e, most_flops, s, d);
   if (!ok) ck_assert_msg(strstr(md_diags_text(d), message) != NULL, "%s", md_diags_text(d));
@@ -70,7 +86,7 @@ static bool passes(const char *from, const char *to, double most_flops, md_verif
 
 START_TEST(a_right_program_passes) {
   md_verify_stats s;
-  ck_assert(passes("scale=2", "scale=2", 0, &s, ""));
+  ck_assert(passes(stem, "scale=2", "scale=2", 0, &s, ""));
   ck_assert_int_eq(s.sampled, 0);
   ck_assert_int_eq(s.elements, 1 * 8 * 2 * 6 * 6 + 1 * 4 * 2 * 6 * 6 + 8 * 4 * 3 * 3);
 }
@@ -78,16 +94,35 @@ END_TEST
 
 START_TEST(a_wrong_epilogue_is_found) {
   md_verify_stats s;
-  ck_assert(!passes("scale=2", "scale=3", 0, &s, "error[E0702]: region '"));
-  ck_assert(!passes("scale=2", "scale=3", 1, &s, "error[E0702]: region '"));
+  ck_assert(!passes(stem, "scale=2", "scale=3", 0, &s, "error[E0702]: region '"));
+  ck_assert(!passes(stem, "scale=2", "scale=3", 1, &s, "error[E0702]: region '"));
 }
 END_TEST
 
 START_TEST(two_channels_are_checked_above_the_limit) {
   md_verify_stats s;
-  ck_assert(passes("scale=2", "scale=2", 1, &s, ""));
+  ck_assert(passes(stem, "scale=2", "scale=2", 1, &s, ""));
   ck_assert_int_eq(s.sampled, 3);
   ck_assert_int_eq(s.elements, 2 * (1 * 2 * 6 * 6) + 2 * (1 * 2 * 6 * 6) + 2 * (4 * 3 * 3));
+}
+END_TEST
+
+// The text says a scale that is a tenth of a step of bf16 away: some elements are a whole step off.
+START_TEST(a_step_of_bf16_inside_is_no_mistake) {
+  md_verify_stats s;
+  ck_assert(passes(computed, "scale=3.01", "scale=3.01", 0, &s, ""));
+  ck_assert_int_eq(s.regions, 1);
+  ck_assert(passes(computed, "scale=3.01", "scale=3.02", 0, &s, ""));
+  ck_assert(!passes(computed, "scale=3.01", "scale=4.01", 0, &s, "error[E0702]: region '"));
+}
+END_TEST
+
+// Both sides round the same numbers: what comes after is compared as f32.
+START_TEST(bf16_of_what_is_given_widens_nothing) {
+  md_verify_stats s;
+  ck_assert(passes(given, "scale=3.01", "scale=3.01", 0, &s, ""));
+  ck_assert_int_eq(s.regions, 1);
+  ck_assert(!passes(given, "scale=3.01", "scale=3.02", 0, &s, "error[E0702]: region '"));
 }
 END_TEST
 
@@ -132,4 +167,5 @@ START_TEST(some_channels_are_those_of_the_whole) {
 END_TEST
 
 SUITE_MAIN("verify", a_right_program_passes, a_wrong_epilogue_is_found,
-           two_channels_are_checked_above_the_limit, some_channels_are_those_of_the_whole)
+           two_channels_are_checked_above_the_limit, a_step_of_bf16_inside_is_no_mistake,
+           bf16_of_what_is_given_widens_nothing, some_channels_are_those_of_the_whole)
