@@ -127,6 +127,26 @@ static void find_steps(Tap *t, int region) {
   }
 }
 
+// Of equal elements rounding chooses the largest. Is what `index` points to as good a maximum for element i of the
+// pooling n as the interpreter's, and in its window?
+static bool is_other_maximum(const Tap *t, const md_node *n, int64_t i, int64_t index,
+                             double epsilons) {
+  if (n->op != MD_OP_max_pool3d) return false;
+  const md_tensor *x = t->value[n->in[0]], *y = t->value[n->out];
+  const md_pool3d_attr *a = &n->attr.pool3d;
+  const int64_t *in = &x->type.shape.dim[2], *out = &y->type.shape.dim[2];
+  int64_t plane = in[0] * in[1] * in[2], from = i, at = index;
+  if (index < 0 || index >= plane) return false;
+  for (int k = 2; k >= 0; k--) {
+    int64_t first = from % out[k] * a->stride.d[k] - a->pad.d[k], here = at % in[k];
+    if (here < first || here >= first + a->kernel.d[k]) return false;
+    from /= out[k];
+    at /= in[k];
+  }
+  double value = x->f[from * plane + index], most = y->f[i];
+  return fabs(value - most) <= SAFETY * epsilons * fabs(most);
+}
+
 // False: reported.
 static bool compare(Tap *t, int region, md_val v, const md_tensor *want, const md_tensor *got) {
   const md_graph *g = t->g;
@@ -145,6 +165,9 @@ static bool compare(Tap *t, int region, md_val v, const md_tensor *want, const m
     known++;
     if (a == b || (isnan(a) && isnan(b))) continue;
     double excess = want->f ? fabs(a - b) / tolerance : INFINITY;
+    const md_node *made = g->value[v].node;
+    if (!want->f && is_other_maximum(t, made, i, got->i[i], fmax(sum, t->step[made->in[0]])))
+      continue;
     if (!(excess <= 1)) off++;
     if (!(excess <= worst)) {
       worst = excess;

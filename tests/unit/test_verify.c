@@ -32,6 +32,13 @@ static const char given[] = "graph @given(%x: f32[4096]) {\n"
                             "  return z=%z\n"
                             "}\n";
 
+static const char pooled[] =
+    "graph @pooled(%x: f32[1,2,1,9,9]) {\n"
+    "  %a = affine %x {scale=20000, shift=3}\n"
+    "  %m, %i = max_pool3d %a {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]}\n"
+    "  return i=%i\n"
+    "}\n";
+
 static md_graph *parsed(const char *text, md_diags *d) {
   md_graph *g = md_parse_graph("stem.mdg", text, strlen(text), d);
   ck_assert_msg(g != NULL, "%s", md_diags_text(d));
@@ -126,6 +133,15 @@ START_TEST(bf16_of_what_is_given_widens_nothing) {
 }
 END_TEST
 
+// Where all elements are equal any of the window's is the largest; where they are not, only one is.
+START_TEST(equal_elements_have_no_largest_one) {
+  md_verify_stats s;
+  ck_assert(passes(pooled, "scale=20000", "scale=20000", 0, &s, ""));
+  ck_assert(passes(pooled, "scale=20000", "scale=1e-30", 0, &s, ""));
+  ck_assert(!passes(pooled, "scale=20000", "scale=-2000", 0, &s, "error[E0702]: region '"));
+}
+END_TEST
+
 static md_tensor *drawn(md_type t, const char *name) {
   md_tensor *x = md_tensor_create(t);
   for (int64_t i = 0; i < md_elements(&t.shape); i++)
@@ -168,4 +184,5 @@ END_TEST
 
 SUITE_MAIN("verify", a_right_program_passes, a_wrong_epilogue_is_found,
            two_channels_are_checked_above_the_limit, a_step_of_bf16_inside_is_no_mistake,
-           bf16_of_what_is_given_widens_nothing, some_channels_are_those_of_the_whole)
+           bf16_of_what_is_given_widens_nothing, equal_elements_have_no_largest_one,
+           some_channels_are_those_of_the_whole)
