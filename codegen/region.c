@@ -121,22 +121,6 @@ static bool reject_layout(const md_graph *g, md_val v, const char *why, md_diags
   return false;
 }
 
-static bool check_twins(const md_graph *g, const md_target_facts *facts, md_diags *d) {
-  for (int i = 1; i < g->num_nodes && !facts->twin_weights && !facts->twin_weights_f32; i++) {
-    const md_node *n = g->node[i];
-    if (n->op != MD_OP_conv3d_wgrad || !n->region) continue;
-    for (int k = g->region[n->region].first; k < i; k++) {
-      if (g->node[k]->op != MD_OP_conv3d_dgrad) continue;
-      md_error(d, E0355, n->place,
-               "region %s holds two gradients, but this target makes each alone",
-               g->region[n->region].name);
-      md_hint(d, "fuse-conv-bn-relu forms such regions for targets that make both");
-      return false;
-    }
-  }
-  return true;
-}
-
 static bool check_layout(const md_graph *g, md_val v, const md_target_facts *facts, md_diags *d) {
   const md_type *t = md_type_in(g, v);
   char why[80];
@@ -159,7 +143,6 @@ bool md_regions_check(const md_graph *g, const md_target_facts *facts, md_diags 
     md_hint(d, "run the pass memory last: --passes=...,regions,memory");
     return false;
   }
-  if (!check_twins(g, facts, d)) return false;
   for (md_val v = 1; v <= (md_val)g->num_values; v++)
     if (!check_layout(g, v, facts, d)) return false;
   for (int i = 0; i < g->num_results; i++)
