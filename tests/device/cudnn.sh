@@ -147,7 +147,7 @@ wants 2 "--baseline would do nothing: cuDNN computes on a GPU" "$modistc" bench 
 expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; done)
 # shellcheck disable=SC2086
 wants 0 "7 values are as expected" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$rt" f32.mdx $expected --engine=cudnn
-grep -q "cuDNN refuses 2 of 6 convolutions, which our kernels do; region 'conv3d_dgrad': no engine" out ||
+grep -q "cuDNN refuses 2 of 6 convolutions, which our kernels do; region 'conv3d_dgrad.dx': no engine" out ||
   wrong "no warning: $(cat out)"
 wants 2 "--engine=cudnn would do nothing: cuDNN refuses every convolution" \
   env MODIST_STAND_IN_CUDNN_RANDOM=2 "$rt" f32.mdx --engine=cudnn
@@ -188,13 +188,13 @@ wants 1 "cuStreamEndCapture failed with 700" env MODIST_STAND_IN_FAULT=cuStreamE
 # Plans do with less where the workspace is not given in one piece, and cuDNN's kernels need memory, too.
 # shellcheck disable=SC2086
 wants 0 "7 values are as expected" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "$rt" f32.mdx $expected --engine=cudnn
-grep -q "region 'conv3d_dgrad': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
+grep -q "region 'conv3d_dgrad.dx': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
 wants 2 "a plan needs 1000 B of workspace, and 0 B are left" \
   env MODIST_STAND_IN_MEMORY=512M "$rt" f32.mdx --engine=cudnn
 bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
 wants 2 "a plan needs 1000 B of workspace, and 999 B are left" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
 wants 0 "cuDNN refuses 4 of 6 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
-grep -q "region 'conv3d_dgrad': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
+grep -q "region 'conv3d_dgrad.dx': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
 wants 0 "cuDNN 9.19.0: 4 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1500))
 wants 0 "cuDNN 9.19.0: 6 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 2000))
 

@@ -131,11 +131,11 @@ wants 4 "CUDA_ERROR_INVALID_PTX (a PTX JIT compilation failed)" \
   env MODIST_STAND_IN_SM=120 MODIST_STAND_IN_FAULT=cuLibraryLoadData:1:218 "$rt" step.mdx
 
 # --- a launch that is refused, kernels that fail: in the first step, in the graph, one by one
-fault cuLaunchKernel:2:701 1 "region 'mul': cuLaunchKernel on cuda:0" ""
+fault cuLaunchKernel:2:701 1 "region 'mul.m': cuLaunchKernel on cuda:0" ""
 fault kernel:1:700 1 "error[E0645]: cuEventSynchronize" ""
 fault kernel:5:719 1 "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)" ""
 fault kernel:5:719 1 "hint: --check-nan runs kernels one by one" ""
-fault kernel:4:719 1 "region 'mul': cuEventSynchronize" --check-nan
+fault kernel:4:719 1 "region 'mul.m': cuEventSynchronize" --check-nan
 fault kernel:5:214 1 "error[E0644]" ""
 fault cuGraphInstantiateWithFlags:1:801 1 "error[E0647]: cuGraphInstantiate on" ""
 fault kernel:5:226 1 "error[E0644]" ""

@@ -118,7 +118,7 @@ static const struct {
     {no_target, "'cuda:sm_8x' is no CUDA target"},
     {launches_beyond, "launches 0+"},
     {no_threads, "blocks of 0 threads"},
-    {many_blocks, "2147483648 blocks"},
+    {many_blocks, "2147483648 items"},
     {workspace_beyond, "has a workspace of its own"},
 };
 
