@@ -57,9 +57,9 @@ bad() {
   lines 2 '"checked":true' failed.jsonl
   timed 5
 }
-bad 1:700 "region 'conv3d[.a]*': .* on cuda:0, Stand-in GPU (sm_90) fails with 700"
+bad 1:700 "region 'conv3d.[ab]': .* on cuda:0, Stand-in GPU (sm_90) fails with 700"
 bad 1:hang "it did not end within"
-bad 1:801 "region 'conv3d[.a]*': .* fails with 801"
+bad 1:801 "region 'conv3d.[ab]': .* fails with 801"
 # One that does so in a round, and behind itself alone. What fails with others only takes them along.
 bad 2:719 "cuEventSynchronize on .* fails with 719"
 bad 2:hang "it did not end within"
