@@ -17,6 +17,12 @@
 
 typedef enum md_bench_format { MD_BENCH_TABLE, MD_BENCH_JSON, MD_BENCH_CSV } md_bench_format;
 
+// A kernel of the fused program: its fastest call beside what its costs predict.
+typedef struct md_bench_kernel {
+  const md_cpu_kernel_report *report;
+  double measured_ms, predicted_ms;
+} md_bench_kernel;
+
 typedef struct md_bench {
   md_cli *cli;
   const md_cpu *cpu;
@@ -34,7 +40,7 @@ typedef struct md_bench {
   bool wants_roof;       // measure it before the first line
   md_cpu_roof roof;      // zero: not measured
   bool has_begun;
-  struct md_bench_kernel *dot;  // of the picture
+  md_bench_kernel *dot;  // of the picture
   int num_dots, cap_dots;
   md_bench_format format;
   FILE *out;  // table and CSV, as they grow
@@ -48,12 +54,6 @@ typedef struct md_bench_side {
   md_samples samples;
   const char *unmeasured;  // why there are no samples; NULL: there are
 } md_bench_side;
-
-// A kernel of the fused program: its fastest call beside what its costs predict.
-typedef struct md_bench_kernel {
-  const md_cpu_kernel_report *report;
-  double measured_ms, predicted_ms;
-} md_bench_kernel;
 
 enum { MD_BENCH_SIDES = 4 };
 typedef struct md_bench_line {
@@ -94,6 +94,8 @@ bool md_bench_predict(md_bench *b, const md_bench_job *job, md_engine *e,
                       md_bench_line *l);  // false: reported
 void md_bench_put_kernels(const md_bench *b, const md_bench_line *l);
 void md_bench_put_kernels_json(const md_bench_line *l, md_json *j);
+int md_bench_longer(const void *a,
+                    const void *b);  // of two md_bench_kernel, for qsort: the longer one first
 
 // --- bench_roofline.c: all kernels in one picture
 void md_bench_roofline_add(md_bench *b, const md_bench_line *l);

@@ -57,22 +57,21 @@ static void put_sum(const Sum *s, FILE *to) {
           s->predicted, 100 * expm1(s->error / s->num), 100 * expm1(s->timed_error / s->measured));
 }
 
-static int by_kernel_time(const void *a, const void *b) {
-  double x = (*(const md_bench_kernel *const *)a)->measured_ms,
-         y = (*(const md_bench_kernel *const *)b)->measured_ms;
+int md_bench_longer(const void *a, const void *b) {
+  double x = ((const md_bench_kernel *)a)->measured_ms;
+  double y = ((const md_bench_kernel *)b)->measured_ms;
   return (x < y) - (x > y);
 }
 
 // What bounds a kernel is the rate of which it takes the larger share.
 static void put_longest(const md_bench *b, const md_bench_line *l) {
-  const md_bench_kernel **by_time =
-      MD_NEW_ARRAY(b->cli->arena, const md_bench_kernel *, l->num_kernels);
-  for (int i = 0; i < l->num_kernels; i++) by_time[i] = &l->kernel[i];
-  qsort(by_time, (size_t)l->num_kernels, sizeof *by_time, by_kernel_time);
+  md_bench_kernel *longest = MD_NEW_ARRAY(b->cli->arena, md_bench_kernel, l->num_kernels + 1);
+  memcpy(longest, l->kernel, (size_t)l->num_kernels * sizeof *longest);
+  qsort(longest, (size_t)l->num_kernels, sizeof *longest, md_bench_longer);
   fprintf(b->out, "    %-39s %12s %12s %12s %10s\n", "the longest", "measured ms", "predicted ms",
           "arithmetic", "memory");
   for (int i = 0; i < MD_MIN(l->num_kernels, LONGEST); i++) {
-    const md_bench_kernel *k = by_time[i];
+    const md_bench_kernel *k = &longest[i];
     const md_cpu_work *w = &k->report->work;
     double flops = w->is_bf16 ? b->roof.bf16_flops : b->roof.f32_flops, s = 1e-3 * k->measured_ms;
     fprintf(b->out, "    %-39s %12.3f %12.3f %11.0f%% %9.0f%%\n", k->report->region, k->measured_ms,

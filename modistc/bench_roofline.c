@@ -94,12 +94,6 @@ static void put_roofs(const md_bench *b, md_text *to) {
          x_of(low / b->roof.read_bytes) - 8, y_of(b, low), b->roof.read_bytes / 1e9);
 }
 
-static int by_time(const void *a, const void *b) {
-  double x = ((const md_bench_kernel *)a)->measured_ms,
-         y = ((const md_bench_kernel *)b)->measured_ms;
-  return (x < y) - (x > y);
-}
-
 // The longest first, so that they hide no others. A kernel that only moves has no rate.
 static void put_dots(const md_bench *b, double all_ms, md_text *to) {
   for (int i = 0; i < b->num_dots; i++) {
@@ -133,7 +127,7 @@ static void put_key(const double ms[], double all_ms, md_text *to) {
 
 bool md_bench_roofline_save(md_bench *b, const char *path) {
   double ms[MD_COUNT(families)] = {0}, all_ms = 0;
-  if (b->num_dots) qsort(b->dot, (size_t)b->num_dots, sizeof *b->dot, by_time);
+  if (b->num_dots) qsort(b->dot, (size_t)b->num_dots, sizeof *b->dot, md_bench_longer);
   for (int i = 0; i < b->num_dots; i++) {
     ms[family_of(&b->dot[i])] += b->dot[i].measured_ms;
     all_ms += b->dot[i].measured_ms;

@@ -139,6 +139,12 @@ START_TEST(equal_elements_have_no_largest_one) {
   ck_assert(passes(pooled, "scale=20000", "scale=20000", 0, &s, ""));
   ck_assert(passes(pooled, "scale=20000", "scale=1e-30", 0, &s, ""));
   ck_assert(!passes(pooled, "scale=20000", "scale=-2000", 0, &s, "error[E0702]: region '"));
+  // What the text says is equal all over, too, but in smaller windows.
+#define POOLED(scale, kernel) \
+  "scale=" scale ", shift=3} : f32[1,2,1,9,9]\n    %m, %i = max_pool3d %0 {kernel=" kernel
+  ck_assert(!passes(pooled, POOLED("20000", "[1,3,3]"), POOLED("1e-30", "[1,2,2]"), 0, &s,
+                    "error[E0702]: region '"));
+#undef POOLED
 }
 END_TEST
 
