@@ -4,7 +4,8 @@
 //
 // A value is live from the region that makes it to the last that reads it. Two values share bytes
 // only when their lives do not meet, or when the later one is written over the earlier in the region
-// where the one ends and the other begins (see md_same_index); such chains are placed as one block.
+// where the one ends and the other begins (see md_same_index); such chains are placed as one block. Where two
+// regions may run at once (md_pairs_of), what one of them makes or reads is live in both.
 // Two allocators run, and the smaller arena is taken:
 //   by size    the largest block first, each into the tightest gap among those alive with it
 //   by time    regions in order, each block into the tightest hole that is free at that moment
@@ -38,7 +39,8 @@ static int larger_first(const void *a, const void *b) {
 }
 
 // Chains values that are written over one another, then makes each chain a block.
-static Plan blocks_of(const md_graph *g, md_live *live, int64_t alignment, md_arena *a) {
+static Plan blocks_of(const md_graph *g, md_live *live, const int *like, int64_t alignment,
+                      md_arena *a) {
   Plan p = {.of = MD_NEW_ARRAY(a, int, g->num_values + 1),
             .block = MD_NEW_ARRAY(a, Block, g->num_values + 1)};
   bool *taken = MD_NEW_ARRAY(a, bool, g->num_values + 1);
@@ -47,6 +49,7 @@ static Plan blocks_of(const md_graph *g, md_live *live, int64_t alignment, md_ar
     if (!live->stored[v] || live->storage[v]) continue;
     const md_node *n = md_def(g, v);
     int region = n->region, last = MD_MAX(live->last[v], region);
+    int from = MD_MIN(region, like[region] ? like[region] : region), to = MD_MAX(last, like[last]);
     const md_region *r = &g->region[region];
     int end = r->first + MD_MIN(r->num, MAX_CANDIDATES);
     for (int i = r->first; i < end && p.of[v] < 0; i++) {
@@ -57,13 +60,13 @@ static Plan blocks_of(const md_graph *g, md_live *live, int64_t alignment, md_ar
         if (!md_same_index(g, live, region, x, v)) continue;
         taken[x] = true;
         p.of[v] = p.of[x];
-        p.block[p.of[v]].to = last;
+        p.block[p.of[v]].to = to;
       }
     }
     if (p.of[v] >= 0) continue;
     p.of[v] = p.num;
     p.block[p.num] =
-        (Block){.bytes = md_place_bytes(g, v, alignment), .from = region, .to = last, .id = p.num};
+        (Block){.bytes = md_place_bytes(g, v, alignment), .from = from, .to = to, .id = p.num};
     p.num++;
   }
   return p;
@@ -179,8 +182,9 @@ static void by_time(Plan *p, int num_regions, md_arena *a) {
   free(h.hole);
 }
 
-static Plan plan(const md_graph *g, md_live *live, int64_t alignment, md_arena *a) {
-  Plan p = blocks_of(g, live, alignment, a);
+static Plan plan(const md_graph *g, md_live *live, const int *like, int64_t alignment,
+                 md_arena *a) {
+  Plan p = blocks_of(g, live, like, alignment, a);
   by_time(&p, g->num_regions, a);
   if (p.num > MAX_BY_SIZE) return p;
   Plan q = p;
@@ -194,7 +198,9 @@ static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
   int64_t alignment = MD_MAX(r->options->facts.alignment, 1);
   md_live live = md_live_of(g, r->scratch);
-  Plan p = plan(g, &live, alignment, r->scratch);
+  const int *like = r->options->facts.pairs ? md_pairs_of(g, r->scratch)
+                                            : MD_NEW_ARRAY(r->scratch, int, g->num_regions + 2);
+  Plan p = plan(g, &live, like, alignment, r->scratch);
   for (int i = 0; i < g->num_nodes; i++) {
     r->region = g->node[i]->region;
     md_copy_node(r, g->node[i]);

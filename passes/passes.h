@@ -77,6 +77,7 @@ typedef struct md_target_facts {
   // Where stored_wgrad holds, if one side has so many channels and the other a multiple of twice as many; 0:
   // never there.
   int64_t twin_side;
+  bool pairs;         // two regions that are alike run at once (schedule)
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;
@@ -193,6 +194,12 @@ md_live md_live_of(const md_graph *g, md_arena *a);
 bool md_same_index(const md_graph *g, md_live *live, int region, md_val x, md_val y);
 int md_region_of(const md_node *n);  // leaves lie in no region, wherever they stand
 int64_t md_place_bytes(const md_graph *g, md_val v, int64_t alignment);
+
+// --- pair.c
+
+// Regions that stand side by side, compute the same of the same types and do not read each other: by region,
+// the other one, or 0.
+int *md_pairs_of(const md_graph *g, md_arena *a);
 
 // --- memory.c: what the plan says
 typedef struct md_memory_report {

@@ -12,13 +12,17 @@
 //             regions whose readers all have a place, the one that adds least to what is kept for
 //             them; it finds that networks whose activations are not kept should run first
 // The order with the smallest peak is taken, the earlier of these at a tie, and the same again from
-// there until nothing improves: so a second run changes nothing.
-#include "passes/passes.h"
+// there until nothing improves: so a second run changes nothing. At last regions that a target can run at once
+// are moved side by side (pair.c).
+#include "passes/schedule.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ROUNDS = 8 };
+enum {
+  MAX_ROUNDS = 8,
+  SPARE_PART = 64,  // of the peak, that pairs may take where memory is not limited
+};
 typedef enum Policy {
   AS_IS,
   SHRINKING,
@@ -28,128 +32,6 @@ typedef enum Policy {
   BACKWARD_DEPTH,
   NUM_POLICIES
 } Policy;
-
-// Regions as a graph. Edges: values read, and readers of a state before the region that takes it.
-typedef struct Flow {
-  const md_graph *g;
-  const md_live *live;
-  int num;                     // regions
-  int *first_in, *in;          // values that a region reads and that die in the arena
-  int *first_out, *out;        // values that it makes in the arena
-  int *first_after, *after;    // regions that wait for it
-  int *first_before, *before;  // regions that it waits for
-  int64_t *bytes;              // by value
-} Flow;
-
-typedef struct Edge {
-  int from, to;
-} Edge;
-static int by_from(const void *a, const void *b) {
-  const Edge *x = a, *y = b;
-  return x->from != y->from ? (x->from < y->from ? -1 : 1) : (x->to > y->to) - (x->to < y->to);
-}
-
-// Sorts, removes repeats, and returns how many stay; fills first[1..num] as an index.
-static int index_edges(Edge *e, int num_edges, int *first, int num) {
-  qsort(e, (size_t)num_edges, sizeof *e, by_from);
-  int kept = 0;
-  for (int i = 0; i < num_edges; i++)
-    if (!i || by_from(&e[i], &e[i - 1]) != 0) e[kept++] = e[i];
-  for (int i = 0; i < kept; i++) first[e[i].from + 1]++;
-  for (int i = 0; i <= num; i++) first[i + 1] += first[i];
-  return kept;
-}
-
-static int *targets(const Edge *e, int num, md_arena *a) {
-  int *to = MD_NEW_ARRAY(a, int, num + 1);
-  for (int i = 0; i < num; i++) to[i] = e[i].to;
-  return to;
-}
-
-// Nobody reads what the region makes within the step.
-static bool *find_sinks(const md_graph *g, md_arena *a) {
-  bool *sink = MD_NEW_ARRAY(a, bool, g->num_regions + 1);
-  for (int i = 1; i <= g->num_regions; i++) sink[i] = true;
-  for (int i = 0; i < g->num_nodes; i++) {
-    for (int j = 0; j < g->node[i]->num_in; j++) {
-      md_val v = g->node[i]->in[j];
-      int from = v ? md_region_of(md_def(g, v)) : 0;
-      if (from != g->node[i]->region) sink[from] = false;
-    }
-  }
-  return sink;
-}
-
-// Values that can take the buffer of the state they update, in the present order or in another: a
-// region that nobody waits for can go after all readers of the state. Among such regions that update
-// the order stays, so that two of them do not wait for each other.
-static md_val *find_in_place(const md_graph *g, md_live *live, md_arena *a) {
-  bool *sink = find_sinks(g, a), *updates = MD_NEW_ARRAY(a, bool, g->num_regions + 1);
-  md_val *storage = MD_NEW_ARRAY(a, md_val, g->num_values + 1);
-  for (int i = 0; i < g->num_updates; i++)
-    updates[md_region_of(md_def(g, g->update[i].val))] = true;
-  for (int i = 0; i < g->num_updates; i++) {
-    md_val s = g->update[i].state, v = g->update[i].val;
-    int to = md_region_of(md_def(g, v));
-    storage[v] = storage[v] ? storage[v] : live->storage[v];
-    bool can = to && !storage[v] && sink[to] && !live->readers.kept[s] &&
-               md_type_equal(md_type_in(g, s), md_type_in(g, v));
-    for (int k = live->readers.first[s]; can && k < live->readers.first[s + 1]; k++) {
-      int from = g->node[live->readers.reader[k]]->region;
-      if (from == to) can = md_same_index(g, live, to, s, v);
-      else can = from < to || !sink[from] || !updates[from];
-    }
-    if (can) storage[v] = s;
-  }
-  return storage;
-}
-
-static Flow flow_of(const md_graph *g, const md_live *live, const md_val *storage,
-                    int64_t alignment, md_arena *a) {
-  int num = g->num_regions, num_operands = 0;
-  Flow f = {.g = g,
-            .live = live,
-            .num = num,
-            .first_in = MD_NEW_ARRAY(a, int, num + 2),
-            .first_out = MD_NEW_ARRAY(a, int, num + 2),
-            .first_after = MD_NEW_ARRAY(a, int, num + 2),
-            .first_before = MD_NEW_ARRAY(a, int, num + 2),
-            .bytes = MD_NEW_ARRAY(a, int64_t, g->num_values + 1)};
-  for (int i = 0; i < g->num_nodes; i++) num_operands += g->node[i]->num_in;
-  Edge *in = MD_NEW_ARRAY(a, Edge, num_operands + 1),
-       *out = MD_NEW_ARRAY(a, Edge, g->num_values + 1);
-  Edge *wait = MD_NEW_ARRAY(a, Edge, 2 * (num_operands + 1));
-  int num_in = 0, num_out = 0, num_wait = 0;
-  md_val *taken_by = MD_NEW_ARRAY(a, md_val, g->num_values + 1);  // state -> value in its buffer
-  for (md_val v = 1; v <= (md_val)g->num_values; v++) {
-    if (storage[v]) taken_by[storage[v]] = v;
-    if (!live->stored[v] || storage[v]) continue;
-    f.bytes[v] = md_place_bytes(g, v, alignment);
-    out[num_out++] = (Edge){md_region_of(md_def(g, v)), (int)v};
-  }
-  for (int i = 0; i < g->num_nodes; i++) {
-    const md_node *n = g->node[i];
-    if (!n->region) continue;
-    for (int j = 0; j < n->num_in; j++) {
-      md_val v = n->in[j];
-      int from = v ? md_region_of(md_def(g, v)) : n->region;
-      if (from && from != n->region) wait[num_wait++] = (Edge){from, n->region};
-      if (f.bytes[v]) in[num_in++] = (Edge){n->region, (int)v};
-      int to = taken_by[v] ? md_region_of(md_def(g, taken_by[v])) : n->region;
-      if (to != n->region) wait[num_wait++] = (Edge){n->region, to};
-    }
-  }
-  num_in = index_edges(in, num_in, f.first_in, num);
-  num_out = index_edges(out, num_out, f.first_out, num);
-  num_wait = index_edges(wait, num_wait, f.first_after, num);
-  f.in = targets(in, num_in, a);
-  f.out = targets(out, num_out, a);
-  f.after = targets(wait, num_wait, a);
-  for (int i = 0; i < num_wait; i++) wait[i] = (Edge){wait[i].to, wait[i].from};
-  num_wait = index_edges(wait, num_wait, f.first_before, num);
-  f.before = targets(wait, num_wait, a);
-  return f;
-}
 
 // A binary heap of (key, rank), smallest first; the rank is the place in the present order. An entry
 // whose key is no longer its region's is stale and skipped.
@@ -192,7 +74,7 @@ static Item heap_pop(Heap *h) {
 
 // One list scheduling in progress.
 typedef struct List {
-  const Flow *f;
+  const md_flow *f;
   const int *rank;
   Policy policy;
   int *waits;      // by region: how many it still waits for
@@ -223,7 +105,7 @@ static void push_ready(List *s, int region) {
   heap_push(&s->ready, (Item){key_of(s, region), rank, region});
 }
 
-static List list_of(const Flow *f, Policy policy, const int *rank, md_arena *a) {
+static List list_of(const md_flow *f, Policy policy, const int *rank, md_arena *a) {
   int num_values = f->g->num_values + 1;
   List s = {.f = f, .policy = policy, .rank = rank};
   s.waits = MD_NEW_ARRAY(a, int, f->num + 1);
@@ -258,7 +140,7 @@ static void release(List *s, const int *first, const int *waiting, int region) {
   }
 }
 
-static void forward(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
+static void forward(const md_flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
   List s = list_of(f, policy, rank, a);
   const bool *kept = f->live->readers.kept;
   for (int r = 1; r <= f->num; r++) {
@@ -287,7 +169,7 @@ static void forward(const Flow *f, Policy policy, const int *rank, int *order, m
 
 // What a region makes is kept from here on back to it; what it reads must be kept from now on, if it
 // is not already.
-static void backward(const Flow *f, const int *rank, int *order, md_arena *a) {
+static void backward(const md_flow *f, const int *rank, int *order, md_arena *a) {
   List s = list_of(f, BACKWARD, rank, a);
   int num_values = f->g->num_values + 1;
   int *first_reader = MD_NEW_ARRAY(a, int, num_values + 1);
@@ -325,35 +207,15 @@ static void backward(const Flow *f, const int *rank, int *order, md_arena *a) {
   free(s.ready.item);
 }
 
-// Bytes live at the worst moment, writing over operands left out.
-static int64_t peak_of(const Flow *f, const int *order, md_arena *a) {
-  int *left = MD_NEW_ARRAY(a, int, f->g->num_values + 1);
-  int64_t now = 0, peak = 0;
-  for (int i = 0; i < f->first_in[f->num + 1]; i++) left[f->in[i]]++;
-  for (int k = 0; k < f->num; k++) {
-    int r = order[k];
-    for (int i = f->first_out[r]; i < f->first_out[r + 1]; i++) now += f->bytes[f->out[i]];
-    peak = MD_MAX(peak, now);
-    for (int i = f->first_in[r]; i < f->first_in[r + 1]; i++) {
-      int v = f->in[i];
-      if (--left[v] == 0 && !f->live->readers.kept[v]) now -= f->bytes[v];
-    }
-    for (int i = f->first_out[r]; i < f->first_out[r + 1]; i++) {
-      int v = f->out[i];
-      if (!left[v] && !f->live->readers.kept[v]) now -= f->bytes[v];
-    }
-  }
-  return peak;
-}
-
-static bool has_order(const Flow *f, md_arena *a) {
+static bool has_order(const md_flow *f, md_arena *a) {
   int *order = MD_NEW_ARRAY(a, int, f->num + 1), *rank = MD_NEW_ARRAY(a, int, f->num + 1);
   forward(f, AS_IS, rank, order, a);
   return !f->num || order[f->num - 1];
 }
 
 // Fills order[0..num-1]; returns its peak.
-static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *order, md_arena *a) {
+static int64_t try_policy(const md_flow *f, Policy policy, const int *rank, int *order,
+                          md_arena *a) {
   for (int i = 0; i < f->num; i++) order[i] = 0;
   if (policy >= BACKWARD) {
     int *from_end = MD_NEW_ARRAY(a, int, f->num + 1);
@@ -362,7 +224,7 @@ static int64_t try_policy(const Flow *f, Policy policy, const int *rank, int *or
     forward(f, policy == BACKWARD ? SHRINKING : DEPTH, from_end, order, a);
   } else forward(f, policy, rank, order, a);
   MD_ASSERT(!f->num || (order[0] && order[f->num - 1]), "regions wait for one another");
-  return peak_of(f, order, a);
+  return md_flow_peak(f, order, NULL, a);
 }
 
 // The old graph's nodes in the order of `order`, leaves first.
@@ -375,9 +237,9 @@ static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
   int64_t alignment = MD_MAX(r->options->facts.alignment, 1);
   md_live live = md_live_of(g, r->scratch);
-  Flow f = flow_of(g, &live, find_in_place(g, &live, r->scratch), alignment, r->scratch);
+  md_flow f = md_flow_of(g, &live, md_find_in_place(g, &live, r->scratch), alignment, r->scratch);
   // Waiting for readers can close a circle through other states; then only what holds already.
-  if (!has_order(&f, r->scratch)) f = flow_of(g, &live, live.storage, alignment, r->scratch);
+  if (!has_order(&f, r->scratch)) f = md_flow_of(g, &live, live.storage, alignment, r->scratch);
   int *best = MD_NEW_ARRAY(r->scratch, int, f.num + 1);
   int *order = MD_NEW_ARRAY(r->scratch, int, f.num + 1);
   int *rank = MD_NEW_ARRAY(r->scratch, int, f.num + 1);
@@ -395,6 +257,8 @@ static bool run(md_rewriter *r) {
     }
     for (int i = 0; i < f.num; i++) rank[best[i]] = i;
   }
+  int64_t spare = r->options->memory.bytes ? 0 : peak / SPARE_PART;
+  if (r->options->facts.pairs) r->rewrites += md_pair(&f, best, peak + spare, r->scratch);
   emit(r, best);
   return true;
 }

@@ -2,7 +2,8 @@
 // Launches side by side. A launch costs some microseconds, and the step of a deep network has hundreds
 // that do next to nothing: weights brought into order, sums merged, states updated. Those wait, in
 // waves: none needs what another of its wave makes, and what it needs is made by waves before. A wave
-// becomes one launch as soon as somebody outside needs it.
+// becomes one launch as soon as somebody outside needs it. Large ones run beside their like in another network (passes/pair.c),
+// and products beside products.
 //
 // Two launches keep their order where one writes what the other touches. Parts of a gradient that wait
 // to be added up take memory, so they do not wait for long.
@@ -18,7 +19,7 @@ enum {
   SMALL_VALUE = 1 << 20,
   MAX_KINDS = 48,             // of a wave: bounds what is compiled at once
   WAITING_BYTES = 128 << 20,  // of the workspace, to be read
-  AHEAD = 12,                 // launches, that a product may pass
+  AHEAD = 12,                 // launches, that a large one may pass
 };
 
 typedef struct Waiting {
@@ -30,6 +31,7 @@ typedef struct Join {
   md_cuda_module *m;
   const md_graph *g;
   md_arena *scratch;
+  const int *like;       // by region: the other of its pair, or 0
   md_cuda_launch *from;  // launches of regions
   int num;
   Waiting *waiting;
@@ -129,7 +131,7 @@ static void move_values(Join *j) {
   }
 }
 
-// --- products side by side
+// --- large launches side by side
 
 static int num_beside(const Join *j, int first) {
   int num = 1;
@@ -149,22 +151,38 @@ static bool can_pass(const Join *j, int first, int at) {
   return true;
 }
 
-// The next product that does not depend on one before, nor on what is between, runs beside it: while the blocks
-// of one wait for memory, those of the other multiply.
-static void move_products(Join *j) {
+// The same of the pair's other region: both are as large, and together they fill the device to its end.
+static bool is_like(const Join *j, const md_cuda_launch *a, const md_cuda_launch *b) {
+  return !is_small(a) && a->region > 0 && b->region > 0 && j->like[a->region] == b->region &&
+         a->threads == b->threads && a->blocks == b->blocks;
+}
+
+// While the blocks of one wait for memory, those of the other multiply.
+static bool are_products(const md_cuda_launch *a, const md_cuda_launch *b) {
+  return is_product(a) && is_product(b) && a->threads == b->threads;
+}
+
+// The first launch behind number i .. i + num - 1 that suits it and can run at once with it; -1: none.
+static int find_beside(const Join *j, int i, int num, bool like) {
+  const md_cuda_launch *l = &j->from[i];
+  for (int at = i + num; at < MD_MIN(j->num, i + num + AHEAD); at++) {
+    bool suits = like ? is_like(j, l, &j->from[at]) : are_products(l, &j->from[at]);
+    if (suits && num_beside(j, at) == 1 && can_pass(j, i, at)) return at;
+  }
+  return -1;
+}
+
+// Large launches that do not depend on each other run side by side: those of a pair, and products.
+static void move_beside(Join *j) {
   for (int i = 0, num; i < j->num; i += num) {
     num = num_beside(j, i);
-    if (!is_product(&j->from[i])) continue;
-    for (int at = i + num; at < MD_MIN(j->num, i + num + AHEAD); at++) {
-      md_cuda_launch l = j->from[at];
-      if (!is_product(&l) || l.threads != j->from[i].threads || num_beside(j, at) > 1 ||
-          !can_pass(j, i, at))
-        continue;
-      memmove(&j->from[i + num + 1], &j->from[i + num], sizeof l * (size_t)(at - i - num));
-      l.is_beside = true;
-      j->from[i + num++] = l;
-      break;
-    }
+    int at = find_beside(j, i, num, true);
+    if (at < 0) at = find_beside(j, i, num, false);
+    if (at < 0) continue;
+    md_cuda_launch l = j->from[at];
+    memmove(&j->from[i + num + 1], &j->from[i + num], sizeof l * (size_t)(at - i - num));
+    l.is_beside = true;
+    j->from[i + num++] = l;
   }
 }
 
@@ -260,9 +278,10 @@ void md_cu_join(md_cuda_module *m, const md_graph *g) {
   Join j = {
       .m = m, .g = g, .scratch = md_arena_create(), .from = m->launch, .num = m->num_launches};
   j.waiting = MD_NEW_ARRAY(j.scratch, Waiting, j.num + 1);
+  j.like = md_pairs_of(g, j.scratch);
   move_values(&j);
   move_early(&j);
-  move_products(&j);
+  move_beside(&j);
   for (int i = 0, num; i < j.num; i += num) {
     num = num_beside(&j, i);
     if (num == 1 && is_small(&j.from[i])) add_small(&j, &j.from[i]);

@@ -128,6 +128,7 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
                              .stored_wgrad = wgmma ? MD_CU_WGMMA_LEAST : 0,
                              .twin_weights = MD_CU_TWIN_WEIGHTS,
                              .twin_side = wgmma ? MD_CU_WGMMA_LEAST : 0,
+                             .pairs = true,
                              .max_prologue = 4,
                              .alignment = 256};
   return true;

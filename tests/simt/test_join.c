@@ -223,6 +223,19 @@ static void products_are_beside_each_other(void) {
   expect_launches_on(sm_90a, 2, "a product of another's result", text, 5);
 }
 
+// 160 MB are worth a launch, but for two that do the same.
+static void pairs_are_beside_each_other(void) {
+  static const char form[] = "graph @s(%%x: f32[10000,2000], %%y: f32[10000,2000]) {\n"
+                             "  %%a = exp %%x\n  %%b = sum %%a\n  %%c = %s %%y\n  %%d = sum %%c\n"
+                             "  return %%a, %%b, %%c, %%d\n}\n";
+  char text[400];
+  snprintf(text, sizeof text, form, "exp");
+  expect_launches_on(sm_80, 0, "large ones that do the same; their sums, and what merges those",
+                     text, 3);
+  snprintf(text, sizeof text, form, "neg");
+  expect_launches_on(sm_80, 0, "large ones that do not do the same", text, 4);
+}
+
 // The check itself: launches that depend on each other, the other way round.
 static void exchanged_launches_are_seen(void) {
   md_diags *d = md_diags_create();
@@ -270,6 +283,7 @@ static void weights_that_are_gone_are_seen(void) {
 int main(void) {
   dependencies_are_kept();
   products_are_beside_each_other();
+  pairs_are_beside_each_other();
   exchanged_launches_are_seen();
   weights_that_are_gone_are_seen();
   try_step("modist-tiny", sm_80, 0, MD_F32, MD_OPT_SGD);

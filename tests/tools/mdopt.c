@@ -74,6 +74,7 @@ int main(int argc, char **argv) {
     else if (take(argv[i], "--stored-wgrad=", &value) && md_parse_int(value, &number))
       o.facts.stored_wgrad = number;
     else if (!strcmp(argv[i], "--channels-last")) o.facts.channels_last = true;
+    else if (!strcmp(argv[i], "--pairs")) o.facts.pairs = true;
     else if (!strcmp(argv[i], "--filters-taps")) o.facts.filters_taps = true;
     else if (!strcmp(argv[i], "--packs-weights")) o.facts.packs_weights = true;
     else if (!strcmp(argv[i], "--forms-taps-apart")) o.facts.forms_taps_apart = true;
