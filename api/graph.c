@@ -8,8 +8,7 @@
 #include <string.h>
 
 modist_graph *md_api_wrap(md_graph *g, md_diags *diags) {
-  modist_graph *h = calloc(1, sizeof *h);
-  if (!h) md_out_of_memory(sizeof *h);
+  modist_graph *h = md_calloc(1, sizeof *h);
   md_builder_init(&h->b, g, diags);
   h->compile = md_diags_create();
   return h;

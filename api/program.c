@@ -47,8 +47,7 @@ static bool compile(modist_program *p, const md_graph *g, const modist_compile_o
 }
 
 static modist_program *program_handle(void) {
-  modist_program *p = calloc(1, sizeof *p);
-  if (!p) md_out_of_memory(sizeof *p);
+  modist_program *p = md_calloc(1, sizeof *p);
   p->diags = md_diags_create();
   return p;
 }

@@ -23,8 +23,7 @@ md_status modist_run_create(const modist_program *p, const modist_run_options *g
       .threads = o.threads, .seed = o.seed, .check_nan = o.check_nan != 0, .device = o.device};
   md_exec *exec = md_exec_create(p->program, &x, d);
   if (!exec) return md_api_fail(d);
-  *run = calloc(1, sizeof **run);
-  if (!*run) md_out_of_memory(sizeof **run);
+  *run = md_calloc(1, sizeof **run);
   (*run)->exec = exec;
   (*run)->diags = d;
   return MD_OK;

@@ -31,16 +31,14 @@ static size_t rounded(size_t bytes) { return (bytes + ALIGN - 1) / ALIGN * ALIGN
 
 #ifdef MODIST_HOSTILE_ARENA
 static void *new_object(md_arena *a, size_t bytes) {
-  void *p = calloc(1, bytes ? bytes : 1);
-  if (!p) md_out_of_memory(bytes);
+  void *p = md_calloc(1, bytes ? bytes : 1);
   MD_PUSH(a->objects, a->num_objects, a->cap_objects, p);
   return p;
 }
 #else
 static chunk *new_chunk(size_t size) {
   if (size > SIZE_MAX - sizeof(chunk)) md_out_of_memory(size);
-  chunk *c = malloc(sizeof(chunk) + size);
-  if (!c) md_out_of_memory(size);
+  chunk *c = md_malloc(sizeof(chunk) + size);
   *c = (chunk){.size = size};
   return c;
 }
@@ -77,11 +75,19 @@ void md_out_of_memory(size_t bytes) {
   _Exit(MD_ERR_MEMORY);
 }
 
-md_arena *md_arena_create(void) {
-  md_arena *a = calloc(1, sizeof *a);
-  if (!a) md_out_of_memory(sizeof *a);
-  return a;
+void *md_malloc(size_t bytes) {
+  void *p = malloc(bytes ? bytes : 1);
+  if (!p) md_out_of_memory(bytes);
+  return p;
 }
+
+void *md_calloc(size_t count, size_t size) {
+  void *p = calloc(count ? count : 1, size ? size : 1);
+  if (!p) md_out_of_memory(count * size);
+  return p;
+}
+
+md_arena *md_arena_create(void) { return md_calloc(1, sizeof(md_arena)); }
 
 void md_arena_reset(md_arena *a) {
   for (chunk *c = a->chunks, *next; c; c = next) {

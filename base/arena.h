@@ -9,6 +9,9 @@ typedef struct md_arena md_arena;
 
 // Prints how much was wanted and ends the process (exit code 6).
 _Noreturn void md_out_of_memory(size_t bytes);
+// As malloc and calloc, for what is freed alone, but never NULL.
+void *md_malloc(size_t bytes);
+void *md_calloc(size_t count, size_t size);
 
 // Never returns NULL: out of memory ends the process with a message (exit code 6).
 md_arena *md_arena_create(void);

@@ -120,8 +120,7 @@ static void put_snippet(md_text *out, const md_diags *d, md_place at, bool color
 static void put_message(md_text *out, const char *s) {
   for (const char *p = s;;) {
     size_t len = strcspn(p, "\n");
-    char *line = malloc(2 * (len + 1));
-    if (!line) md_out_of_memory(2 * (len + 1));
+    char *line = md_malloc(2 * (len + 1));
     char *shown = line + len + 1;
     memcpy(line, p, len);
     line[len] = '\0';
@@ -184,8 +183,7 @@ static void add(md_diags *d, item_kind kind, md_code code, md_place at, const ch
 }
 
 md_diags *md_diags_create(void) {
-  md_diags *d = calloc(1, sizeof *d);
-  if (!d) md_out_of_memory(sizeof *d);
+  md_diags *d = md_calloc(1, sizeof *d);
   d->arena = md_arena_create();
   return d;
 }

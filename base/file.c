@@ -159,8 +159,7 @@ bool md_file_read(const char *path, int64_t limit, md_code code, md_diags *d, ch
   }
   // One byte more than the size tells a file that grew, and gives room for the NUL.
   size_t room = (size_t)st.st_size + 1;
-  buf = malloc(room);
-  if (!buf) md_out_of_memory(room);
+  buf = md_malloc(room);
   ssize_t got = read_all(fd, buf, room);
   if (got < 0) {
     md_error(d, code, MD_IN_FILE(path), "cannot read: %s", reason(errno));
@@ -188,8 +187,7 @@ md_file_writer *md_file_create(const char *path, md_diags *d) {
              kind_of(st.st_mode));
     return NULL;
   }
-  md_file_writer *w = calloc(1, sizeof *w);
-  if (!w) md_out_of_memory(sizeof *w);
+  md_file_writer *w = md_calloc(1, sizeof *w);
   w->fd = -1;
   w->diags = d;
   w->path = strdup(path);

@@ -45,8 +45,7 @@ static bool read_code(int fd, char **code, size_t *len) {
   if (!read_all(fd, header, sizeof header) || memcmp(header, magic, sizeof magic) != 0)
     return false;
   size_t bytes = (size_t)st.st_size - HEADER;
-  char *data = malloc(bytes);
-  if (!data) md_out_of_memory(bytes);
+  char *data = md_malloc(bytes);
   if (read_all(fd, data, bytes)) {
     md_digest found = md_digest_of(data, bytes);
     if (!memcmp(header + sizeof magic, &found, sizeof found)) {

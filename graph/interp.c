@@ -411,8 +411,7 @@ void md_state_fill(const md_graph *g, md_val state, uint64_t seed, md_tensor *to
     n = g->value[from].node;
   }
   const md_state_attr *a = &n->attr.state;
-  double *values = to->f ? to->f : calloc((size_t)num, sizeof *values);
-  if (!values) md_out_of_memory((size_t)num * sizeof *values);
+  double *values = to->f ? to->f : md_calloc((size_t)num, sizeof *values);
   int rank = to->type.shape.rank;
   int64_t row = rank > 0 ? to->type.shape.dim[rank - 1] : 1;
   md_init_values((md_init)a->init, a->a, a->b, n->name, seed, row, 0, num, values);

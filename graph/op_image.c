@@ -70,9 +70,8 @@ int md_resize_order(const md_shape *x, const md_resize_attr *a, int *axis) {
 static double *resize_axis(double *x, md_shape *s, int axis, int64_t size,
                            const md_resize_attr *a) {
   split in = split_at(s, axis);
-  double *y = calloc((size_t)(in.outer * size * in.inner), sizeof *y);
-  double *weight = calloc((size_t)in.size + 2, sizeof *weight);
-  if (!y || !weight) md_out_of_memory((size_t)(in.outer * size * in.inner) * sizeof *y);
+  double *y = md_calloc((size_t)(in.outer * size * in.inner), sizeof *y);
+  double *weight = md_calloc((size_t)in.size + 2, sizeof *weight);
   for (int64_t at = 0; at < size; at++) {
     taps t = a->antialias ? triangle_taps(at, in.size, size, weight)
                           : linear_taps(at, in.size, size, a->align_corners, weight);
@@ -92,8 +91,7 @@ void resize_eval(md_eval *e) {
   const md_resize_attr *a = &e->node->attr.resize;
   md_shape s = e->in[0]->type.shape;
   size_t bytes = (size_t)md_elements(&s) * sizeof(double);
-  double *x = malloc(bytes);
-  if (!x) md_out_of_memory(bytes);
+  double *x = md_malloc(bytes);
   memcpy(x, e->in[0]->f, bytes);
   int order[MD_MAX_RANK], num = md_resize_order(&s, a, order);
   for (int i = 0; i < num; i++)
@@ -185,8 +183,8 @@ void gaussian_blur_eval(md_eval *e) {
   int64_t num = sample.dim[0], size = e->node->attr.blur.size;
   sample.dim[0] = 1;
   int64_t len = md_elements(&sample);
-  double *half = calloc((size_t)len, sizeof *half), *weight = calloc((size_t)size, sizeof *weight);
-  if (!half || !weight) md_out_of_memory((size_t)(len + size) * sizeof *half);
+  double *half = md_calloc((size_t)len, sizeof *half),
+         *weight = md_calloc((size_t)size, sizeof *weight);
   for (int64_t n = 0; n < num; n++) {
     const double *x = &e->in[0]->f[n * len];
     double sigma = e->in[1]->f[n], total = 0;

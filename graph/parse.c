@@ -518,8 +518,7 @@ static void skip_to_graph(md_reader *r) {
 md_graph **md_parse_graphs(const char *file, const char *text, size_t len, md_arena *a, int *num,
                            md_diags *d) {
   md_arena *scratch = md_arena_create();
-  parser *p = calloc(1, sizeof *p);
-  if (!p) md_out_of_memory(sizeof *p);
+  parser *p = md_calloc(1, sizeof *p);
   md_reader *r = &p->r;
   md_symbols graphs = {0};
   md_graph **found = NULL;

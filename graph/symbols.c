@@ -21,8 +21,7 @@ static int *slot_of(const md_symbols *n, const char *s, int len) {
 static void grow(md_symbols *n) {
   int num_slots = MD_MAX(64, 2 * n->num_slots);
   free(n->slot);
-  n->slot = calloc((size_t)num_slots, sizeof *n->slot);
-  if (!n->slot) md_out_of_memory((size_t)num_slots * sizeof *n->slot);
+  n->slot = md_calloc((size_t)num_slots, sizeof *n->slot);
   n->num_slots = num_slots;
   for (int i = 0; i < n->num; i++) *slot_of(n, n->item[i].s, n->item[i].len) = i + 1;
 }

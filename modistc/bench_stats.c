@@ -17,11 +17,7 @@ void md_samples_free(md_samples *s) {
   *s = (md_samples){0};
 }
 
-static double *new_array(int64_t num) {
-  double *x = calloc((size_t)num, sizeof *x);
-  if (!x) md_out_of_memory((size_t)num * sizeof *x);
-  return x;
-}
+static double *new_array(int64_t num) { return md_calloc((size_t)num, sizeof(double)); }
 
 static int by_value(const void *a, const void *b) {
   double x = *(const double *)a, y = *(const double *)b;
@@ -93,8 +89,7 @@ static int *doubled_ranks(const md_samples *a, const md_samples *b, double *ties
   int num = a->num + b->num;
   md_samples all = {0};
   for (int i = 0; i < num; i++) md_samples_add(&all, i < a->num ? a->ms[i] : b->ms[i - a->num]);
-  int *rank = calloc((size_t)num, sizeof *rank);
-  if (!rank) md_out_of_memory((size_t)num * sizeof *rank);
+  int *rank = md_calloc((size_t)num, sizeof *rank);
   *ties = 0;
   for (int i = 0; i < num; i++) {
     int less = 0, equal = 0;

@@ -126,8 +126,7 @@ md_bench_peer *md_bench_peer_start(const md_bench *b, const char *task, char *wh
     MD_ASSERT(num < MAX_WORDS, "task of the peer: %s", task);
     argv[3 + num++] = w;
   }
-  md_bench_peer *p = calloc(1, sizeof *p);
-  if (!p) md_out_of_memory(sizeof *p);
+  md_bench_peer *p = md_calloc(1, sizeof *p);
   p->socket = -1;
   if (spawn(p, from_here(python, a), folder, argv, why, size) && is_ready(p, why, size)) return p;
   md_bench_peer_stop(p);

@@ -190,8 +190,7 @@ static void print_score(md_cli *cli, const md_score *s, const md_score *train, c
 }
 
 static int32_t *guesses(int64_t num) {
-  int32_t *g = calloc((size_t)num + 1, sizeof *g);
-  if (!g) md_out_of_memory((size_t)num * sizeof *g);
+  int32_t *g = md_calloc((size_t)num + 1, sizeof *g);
   return g;
 }
 

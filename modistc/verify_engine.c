@@ -30,8 +30,7 @@ static bool engine_step(void *run, md_diags *d) { return md_engine_step(run, d);
 
 static bool engine_get(void *run, const char *name, md_tensor *to) {
   int64_t n = md_elements(&to->type.shape);
-  double *x = calloc((size_t)n, sizeof *x);
-  if (!x) md_out_of_memory((size_t)n * sizeof *x);
+  double *x = md_calloc((size_t)n, sizeof *x);
   bool ok = md_engine_result(run, name, x, n);
   for (int64_t i = 0; ok && i < n; i++) {
     if (to->f) to->f[i] = x[i];

@@ -187,8 +187,7 @@ static double *stored_values(md_case *c, const char *role, int64_t *num, char *w
   }
   int64_t n = md_elements(&y->value->type.shape);
   *num = norm ? 1 : samples ? MD_MIN(n, NUM_SAMPLES) : n;
-  double *out = calloc((size_t)*num, sizeof *out);
-  if (!out) md_out_of_memory((size_t)*num * sizeof *out);
+  double *out = md_calloc((size_t)*num, sizeof *out);
   if (norm) {
     for (int64_t i = 0; i < n; i++) out[0] += element(y->value, i) * element(y->value, i);
     out[0] = sqrt(out[0]);
@@ -425,8 +424,7 @@ static void *interp_create(void *ctx, md_graph *g, md_diags *d) {
   o.level = 0;
   g = md_run_passes(g, &o, NULL, d);
   if (!g) return NULL;
-  interp_run *r = calloc(1, sizeof *r);
-  if (!r) md_out_of_memory(sizeof *r);
+  interp_run *r = md_calloc(1, sizeof *r);
   *r = (interp_run){.g = g, .in = md_interp_create(g, false)};
   if (r->in) return r;
   md_error(d, E0802, MD_NOWHERE, "no memory for the inputs and states of graph %s", g->name);

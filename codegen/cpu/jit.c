@@ -98,8 +98,7 @@ bool md_object_compile(LLVMModuleRef mod, const md_cpu *cpu, bool asan, md_objec
   }
   if (ok) {
     out->bytes = LLVMGetBufferSize(buffer);
-    out->data = malloc(out->bytes);
-    if (!out->data) md_out_of_memory(out->bytes);
+    out->data = md_malloc(out->bytes);
     memcpy(out->data, LLVMGetBufferStart(buffer), out->bytes);
     LLVMDisposeMemoryBuffer(buffer);
   }
@@ -144,8 +143,7 @@ static void keep_reason(void *ctx, LLVMErrorRef error) {
 
 void *md_jit_load(const md_object *objects, int num, md_diags *d) {
   initialize_once();
-  Jit *jit = calloc(1, sizeof *jit);
-  if (!jit) md_out_of_memory(sizeof *jit);
+  Jit *jit = md_calloc(1, sizeof *jit);
   LLVMErrorRef error = LLVMOrcCreateLLJIT(&jit->orc, NULL);
   if (error) {
     failed_error(d, "set up its JIT", error);

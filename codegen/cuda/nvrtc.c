@@ -122,8 +122,7 @@ bool md_nvrtc_version(int *major, int *minor, md_diags *d) {
 int md_nvrtc_archs(int *sm, int max, md_diags *d) {
   int num = 0;
   if (!is_there(d) || nvrtc.num_archs(&num) != 0 || num <= 0) return 0;
-  int *all = calloc((size_t)num, sizeof *all);
-  if (!all) md_out_of_memory((size_t)num * sizeof *all);
+  int *all = md_calloc((size_t)num, sizeof *all);
   num = nvrtc.archs(all) == 0 ? MD_MIN(num, max) : 0;
   memcpy(sm, all, sizeof *sm * (size_t)num);
   free(all);
@@ -134,8 +133,7 @@ int md_nvrtc_archs(int *sm, int max, md_diags *d) {
 static char *read_log(Program p) {
   size_t size = 0;
   nvrtc.log_size(p, &size);
-  char *log = calloc(size + 1, 1);
-  if (!log) md_out_of_memory(size);
+  char *log = md_calloc(size + 1, 1);
   if (size) nvrtc.log(p, log);
   for (size_t i = 0; i + 1 < size; i++)
     if (!log[i]) log[i] = '\n';
@@ -209,8 +207,7 @@ static bool attempt(const char *text, const char *name, md_cuda_arch arch, bool 
   }
   if (!ptx && !md_cuda_check_log(log, name, d)) goto out;
   error = ptx ? nvrtc.ptx_size(p, &out->bytes) : nvrtc.cubin_size(p, &out->bytes);
-  out->data = malloc(out->bytes + 1);
-  if (!out->data) md_out_of_memory(out->bytes);
+  out->data = md_malloc(out->bytes + 1);
   if (!error) error = ptx ? nvrtc.ptx(p, out->data) : nvrtc.cubin(p, out->data);
   out->data[out->bytes] = '\0';
   if (ptx && out->bytes && !out->data[out->bytes - 1]) out->bytes--;  // PTX counts its final NUL

@@ -47,8 +47,7 @@ md_cuda_module *md_cuda_generate(const md_graph *g, md_cuda_arch arch, const md_
   static const md_cuda_how plain = {0};
   if (!how) how = &plain;
   MD_ASSERT(!how->trials || how->is_apart, "trials are of regions whose launches stand apart");
-  md_cuda_module *m = calloc(1, sizeof *m);
-  if (!m) md_out_of_memory(sizeof *m);
+  md_cuda_module *m = md_calloc(1, sizeof *m);
   m->arena = md_arena_create();
   md_arena *scratch = md_arena_create();
   md_cu_names names = {0};

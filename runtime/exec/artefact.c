@@ -50,8 +50,7 @@ static int executable_memory_file(void) {
 }
 
 static bool load_code(md_program *p, md_diags *d) {
-  host_code *c = calloc(1, sizeof *c);
-  if (!c) md_out_of_memory(sizeof *c);
+  host_code *c = md_calloc(1, sizeof *c);
   p->code = c;
   p->lookup = lookup_symbol;
   p->code_free = free_code;
@@ -91,8 +90,7 @@ static bool take_image(md_program *p, const md_member *members, int num, md_diag
 
 // Kernels share members, which are copied once.
 static bool take_kernels(md_program *p, const md_member *members, int num, md_diags *d) {
-  const void **copy = calloc((size_t)num + 1, sizeof *copy);
-  if (!copy) md_out_of_memory((size_t)num * sizeof *copy);
+  const void **copy = md_calloc((size_t)num + 1, sizeof *copy);
   bool ok = true;
   for (int i = 0; i < p->num_kernels && ok; i++) {
     md_gpu_kernel *k = &p->kernel[i];
@@ -167,8 +165,7 @@ static int add_kernels(const md_program *p, bool shared, md_member *m) {
 // look at it.
 static md_member *members_of(const md_program *p, bool shared, md_text *manifest, int *num) {
   MD_ASSERT(p->image || p->num_variants, "program '%s' has no image to save", p->name);
-  md_member *m = calloc((size_t)p->num_kernels + 3, sizeof *m);
-  if (!m) md_out_of_memory((size_t)p->num_kernels * sizeof *m);
+  md_member *m = md_calloc((size_t)p->num_kernels + 3, sizeof *m);
   bool deflate = p->num_variants > 0;
   *num = 1;
   if (p->image)

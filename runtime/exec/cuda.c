@@ -275,8 +275,7 @@ static void hold(void *ns) {
 static void make_marks(md_cuda *c) {
   int num = 2 * c->base.num_all;
   c->hold_ns = (int64_t)c->base.num_launches * ISSUE_NS;
-  c->mark = calloc((size_t)num + 1, sizeof *c->mark);
-  if (!c->mark) md_out_of_memory((size_t)num * sizeof *c->mark);
+  c->mark = md_calloc((size_t)num + 1, sizeof *c->mark);
   for (int i = 0; i < num; i++) c->call.cuEventCreate(&c->mark[i], 0);
   c->call.cuEventCreate(&c->zero, 0);
 }
@@ -341,9 +340,8 @@ static void cuda_close(md_device *v) {
 static void line_up_arguments(md_cuda *c) {
   const md_program *p = c->base.p;
   size_t num = (size_t)p->num_args + (size_t)p->num_counts + 1;
-  c->place = calloc(num, sizeof *c->place);
-  c->parameter = calloc(num, sizeof *c->parameter);
-  if (!c->place || !c->parameter) md_out_of_memory(num * sizeof *c->place);
+  c->place = md_calloc(num, sizeof *c->place);
+  c->parameter = md_calloc(num, sizeof *c->parameter);
   for (size_t i = 0; i < num; i++) c->parameter[i] = &c->place[i];
   for (int i = 0; i < c->base.num_all; i++) {
     const md_launch *l = &p->launch[c->base.first_launch + i];
@@ -414,8 +412,7 @@ static const md_device_kind kind = {.close = cuda_close,
 
 md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, int index,
                                md_diags *d) {
-  md_cuda *c = calloc(1, sizeof *c);
-  if (!c) md_out_of_memory(sizeof *c);
+  md_cuda *c = md_calloc(1, sizeof *c);
   c->base = (md_device){.kind = &kind, .p = p};
   int64_t start = md_now_ns();
   bool ok = find_device(c, index, d) &&

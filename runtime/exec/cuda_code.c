@@ -71,11 +71,7 @@ static bool load_all(md_cuda *c, void **function, int64_t *dynamic, md_diags *d)
   return ask_for_shared(c, function, dynamic, d);
 }
 
-static void *zeroed(int num, size_t size) {
-  void *rows = calloc((size_t)num + 1, size);
-  if (!rows) md_out_of_memory((size_t)num * size);
-  return rows;
-}
+static void *zeroed(int num, size_t size) { return md_calloc((size_t)num + 1, size); }
 
 bool md_cuda_code_load(md_cuda *c, md_diags *d) {
   const md_gpu_variant *v = c->base.variant;

@@ -175,9 +175,8 @@ bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
         d, "MODIST_CUDNN=/path/to/libcudnn.so.9 names it; without --engine=cudnn it is not needed");
     return false;
   }
-  c->convs.plan = calloc(num, sizeof *c->convs.plan);
-  c->convs.is_covered = calloc(num, sizeof *c->convs.is_covered);
-  if (!c->convs.plan || !c->convs.is_covered) md_out_of_memory(num * sizeof *c->convs.plan);
+  c->convs.plan = md_calloc(num, sizeof *c->convs.plan);
+  c->convs.is_covered = md_calloc(num, sizeof *c->convs.is_covered);
   c->base.by_engine = c->convs.is_covered;
   int64_t room;
   Taken t;

@@ -21,11 +21,7 @@ enum { FRESH = 0 };
 
 static int64_t padded(int64_t bytes) { return md_round_up(bytes, MD_DEVICE_ALIGN); }
 
-static int64_t *offsets(int num) {
-  int64_t *o = calloc((size_t)num + 1, sizeof *o);
-  if (!o) md_out_of_memory((size_t)num * sizeof *o);
-  return o;
-}
+static int64_t *offsets(int num) { return md_calloc((size_t)num + 1, sizeof(int64_t)); }
 
 // The offset behind the last is their size.
 static int64_t *line_up(const md_spec *s, int num) {

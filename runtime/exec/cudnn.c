@@ -194,8 +194,7 @@ static md_cudnn *create(char *why) {
   int version;
   const char *path;
   if (!md_cudnn_find(&version, &path, why)) return NULL;
-  md_cudnn *c = calloc(1, sizeof *c);
-  if (!c) md_out_of_memory(sizeof *c);
+  md_cudnn *c = md_calloc(1, sizeof *c);
   c->call = &library.call;
   return c;
 }

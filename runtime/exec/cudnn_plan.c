@@ -207,8 +207,7 @@ static int configs_of(md_cudnn_making *m, void *graph, int mode, void *config[MA
 static bool choose(Search *s, int mode) {
   void *config[MAX_CONFIGS], *plan = NULL;
   char why[MD_CUDNN_WORDS] = "";
-  md_cudnn_making *all = &s->p->all, *tried = malloc(sizeof *tried);
-  if (!tried) md_out_of_memory(sizeof *tried);
+  md_cudnn_making *all = &s->p->all, *tried = md_malloc(sizeof *tried);
   all->why = why;
   int num = configs_of(all, s->graph, mode, config);
   if (all->has_failed) refuse(s, FAILED, why);
@@ -236,8 +235,7 @@ static bool make(md_cudnn_plan *p, const md_conv *v, int64_t room, char *why) {
 }
 
 md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_conv *v, int64_t room, char *why) {
-  md_cudnn_plan *p = calloc(1, sizeof *p);
-  if (!p) md_out_of_memory(sizeof *p);
+  md_cudnn_plan *p = md_calloc(1, sizeof *p);
   p->c = c;
   p->all = (md_cudnn_making){.c = c, .why = why};
   if (make(p, v, room, why)) return p;

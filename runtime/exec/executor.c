@@ -32,11 +32,7 @@ struct md_exec {
   md_trace *trace;
 };
 
-static void *zeroed(int64_t count, size_t size) {
-  void *p = calloc((size_t)MD_MAX(count, 1), size);
-  if (!p) md_out_of_memory((size_t)count * size);
-  return p;
-}
+static void *zeroed(int64_t count, size_t size) { return md_calloc((size_t)count, size); }
 
 static md_place place_of(const md_program *p) { return p->path ? MD_IN_FILE(p->path) : MD_NOWHERE; }
 

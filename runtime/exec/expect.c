@@ -27,8 +27,7 @@ static double largest(const md_spec *s, const void *at) {
 
 bool md_npy_expect(const char *path, const md_spec *s, const void *at, double tolerance,
                    md_diags *d) {
-  void *want = malloc((size_t)MD_MAX(s->bytes, 1));
-  if (!want) md_out_of_memory((size_t)s->bytes);
+  void *want = md_malloc((size_t)MD_MAX(s->bytes, 1));
   if (!md_npy_read(path, s, want, d)) {
     free(want);
     return false;

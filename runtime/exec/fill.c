@@ -68,16 +68,14 @@ void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void 
 void md_fill_states(const md_program *p, uint64_t seed, md_pool *pool, void *const *state) {
   if (p->num_states == 0) return;
   fill f = {.p = p, .seed = seed, .state = state, .room = 1};
-  f.first_item = calloc((size_t)p->num_states + 1, sizeof *f.first_item);
-  if (!f.first_item) md_out_of_memory((size_t)p->num_states * sizeof *f.first_item);
+  f.first_item = md_calloc((size_t)p->num_states + 1, sizeof *f.first_item);
   for (int i = 0; i < p->num_states; i++) {
     const md_spec *s = &p->state[i];
     f.first_item[i + 1] = f.first_item[i] + md_ceil_div(md_spec_elements(s), piece_of(s));
     f.room = MD_MAX(f.room, MD_MIN(piece_of(s), md_spec_elements(s)));
   }
   size_t elements = (size_t)f.room * (size_t)md_pool_threads(pool);
-  f.buffer = malloc(elements * sizeof *f.buffer);
-  if (!f.buffer) md_out_of_memory(elements * sizeof *f.buffer);
+  f.buffer = md_malloc(elements * sizeof *f.buffer);
   md_pool_run(pool, f.first_item[p->num_states], fill_piece, &f);
   free(f.buffer);
   free(f.first_item);

@@ -127,8 +127,7 @@ static bool check_launch(const md_program *p, const md_gpu_variant *v, const md_
 }
 
 static bool check_variant(md_program *p, const md_gpu_variant *v, md_diags *d) {
-  md_gpu_kernel **sorted = calloc((size_t)v->num_kernels + 1, sizeof *sorted);
-  if (!sorted) md_out_of_memory((size_t)v->num_kernels * sizeof *sorted);
+  md_gpu_kernel **sorted = md_calloc((size_t)v->num_kernels + 1, sizeof *sorted);
   bool ok = true;
   for (int i = 0; i < v->num_kernels && ok; i++) {
     sorted[i] = &p->kernel[v->first_kernel + i];

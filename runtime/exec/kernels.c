@@ -55,8 +55,7 @@ bool md_kernel_read(const char *artefact, md_digest want, md_member *m, md_arena
 
 static bool save(const char *path, const md_member *m, md_diags *d) {
   int64_t room = md_deflate_bound((int64_t)m->bytes);
-  char *packed = malloc((size_t)room);
-  if (!packed) md_out_of_memory((size_t)room);
+  char *packed = md_malloc((size_t)room);
   int64_t len = md_deflate(m->data, (int64_t)m->bytes, packed, room);
   bool ok = md_make_parents(path, d) && md_file_save(path, packed, (size_t)len, d);
   free(packed);

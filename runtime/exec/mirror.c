@@ -18,15 +18,10 @@ struct md_mirror {
   copy *state, *result, arg;
 };
 
-static copy *copies(int num) {
-  copy *c = calloc((size_t)num + 1, sizeof *c);
-  if (!c) md_out_of_memory((size_t)num * sizeof *c);
-  return c;
-}
+static copy *copies(int num) { return md_calloc((size_t)num + 1, sizeof(copy)); }
 
 md_mirror *md_mirror_create(md_device *v) {
-  md_mirror *m = calloc(1, sizeof *m);
-  if (!m) md_out_of_memory(sizeof *m);
+  md_mirror *m = md_calloc(1, sizeof *m);
   m->v = v;
   m->age = 1;
   m->state = copies(v->p->num_states);

@@ -185,8 +185,7 @@ int md_pool_default(void) {
 
 // False when the system has no thread left. Workers block all signals: those are the program's.
 static bool add_worker(md_pool *p) {
-  start *s = malloc(sizeof *s);
-  if (!s) md_out_of_memory(sizeof *s);
+  start *s = md_malloc(sizeof *s);
   *s = (start){p, p->num_workers + 1};
   sigset_t all, old;
   sigfillset(&all);
@@ -212,8 +211,7 @@ md_pool *md_pool_create(int threads) {
   memset(p, 0, sizeof *p);
   p->num_threads = threads;
   p->spins = threads <= cores ? SPINS : 0;  // with fewer cores, who spins holds up another
-  p->worker = calloc((size_t)threads, sizeof *p->worker);
-  if (!p->worker) md_out_of_memory((size_t)threads * sizeof *p->worker);
+  p->worker = md_calloc((size_t)threads, sizeof *p->worker);
   p->run = aligned_alloc(64, (size_t)threads * sizeof *p->run);
   if (!p->run) md_out_of_memory((size_t)threads * sizeof *p->run);
   memset(p->run, 0, (size_t)threads * sizeof *p->run);

@@ -75,8 +75,7 @@ static int compare_names(const void *a, const void *b) {
 }
 
 static bool check_specs(const check *c, const char *what, const md_spec *specs, int num) {
-  const char **names = calloc((size_t)num + 1, sizeof *names);
-  if (!names) md_out_of_memory((size_t)num * sizeof *names);
+  const char **names = md_calloc((size_t)num + 1, sizeof *names);
   bool ok = true;
   for (int i = 0; i < num && ok; i++) {
     const md_spec *s = &specs[i];
@@ -322,8 +321,7 @@ static bool check_conv(const check *c, int number) {
 // All or nothing needs that no copy reads what another copy writes.
 static bool check_copies(const check *c) {
   const md_program *p = c->p;
-  bool *is_target = calloc((size_t)p->num_states + 1, sizeof *is_target), ok = true;
-  if (!is_target) md_out_of_memory((size_t)p->num_states);
+  bool *is_target = md_calloc((size_t)p->num_states + 1, sizeof *is_target), ok = true;
   for (int i = 0; i < p->num_copies && ok; i++) {
     const md_copy *k = &p->copy[i];
     if (k->state < 0 || k->state >= p->num_states) {

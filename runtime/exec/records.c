@@ -21,8 +21,7 @@
 enum { MAX_WAYS = 1000, KEY = 32 };
 
 md_records *md_records_create(void) {
-  md_records *r = calloc(1, sizeof *r);
-  if (!r) md_out_of_memory(sizeof *r);
+  md_records *r = md_calloc(1, sizeof *r);
   r->arena = md_arena_create();
   return r;
 }

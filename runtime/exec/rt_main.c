@@ -220,8 +220,7 @@ static const binding *find_binding(const binding *b, int num, const char *name) 
 }
 
 static bool unknown(md_exec *e, const char *name, const md_spec *s, int num, md_diags *d) {
-  const char **names = calloc((size_t)num + 1, sizeof *names);
-  if (!names) md_out_of_memory((size_t)num * sizeof *names);
+  const char **names = md_calloc((size_t)num + 1, sizeof *names);
   for (int i = 0; i < num; i++) names[i] = s[i].name;
   const char *near = md_nearest(name, names, num);
   free(names);
@@ -301,8 +300,7 @@ static bool run_step(md_exec *e, bool is_last, md_diags *d) {
 }
 
 static bool run_steps(md_exec *e, const request *r, md_diags *d) {
-  int64_t *ns = calloc((size_t)r->steps, sizeof *ns);
-  if (!ns) md_out_of_memory((size_t)r->steps * sizeof *ns);
+  int64_t *ns = md_calloc((size_t)r->steps, sizeof *ns);
   bool ok = true;
   for (int64_t i = 0; i < r->steps && ok; i++) {
     int64_t start = md_now_ns();

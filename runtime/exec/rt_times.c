@@ -59,9 +59,8 @@ static table table_of(const md_exec *e) {
   int first, num = md_exec_launches(e, &first);
   table t = {.p = md_exec_program(e)};
   t.predicted_for = v && !md_exec_engine(e) ? v->predicted_for : NULL;  // it is for our kernels
-  t.row = calloc((size_t)num + 1, sizeof *t.row);
-  t.worst = calloc((size_t)num + 1, sizeof *t.worst);
-  if (!t.row || !t.worst) md_out_of_memory((size_t)num * sizeof *t.row);
+  t.row = md_calloc((size_t)num + 1, sizeof *t.row);
+  t.worst = md_calloc((size_t)num + 1, sizeof *t.worst);
   for (int i = 0; i < num; i++) {
     const md_launch_time *x = &time[first + i];
     const md_launch *l = &t.p->launch[first + i];

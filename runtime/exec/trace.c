@@ -70,10 +70,8 @@ static void put_span(md_json *j, const md_trace *t, const span *s) {
 }
 
 md_trace *md_trace_create(void) {
-  md_trace *t = calloc(1, sizeof *t);
-  if (!t) md_out_of_memory(sizeof *t);
-  t->spans = calloc(MD_TRACE_SPANS, sizeof *t->spans);
-  if (!t->spans) md_out_of_memory(MD_TRACE_SPANS * sizeof *t->spans);
+  md_trace *t = md_calloc(1, sizeof *t);
+  t->spans = md_calloc(MD_TRACE_SPANS, sizeof *t->spans);
   t->start_ns = md_now_ns();
   return t;
 }

@@ -13,11 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-void *md_tune_rows(int64_t num, size_t size) {
-  void *rows = calloc((size_t)num + 1, size);
-  if (!rows) md_out_of_memory((size_t)num * size);
-  return rows;
-}
+void *md_tune_rows(int64_t num, size_t size) { return md_calloc((size_t)num + 1, size); }
 
 double *md_tune_us(const md_tuner *t, int trial) { return t->us + (int64_t)trial * t->o->rounds; }
 

@@ -243,8 +243,7 @@ static void put_member(const md_member *m, entry *e, md_text *to) {
 
 void md_zip_write(const md_member *m, int num, md_text *to) {
   MD_ASSERT(num > 0 && num <= MD_MAX_MEMBERS && to->len == 0, "zip of %d members", num);
-  entry *e = calloc((size_t)num, sizeof *e);
-  if (!e) md_out_of_memory((size_t)num * sizeof *e);
+  entry *e = md_calloc((size_t)num, sizeof *e);
   uint32_t stamp = stamp_wanted();
   for (int i = 0; i < num; i++) {
     MD_ASSERT(md_member_name_is_fine(m[i].name, strlen(m[i].name)), "zip member '%s'", m[i].name);

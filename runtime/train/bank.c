@@ -14,8 +14,7 @@ bool md_bank_ids_read(md_bank_ids *b, md_engine *e, md_diags *d) {
   if (!next) return md_engine_is_alive(e, d);
   b->rows = type.shape.dim[0];
   b->next = (*next % b->rows + b->rows) % b->rows;
-  b->id = malloc((size_t)b->rows * sizeof *b->id);
-  if (!b->id) md_out_of_memory((size_t)b->rows * sizeof *b->id);
+  b->id = md_malloc((size_t)b->rows * sizeof *b->id);
   memcpy(b->id, ids, (size_t)b->rows * sizeof *b->id);
   return true;
 }

@@ -62,8 +62,7 @@ static bool check(md_checkpoint *c, md_diags *d) {
 md_checkpoint *md_checkpoint_open(const char *path, md_diags *d) {
   md_safetensors *file = md_safetensors_read(path, d);
   if (!file) return NULL;
-  md_checkpoint *c = calloc(1, sizeof *c);
-  if (!c) md_out_of_memory(sizeof *c);
+  md_checkpoint *c = md_calloc(1, sizeof *c);
   c->path = strdup(path);
   if (!c->path) md_out_of_memory(strlen(path));
   c->file = file;

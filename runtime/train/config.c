@@ -619,8 +619,7 @@ static void log_settings(const md_config *c) {
 }
 
 static md_config *create(void) {
-  md_config *c = calloc(1, sizeof *c);
-  if (!c) md_out_of_memory(sizeof *c);
+  md_config *c = md_calloc(1, sizeof *c);
   c->arena = md_arena_create();
   for (int i = 0; i < NUM_KEYS; i++) c->value[i] = (Value){.text = keys[i].preset};
   return c;

@@ -29,8 +29,7 @@ struct md_engine {
 
 static void list_states(md_engine *e) {
   const md_graph *g = e->graph;
-  e->state = calloc((size_t)g->num_nodes + 1, sizeof *e->state);
-  if (!e->state) md_out_of_memory((size_t)g->num_nodes * sizeof *e->state);
+  e->state = md_calloc((size_t)g->num_nodes + 1, sizeof *e->state);
   for (int i = 0; i < g->num_nodes; i++)
     if (g->node[i]->op == MD_OP_state) e->state[e->num_states++] = g->node[i]->name;
 }
@@ -146,8 +145,7 @@ static bool make_graph(md_engine *e, md_graph *take_g, const md_engine_options *
 }
 
 md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d) {
-  md_engine *e = calloc(1, sizeof *e);
-  if (!e) md_out_of_memory(sizeof *e);
+  md_engine *e = md_calloc(1, sizeof *e);
   Backend b = {0};
   bool ok = make_graph(e, g, o, &b, d);
   if (ok) ok = o->backend == MD_BACKEND_INTERP ? make_interp(e, o, d) : make_program(e, o, &b, d);
@@ -158,8 +156,7 @@ md_engine *md_engine_create(md_graph *g, const md_engine_options *o, md_diags *d
 }
 
 md_engine *md_engine_load(const char *path, const md_engine_options *o, md_diags *d) {
-  md_engine *e = calloc(1, sizeof *e);
-  if (!e) md_out_of_memory(sizeof *e);
+  md_engine *e = md_calloc(1, sizeof *e);
   e->program = md_program_load(path, d);
   const char *text = e->program ? e->program->graph_text : NULL;
   if (text) e->graph = md_parse_graph(path, text, strlen(text), d);

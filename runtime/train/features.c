@@ -49,11 +49,7 @@ typedef struct Reader {
   uint8_t *window;
 } Reader;
 
-static void *zeroed(int64_t num, size_t size) {
-  void *p = calloc((size_t)num + 1, size);
-  if (!p) md_out_of_memory((size_t)num * size);
-  return p;
-}
+static void *zeroed(int64_t num, size_t size) { return md_calloc((size_t)num + 1, size); }
 
 static bool collect(Reader *r) {
   int64_t width = r->f->width;

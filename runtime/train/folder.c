@@ -161,8 +161,7 @@ bool md_run_contains(const char *dir, const char *file) {
 }
 
 md_run_folder *md_run_folder_open(const char *dir, bool is_new, md_diags *d) {
-  md_run_folder *f = calloc(1, sizeof *f);
-  if (!f) md_out_of_memory(sizeof *f);
+  md_run_folder *f = md_calloc(1, sizeof *f);
   f->path = strdup(dir);
   if (!f->path) md_out_of_memory(strlen(dir));
   f->fd = -1;

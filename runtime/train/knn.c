@@ -12,8 +12,7 @@ typedef struct Near {
 } Near;
 
 static double *unit_rows(const md_features *f) {
-  double *x = calloc((size_t)(f->num * f->width) + 1, sizeof *x);
-  if (!x) md_out_of_memory((size_t)(f->num * f->width) * sizeof *x);
+  double *x = md_calloc((size_t)(f->num * f->width) + 1, sizeof *x);
   for (int64_t i = 0; i < f->num; i++) {
     double square = 0;
     for (int64_t j = 0; j < f->width; j++)
@@ -51,9 +50,8 @@ void md_knn(const md_features *train, const md_features *test, int k, int32_t *g
   int classes = 0;
   for (int64_t i = 0; i < train->num; i++) classes = MD_MAX(classes, train->label[i] + 1);
   double *a = unit_rows(train), *b = unit_rows(test);
-  double *votes = calloc(2 * (size_t)classes + 1, sizeof *votes);
-  Near *near = calloc((size_t)train->num + 1, sizeof *near);
-  if (!votes || !near) md_out_of_memory((size_t)train->num * sizeof *near);
+  double *votes = md_calloc(2 * (size_t)classes + 1, sizeof *votes);
+  Near *near = md_calloc((size_t)train->num + 1, sizeof *near);
   for (int64_t i = 0; i < test->num; i++) {
     for (int64_t n = 0; n < train->num; n++) {
       near[n] = (Near){.row = n};

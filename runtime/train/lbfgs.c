@@ -28,11 +28,7 @@ static double largest(const double *g, int64_t n) {
   return max;
 }
 
-static double *vector(int64_t n) {
-  double *v = calloc((size_t)n + 1, sizeof *v);
-  if (!v) md_out_of_memory((size_t)n * sizeof *v);
-  return v;
-}
+static double *vector(int64_t n) { return md_calloc((size_t)n + 1, sizeof(double)); }
 
 // p = -H g, by two loops over the pairs, newest first and then oldest first.
 static void direction(const Pairs *q, const double *g, int64_t n, double *p) {

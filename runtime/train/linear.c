@@ -18,11 +18,7 @@ struct md_linear_probe {
   md_minimum minimum;
 };
 
-static double *vector(int64_t n) {
-  double *v = calloc((size_t)n + 1, sizeof *v);
-  if (!v) md_out_of_memory((size_t)n * sizeof *v);
-  return v;
-}
+static double *vector(int64_t n) { return md_calloc((size_t)n + 1, sizeof(double)); }
 
 // z[c] = w[c] x + b[c]; returns log sum exp z.
 static double scores(const double *w, const double *x, int64_t width, int classes, double *z) {
@@ -87,8 +83,7 @@ static double *standardised(const md_linear_probe *p, const md_features *f) {
 }
 
 md_linear_probe *md_linear_fit(const md_features *train, int classes, const md_linear_options *o) {
-  md_linear_probe *p = calloc(1, sizeof *p);
-  if (!p) md_out_of_memory(sizeof *p);
+  md_linear_probe *p = md_calloc(1, sizeof *p);
   int64_t width = train->width;
   *p = (md_linear_probe){.width = width,
                          .classes = classes,

@@ -86,8 +86,7 @@ static off_t kept_bytes(const char *path, int64_t done) {
 }
 
 md_train_log *md_train_log_open(const char *path, int64_t done, md_diags *d) {
-  md_train_log *l = calloc(1, sizeof *l);
-  if (!l) md_out_of_memory(sizeof *l);
+  md_train_log *l = md_calloc(1, sizeof *l);
   l->path = strdup(path);
   if (!l->path) md_out_of_memory(strlen(path));
   l->json.compact = true;

@@ -171,8 +171,7 @@ void md_svg_put_text(md_text *to, const char *s) {
 bool md_picture_save(const char *const *run_dir, int num_runs, const md_sheet_options *sheet,
                      const char *path, md_diags *d) {
   md_arena *a = md_arena_create();
-  Run *run = calloc((size_t)num_runs + 1, sizeof *run);
-  if (!run) md_out_of_memory((size_t)num_runs * sizeof *run);
+  Run *run = md_calloc((size_t)num_runs + 1, sizeof *run);
   bool ok = true;
   for (int i = 0; ok && i < num_runs; i++) ok = read_run(&run[i], run_dir[i], a, d);
   md_text body = {0};

@@ -152,8 +152,7 @@ void md_duration_text(double seconds, char *to, size_t size) {
 }
 
 md_progress *md_progress_create(const md_progress_options *o) {
-  md_progress *p = calloc(1, sizeof *p);
-  if (!p) md_out_of_memory(sizeof *p);
+  md_progress *p = md_calloc(1, sizeof *p);
   p->o = *o;
   p->span = 1;
   return p;

@@ -9,8 +9,7 @@ enum { MAX_CLASSES = 10000 };  // the confusion has its square
 
 md_score md_score_of(const int32_t *label, const int32_t *guess, int64_t num, int classes) {
   md_score s = {.num = num, .classes = classes};
-  s.confusion = calloc((size_t)classes * (size_t)classes + 1, sizeof *s.confusion);
-  if (!s.confusion) md_out_of_memory((size_t)classes * (size_t)classes * sizeof *s.confusion);
+  s.confusion = md_calloc((size_t)classes * (size_t)classes + 1, sizeof *s.confusion);
   for (int64_t i = 0; i < num; i++) {
     s.hits += label[i] == guess[i];
     s.confusion[(int64_t)label[i] * classes + guess[i]]++;

@@ -59,9 +59,8 @@ static bool read_row(Sheet *s, int video, const md_timeline *t, Row *r, md_fault
   md_clip_shape shape = {frames, MD_MAX(1, room / MD_MAX(1, frames - 1)), r->side};
   r->seconds = shape.stride / 30.0;
   size_t plane = (size_t)frames * (size_t)r->side * (size_t)r->side;
-  r->frames = calloc(3, plane);
-  r->maps = calloc((size_t)md_map_planes(s->about.kind), plane);
-  if (!r->frames || !r->maps) md_out_of_memory(plane);
+  r->frames = md_calloc(3, plane);
+  r->maps = md_calloc((size_t)md_map_planes(s->about.kind), plane);
   static const double starts[MD_NUM_SLOTS];
   md_sample_rule rule = {.visual = shape,
                          .motion = shape,
@@ -212,8 +211,7 @@ bool md_sheet_put(const md_sheet_options *o, md_text *to, int *w, int *h, md_dia
       md_dataset_open(&(md_dataset_options){.path = o->videos, .prefix = o->prefix}, d);
   if (!data) return false;
   Sheet s = {.o = o, .data = data, .gather = md_gather_create(), .arena = md_arena_create()};
-  s.row = calloc((size_t)o->rows, sizeof *s.row);
-  if (!s.row) md_out_of_memory((size_t)o->rows * sizeof *s.row);
+  s.row = md_calloc((size_t)o->rows, sizeof *s.row);
   bool ok = true;
   if (o->maps && !md_maps_about(o->maps, data, &s.about, d)) {
     md_hint(d, "modistc dataset flow '%s'%s%s%s -o '%s'", o->videos, o->prefix ? " --prefix='" : "",

@@ -107,8 +107,7 @@ static void write_start(md_tensorboard *t, int64_t done, md_diags *d) {
 }
 
 md_tensorboard *md_tensorboard_open(const char *dir, int64_t done, md_diags *d) {
-  md_tensorboard *t = calloc(1, sizeof *t);
-  if (!t) md_out_of_memory(sizeof *t);
+  md_tensorboard *t = md_calloc(1, sizeof *t);
   md_text path = {0};
   md_put(&path, "%s/" MD_EVENTS_PREFIX "%010lld.%ld" MD_EVENTS_SUFFIX, dir, (long long)time(NULL),
          (long)getpid());

@@ -17,8 +17,7 @@ static bool open_settings(const md_checkpoint *c, md_visual *v, md_diags *d) {
 
 md_visual *md_visual_create(const md_checkpoint *c, const md_engine_options *o, int clips,
                             md_diags *d) {
-  md_visual *v = calloc(1, sizeof *v);
-  if (!v) md_out_of_memory(sizeof *v);
+  md_visual *v = md_calloc(1, sizeof *v);
   bool ok = open_settings(c, v, d);
   v->step.batch = clips;
   md_graph *g = ok ? md_features_graph(&v->step, d) : NULL;

@@ -53,8 +53,7 @@ bool md_catalog_begins(const char *text, size_t len) {
 }
 
 md_catalog *md_catalog_create(void) {
-  md_catalog *c = calloc(1, sizeof *c);
-  if (!c) md_out_of_memory(sizeof *c);
+  md_catalog *c = md_calloc(1, sizeof *c);
   c->arena = md_arena_create();
   return c;
 }
@@ -79,8 +78,7 @@ static void make_room(md_catalog *c) {
   if (2 * (c->num + 1) < c->num_slots) return;
   free(c->slot);
   c->num_slots = MD_MAX(64, 4 * (c->num + 1));
-  c->slot = malloc((size_t)c->num_slots * sizeof *c->slot);
-  if (!c->slot) md_out_of_memory((size_t)c->num_slots * sizeof *c->slot);
+  c->slot = md_malloc((size_t)c->num_slots * sizeof *c->slot);
   for (int i = 0; i < c->num_slots; i++) c->slot[i] = -1;
   for (int i = 0; i < c->num; i++) *slot_of(c, c->row[i].path) = i;
 }

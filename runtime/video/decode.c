@@ -657,8 +657,7 @@ bool md_video_rgb(md_video *v, int short_side, md_image *out, md_fault *f) {
 }
 
 md_video_md5 *md_video_md5_create(void) {
-  md_video_md5 *m = malloc(sizeof *m);
-  if (!m) md_out_of_memory(sizeof *m);
+  md_video_md5 *m = md_malloc(sizeof *m);
   m->state = av_md5_alloc();
   if (!m->state) md_out_of_memory((size_t)av_md5_size);
   av_md5_init(m->state);

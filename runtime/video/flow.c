@@ -380,8 +380,7 @@ static void set_defaults(md_flow_options *o) {
 
 md_flow *md_flow_create(const md_flow_options *o, int w, int h) {
   MD_ASSERT(w >= 1 && h >= 1, "flow of %dx%d frames", w, h);
-  md_flow *f = calloc(1, sizeof *f);
-  if (!f) md_out_of_memory(sizeof *f);
+  md_flow *f = md_calloc(1, sizeof *f);
   if (o) f->o = *o;
   set_defaults(&f->o);
   int64_t floats = plane_floats(w, h);

@@ -34,8 +34,7 @@ double md_gamma_start(const md_timeline *t, const float *score, md_clip_shape cl
   int64_t starts = MD_MAX(0, (int64_t)md_timeline_length(t) - span) + 1;
   starts = MD_MIN(starts, max_starts);
   int64_t num = starts + span;
-  double *sum = calloc((size_t)num, sizeof *sum);
-  if (!sum) md_out_of_memory((size_t)num * sizeof *sum);
+  double *sum = md_calloc((size_t)num, sizeof *sum);
   bool all = rule == MD_GAMMA_ALL;
   // Every frame is above gamma where their count is: the share must be the whole.
   double limit = all ? (clip.frames - 0.5) / clip.frames : gamma;

@@ -213,11 +213,7 @@ static bool is_wanted(const void *ctx, int64_t pts) {
   return frame < 0;
 }
 
-md_gather *md_gather_create(void) {
-  md_gather *g = calloc(1, sizeof *g);
-  if (!g) md_out_of_memory(sizeof *g);
-  return g;
-}
+md_gather *md_gather_create(void) { return md_calloc(1, sizeof(md_gather)); }
 
 void md_gather_destroy(md_gather *g) {
   if (!g) return;

@@ -48,8 +48,7 @@ static bool insert(folder_id *table, int64_t cap, dev_t dev, ino_t ino) {
 static bool is_new_folder(walk *w, const struct stat *st) {
   if (2 * w->num_seen >= w->cap_seen) {
     int64_t cap = w->cap_seen ? 2 * w->cap_seen : 64;
-    folder_id *table = calloc((size_t)cap, sizeof *table);
-    if (!table) md_out_of_memory((size_t)cap * sizeof *table);
+    folder_id *table = md_calloc((size_t)cap, sizeof *table);
     for (int64_t i = 0; i < w->cap_seen; i++)
       if (w->seen[i].is_used) insert(table, cap, w->seen[i].dev, w->seen[i].ino);
     free(w->seen);
@@ -251,8 +250,7 @@ static bool read_list(md_dataset *s, const md_dataset_options *o, md_diags *d) {
 }
 
 md_dataset *md_dataset_open(const md_dataset_options *o, md_diags *d) {
-  md_dataset *s = calloc(1, sizeof *s);
-  if (!s) md_out_of_memory(sizeof *s);
+  md_dataset *s = md_calloc(1, sizeof *s);
   s->arena = md_arena_create();
   struct stat st;
   bool ok;

@@ -103,8 +103,7 @@ static void note_failure(md_loader *l, int video, const md_fault *f, bool is_fin
   video_state *s = &l->videos[video];
   pthread_mutex_lock(&l->lock);
   if (!s->fault) {
-    s->fault = malloc(sizeof *s->fault);
-    if (!s->fault) md_out_of_memory(sizeof *s->fault);
+    s->fault = md_malloc(sizeof *s->fault);
     *s->fault = *f;
   }
   s->is_given_up = s->is_given_up || is_final;
@@ -341,8 +340,7 @@ static void open_decoder(md_loader *l) {
 
 md_loader *md_loader_create(const md_loader_options *o, md_diags *d) {
   if (!check(o, d)) return NULL;
-  md_loader *l = calloc(1, sizeof *l);
-  if (!l) md_out_of_memory(sizeof *l);
+  md_loader *l = md_calloc(1, sizeof *l);
   l->options = *o;
   l->options.limits.cancel = &l->must_stop;
   l->diags = d;

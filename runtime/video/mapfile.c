@@ -102,20 +102,17 @@ md_map_writer *md_map_create(const char *path, const md_map_info *info, md_diags
             "map of %d frames of %dx%d", info->frames, info->w, info->h);
   md_file_writer *file = md_file_create(path, d);
   if (!file) return NULL;
-  md_map_writer *w = calloc(1, sizeof *w);
-  if (!w) md_out_of_memory(sizeof *w);
+  md_map_writer *w = md_calloc(1, sizeof *w);
   w->file = file;
   w->info = *info;
   size_t frames = (size_t)info->frames;
   w->at = HEADER + table_bytes(info->frames);
   w->packed_room = md_deflate_bound(plane_bytes(info));
-  w->tables = calloc(1, (size_t)w->at);
-  w->packed = malloc((size_t)w->packed_room);
-  w->score = calloc(frames, sizeof *w->score);
-  w->offset = calloc(frames + 1, sizeof *w->offset);
-  w->sum = calloc(frames, sizeof *w->sum);
-  if (!w->tables || !w->packed || !w->score || !w->offset || !w->sum)
-    md_out_of_memory((size_t)w->at);
+  w->tables = md_calloc(1, (size_t)w->at);
+  w->packed = md_malloc((size_t)w->packed_room);
+  w->score = md_calloc(frames, sizeof *w->score);
+  w->offset = md_calloc(frames + 1, sizeof *w->offset);
+  w->sum = md_calloc(frames, sizeof *w->sum);
   w->offset[0] = w->at;
   md_file_write(file, w->tables, (size_t)w->at);  // sticky: the commit tells
   return w;
@@ -269,11 +266,10 @@ static bool read_tables(md_map *m, int64_t file_bytes, md_fault *f) {
   int64_t bytes = HEADER + table_bytes(m->info.frames);
   if (bytes > file_bytes) return damaged(f, "it is cut off");
   size_t frames = (size_t)m->info.frames;
-  uint8_t *all = malloc((size_t)bytes);
-  m->score = calloc(frames, sizeof *m->score);
-  m->offset = calloc(frames + 1, sizeof *m->offset);
-  m->sum = calloc(frames, sizeof *m->sum);
-  if (!all || !m->score || !m->offset || !m->sum) md_out_of_memory((size_t)bytes);
+  uint8_t *all = md_malloc((size_t)bytes);
+  m->score = md_calloc(frames, sizeof *m->score);
+  m->offset = md_calloc(frames + 1, sizeof *m->offset);
+  m->sum = md_calloc(frames, sizeof *m->sum);
   bool ok = read_at(m->fd, all, bytes, 0) || damaged(f, "it cannot be read");
   ok = ok && parse_tables(m, all, bytes, file_bytes, f);
   free(all);
@@ -310,8 +306,7 @@ md_map *md_map_open(const char *path, md_fault *f) {
     if (fd >= 0) close(fd);
     return NULL;
   }
-  md_map *m = calloc(1, sizeof *m);
-  if (!m) md_out_of_memory(sizeof *m);
+  md_map *m = md_calloc(1, sizeof *m);
   m->fd = fd;
   bool ok = S_ISREG(st.st_mode) || damaged(f, "it is not a regular file");
   if (ok && read_tables(m, st.st_size, f)) return m;
@@ -337,9 +332,8 @@ const uint8_t *md_map_frame(md_map *m, int t, md_fault *f) {
   MD_ASSERT(t >= 0 && t < m->info.frames, "frame %d of %d", t, m->info.frames);
   int64_t bytes = plane_bytes(&m->info), packed = m->offset[t + 1] - m->offset[t];
   if (!m->planes) {
-    m->planes = malloc((size_t)bytes);
-    m->packed = malloc((size_t)m->packed_room);
-    if (!m->planes || !m->packed) md_out_of_memory((size_t)bytes);
+    m->planes = md_malloc((size_t)bytes);
+    m->packed = md_malloc((size_t)m->packed_room);
   }
   bool ok = read_at(m->fd, m->packed, packed, m->offset[t]) &&
             md_inflate(m->packed, packed, m->planes, bytes) &&

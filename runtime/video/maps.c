@@ -262,8 +262,7 @@ static void *run_jobs(void *arg) {
     m->now.kept += r == KEPT;
     m->now.failed += r == BROKEN;
     if (r == BROKEN) {
-      m->why[i] = malloc(sizeof f);
-      if (!m->why[i]) md_out_of_memory(sizeof f);
+      m->why[i] = md_malloc(sizeof f);
       *m->why[i] = f;
     }
   }
@@ -375,10 +374,9 @@ bool md_maps_make(const md_maps_options *o, md_maps_progress *out, md_diags *d) 
   if (!ok) return false;
   size_t num = (size_t)o->set->num_items;
   int jobs = MD_MIN(o->jobs, o->set->num_items);
-  m.result = calloc(num, sizeof *m.result);
-  m.why = calloc(num, sizeof *m.why);
-  pthread_t *thread = calloc((size_t)jobs, sizeof *thread);
-  if (!m.result || !m.why || !thread) md_out_of_memory(num);
+  m.result = md_calloc(num, sizeof *m.result);
+  m.why = md_calloc(num, sizeof *m.why);
+  pthread_t *thread = md_calloc((size_t)jobs, sizeof *thread);
   pthread_mutex_init(&m.lock, NULL);
   pthread_cond_init(&m.ended, NULL);
   int64_t start = md_now_ns();

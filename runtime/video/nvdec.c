@@ -51,8 +51,7 @@ md_nvdec *md_nvdec_open(int device, char *why, int size) {
     snprintf(why, (size_t)size, "FFmpeg has no decoder on GPU %d: %s", device, words);
     return NULL;
   }
-  md_nvdec *n = calloc(1, sizeof *n);
-  if (!n) md_out_of_memory(sizeof *n);
+  md_nvdec *n = md_calloc(1, sizeof *n);
   n->device = ref;
   pthread_mutex_init(&n->lock, NULL);
   return n;

@@ -22,8 +22,7 @@ static void put_chunk(md_text *to, const char name[5], const void *data, size_t 
 void md_png_put(md_text *to, const md_image *im) {
   int64_t stride = 3 * (int64_t)im->w, bytes = (stride + 1) * im->h;
   int64_t room = md_deflate_bound(bytes);
-  uint8_t *rows = malloc((size_t)bytes), *packed = malloc((size_t)room), *p = rows;
-  if (!rows || !packed) md_out_of_memory((size_t)(bytes + room));
+  uint8_t *rows = md_malloc((size_t)bytes), *packed = md_malloc((size_t)room), *p = rows;
   for (int y = 0; y < im->h; y++) {
     const uint8_t *row = im->rgb + y * stride;
     *p++ = 2;

@@ -79,12 +79,10 @@ int64_t md_clip_frame(const md_timeline *t, md_clip_shape shape, double start, i
 
 md_order *md_order_create(uint64_t seed, int num_videos) {
   MD_ASSERT(num_videos > 0, "an order of nothing");
-  md_order *o = calloc(1, sizeof *o);
-  if (!o) md_out_of_memory(sizeof *o);
+  md_order *o = md_calloc(1, sizeof *o);
   *o = (md_order){.seed = seed, .num = num_videos, .epoch = {-1, -1}};
   for (int i = 0; i < 2; i++) {
-    o->video[i] = calloc((size_t)num_videos, sizeof *o->video[i]);
-    if (!o->video[i]) md_out_of_memory((size_t)num_videos * sizeof *o->video[i]);
+    o->video[i] = md_calloc((size_t)num_videos, sizeof *o->video[i]);
   }
   return o;
 }

@@ -164,8 +164,7 @@ static void ground_at(const md_scene *s, double x, double y, double rgb[3]) {
 
 md_scene *md_scene_create(const char *stream, int64_t number, uint64_t seed, int motion,
                           int frames) {
-  md_scene *s = calloc(1, sizeof *s);
-  if (!s) md_out_of_memory(sizeof *s);
+  md_scene *s = md_calloc(1, sizeof *s);
   char name[64];
   snprintf(name, sizeof name, "%s.%lld", stream, (long long)number);
   Draw draw = {.key = md_hash_key(name, seed)};

@@ -48,8 +48,7 @@ static bool open_folders(const md_scene_set *o, const char *list_path, md_arena 
 bool md_scene_set_make(const md_scene_set *o, md_diags *d) {
   md_arena *a = md_arena_create();
   size_t bytes = (size_t)3 * (size_t)o->size * (size_t)o->size;
-  uint8_t *rgb = malloc(bytes);
-  if (!rgb) md_out_of_memory(bytes);
+  uint8_t *rgb = md_malloc(bytes);
   const char *list_path = md_format(a, "%s/%s", o->folder, o->list);
   md_text list = {0};
   bool ok = open_folders(o, list_path, a, d);

@@ -22,8 +22,7 @@ typedef struct Survey {
 
 static void give_up(md_survey_row *r, const md_fault *f) {
   r->verdict = MD_BROKEN;
-  r->why = malloc(sizeof *r->why);
-  if (!r->why) md_out_of_memory(sizeof *r->why);
+  r->why = md_malloc(sizeof *r->why);
   *r->why = *f;
 }
 
@@ -101,9 +100,8 @@ bool md_survey(const md_survey_options *o, md_diags *d) {
   enum { MAX_WORKERS = 64 };
   int num = o->data->num_items, workers = MD_MIN(MD_MAX(o->workers, 1), MAX_WORKERS), started = 0;
   Survey s = {.o = o,
-              .row = calloc((size_t)num, sizeof *s.row),
-              .is_done = calloc((size_t)num, sizeof *s.is_done)};
-  if (!s.row || !s.is_done) md_out_of_memory((size_t)num * sizeof *s.row);
+              .row = md_calloc((size_t)num, sizeof *s.row),
+              .is_done = md_calloc((size_t)num, sizeof *s.is_done)};
   for (int i = 0; i < num; i++)
     s.row[i] = (md_survey_row){.path = o->data->items[i].path, .label = o->data->items[i].label};
   pthread_mutex_init(&s.lock, NULL);

@@ -117,8 +117,7 @@ static md_timeline *from_frames(md_video *v, const md_video_info *about, md_faul
 md_timeline *md_timeline_make(int64_t num_frames, int64_t *take_pts, double time_base,
                               const double rates[2]) {
   MD_ASSERT(num_frames > 0, "a timeline needs a frame");
-  md_timeline *t = calloc(1, sizeof *t);
-  if (!t) md_out_of_memory(sizeof *t);
+  md_timeline *t = md_calloc(1, sizeof *t);
   *t = (md_timeline){.num_frames = num_frames, .pts = take_pts, .time_base = time_base};
   t->constant = true;
   if (t->pts && num_frames > 1) {

@@ -14,9 +14,8 @@ typedef struct Field {
 
 static Field make_field(int64_t pixels) {
   size_t floats = (size_t)pixels * sizeof(float);
-  Field f = {malloc(floats), malloc(floats), malloc(floats), malloc((size_t)pixels * 3)};
-  if (!f.u || !f.v || !f.m || !f.planes) md_out_of_memory(3 * floats);
-  return f;
+  return (Field){md_malloc(floats), md_malloc(floats), md_malloc(floats),
+                 md_malloc((size_t)pixels * 3)};
 }
 
 static void free_field(Field *f) {
