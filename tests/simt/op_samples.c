@@ -116,6 +116,7 @@ static const struct Pool {
     // bf16 hides a small one among many
     {8, "kernel=[3,3,3], pad=[2,2,2]", "f32"},
     {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "f32"},
+    {9, "kernel=[3,10,9], pad=[1,1,2]", "f32"},  // more places than a u8 counts
 };
 
 // Small integers make ties; at level 2 what lies between pools is in blocks.

@@ -209,7 +209,8 @@ END_TEST
 START_TEST(pools_of_any_window_are_right) {
   const char *window[] = {"kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]",
                           "kernel=[2,2,2], stride=[2,2,2]",
-                          "kernel=[3,1,2], stride=[1,3,1], pad=[1,0,1]", "kernel=[3,9,8]"};
+                          "kernel=[3,1,2], stride=[1,3,1], pad=[1,0,1]", "kernel=[3,9,8]",
+                          "kernel=[3,10,9], pad=[1,1,2]"};  // more places than a u8 counts
   for (int i = 0; i < MD_COUNT(window); i++) {
     for (int c = 3; c <= 19; c += 16) {
       md_text t = {0};
@@ -240,6 +241,12 @@ START_TEST(pools_of_other_types_are_right) {
     md_put(&t, "%s%s", type[i], sample);
     check_op("max_pool3d", t.s, 2, 9);
     check_op("avg_pool3d", t.s, 1, 9);
+    md_text_free(&t);
+    md_put(&t,
+           "%s[2,18,2,4,3], u8[2,18,2,4,3] {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1], "
+           "shape=[2,18,2,7,6]}",
+           type[i]);
+    check_op("max_pool3d_grad", t.s, 1, 9);
     md_text_free(&t);
   }
 }
