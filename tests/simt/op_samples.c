@@ -44,6 +44,15 @@ static const Written moves[] = {
      "graph @s(%x: f32[2,7,2,5,4]) {\n  %a = relu %x\n  %b = concat %a, %x, %a {axis=1}\n"
      "  %c = pad %b {axis=1, before=3, after=1}\n  %d = pad %c {axis=3, before=1, after=2}\n"
      "  %e = crop %d {top=1, left=1, h=6, w=2}\n  %f = tanh %e\n  return %f\n}\n"},
+    {"what becomes channels, made on the way",
+     "graph @s(%u: u8[2,3,2,5,19], %s: f32[3], %x: f32[2,9,2,5,6]) {\n  region @r {\n"
+     "    %f = flip %u {axis=4}\n    %a = cast %f {to=f32}\n"
+     "    %c = broadcast %s {shape=[2,3,2,5,19], axes=[1]}\n    %d = mul %a, %c\n"
+     "    %e = cast %d {to=bf16}\n"
+     "    %y = space_to_depth %e {by=[1,2,2], before=[0,1,3], size=[2,3,11]}\n"
+     "    %t = relu %y\n  }\n  region @q {\n    %n = exp %x\n"
+     "    %z = space_to_depth %n {by=[2,1,3], before=[0,0,1], size=[1,5,2]}\n  }\n"
+     "  return %t, %z\n}\n"},
     {"rows by index, from either end",
      "graph @s(%x: f32[5,7], %i: i32[9], %l: i64[6], %b: i64[5], %y: f32[9,7], %z: bf16[6,2,3]) {\n"
      "  %a = gather_rows %x, %i\n  %c = gather_rows %b, %l\n  %d = scatter_rows %y, %i {rows=4}\n"
