@@ -348,6 +348,12 @@ static const Written pictures[] = {
      "  %w = relu %v\n  %c = gaussian_blur %w, %p_s {size=5}\n  %e = tanh %c\n"
      "  %f = gaussian_blur %z, %pz {size=3}\n  %g = gaussian_blur %d, %pd {size=3}\n"
      "  %h = gaussian_blur %x, %p_s {size=1}\n  return %a, %b, %e, %f, %g, %h\n}\n"},
+    {"tiles of pictures are blurred",
+     "graph @s(%x: f32[2,2,70,40], %s: f32[2], %y: bf16[1,1,2,100,18], %t: f64[1,100,18], "
+     "%z: f32[1,50,51], %p_o: f32[1], %p_d: f64[1], %p_h: bf16[1]) {\n"
+     "  %a = gaussian_blur %x, %s {size=3}\n  %b = gaussian_blur %y, %p_h {size=35}\n"
+     "  %c = gaussian_blur %t, %p_d {size=33}\n  %d = gaussian_blur %z, %p_o {size=97}\n"
+     "  %e = gaussian_blur %z, %p_o {size=99}\n  return %a, %b, %c, %d, %e\n}\n"},
     {"pictures with what surrounds them",
      "graph @s(%x: f32[2,3,20,40], %p_s: f32[2], %r: f32[2,3,9,33], %c: f32[3]) {\n"
      "  region @r {\n    %b = broadcast %c {shape=[2,3,20,40], axes=[1]}\n    %a = mul %x, %b\n"
