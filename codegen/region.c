@@ -130,8 +130,9 @@ static bool check_layout(const md_graph *g, md_val v, const md_target_facts *fac
   // Of few channels in bf16 a convolution may be the reader.
   int block = t->shape.rank == 5 ? md_layout_block(facts, t->shape.dim[1], t->dtype == MD_BF16) : 0;
   bool fits = t->block == block;
-  if (fits && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32)) return true;
-  if (block) snprintf(why, sizeof why, "this target takes f or i32 [n,c,t,h,w] in .c%d", block);
+  bool counts = t->dtype == MD_I32 || t->dtype == MD_U8;
+  if (fits && (md_dtype_is_float(t->dtype) || counts)) return true;
+  if (block) snprintf(why, sizeof why, "this target takes f, i32 or u8 [n,c,t,h,w] in .c%d", block);
   else snprintf(why, sizeof why, "this target takes it row-major alone");
   return reject_layout(g, v, why, d);
 }

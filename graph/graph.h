@@ -490,6 +490,9 @@ void md_node_cost(const md_graph *g, const md_node *n, md_cost *c);
 // resize goes axis by axis; the axes in their order: those that shrink first, so that nothing between
 // is larger than both ends. axis[] gets them; returns how many. (op_image.c)
 int md_resize_order(const md_shape *x, const md_resize_attr *a, int *axis);
+// What place `index` in the window of element i of y is in its plane of x, t*H*W + h*W + w; -1: none. (op_pool.c)
+int64_t md_pool_place(const md_pool3d_attr *a, const md_shape *x, const md_shape *y, int64_t i,
+                      int64_t index);
 
 // --- verify.c ------------------------------------------------------------------------------------
 // All that later stages rely on: order, types, attributes, one update a state, contiguous regions,

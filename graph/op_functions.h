@@ -30,6 +30,7 @@ bool conv3d_dgrad_shape(md_infer *f);
 bool conv3d_wgrad_shape(md_infer *f);
 bool matmul_shape(md_infer *f);
 bool max_pool3d_shape(md_infer *f);
+bool max_pool3d_grad_shape(md_infer *f);
 bool pool3d_grad_shape(md_infer *f);
 bool avg_pool3d_shape(md_infer *f);
 bool concat_shape(md_infer *f);

@@ -27,17 +27,17 @@ static bool pooled_shape(md_infer *f, md_shape *y) {
   return pooled_sizes(f, x, &y->dim[2]);
 }
 
-// The part of a window that lies inside of x, per axis lo..hi-1.
+// Per axis: where a window begins, perhaps in the padding, and the part lo..hi-1 of it that lies inside of x.
 typedef struct window {
-  int64_t lo[3], hi[3];
+  int64_t first[3], lo[3], hi[3];
 } window;
 
 static window window_at(const md_pool3d_attr *a, const md_shape *x, const int64_t at[3]) {
   window r;
   for (int i = 0; i < 3; i++) {
-    int64_t first = at[i] * a->stride.d[i] - a->pad.d[i];
-    r.lo[i] = MD_MAX(first, 0);
-    r.hi[i] = MD_MIN(first + a->kernel.d[i], x->dim[2 + i]);
+    r.first[i] = at[i] * a->stride.d[i] - a->pad.d[i];
+    r.lo[i] = MD_MAX(r.first[i], 0);
+    r.hi[i] = MD_MIN(r.first[i] + a->kernel.d[i], x->dim[2 + i]);
   }
   return r;
 }
@@ -59,12 +59,35 @@ static md_val pool_grad(md_builder *b, md_op op, const md_node *y, const md_val 
   return md_add_node(b, op, in, num_in, &a);
 }
 
+// Of what counts the places of a window: u8 where there are at most 256.
+static bool index_dtype(md_infer *f, md_dtype *d) {
+  const int64_t *k = f->node->attr.pool3d.kernel.d;
+  int64_t places;
+  if (!md_mul_size(k[0], k[1], &places) || !md_mul_size(places, k[2], &places) ||
+      places >= MD_MAX_DIM)
+    return md_reject(f, "a window must have fewer than 2^31 places for its i32 index");
+  *d = places <= 256 ? MD_U8 : MD_I32;
+  return true;
+}
+
+int64_t md_pool_place(const md_pool3d_attr *a, const md_shape *x, const md_shape *y, int64_t i,
+                      int64_t index) {
+  int64_t at[3], p[3], rest = index;
+  place(y, i % elements_from(y, 2), at);
+  window v = window_at(a, x, at);
+  for (int k = 2; k >= 0; k--) {
+    p[k] = v.first[k] + rest % a->kernel.d[k];
+    rest /= a->kernel.d[k];
+    if (p[k] < v.lo[k] || p[k] >= v.hi[k]) return -1;
+  }
+  return index < 0 || rest > 0 ? -1 : (p[0] * x->dim[3] + p[1]) * x->dim[4] + p[2];
+}
+
 bool max_pool3d_shape(md_infer *f) {
   md_shape y;
-  if (!pooled_shape(f, &y)) return false;
-  if (elements_from(md_in(f, 0), 2) >= MD_MAX_DIM)
-    return md_reject(f, "a plane t*h*w of $0 must stay below 2^31 for its i32 index");
-  return set_result(f, 0, md_in_dtype(f, 0), &y) && set_result(f, 1, MD_I32, &y);
+  md_dtype index;
+  return pooled_shape(f, &y) && index_dtype(f, &index) && set_result(f, 0, md_in_dtype(f, 0), &y) &&
+         set_result(f, 1, index, &y);
 }
 
 void max_pool3d_grad_(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
@@ -76,6 +99,7 @@ void max_pool3d_eval(md_eval *e) {
   const md_shape *xs = &e->in[0]->type.shape, *ys = &e->out[0]->type.shape;
   int64_t planes = xs->dim[0] * xs->dim[1], x_plane = elements_from(xs, 2);
   int64_t y_plane = elements_from(ys, 2), at[3];
+  const int64_t *kernel = e->node->attr.pool3d.kernel.d;
   for (int64_t p = 0; p < planes; p++) {
     const double *x = &e->in[0]->f[p * x_plane];
     for (int64_t i = 0; i < y_plane; i++) {
@@ -90,7 +114,7 @@ void max_pool3d_eval(md_eval *e) {
             int64_t j = (t * xs->dim[3] + h) * xs->dim[4] + w;
             if (winner >= 0 && !(x[j] > best || (isnan(x[j]) && !isnan(best)))) continue;
             best = x[j];
-            winner = j;
+            winner = ((t - v.first[0]) * kernel[1] + h - v.first[1]) * kernel[2] + w - v.first[2];
           }
         }
       }
@@ -117,24 +141,21 @@ bool pool3d_grad_shape(md_infer *f) {
   return set_result(f, 0, md_in_dtype(f, 0), &x);
 }
 
-static bool in_window(const window *v, const int64_t at[3]) {
-  for (int i = 0; i < 3; i++)
-    if (at[i] < v->lo[i] || at[i] >= v->hi[i]) return false;
-  return true;
+bool max_pool3d_grad_shape(md_infer *f) {
+  md_dtype index;
+  if (!pool3d_grad_shape(f) || !index_dtype(f, &index)) return false;
+  return md_in_dtype(f, 1) == index ||
+         md_reject(f, "$1 must be %s, which counts the places of the window", md_dtype_name(index));
 }
 
-// An index outside of its window, which only a wrong caller makes, is dropped: each element of dx has
-// a few windows to look into.
+// An index of no place of x, which only a wrong caller makes, is dropped: each element of dx has a few
+// windows to look into.
 void max_pool3d_grad_eval(md_eval *e) {
   const md_shape *dys = &e->in[0]->type.shape, *dxs = &e->out[0]->type.shape;
   int64_t dy_plane = elements_from(dys, 2), dx_plane = elements_from(dxs, 2), n = md_elements(dys);
   for (int64_t i = 0; i < n; i++) {
-    int64_t index = e->in[1]->i[i], at[3], from[3];
-    if (index < 0 || index >= dx_plane) continue;
-    place(dys, i % dy_plane, at);
-    place(dxs, index, from);
-    window v = window_at(&e->node->attr.pool3d, dxs, at);
-    if (in_window(&v, from)) e->out[0]->f[i / dy_plane * dx_plane + index] += e->in[0]->f[i];
+    int64_t at = md_pool_place(&e->node->attr.pool3d, dxs, dys, i, e->in[1]->i[i]);
+    if (at >= 0) e->out[0]->f[i / dy_plane * dx_plane + at] += e->in[0]->f[i];
   }
 }
 

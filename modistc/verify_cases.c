@@ -143,8 +143,13 @@ static bool run_max_pool(md_case *c) {
   md_val x = md_case_input(c, "x"), y = md_max_pool3d(&c->b, x, &a);
   md_case_result(c, "y", y);
   md_case_result(c, "index", md_result_of(&c->b, y, 1));
+  md_shape xs = shape_of(c, x), ys = shape_of(c, y);
   md_case_gradients(c, y, 1, (const char *[]){"x"}, &x);
-  return md_case_run(c);
+  if (!md_case_run(c)) return false;
+  md_tensor *index = md_case_output_of(c, "index")->value;  // PyTorch's are places in the plane
+  for (int64_t i = 0; i < md_elements(&ys); i++)
+    index->i[i] = md_pool_place(&a, &xs, &ys, i, index->i[i]);
+  return true;
 }
 
 static bool run_avg_pool(md_case *c) {

@@ -8,6 +8,8 @@
 //   views     of stored tensors are index maps: every group that reads one gets a copy of its own
 //   casts     to f32 of what was rounded to bf16: other groups read the bf16 and cast it themselves
 //   small     groups of one small shape that only updates and results read go together
+//   folds     a space_to_depth, which reads each element once, takes the group that makes its operand
+//             into its region
 //
 // A group is emitted where its root stood. All that it reads stood before the root, and all that
 // reads it from outside stands after, so regions never depend on themselves. Reductions are moved up
@@ -33,6 +35,7 @@ typedef struct Fusion {
   int *first, *next;          // root: list of members, by place
   bool *mapped;               // node: a view that its readers copy
   bool *widened;              // node: a cast that other groups copy
+  int *fold;                  // root: the space_to_depth that takes the group, -1: none
   const md_shape **space;     // root: the shape it walks
   const md_node **reduction;  // root: a reduction of the group, or NULL
 } Fusion;
@@ -260,6 +263,33 @@ static bool is_widened(const Fusion *f, const md_node *n) {
   return true;
 }
 
+// Nobody but `reader` reads a group of no reductions, whose root is its operand.
+static bool is_only_for(const Fusion *f, int root, const md_node *reader) {
+  if (f->reduction[root]) return false;
+  for (int i = f->first[root]; i >= 0; i = f->next[i]) {
+    const md_node *n = f->g->node[i];
+    md_val end = n->out + (md_val)n->num_out;
+    for (md_val v = n->out; v < end; v++)
+      if (f->readers.kept[v]) return false;
+    for (int j = f->readers.first[n->out]; j < f->readers.first[end]; j++)
+      if (f->root[f->readers.reader[j]] != root && f->readers.reader[j] != reader->index)
+        return false;
+  }
+  return true;
+}
+
+static void find_folds(Fusion *f) {
+  for (int i = 0; i < f->g->num_nodes; i++) f->fold[i] = -1;
+  for (int i = 0; i < f->g->num_nodes; i++) {
+    const md_node *n = f->g->node[i];
+    if (n->op != MD_OP_space_to_depth || !is_free(n) || !md_may_rewrite(f->r)) continue;
+    int from = md_def(f->g, n->in[0])->index;
+    if (f->root[from] != from || !is_only_for(f, from, n)) continue;
+    f->fold[from] = i;
+    f->r->rewrites++;
+  }
+}
+
 static bool is_read_in(const Fusion *f, const md_node *n, int root) {
   for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
     if (f->root[f->readers.reader[i]] == root) return true;
@@ -291,7 +321,6 @@ static md_val operand(const Fusion *f, md_val v, int root, Copies *c) {
 static void emit_group(Fusion *f, int root, Copies *c) {
   md_rewriter *r = f->r;
   const md_graph *g = f->g;
-  r->region = md_new_region_of(r, g->node[root]);
   for (int i = f->first[root]; i >= 0; i = f->next[i]) {
     const md_node *n = g->node[i];
     if (f->widened[i] && !is_read_in(f, n, root)) continue;
@@ -313,6 +342,7 @@ static bool run(md_rewriter *r) {
   f.next = MD_NEW_ARRAY(r->scratch, int, num);
   f.mapped = MD_NEW_ARRAY(r->scratch, bool, num);
   f.widened = MD_NEW_ARRAY(r->scratch, bool, num);
+  f.fold = MD_NEW_ARRAY(r->scratch, int, num);
   f.space = MD_NEW_ARRAY(r->scratch, const md_shape *, num);
   f.reduction = MD_NEW_ARRAY(r->scratch, const md_node *, num);
   order_nodes(&f);
@@ -326,6 +356,7 @@ static bool run(md_rewriter *r) {
   merge_small(&f);
   list_members(&f);
   for (int i = 0; i < g->num_nodes; i++) f.widened[i] = is_widened(&f, g->node[i]);
+  find_folds(&f);
 
   Copies copies = {.of = MD_NEW_ARRAY(r->scratch, md_val, g->num_values + 1),
                    .region = MD_NEW_ARRAY(r->scratch, int, g->num_values + 1)};
@@ -334,10 +365,12 @@ static bool run(md_rewriter *r) {
     int i = f.order[p];
     const md_node *n = g->node[i];
     if (md_ops[n->op].role == MD_LEAF || f.mapped[i]) continue;
-    if (f.root[i] == i) emit_group(&f, i, &copies);
-    if (f.root[i] >= 0) continue;
+    bool folds = n->op == MD_OP_space_to_depth && f.fold[md_def(g, n->in[0])->index] == i;
+    if (f.root[i] >= 0 && (f.root[i] != i || f.fold[i] >= 0)) continue;
     r->region = n->region ? n->region : md_new_region_of(r, n);
-    md_copy_node(r, n);
+    if (f.root[i] == i) emit_group(&f, i, &copies);
+    if (folds) emit_group(&f, md_def(g, n->in[0])->index, &copies);
+    if (f.root[i] < 0) md_copy_node(r, n);
   }
   return true;
 }

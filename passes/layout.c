@@ -68,7 +68,8 @@ static bool run(md_rewriter *r) {
     for (int j = 0; j < n->num_out; j++) {
       md_val v = n->out + (md_val)j;
       const md_type *t = md_type_in(g, v);
-      bool image = t->shape.rank == 5 && (md_dtype_is_float(t->dtype) || t->dtype == MD_I32);
+      bool image = t->shape.rank == 5 &&
+                   (md_dtype_is_float(t->dtype) || t->dtype == MD_I32 || n->op == MD_OP_max_pool3d);
       int block = 0;
       if (image && !plain[v] && md_ops[n->op].role != MD_LEAF)
         block =

@@ -2,6 +2,9 @@
 // precision: what --precision says about the storage of activations. f32 changes nothing. bf16:
 //
 //   conv(x, w)  =  f32(conv(bf16(x), bf16(w)))     forward and both gradients; sums run in fp32
+//   max_pool(x) =  f32(max_pool(bf16(x)))          and its gradient; rounding keeps the order, so the
+//                                                  largest is what it was, rounded; of those that
+//                                                  rounding makes equal the first counts
 //   v           =  f32(bf16(v))                    v that will be stored: two tensors flow into it and
 //                                                  several nodes read it (residuals, masked gradients)
 //
@@ -11,7 +14,9 @@
 #include "passes/passes.h"
 
 static const bool runs_in_bf16[MD_NUM_OPS] = {
-    [MD_OP_conv3d] = true, [MD_OP_conv3d_dgrad] = true, [MD_OP_conv3d_wgrad] = true};
+    [MD_OP_conv3d] = true,     [MD_OP_conv3d_dgrad] = true,    [MD_OP_conv3d_wgrad] = true,
+    [MD_OP_max_pool3d] = true, [MD_OP_max_pool3d_grad] = true,
+};
 
 static bool is_image(const md_type *t) { return t->dtype == MD_F32 && t->shape.rank == 5; }
 
@@ -24,9 +29,14 @@ static md_val narrow(md_rewriter *r, md_val v) {
 static md_val in_bf16(md_rewriter *r, const md_node *n) {
   md_val in[MD_ROW_IN];
   if (!is_image(md_type_in(r->old, n->out))) return md_copy_node(r, n);
-  for (int i = 0; i < n->num_in; i++)
-    in[i] = n->in[i] ? narrow(r, md_mapped(r, n->in[i])) : MD_NONE;
-  return md_cast(&r->b, md_add_node(&r->b, n->op, in, n->num_in, &n->attr), MD_F32);
+  for (int i = 0; i < n->num_in; i++) {
+    in[i] = md_mapped(r, n->in[i]);
+    if (in[i] && md_type_in(r->old, n->in[i])->dtype == MD_F32) in[i] = narrow(r, in[i]);
+  }
+  md_val y = md_add_node(&r->b, n->op, in, n->num_in, &n->attr);
+  for (int i = 1; i < n->num_out; i++)
+    r->map[n->out + (md_val)i] = md_result_of(&r->b, y, i);  // the places of a pool
+  return md_cast(&r->b, y, MD_F32);
 }
 
 // Two tensors of its size flow into it, perhaps through nodes that nobody else reads.

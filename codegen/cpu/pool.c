@@ -52,10 +52,15 @@ typedef struct Range {
   md_ir first, last;
 } Range;
 
+// First element of window `at`, perhaps outside of x.
+static md_ir window_begin(md_emit *e, const Pool *s, int axis, md_ir at) {
+  return md_iaddc(e, md_imulc(e, at, s->a->stride.d[axis]), -s->a->pad.d[axis]);
+}
+
 // Elements of x in window `at`.
 static Range window(md_emit *e, const Pool *s, const md_shape *x, int axis, md_ir at) {
   int64_t kernel = s->a->kernel.d[axis], pad = s->a->pad.d[axis];
-  md_ir first = md_iaddc(e, md_imulc(e, at, s->a->stride.d[axis]), -pad);
+  md_ir first = window_begin(e, s, axis, at);
   md_ir last = md_iaddc(e, first, kernel);
   int64_t top = (s->out->dim[2 + axis] - 1) * s->a->stride.d[axis] - pad + kernel;
   if (pad) first = md_imax(e, first, md_i64(e, 0));
@@ -100,9 +105,11 @@ static md_ir value(const Pool *s, int operand, const md_point *p) {
   return md_body_value(&b, s->node->in[operand], p);
 }
 
-static md_ir flat_place(md_emit *e, const md_shape *x, const md_point *p) {
-  md_ir at = md_iadd(e, md_imulc(e, p->at[2], x->dim[3]), p->at[3]);
-  return md_convert(e, md_iadd(e, md_imulc(e, at, x->dim[4]), p->at[4]), e->i32);
+// An index: place `at` of the window on each axis.
+static md_ir window_place(md_emit *e, const Pool *s, const md_ir at[3]) {
+  const int64_t *kernel = s->a->kernel.d;
+  md_ir row = md_iadd(e, md_imulc(e, at[0], kernel[1]), at[1]);
+  return md_convert(e, md_iadd(e, md_imulc(e, row, kernel[2]), at[2]), e->i32);
 }
 
 // What is made at a point of the result; sets the anchor's results in b.
@@ -157,11 +164,6 @@ static int64_t window_width(const Pool *s) {
   return (s->out->dim[4] - 1) * s->a->stride.d[2] + s->a->kernel.d[2];
 }
 
-// First element of the window of result `at`, perhaps outside of x.
-static md_ir window_begin(md_emit *e, const Pool *s, int axis, md_ir at) {
-  return md_iaddc(e, md_imulc(e, at, s->a->stride.d[axis]), -s->a->pad.d[axis]);
-}
-
 // Elements j0 .. j1-1 of row `row` of the windows, from the row that q lies in or -inf (NULL).
 static void lay_out(const Pool *s, md_ir row, int64_t j0, int64_t j1, const md_point *q) {
   md_emit *e = &s->k->e;
@@ -210,18 +212,16 @@ static void lay_out_windows(const Pool *s, const md_point *p) {
 static void make_max(const Pool *s, md_body *b, const md_point *p) {
   md_emit *e = &s->k->e;
   const int64_t *kernel = s->a->kernel.d;
-  md_point first = *p, q = *p;
-  md_ir begin[3];
+  md_ir zero = md_i64(e, 0), first[3];
   Range tap[3];
   for (int i = 0; i < 3; i++) {
-    begin[i] = window_begin(e, s, i, p->at[2 + i]);
-    first.at[2 + i] = md_imax(e, begin[i], md_i64(e, 0));
-    tap[i] = (Range){md_i64(e, 0), md_i64(e, kernel[i])};
+    first[i] = md_imax(e, md_isub(e, zero, window_begin(e, s, i, p->at[2 + i])), zero);
+    tap[i] = (Range){zero, md_i64(e, kernel[i])};
   }
   md_var best = md_var_new(e, md_lanes_type(s->type, s->lanes), NULL, "best");
   md_var winner = md_var_new(e, md_lanes_type(e->i32, s->lanes), NULL, "winner");
   md_set(e, best, md_const(e, s->type, s->lanes, -INFINITY));
-  md_set(e, winner, md_splat(e, flat_place(e, s->in, &first), s->lanes));
+  md_set(e, winner, md_splat(e, window_place(e, s, first), s->lanes));
   Loops l = loops_begin(e, tap);
   md_ir row = md_iadd(e, md_imulc(e, l.axis[0].i, kernel[1]), l.axis[1].i);
   md_ir at = md_iadd(e, md_imulc(e, row, window_width(s)), l.axis[2].i);
@@ -230,8 +230,8 @@ static void make_max(const Pool *s, md_body *b, const md_point *p) {
   md_ir old = md_get(e, best), larger = LLVMBuildFCmp(e->b, LLVMRealUGT, x, old, "");
   md_ir take = LLVMBuildAnd(e->b, larger, LLVMBuildFCmp(e->b, LLVMRealORD, old, old, ""), "");
   md_set(e, best, md_select(e, take, x, old));
-  for (int i = 0; i < 3; i++) q.at[2 + i] = md_iadd(e, begin[i], l.axis[i].i);
-  md_ir here = md_splat(e, flat_place(e, s->in, &q), s->lanes);
+  const md_ir now[] = {l.axis[0].i, l.axis[1].i, l.axis[2].i};
+  md_ir here = md_splat(e, window_place(e, s, now), s->lanes);
   md_set(e, winner, md_select(e, take, here, md_get(e, winner)));
   loops_end(e, &l);
   md_finish_set(b, s->node->out, md_get(e, best));
@@ -249,11 +249,13 @@ static void make_max_grad(const Pool *s, md_body *b, const md_point *p) {
   md_emit *e = &s->k->e;
   Range r[3];
   for (int i = 0; i < 3; i++) r[i] = windows_of(e, s, s->in, i, p->at[2 + i]);
-  md_ir here = md_splat(e, flat_place(e, s->out, p), s->lanes);
   md_var sum = md_var_new(e, md_lanes_type(s->type, s->lanes), NULL, "sum");
   md_set(e, sum, md_zero(sum.type));
   Loops l = loops_begin(e, r);
   md_point q = moved(p, &l);
+  md_ir at[3];
+  for (int i = 0; i < 3; i++) at[i] = md_isub(e, p->at[2 + i], window_begin(e, s, i, l.axis[i].i));
+  md_ir here = md_splat(e, window_place(e, s, at), s->lanes);
   md_ir dy = value(s, 0, &q), hit = md_ieq(e, value(s, 1, &q), here);
   dy = md_select(e, hit, dy, md_zero(LLVMTypeOf(dy)));
   md_set(e, sum, md_fadd(e, md_get(e, sum), dy));

@@ -2,7 +2,8 @@
 // Filters of pictures. They are separable, so each axis is a pass of its own: a thread for an element
 // of the pass's result, which mixes a few elements of its source along the axis. The first source is
 // the operand, passes between leave their results in the workspace. Where elements come from, and
-// weights, are computed in double as the interpreter does (spec §14).
+// weights, are computed in double as the interpreter does (spec §14). A blur makes both of its axes tile
+// by tile, what lies between in shared memory.
 #include "codegen/cuda/gen.h"
 
 // The operand, or a row-major buffer in the workspace.
@@ -184,10 +185,116 @@ static void mix_blur(Pass *p, md_cu_spot *s) {
   md_cu_close(k, m);
 }
 
+enum { TILE_COLUMNS = 32, LEAST_ROWS = 32, FEW_LAID_OUT = 64, MOST_LAID_OUT = 128 };
+
+// Rows of a tile: what it lays out has size - 1 more. 0: too few, or neighbours do not lie side by side.
+static int64_t tile_rows(const Pass *p) {
+  const md_graph *g = p->w->r->g;
+  if (md_type_in(g, p->node->in[0])->block || md_type_in(g, p->node->out)->block) return 0;
+  int64_t around = p->node->attr.blur.size - 1;
+  for (int64_t num = FEW_LAID_OUT; num <= MOST_LAID_OUT; num *= 2)
+    if (num - around >= LEAST_ROWS) return num - around;
+  return 0;
+}
+
+// Names "h0", the tile's first row, "w", the thread's column, and the picture's index on all other axes.
+static md_cu_spot put_tile(Pass *p, int64_t rows) {
+  md_cu_kernel *k = &p->k;
+  const md_shape *x = &p->from.shape;
+  int h = x->rank - 2, w = x->rank - 1;
+  const char *type = md_cu_index_type(k);
+  int64_t across = md_ceil_div(x->dim[w], TILE_COLUMNS), down = md_ceil_div(x->dim[h], rows);
+  md_cu_line(k, NULL, "const %s w = (%s)(tile %% %lld) * %d + column;", type, type,
+             (long long)across, TILE_COLUMNS);
+  md_cu_line(k, NULL, "const %s h0 = (%s)(tile / %lld %% %lld) * %lld;", type, type,
+             (long long)across, (long long)down, (long long)rows);
+  md_cu_spot s = {.shape = x};
+  s.at[w] = "w";
+  int64_t div = across * down;
+  for (int i = h - 1; i >= 0; i--) {
+    s.at[i] = x->dim[i] == 1 ? "0" : md_cu_digit(k, "tile", div, i ? x->dim[i] : 0);
+    div *= x->dim[i];
+  }
+  return s;
+}
+
+// "for (the thread's rows i of num, if it has a column) {"
+static md_cu_mark open_rows(Pass *p, const char *num) {
+  md_cu_kernel *k = &p->k;
+  return md_cu_open(k, NULL, "for (int i = row; i < %s && w < %lld; i += %d) {", num,
+                    (long long)p->from.shape.dim[p->from.shape.rank - 1],
+                    MD_CU_THREADS / TILE_COLUMNS);
+}
+
+// Rows as the second axis meets them: those outside are reflected here.
+static void lay_out_rows(Pass *p, md_cu_spot s) {
+  md_cu_kernel *k = &p->k;
+  const char *type = md_cu_index_type(k);
+  long long size = (long long)p->node->attr.blur.size;
+  p->axis = s.shape->rank - 1;
+  long long high = (long long)s.shape->dim[p->axis - 1];
+  md_cu_mark m = open_rows(p, md_format(p->a, "num + %lld", size - 1));
+  md_cu_line(k, NULL, "const %s y = h0 + i - %lld;", type, size / 2);
+  md_cu_line(k, NULL, "const %s h = y < 0 ? -y : y < %lld ? y : %lld - y;", type, high,
+             2 * (high - 1));
+  s.at[p->axis - 1] = "h";
+  md_cu_line(k, NULL, "%s sum = 0;", p->type_name);
+  mix_blur(p, &s);
+  md_cu_line(k, NULL, "rows[i * %d + column] = sum;", TILE_COLUMNS);
+  md_cu_close(k, m);
+}
+
+static void mix_rows(Pass *p, md_cu_spot s) {
+  md_cu_kernel *k = &p->k;
+  long long size = (long long)p->node->attr.blur.size;
+  const char *weights = md_cu_workspace(k, p->weights, weight_bytes(p), p->type_name, false);
+  md_cu_mark m = open_rows(p, "num");
+  md_cu_line(k, NULL, "%s sum = 0;", p->type_name);
+  md_cu_mark taps = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", size);
+  md_cu_line(k, NULL, "sum += %s[%s * %lld + j] * rows[(i + j) * %d + column];", weights,
+             md_cu_axis(k, &s, 0), size, TILE_COLUMNS);
+  md_cu_close(k, taps);
+  s.at[s.shape->rank - 2] = md_cu_name(k, "h0 + i");
+  md_cu_store(k, p->node->out, &s, "sum");
+  md_cu_close(k, m);
+}
+
+static void blur_tiles(Pass *p, int64_t rows) {
+  md_cu_kernel *k = &p->k;
+  const md_shape *x = &p->from.shape;
+  int64_t high = x->dim[x->rank - 2], wide = x->dim[x->rank - 1];
+  int64_t tiles =
+      md_elements(x) / (high * wide) * md_ceil_div(high, rows) * md_ceil_div(wide, TILE_COLUMNS);
+  int64_t blocks = MD_MIN(tiles, MD_CU_BLOCKS);
+  md_cu_begin(k, p->w, "blur of tiles");
+  k->shared_bytes = (int)((rows + p->node->attr.blur.size - 1) * TILE_COLUMNS *
+                          (p->type == MD_CU_DOUBLE ? 8 : 4));
+  md_cu_line(k, NULL, "MD_SHARED(shared);");
+  md_cu_line(k, "[row][column]", "%s *const rows = (%s *)shared;", p->type_name, p->type_name);
+  md_cu_line(k, NULL, "const int column = md_thread() %% %d, row = md_thread() / %d;", TILE_COLUMNS,
+             TILE_COLUMNS);
+  md_cu_mark m = md_cu_open(k, NULL, "for (int tile = md_block(); tile < %s; tile += %s) {",
+                            md_cu_count(k, "tiles", tiles), md_cu_count(k, "stride", blocks));
+  md_cu_spot s = put_tile(p, rows);
+  md_cu_line(k, NULL, "const int num = %lld - h0 < %lld ? (int)(%lld - h0) : %lld;",
+             (long long)high, (long long)rows, (long long)high, (long long)rows);
+  lay_out_rows(p, s);
+  md_cu_line(k, NULL, "md_sync();");
+  mix_rows(p, s);
+  md_cu_line(k, NULL, "md_sync();");
+  md_cu_close(k, m);
+  md_cu_end(k, blocks);
+}
+
 void md_cu_blur(md_cu_work *w, const md_node *n) {
   Pass p = pass_of(w, n);
   p.weights = md_cu_reserve(w, weight_bytes(&p));
   weigh(&p);
+  int64_t rows = tile_rows(&p);
+  if (rows) {
+    blur_tiles(&p, rows);
+    return;
+  }
   for (int i = 1; i <= 2; i++) {
     p.axis = p.from.shape.rank - i;
     p.to = target(&p, &p.from.shape, i == 2);

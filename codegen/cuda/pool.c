@@ -110,12 +110,18 @@ static Window open_covering(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot
   return v;
 }
 
-// t*H*W + h*W + w of s.
-static md_cu_ix place_in_plane(md_cu_kernel *k, md_cu_spot *s) {
-  const int64_t *dim = s->shape->dim;
-  md_cu_ix ix[3];
-  for (int i = 0; i < 3; i++) ix[i] = md_cu_axis(k, s, 2 + i);
-  return md_cu_linear(k, 3, ix, (int64_t[]){dim[3] * dim[4], dim[4], 1}, 0);
+// An index: the place of the operand's element x in the window of the result at y, (t*KH + h)*KW + w.
+static md_cu_ix place_in_window(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot *x,
+                                md_cu_spot *y) {
+  const int64_t *kernel = a->kernel.d;
+  md_cu_ix tap[3];
+  for (int i = 0; i < 3; i++) {
+    md_cu_ix both[] = {md_cu_axis(k, x, 2 + i), md_cu_axis(k, y, 2 + i)};
+    tap[i] = "0";
+    if (kernel[i] > 1)
+      tap[i] = md_cu_linear(k, 2, both, (int64_t[]){1, -a->stride.d[i]}, a->pad.d[i]);
+  }
+  return md_cu_linear(k, 3, tap, (int64_t[]){kernel[1] * kernel[2], kernel[2], 1}, 0);
 }
 
 // The first element counts whatever it is, and a NaN beats all but an earlier one. An element that
@@ -126,7 +132,7 @@ static void largest(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f,
   const char *best = variable(k, f, type, md_cu_literal(k->w->arena, type, 0));
   const char *winner = variable(k, f, MD_CU_INT, "-1");
   Window v = open_window(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
-  md_cu_ix place = place_in_plane(k, &v.at);
+  md_cu_ix place = place_in_window(k, &n->attr.pool3d, &v.at, s);
   open_element(k, f);
   const char *x = md_cu_value_as(k, n->in[0], &v.at, type);
   md_cu_mark m = md_cu_open(k, NULL, "if (%s < 0 || %s > %s || (%s != %s && %s == %s)) {", winner,
@@ -143,9 +149,9 @@ static void largest(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f,
 static void largest_grad(md_cu_kernel *k, const md_node *n, md_cu_spot *s, Found *f,
                          const char **result) {
   md_cu_type type = md_cu_compute_type(md_type_in(k->w->r->g, n->out)->dtype);
-  md_cu_ix here = place_in_plane(k, s);
   const char *sum = variable(k, f, type, md_cu_literal(k->w->arena, type, 0));
   Window v = open_covering(k, &n->attr.pool3d, s, &md_type_in(k->w->r->g, n->in[0])->shape);
+  md_cu_ix here = place_in_window(k, &n->attr.pool3d, s, &v.at);
   open_element(k, f);
   const char *winner = md_cu_value_as(k, n->in[1], &v.at, MD_CU_INT);
   const char *dy = md_cu_value_as(k, n->in[0], &v.at, type);

@@ -133,17 +133,12 @@ static bool is_other_maximum(const Tap *t, const md_node *n, int64_t i, int64_t 
                              double epsilons) {
   if (n->op != MD_OP_max_pool3d) return false;
   const md_tensor *x = t->value[n->in[0]], *y = t->value[n->out];
-  const md_pool3d_attr *a = &n->attr.pool3d;
-  const int64_t *in = &x->type.shape.dim[2], *out = &y->type.shape.dim[2];
-  int64_t plane = in[0] * in[1] * in[2], from = i, at = index;
-  if (index < 0 || index >= plane) return false;
-  for (int k = 2; k >= 0; k--) {
-    int64_t first = from % out[k] * a->stride.d[k] - a->pad.d[k], here = at % in[k];
-    if (here < first || here >= first + a->kernel.d[k]) return false;
-    from /= out[k];
-    at /= in[k];
-  }
-  double value = x->f[from * plane + index], most = y->f[i];
+  const md_shape *xs = &x->type.shape, *ys = &y->type.shape;
+  int64_t at = md_pool_place(&n->attr.pool3d, xs, ys, i, index);
+  if (at < 0) return false;
+  int64_t planes = xs->dim[0] * xs->dim[1];
+  int64_t from = i / (md_elements(ys) / planes) * (md_elements(xs) / planes) + at;
+  double value = x->f[from], most = y->f[i];
   return fabs(value - most) <= SAFETY * epsilons * fabs(most);
 }
 

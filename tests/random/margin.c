@@ -71,10 +71,9 @@ static bool rows_near(const md_node *n, const Operand *o, md_tensor *const *valu
 static bool windows_near(const md_node *n, const Operand *o, md_tensor *const *value) {
   const md_pool3d_attr *a = &n->attr.pool3d;
   const md_shape *x = &value[n->in[0]]->type.shape, *y = &value[n->out]->type.shape;
-  const int64_t *index = value[n->out + 1]->i;
   int64_t plane = x->dim[2] * x->dim[3] * x->dim[4], num = md_elements(y);
   for (int64_t i = 0; i < num; i++) {
-    int64_t at[3], rest = i;
+    int64_t best = md_pool_place(a, x, y, i, value[n->out + 1]->i[i]), at[3], rest = i;
     for (int k = 2; k >= 0; k--) {
       at[k] = rest % y->dim[2 + k] * a->stride.d[k] - a->pad.d[k];
       rest /= y->dim[2 + k];
@@ -86,7 +85,7 @@ static bool windows_near(const md_node *n, const Operand *o, md_tensor *const *v
           bool inside = true;
           for (int k = 0; k < 3; k++) inside = inside && p[k] >= 0 && p[k] < x->dim[2 + k];
           int64_t j = (p[0] * x->dim[3] + p[1]) * x->dim[4] + p[2];
-          if (inside && j != index[i] && pair_near(o, rest * plane + j, rest * plane + index[i]))
+          if (inside && j != best && pair_near(o, rest * plane + j, rest * plane + best))
             return true;
         }
   }

@@ -44,6 +44,15 @@ static const Written moves[] = {
      "graph @s(%x: f32[2,7,2,5,4]) {\n  %a = relu %x\n  %b = concat %a, %x, %a {axis=1}\n"
      "  %c = pad %b {axis=1, before=3, after=1}\n  %d = pad %c {axis=3, before=1, after=2}\n"
      "  %e = crop %d {top=1, left=1, h=6, w=2}\n  %f = tanh %e\n  return %f\n}\n"},
+    {"what becomes channels, made on the way",
+     "graph @s(%u: u8[2,3,2,5,19], %s: f32[3], %x: f32[2,9,2,5,6]) {\n  region @r {\n"
+     "    %f = flip %u {axis=4}\n    %a = cast %f {to=f32}\n"
+     "    %c = broadcast %s {shape=[2,3,2,5,19], axes=[1]}\n    %d = mul %a, %c\n"
+     "    %e = cast %d {to=bf16}\n"
+     "    %y = space_to_depth %e {by=[1,2,2], before=[0,1,3], size=[2,3,11]}\n"
+     "    %t = relu %y\n  }\n  region @q {\n    %n = exp %x\n"
+     "    %z = space_to_depth %n {by=[2,1,3], before=[0,0,1], size=[1,5,2]}\n  }\n"
+     "  return %t, %z\n}\n"},
     {"rows by index, from either end",
      "graph @s(%x: f32[5,7], %i: i32[9], %l: i64[6], %b: i64[5], %y: f32[9,7], %z: bf16[6,2,3]) {\n"
      "  %a = gather_rows %x, %i\n  %c = gather_rows %b, %l\n  %d = scatter_rows %y, %i {rows=4}\n"
@@ -116,6 +125,7 @@ static const struct Pool {
     // bf16 hides a small one among many
     {8, "kernel=[3,3,3], pad=[2,2,2]", "f32"},
     {7, "kernel=[1,5,3], stride=[1,3,2], pad=[0,4,2]", "f32"},
+    {9, "kernel=[3,10,9], pad=[1,1,2]", "f32"},  // more places than a u8 counts
 };
 
 // Small integers make ties; at level 2 what lies between pools is in blocks.
@@ -338,6 +348,12 @@ static const Written pictures[] = {
      "  %w = relu %v\n  %c = gaussian_blur %w, %p_s {size=5}\n  %e = tanh %c\n"
      "  %f = gaussian_blur %z, %pz {size=3}\n  %g = gaussian_blur %d, %pd {size=3}\n"
      "  %h = gaussian_blur %x, %p_s {size=1}\n  return %a, %b, %e, %f, %g, %h\n}\n"},
+    {"tiles of pictures are blurred",
+     "graph @s(%x: f32[2,2,70,40], %s: f32[2], %y: bf16[1,1,2,100,18], %t: f64[1,100,18], "
+     "%z: f32[1,50,51], %p_o: f32[1], %p_d: f64[1], %p_h: bf16[1]) {\n"
+     "  %a = gaussian_blur %x, %s {size=3}\n  %b = gaussian_blur %y, %p_h {size=35}\n"
+     "  %c = gaussian_blur %t, %p_d {size=33}\n  %d = gaussian_blur %z, %p_o {size=97}\n"
+     "  %e = gaussian_blur %z, %p_o {size=99}\n  return %a, %b, %c, %d, %e\n}\n"},
     {"pictures with what surrounds them",
      "graph @s(%x: f32[2,3,20,40], %p_s: f32[2], %r: f32[2,3,9,33], %c: f32[3]) {\n"
      "  region @r {\n    %b = broadcast %c {shape=[2,3,20,40], axes=[1]}\n    %a = mul %x, %b\n"

@@ -209,7 +209,8 @@ END_TEST
 START_TEST(pools_of_any_window_are_right) {
   const char *window[] = {"kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1]",
                           "kernel=[2,2,2], stride=[2,2,2]",
-                          "kernel=[3,1,2], stride=[1,3,1], pad=[1,0,1]", "kernel=[3,9,8]"};
+                          "kernel=[3,1,2], stride=[1,3,1], pad=[1,0,1]", "kernel=[3,9,8]",
+                          "kernel=[3,10,9], pad=[1,1,2]"};  // more places than a u8 counts
   for (int i = 0; i < MD_COUNT(window); i++) {
     for (int c = 3; c <= 19; c += 16) {
       md_text t = {0};
@@ -240,6 +241,12 @@ START_TEST(pools_of_other_types_are_right) {
     md_put(&t, "%s%s", type[i], sample);
     check_op("max_pool3d", t.s, 2, 9);
     check_op("avg_pool3d", t.s, 1, 9);
+    md_text_free(&t);
+    md_put(&t,
+           "%s[2,18,2,4,3], u8[2,18,2,4,3] {kernel=[1,3,3], stride=[1,2,2], pad=[0,1,1], "
+           "shape=[2,18,2,7,6]}",
+           type[i]);
+    check_op("max_pool3d_grad", t.s, 1, 9);
     md_text_free(&t);
   }
 }
@@ -402,6 +409,28 @@ START_TEST(the_ring_is_pushed_in_place_and_elsewhere) {
 }
 END_TEST
 
+// A clip on its way to a first convolution, and channels in blocks.
+START_TEST(what_becomes_channels_is_made_on_the_way) {
+  const char *type[] = {"f32", "bf16"};
+  for (int i = 0; i < 2; i++) {
+    md_text t = {0};
+    md_put(&t,
+           "graph @g(%%u: u8[2,3,2,5,19], %%s: f32[3], %%x: f32[2,37,2,5,6]) {\n"
+           "  %%f = flip %%u {axis=4}\n  %%a = cast %%f {to=f32}\n"
+           "  %%b = affine %%a {scale=0.0625, shift=-2}\n"
+           "  %%c = broadcast %%s {shape=[2,3,2,5,19], axes=[1]}\n  %%d = mul %%b, %%c\n"
+           "  %%e = cast %%d {to=%s}\n"
+           "  %%y = space_to_depth %%e {by=[1,2,2], before=[0,1,3], size=[2,3,11]}\n"
+           "  %%r = relu %%x\n  %%h = cast %%r {to=%s}\n"
+           "  %%z = space_to_depth %%h {by=[2,1,3], before=[0,0,1], size=[1,5,2]}\n"
+           "  return %%y, %%z\n}\n",
+           type[i], type[i]);
+    check_everywhere(t.s, 1, 1);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 START_TEST(views_of_their_own_are_copies) {
   check_op("transpose", "f32[37,50] {axes=[1,0]}", 1, 1);
   check_op("transpose", "bf16[3,17,5,33] {axes=[0,3,1,2]}", 1, 1);
@@ -470,6 +499,6 @@ SUITE_MAIN("cpu_ops", samples_of_every_op_agree_with_one_thread_and_two,
            rows_of_infinities_have_their_limits, nan_comes_through_rows_and_banks,
            an_infinite_logit_gives_infinity, pieces_begin_anywhere,
            pieces_of_blocked_channels_are_right, rows_move_by_index,
-           the_ring_is_pushed_in_place_and_elsewhere, views_of_their_own_are_copies,
-           pictures_are_filtered_as_the_interpreter_says,
+           the_ring_is_pushed_in_place_and_elsewhere, what_becomes_channels_is_made_on_the_way,
+           views_of_their_own_are_copies, pictures_are_filtered_as_the_interpreter_says,
            pictures_and_movement_take_what_surrounds_them)
