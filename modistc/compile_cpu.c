@@ -4,7 +4,6 @@
 
 #include "codegen/cpu/cpu.h"
 
-
 static void report_memory(const md_graph *g, const md_program *p, FILE *to) {
   md_memory_report m;
   md_memory_of(g, &m);

@@ -5,8 +5,12 @@
 //   root      the last node of a group: pointwise, or a reduction of the walked elements
 //   joins     a producer of the same shape whose other readers all come after the root, and a
 //             reduction of the same kind that would otherwise keep such a producer out
+//   channels  where the target takes all of few channels at once (few_channels), what has one channel is of
+//             the same walk: a channel that is cut out, or one channel that is read for all
 //   views     of stored tensors are index maps: every group that reads one gets a copy of its own
-//   casts     to f32 of what was rounded to bf16: other groups read the bf16 and cast it themselves
+//   casts     to f32 of what was rounded to bf16: other groups and regions read the bf16 and cast it themselves
+//   again     what a group makes for itself, others that read it make again, where the target computes it in
+//             less time than it moves the bytes (again_work)
 //   small     groups of one small shape that only updates and results read go together
 //   folds     a space_to_depth, which reads each element once, takes the group that makes its operand
 //             into its region
@@ -15,30 +19,13 @@
 // reads it from outside stands after, so regions never depend on themselves. Reductions are moved up
 // to their operand first. The result of a reduction is complete only after the walk, so within a
 // group nobody reads it.
-#include "passes/passes.h"
+#include "passes/fuse_pointwise.h"
 
 #include <string.h>
 
 enum {
-  MAX_NODES = 48,    // of a group; code grows with them
-  MAX_SMALL = 4096,  // elements of a shape whose groups go together
   NUM_SHAPES = 256,  // small shapes remembered; a collision only loses a merge
 };
-
-typedef struct Fusion {
-  md_rewriter *r;
-  const md_graph *g;
-  md_readers readers;
-  int *order, *pos;           // node -> place and back, reductions moved up
-  int *root;                  // node: root of its group, -1: in none
-  int *size;                  // root: nodes of the group
-  int *first, *next;          // root: list of members, by place
-  bool *mapped;               // node: a view that its readers copy
-  bool *widened;              // node: a cast that other groups copy
-  int *fold;                  // root: the space_to_depth that takes the group, -1: none
-  const md_shape **space;     // root: the shape it walks
-  const md_node **reduction;  // root: a reduction of the group, or NULL
-} Fusion;
 
 static bool is_free(const md_node *n) { return !n->region && md_ops[n->op].role != MD_LEAF; }
 
@@ -62,7 +49,7 @@ static bool same_kind(const md_graph *g, const md_node *a, const md_node *b) {
 }
 
 // Reductions right after their latest operand (or its region), everything else as it was.
-static void order_nodes(Fusion *f) {
+static void order_nodes(md_streams *f) {
   const md_graph *g = f->g;
   int num = g->num_nodes, *after = MD_NEW_ARRAY(f->r->scratch, int, num + 1);
   int *count = MD_NEW_ARRAY(f->r->scratch, int, num + 2);
@@ -88,7 +75,7 @@ static void order_nodes(Fusion *f) {
 }
 
 // A view that all its readers can copy: they walk, and it is of a tensor in memory.
-static bool can_map(const Fusion *f, const md_node *n) {
+static bool can_map(const md_streams *f, const md_node *n) {
   if (!is_free(n) || md_ops[n->op].role != MD_VIEW || f->readers.kept[n->out]) return false;
   if (f->mapped[md_def(f->g, n->in[0])->index]) return false;
   for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
@@ -96,8 +83,25 @@ static bool can_map(const Fusion *f, const md_node *n) {
   return true;
 }
 
+// Shapes of one walk: equal, or but for the channels, of which one has few and the other has one.
+static bool same_places(const md_streams *f, const md_shape *a, const md_shape *b) {
+  if (md_shape_equal(a, b)) return true;
+  if (a->rank != b->rank || a->rank < 3) return false;
+  for (int i = 0; i < a->rank; i++)
+    if (i != 1 && a->dim[i] != b->dim[i]) return false;
+  return MD_MIN(a->dim[1], b->dim[1]) == 1 &&
+         MD_MAX(a->dim[1], b->dim[1]) <= f->r->options->facts.few_channels;
+}
+
+// One channel of what is pointwise, or its one channel for all: no other view is of the same places.
+static bool is_channel(const md_streams *f, const md_node *n) {
+  if (!f->mapped[n->index] || md_ops[md_def(f->g, n->in[0])->op].role != MD_POINTWISE) return false;
+  const md_shape *in = &md_type_in(f->g, n->in[0])->shape, *out = &md_type_in(f->g, n->out)->shape;
+  return !md_shape_equal(in, out) && same_places(f, in, out);
+}
+
 // Where a node will be emitted, at the earliest.
-static int place_of(const Fusion *f, int node) {
+static int place_of(const md_streams *f, int node) {
   return f->pos[f->root[node] >= 0 ? f->root[node] : node];
 }
 
@@ -106,28 +110,42 @@ typedef struct Early {
   int node[4], num;
 } Early;
 
-static Early early_readers(const Fusion *f, const md_node *n, int root) {
-  Early e = {.num = 0};
-  for (int k = 0; k < n->num_out; k++) {
-    md_val v = n->out + (md_val)k;
-    for (int i = f->readers.first[v]; i < f->readers.first[v + 1]; i++) {
-      int reader = f->readers.reader[i];
-      if (f->root[reader] == root || place_of(f, reader) > f->pos[root]) continue;
-      if (e.num && e.node[e.num - 1] == reader) continue;
-      if (e.num == MD_COUNT(e.node)) return (Early){.num = -1};
-      e.node[e.num++] = reader;
+static void add_early(const md_streams *f, md_val v, int root, Early *e) {
+  for (int i = f->readers.first[v]; i < f->readers.first[v + 1] && e->num >= 0; i++) {
+    int reader = f->readers.reader[i];
+    if (f->channel[reader]) {
+      add_early(f, f->g->node[reader]->out, root, e);
+      continue;
     }
+    if (f->root[reader] == root || place_of(f, reader) > f->pos[root]) continue;
+    if (e->num && e->node[e->num - 1] == reader) continue;
+    if (e->num == MD_COUNT(e->node)) e->num = -1;
+    else e->node[e->num++] = reader;
   }
+}
+
+static Early early_readers(const md_streams *f, const md_node *n, int root) {
+  Early e = {.num = 0};
+  for (int k = 0; k < n->num_out; k++) add_early(f, n->out + (md_val)k, root, &e);
   return e;
 }
 
-static bool fits(const Fusion *f, const md_node *n, int root) {
-  return walks(n) && f->root[n->index] < 0 && f->size[root] < MAX_NODES &&
-         md_shape_equal(space_of(f->g, n), f->space[root]);
+// Reductions are of the channels that are walked: beside other channels, of one.
+static bool is_of_one(const md_streams *f, const md_node *reduction) {
+  return !reduction ||
+         (md_op_in(reduction->op, 0)->num_axes == 1 && space_of(f->g, reduction)->dim[1] == 1);
+}
+
+static bool fits(const md_streams *f, const md_node *n, int root) {
+  if (!walks(n) || f->root[n->index] >= 0 || f->size[root] >= MD_MAX_GROUP) return false;
+  const md_shape *space = space_of(f->g, n);
+  if (!f->mixed[root] && md_shape_equal(space, f->space[root])) return true;
+  return same_places(f, space, f->space[root]) && is_of_one(f, f->reduction[root]) &&
+         (md_ops[n->op].role != MD_REDUCE || is_of_one(f, n));
 }
 
 // A sibling that reads what a producer makes, and comes before the root.
-static bool can_follow(const Fusion *f, const md_node *n, int root) {
+static bool can_follow(const md_streams *f, const md_node *n, int root) {
   if (!fits(f, n, root) || md_ops[n->op].role != MD_REDUCE) return false;
   if (f->reduction[root] && !same_kind(f->g, f->reduction[root], n)) return false;
   for (int j = 0; j < n->num_in; j++) {
@@ -142,22 +160,26 @@ static bool can_follow(const Fusion *f, const md_node *n, int root) {
   return early_readers(f, n, root).num == 0;
 }
 
-static void join(Fusion *f, const md_node *n, int root) {
+static void join(md_streams *f, const md_node *n, int root) {
   f->root[n->index] = root;
   f->size[root]++;
+  const md_shape *space = space_of(f->g, n);
+  f->mixed[root] |= !md_shape_equal(space, f->space[root]);
+  if (md_elements(space) > md_elements(f->space[root])) f->space[root] = space;
   if (md_ops[n->op].role == MD_REDUCE) f->reduction[root] = n;
 }
 
 // Producers still to be asked, latest first.
 typedef struct Queue {
-  int item[MAX_NODES * MD_ROW_IN];
+  int item[MD_MAX_GROUP * MD_ROW_IN];
   int num;
 } Queue;
 
-static void ask_producers(Fusion *f, const md_node *n, Queue *q) {
+static void ask_producers(md_streams *f, const md_node *n, Queue *q) {
   for (int j = 0; j < n->num_in; j++) {
     if (n->in[j] == MD_NONE) continue;
     const md_node *from = md_def(f->g, n->in[j]);
+    if (f->channel[from->index]) from = md_def(f->g, from->in[0]);
     if (!walks(from) || md_ops[from->op].role == MD_REDUCE || f->root[from->index] >= 0) continue;
     int i = q->num;
     while (i > 0 && f->pos[q->item[i - 1]] > f->pos[from->index]) i--;
@@ -168,7 +190,7 @@ static void ask_producers(Fusion *f, const md_node *n, Queue *q) {
   }
 }
 
-static void grow(Fusion *f, int root) {
+static void grow(md_streams *f, int root) {
   const md_graph *g = f->g;
   Queue q = {.num = 0};
   f->space[root] = space_of(g, g->node[root]);
@@ -178,7 +200,7 @@ static void grow(Fusion *f, int root) {
     const md_node *n = g->node[q.item[--q.num]];
     if (!fits(f, n, root) || !md_may_rewrite(f->r)) continue;
     Early e = early_readers(f, n, root);
-    bool later = e.num >= 0 && f->size[root] + e.num < MAX_NODES;
+    bool later = e.num >= 0 && f->size[root] + e.num < MD_MAX_GROUP;
     for (int i = 0; i < e.num; i++) later = later && can_follow(f, g->node[e.node[i]], root);
     for (int i = 0; later && i < e.num; i++) {
       // Asked again: the one before may have brought another kind of reduction.
@@ -199,7 +221,7 @@ static void grow(Fusion *f, int root) {
   }
 }
 
-static void list_members(Fusion *f) {
+static void list_members(md_streams *f) {
   for (int i = 0; i < f->g->num_nodes; i++) f->first[i] = -1;
   for (int p = f->g->num_nodes - 1; p >= 0; p--) {
     int i = f->order[p], root = f->root[i];
@@ -210,7 +232,7 @@ static void list_members(Fusion *f) {
 }
 
 // Results of the group are read by updates and results of the graph alone.
-static bool is_final(const Fusion *f, int root) {
+static bool is_final(const md_streams *f, int root) {
   for (int i = f->first[root]; i >= 0; i = f->next[i]) {
     const md_node *n = f->g->node[i];
     for (int k = 0; k < n->num_out; k++) {
@@ -224,7 +246,7 @@ static bool is_final(const Fusion *f, int root) {
 
 // Small pointwise groups of one shape join the next such group. Nothing waits for them, so nothing
 // is held up that could run before.
-static void merge_small(Fusion *f) {
+static void merge_small(md_streams *f) {
   const md_graph *g = f->g;
   int last[NUM_SHAPES], *into = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
   for (int i = 0; i < NUM_SHAPES; i++) last[i] = -1;
@@ -233,12 +255,12 @@ static void merge_small(Fusion *f) {
     int root = f->order[p];
     if (f->root[root] != root || f->reduction[root] || !md_may_rewrite(f->r)) continue;
     const md_shape *s = f->space[root];
-    if (md_elements(s) > MAX_SMALL || !is_final(f, root)) continue;
+    if (md_elements(s) > MD_SMALL_WALK || !is_final(f, root)) continue;
     int slot = (int)(md_digest_of(s->dim, (size_t)s->rank * sizeof *s->dim).lo % NUM_SHAPES);
     int other = last[slot];
     last[slot] = root;
     if (other < 0 || !md_shape_equal(f->space[other], s)) continue;
-    if (f->size[other] + f->size[root] > MAX_NODES) continue;
+    if (f->size[other] + f->size[root] > MD_MAX_GROUP) continue;
     into[other] = root;
     f->size[root] += f->size[other];
     f->r->rewrites++;
@@ -249,23 +271,31 @@ static void merge_small(Fusion *f) {
     if (f->root[i] >= 0) f->root[i] = into[f->root[i]];
 }
 
-// A cast to f32 of what its group has rounded to bf16; all others that read it walk.
-static bool is_widened(const Fusion *f, const md_node *n) {
-  if (n->op != MD_OP_cast || f->root[n->index] < 0 || f->readers.kept[n->out]) return false;
+int md_home_of(const md_streams *f, int node) {
+  return f->root[node] >= 0 ? f->root[node] : -1 - f->g->node[node]->region;
+}
+
+// A cast to f32 of what its group or region has rounded to bf16; all that read it elsewhere are of such homes, too,
+// and can cast it themselves.
+static bool is_widened(const md_streams *f, const md_node *n) {
+  int home = md_home_of(f, n->index);
+  if (n->op != MD_OP_cast || home == -1 || f->readers.kept[n->out]) return false;
   const md_node *from = md_def(f->g, n->in[0]);
   if (md_type_in(f->g, n->in[0])->dtype != MD_BF16 || md_type_in(f->g, n->out)->dtype != MD_F32 ||
-      f->root[from->index] != f->root[n->index])
+      md_home_of(f, from->index) != home)
     return false;
   for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++) {
-    int reader = f->readers.reader[i];
-    if (f->root[reader] < 0 && !f->mapped[reader]) return false;
+    const md_node *reader = f->g->node[f->readers.reader[i]];
+    md_role role = md_ops[reader->op].role;
+    bool casts = md_home_of(f, reader->index) != -1 && (role == MD_POINTWISE || role == MD_REDUCE);
+    if (!casts && !f->mapped[reader->index]) return false;
   }
   return true;
 }
 
-// Nobody but `reader` reads a group of no reductions, whose root is its operand.
-static bool is_only_for(const Fusion *f, int root, const md_node *reader) {
-  if (f->reduction[root]) return false;
+// Nobody but `reader` reads a group of one shape and no reductions, whose root is its operand.
+static bool is_only_for(const md_streams *f, int root, const md_node *reader) {
+  if (f->reduction[root] || f->mixed[root]) return false;
   for (int i = f->first[root]; i >= 0; i = f->next[i]) {
     const md_node *n = f->g->node[i];
     md_val end = n->out + (md_val)n->num_out;
@@ -278,7 +308,7 @@ static bool is_only_for(const Fusion *f, int root, const md_node *reader) {
   return true;
 }
 
-static void find_folds(Fusion *f) {
+static void find_folds(md_streams *f) {
   for (int i = 0; i < f->g->num_nodes; i++) f->fold[i] = -1;
   for (int i = 0; i < f->g->num_nodes; i++) {
     const md_node *n = f->g->node[i];
@@ -290,50 +320,57 @@ static void find_folds(Fusion *f) {
   }
 }
 
-static bool is_read_in(const Fusion *f, const md_node *n, int root) {
-  for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++)
-    if (f->root[f->readers.reader[i]] == root) return true;
+bool md_is_read_in(const md_streams *f, const md_node *n, int home) {
+  for (int i = f->readers.first[n->out]; i < f->readers.first[n->out + 1]; i++) {
+    int reader = f->readers.reader[i];
+    if (md_home_of(f, reader) == home) return true;
+    if (f->channel[reader] && md_is_read_in(f, f->g->node[reader], home)) return true;
+  }
   return false;
 }
 
-// What a group has copies of its own of: views, and casts of other groups.
+// --- the new graph
+
+// What a group has copies of its own of: views, and nodes of other groups.
 typedef struct Copies {
   md_val *of;
   int *region;  // by value: the region that has it
 } Copies;
 
-static md_val operand(const Fusion *f, md_val v, int root, Copies *c) {
+static md_val operand(const md_streams *f, md_val v, int home, Copies *c) {
   md_rewriter *r = f->r;
   const md_node *n = v ? md_def(f->g, v) : NULL;
-  bool cast = n && f->widened[n->index] && f->root[n->index] != root;
-  if (!n || !(cast || f->mapped[n->index])) return md_mapped(r, v);
+  bool copied =
+      n && md_home_of(f, n->index) != home && (f->widened[n->index] || f->again[n->index]);
+  if (!n || !(copied || f->mapped[n->index])) return md_mapped(r, v);
   if (c->region[v] == r->region) return c->of[v];
   // A view of a cast is the cast of a view: then the view is of what is stored.
   const md_node *wide = f->mapped[n->index] ? md_def(f->g, n->in[0]) : n;
-  bool casts = f->widened[wide->index] && f->root[wide->index] != root;
-  md_val from = md_mapped(r, casts ? wide->in[0] : n->in[0]);
-  if (f->mapped[n->index]) from = md_clone_node(r, n, &from);
+  bool casts = f->mapped[n->index] && f->widened[wide->index] && md_home_of(f, wide->index) != home;
+  md_val in[MD_ROW_IN] = {casts ? operand(f, wide->in[0], home, c) : MD_NONE};
+  for (int j = 0; !casts && j < n->num_in; j++) in[j] = operand(f, n->in[j], home, c);
+  md_val from = md_clone_node(r, n, in);
   if (casts) from = md_clone_node(r, wide, &from);
   c->region[v] = r->region;
   return c->of[v] = from;
 }
 
-static void emit_group(Fusion *f, int root, Copies *c) {
-  md_rewriter *r = f->r;
-  const md_graph *g = f->g;
-  for (int i = f->first[root]; i >= 0; i = f->next[i]) {
-    const md_node *n = g->node[i];
-    if (f->widened[i] && !is_read_in(f, n, root)) continue;
-    md_val in[MD_ROW_IN];
-    for (int j = 0; j < n->num_in; j++) in[j] = operand(f, n->in[j], root, c);
-    md_copy_with(r, n, in);
-  }
+static void emit_node(md_streams *f, const md_node *n, Copies *c) {
+  int home = md_home_of(f, n->index);
+  if (f->widened[n->index] && !md_is_read_in(f, n, home)) return;
+  md_val in[MD_MAX_IN];
+  for (int j = 0; j < n->num_in; j++) in[j] = operand(f, n->in[j], home, c);
+  md_copy_with(f->r, n, in);
+}
+
+static void emit_group(md_streams *f, int root, Copies *c) {
+  for (int i = f->first[root]; i >= 0; i = f->next[i]) emit_node(f, f->g->node[i], c);
 }
 
 static bool run(md_rewriter *r) {
   const md_graph *g = r->old;
   int num = g->num_nodes + 1;
-  Fusion f = {.r = r, .g = g, .readers = md_readers_of(g, r->scratch)};
+  md_streams f = {.r = r, .g = g, .readers = md_readers_of(g, r->scratch)};
   f.order = MD_NEW_ARRAY(r->scratch, int, num);
   f.pos = MD_NEW_ARRAY(r->scratch, int, num);
   f.root = MD_NEW_ARRAY(r->scratch, int, num);
@@ -341,14 +378,18 @@ static bool run(md_rewriter *r) {
   f.first = MD_NEW_ARRAY(r->scratch, int, num);
   f.next = MD_NEW_ARRAY(r->scratch, int, num);
   f.mapped = MD_NEW_ARRAY(r->scratch, bool, num);
+  f.channel = MD_NEW_ARRAY(r->scratch, bool, num);
+  f.mixed = MD_NEW_ARRAY(r->scratch, bool, num);
   f.widened = MD_NEW_ARRAY(r->scratch, bool, num);
   f.fold = MD_NEW_ARRAY(r->scratch, int, num);
+  f.again = MD_NEW_ARRAY(r->scratch, bool, num);
   f.space = MD_NEW_ARRAY(r->scratch, const md_shape *, num);
   f.reduction = MD_NEW_ARRAY(r->scratch, const md_node *, num);
   order_nodes(&f);
   for (int i = 0; i < g->num_nodes; i++) {
     f.root[i] = -1;
     f.mapped[i] = can_map(&f, g->node[i]);
+    f.channel[i] = is_channel(&f, g->node[i]);
   }
   for (int p = g->num_nodes - 1; p >= 0; p--)
     if (walks(g->node[f.order[p]]) && f.root[f.order[p]] < 0) grow(&f, f.order[p]);
@@ -357,6 +398,7 @@ static bool run(md_rewriter *r) {
   list_members(&f);
   for (int i = 0; i < g->num_nodes; i++) f.widened[i] = is_widened(&f, g->node[i]);
   find_folds(&f);
+  md_find_again(&f);
 
   Copies copies = {.of = MD_NEW_ARRAY(r->scratch, md_val, g->num_values + 1),
                    .region = MD_NEW_ARRAY(r->scratch, int, g->num_values + 1)};
@@ -370,7 +412,7 @@ static bool run(md_rewriter *r) {
     r->region = n->region ? n->region : md_new_region_of(r, n);
     if (f.root[i] == i) emit_group(&f, i, &copies);
     if (folds) emit_group(&f, md_def(g, n->in[0])->index, &copies);
-    if (f.root[i] < 0) md_copy_node(r, n);
+    if (f.root[i] < 0) emit_node(&f, n, &copies);
   }
   return true;
 }

@@ -77,6 +77,10 @@ typedef struct md_target_facts {
   // Where stored_wgrad holds, if one side has so many channels and the other a multiple of twice as many; 0:
   // never there.
   int64_t twin_side;
+  // Walks of at most so many channels take all channels of a place at once, and so what has one channel there.
+  int64_t few_channels;
+  // Steps of formulas that a walk may compute again for a byte that it need not move; 0: none.
+  int64_t again_work;
   bool pairs;         // two regions that are alike run at once (schedule)
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes

@@ -342,8 +342,10 @@ static bool fits(Twins *t) {
   make_texts(t);
   lay_out(t);
   int words = md_cu_vector_words(&t->kept.lanes) + md_cu_vector_words(&t->passing.lanes);
+  // Lanes that are loaded one by one take more registers than there are.
+  bool by_vectors = !t->kept.lanes.is_scattered && !t->passing.lanes.is_scattered;
   free_texts(t);
-  return t->ring.stages >= LEAST_STAGES && words <= MOST_WORDS;
+  return t->ring.stages >= LEAST_STAGES && words <= MOST_WORDS && by_vectors;
 }
 
 static void put_kernel(Twins *t) {

@@ -228,6 +228,9 @@ typedef struct md_cu_lanes {
 // Between the two, values are made for the channel MD_CU_CHANNEL of a vector, at spots whose index on
 // axis 1 is that text.
 #define MD_CU_CHANNEL "c"
+// With lanes along a line: x is the lane's own index, and that of its mirror image on an axis of `size`.
+bool md_cu_is_lane(const md_cu_kernel *k, md_cu_ix x);
+md_cu_ix md_cu_mirrored(const md_cu_kernel *k, int64_t size);
 void md_cu_lanes_begin(md_cu_kernel *k, md_cu_lanes *l);
 void md_cu_lanes_end(md_cu_kernel *k);
 void md_cu_lanes_free(md_cu_lanes *l);
@@ -268,8 +271,10 @@ md_cu_term md_cu_plain(md_cu_kernel *k, const md_cu_term *t);  // carried, if it
 
 // --- reduce.c: reductions over a walk --------------------------------------------------------------
 
+enum { MD_CU_FEW_CHANNELS = 4 };  // that a thread takes at once where they are made of one another
 // A walk over all places of `shape`: values stored there, reductions over the axes not in `kept`
-// (bit i: axis i; with `channels`: group and channel are kept, a group being samples in a row).
+// (bit i: axis i; with `channels`: group and channel are kept, a group being samples in a row). A value may
+// have few channels where `shape` has one: all of them are stored.
 typedef struct md_cu_nest {
   const md_shape *shape;
   unsigned kept;
@@ -285,6 +290,18 @@ bool md_cu_vector_walk(md_cu_work *w, const md_cu_nest *n);  // walk.c: false: n
 bool md_cu_line_walk(md_cu_work *w, const md_cu_nest *n);    // line.c: the same
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n);       // both
 int md_cu_num_sums(const md_node *n);                        // that a reduction adds up
+// Total `to` of n and a term more, texts of doubles.
+void md_cu_add_term(md_cu_kernel *k, const md_node *n, const char *to, const char *term);
+// `shape` has one channel, and a value of shape s few at each of its places.
+bool md_cu_has_channels(const md_shape *shape, const md_shape *s);
+// Channels of a stored value that a place of the walk has, and where channel i of them is.
+int md_cu_num_channels(const md_cu_nest *n, const md_shape *s);
+md_cu_spot md_cu_channel_of(md_cu_kernel *k, md_cu_spot *s, const md_shape *stored, int i);
+// line.c: all that is stored and summed up lies in lines of eight neighbours on the last axis. Text for a line
+// whose indices are x0, x1, ... (of axes of one: none) and from `first` on, and where it goes.
+bool md_cu_is_of_lines(md_cu_work *w, const md_cu_nest *n);
+void md_cu_line_texts(md_cu_kernel *k, const md_cu_nest *n, md_cu_lanes *l);
+void md_cu_put_line(md_cu_kernel *k, const md_cu_nest *n, md_cu_lanes *l);
 // The totals s0, s1, ... of `terms` (text of a double) for result number `result` -> results of the reductions.
 void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *n, const char *terms, md_cu_ix result);
 

@@ -36,6 +36,18 @@ void md_cu_lanes_free(md_cu_lanes *l) {
 
 static bool is_channel(md_cu_ix x) { return x && !strcmp(x, MD_CU_CHANNEL); }
 
+bool md_cu_is_lane(const md_cu_kernel *k, md_cu_ix x) {
+  return k->lanes && k->lanes->is_line && is_channel(x);
+}
+
+md_cu_ix md_cu_mirrored(const md_cu_kernel *k, int64_t size) {
+  return md_format(k->w->arena, "(%lld - " MD_CU_CHANNEL ")", (long long)size - 1);
+}
+
+static bool is_mirrored(const md_cu_kernel *k, md_cu_ix x, int64_t size) {
+  return x && !strcmp(x, md_cu_mirrored(k, size));
+}
+
 // --- the table
 
 void md_cu_enter_table(md_cu_kernel *k) {
@@ -175,7 +187,8 @@ static bool is_derived(const md_cu_kernel *k, const md_cu_spot *s) {
 static bool differs(const md_cu_kernel *k, const md_cu_spot *s) {
   int64_t number;
   bool at_channel = s->flat && !md_cu_known(s->flat, &number);
-  for (int i = 0; i < s->shape->rank; i++) at_channel |= is_channel(s->at[i]);
+  for (int i = 0; i < s->shape->rank; i++)
+    at_channel |= is_channel(s->at[i]) || is_mirrored(k, s->at[i], s->shape->dim[i]);
   return at_channel || is_derived(k, s);
 }
 
@@ -185,8 +198,9 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   if (!l || l->in_table) return NULL;
   int axis = l->is_line ? t->shape.rank - 1 : 1;
   bool lies_so = l->is_line ? !t->block && axis >= 0 && md_cu_vector_kind(t) : md_cu_is_vector(t);
-  bool fits =
-      !is_derived(k, s) && lies_so && t->shape.dim[axis] == l->channels && is_channel(s->at[axis]);
+  bool mirrored = l->is_line && lies_so && is_mirrored(k, s->at[axis], l->channels);
+  bool fits = !is_derived(k, s) && lies_so && t->shape.dim[axis] == l->channels &&
+              (mirrored || is_channel(s->at[axis]));
   if (!fits) {
     l->is_scattered |= differs(k, s);
     return NULL;
@@ -198,6 +212,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   md_cu_spot first = *s;
   first.flat = NULL;
   first.at[axis] = l->first;
+  if (mirrored)  // from the last lane to the first
+    first.at[axis] = md_cu_linear(k, 1, &l->first, (int64_t[]){-1}, l->channels - MD_CU_LANES);
   md_cu_ix at = md_cu_offset(k, t, &first);
   md_cu_line(k, md_cu_comment(k, v), "%s%s = md_ld_%s(%s + %s, %s);",
              *l->row ? "" : md_format(k->w->arena, "const md_%s ", kind), name, kind,
@@ -207,7 +223,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
     l->vector_type = grown(k, l->vector_type, l->num_vectors, &l->cap_vectors);
     l->vector_type[l->num_vectors++] = kind;
   }
-  return md_format(k->w->arena, t->dtype == MD_BF16 ? "md_h2f(%s, j)" : "%s.x[j]", name);
+  return md_format(k->w->arena, t->dtype == MD_BF16 ? "md_h2f(%s, %s)" : "%s.x[%s]", name,
+                   mirrored ? "7 - j" : "j");
 }
 
 int md_cu_vector_words(const md_cu_lanes *l) {

@@ -17,7 +17,14 @@ static md_cu_spot spot_of(const md_cu_kernel *k, const md_shape *shape, const ch
   return s;
 }
 
-static void make_texts(md_cu_kernel *k, const md_cu_nest *n, md_cu_lanes *l) {
+// Of a stored value: all of its channels at the place.
+static md_cu_spot spot_of_store(md_cu_kernel *k, const md_cu_nest *n, const md_shape *stored,
+                                const char *last, int channel) {
+  md_cu_spot s = spot_of(k, n->shape, last);
+  return md_cu_channel_of(k, &s, stored, channel);
+}
+
+void md_cu_line_texts(md_cu_kernel *k, const md_cu_nest *n, md_cu_lanes *l) {
   *l = (md_cu_lanes){.channels = n->shape->dim[n->shape->rank - 1],
                      .groups = 1,
                      .no_table = true,
@@ -27,23 +34,52 @@ static void make_texts(md_cu_kernel *k, const md_cu_nest *n, md_cu_lanes *l) {
                      .group = "0",
                      .prefix = "e"};
   md_cu_lanes_begin(k, l);
-  for (int i = 0; i < n->num_stores; i++) {
-    const md_type *t = md_type_in(k->w->r->g, n->store[i]);
+  for (int i = 0; i < n->num_reduces; i++) {
     md_cu_spot s = spot_of(k, n->shape, MD_CU_CHANNEL);
-    md_cu_type type = md_cu_compute_type(t->dtype);
-    const char *text = md_cu_value_as(k, n->store[i], &s, type);
-    md_cu_make_lane(k, n->store[i], md_format(k->w->arena, "r%d", i), text);
+    const char *term = md_cu_value_as(k, n->reduce[i]->in[0], &s, MD_CU_DOUBLE);
+    md_cu_add_term(k, n->reduce[i], md_format(k->w->arena, "s%d", i), term);
+  }
+  for (int i = 0, made = 0; i < n->num_stores; i++) {
+    const md_type *t = md_type_in(k->w->r->g, n->store[i]);
+    for (int c = 0; c < md_cu_num_channels(n, &t->shape); c++, made++) {
+      md_cu_spot s = spot_of_store(k, n, &t->shape, MD_CU_CHANNEL, c);
+      const char *text = md_cu_value_as(k, n->store[i], &s, md_cu_compute_type(t->dtype));
+      md_cu_make_lane(k, n->store[i], md_format(k->w->arena, "r%d", made), text);
+    }
   }
   md_cu_lanes_end(k);
 }
 
-static bool is_scattered(md_cu_work *w, const md_cu_nest *n) {
+void md_cu_put_line(md_cu_kernel *k, const md_cu_nest *n, md_cu_lanes *l) {
+  const md_graph *g = k->w->r->g;
+  md_cu_put_loads(k, l);
+  for (int i = 0, made = 0; i < n->num_stores; i++) {
+    const md_type *t = md_type_in(g, n->store[i]);
+    for (int c = 0; c < md_cu_num_channels(n, &t->shape); c++)
+      md_cu_line(k, NULL, "md_%s r%d;", md_cu_made_kind(t), made++);
+  }
+  md_cu_put_lanes(k, l);
+  for (int i = 0, made = 0; i < n->num_stores; i++) {
+    const md_type *t = md_type_in(g, n->store[i]);
+    for (int c = 0; c < md_cu_num_channels(n, &t->shape); c++) {
+      md_cu_spot s = spot_of_store(k, n, &t->shape, "first", c);
+      md_cu_put_vector(k, n->store[i], &s, md_format(k->w->arena, "r%d", made++));
+    }
+  }
+  md_cu_lanes_free(l);
+}
+
+bool md_cu_is_of_lines(md_cu_work *w, const md_cu_nest *n) {
+  int last = n->shape->rank - 1;
+  if (last < 0 || n->shape->dim[last] % MD_CU_LANES != 0) return false;
+  for (int i = 0; i < n->num_stores; i++)
+    if (!is_line(md_type_in(w->r->g, n->store[i]))) return false;
   md_cu_kernel k;
   md_cu_lanes l;
   md_cu_begin(&k, w, "to be measured");
-  make_texts(&k, n, &l);
+  md_cu_line_texts(&k, n, &l);
   md_cu_lanes_free(&l);
-  return l.is_scattered;
+  return !l.is_scattered;
 }
 
 // Number e of the vectors -> x0, x1, ... and first.
@@ -61,27 +97,16 @@ static void put_place(md_cu_kernel *k, const md_shape *shape) {
 }
 
 bool md_cu_line_walk(md_cu_work *w, const md_cu_nest *n) {
-  const md_graph *g = w->r->g;
-  for (int i = 0; i < n->num_stores; i++)
-    if (!is_line(md_type_in(g, n->store[i]))) return false;
-  if (is_scattered(w, n)) return false;
+  if (!md_cu_is_of_lines(w, n)) return false;
   md_cu_kernel k;
   md_cu_lanes l;
   md_cu_begin(&k, w, "walk of lines");
-  make_texts(&k, n, &l);
+  md_cu_line_texts(&k, n, &l);
   int64_t blocks;
   md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape) / MD_CU_LANES, &blocks);
   put_place(&k, n->shape);
-  md_cu_put_loads(&k, &l);
-  for (int i = 0; i < n->num_stores; i++)
-    md_cu_line(&k, NULL, "md_%s r%d;", md_cu_made_kind(md_type_in(g, n->store[i])), i);
-  md_cu_put_lanes(&k, &l);
-  for (int i = 0; i < n->num_stores; i++) {
-    md_cu_spot s = spot_of(&k, n->shape, "first");
-    md_cu_put_vector(&k, n->store[i], &s, md_format(w->arena, "r%d", i));
-  }
+  md_cu_put_line(&k, n, &l);
   md_cu_close(&k, m);
-  md_cu_lanes_free(&l);
   md_cu_end(&k, blocks);
   return true;
 }

@@ -209,6 +209,10 @@ md_cu_spot md_cu_spot_view(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   int axis = (int)n->attr.slice.axis;
   bool flip = n->op == MD_OP_flip;
   int64_t by = flip ? -1 : 1, plus = flip ? in->dim[axis] - 1 : n->attr.slice.start;
+  if (flip && axis == in->rank - 1 && md_cu_is_lane(k, r.at[axis])) {
+    r.at[axis] = md_cu_mirrored(k, in->dim[axis]);
+    return r;
+  }
   r.at[axis] = md_cu_linear(k, 1, &r.at[axis], &by, plus);
   return r;
 }

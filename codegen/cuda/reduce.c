@@ -20,7 +20,9 @@ typedef struct Reduction {
   md_cu_work *w;
   md_cu_kernel k;
   const md_cu_nest *n;
-  int64_t results, terms, parts, part_terms;
+  int64_t results, terms, parts, part_steps;
+  int64_t steps;  // of a result: terms, or lines of eight neighbours
+  bool by_line;
   int num_sums;   // of all reductions
   int64_t place;  // of the parts in the workspace: [result][part][sum] of double
 } Reduction;
@@ -33,21 +35,48 @@ static const char *neutral(const md_node *n) {
   return n->op == MD_OP_max ? "-(double)MD_INF" : "0.0";
 }
 
-static void join(md_cu_kernel *k, const md_node *n, const char *to, const char *term) {
+void md_cu_add_term(md_cu_kernel *k, const md_node *n, const char *to, const char *term) {
   if (n->op == MD_OP_max) md_cu_line(k, NULL, "%s = md_maxd(%s, %s);", to, to, term);
   else md_cu_line(k, NULL, "%s += %s;", to, term);
 }
 
 // --- elements
 
+bool md_cu_has_channels(const md_shape *shape, const md_shape *s) {
+  bool good = s->rank == shape->rank && s->rank > 2 && shape->dim[1] == 1 && s->dim[1] > 1 &&
+              s->dim[1] <= MD_CU_FEW_CHANNELS;
+  for (int i = 0; good && i < s->rank; i++) good = i == 1 || s->dim[i] == shape->dim[i];
+  return good;
+}
+
+int md_cu_num_channels(const md_cu_nest *n, const md_shape *s) {
+  return md_cu_has_channels(n->shape, s) ? (int)s->dim[1] : 1;
+}
+
+md_cu_spot md_cu_channel_of(md_cu_kernel *k, md_cu_spot *s, const md_shape *stored, int i) {
+  if (!md_cu_has_channels(s->shape, stored)) return *s;
+  return md_cu_spot_moved(k, s, stored, 1, md_cu_number(k, i));
+}
+
 // All loads come before the first store: a result may lie over an operand, index by index.
 static void store_values(md_cu_kernel *k, const md_cu_nest *n, md_cu_spot *s) {
-  const char **text = MD_NEW_ARRAY(k->w->arena, const char *, n->num_stores + 1);
-  for (int i = 0; i < n->num_stores; i++) {
-    md_cu_term t = md_cu_value(k, n->store[i], s);
-    text[i] = md_cu_as(k->w->arena, &t, t.type);
+  const char **text =
+      MD_NEW_ARRAY(k->w->arena, const char *, n->num_stores *MD_CU_FEW_CHANNELS + 1);
+  for (int i = 0, made = 0; i < n->num_stores; i++) {
+    const md_shape *stored = &md_type_in(k->w->r->g, n->store[i])->shape;
+    for (int c = 0; c < md_cu_num_channels(n, stored); c++) {
+      md_cu_spot at = md_cu_channel_of(k, s, stored, c);
+      md_cu_term t = md_cu_value(k, n->store[i], &at);
+      text[made++] = md_cu_as(k->w->arena, &t, t.type);
+    }
   }
-  for (int i = 0; i < n->num_stores; i++) md_cu_store(k, n->store[i], s, text[i]);
+  for (int i = 0, made = 0; i < n->num_stores; i++) {
+    const md_shape *stored = &md_type_in(k->w->r->g, n->store[i])->shape;
+    for (int c = 0; c < md_cu_num_channels(n, stored); c++) {
+      md_cu_spot at = md_cu_channel_of(k, s, stored, c);
+      md_cu_store(k, n->store[i], &at, text[made++]);
+    }
+  }
 }
 
 void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
@@ -57,8 +86,10 @@ void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
   int64_t blocks;
   md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape), &blocks);
   md_type order = {.shape = *n->shape};
-  for (int i = 0; i < n->num_stores; i++)
-    order.block = MD_MAX(order.block, md_type_in(w->r->g, n->store[i])->block);
+  for (int i = 0; i < n->num_stores; i++) {
+    const md_type *t = md_type_in(w->r->g, n->store[i]);
+    if (md_shape_equal(&t->shape, n->shape)) order.block = MD_MAX(order.block, t->block);
+  }
   md_cu_spot s = md_cu_spot_memory(&k, &order, "e");
   store_values(&k, n, &s);
   md_cu_close(&k, m);
@@ -160,8 +191,8 @@ static void add_terms(Reduction *r, md_cu_spot *s, md_cu_ix result) {
       second = md_format(a, "%s * (double)(%s - %s)", first, md_cu_as(a, &y, y.type),
                          md_cu_as(a, &mean, mean.type));
     }
-    join(k, n, md_format(a, "s%d", sum++), first);
-    if (second) join(k, n, md_format(a, "s%d", sum++), second);
+    md_cu_add_term(k, n, md_format(a, "s%d", sum++), first);
+    if (second) md_cu_add_term(k, n, md_format(a, "s%d", sum++), second);
   }
 }
 
@@ -233,8 +264,8 @@ static md_cu_mark join_threads(Reduction *r) {
   for (int i = 0; i < r->n->num_reduces; i++)
     for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++) {
       md_cu_line(k, NULL, "const double u%d = md_shfl_xor_d(s%d, o);", sum, sum);
-      join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
-           md_format(r->w->arena, "u%d", sum));
+      md_cu_add_term(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
+                     md_format(r->w->arena, "u%d", sum));
     }
   md_cu_close(k, m);
   k->shared_bytes = MD_CU_WARPS * r->num_sums * 8;
@@ -249,16 +280,39 @@ static md_cu_mark join_threads(Reduction *r) {
   sum = 0;
   for (int i = 0; i < r->n->num_reduces; i++)
     for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
-      join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
-           md_format(r->w->arena, "sums[j * %d + %d]", r->num_sums, sum));
+      md_cu_add_term(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
+                     md_format(r->w->arena, "sums[j * %d + %d]", r->num_sums, sum));
   md_cu_close(k, loop);
   return m;
 }
 
 static int64_t parts_bytes(const Reduction *r) { return r->results * r->parts * r->num_sums * 8; }
 
+// What step number `step` of a result adds and stores.
+static void put_step(Reduction *r, md_cu_lanes *l, md_cu_ix result, md_cu_ix step) {
+  md_cu_kernel *k = &r->k;
+  if (!r->by_line) {
+    md_cu_spot s = spot_of(k, r->n, result, step);
+    store_values(k, r->n, &s);
+    add_terms(r, &s, result);
+    return;
+  }
+  md_shape lines = *r->n->shape;
+  int last = lines.rank - 1;
+  lines.dim[last] /= MD_CU_LANES;
+  md_cu_nest of_lines = *r->n;
+  of_lines.shape = &lines;
+  md_cu_spot s = spot_of(k, &of_lines, result, step);
+  const char *type = md_cu_index_type(k);
+  md_cu_line(k, NULL, "const %s first = %s * %d;", type, md_cu_axis(k, &s, last), MD_CU_LANES);
+  for (int i = 0; i < last; i++)
+    if (lines.dim[i] != 1) md_cu_line(k, NULL, "const %s x%d = %s;", type, i, md_cu_axis(k, &s, i));
+  md_cu_put_line(k, r->n, l);
+}
+
 static void by_block(Reduction *r) {
   md_cu_kernel *k = &r->k;
+  md_cu_lanes l;
   md_cu_begin(k, r->w,
               r->parts > 1 ? "a block for each part of a result" : "a block for each result");
   const char *type = md_cu_index_type(k);
@@ -273,23 +327,23 @@ static void by_block(Reduction *r) {
   }
   if (split) md_cu_line(k, NULL, "const int part = %s;", part);
   declare_sums(r);
-  prefetch(r, result);
+  if (r->by_line) md_cu_line_texts(k, r->n, &l);
+  else prefetch(r, result);
+  const char *step = r->by_line ? "line" : "j";
   md_cu_mark loop;
   if (split) {
     md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type,
-               md_cu_number(k, r->part_terms));
+               md_cu_number(k, r->part_steps));
     md_cu_line(k, NULL, "const %s end = begin + %s < %s ? begin + %s : %s;", type,
-               md_cu_number(k, r->part_terms), md_cu_number(k, r->terms),
-               md_cu_number(k, r->part_terms), md_cu_number(k, r->terms));
-    loop = md_cu_open(k, NULL, "for (%s j = begin + md_thread(); j < end; j += %d) {", type,
-                      MD_CU_THREADS);
+               md_cu_number(k, r->part_steps), md_cu_number(k, r->steps),
+               md_cu_number(k, r->part_steps), md_cu_number(k, r->steps));
+    loop = md_cu_open(k, NULL, "for (%s %s = begin + md_thread(); %s < end; %s += %d) {", type,
+                      step, step, step, MD_CU_THREADS);
   } else {
-    loop = md_cu_open(k, NULL, "for (%s j = md_thread(); j < %s; j += %d) {", type,
-                      md_cu_number(k, r->terms), MD_CU_THREADS);
+    loop = md_cu_open(k, NULL, "for (%s %s = md_thread(); %s < %s; %s += %d) {", type, step, step,
+                      md_cu_number(k, r->steps), step, MD_CU_THREADS);
   }
-  md_cu_spot s = spot_of(k, r->n, result, "j");
-  store_values(k, r->n, &s);
-  add_terms(r, &s, result);
+  put_step(r, &l, result, step);
   md_cu_close(k, loop);
   md_cu_mark first = join_threads(r);
   if (split) {
@@ -309,9 +363,9 @@ static void add_part(Reduction *r) {
   const char *from = md_cu_workspace(k, r->place, parts_bytes(r), "double", false);
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
     for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
-      join(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
-           md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from, (long long)r->parts,
-                     r->num_sums, sum));
+      md_cu_add_term(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
+                     md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from,
+                               (long long)r->parts, r->num_sums, sum));
 }
 
 // A thread for a result: its parts in order. Many parts: a block.
@@ -350,6 +404,15 @@ static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {
   return r;
 }
 
+// One quantity each, added up along the last axis; there is a line for each thread.
+static bool sums_lines(md_cu_work *w, const md_cu_nest *n, int64_t terms) {
+  if (n->channels || n->groups > 1 || is_kept(n, n->shape->rank - 1)) return false;
+  if (terms < MD_CU_THREADS * MD_CU_LANES) return false;
+  for (int i = 0; i < n->num_reduces; i++)
+    if (md_cu_num_sums(n->reduce[i]) != 1) return false;
+  return md_cu_is_of_lines(w, n);
+}
+
 void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
   if (md_cu_vector_walk(w, n)) return;
   Reduction r = reduction_of(w, n);
@@ -359,10 +422,12 @@ void md_cu_reduce(md_cu_work *w, const md_cu_nest *n) {
     by_thread(&r);
     return;
   }
+  r.by_line = sums_lines(w, n, r.terms);
+  r.steps = r.by_line ? r.terms / MD_CU_LANES : r.terms;
   int64_t wanted = md_ceil_div(WANTED_BLOCKS, r.results);
   r.parts = MD_MAX(MD_MIN(wanted, r.terms / PART_TERMS), 1);
-  r.part_terms = md_ceil_div(r.terms, r.parts);
-  r.parts = md_ceil_div(r.terms, r.part_terms);
+  r.part_steps = md_ceil_div(r.steps, r.parts);
+  r.parts = md_ceil_div(r.steps, r.part_steps);
   if (r.parts > 1) r.place = md_cu_reserve(w, parts_bytes(&r));
   by_block(&r);
   if (r.parts > 1) merge(&r);

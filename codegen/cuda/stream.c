@@ -128,7 +128,22 @@ static md_cu_nest nest_of(const Plan *p, const md_node *reduce, const md_shape *
   return n;
 }
 
-// Outputs of one shape that are still missing in this stage.
+static bool is_walked(const Plan *p, int i) {
+  const md_node *n = p->r->node[i];
+  return p->needed[i] && md_ops[n->op].role == MD_POINTWISE && !md_cu_is_ready(p->w, n->out);
+}
+
+// What v and others of the region are made of has one channel at each place of v: the shape of that, else v's.
+static const md_shape *walked_for(const Plan *p, md_val v) {
+  const md_shape *s = &md_type_in(p->r->g, v)->shape;
+  for (int i = 0; i < p->r->num_nodes; i++) {
+    const md_shape *one = &md_type_in(p->r->g, p->r->node[i]->out)->shape;
+    if (is_walked(p, i) && md_cu_has_channels(one, s)) return one;
+  }
+  return s;
+}
+
+// Outputs of one shape, and of few channels where it has one, that are still missing in this stage.
 static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
   for (int i = 0; i < p->r->num_outputs; i++) {
     md_val v = p->r->output[i];
@@ -137,8 +152,8 @@ static void take_stores(const Plan *p, md_cu_nest *n, int stage) {
     if (is_reduce(p->r->node[at]) || is_anchor(p, p->r->node[at])) continue;
     if (stage != (md_is_over_input(p->r, v) ? p->last : p->stage[at])) continue;
     const md_shape *s = &md_type_in(p->r->g, v)->shape;
-    if (!n->shape) n->shape = s;
-    if (!md_shape_equal(s, n->shape)) continue;
+    if (!n->shape) n->shape = walked_for(p, v);
+    if (!md_shape_equal(s, n->shape) && !md_cu_has_channels(n->shape, s)) continue;
     n->store[n->num_stores++] = v;
     p->done[i] = true;
     md_cu_place(p->w, v);

@@ -42,8 +42,10 @@ static bool is_possible(const Walk *v) {
   const md_shape *s = v->n->shape;
   if (s->rank != 5 || md_elements(s) / s->dim[1] > MAX_PIXELS || s->dim[0] % v->f.groups != 0)
     return false;
-  for (int i = 0; i < v->n->num_stores; i++)
-    if (!md_cu_is_vector(md_type_in(v->w->r->g, v->n->store[i]))) return false;
+  for (int i = 0; i < v->n->num_stores; i++) {
+    const md_type *t = md_type_in(v->w->r->g, v->n->store[i]);
+    if (!md_cu_is_vector(t) || !md_shape_equal(&t->shape, s)) return false;
+  }
   return sums_channels(v);
 }
 

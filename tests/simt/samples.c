@@ -105,6 +105,43 @@ static void put_nce(const struct Nce *s, md_text *to) {
          s->results);
 }
 
+// --- colours of clips: of one channel what is made of three, and the other way round
+
+static const struct Clip {
+  int channels, width;
+  const char *type, *means;  // of what is stored; of samples, or of all
+} clips[] = {
+    {3, 40, "bf16", "2"}, {3, 37, "bf16", "2"}, {3, 40, "f32", "1"},
+    {4, 24, "f32", "2"},  {5, 40, "f32", "2"},
+};
+
+static void put_clip(const struct Clip *s, md_text *to) {
+  int c = s->channels, w = s->width;
+  md_put(to,
+         "graph @s(%%x: u8[2,%d,4,32,%d], %%u: u8[2], %%f: f32[2,2]) {\n"
+         "  %%a = cast %%x {to=f32}\n  %%m = flip %%a {axis=4}\n  %%s = flip_select %%a, %%m, %%u\n"
+         "  %%p = affine %%s {scale=0.0039}\n  %%h = cast %%p {to=%s}\n  %%k = cast %%h {to=f32}\n"
+         "  %%r = slice %%k {axis=1}\n  %%g = slice %%k {axis=1, start=%d}\n"
+         "  %%n = sub %%r, %%g\n  %%nh = cast %%n {to=%s}\n  %%y = cast %%nh {to=f32}\n"
+         "  %%t = sum %%y {axes=[%s1,2,3,4]}\n  %%e = affine %%t {scale=0.0003}\n",
+         c, w, s->type, c - 1, s->type, *s->means == '1' ? "0," : "");
+  md_put(to,
+         "  %%f0 = slice %%f {axis=1}\n  %%f1 = slice %%f {axis=1, start=1}\n"
+         "  %%b0 = broadcast %%f0 {shape=[2,%d,4,32,%d], axes=[0,1]}\n"
+         "  %%b1 = broadcast %%f1 {shape=[2,%d,4,32,%d], axes=[0,1]}\n"
+         "  %%be = broadcast %%e {shape=[2,%d,4,32,%d], axes=[0]}\n"
+         "  %%by = broadcast %%y {shape=[2,%d,4,32,%d], axes=[0,1,2,3,4]}\n",
+         c, w, c, w, c, w, c, w);
+  md_put(to, "  %%q0 = mul %%k, %%b0\n  %%q1 = mul %%by, %%b1\n  %%q2 = add %%q0, %%be\n"
+             "  %%q3 = add %%q2, %%q1\n  %%q = clamp %%q3 {hi=1}\n"
+             "  %%z1 = slice %%q {axis=1, start=1}\n  %%z2 = slice %%q {axis=1}\n"
+             "  %%z = mul %%z1, %%z2\n  %%top = max %%z {axes=[0,1,2,3,4]}\n");
+  md_put(to,
+         "  %%bz = broadcast %%z {shape=[2,%d,4,32,%d], axes=[0,1,2,3,4]}\n"
+         "  %%o = flip_select %%q, %%bz, %%u\n  return %%o, %%top\n}\n",
+         c, w);
+}
+
 bool simt_sample(int i, md_text *to, char name[64]) {
   if (i < MD_COUNT(written)) {
     md_put(to, "%s", written[i].text);
@@ -112,7 +149,15 @@ bool simt_sample(int i, md_text *to, char name[64]) {
     return true;
   }
   i -= MD_COUNT(written);
-  if (i >= MD_COUNT(passes)) return simt_op_sample(i - MD_COUNT(passes), to, name);
+  if (i >= MD_COUNT(passes) && i - MD_COUNT(passes) < MD_COUNT(clips)) {
+    const struct Clip *s = &clips[i - MD_COUNT(passes)];
+    put_clip(s, to);
+    snprintf(name, 64, "clip of %d channels, %d wide, %s, %s", s->channels, s->width, s->type,
+             *s->means == '1' ? "one mean" : "means");
+    return true;
+  }
+  if (i >= MD_COUNT(passes))
+    return simt_op_sample(i - MD_COUNT(passes) - MD_COUNT(clips), to, name);
   put_nce(&passes[i], to);
   snprintf(name, 64, "InfoNCE %d x %d x %d %s %s", passes[i].queries, passes[i].rows, passes[i].dim,
            passes[i].type, *passes[i].mask == 'm' ? "all masked" : "");

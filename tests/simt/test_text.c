@@ -70,6 +70,42 @@ static void equal_regions_share(void) {
 }
 
 // A layer's step with so many samples.
+static int occurrences(const char *s, const char *what) {
+  int num = 0;
+  while ((s = strstr(s, what))) {
+    s += strlen(what);
+    num++;
+  }
+  return num;
+}
+
+// A thread takes eight places with their three channels: each is loaded and made once, though the sum reads two of
+// them and the result all. What stands mirrored is loaded as it lies.
+static void channels_are_made_once(void) {
+  static const char sum[] =
+      "graph @sum(%x: u8[2,3,4,16,64], %u: u8[2]) {\n"
+      "  %a = cast %x {to=f32}\n  %m = flip %a {axis=4}\n  %k = flip_select %a, %m, %u\n"
+      "  %y = exp %k\n  %r = slice %y {axis=1}\n  %g = slice %y {axis=1, start=1}\n"
+      "  %d = sub %r, %g\n  %s = sum %d {axes=[1,2,3,4]}\n  return %y, %s\n}\n";
+  static const char all[] =
+      "graph @all(%x: f32[2,3,4,16,64]) {\n"
+      "  %y = exp %x\n  %r = slice %y {axis=1}\n  %n = neg %r\n"
+      "  %b = broadcast %n {shape=[2,3,4,16,64], axes=[0,1,2,3,4]}\n  %z = add %y, %b\n"
+      "  return %z\n}\n";
+  static const struct Row {
+    const char *graph, *load;
+    int loads;
+  } rows[] = {{sum, "= md_ld_u8x8(", 6}, {all, "= md_ld_f8(", 3}};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    int num;
+    char *s = text_of(rows[i].graph, 2, &num);
+    bool once = num == 1 && occurrences(s, "= md_exp(") == 3 && occurrences(s, "md_st_f8(") == 3 &&
+                occurrences(s, rows[i].load) == rows[i].loads;
+    check(once, "three channels are loaded, made and stored once", s);
+    free(s);
+  }
+}
+
 static char *layer(int samples) {
   md_text t = {0};
   md_put(&t,
@@ -256,6 +292,7 @@ static void absent_nvrtc_is_said(void) {
 int main(void) {
   names_stay_in_comments();
   equal_regions_share();
+  channels_are_made_once();
   batches_share_kernels();
   missing_kernels_are_named();
   sizes_are_refused_or_wide();

@@ -65,6 +65,10 @@ int main(int argc, char **argv) {
       o.facts.half_block = (int)number;
     else if (take(argv[i], "--max-prologue=", &value) && md_parse_int(value, &number))
       o.facts.max_prologue = (int)number;
+    else if (take(argv[i], "--few-channels=", &value) && md_parse_int(value, &number))
+      o.facts.few_channels = number;
+    else if (take(argv[i], "--again-work=", &value) && md_parse_int(value, &number))
+      o.facts.again_work = number;
     else if (take(argv[i], "--twin-weights=", &value) && md_parse_int(value, &number))
       o.facts.twin_weights = number;
     else if (take(argv[i], "--twin-weights-f32=", &value) && md_parse_int(value, &number))
