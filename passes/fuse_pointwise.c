@@ -11,7 +11,8 @@
 //   casts     to f32 of what was rounded to bf16: other groups and regions read the bf16 and cast it themselves
 //   again     what a group makes for itself, others that read it make again, where the target computes it in
 //             less time than it moves the bytes (again_work)
-//   small     groups of one small shape that only updates and results read go together
+//   merged    groups of one small shape that only updates and results read go together, and groups that read the
+//             same tensor nearby
 //   folds     a space_to_depth, which reads each element once, takes the group that makes its operand
 //             into its region
 //
@@ -22,10 +23,6 @@
 #include "passes/fuse_pointwise.h"
 
 #include <string.h>
-
-enum {
-  NUM_SHAPES = 256,  // small shapes remembered; a collision only loses a merge
-};
 
 static bool is_free(const md_node *n) { return !n->region && md_ops[n->op].role != MD_LEAF; }
 
@@ -221,7 +218,7 @@ static void grow(md_streams *f, int root) {
   }
 }
 
-static void list_members(md_streams *f) {
+void md_list_members(md_streams *f) {
   for (int i = 0; i < f->g->num_nodes; i++) f->first[i] = -1;
   for (int p = f->g->num_nodes - 1; p >= 0; p--) {
     int i = f->order[p], root = f->root[i];
@@ -229,46 +226,6 @@ static void list_members(md_streams *f) {
     f->next[i] = f->first[root];
     f->first[root] = i;
   }
-}
-
-// Results of the group are read by updates and results of the graph alone.
-static bool is_final(const md_streams *f, int root) {
-  for (int i = f->first[root]; i >= 0; i = f->next[i]) {
-    const md_node *n = f->g->node[i];
-    for (int k = 0; k < n->num_out; k++) {
-      md_val v = n->out + (md_val)k;
-      for (int j = f->readers.first[v]; j < f->readers.first[v + 1]; j++)
-        if (f->root[f->readers.reader[j]] != root) return false;
-    }
-  }
-  return true;
-}
-
-// Small pointwise groups of one shape join the next such group. Nothing waits for them, so nothing
-// is held up that could run before.
-static void merge_small(md_streams *f) {
-  const md_graph *g = f->g;
-  int last[NUM_SHAPES], *into = MD_NEW_ARRAY(f->r->scratch, int, g->num_nodes + 1);
-  for (int i = 0; i < NUM_SHAPES; i++) last[i] = -1;
-  for (int i = 0; i < g->num_nodes; i++) into[i] = i;
-  for (int p = 0; p < g->num_nodes; p++) {
-    int root = f->order[p];
-    if (f->root[root] != root || f->reduction[root] || !md_may_rewrite(f->r)) continue;
-    const md_shape *s = f->space[root];
-    if (md_elements(s) > MD_SMALL_WALK || !is_final(f, root)) continue;
-    int slot = (int)(md_digest_of(s->dim, (size_t)s->rank * sizeof *s->dim).lo % NUM_SHAPES);
-    int other = last[slot];
-    last[slot] = root;
-    if (other < 0 || !md_shape_equal(f->space[other], s)) continue;
-    if (f->size[other] + f->size[root] > MD_MAX_GROUP) continue;
-    into[other] = root;
-    f->size[root] += f->size[other];
-    f->r->rewrites++;
-  }
-  // Chains go forward, so the last of a chain is final.
-  for (int p = g->num_nodes - 1; p >= 0; p--) into[f->order[p]] = into[into[f->order[p]]];
-  for (int i = 0; i < g->num_nodes; i++)
-    if (f->root[i] >= 0) f->root[i] = into[f->root[i]];
 }
 
 int md_home_of(const md_streams *f, int node) {
@@ -393,9 +350,8 @@ static bool run(md_rewriter *r) {
   }
   for (int p = g->num_nodes - 1; p >= 0; p--)
     if (walks(g->node[f.order[p]]) && f.root[f.order[p]] < 0) grow(&f, f.order[p]);
-  list_members(&f);
-  merge_small(&f);
-  list_members(&f);
+  md_list_members(&f);
+  md_merge_groups(&f);
   for (int i = 0; i < g->num_nodes; i++) f.widened[i] = is_widened(&f, g->node[i]);
   find_folds(&f);
   md_find_again(&f);

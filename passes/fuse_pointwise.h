@@ -34,6 +34,12 @@ int md_home_of(const md_streams *f, int node);
 // Is what n makes read there, perhaps a channel of it?
 bool md_is_read_in(const md_streams *f, const md_node *n, int home);
 
+void md_list_members(md_streams *f);  // first and next, as root says
+
+// --- fuse_pointwise_merge.c
+
+void md_merge_groups(md_streams *f);
+
 // --- fuse_pointwise_again.c
 
 // Which nodes are made again by the groups that read them; groups are complete then.
