@@ -255,6 +255,42 @@ static void launches_take_so_many_tensors(void) {
   }
 }
 
+// Weights, then both axes at once; a kernel for each axis where a tile would have to lay out too much.
+static void a_blur_is_one_kernel(void) {
+  static const struct {
+    const char *x, *type;
+    int size, kernels;
+  } rows[] = {{"2,3,4,224,224", "f32", 3, 2},
+              {"1,1,300,300", "f64", 97, 2},
+              {"1,50,50", "f32", 99, 3},
+              {"1,900,900", "f64", 1001, 3},
+              {"2,16,3,7,8", "f32", 3, 3}};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_diags *d = md_diags_create();
+    md_text text = {0};
+    md_put(&text, "graph @s(%%x: %s[%s], %%s: %s[%d]) {\n  %%r = relu %%x\n  %%e = exp %%r\n",
+           rows[i].type, rows[i].x, rows[i].type, *rows[i].x - '0');
+    md_put(&text, "  %%y = gaussian_blur %%e, %%s {size=%d}\n  %%z = neg %%y\n  return %%z\n}\n",
+           rows[i].size);
+    md_graph *g = graph_of(text.s, 1, d);  // activations of 16 channels lie in blocks between
+    md_cuda_module *m =
+        g ? md_cuda_generate(g, (md_cuda_arch){80, 0}, &(md_cuda_how){.is_apart = true}, d) : NULL;
+    int num = 0, shared = 0;
+    for (int k = 0; m && k < m->num_launches; k++) {
+      const md_region *r = &g->region[m->launch[k].region];
+      bool blurs = g->node[r->first]->op == MD_OP_gaussian_blur;
+      num += blurs;
+      if (blurs) shared = MD_MAX(shared, m->launch[k].shared_bytes);
+    }
+    check(num == rows[i].kernels, "a blur is one kernel behind its weights", text.s);
+    check(shared <= 32 << 10, "a tile's rows are bounded", text.s);
+    md_cuda_module_free(m);
+    if (g) md_graph_destroy(g);
+    md_diags_destroy(d);
+    md_text_free(&text);
+  }
+}
+
 static void targets_have_neighbours(void) {
   static const struct {
     const char *target, *hint;
@@ -297,6 +333,7 @@ int main(void) {
   missing_kernels_are_named();
   sizes_are_refused_or_wide();
   launches_take_so_many_tensors();
+  a_blur_is_one_kernel();
   targets_have_neighbours();
   absent_nvrtc_is_said();
   printf("%d failed\n", failed);
