@@ -86,10 +86,8 @@ void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
   int64_t blocks;
   md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape), &blocks);
   md_type order = {.shape = *n->shape};
-  for (int i = 0; i < n->num_stores; i++) {
-    const md_type *t = md_type_in(w->r->g, n->store[i]);
-    if (md_shape_equal(&t->shape, n->shape)) order.block = MD_MAX(order.block, t->block);
-  }
+  for (int i = 0; i < n->num_stores; i++)
+    order.block = MD_MAX(order.block, md_type_in(w->r->g, n->store[i])->block);
   md_cu_spot s = md_cu_spot_memory(&k, &order, "e");
   store_values(&k, n, &s);
   md_cu_close(&k, m);

@@ -38,6 +38,13 @@ static const struct {
                        "return %a, %b, %c, %d\n}\n"},
     {"means of a large tensor",
      "graph @s(%x: f32[8,3,4,33,31]) {\n  %m, %pv = moments %x {groups=1}\n  return %m, %pv\n}\n"},
+    {"a long sum that keeps the last axis",
+     "graph @s(%x: f32[2056,16]) {\n  %a = sum %x {axes=[0]}\n  return %a\n}\n"},
+    {"channels of a clip that a convolution reads",
+     "graph @s(%x: f32[2,3,2,8,8], %w: bf16[8,3,1,3,3]) {\n"
+     "  %y = exp %x\n  %r = slice %y {axis=1}\n  %n = neg %r\n"
+     "  %b = broadcast %n {shape=[2,3,2,8,8], axes=[0,1,2,3,4]}\n  %z = add %y, %b\n"
+     "  %h = cast %z {to=bf16}\n  %c = conv3d %h, %w {pad=[0,1,1]}\n  return %c\n}\n"},
     {"views of views",
      "graph @s(%x: f32[4,6,5], %c: f32[6]) {\n  %t = transpose %x {axes=[2,0,1]}\n"
      "  %f = flip %t {axis=1}\n  %s = slice %f {axis=2, start=1, size=4}\n"
