@@ -455,6 +455,9 @@ md_val md_conv3d(md_builder *b, md_val x, md_val w, md_val bias, const md_conv3d
 // A conv3d of T x 1 x 1 that has as many frames and pixels as its operand: every element of x counts, and
 // a pixel of y is made of the frames of that pixel of x alone.
 bool md_conv3d_stays_at_pixel(const md_graph *g, const md_node *n);
+// A tap of a conv3d at which each pixel of y meets the pixel of x of its own place, and y has as many; false:
+// there is none.
+bool md_conv3d_own_tap(const md_graph *g, const md_node *n, int64_t tap[3]);
 md_val md_conv3d_dgrad(md_builder *b, md_val dy, md_val w, md_shape x, const md_conv3d_attr *a);
 md_val md_conv3d_wgrad(md_builder *b, md_val dy, md_val x, md_shape w, const md_conv3d_attr *a);
 md_val md_moments(md_builder *b, md_val x, int64_t groups);  // mean, var (biased), [g,c] each

@@ -154,6 +154,19 @@ bool md_conv3d_stays_at_pixel(const md_graph *g, const md_node *n) {
   return x->dim[2] == md_type_in(g, n->out)->shape.dim[2];
 }
 
+bool md_conv3d_own_tap(const md_graph *g, const md_node *n, int64_t tap[3]) {
+  if (n->op != MD_OP_conv3d) return false;
+  const md_conv3d_attr *a = &n->attr.conv3d;
+  const md_shape *x = &md_type_in(g, n->in[0])->shape, *w = &md_type_in(g, n->in[1])->shape;
+  const md_shape *y = &md_type_in(g, n->out)->shape;
+  for (int i = 0; i < 3; i++) {
+    tap[i] = a->pad.d[i] / a->dilation.d[i];
+    bool same = a->stride.d[i] == 1 && x->dim[2 + i] == y->dim[2 + i];
+    if (!same || tap[i] * a->dilation.d[i] != a->pad.d[i] || tap[i] >= w->dim[2 + i]) return false;
+  }
+  return true;
+}
+
 // Serves every operand; dead-code elimination drops what nobody reads (dx of the first layer).
 void conv3d_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
   md_val x = y->in[0], w = y->in[1];

@@ -17,21 +17,22 @@ typedef struct md_leaves {
 
 // What the pass knows of a node.
 typedef struct md_fused {
-  bool is_virtual;   // pointwise
-  bool is_whole;     // formed once and stored: sums of two tensors, readers of other views
-  bool is_wanted;    // stored for an anchor that would make it repeatedly
-  bool is_needed;    // virtual or broadcast: also emitted, because somebody cannot copy it
-  bool for_anchors;  // all readers are anchors, perhaps through pointwise nodes
-  int users;         // how many
-  int weight;        // nodes that a copy takes
-  int ready;         // place after which a copy can stand
-  int emit;          // place at which it is emitted
-  int home;          // anchor whose epilogue it is part of, or -1
-  int former;        // anchor whose prologue forms and stores it, or -1
-  int twin;          // dgrad: the wgrad that is made with it; wgrad: that dgrad; or -1
-  int after;         // virtual, reads what that anchor forms: stands behind it, or -1
-  unsigned cloned;   // anchor: operands that its prologue computes
-  int next;          // of the epilogue, by place; -1: last. Anchor: the first
+  bool is_virtual;         // pointwise
+  bool is_whole;           // formed once and stored: sums of two tensors, readers of other views
+  bool is_wanted;          // stored for an anchor that would make it repeatedly
+  bool is_wanted_of_more;  // the same, if it is made of more than one tensor of bf16
+  bool is_needed;          // virtual or broadcast: also emitted, because somebody cannot copy it
+  bool for_anchors;        // all readers are anchors, perhaps through pointwise nodes
+  int users;               // how many
+  int weight;              // nodes that a copy takes
+  int ready;               // place after which a copy can stand
+  int emit;                // place at which it is emitted
+  int home;                // anchor whose epilogue it is part of, or -1
+  int former;              // anchor whose prologue forms and stores it, or -1
+  int twin;                // dgrad: the wgrad that is made with it; wgrad: that dgrad; or -1
+  int after;               // virtual, reads what that anchor forms: stands behind it, or -1
+  unsigned cloned;         // anchor: operands that its prologue computes
+  int next;                // of the epilogue, by place; -1: last. Anchor: the first
   md_leaves leaves;
 } md_fused;
 
@@ -59,6 +60,9 @@ bool md_has_epilogue(const md_node *anchor);
 bool md_is_weight(const md_node *anchor, int operand);  // that the anchor brings into order
 // Its activations are stored before it, as it would make each element for every tap.
 bool md_wants_stored(const md_fusion *f, const md_node *anchor);
+// So they are, but for those that are made of one tensor of bf16.
+bool md_forms_taps(const md_fusion *f, const md_node *anchor);
+bool md_is_of_one(const md_fusion *f, const md_leaves *leaves);  // tensor of bf16
 // Its region may make the gradient for the source, which reads the same, as well.
 bool md_may_be_twin(const md_fusion *f, const md_node *wgrad);
 void md_add_leaf(md_leaves *to, md_val v);

@@ -6,8 +6,9 @@
 //
 // where it makes each element of its operand once (md_conv3d_stays_at_pixel), and nobody reads the sum
 // before. What is stored on the way for the sum alone is not stored any more. Virtual values that
-// read the sum and stood before the convolution stand behind it. Targets that form taps apart let
-// convolutions of one tap alone do so.
+// read the sum and stood before the convolution stand behind it. Targets that store what several taps read
+// let convolutions of one tap alone do so, and those that form such from one tensor on the way if each pixel
+// has a tap of its own, at which it is stored.
 #include "passes/fuse_conv.h"
 
 // A stored value that only one node reads, at the same elements.
@@ -61,17 +62,26 @@ static bool is_read_before(const md_fusion *f, md_val v, const md_node *a) {
   return false;
 }
 
+static bool makes_once(const md_fusion *f, const md_node *a) {
+  return md_conv3d_stays_at_pixel(f->g, a) && !md_wants_stored(f, a) && !md_forms_taps(f, a);
+}
+
+static bool makes_at_own_tap(const md_fusion *f, const md_node *a, const md_leaves *leaves) {
+  int64_t tap[3];
+  return md_forms_taps(f, a) && md_is_of_one(f, leaves) && md_conv3d_own_tap(f->g, a, tap);
+}
+
 static const char *refuse(const md_fusion *f, const md_node *a) {
   const md_node *n = md_maker(f, a->in[0]);
   const md_fused *x = &f->info[n->index];
   if (a->op != MD_OP_conv3d || !md_is_pointwise(n) || x->is_virtual || x->home >= 0 ||
       x->former >= 0)
     return "";
-  if (!md_conv3d_stays_at_pixel(f->g, a) || md_wants_stored(f, a))
-    return "it would make elements of its operand repeatedly";
-  if (is_read_before(f, n->out, a)) return "its operand is read before it";
   Reach to = {.weight = 0};
   reach(f, n, &to);
+  if (!makes_once(f, a) && !makes_at_own_tap(f, a, &to.leaves))
+    return "it would make elements of its operand repeatedly";
+  if (is_read_before(f, n->out, a)) return "its operand is read before it";
   if (to.views) return "its operand is made of a view";
   if (to.leaves.num > f->max_leaves) return "its prologue would read too many tensors";
   return to.weight > MD_MAX_COPIED ? "its operand is made of too many nodes" : NULL;

@@ -4,7 +4,7 @@
 // leaf, which costs no more to compute than to load; with more leaves it must be read by anchors alone
 // and cost less traffic than storing it; and never for sums of two tensors (residuals), whose leaves
 // would grow by one a block, nor behind a flip, slice or transpose; nor for what a convolution of several
-// taps reads or a weight gradient of many channels, where the target says so (forms_taps_apart, stored_wgrad).
+// taps reads or a weight gradient of many channels, where the target says so (taps_formed, stored_wgrad).
 #include "passes/fuse_conv.h"
 
 // Anchors that have regions: which operands are activations, and whether result 0 has an epilogue.
@@ -84,20 +84,33 @@ bool md_may_be_twin(const md_fusion *f, const md_node *wgrad) {
                                    MD_MAX(w->dim[0], w->dim[1]) % (2 * side) == 0);
 }
 
+static bool has_taps(const md_shape *w) { return md_elements(w) > w->dim[0] * w->dim[1]; }
+
+bool md_forms_taps(const md_fusion *f, const md_node *anchor) {
+  int64_t least = f->r->options->facts.taps_formed;
+  if (anchor->op != MD_OP_conv3d || !least) return false;
+  const md_shape *w = md_shape_in(f, anchor->in[1]);
+  return has_taps(w) && w->dim[0] >= least;
+}
+
+bool md_is_of_one(const md_fusion *f, const md_leaves *leaves) {
+  return leaves->num == 1 && md_type_in(f->g, leaves->v[0])->dtype == MD_BF16;
+}
+
 bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
   const md_target_facts *facts = &f->r->options->facts;
   bool is_wgrad = anchor->op == MD_OP_conv3d_wgrad;
   if (!is_wgrad && !md_is_weight(anchor, 1)) return false;
   const md_shape *w = md_shape_in(f, is_wgrad ? anchor->out : anchor->in[1]);
   if (is_wgrad && is_of_many(f, anchor)) return !md_may_be_twin(f, anchor);
-  return facts->forms_taps_apart && md_elements(w) > w->dim[0] * w->dim[1];
+  return facts->taps_formed && has_taps(w) && !md_forms_taps(f, anchor);
 }
 
-static bool wants(const md_fusion *f, const md_node *anchor, md_val v) {
+static bool reads(const md_node *anchor, md_val v) {
   bool reads = false;
   for (int j = 0; j < anchor->num_in; j++)
     reads |= anchor->in[j] == v && md_is_activation(anchor, j);
-  return reads && md_wants_stored(f, anchor);
+  return reads;
 }
 
 // A state or input that is rounded for convolutions alone.
@@ -148,7 +161,9 @@ void md_find_users(md_fusion *f) {
     for (int k = f->readers.first[n->out]; k < f->readers.first[n->out + 1]; k++) {
       const md_node *reader = f->g->node[f->readers.reader[k]];
       const md_fused *y = &f->info[reader->index];
-      x->is_wanted |= md_is_anchor(reader) && wants(f, reader, n->out);
+      bool is_read = md_is_anchor(reader) && reads(reader, n->out);
+      x->is_wanted |= is_read && md_wants_stored(f, reader);
+      x->is_wanted_of_more |= is_read && md_forms_taps(f, reader);
       if (md_is_anchor(reader) && reads_as_activation(reader, n->out)) x->users++;
       else if (md_is_pointwise(reader) && y->for_anchors &&
                md_shape_equal(md_shape_in(f, n->out), md_shape_in(f, reader->out)))
@@ -190,6 +205,7 @@ void md_measure_copy(md_fusion *f, const md_node *n) {
     // A whole value that only n reads is stored as n's result.
     x->is_whole |= same && y->is_whole && y->home < 0 && f->g->value[n->in[j]].uses == 1;
   }
+  x->is_wanted |= x->is_wanted_of_more && !md_is_of_one(f, &x->leaves);
   if (md_ops[n->op].flags & MD_COMMUTATIVE && full == 2 && n->in[0] != n->in[1]) x->is_whole = true;
 }
 

@@ -67,9 +67,10 @@ typedef struct md_target_facts {
   bool filters_taps;
   // Convolutions bring their weights into an order of their own first, and can round them then.
   bool packs_weights;
-  // What a convolution of several taps reads is stored before it: made on the way, each element would be
-  // made anew for every tap.
-  bool forms_taps_apart;
+  // What convolutions of several taps and their gradients read is stored before them, as made on the way each
+  // element would be made anew for every tap. But those forward with so many channels behind them make what is of
+  // one stored tensor of bf16. 0: what any reads is made on the way.
+  int64_t taps_formed;
   // Gradients in bf16 for weights of so many channels on either side read what is stored; 0: none do.
   int64_t stored_wgrad;
   // One region can make both gradients of a 1x1x1 convolution of at most so many weights, in bf16 and in f32.

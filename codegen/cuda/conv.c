@@ -25,25 +25,11 @@ int64_t md_cu_pixels(const Conv *c, const md_cu_map *a) {
 
 // --- a source that is stored while it is read
 
-// At stride 1 with as many places behind as before there is a tap at which each place meets the element
-// of its own number: the blocks of a column of tiles read each element once there.
-static bool own_tap(const md_region_view *r, const md_node *n, int64_t tap[3]) {
-  const md_shape *src = &md_type_in(r->g, n->in[0])->shape, *dst = &md_type_in(r->g, n->out)->shape;
-  const md_shape *kernel = &md_type_in(r->g, n->in[1])->shape;
-  const md_conv3d_attr *a = &n->attr.conv3d;
-  for (int i = 0; i < 3; i++) {
-    tap[i] = a->pad.d[i] / a->dilation.d[i];
-    bool same = a->stride.d[i] == 1 && src->dim[2 + i] == dst->dim[2 + i];
-    if (!same || tap[i] * a->dilation.d[i] != a->pad.d[i] || tap[i] >= kernel->dim[2 + i])
-      return false;
-  }
-  return true;
-}
-
+// At a pixel's own tap (md_conv3d_own_tap) the blocks of a column of tiles read each element once.
 md_val md_cu_formed(const md_region_view *r) {
   const md_node *n = r->anchor;
   int64_t tap[3];
-  if (!n || n->op != MD_OP_conv3d || !own_tap(r, n, tap)) return MD_NONE;
+  if (!n || !md_conv3d_own_tap(r->g, n, tap)) return MD_NONE;
   const md_node *maker = md_inner(r, n->in[0]);
   const md_type *t = md_type_in(r->g, n->in[0]);
   bool wanted = maker && md_is_output(r, n->in[0]) && md_ops[maker->op].role == MD_POINTWISE;
@@ -117,16 +103,20 @@ static md_cu_ix from(Kernel *p, int axis) {
 }
 
 // A copied source of several taps lies where the row's first tap does, and `tap` elements on.
-static bool adds_tap(const Kernel *p) { return p->source.is_plain && !p->source.by_pixel; }
+static bool adds_tap(const Kernel *p) { return p->source.copied && !p->source.by_pixel; }
+
+// Then a word tells at which taps, if they are so few, there is a pixel.
+static bool has_mask(const Kernel *p) { return adds_tap(p) && md_cu_map_taps(&p->a) <= 32; }
 
 static void put_row_place(Kernel *p) {
-  const md_type *t = md_type_in(p->k.w->r->g, p->source.val);
+  const md_type *t = md_type_in(p->k.w->r->g, p->source.copied);
   md_cu_spot s = {.shape = &t->shape, .at = {"sample", "0", from(p, 0), from(p, 1), from(p, 2)}};
-  md_cu_line(&p->k, NULL, "place[i] = %s;", md_cu_offset(&p->k, t, &s));
+  md_cu_line(&p->k, NULL, "from[i] = %s + %s;", md_cu_pointer(&p->k, p->source.copied, false),
+             md_cu_offset(&p->k, t, &s));
 }
 
 static void put_tap_place(Kernel *p) {
-  const md_type *t = md_type_in(p->k.w->r->g, p->source.val);
+  const md_type *t = md_type_in(p->k.w->r->g, p->source.copied);
   md_cu_spot s = {.shape = &t->shape, .at = {"0", p->source.lanes.first}};
   for (int x = 0; x < 3; x++) {
     md_cu_ix tap = md_format(p->k.w->arena, "am%d", x);
@@ -136,30 +126,48 @@ static void put_tap_place(Kernel *p) {
              md_cu_offset(&p->k, t, &s));
 }
 
-static void declare_rows(Kernel *p) {
+void md_cu_declare_rows(Kernel *p) {
   int rows = md_cu_side_rows(&p->source);
   md_cu_side_declare(&p->k, &p->source);
-  if (!p->source.by_pixel) md_cu_line(&p->k, NULL, "int base[%d][3];", rows);
-  if (adds_tap(p)) md_cu_line(&p->k, NULL, "%s place[%d];", md_cu_index_type(&p->k), rows);
+  if (has_mask(p)) md_cu_line(&p->k, "taps inside the source", "md_u32 taps[%d];", rows);
+  else if (!p->source.by_pixel) md_cu_line(&p->k, NULL, "int base[%d][3];", rows);
+  if (adds_tap(p)) md_cu_line(&p->k, NULL, "const md_bf16 *from[%d];", rows);
+}
+
+// Taps on an axis that lie inside, then those of all three.
+static void put_mask(Kernel *p) {
+  md_cu_kernel *k = &p->k;
+  const md_cu_axis_map *a = p->a.axis;
+  for (int x = 0; x < 3; x++) {
+    md_cu_line(k, NULL, "md_u32 in%d = 0;", x);
+    md_cu_line(k, NULL, "MD_UNROLL");
+    md_cu_line(k, NULL, "for (int m = 0; m < %lld; m++)", (long long)a[x].taps);
+    md_cu_line(k, NULL,
+               "  in%d |= (md_u32)(base%d + m * %lld >= 0 && base%d + m * %lld < %lld) << m;", x, x,
+               (long long)a[x].from_m, x, (long long)a[x].from_m, (long long)a[x].size);
+  }
+  md_cu_line(k, NULL, "taps[i] = 0;");
+  md_cu_line(k, NULL, "MD_UNROLL");
+  md_cu_line(k, NULL, "for (int m = 0; m < %lld; m++)", (long long)(a[0].taps * a[1].taps));
+  md_cu_line(k, NULL, "  taps[i] |= in0 >> m / %lld & in1 >> m %% %lld & 1 ? in2 << m * %lld : 0;",
+             (long long)MD_MAX(a[1].taps, 1), (long long)MD_MAX(a[1].taps, 1),
+             (long long)a[2].taps);
 }
 
 // Far away where there is no pixel.
-static void set_rows(Kernel *p, const char *first, const char *places) {
+void md_cu_set_rows(Kernel *p, const char *first, const char *places) {
   md_cu_kernel *k = &p->k;
   md_cu_mark m = md_cu_side_open(k, &p->source);
   put_pixel(p, first);
   if (p->source.by_pixel) md_cu_line(k, NULL, "if (p >= %s) ap[i] = -1;", places);
   for (int x = 0; !p->source.by_pixel && x < 3; x++) {
     const char *far = x ? "" : md_format(k->w->arena, "p >= %s ? -(1 << 28) : ", places);
-    md_cu_line(k, NULL, "base[i][%d] = %s%s;", x, far, from(p, x));
+    md_cu_line(k, NULL, has_mask(p) ? "const int base%d = %s%s;" : "base[i][%d] = %s%s;", x, far,
+               from(p, x));
   }
+  if (has_mask(p)) put_mask(p);
   if (adds_tap(p)) put_row_place(p);
   md_cu_close(k, m);
-}
-
-void md_cu_put_rows(Kernel *p, const char *places) {
-  declare_rows(p);
-  set_rows(p, "m0", places);
 }
 
 static const char *buffer(Kernel *p, const char *base, int rows, const char *which) {
@@ -194,30 +202,28 @@ static void put_weights(Kernel *p) {
   md_cu_line(k, NULL, "md_cp_commit();");
 }
 
-static void put_chunk(Kernel *p, const char *next) {
-  int chunks = p->source.chunks;
-  md_cu_line(&p->k, NULL, "const int chunk = %s * %d + %s %% %d;", next, chunks, p->source.thread,
-             chunks);
-  md_cu_put_tap(&p->k, &p->source, &p->a, p->c->in, "chunk");
+void md_cu_put_chunk(Kernel *p, const char *next) {
+  md_cu_put_tap_of_step(&p->k, &p->source, &p->a, p->c->in, next);
 }
 
 void md_cu_put_source(Kernel *p, const char *next, const char *to) {
   md_cu_kernel *k = &p->k;
-  put_chunk(p, next);
+  md_cu_put_chunk(p, next);
   if (adds_tap(p)) put_tap_place(p);
   md_cu_mark m = md_cu_side_open(k, &p->source);
-  for (int x = 0; !p->source.by_pixel && x < 3; x++)
+  for (int x = 0; !p->source.by_pixel && !has_mask(p) && x < 3; x++)
     md_cu_line(k, NULL, "a%c[i] = base[i][%d] + am%d * %lld;", md_cu_axis_letters[x], x, x,
                (long long)p->a.axis[x].from_m);
-  md_cu_put_inside(k, &p->source, &p->a, p->source.by_pixel ? "ap[i] >= 0" : NULL);
-  if (p->source.is_plain) md_cu_side_copy(k, &p->source, to, adds_tap(p) ? "place[i] + tap" : NULL);
+  if (has_mask(p)) md_cu_line(k, NULL, "ain[i] = aok && (taps[i] >> am & 1);");
+  else md_cu_put_inside(k, &p->source, &p->a, p->source.by_pixel ? "ap[i] >= 0" : NULL);
+  if (p->source.copied) md_cu_side_copy(k, &p->source, to, adds_tap(p) ? "from[i] + tap" : NULL);
   else md_cu_side_load(k, &p->source);
   md_cu_close(k, m);
 }
 
 void md_cu_put_source_of_tile(Kernel *p, const char *places, const char *next) {
   md_cu_kernel *k = &p->k;
-  put_chunk(p, next);
+  md_cu_put_chunk(p, next);
   md_cu_mark m = md_cu_side_open(k, &p->source);
   put_pixel(p, "m0");
   for (int x = 0; !p->source.by_pixel && x < 3; x++)
@@ -278,8 +284,9 @@ md_cu_side md_cu_source_of(const Conv *c, md_cu_kernel *k) {
   md_cu_side form = {.tile = &c->tile,
                      .lines = c->tile.m,
                      .chunks = md_cu_step(&c->tile) / MD_CU_LANES,
-                     .thread = apart ? "(md_thread() - 256)" : "md_thread()",
+                     .thread = apart ? "(md_thread() & 255)" : "md_thread()",
                      .sets = apart ? 2 : 1,
+                     .in_place = apart,
                      .by_pixel = apart && c->by_pixel};
   return md_cu_side_of(k, "a", c->n->in[0], &form, c->groups, c->finish.no_table);
 }
@@ -316,7 +323,7 @@ static void put_first_source(Kernel *p, const char *first, bool is_there, const 
   if (!p->steps) return;
   md_cu_mark m = is_there ? md_cu_open(&p->k, NULL, "{")
                           : md_cu_open(&p->k, NULL, "if (%s < %s) {", first, places);
-  set_rows(p, first, places);
+  md_cu_set_rows(p, first, places);
   md_cu_put_source(p, "0", NULL);
   md_cu_close(&p->k, m);
 }
@@ -327,7 +334,7 @@ static void put_product(Kernel *p) {
   put_shared(p);
   const char *count = md_cu_count(k, "pixels", md_cu_pixels(c, &p->a));
   md_cu_put_block(k, md_cu_columns(c), c->tile.n, p->parts, c->samples, c->groups);
-  if (p->steps) declare_rows(p);
+  if (p->steps) md_cu_declare_rows(p);
   if (p->steps && weights_stay(c)) put_all_weights(p);
   put_first_source(p, md_format(k->w->arena, "part * %d", c->tile.m), true, count);
   md_cu_mark loop = open_tiles(p, count);
@@ -343,7 +350,7 @@ static void put_product(Kernel *p) {
 // Where the source is stored: by the first column of tiles, at the pixel's own tap.
 static const char *stored_if(const Conv *c) {
   int64_t tap[3];
-  own_tap(c->w->r, c->n, tap);
+  md_conv3d_own_tap(c->w->r->g, c->n, tap);
   return md_format(c->w->arena, "n0 == 0 && am0 == %lld && am1 == %lld && am2 == %lld",
                    (long long)tap[0], (long long)tap[1], (long long)tap[2]);
 }
@@ -376,7 +383,7 @@ md_cu_needs md_cu_measure(Conv *c) {
   md_cu_needs needs = {.tables =
                            md_cu_table_bytes(&source.lanes) + md_cu_table_bytes(&c->finish.lanes),
                        .words = md_cu_vector_words(&source.lanes),
-                       .is_plain = source.is_plain};
+                       .is_copied = source.copied};
   md_cu_lanes_free(&source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
   return needs;

@@ -108,11 +108,14 @@ typedef struct md_cu_side {
   const char *stored_if;  // the value is stored where that holds as it is loaded; NULL: nowhere
   bool is_made;           // goes through registers in any case
   bool is_plain;          // it lies in memory as it is to be in a swizzled tile: it is copied there
+  bool in_place;          // so is what it is made of, and the copy becomes the value in the tile;
+                          // of a form: it may
+  md_val copied;          // the value that is copied so, or MD_NONE
 } md_cu_side;
 int md_cu_side_rows(const md_cu_side *s);  // of a thread
-// Makes the texts; `form` says the fields from `tile` to `by_pixel`. The vector of row i lies in sample
-// pn[i] at time pt[i], height ph[i], width pw[i], and begins with channel pc (or pc[set]); it is 0 where
-// pin[i] is.
+// Makes the texts; `form` says the fields from `tile` to `by_pixel`, is_made and in_place. The vector of row i
+// lies in sample pn[i] at time pt[i], height ph[i], width pw[i], and begins with channel pc (or pc[set]); it is
+// 0 where pin[i] is.
 md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_side *form,
                          int64_t groups, bool no_table);
 void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s);
@@ -124,12 +127,20 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to);
 // Its parts: before the loop over the rows, and in it.
 void md_cu_side_prepare(md_cu_kernel *k, const md_cu_side *s);
 void md_cu_side_store_row(md_cu_kernel *k, const md_cu_side *s, const char *to);
-// In place of both, for a plain one, in such a loop: asynchronous copies, from element `from` or, if that is
-// NULL, by the coordinates.
+// In place of both, for one that is copied, in such a loop: asynchronous copies, from the pointer `from` or, if
+// that is NULL, by the coordinates.
 void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to, const char *from);
-// Chunk number `chunk` of the terms -> pc (first channel), pm0, pm1, pm2 (tap), pok (there is one).
+// What the thread has copied to the tile at `to` becomes the value there, if it is formed in place. Row i lies
+// in the source where `inside` holds. Where it is stored, the tile begins with pixel `first`.
+void md_cu_side_form(md_cu_kernel *k, const md_cu_side *s, const char *to, const char *inside,
+                     const char *first);
+// Chunk number `chunk` of the terms -> pc (first channel), pm (tap), pm0, pm1, pm2 (its digits), pok (there is
+// one).
 void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
                    const char *chunk);
+// The same of the thread's chunk in step `step`.
+void md_cu_put_tap_of_step(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a,
+                           int64_t channels, const char *step);
 extern const char md_cu_axis_letters[3];  // in names of coordinates
 // -> pin[i]: there is a chunk, `also` (or NULL) holds, and the row's place is one of the source's.
 void md_cu_put_inside(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, const char *also);
@@ -215,9 +226,9 @@ typedef struct md_cu_product {  // one of its kernels
 int64_t md_cu_columns(const md_cu_convolution *c);                     // of tiles
 int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
 typedef struct md_cu_needs {
-  int tables;     // bytes of shared memory
-  int words;      // that a thread loads for eight channels of the source
-  bool is_plain;  // the source is copied as it lies in memory
+  int tables;      // bytes of shared memory
+  int words;       // that a thread loads for eight channels of the source
+  bool is_copied;  // the source, or what it is formed from in place
 } md_cu_needs;
 md_cu_needs md_cu_measure(md_cu_convolution *c);
 md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
@@ -225,9 +236,12 @@ md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
 // of a column of tiles.
 void md_cu_put_block(md_cu_kernel *k, int64_t columns, int width, int64_t parts, int64_t samples,
                      int64_t groups);
-// Where the thread's pixels m0 + line have their source at tap 0.
-void md_cu_put_rows(md_cu_product *p, const char *places);
-// Loads of the thread's vectors of step `next`; of a plain source, copies to the tile at `to`.
+// Where the thread's pixels `first` + line have their source at tap 0.
+void md_cu_declare_rows(md_cu_product *p);
+void md_cu_set_rows(md_cu_product *p, const char *first, const char *places);
+// Terms of the thread in step `next`: md_cu_put_tap_of_step.
+void md_cu_put_chunk(md_cu_product *p, const char *next);
+// Loads of the thread's vectors of step `next`; of a copied source, copies to the tile at `to`.
 void md_cu_put_source(md_cu_product *p, const char *next, const char *to);
 // The same loads without rows found before.
 void md_cu_put_source_of_tile(md_cu_product *p, const char *places, const char *next);
@@ -248,8 +262,11 @@ md_cu_ring md_cu_ring_of(int a, int b, int rest);  // beside so many bytes of sh
 // The kernel's first lines: as, bs, full, empty. The barriers stand after the next md_sync().
 void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r);
 void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes);
-// By those that bring: the thread's part of a step is stored, or on its way to `stage`.
+// By those that bring: the thread's part of a step is stored, or on its way to `stage`, which goes on.
 void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r);
+// Its parts.
+void md_cu_ring_arrive(md_cu_kernel *k, const md_cu_ring *r, const char *stage);
+void md_cu_ring_next(md_cu_kernel *k, const md_cu_ring *r);
 void md_cu_ring_end(md_cu_kernel *k);  // by those that copy: all has landed
 md_cu_mark md_cu_ring_open_steps(md_cu_kernel *k, const char *steps);
 // By those that multiply: acc += the products of `steps` (text; "1": one) steps, 64 rows by `columns`.

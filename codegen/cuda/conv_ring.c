@@ -51,20 +51,24 @@ void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes) {
   md_cu_line(k, NULL, "md_regs_%s(%d);", num > REGISTERS ? "inc" : "dec", num);
 }
 
-static void put_next(md_cu_kernel *k, const md_cu_ring *r) {
+void md_cu_ring_next(md_cu_kernel *k, const md_cu_ring *r) {
   md_cu_line(k, NULL, "if (++stage == %d) stage = 0, parity ^= 1;", r->stages);
 }
 
 // --- bringing
 
-void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r) {
+void md_cu_ring_arrive(md_cu_kernel *k, const md_cu_ring *r, const char *stage) {
   if (r->copies) {
-    md_cu_line(k, NULL, "md_cp_arrive(full + stage);");
+    md_cu_line(k, NULL, "md_cp_arrive(full + %s);", stage);
   } else {
     md_cu_line(k, NULL, "md_sync_warp();");
-    md_cu_line(k, NULL, "if (md_lane() == 0) md_bar_arrive(full + stage);");
+    md_cu_line(k, NULL, "if (md_lane() == 0) md_bar_arrive(full + %s);", stage);
   }
-  put_next(k, r);
+}
+
+void md_cu_ring_brought(md_cu_kernel *k, const md_cu_ring *r) {
+  md_cu_ring_arrive(k, r, "stage");
+  md_cu_ring_next(k, r);
 }
 
 void md_cu_ring_end(md_cu_kernel *k) {
@@ -115,7 +119,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps
     md_cu_line(k, NULL, "if (step > 0 && md_lane() == 0) md_bar_arrive(empty + before);");
   }
   md_cu_line(k, NULL, "before = stage;");
-  put_next(k, r);
+  md_cu_ring_next(k, r);
   md_cu_close(k, loop);
   md_cu_line(k, NULL, "md_wgmma_wait(0);");
   for (int i = 0; i < columns; i += part)

@@ -2,8 +2,11 @@
 // An operand of a convolution on its way into shared memory. A thread loads the vectors of the next
 // step into registers while the current one is multiplied; then it applies what stands before the
 // convolution and stores. Zeros around the source are put in after that. What lies in memory as it is to
-// be multiplied goes past the registers where there is wgmma.
+// be multiplied goes past the registers where there is wgmma; so does what a value is made of, if that is one
+// tensor: each thread makes the value of what it has copied, in its place.
 #include "codegen/cuda/conv.h"
+
+#include <string.h>
 
 enum { MAX_SLOTS = 6 };
 
@@ -45,30 +48,60 @@ static md_cu_spot spot_of(md_cu_kernel *k, const md_cu_side *s, md_cu_ix channel
   return spot;
 }
 
+static void make_texts(md_cu_kernel *k, md_cu_side *s, int64_t groups, bool no_table) {
+  const md_shape *shape = &md_type_in(k->w->r->g, s->val)->shape;
+  s->lanes = (md_cu_lanes){.channels = shape->dim[1],
+                           .groups = groups,
+                           .no_table = no_table,
+                           .row = "[i]",
+                           .first = made(k, s, s->sets > 1 ? "%sc[set]" : "%sc"),
+                           .prefix = s->p};
+  const char *of_row =
+      md_format(k->w->arena, "(%sn[i] / %lld)", s->p, (long long)(shape->dim[0] / groups));
+  s->lanes.group = groups == 1 ? "0" : s->in_place ? "group" : of_row;
+  if (s->is_plain) return;
+  md_cu_lanes_begin(k, &s->lanes);
+  md_cu_spot spot = spot_of(k, s, MD_CU_CHANNEL);
+  md_val v = s->tile->narrow ? rounded_later(k, s->val) : s->val;
+  md_cu_line(k, NULL, "v.x[j] = %s;", md_cu_value_as(k, v, &spot, MD_CU_FLOAT));
+  md_cu_lanes_end(k);
+}
+
+static bool names_row(const md_cu_side *s) {
+  const char *code = s->lanes.lane.code.s;
+  for (const char *c = "nthwp"; *c; c++) {
+    char name[16];
+    snprintf(name, sizeof name, "%s%c[i]", s->p, *c);
+    if (strstr(code, name)) return true;
+  }
+  return false;
+}
+
+// What all depends on that a row decides, if that is one tensor of bf16 as it lies in memory.
+static md_val made_of(md_cu_kernel *k, const md_cu_side *s) {
+  const md_cu_lanes *l = &s->lanes;
+  if (l->num_vectors != 1 || l->before.text.len || names_row(s)) return MD_NONE;
+  const md_type *t = md_type_in(k->w->r->g, l->vector);
+  md_cu_spot spot = spot_of(k, s, MD_CU_CHANNEL);
+  bool same = md_shape_equal(&t->shape, spot.shape) && md_cu_spot_equal(&l->vector_at, &spot);
+  return same && t->dtype == MD_BF16 ? l->vector : MD_NONE;
+}
+
 md_cu_side md_cu_side_of(md_cu_kernel *k, const char *p, md_val v, const md_cu_side *form,
                          int64_t groups, bool no_table) {
-  const md_shape *shape = &md_type_in(k->w->r->g, v)->shape;
-  const md_cu_tile *t = form->tile;
   md_cu_side s = *form;
   s.p = p;
   s.val = v;
-  s.is_plain = t->swizzled && !form->is_made && is_plain(k, v);
-  if (s.is_plain) s.sets = 1;
-  s.lanes = (md_cu_lanes){.channels = shape->dim[1],
-                          .groups = groups,
-                          .no_table = no_table,
-                          .row = "[i]",
-                          .first = made(k, &s, s.sets > 1 ? "%sc[set]" : "%sc"),
-                          .prefix = p};
-  s.lanes.group = groups == 1 ? "0"
-                              : md_format(k->w->arena, "(%sn[i] / %lld)", p,
-                                          (long long)(shape->dim[0] / groups));
-  if (s.is_plain) return s;
-  md_cu_lanes_begin(k, &s.lanes);
-  md_cu_spot spot = spot_of(k, &s, MD_CU_CHANNEL);
-  if (t->narrow) v = rounded_later(k, v);
-  md_cu_line(k, NULL, "v.x[j] = %s;", md_cu_value_as(k, v, &spot, MD_CU_FLOAT));
-  md_cu_lanes_end(k);
+  s.is_plain = form->tile->swizzled && !form->is_made && is_plain(k, v);
+  s.in_place &= !s.is_plain;
+  if (s.is_plain || s.in_place) s.sets = 1;
+  make_texts(k, &s, groups, no_table);
+  s.copied = s.is_plain ? v : s.in_place ? made_of(k, &s) : MD_NONE;
+  if (s.copied || !s.in_place) return s;
+  s.in_place = false;
+  s.sets = form->sets;
+  md_cu_lanes_free(&s.lanes);
+  make_texts(k, &s, groups, no_table);
   return s;
 }
 
@@ -82,6 +115,7 @@ void md_cu_side_declare(md_cu_kernel *k, const md_cu_side *s) {
                rows);
   const char *sets = s->sets > 1 ? md_format(k->w->arena, "[%d] = {0}", s->sets) : " = 0";
   md_cu_line(k, NULL, "int %sin[%d] = {0}, %sc%s;", p, rows, p, sets);
+  if (s->in_place) return;
   if (s->stored_if) md_cu_line(k, NULL, "%s %sto[%d] = {0};", md_cu_index_type(k), p, rows);
   md_cu_put_vectors(k, &s->lanes, rows, true);
 }
@@ -99,15 +133,15 @@ md_cu_mark md_cu_side_open(md_cu_kernel *k, const md_cu_side *s) {
   return m;
 }
 
-static md_cu_ix place_of(md_cu_kernel *k, const md_cu_side *s) {
-  const md_type *t = md_type_in(k->w->r->g, s->val);
+static md_cu_ix place_of(md_cu_kernel *k, const md_cu_side *s, md_val v) {
+  const md_type *t = md_type_in(k->w->r->g, v);
   md_cu_spot spot = spot_of(k, s, s->lanes.first);
   return md_cu_offset(k, t, &spot);
 }
 
 // The vector goes there as an output of the region: what the convolution reads, others will read.
 static void put_place(md_cu_kernel *k, const md_cu_side *s) {
-  md_cu_line(k, NULL, "%sto[i] = %s ? %s : -1;", s->p, s->stored_if, place_of(k, s));
+  md_cu_line(k, NULL, "%sto[i] = %s ? %s : -1;", s->p, s->stored_if, place_of(k, s, s->val));
 }
 
 void md_cu_side_load(md_cu_kernel *k, const md_cu_side *s) {
@@ -135,15 +169,18 @@ void md_cu_side_copy(md_cu_kernel *k, const md_cu_side *s, const char *to, const
   const char *bytes = channels % MD_CU_LANES ? md_format(k->w->arena, "md_lanes(%lld - %s) * 2",
                                                          (long long)channels, s->lanes.first)
                                              : "16";
-  md_cu_line(k, md_cu_comment(k, s->val), "md_cp_async(%s + %s, %s + %s, %sin[i] ? %s : 0);", to,
-             cell_of(k, s), md_cu_pointer(k, s->val, false), from ? from : place_of(k, s), s->p,
-             bytes);
+  if (!from)
+    from = md_format(k->w->arena, "%s + %s", md_cu_pointer(k, s->copied, false),
+                     place_of(k, s, s->copied));
+  md_cu_line(k, md_cu_comment(k, s->copied), "md_cp_async(%s + %s, %s, %sin[i] ? %s : 0);", to,
+             cell_of(k, s), from, s->p, bytes);
 }
 
 // The table is read once for all rows where it fits into registers and is the same for all.
 static bool reads_once(const md_cu_side *s) {
-  return s->tile->swizzled && s->sets == 1 && s->tile->n <= 128 && s->lanes.groups == 1 &&
-         s->lanes.num_slots <= MAX_SLOTS;
+  if (s->lanes.num_slots > MAX_SLOTS) return false;
+  return s->in_place ||
+         (s->tile->swizzled && s->sets == 1 && s->tile->n <= 128 && s->lanes.groups == 1);
 }
 
 void md_cu_side_prepare(md_cu_kernel *k, const md_cu_side *s) {
@@ -175,6 +212,37 @@ void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {
   md_cu_close(k, m);
 }
 
+// The row's formed vector to its place in memory.
+static void put_store(md_cu_kernel *k, const md_cu_side *s, const char *first) {
+  const md_type *t = md_type_in(k->w->r->g, s->val);
+  md_cu_spot spot = {.shape = &t->shape, .pixel = "pixel", .at = {NULL, s->lanes.first}};
+  md_cu_mark m = md_cu_open(k, NULL, "if (is_in && %s) {", s->stored_if);
+  md_cu_line(k, NULL, "const %s pixel = %s + line;", md_cu_index_type(k), first);
+  md_cu_line(k, md_cu_comment(k, s->val), "md_st_h8(%s + %s, h);", md_cu_pointer(k, s->val, true),
+             md_cu_offset(k, t, &spot));
+  md_cu_close(k, m);
+}
+
+// Without branches, so that rows are formed side by side.
+void md_cu_side_form(md_cu_kernel *k, const md_cu_side *s, const char *to, const char *inside,
+                     const char *first) {
+  md_cu_line(k, NULL, "const md_h8 none = {{0}};");
+  md_cu_side_prepare(k, s);
+  md_cu_put_vectors(k, &s->lanes, md_cu_side_rows(s), false);
+  md_cu_mark m = md_cu_side_open(k, s);
+  md_cu_line(k, NULL, "%sv0[i] = md_ld_h8(%s + %s, 8);", s->p, to, cell_of(k, s));
+  md_cu_close(k, m);
+  m = md_cu_side_open(k, s);
+  md_cu_line(k, NULL, "md_f8 v = {{0}};");
+  if (!reads_once(s)) md_cu_put_slots(k, &s->lanes);
+  md_cu_put_channels(k, &s->lanes);
+  md_cu_line(k, NULL, "const int is_in = %s;", inside);
+  md_cu_line(k, NULL, "const md_h8 h = is_in ? md_round_h8(v) : none;");
+  if (s->stored_if) put_store(k, s, first);
+  md_cu_line(k, NULL, "md_st_h8(%s + %s, h);", to, cell_of(k, s));
+  md_cu_close(k, m);
+}
+
 void md_cu_put_inside(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, const char *also) {
   const char *p = s->p;
   md_text text = {0};
@@ -187,18 +255,42 @@ void md_cu_put_inside(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, 
   md_text_free(&text);
 }
 
-void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
-                   const char *chunk) {
-  const char *p = s->p, *first = s->lanes.first;
-  int64_t per_tap = md_ceil_div(channels, MD_CU_LANES);
-  md_cu_ix tap = md_cu_digit(k, chunk, per_tap, 0), rest = md_cu_digit(k, chunk, 1, per_tap);
+// Its number and its digits.
+static void put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, md_cu_ix tap) {
+  const char *p = s->p;
   int64_t w = a->axis[2].taps, h = a->axis[1].taps;
-  md_cu_line(k, NULL, "%s = %s * 8;", first, rest);
+  md_cu_line(k, NULL, "const int %sm = %s;", p, tap);
   md_cu_line(k, NULL, "const int %sm0 = %s;", p, md_cu_digit(k, tap, MD_MAX(h * w, 1), 0));
   md_cu_line(k, NULL, "const int %sm1 = %s;", p, md_cu_digit(k, tap, MD_MAX(w, 1), MD_MAX(h, 1)));
   md_cu_line(k, NULL, "const int %sm2 = %s;", p, md_cu_digit(k, tap, 1, MD_MAX(w, 1)));
-  md_cu_line(k, NULL, "const int %sok = %s < %lld;", p, chunk,
+}
+
+void md_cu_put_tap(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a, int64_t channels,
+                   const char *chunk) {
+  int64_t per_tap = md_ceil_div(channels, MD_CU_LANES);
+  md_cu_ix tap = md_cu_digit(k, chunk, per_tap, 0), rest = md_cu_digit(k, chunk, 1, per_tap);
+  md_cu_line(k, NULL, "%s = %s * 8;", s->lanes.first, rest);
+  put_tap(k, s, a, tap);
+  md_cu_line(k, NULL, "const int %sok = %s < %lld;", s->p, chunk,
              (long long)(md_cu_map_taps(a) * per_tap));
+}
+
+// All threads have the same tap where it takes whole steps.
+void md_cu_put_tap_of_step(md_cu_kernel *k, const md_cu_side *s, const md_cu_map *a,
+                           int64_t channels, const char *step) {
+  int64_t per_tap = md_ceil_div(channels, MD_CU_LANES);
+  if (per_tap % s->chunks) {
+    md_cu_line(k, NULL, "const int chunk = %s * %d + %s %% %d;", step, s->chunks, s->thread,
+               s->chunks);
+    md_cu_put_tap(k, s, a, channels, "chunk");
+    return;
+  }
+  int64_t steps = per_tap / s->chunks;
+  md_cu_ix tap = md_cu_digit(k, step, steps, 0), rest = md_cu_digit(k, step, 1, steps);
+  md_cu_line(k, NULL, "%s = %s * %d + %s %% %d * 8;", s->lanes.first, rest, s->chunks * MD_CU_LANES,
+             s->thread, s->chunks);
+  put_tap(k, s, a, tap);
+  md_cu_line(k, NULL, "const int %sok = 1;", s->p);
 }
 
 // sample; q0, q1, q2: the digits of a place of a sample.

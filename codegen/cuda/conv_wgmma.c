@@ -2,7 +2,13 @@
 // Convolutions with wgmma (conv_ring.c). Two warpgroups multiply: 64 pixels of the tile each, sums in
 // registers. The other warps bring the source, as it lies in memory or with what stands before the
 // convolution applied, and have the weights copied. While the tile of the result is finished, stages are
-// filled for the next one.
+// filled for the next one. A source comes
+//
+//   copied     asynchronously, as many stages ahead as there are
+//   in place   made of one tensor of bf16: that is copied, and each thread forms what it copied where it lies
+//   formed     made of more: loaded to registers a step ahead
+//
+// Zeros around the source are zeros of what is formed.
 #include "codegen/cuda/conv.h"
 
 enum {
@@ -41,10 +47,10 @@ static Layout layout_of(const md_cu_convolution *c, int tables) {
 
 // --- the tile
 
-static bool is_worth_it(const md_cu_convolution *c, const md_cu_map *a, int num, bool plain) {
+static bool is_worth_it(const md_cu_convolution *c, const md_cu_map *a, int num, bool copied) {
   int64_t terms = 0;
   for (int i = 0; i < num; i++) terms = MD_MAX(terms, md_cu_map_taps(&a[i]) * c->in);
-  return (plain ? terms : c->in) >= MD_CU_WGMMA_LEAST;
+  return (copied ? terms : c->in) >= MD_CU_WGMMA_LEAST;
 }
 
 bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int num) {
@@ -58,7 +64,7 @@ bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int
                          .swizzled = true,
                          .p = ""};
   md_cu_needs needs = md_cu_measure(c);
-  return is_worth_it(c, a, num, needs.is_plain) && needs.words <= most_words(&c->tile) &&
+  return is_worth_it(c, a, num, needs.is_copied) && needs.words <= most_words(&c->tile) &&
          layout_of(c, needs.tables).ring.stages >= MD_CU_MIN_STAGES;
 }
 
@@ -109,8 +115,14 @@ static void put_weights(md_cu_product *p, const Layout *l) {
   md_cu_close(k, m);
 }
 
-static const char *stage_of_source(md_cu_product *p) {
-  return md_format(p->k.w->arena, "as + stage * %d", PIXELS * LINE);
+static const char *stage_of_source(md_cu_product *p, const char *stage) {
+  return md_format(p->k.w->arena, "as + %s * %d", stage, PIXELS * LINE);
+}
+
+static void put_all_steps(md_cu_product *p, const char *count) {
+  md_cu_line(&p->k, "steps of all tiles of the block",
+             "const int all = (%s - part * %d + %s - 1) / %s * %s;", count, PIXELS, stride_of(p),
+             stride_of(p), steps_of(p));
 }
 
 // A plain source.
@@ -118,15 +130,75 @@ static void put_copies(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_mark tiles = open_tiles(p, count);
-  md_cu_put_rows(p, count);
+  md_cu_declare_rows(p);
+  md_cu_set_rows(p, "m0", count);
   md_cu_mark steps = md_cu_ring_open_steps(k, steps_of(p));
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights(p, l);
-  md_cu_put_source(p, "step", stage_of_source(p));
+  md_cu_put_source(p, "step", stage_of_source(p, "stage"));
   md_cu_ring_brought(k, &l->ring);
   md_cu_close(k, steps);
   md_cu_close(k, tiles);
   md_cu_ring_end(k);
+}
+
+// Step `made` of the tile at `first` lies in stage `ready`, and `ahead` - 1 steps after it are on their way.
+static void put_forming(md_cu_product *p, const Layout *l, int ahead) {
+  md_cu_kernel *k = &p->k;
+  int bits = md_cu_side_rows(&p->source) * (ahead - 1);
+  bool stores = p->source.stored_if;
+  md_cu_line(k, NULL, "md_cp_wait(%d);", ahead - 1);
+  md_cu_put_chunk(p, "made");
+  md_cu_side_form(
+      k, &p->source, stage_of_source(p, "ready"),
+      md_format(k->w->arena, "inside >> (i + %d) & 1", bits),
+      md_format(k->w->arena, "sample0 * %lld + first", (long long)md_cu_map_places(&p->a)));
+  md_cu_ring_arrive(k, &l->ring, "ready");
+  md_cu_line(k, NULL, "if (++ready == %d) ready = 0;", l->ring.stages);
+  if (stores)
+    md_cu_line(k, NULL, "if (++made == %s) made = 0, first += %s;", steps_of(p), stride_of(p));
+  else md_cu_line(k, NULL, "if (++made == %s) made = 0;", steps_of(p));
+}
+
+// Copies for step `step` of the tile at `m0`.
+static void put_copying(md_cu_product *p, const Layout *l, const char *count) {
+  md_cu_kernel *k = &p->k;
+  md_cu_mark m = md_cu_open(k, NULL, "if (step == 0) {");
+  md_cu_set_rows(p, "m0", count);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
+  put_weights(p, l);
+  md_cu_put_source(p, "step", stage_of_source(p, "stage"));
+  m = md_cu_side_open(k, &p->source);
+  md_cu_line(k, NULL, "inside |= (md_u32)%sin[i] << i;", p->source.p);
+  md_cu_close(k, m);
+  md_cu_ring_next(k, &l->ring);
+  md_cu_line(k, NULL, "if (++step == %s) step = 0, m0 += %s;", steps_of(p), stride_of(p));
+}
+
+// A source that is formed in place. Half of the stages are on their way; the others wait to be multiplied, so that
+// while a tile is finished there is something to form.
+static void put_in_place(md_cu_product *p, const Layout *l, const char *count) {
+  md_cu_kernel *k = &p->k;
+  int ahead = (l->ring.stages + 1) / 2;
+  md_cu_line(k, "of what is copied", "int stage = 0, parity = 1, step = 0, m0 = part * %d;",
+             PIXELS);
+  md_cu_line(k, "of what is formed", "int ready = 0, made = 0;");
+  if (p->source.stored_if) md_cu_line(k, NULL, "int first = m0;");
+  md_cu_line(k, "which rows lie in the source, the last step's first", "md_u32 inside = 0;");
+  md_cu_declare_rows(p);
+  put_all_steps(p, count);
+  md_cu_line(k, NULL, "MD_NO_UNROLL");
+  md_cu_mark each = md_cu_open(k, NULL, "for (int next = 0; next < all + %d; next++) {", ahead);
+  md_cu_mark m = md_cu_open(k, NULL, "if (next >= %d) {", ahead);
+  put_forming(p, l, ahead);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "inside <<= %d;", md_cu_side_rows(&p->source));
+  m = md_cu_open(k, NULL, "if (next < all) {");
+  put_copying(p, l, count);
+  md_cu_close(k, m);
+  md_cu_line(k, NULL, "md_cp_commit();");
+  md_cu_close(k, each);
 }
 
 // Loads of the vectors of step `at`, counted through all tiles of the block, into set `set`.
@@ -141,15 +213,13 @@ static void put_loads(md_cu_product *p, const char *count, const char *at, const
   md_cu_close(k, m);
 }
 
-// A source that is made on the way: vectors of one step are on their way while those of the one before are
-// made and stored.
+// A source that is made of several tensors: vectors of one step are on their way while those of the one
+// before are made and stored.
 static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_side_declare(k, &p->source);
-  md_cu_line(k, "steps of all tiles of the block",
-             "const int all = (%s - part * %d + %s - 1) / %s * %s;", count, PIXELS, stride_of(p),
-             stride_of(p), steps_of(p));
+  put_all_steps(p, count);
   put_loads(p, count, "0", "0");
   md_cu_line(k, NULL, "MD_NO_UNROLL");
   md_cu_mark pairs = md_cu_open(k, NULL, "for (int pair = 0; pair < all; pair += 2) {");
@@ -161,7 +231,7 @@ static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_line(k, NULL, "const int step = (pair + half) %% %lld;", (long long)p->steps);
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights(p, l);
-  md_cu_side_store(k, &p->source, stage_of_source(p));
+  md_cu_side_store(k, &p->source, stage_of_source(p, "stage"));
   md_cu_ring_brought(k, &l->ring);
   md_cu_close(k, m);
   md_cu_close(k, each);
@@ -170,6 +240,7 @@ static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
 
 static void put_production(md_cu_product *p, const Layout *l, const char *count) {
   if (p->source.is_plain) put_copies(p, l, count);
+  else if (p->source.in_place) put_in_place(p, l, count);
   else put_formed(p, l, count);
 }
 

@@ -322,7 +322,7 @@ static void make_texts(Twins *t) {
   md_cu_side form = {.tile = &t->dx,
                      .lines = PIXELS,
                      .chunks = LINE / MD_CU_LANES,
-                     .thread = "(md_thread() - 256)",
+                     .thread = "(md_thread() & 255)",
                      .sets = 1,
                      .by_pixel = true,
                      .is_made = true};

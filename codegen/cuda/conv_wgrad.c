@@ -120,7 +120,7 @@ void md_cu_gradient_sides(Wgrad *g, md_cu_kernel *k) {
   md_cu_side form = {.tile = &g->tile,
                      .lines = md_cu_step(&g->tile),
                      .chunks = g->tile.m / MD_CU_LANES,
-                     .thread = apart ? "(md_thread() - 256)" : "md_thread()",
+                     .thread = apart ? "(md_thread() & 255)" : "md_thread()",
                      .sets = 1,
                      .by_pixel = apart};
   g->dy = md_cu_side_of(k, "a", g->n->in[0], &form, g->groups, g->no_table);

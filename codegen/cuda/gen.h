@@ -18,7 +18,9 @@ enum {
   MD_CU_BLOCKS = 2048,  // of a kernel that strides over its elements: several waves on any device
   MD_CU_TWIN_WEIGHTS = 1 << 14,  // whose gradient the registers of a block hold: 64 a thread
   MD_CU_WGMMA_LEAST = 64,  // rows, columns and terms of a product: with fewer, wgmma is mostly idle
-  MD_CU_MAX_ARGS = 500,    // 4 KiB of pointers and counts are what a launch takes
+  MD_CU_TAPS_FORMED =
+      256,  // columns whose product hides that the source is formed for each tap (target.c)
+  MD_CU_MAX_ARGS = 500,     // 4 KiB of pointers and counts are what a launch takes
   MD_CU_PLACE_ALIGN = 256,  // of places in the workspace
 };
 
@@ -221,6 +223,8 @@ typedef struct md_cu_lanes {
   bool is_scattered;  // something that differs from lane to lane is no vector
   bool in_table, no_table;  // no_table: what depends on the channel is made for each element
   int num_vectors;          // of a row that is kept
+  md_val vector;            // that the last of them is of
+  md_cu_spot vector_at;     // and where
   const char **vector_type;
   const char **slot;  // text of the value in each slot of the table
   int num_slots, cap_vectors, cap_slots;

@@ -222,6 +222,8 @@ const char *md_cu_vector(md_cu_kernel *k, md_val v, const md_cu_spot *s) {
   if (*l->row) {
     l->vector_type = grown(k, l->vector_type, l->num_vectors, &l->cap_vectors);
     l->vector_type[l->num_vectors++] = kind;
+    l->vector = v;
+    l->vector_at = *s;
   }
   return md_format(k->w->arena, t->dtype == MD_BF16 ? "md_h2f(%s, %s)" : "%s.x[%s]", name,
                    mirrored ? "7 - j" : "j");

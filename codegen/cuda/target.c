@@ -120,6 +120,12 @@ enum { AGAIN_WORK = 3 };
 
 // Channels last, rounded up to the 16 bytes of bf16 that one load takes. Two gradients of one region share
 // what they load. By wgmma both are made together where one side has 64 channels (conv_wgmma_twin.c).
+//
+// A step of 128 pixels and 64 terms whose source is formed in place (conv_wgmma.c) takes about 900 issue
+// slots of each scheduler, counted in its code: 460 to form, 200 to copy, the rest to multiply. wgmma is busy
+// for four cycles a column: with 256 columns that hides it all, whatever the taps. With 128, or 64 (whose
+// operands take 440 cycles), some 400 are left over for each tap. A kernel that stores what is formed takes
+// 1600 cycles for it, a multiprocessor's share of memory: less than nine taps cost.
 bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   md_cuda_arch arch[MD_CUDA_TARGETS];
   int num = md_cuda_targets(target, arch, MD_CUDA_TARGETS, d);
@@ -128,7 +134,7 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
   *facts = (md_target_facts){.channel_block = 8,
                              .channels_last = true,
                              .packs_weights = true,
-                             .forms_taps_apart = true,
+                             .taps_formed = wgmma ? MD_CU_TAPS_FORMED : INT64_MAX,
                              .stored_wgrad = wgmma ? MD_CU_WGMMA_LEAST : 0,
                              .twin_weights = MD_CU_TWIN_WEIGHTS,
                              .twin_side = wgmma ? MD_CU_WGMMA_LEAST : 0,

@@ -23,6 +23,8 @@ static const Sample samples[] = {
     // whose sums are added up in two rounds
     {3, 8, 8, {4, 19, 19}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
     // from here on with wgmma, in bf16 alone: in f32 they have no line that those above have not
+    // formed in place and stored by the first of two columns of tiles
+    {2, 72, 264, {1, 5, 9}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
     {3, 72, 136, {1, 7, 9}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
     {2, 64, 65, {3, 7, 6}, {3, 3, 3}, {1, 2, 2}, {1, 1, 2}, {1, 1, 1}},
     {2, 264, 256, {1, 9, 11}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},

@@ -57,7 +57,7 @@ static md_graph *fuse_all(md_graph *g, md_diags *d) {
     md_graph_destroy(g);
     return NULL;
   }
-  o.facts.forms_taps_apart = false;
+  o.facts.taps_formed = 0;
   return md_run_passes(g, &o, NULL, d);
 }
 
@@ -94,13 +94,14 @@ static int try(const char *name, const char *text, int level, int *with_wgmma) {
 static Program *of_batch(int samples, md_cuda_arch arch, md_diags *d) {
   md_text t = {0};
   md_put(&t,
-         "graph @s(%%x: f32[%d,72,1,6,7], %%w: f32[72,72,1,3,3], %%g: f32[72], %%b: f32[72], "
-         "%%dy: f32[%d,72,1,6,7]) {\n"
-         "  %%a = conv3d %%x, %%w {pad=[0,1,1]}\n  %%m, %%v = moments %%a {groups=1}\n"
-         "  %%n = batch_norm %%a, %%g, %%b, %%m, %%v {batch_stats=true}\n"
+         "graph @s(%%x: f32[%d,8,1,6,7], %%u: f32[72,8,1,1,1], %%w: f32[256,72,1,3,3], "
+         "%%g: f32[72], %%b: f32[72], %%dy: f32[%d,256,1,6,7]) {\n"
+         "  %%a = conv3d %%x, %%u\n  %%m, %%v = moments %%a {groups=1}\n"
+         "  %%n = batch_norm %%a, %%g, %%b, %%m, %%v {batch_stats=true}\n  %%r = relu %%n\n"
+         "  %%y = conv3d %%r, %%w {pad=[0,1,1]}\n  %%my, %%vy = moments %%y {groups=1}\n"
          "  %%dx = conv3d_dgrad %%dy, %%w {pad=[0,1,1], shape=[%d,72,1,6,7]}\n"
-         "  %%dw = conv3d_wgrad %%dy, %%x {pad=[0,1,1], shape=[72,72,1,3,3]}\n"
-         "  return %%n, %%dx, %%dw\n}\n",
+         "  %%dw = conv3d_wgrad %%dy, %%r {pad=[0,1,1], shape=[256,72,1,3,3]}\n"
+         "  return %%y, %%my, %%vy, %%dx, %%dw\n}\n",
          samples, samples, samples);
   md_graph *g = md_parse_graph("sample", t.s, t.len, d);
   Program *p = g ? program_apart(arch, g, 2, MD_BF16, 1, d) : NULL;

@@ -16,14 +16,25 @@ static const char copied[] =
     "  %n = batch_norm %a1, %g, %p_b, %m, %v {batch_stats=true}\n  %r = relu %n\n"
     "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2 {pad=[0,1,1]}\n  return %y\n}\n";
 
-// One tap: it is made on the way; 9 steps.
+// One tap, of two tensors: it is made on the way; 9 steps.
 static const char formed[] =
-    "graph @s(%x: f32[3,5,1,9,11], %w0: f32[520,5,1,1,1], %w: f32[136,520,1,1,1], %g: f32[520], "
-    "%p_b: f32[520]) {\n"
+    "graph @s(%x: f32[3,5,1,9,11], %w0: f32[520,5,1,1,1], %w3: f32[520,5,1,1,1], "
+    "%w: f32[128,520,1,1,1], %g: f32[520], %p_b: f32[520]) {\n"
+    "  %x1 = cast %x {to=bf16}\n  %w1 = cast %w0 {to=bf16}\n  %w2 = cast %w {to=bf16}\n"
+    "  %w4 = cast %w3 {to=bf16}\n  %e = conv3d %x1, %w4\n  %e1 = cast %e {to=f32}\n"
+    "  %a = conv3d %x1, %w1\n  %a1 = cast %a {to=f32}\n  %m, %v = moments %a1 {groups=1}\n"
+    "  %n = batch_norm %a1, %g, %p_b, %m, %v {batch_stats=true}\n  %s = add %n, %e1\n"
+    "  %r = relu %s\n  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2\n  return %y\n}\n";
+
+// Nine taps, of one tensor: it is formed in place, and stored at each pixel's own tap; 11 steps.
+static const char in_place[] =
+    "graph @s(%x: f32[3,5,1,9,11], %w0: f32[72,5,1,1,1], %w: f32[256,72,1,3,3], %g: f32[72], "
+    "%p_b: f32[72]) {\n"
     "  %x1 = cast %x {to=bf16}\n  %w1 = cast %w0 {to=bf16}\n  %w2 = cast %w {to=bf16}\n"
     "  %a = conv3d %x1, %w1\n  %a1 = cast %a {to=f32}\n  %m, %v = moments %a1 {groups=1}\n"
     "  %n = batch_norm %a1, %g, %p_b, %m, %v {batch_stats=true}\n  %r = relu %n\n"
-    "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2\n  return %y\n}\n";
+    "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2 {pad=[0,1,1]}\n"
+    "  %dw = conv3d_wgrad %y, %r1 {shape=[256,72,1,1,1]}\n  return %y, %dw\n}\n";
 
 // Two operands in memory, across; 19 steps in two parts.
 static const char weights[] =
@@ -60,40 +71,45 @@ static const char beside[] =
 
 static const char one_block[] = "one block for all tiles";
 static const struct Case {
-  const char *of;  // kernels: copied, formed, weights, twins, keeping, beside
+  const char *of;  // kernels: copied, formed, in_place, weights, twins, keeping, beside
   const char *what, *from, *to;
   const char *message[3];  // one of them; NULL: nothing is wrong
 } cases[] = {
-    {"cfwtkb", "as it is", "", "", {NULL}},
-    {"cftk", one_block, "", "", {NULL}},
+    {"cfiwtkb", "as it is", "", "", {NULL}},
+    {"cfitk", one_block, "", "", {NULL}},
     // barriers of stages
-    {"cftk", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
+    {"cfitk", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
     {"cfwtk",
      "producers begin with the other parity",
      "stage = 0, parity = 1;",
      "stage = 0, parity = 0;",
      {"deadlock"}},
-    {"cfw",
+    {"i",
+     "producers begin with the other parity",
+     "stage = 0, parity = 1, step",
+     "stage = 0, parity = 0, step",
+     {"deadlock"}},
+    {"cfiw",
      "consumers begin with the other parity",
      "stage = 0, parity = 0,",
      "stage = 0, parity = 1,",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfwtk",
+    {"cfiwtk",
      "no wait for an empty stage",
      "md_bar_wait(empty + stage, parity);",
      "",
      {"expects nobody", "race: ", "in flight"}},
-    {"cfwtk",
+    {"cfiwtk",
      "no wait for a full stage",
      "md_bar_wait(full + stage, parity);",
      "",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfwtk",
+    {"cfiwtk",
      "the parity stays",
      "parity ^= 1;",
      "parity ^= 0;",
      {"deadlock", "race: ", "in flight"}},
-    {"ftk",
+    {"fitk",
      "every lane arrives",
      "if (md_lane() == 0) md_bar_arrive(full",
      "md_bar_arrive(full",
@@ -110,12 +126,57 @@ static const struct Case {
      "md_cp_arrive(full + stage); md_cp_arrive(full + stage);",
      {"expects nobody", "a copy of thread", "race: "}},
     {"cw", "threads end before their copies", "md_cp_wait(0);", "", {"ends with a copy"}},
-    {"cf",
+    {"f",
+     "the weights are not expected",
+     "md_bar_expect(full + stage, 16384);",
+     "md_bar_arrive(full + stage);",
+     {"into which a copy", "deadlock", "which nobody has written"}},
+    {"i",
+     "copies are not waited for",
+     "md_cp_wait(1);",
+     "",
+     {"in flight", "a copy of thread", "which nobody has written"}},
+    {"i",
+     "the last copies are not waited for",
+     "md_cp_wait(1);",
+     "md_cp_wait(2);",
+     {"in flight", "a copy of thread", "which nobody has written"}},
+    {"i",
+     "steps are not told apart",
+     "md_cp_commit();",
+     "",
+     {"in flight", "a copy of thread", "which nobody has written"}},
+    {"i",
+     "the stage behind is formed",
+     "int ready = 0,",
+     "int ready = 1,",
+     {"in flight", "a copy of thread", "race: "}},
+    {"i",
+     "zeros are formed",
+     "is_in ? md_round_h8(v) : none",
+     "md_round_h8(v)",
+     {"by the interpreter"}},
+    {"i",
+     "zeros of another step",
+     "inside >> (i + 4)",
+     "inside >> (i + 0)",
+     {"by the interpreter", "which nobody has written"}},
+    {"i",
+     "it is stored at another tap",
+     "am1 == 1 &&",
+     "am1 == 2 &&",
+     {"by the interpreter", "which nobody has written"}},
+    {"i",
+     "tiles are stored in one place",
+     "first += stride",
+     "first += 0",
+     {"by the interpreter", "which nobody has written"}},
+    {"ci",
      "the weights are not expected",
      "md_bar_expect(full + stage, 32768);",
      "md_bar_arrive(full + stage);",
      {"into which a copy", "deadlock", "which nobody has written"}},
-    {"cf",
+    {"ci",
      "too many bytes are expected",
      "md_bar_expect(full + stage, 32768);",
      "md_bar_expect(full + stage, 32784);",
@@ -160,19 +221,19 @@ static const struct Case {
      "m0 + line",
      {"by the interpreter"}},
     {"tk", "the next panel is this one", ": panel + 1;", ": panel;", {"by the interpreter"}},
-    {"cfwtk", "lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
-    {"cfwtk",
+    {"cfiwtk", "lines without a proxy fence", "md_fence_async();", "", {"without md_fence_async"}},
+    {"cfiwtk",
      "a lane without a proxy fence",
      "md_fence_async();",
      "if (md_lane() != 3) md_fence_async();",
      {"without md_fence_async"}},
-    {"ftk",
+    {"fitk",
      "lanes do not wait for each other",
      "md_sync_warp();",
      "",
      {"race: ", "which nobody has written", "without md_fence_async"}},
-    {"cfwtk", "lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
-    {"cf", "the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
+    {"cfiwtk", "lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
+    {"ci", "the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
     {"w",
      "the columns' panels are elsewhere",
      "md_desc128t(b + 0 + z * 1024, 8192)",
@@ -187,29 +248,29 @@ static const struct Case {
     {"b", "the last block is the other's", "even > odd)", "even < odd)", {"conflict: "}},
     {"b", "blocks are not counted by turns", "md_block() / 2 :", "md_block() :", {"conflict: "}},
     // wgmma
-    {"cfw",
+    {"cfiw",
      "a stage is freed while it is read",
      "md_bar_arrive(empty + before);",
      "md_bar_arrive(empty + stage);",
      {"which a wgmma in flight reads", "race: ", "deadlock"}},
-    {"cfw",
+    {"cfiw",
      "a stage is freed without a wait",
      "md_wgmma_wait(1);",
      "",
      {"which a wgmma in flight reads", "race: "}},
-    {"cfwtk",
+    {"cfiwtk",
      "sums are read in flight",
      "md_wgmma_wait(0);",
      "",
      {"accumulators of a wgmma in flight"}},
-    {"cfwtk", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
-    {"cfwtk",
+    {"cfiwtk", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
+    {"cfiwtk",
      "nothing is committed",
      "md_wgmma_commit();",
      "",
      {"accumulators of a wgmma in flight", "which a wgmma in flight reads"}},
     // the tile of the result
-    {"cftk",
+    {"cfitk",
      "no barrier around the tile",
      "md_sync_part(1, 256);",
      "",
@@ -287,12 +348,16 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
   md_cuda_launch *product = product_of(p);
   int failed = !product;
   char *kernels = product ? run_text(p) : NULL;
-  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("ftk", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("fitk", which) != NULL)) {
     printf("FAILED: the source is not brought so\n");
     failed++;
   }
-  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfwb", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfiwb", which) != NULL)) {
     printf("FAILED: both gradients are not made together\n");
+    failed++;
+  }
+  if (kernels && !strstr(kernels, "int ready") != (which != 'i')) {
+    printf("FAILED: the source is not formed in place, or another is\n");
     failed++;
   }
   for (int i = 0; product && i < MD_COUNT(cases); i++) {
@@ -301,7 +366,7 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
     md_cuda_launch *was = md_alloc(p->m->arena, bytes);
     memcpy(was, p->m->launch, bytes);
     // What is wrong between two tiles is seen where a block makes several.
-    bool both = strchr("tk", which) && cases[i].message[0];
+    bool both = strchr("itk", which) && cases[i].message[0];
     if (both || cases[i].what == one_block) take_one_block(p, product);
     bool ok = try(p, &cases[i], kernels);
     memcpy(p->m->launch, was, bytes);
@@ -318,7 +383,7 @@ int main(int argc, char **argv) {
   static const struct {
     const char *graph;
     char which;
-  } graphs[] = {{copied, 'c'}, {formed, 'f'},  {weights, 'w'},
+  } graphs[] = {{copied, 'c'}, {formed, 'f'},  {weights, 'w'}, {in_place, 'i'},
                 {twins, 't'},  {keeping, 'k'}, {beside, 'b'}};
   md_diags *d = md_diags_create();
   int passed = 0, failed = 0;

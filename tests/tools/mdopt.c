@@ -75,13 +75,14 @@ int main(int argc, char **argv) {
       o.facts.twin_weights_f32 = number;
     else if (take(argv[i], "--twin-side=", &value) && md_parse_int(value, &number))
       o.facts.twin_side = number;
+    else if (take(argv[i], "--taps-formed=", &value) && md_parse_int(value, &number))
+      o.facts.taps_formed = number;
     else if (take(argv[i], "--stored-wgrad=", &value) && md_parse_int(value, &number))
       o.facts.stored_wgrad = number;
     else if (!strcmp(argv[i], "--channels-last")) o.facts.channels_last = true;
     else if (!strcmp(argv[i], "--pairs")) o.facts.pairs = true;
     else if (!strcmp(argv[i], "--filters-taps")) o.facts.filters_taps = true;
     else if (!strcmp(argv[i], "--packs-weights")) o.facts.packs_weights = true;
-    else if (!strcmp(argv[i], "--forms-taps-apart")) o.facts.forms_taps_apart = true;
     else if (take(argv[i], "--memory-limit=", &value) && md_parse_int(value, &number))
       o.memory.bytes = number;  // of the arena alone
     else if (take(argv[i], "--max-rewrites=", &value) && md_parse_int(value, &number))
