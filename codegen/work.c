@@ -4,15 +4,31 @@
 
 #include <math.h>
 
+enum { LINE = 64 };  // bytes that come from memory at once
+
 // A bank that is pushed into in place is touched where the new rows go.
 static bool pushes_in_place(const md_graph *g, const md_node *n) {
   return n->op == MD_OP_bank_push && md_same_memory(g, n->in[0], n->out);
 }
 
+// The share of its source that a convolution meets: a kernel smaller than its stride steps over pixels, and along w over
+// whole lines of memory where a pixel has one.
+static double share_met(const md_graph *g, const md_node *n, md_val v) {
+  bool forward = n->op == MD_OP_conv3d;
+  if (!(forward ? v == n->in[0] : n->op == MD_OP_conv3d_wgrad && v == n->in[1])) return 1;
+  const md_type *t = md_type_in(g, v);
+  const md_shape *w = &md_type_in(g, forward ? n->in[1] : n->out)->shape;
+  bool has_lines = MD_MIN(t->block, t->shape.dim[1]) * md_dtype_size(t->dtype) >= LINE;
+  double share = 1;
+  for (int i = 0; i < (has_lines ? 3 : 2); i++)
+    share *= fmin((double)w->dim[2 + i] / (double)n->attr.conv3d.stride.d[i], 1);
+  return share;
+}
+
 double md_work_bytes(const md_region_view *r, md_val v) {
   const md_node *a = r->anchor;
   if (a && pushes_in_place(r->g, a) && (v == a->in[0] || v == a->out)) v = a->in[1];
-  return (double)md_type_bytes(md_type_in(r->g, v));
+  return (double)md_type_bytes(md_type_in(r->g, v)) * (a ? share_met(r->g, a, v) : 1);
 }
 
 static const md_node *reader_of(const md_graph *g, md_val v) {

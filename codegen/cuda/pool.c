@@ -85,12 +85,14 @@ static Window open_covering(md_cu_kernel *k, const md_pool3d_attr *a, md_cu_spot
                             const md_shape *y) {
   Window v = window_of(k, s, y);
   md_arena *arena = k->w->arena;
+  int64_t places = 1;
+  for (int i = 0; i < 3; i++) places *= md_ceil_div(a->kernel.d[i], a->stride.d[i]);
   for (int i = 0; i < 3; i++) {
     int64_t kernel = a->kernel.d[i], stride = a->stride.d[i], pad = a->pad.d[i];
     int64_t most = md_ceil_div(kernel, stride), last = s->shape->dim[2 + i] - 1 + pad;
     md_cu_ix padded = md_cu_linear(k, 1, &v.at.at[2 + i], (int64_t[]){1}, pad);
     md_cu_ix both[] = {md_cu_digit(k, padded, stride, 0), "0"};
-    if (most > 1) both[1] = open_loop(&v, most, most <= MAX_UNROLLED);
+    if (most > 1) both[1] = open_loop(&v, most, places <= MAX_UNROLLED);
     md_cu_ix o = md_cu_linear(k, 2, both, (int64_t[]){1, 1}, 1 - most);
     v.at.at[2 + i] = o;
     const char *near = o;
