@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Predicted times: they follow the work, the rates and the threads, and stay near the roof.
 #include "codegen/cpu/cpu.h"
+#include "codegen/work.h"
 #include "tests/unit/suite.h"
 
 #include <string.h>
@@ -114,6 +115,54 @@ START_TEST(a_bank_that_is_pushed_into_costs_its_new_rows) {
 }
 END_TEST
 
+// Bytes that region 1 moves of the first input of the graph.
+static double bytes_of_first(const char *text) {
+  md_diags *d = md_diags_create();
+  md_arena *a = md_arena_create();
+  md_graph *g = md_parse_graph("test", text, strlen(text), d);
+  ck_assert_msg(g != NULL, "%s", md_diags_text(d));
+  const md_region_view *r = md_region_view_of(g, 1, NULL, a);
+  md_work w = md_work_of_region(r);
+  double others = 0;
+  for (int i = 0; i < r->num_inputs; i++)
+    others += r->input[i] == 1 ? 0 : (double)md_type_bytes(md_type_in(g, r->input[i]));
+  for (int i = 0; i < r->num_outputs; i++)
+    others += (double)md_type_bytes(md_type_in(g, r->output[i]));
+  md_graph_destroy(g);
+  md_arena_destroy(a);
+  md_diags_destroy(d);
+  return w.leaf_bytes + w.made_bytes - others;
+}
+
+START_TEST(a_strided_convolution_reads_what_its_kernel_meets) {
+  static const struct {
+    const char *x, *w, *attr;
+    double bytes;
+  } t[] = {
+      {"[2,16,4,8,8].c16", "[16,16,1,1,1]", "stride=[1,2,2]", 2 * 16 * 4 * 4 * 4 * 4},
+      {"[2,16,4,8,8].c16", "[16,16,1,1,1]", "", 2 * 16 * 4 * 8 * 8 * 4},
+      {"[2,16,4,8,8].c16", "[16,16,1,3,3]", "stride=[1,2,2], pad=[0,1,1]", 2 * 16 * 4 * 8 * 8 * 4},
+      // A pixel of eight channels is half a line of memory, so whole rows come.
+      {"[2,8,4,8,8].c8", "[16,8,1,1,1]", "stride=[1,2,2]", 2 * 8 * 4 * 4 * 8 * 4},
+      {"[2,16,4,8,8]", "[16,16,1,1,1]", "stride=[1,2,2]", 2 * 16 * 4 * 4 * 8 * 4},
+  };
+  for (int i = 0; i < MD_COUNT(t); i++) {
+    char text[400];
+    snprintf(
+        text, sizeof text,
+        "graph @g(%%x: f32%s, %%w: f32%s) {\n  region @r {\n    %%y = conv3d %%x, %%w {%s}\n  }\n"
+        "  return %%y\n}\n",
+        t[i].x, t[i].w, t[i].attr);
+    ck_assert_double_eq(bytes_of_first(text), t[i].bytes);
+  }
+  ck_assert_double_eq(
+      bytes_of_first("graph @g(%x: f32[2,16,4,8,8].c16, %d: f32[2,16,4,4,4].c16) {\n  region @r {\n"
+                     "    %dw = conv3d_wgrad %d, %x {stride=[1,2,2], shape=[16,16,1,1,1]}\n"
+                     "  }\n  return %dw\n}\n"),
+      2 * 16 * 4 * 4 * 4 * 4);
+}
+END_TEST
+
 START_TEST(a_target_without_a_machine_has_nominal_rates) {
   md_cpu_roof roof = md_cpu_nominal_roof(md_cpu_find("aarch64", false, NULL), 2);
   ck_assert_double_eq(roof.f32_flops, 96e9);
@@ -127,4 +176,5 @@ SUITE_MAIN("cost", a_fused_graph_is_predicted_near_its_roof,
            more_work_takes_longer_and_faster_machines_less,
            pairs_of_bf16_are_predicted_faster_where_there_are_any, one_item_uses_one_thread,
            a_bank_that_is_pushed_into_costs_its_new_rows,
+           a_strided_convolution_reads_what_its_kernel_meets,
            a_target_without_a_machine_has_nominal_rates)
