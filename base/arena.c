@@ -75,18 +75,6 @@ void md_out_of_memory(size_t bytes) {
   _Exit(MD_ERR_MEMORY);
 }
 
-void *md_malloc(size_t bytes) {
-  void *p = malloc(bytes ? bytes : 1);
-  if (!p) md_out_of_memory(bytes);
-  return p;
-}
-
-void *md_calloc(size_t count, size_t size) {
-  void *p = calloc(count ? count : 1, size ? size : 1);
-  if (!p) md_out_of_memory(count * size);
-  return p;
-}
-
 md_arena *md_arena_create(void) { return md_calloc(1, sizeof(md_arena)); }
 
 void md_arena_reset(md_arena *a) {

@@ -4,14 +4,23 @@
 #define BASE_ARENA_H
 
 #include <stddef.h>
+#include <stdlib.h>
 
 typedef struct md_arena md_arena;
 
 // Prints how much was wanted and ends the process (exit code 6).
 _Noreturn void md_out_of_memory(size_t bytes);
 // As malloc and calloc, for what is freed alone, but never NULL.
-void *md_malloc(size_t bytes);
-void *md_calloc(size_t count, size_t size);
+static inline void *md_malloc(size_t bytes) {
+  void *p = malloc(bytes ? bytes : 1);
+  if (!p) md_out_of_memory(bytes);
+  return p;
+}
+static inline void *md_calloc(size_t count, size_t size) {
+  void *p = calloc(count ? count : 1, size ? size : 1);
+  if (!p) md_out_of_memory(count * size);
+  return p;
+}
 
 // Never returns NULL: out of memory ends the process with a message (exit code 6).
 md_arena *md_arena_create(void);

@@ -14,7 +14,7 @@
 //   merged    groups of one small shape that only updates and results read go together, and groups that read the
 //             same tensor nearby
 //   folds     a space_to_depth, which reads each element once, takes the group that makes its operand
-//             into its region
+//             into its region, where the target wants it (moves_values)
 //
 // A group is emitted where its root stood. All that it reads stood before the root, and all that
 // reads it from outside stands after, so regions never depend on themselves. Reductions are moved up
@@ -267,7 +267,7 @@ static bool is_only_for(const md_streams *f, int root, const md_node *reader) {
 
 static void find_folds(md_streams *f) {
   for (int i = 0; i < f->g->num_nodes; i++) f->fold[i] = -1;
-  for (int i = 0; i < f->g->num_nodes; i++) {
+  for (int i = 0; f->r->options->facts.moves_values && i < f->g->num_nodes; i++) {
     const md_node *n = f->g->node[i];
     if (n->op != MD_OP_space_to_depth || !is_free(n) || !md_may_rewrite(f->r)) continue;
     int from = md_def(f->g, n->in[0])->index;

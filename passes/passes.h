@@ -83,6 +83,7 @@ typedef struct md_target_facts {
   // Steps of formulas that a walk may compute again for a byte that it need not move; 0: none.
   int64_t again_work;
   bool pairs;         // two regions that are alike run at once (schedule)
+  bool moves_values;  // space_to_depth makes what it moves as fast as it loads it
   int max_prologue;   // full-size tensors that a prologue may read
   int64_t alignment;  // of arena offsets, bytes
 } md_target_facts;

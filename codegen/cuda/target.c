@@ -139,6 +139,7 @@ bool md_cuda_facts(const char *target, md_target_facts *facts, md_diags *d) {
                              .twin_weights = MD_CU_TWIN_WEIGHTS,
                              .twin_side = wgmma ? MD_CU_WGMMA_LEAST : 0,
                              .pairs = true,
+                             .moves_values = true,
                              .few_channels = MD_CU_FEW_CHANNELS,
                              .again_work = AGAIN_WORK,
                              .max_prologue = 4,

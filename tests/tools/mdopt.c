@@ -81,6 +81,7 @@ int main(int argc, char **argv) {
       o.facts.stored_wgrad = number;
     else if (!strcmp(argv[i], "--channels-last")) o.facts.channels_last = true;
     else if (!strcmp(argv[i], "--pairs")) o.facts.pairs = true;
+    else if (!strcmp(argv[i], "--moves-values")) o.facts.moves_values = true;
     else if (!strcmp(argv[i], "--filters-taps")) o.facts.filters_taps = true;
     else if (!strcmp(argv[i], "--packs-weights")) o.facts.packs_weights = true;
     else if (take(argv[i], "--memory-limit=", &value) && md_parse_int(value, &number))
