@@ -20,7 +20,8 @@ bool md_inflate(const void *data, int64_t bytes, void *to, int64_t want) {
   return uncompress(to, &len, data, (uLong)bytes) == Z_OK && (int64_t)len == want;
 }
 
-// Without zlib's header and checksum.
+// Without zlib's header and checksum. The best compression takes four times as long as the default and leaves 2 % less
+// of an artefact's kernels.
 enum { BARE = -15 };
 
 int64_t md_deflate_bare(const void *data, int64_t bytes, void *to, int64_t room) {
@@ -28,7 +29,7 @@ int64_t md_deflate_bare(const void *data, int64_t bytes, void *to, int64_t room)
                 .avail_in = (uInt)bytes,
                 .next_out = to,
                 .avail_out = (uInt)room};
-  if (deflateInit2(&z, Z_BEST_COMPRESSION, Z_DEFLATED, BARE, 9, Z_DEFAULT_STRATEGY) != Z_OK)
+  if (deflateInit2(&z, Z_DEFAULT_COMPRESSION, Z_DEFLATED, BARE, 9, Z_DEFAULT_STRATEGY) != Z_OK)
     md_out_of_memory((size_t)bytes);
   bool fits = deflate(&z, Z_FINISH) == Z_STREAM_END;
   int64_t len = (int64_t)z.total_out;
