@@ -42,17 +42,19 @@ static const char *where_it_runs(md_arena *a, const char *target) {
   return "no: compile only";
 }
 
-// What this table and the NVRTC that is here have in common; older architectures have no bf16.
+// What this table and the NVRTC that is here have in common; an older NVRTC knows older architectures.
 static void list_cuda(md_arena *a) {
+  bool first_has_suffix;
+  int first = md_cuda_arch_at(0, &first_has_suffix).sm;
   int major, minor, sm[64], num = 0;
   md_diags *quiet = md_diags_create();
   bool is_here = md_nvrtc_version(&major, &minor, quiet);
   if (is_here) num = md_nvrtc_archs(sm, MD_COUNT(sm), quiet);
   md_diags_destroy(quiet);
   for (int i = 0; i < num; i++)
-    if (sm[i] < 80)
-      printf("%-24s %-31s no: bf16 arithmetic begins with sm_80\n", "-",
-             md_format(a, "NVRTC has sm_%d", sm[i]));
+    if (sm[i] < first)
+      printf("%-24s %-31s no: targets begin with sm_%d\n", "-",
+             md_format(a, "NVRTC has sm_%d", sm[i]), first);
   for (int i = 0; i < md_cuda_num_archs(); i++) {
     bool has_suffix;
     md_cuda_arch arch = md_cuda_arch_at(i, &has_suffix);

@@ -391,7 +391,7 @@ md_cu_needs md_cu_measure(Conv *c) {
 
 static bool has_room(Conv *c) {
   return tiles_bytes(c) + md_cu_sums_bytes(&c->finish, &c->tile) + md_cu_measure(c).tables <=
-         MD_CU_SHARED;
+         md_cu_shared_limit(c->w);
 }
 
 // Many channels have large tables, which leave room for fewer columns; at last they are not made.
@@ -490,7 +490,7 @@ void md_cu_conv(md_cu_work *w, const md_node *n) {
             .samples = dst->dim[0],
             .groups = md_cu_groups(w->r),
             .formed = md_cu_formed(w->r)};
-  c.narrow = md_type_in(g, n->in[0])->dtype == MD_BF16;
+  c.narrow = md_cuda_multiplies_bf16(w->arch) && md_type_in(g, n->in[0])->dtype == MD_BF16;
   c.finish = md_cu_finish_of(w, n, c.groups);
   int64_t most = 1;
   for (int i = 0; i < 3; i++) {

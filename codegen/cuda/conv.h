@@ -22,7 +22,6 @@ enum {
   MD_CU_WGMMA_STEP = 64,     // of wgmma: lines of 128 bytes
   MD_CU_WGMMA_PIXELS = 128,  // of a tile
   MD_CU_WGMMA_BLOCKS = 264,  // about: twice the multiprocessors of an H100 or H200
-  MD_CU_SHARED = 99 << 10,   // bytes that a block may have on every device from sm_80 on
   MD_CU_SUM_BLOCKS = 1024,   // about, where sums are made: each keeps a part of them
   MD_CU_WGRAD_BLOCKS = 512,  // about, wanted of a weight gradient
 };

@@ -187,22 +187,29 @@ void md_cu_side_prepare(md_cu_kernel *k, const md_cu_side *s) {
   if (reads_once(s)) md_cu_put_slots(k, &s->lanes);
 }
 
+// The store of eight channels v, as bf16 or as they are.
+static const char *store_text(md_cu_kernel *k, bool rounds, const char *to) {
+  return md_format(k->w->arena, rounds ? "md_st_h8(%s, md_round_h8(v));" : "md_st_f8(%s, v);", to);
+}
+
 void md_cu_side_store_row(md_cu_kernel *k, const md_cu_side *s, const char *to) {
-  bool rounds = s->tile->narrow;
-  const char *kind = rounds ? "h8" : "f8", *value = rounds ? "md_round_h8(v)" : "v";
   md_cu_line(k, NULL, "md_f8 v = {{0}};");
   md_cu_mark in = md_cu_open(k, NULL, "if (%sin[i]) {", s->p);
   if (!reads_once(s)) md_cu_put_slots(k, &s->lanes);
   md_cu_put_channels(k, &s->lanes);
-  if (s->stored_if)
-    md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) md_st_%s(%s + %sto[i], %s);", s->p,
-               kind, md_cu_pointer(k, s->val, true), s->p, value);
+  if (s->stored_if) {
+    const char *place =
+        md_format(k->w->arena, "%s + %sto[i]", md_cu_pointer(k, s->val, true), s->p);
+    bool rounds = md_type_in(k->w->r->g, s->val)->dtype == MD_BF16;
+    md_cu_line(k, md_cu_comment(k, s->val), "if (%sto[i] >= 0) %s", s->p,
+               store_text(k, rounds, place));
+  }
   md_cu_close(k, in);
-  md_cu_line(k, NULL, "%smd_st_%s(%s + %s, %s);",
-             vectors(s) < MD_CU_THREADS
-                 ? md_format(k->w->arena, "if (%s < %d) ", s->thread, vectors(s))
-                 : "",
-             kind, to, cell_of(k, s), value);
+  const char *few = vectors(s) < MD_CU_THREADS
+                        ? md_format(k->w->arena, "if (%s < %d) ", s->thread, vectors(s))
+                        : "";
+  const char *cell = md_format(k->w->arena, "%s + %s", to, cell_of(k, s));
+  md_cu_line(k, NULL, "%s%s", few, store_text(k, s->tile->narrow, cell));
 }
 
 void md_cu_side_store(md_cu_kernel *k, const md_cu_side *s, const char *to) {

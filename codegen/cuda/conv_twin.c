@@ -194,7 +194,7 @@ static bool fits(Twins *t) {
     make_texts(t);
     int bytes = shared_bytes(t);
     free_texts(t);
-    if (bytes <= MD_CU_SHARED) return true;
+    if (bytes <= md_cu_shared_limit(t->w)) return true;
   }
   return false;
 }
@@ -266,7 +266,7 @@ static Twins twins_of(md_cu_work *w) {
 }
 
 bool md_cu_twins(md_cu_work *w) {
-  if (!is_plain(w->r)) return false;
+  if (!md_cuda_multiplies_bf16(w->arch) || !is_plain(w->r)) return false;
   if (md_cu_wgmma_twins(w)) return true;
   Twins t = twins_of(w);
   if (t.dw.m * t.dw.n > MD_CU_TWIN_WEIGHTS || !fits(&t)) return false;

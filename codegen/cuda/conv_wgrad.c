@@ -142,7 +142,7 @@ static bool needs_room(Wgrad *g) {
   int bytes = 2 * operand_bytes(g, g->tile.m) + 2 * operand_bytes(g, g->tile.n) +
               md_cu_table_bytes(&g->dy.lanes) + md_cu_table_bytes(&g->x.lanes);
   free_sides(g);
-  return bytes > MD_CU_SHARED;
+  return bytes > md_cu_shared_limit(g->w);
 }
 
 void md_cu_gradient_put_block(Wgrad *g) {
@@ -270,7 +270,8 @@ void md_cu_wgrad(md_cu_work *w, const md_node *n) {
              .groups = md_cu_groups(w->r)};
   g.columns = md_cu_weight_columns(w->r, n);
   g.pixels = dy->shape.dim[0] * md_cu_map_places(&g.a);
-  bool narrow = dy->dtype == MD_BF16, is_anchor = n == w->r->anchor;
+  bool narrow = md_cuda_multiplies_bf16(w->arch) && dy->dtype == MD_BF16,
+       is_anchor = n == w->r->anchor;
   md_cuda_schedule own = own_schedule(&g, narrow);
   if (w->ways && is_anchor) list_ways(&g, narrow, own, w->ways);
   take(&g, narrow, w->schedule && is_anchor ? w->schedule : &own);

@@ -29,7 +29,7 @@ const struct md_cuda_spec *md_cuda_named_device(const char *list, int sm);
 bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
 
 int md_cuda_num_archs(void);
-md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_80 first
+md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_75 first
 
 // --- devices.c, spec.c: facts of devices, for predictions. A device that is not known, or not there,
 // is described by a file of the same keys.
@@ -201,6 +201,8 @@ void md_cuda_module_free(md_cuda_module *m);
 // The device prelude, given to NVRTC as a named header; and whether it has mbarriers, TMA and wgmma.
 const char *md_cuda_prelude(md_cuda_arch arch);
 bool md_cuda_has_wgmma(md_cuda_arch arch);
+// Without it products of bf16 are made in f32, by FMAs.
+bool md_cuda_multiplies_bf16(md_cuda_arch arch);
 
 // All of it: text, PTX or cubin into `out` (binary for cubin). Regions without a kernel: E0440, all
 // named, unless some regions have one and the text is wanted: then comments say what is missing.

@@ -64,6 +64,9 @@ typedef struct md_cu_work {
   const md_cuda_schedule *schedule;  // of the anchor, one of its ways; NULL: the generator's own
   struct md_cu_ways *ways;           // wanted, its own first; NULL: nobody asks
 } md_cu_work;
+// target.c: bytes of shared memory that a block may have on every device of the target's kind.
+int md_cu_shared_limit(const md_cu_work *w);
+
 int64_t md_cu_reserve(md_cu_work *w, int64_t bytes);  // a place in the workspace, its alone so far
 void md_cu_place(md_cu_work *w, md_val v);            // memory for v: output or workspace
 void md_cu_ready(md_cu_work *w, md_val v);            // v is in memory: later kernels load it

@@ -47,12 +47,24 @@ static const char base[] =
     "  return last;\n"
     "}\n"
     "MD_DEV_ float md_bf2f(md_bf16 x) { return __uint_as_float((md_u32)x << 16); }\n"
-    // A pair is rounded by a faster unit than one.
-    "MD_DEV_ md_bf16 md_f2bf(float x) {\n"
+    // Two floats to the nearest, ties to even; the first in the low half. Turing has no instruction for it.
+    "#if __CUDA_ARCH__ >= 800\n"
+    "MD_DEV_ md_u32 md_round_2_(float low, float high) {\n"
     "  md_u32 r;\n"
-    "  asm(\"cvt.rn.bf16x2.f32 %0, %1, %2;\" : \"=r\"(r) : \"f\"(0.0f), \"f\"(x));\n"
-    "  return (md_bf16)r;\n"
+    "  asm(\"cvt.rn.bf16x2.f32 %0, %1, %2;\" : \"=r\"(r) : \"f\"(high), \"f\"(low));\n"
+    "  return r;\n"
     "}\n"
+    "#else\n"
+    "MD_DEV_ md_u32 md_round_1_(float x) {\n"
+    "  const md_u32 u = __float_as_uint(x);\n"
+    "  return x != x ? 0x7fffu : (u + 0x7fffu + (u >> 16 & 1u)) >> 16;\n"
+    "}\n"
+    "MD_DEV_ md_u32 md_round_2_(float low, float high) {\n"
+    "  return md_round_1_(low) | md_round_1_(high) << 16;\n"
+    "}\n"
+    "#endif\n"
+    // A pair is rounded by a faster unit than one.
+    "MD_DEV_ md_bf16 md_f2bf(float x) { return (md_bf16)md_round_2_(x, 0.0f); }\n"
     "MD_DEV_ int md_f2i(float x) { return __float2int_rz(x); }\n"
     "MD_DEV_ md_i64 md_f2l(float x) { return x != x ? 0 : __float2ll_rz(x); }\n"
     "MD_DEV_ int md_f2u8(float x) { return __float2int_rz(fminf(fmaxf(x, 0.0f), 255.0f)); }\n"
@@ -86,6 +98,7 @@ static const char base[] =
     "  return (float)((z ^ z >> 31) >> 40) * (1.0f / 16777216.0f);\n"
     "}\n";
 
+bool md_cuda_multiplies_bf16(md_cuda_arch arch) { return arch.sm >= 80; }
 bool md_cuda_has_wgmma(md_cuda_arch arch) { return arch.sm == 90 && arch.suffix == 'a'; }
 
 // The parts are joined at the first call.

@@ -59,9 +59,7 @@ const char md_cu_prelude_tensor[] =
     "}\n"
     "MD_DEV_ md_h8 md_round_h8(md_f8 v) {\n"
     "  md_h8 r;\n"
-    "  MD_UNROLL for (int i = 0; i < 4; i++)\n"
-    "    asm(\"cvt.rn.bf16x2.f32 %0, %1, %2;\"\n"
-    "        : \"=r\"(r.w[i]) : \"f\"(v.x[2 * i + 1]), \"f\"(v.x[2 * i]));\n"
+    "  MD_UNROLL for (int i = 0; i < 4; i++) r.w[i] = md_round_2_(v.x[2 * i], v.x[2 * i + 1]);\n"
     "  return r;\n"
     "}\n"
     // Matrices of 8 by 8 from shared memory: lane 8 m + i brings row i of matrix m.
@@ -83,7 +81,9 @@ const char md_cu_prelude_tensor[] =
     "               : \"r\"(a[0]), \"r\"(a[1]), \"r\"(a[2]), \"r\"(a[3]),\n"
     "                 \"r\"(b[0]), \"r\"(b[1]));\n"
     "}\n"
-    // Copies of up to 16 bytes to shared memory that run beside the thread; zeros up to 16.
+    // Copies of up to 16 bytes to shared memory that run beside the thread; zeros up to 16. On Turing they
+    // are done when the call returns.
+    "#if __CUDA_ARCH__ >= 800\n"
     "MD_DEV_ void md_cp_async(void *shared, const void *global, int bytes) {\n"
     "  asm volatile(\"cp.async.ca.shared.global [%0], [%1], 16, %2;\"\n"
     "               :: \"r\"((md_u32)__cvta_generic_to_shared(shared)),\n"
@@ -92,4 +92,15 @@ const char md_cu_prelude_tensor[] =
     "#define md_cp_commit() asm volatile(\"cp.async.commit_group;\" ::: \"memory\")\n"
     // Until at most `groups` of the thread's last groups are under way; a constant.
     "#define md_cp_wait(groups) asm volatile(\"cp.async.wait_group %0;\" :: \"n\"(groups) : "
-    "\"memory\")\n";
+    "\"memory\")\n"
+    "#else\n"
+    "MD_DEV_ void md_cp_async(void *shared, const void *global, int bytes) {\n"
+    "  uint4 v = make_uint4(0u, 0u, 0u, 0u);\n"
+    "  if (bytes == 16) v = *(const uint4 *)global;\n"
+    "  *(uint4 *)shared = v;\n"
+    "  for (int i = 0; bytes < 16 && i < bytes / 2; i++)\n"
+    "    ((md_bf16 *)shared)[i] = ((const md_bf16 *)global)[i];\n"
+    "}\n"
+    "#define md_cp_commit()\n"
+    "#define md_cp_wait(groups)\n"
+    "#endif\n";

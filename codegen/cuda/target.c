@@ -5,13 +5,13 @@
 
 #include <string.h>
 
-// What NVRTC 13 compiles for, from the first with bf16 arithmetic on. `suffix`: the name with `a` too.
+// What NVRTC 13 compiles for. `suffix`: the name with `a` too.
 static const struct {
   int sm;
   bool suffix;
 } archs[] = {
-    {80, false}, {86, false}, {87, false}, {88, false}, {89, false}, {90, true},
-    {100, true}, {103, true}, {110, true}, {120, true}, {121, true},
+    {75, false}, {80, false}, {86, false}, {87, false}, {88, false}, {89, false},
+    {90, true},  {100, true}, {103, true}, {110, true}, {120, true}, {121, true},
 };
 
 enum { MAX_DEVICES = 32 };
@@ -39,7 +39,8 @@ static void nearest(const char *target, md_diags *d) {
   int sm;
   const char *best = md_nearest(target, name, num);
   if (sscanf(target, "cuda:sm_%d", &sm) == 1 && sm >= 10 && sm < archs[0].sm)
-    md_hint(d, "the lowest is --target=cuda:sm_%d, the first with bf16 arithmetic", archs[0].sm);
+    md_hint(d, "the lowest is --target=cuda:sm_%d, the first that NVRTC 13 compiles for",
+            archs[0].sm);
   else if (best) md_hint(d, "did you mean --target=%s?", best);
   else md_hint(d, "CUDA targets are cuda: and one of %s", all.s);
   md_text_free(&all);
@@ -106,6 +107,10 @@ const md_cuda_spec *md_cuda_named_device(const char *list, int sm) {
     if (device && device->arch.sm == sm) return device;
   }
   return NULL;
+}
+
+int md_cu_shared_limit(const md_cu_work *w) {
+  return md_cuda_multiplies_bf16(w->arch) ? 99 << 10 : 64 << 10;
 }
 
 static bool have_wgmma(const md_cuda_arch *arch, int num) {

@@ -88,7 +88,7 @@ static void choose_table(Walk *v) {
   md_cu_kernel k;
   md_cu_begin(&k, v->w, "to be measured");
   md_cu_finish_texts(&k, &v->f);
-  v->f.no_table = shared_bytes(v) > MD_CU_SHARED;
+  v->f.no_table = shared_bytes(v) > md_cu_shared_limit(v->w);
   md_cu_lanes_free(&v->f.lanes);
 }
 

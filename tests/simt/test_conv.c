@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions on the fiber machine against the interpreter, region by region, at two pass levels and with
-// all that a region can hold; and once more where sm_90a has other kernels than sm_80.
+// all that a region can hold; and once more where sm_90a has other kernels than sm_80, and products of bf16 for
+// sm_75, which makes them in f32.
 //   test_conv [--only=TEXT]
 #include "tests/simt/run.h"
 #include "tests/simt/samples.h"
@@ -10,9 +11,15 @@
 
 enum { ALL_FUSED = 3 };  // beyond the levels of the passes
 
-static const md_cuda_arch archs[] = {{80, 0}, {90, 'a'}};
+static const md_cuda_arch archs[] = {{80, 0}, {90, 'a'}, {75, 0}};
 
 static bool multiplies_by_wgmma(const Program *p) { return strstr(p->m->text.s, "md_wgmma"); }
+
+// Has the architecture kernels of its own for this?
+static bool differs(const Program *p, md_cuda_arch arch, int level) {
+  if (arch.sm < 80) return level == 2 && strstr(p->m->text.s, "md_bf16 *");
+  return arch.sm == 80 || multiplies_by_wgmma(p);
+}
 
 // Programs wait for one another, so that the compiler is called once for several.
 typedef struct Waiting {
@@ -71,7 +78,7 @@ static int try(const char *name, const char *text, int level, int *with_wgmma) {
     bool ok = p && !p->m->num_refused, wgmma = ok && multiplies_by_wgmma(p);
     char full[96];
     snprintf(full, sizeof full, "%s, level %d, sm_%d", name, level, archs[a].sm);
-    if (ok && (!a || wgmma) && !run_is_known(p)) {
+    if (ok && differs(p, archs[a], level) && !run_is_known(p)) {
       Waiting *w = &waiting[num_waiting++];
       *w = (Waiting){.p = p, .d = d};
       snprintf(w->name, sizeof w->name, "%s", full);

@@ -66,7 +66,7 @@ static void lists_of_targets(void) {
       {"cuda:a100,h200", NULL, 2},
       {"cuda:h100,cuda:h200", "'cuda:h200' stands twice", 0},
       {"cuda:sm_80,", "unknown target 'cuda:'", 0},
-      {"cuda:sm_75", "the lowest is --target=cuda:sm_80", 0},
+      {"cuda:sm_70", "the lowest is --target=cuda:sm_75", 0},
       {"cuda:h20", "did you mean --target=cuda:h200?", 0},
   };
   for (int i = 0; i < MD_COUNT(rows); i++) {

@@ -166,7 +166,7 @@ static void edited_files_are_refused(const md_text *file) {
       {"\"threads\":256", "\"threads\":1024", "E0636"},
       {".cubin\"}", ".cubix\"}", "artefact has no 'c"},
       {"\"first_launch\": 0", "\"first_launch\": 7", "E0632"},
-      {"\"target\": \"cuda:sm_80\"", "\"target\": \"cuda:sm_75\"", "E0636"},
+      {"\"target\": \"cuda:sm_80\"", "\"target\": \"cuda:sm_70\"", "E0636"},
   };
   for (int i = 0; i < MD_COUNT(rows); i++) {
     md_text edited = {0};

@@ -296,8 +296,8 @@ static void targets_have_neighbours(void) {
     const char *target, *hint;
   } rows[] = {
       {"cuda:sm_9O", "cuda:sm_90"},    {"cuda:sm90", "cuda:sm_90"},
-      {"cuda:sm_80a", "cuda:sm_80"},   {"cuda:", "sm_80"},
-      {"cuda:sm_", "sm_80"},           {"cuda:sm_70", "cuda:sm_"},
+      {"cuda:sm_80a", "cuda:sm_80"},   {"cuda:", "sm_75"},
+      {"cuda:sm_", "sm_75"},           {"cuda:sm_70", "cuda:sm_75"},
       {"cuda:sm_90aa", "cuda:sm_90a"},
   };
   md_cuda_arch arch;
