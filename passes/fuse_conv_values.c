@@ -107,10 +107,9 @@ bool md_wants_stored(const md_fusion *f, const md_node *anchor) {
 }
 
 static bool reads(const md_node *anchor, md_val v) {
-  bool reads = false;
   for (int j = 0; j < anchor->num_in; j++)
-    reads |= anchor->in[j] == v && md_is_activation(anchor, j);
-  return reads;
+    if (anchor->in[j] == v && md_is_activation(anchor, j)) return true;
+  return false;
 }
 
 // A state or input that is rounded for convolutions alone.

@@ -98,7 +98,7 @@ static bool is_channel(const md_streams *f, const md_node *n) {
 }
 
 // Where a node will be emitted, at the earliest.
-static int place_of(const md_streams *f, int node) {
+int md_place_of(const md_streams *f, int node) {
   return f->pos[f->root[node] >= 0 ? f->root[node] : node];
 }
 
@@ -114,7 +114,7 @@ static void add_early(const md_streams *f, md_val v, int root, Early *e) {
       add_early(f, f->g->node[reader]->out, root, e);
       continue;
     }
-    if (f->root[reader] == root || place_of(f, reader) > f->pos[root]) continue;
+    if (f->root[reader] == root || md_place_of(f, reader) > f->pos[root]) continue;
     if (e->num && e->node[e->num - 1] == reader) continue;
     if (e->num == MD_COUNT(e->node)) e->num = -1;
     else e->node[e->num++] = reader;

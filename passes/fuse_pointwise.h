@@ -29,7 +29,9 @@ typedef struct md_streams {
   const md_node **reduction;  // root: a reduction of the group, or NULL
 } md_streams;
 
-// Where a node will be: the root of its group, -1 - its region, or -1: alone.
+// Where it will be emitted, at the earliest, as in `pos`.
+int md_place_of(const md_streams *f, int node);
+// Whose a node will be: the root of its group, -1 - its region, or -1: alone.
 int md_home_of(const md_streams *f, int node);
 // Is what n makes read there, perhaps a channel of it?
 bool md_is_read_in(const md_streams *f, const md_node *n, int home);

@@ -50,11 +50,11 @@ static void merge_small(md_streams *f) {
 // --- groups that read the same tensor
 
 // Where what an operand is read from will be.
-static int place_of(const md_streams *f, md_val v) {
+static int source_place(const md_streams *f, md_val v) {
   const md_node *n = md_def(f->g, v);
   while (f->mapped[n->index]) n = md_def(f->g, n->in[0]);
   if (md_ops[n->op].role == MD_LEAF) return -1;
-  return f->pos[f->root[n->index] >= 0 ? f->root[n->index] : n->index];
+  return md_place_of(f, n->index);
 }
 
 // All that the group reads stands before the root of another, and few anchors lie between their roots.
@@ -62,7 +62,7 @@ static bool can_move(const md_streams *f, int group, int to) {
   for (int i = f->first[group]; i >= 0; i = f->next[i]) {
     const md_node *n = f->g->node[i];
     for (int j = 0; j < n->num_in; j++) {
-      int place = n->in[j] ? place_of(f, n->in[j]) : -1;
+      int place = n->in[j] ? source_place(f, n->in[j]) : -1;
       if (place != f->pos[group] && place >= f->pos[to]) return false;
     }
   }

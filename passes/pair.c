@@ -25,6 +25,7 @@ static void put_operand(md_text *t, const md_graph *g, int region, md_val v, md_
     md_put(t, " n%d.%d", n->index - g->region[region].first, (int)(v - n->out));
   } else if (n->op == MD_OP_constant) {
     md_put(t, " c%a", n->attr.value.value);
+    md_put(t, ":%d", (int)md_type_in(g, v)->dtype);
   } else {
     int i = 0;
     while (i < *num_outer && outer[i] != v) i++;

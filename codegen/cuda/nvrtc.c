@@ -140,9 +140,17 @@ static char *read_log(Program p) {
   return log;
 }
 
+// The log from its first error on: warnings before it would fill the message.
+static const char *from_error(const char *log) {
+  const char *error = log ? strstr(log, "error:") : NULL;
+  while (error && error > log && error[-1] != '\n') error--;
+  return error ? error : log;
+}
+
 static bool refused(const char *name, const char *what, int error, const char *log, md_diags *d) {
   md_error(d, E0443, MD_NOWHERE, "%s: NVRTC refuses the kernels (%s: %s)", name, what,
            nvrtc.error_text(error));
+  log = from_error(log);
   for (int lines = 0; log && *log && lines < 8;) {
     size_t len = strcspn(log, "\n");
     char line[400], clean[400];

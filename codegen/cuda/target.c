@@ -14,7 +14,11 @@ static const struct {
     {90, true},  {100, true}, {103, true}, {110, true}, {120, true}, {121, true},
 };
 
-enum { MAX_DEVICES = 32 };
+enum {
+  MAX_DEVICES = 32,
+  SHARED_BYTES =
+      99 << 10,  // that a block may have on every device from sm_80 on: cubins run on later ones
+};
 
 static void nearest(const char *target, md_diags *d) {
   char text[2 * MD_COUNT(archs) + MAX_DEVICES][24];
@@ -110,7 +114,7 @@ const md_cuda_spec *md_cuda_named_device(const char *list, int sm) {
 }
 
 int md_cu_shared_limit(const md_cu_work *w) {
-  return md_cuda_multiplies_bf16(w->arch) ? 99 << 10 : 64 << 10;
+  return (int)MD_MIN(md_gpu_shared_limit(w->arch.sm), SHARED_BYTES);
 }
 
 static bool have_wgmma(const md_cuda_arch *arch, int num) {
