@@ -172,6 +172,7 @@ void conv3d_grad(md_builder *b, const md_node *y, const md_val *dy, md_val *d) {
   md_val x = y->in[0], w = y->in[1];
   d[0] = md_conv3d_dgrad(b, dy[0], w, md_shape_of(b, x), &y->attr.conv3d);
   d[1] = md_conv3d_wgrad(b, dy[0], x, md_shape_of(b, w), &y->attr.conv3d);
+  if (md_type_in(b->g, w)->dtype == MD_BF16) d[1] = md_cast(b, d[1], MD_BF16);
   if (y->num_in == 3 && y->in[2] != MD_NONE) d[2] = md_sum(b, dy[0], (md_dims){4, {0, 2, 3, 4}});
 }
 
@@ -218,8 +219,9 @@ bool conv3d_wgrad_shape(md_infer *f) {
   if (w.rank != 5 || w.dim[0] != dy->dim[1] || w.dim[1] != x->dim[1])
     return md_reject(f, "attribute 'shape' must be [%lld,%lld,kt,kh,kw]", (long long)dy->dim[1],
                      (long long)x->dim[1]);
+  md_dtype from = md_in_dtype(f, 0), to = from == MD_BF16 ? MD_F32 : from;
   return window_fits(f, x, &w, &f->node->attr.conv3d, want) && same_sizes(f, dy, want) &&
-         set_result(f, 0, md_in_dtype(f, 0), &w);
+         set_result(f, 0, to, &w);
 }
 
 void conv3d_wgrad_cost(const md_infer *f, md_cost *c) { macs(f, md_in(f, 0), &f->out[0].shape, c); }

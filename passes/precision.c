@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // precision: what --precision says about the storage of activations. f32 changes nothing. bf16:
 //
-//   conv(x, w)  =  f32(conv(bf16(x), bf16(w)))     forward and both gradients; sums run in fp32
+//   conv(x, w)  =  f32(conv(bf16(x), bf16(w)))     forward and gradients for x; sums run in fp32
+//   wgrad(dy,x) =  wgrad(bf16(dy), bf16(x))        gradients for w are not rounded
 //   max_pool(x) =  f32(max_pool(bf16(x)))          and its gradient; rounding keeps the order, so the
 //                                                  largest is what it was, rounded; of those that
 //                                                  rounding makes equal the first counts
@@ -36,7 +37,7 @@ static md_val in_bf16(md_rewriter *r, const md_node *n) {
   md_val y = md_add_node(&r->b, n->op, in, n->num_in, &n->attr);
   for (int i = 1; i < n->num_out; i++)
     r->map[n->out + (md_val)i] = md_result_of(&r->b, y, i);  // the places of a pool
-  return md_cast(&r->b, y, MD_F32);
+  return md_type_in(r->b.g, y)->dtype == MD_F32 ? y : md_cast(&r->b, y, MD_F32);
 }
 
 // Two tensors of its size flow into it, perhaps through nodes that nobody else reads.

@@ -37,7 +37,7 @@ typedef struct md_conv {
   md_kernel *k;
   const md_node *node;
   md_val src, w, bias, dst;
-  md_dtype dtype;    // of the result
+  md_dtype dtype;    // of what is multiplied
   LLVMTypeRef type;  // compute type, scalar
   md_dtype wide;     // of accumulators: f64 or f32
   md_dtype packed;   // of windows and panels: wide, or bf16 where the target multiplies pairs of it

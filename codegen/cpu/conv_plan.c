@@ -32,7 +32,7 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   c.flipped = node->op == MD_OP_conv3d_dgrad;
   const md_type *from = md_type_in(g, src);
   const md_shape *x = &from->shape, *y = &md_type_in(g, dst)->shape;
-  c.dtype = md_type_in(g, node->out)->dtype;
+  c.dtype = md_type_in(g, node->in[0])->dtype;
   c.type = md_compute_type(&k->e, c.dtype);
   c.wide = c.packed = c.cell = c.dtype == MD_F64 ? MD_F64 : MD_F32;
   c.pair = 1;

@@ -198,7 +198,7 @@ const char *md_machine_target(void);  // what --target= takes for this machine
 
 // --- manifest.c, manifest_read.c: a program as JSON -----------------------------------------------
 enum { MD_ABI_VERSION = 1 };
-#define MD_ARTEFACT_FORMAT "modist.artefact/4"
+#define MD_ARTEFACT_FORMAT "modist.artefact/5"
 // `members`: the archive's, but for the manifest itself.
 void md_manifest_write(const md_program *p, const md_member *members, int num_members, md_text *to);
 // Fills `p` (but code, image and graph_text) from manifest.json, the first of the members, and checks their

@@ -64,6 +64,8 @@ void compare(const char *what, const md_tensor *want, const void *memory, const 
   md_tensor_read(got, memory);
   int64_t n = md_elements(&want->type.shape);
   double rms = want->f ? root_mean_square(want) : 0;
+  // What is bf16 anywhere may be on the way to a result of f32.
+  md_dtype rounded = strstr(text, "bf16") ? MD_BF16 : want->type.dtype;
   for (int64_t i = 0; i < n; i++) {
     // Check writes a message for each assertion, so that one for each element would take most of the time.
     if (want->i) {
@@ -74,8 +76,7 @@ void compare(const char *what, const md_tensor *want, const void *memory, const 
     }
     double a = got->f[i], b = want->f[i];
     double allowed = 0;
-    if (s->length)
-      allowed = md_tolerance(want->type.dtype, MD_MAX(s->length, 4), fabs(b) + rms + 0.25);
+    if (s->length) allowed = md_tolerance(rounded, MD_MAX(s->length, 4), fabs(b) + rms + 0.25);
     if (isnan(b) ? isnan(a) : a == b || fabs(a - b) <= allowed) continue;
     ck_abort_msg("%s[%lld]: %.9g, not %.9g (allowed %.2g; %s, level %d)\n%.2000s", what,
                  (long long)i, a, b, allowed, s->cpu ? s->cpu : "native", s->level, text);
