@@ -255,6 +255,11 @@ static bool cuda_arrived(md_device *v, md_diags *d) {
   return true;
 }
 
+static bool cuda_is_busy(md_device *v) {
+  md_cuda *c = (md_cuda *)v;
+  return !c->fatal && c->call.cuStreamQuery(c->stream) == MD_CUDA_NOT_READY;
+}
+
 static bool cuda_wait(md_device *v, int launch, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   return enter(c, d) && md_cuda_wait(c, launch, d);
@@ -405,6 +410,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .arrived = cuda_arrived,
                                     .launch = cuda_launch,
                                     .end = cuda_end,
+                                    .is_busy = cuda_is_busy,
                                     .wait = cuda_wait,
                                     .mark = cuda_mark,
                                     .when = cuda_when,

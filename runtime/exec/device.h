@@ -30,6 +30,7 @@ typedef struct md_device_kind {
   bool (*arrived)(md_device *v, md_diags *d);
   bool (*launch)(md_device *v, int launch, md_diags *d);
   bool (*end)(md_device *v, md_diags *d);  // new values go to states, small results to the host
+  bool (*is_busy)(md_device *v);           // with what was begun; of an error `wait` tells
   bool (*wait)(md_device *v, int launch, md_diags *d);  // launch: the last one, for messages; or -1
 
   // --- times: marks 0 to 2 * num_all - 1, set in order; the first starts a step

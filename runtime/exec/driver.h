@@ -27,7 +27,12 @@ md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *
                          int size);
 
 // --- driver_error.c
-enum { MD_CUDA_OUT_OF_MEMORY = 2, MD_CUDA_STUB = 34, MD_CUDA_NO_DEVICE = 100 };
+enum {
+  MD_CUDA_OUT_OF_MEMORY = 2,
+  MD_CUDA_STUB = 34,
+  MD_CUDA_NO_DEVICE = 100,
+  MD_CUDA_NOT_READY = 600
+};
 // "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)". Returns buf.
 enum { MD_DRIVER_WORDS = 240 };
 char *md_driver_words(const md_driver *v, int error, char buf[MD_DRIVER_WORDS]);

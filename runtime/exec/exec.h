@@ -304,6 +304,7 @@ bool md_exec_step(md_exec *e, md_diags *d);
 // send them on; the CPU does the step in the first half.
 bool md_exec_start(md_exec *e, md_diags *d);
 bool md_exec_finish(md_exec *e, md_diags *d);
+bool md_exec_is_busy(const md_exec *e);  // between them: there is still something to wait for
 // Inputs are as the next step is to find them, and are left alone until it starts. Not needed, but on a
 // GPU they can arrive while a step runs.
 bool md_exec_send(md_exec *e, md_diags *d);

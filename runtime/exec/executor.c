@@ -341,6 +341,10 @@ bool md_exec_start(md_exec *e, md_diags *d) {
   return true;
 }
 
+bool md_exec_is_busy(const md_exec *e) {
+  return e->is_running && !e->dev->kind->is_host && e->dev->kind->is_busy(e->dev);
+}
+
 bool md_exec_finish(md_exec *e, md_diags *d) {
   MD_ASSERT(e->is_running, "no step runs that could be finished");
   e->is_running = false;

@@ -245,6 +245,8 @@ bool md_engine_start(md_engine *e, md_diags *d) {
 
 bool md_engine_finish(md_engine *e, md_diags *d) { return !e->exec || md_exec_finish(e->exec, d); }
 
+bool md_engine_is_busy(const md_engine *e) { return e->exec && md_exec_is_busy(e->exec); }
+
 bool md_engine_step(md_engine *e, md_diags *d) {
   return md_engine_start(e, d) && md_engine_finish(e, d);
 }

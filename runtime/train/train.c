@@ -10,9 +10,11 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-enum { RETRY_S = 5 };  // between two tries to save at the end
+enum { LOOK_AGAIN_NS = 200000 };  // whether the GPU is busy
+enum { RETRY_S = 5 };             // between two tries to save at the end
 
 typedef struct Run {
   const md_config *config;
@@ -182,9 +184,13 @@ static bool feed(Run *r, int64_t at) {
   return r->is_fed;
 }
 
-// While a GPU works, the next batch can come to it, if there is one.
+// While a GPU works, the next batch can come to it. For one that is not there by then the next step waits,
+// and counts that time.
 static void feed_ahead(Run *r) {
-  if (r->done + 1 < r->steps && md_loader_is_ready(r->loader)) feed(r, r->done + 1);
+  if (r->done + 1 >= r->steps) return;
+  while (!md_loader_is_ready(r->loader) && md_engine_is_busy(r->engine))
+    nanosleep(&(struct timespec){.tv_nsec = LOOK_AGAIN_NS}, NULL);
+  if (md_loader_is_ready(r->loader)) feed(r, r->done + 1);
 }
 
 // The negatives that this step's losses count, as the graph sees the bank: before the push, or after.

@@ -48,6 +48,7 @@ bool md_engine_step(md_engine *e, md_diags *d);
 // See md_exec_start, md_exec_finish, md_exec_send and md_exec_is_alive.
 bool md_engine_start(md_engine *e, md_diags *d);
 bool md_engine_finish(md_engine *e, md_diags *d);
+bool md_engine_is_busy(const md_engine *e);  // between them
 bool md_engine_send(md_engine *e, md_diags *d);
 bool md_engine_is_alive(md_engine *e, md_diags *d);
 // Warns of many more threads than cores that the process may use.

@@ -165,6 +165,9 @@ in_trace 3 '"name":"wait for data"'
 in_trace 3 '"name":"fill inputs"'
 in_trace 3 '"name":"wait for the GPU"'
 in_trace 3 '"cat":"send"'
+# Each batch but the first comes while the GPU works.
+order=$(grep -o '"name":"\(fill inputs\|wait for the GPU\)"' trace.json | sed 's/.*"\(....\).*/\1/' | tr '\n' ' ')
+[ "$order" = "fill fill wait fill wait wait " ] || { echo "FAILED: batches do not come ahead: $order"; failed=$((failed + 1)); }
 
 # --- what was learnt, read on the GPU; what is wrong is told as everywhere
 wants 0 "wrote features.npy [" "$modistc" features a/weights.safetensors videos -o features --device=cuda:0

@@ -196,7 +196,7 @@ static int synchronize(void *stream, bool is_query) {
   bool asks_first = !s->was_asked && s->done < s->issued;
   s->was_asked = true;
   if (is_query && asks_first) return NOT_READY;
-  if (s->done < s->issued) call_spins();
+  if (!is_query && s->done < s->issued) call_spins();
   stream_wait(s, s->issued);
   return s->context->error;
 }
