@@ -10,6 +10,7 @@
 #include "runtime/exec/cudnn.h"
 #include "runtime/video/video.h"
 
+#include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -190,6 +191,15 @@ static void show_cudnn(void) {
   else printf("cuDNN     not usable: no --engine=cudnn, which nothing needs\n          %s\n", why);
 }
 
+// `enables`, where the library is there; what follows where it is not.
+static void show_library(const char *name, const char *file, const char *enables,
+                         const char *without) {
+  void *lib = dlopen(file, RTLD_LAZY | RTLD_LOCAL);
+  if (lib) printf("%-9s %s: %s\n", name, file, enables);
+  else printf("%-9s not found (%s): %s\n", name, file, without);
+  if (lib) dlclose(lib);
+}
+
 static md_status run_doctor(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   printf("modist %s, artefact ABI %d\n", MODIST_VERSION, MD_ABI_VERSION);
@@ -206,6 +216,10 @@ static md_status run_doctor(md_cli *cli) {
            md_diags_text(quiet));
   md_diags_destroy(quiet);
   show_cudnn();
+  show_library("NCCL", "libnccl.so.2", "nothing uses it yet, a run has one GPU",
+               "nothing needs it, a run has one GPU");
+  show_library("NVDEC", "libnvcuvid.so.1", "data.decode=nvdec has the GPU decode videos",
+               "the CPU decodes videos");
   show_gpus();
   const md_cpu *cpu = md_cpu_native();
   printf("CPU       %s: %d lanes, %d registers; %d cores\n", cpu->name, cpu->lanes, cpu->registers,
@@ -221,7 +235,9 @@ static md_status run_doctor(md_cli *cli) {
                                              {"SOURCE_DATE_EPOCH", "time stamp inside artefacts"},
                                              {"NO_COLOR", "no colour"},
                                              {"CLICOLOR_FORCE", "colour in pipes too"},
-                                             {"XDG_CACHE_HOME", "where the cache folder is"}};
+                                             {"XDG_CACHE_HOME", "where the cache folder is"},
+                                             {"CUDA_HOME", "where NVRTC, cuDNN may be"},
+                                             {"CUDA_PATH", "the same"}};
   for (int i = 0; i < MD_COUNT(variables); i++) {
     const char *v = getenv(variables[i][0]);
     printf("%-18s %-28s %s\n", variables[i][0], variables[i][1], v ? v : "-");

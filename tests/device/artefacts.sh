@@ -138,6 +138,10 @@ wants 5 "artefact is damaged" "$rt" changed.mdx
 # --- NVRTC
 wants 4 "MODIST_NVRTC names /nowhere/libnvrtc.so" \
   env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" compile step.mdg --target=cuda:sm_80 -o x.mdx
+# What else may be there, found or not, and what follows.
+for line in '^NCCL .*libnccl.so.2.*a run has one GPU' '^NVDEC .*libnvcuvid.so.1.*decode' '^CUDA_HOME .*/none$'; do
+  CUDA_HOME=/none "$modistc" doctor | grep -q "$line" || wrong "doctor does not say $line"
+done
 wants 0 "NVRTC     not found" env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" doctor
 wants 0 "no NVRTC here: text only" env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" targets
 [ ! -e x.mdx ] || failed=$((failed + 1))
