@@ -32,7 +32,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$rt" "$out/modist_rt"
 cp "$parts/run.sh" "$parts/rows.sh" "$out"
-grep -E '^(check|conv|bench|tune|peer) ' "$plan" >"$out/plan.txt"
+grep -E '^(dumps|check|conv|bench|tune|peer) ' "$plan" >"$out/plan.txt"
 cd "$parts"  # graphs of the plan are here
 
 # Layers that an error goes through: operations that sum up many products.
@@ -76,9 +76,18 @@ expectations() {
   "$rt" "$cpu" "$@" >/dev/null
 }
 
+dumps() {
+  tests=$build/tests/device
+  [ -x "$tests/device_make_dumps" ] || { echo "gpu_bundle: $build was made without tests: no dumps" >&2; exit 1; }
+  mkdir "$out/$1"
+  "$tests/device_make_dumps" "$out/$1"
+  cp "$tests/device_dumps" "$out/$1"
+}
+
 while read -r kind name precision steps targets what; do
   [ "$kind" != peer ] || continue
   echo "gpu_bundle: $kind $name"
+  if [ "$kind" = dumps ]; then dumps "$name"; continue; fi
   apart=
   [ "$kind" != conv ] || apart=--apart  # what cuDNN is to do has launches of its own
   if [ "$kind" = tune ]; then what="$what --trials=$trials"; fi

@@ -60,7 +60,7 @@ cat "$out/driver.txt"
 
 bundle=${MODIST_BUNDLE:-build/gpu_bundle}
 if [ -z "${MODIST_BUNDLE:-}" ]; then
-  cmake --build build --target modistc modist_rt_carried && sh tools/gpu_bundle.sh ||
+  cmake --build build --target modistc modist_rt_carried device_dumps device_make_dumps && sh tools/gpu_bundle.sh ||
     { echo "gpu_check: the bundle cannot be made; MODIST_BUNDLE names one made elsewhere" >&2; exit 1; }
 fi
 sh "$bundle/run.sh" --out="$out/bundle" "$@" || failed=1

@@ -48,8 +48,9 @@ bool md_cuda_units_compile(md_cuda_unit *u, int num, bool no_cache, int threads,
   for (int i = 0; i < num; i++) {
     hits += u[i].hit;
     if (!u[i].failed) continue;
-    ok = compile(&u[i], no_cache, d);  // once more, to report
-    if (!ok && u[i].what) md_note(d, MD_NOWHERE, "it is of %s", u[i].what);
+    u[i].failed = !compile(&u[i], no_cache, d);  // once more, to report
+    if (u[i].failed && u[i].what) md_note(d, MD_NOWHERE, "it is of %s", u[i].what);
+    ok = ok && !u[i].failed;
   }
   md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "%d of %d CUDA kernels were there", hits, num);
   md_log(MD_LOG_CODEGEN, MD_LEVEL_INFO, "NVRTC %d.%d: %d kernels in %.1f ms", major, minor,

@@ -1,118 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // Kernels on a GPU: each sample, convolutions among them, is compiled by NVRTC for the device that is there,
 // run through the driver, and compared with the interpreter and with the same text on the fiber machine.
-// Where the device has `wgmma`, all come a second time for the target that has it. The driver is opened at run
-// time, its functions are declared here.
+// Where the device has `wgmma`, all come a second time for the target that has it.
 //   device_launcher            all samples, then random graphs; exit 4 without a GPU
 //   device_launcher --name     the device's name as a folder name
 //   device_launcher --random=N how many random graphs
+#include "tests/device/driver.h"
 #include "tests/simt/run.h"
 #include "tests/simt/samples.h"
 
-#include <dlfcn.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-enum { NO_DEVICE = 4, MAJOR = 75, MINOR = 76 };  // CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
-enum { DYNAMIC_SHARED = 8 };                     // CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-
-typedef unsigned long long Address;  // CUdeviceptr
-typedef struct Driver {
-  int (*init)(unsigned);
-  int (*count)(int *);
-  int (*get)(int *, int);
-  int (*name)(char *, int, int);
-  int (*attribute)(int *, int, int);
-  int (*version)(int *);
-  int (*retain)(void **, int);
-  int (*release)(int);
-  int (*current)(void *);
-  int (*synchronize)(void);
-  int (*load)(void **, const void *);
-  int (*unload)(void *);
-  int (*function)(void **, void *, const char *);
-  int (*allow)(void *, int, int);
-  int (*alloc)(Address *, size_t);
-  int (*free)(Address);
-  int (*set)(Address, unsigned char, size_t);
-  int (*to_device)(Address, const void *, size_t);
-  int (*to_host)(void *, Address, size_t);
-  int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
-                void *, void **, void **);
-  int (*error)(int, const char **);
-  int device;
-  md_cuda_arch arch;
-  char label[128];
-} Driver;
-
-static bool open_driver(Driver *d) {
-  void *lib = dlopen("libcuda.so.1", RTLD_NOW);
-  if (!lib) {
-    printf("no GPU here: %s\n", dlerror());
-    return false;
-  }
-  struct {
-    const char *name;
-    void *to;
-  } symbols[] = {
-      {"cuInit", &d->init},
-      {"cuDeviceGetCount", &d->count},
-      {"cuDeviceGet", &d->get},
-      {"cuDeviceGetName", &d->name},
-      {"cuDeviceGetAttribute", &d->attribute},
-      {"cuDriverGetVersion", &d->version},
-      {"cuDevicePrimaryCtxRetain", &d->retain},
-      {"cuDevicePrimaryCtxRelease_v2", &d->release},
-      {"cuCtxSetCurrent", &d->current},
-      {"cuCtxSynchronize", &d->synchronize},
-      {"cuModuleLoadData", &d->load},
-      {"cuModuleUnload", &d->unload},
-      {"cuModuleGetFunction", &d->function},
-      {"cuFuncSetAttribute", &d->allow},
-      {"cuMemAlloc_v2", &d->alloc},
-      {"cuMemFree_v2", &d->free},
-      {"cuMemsetD8_v2", &d->set},
-      {"cuMemcpyHtoD_v2", &d->to_device},
-      {"cuMemcpyDtoH_v2", &d->to_host},
-      {"cuLaunchKernel", &d->launch},
-      {"cuGetErrorString", &d->error},
-  };
-  for (int i = 0; i < MD_COUNT(symbols); i++) {
-    void *symbol = dlsym(lib, symbols[i].name);
-    memcpy(symbols[i].to, &symbol, sizeof symbol);
-    if (symbol) continue;
-    printf("no GPU here: the driver has no %s\n", symbols[i].name);
-    return false;
-  }
-  int count = 0, major = 0, minor = 0;
-  int error = d->init(0);
-  if (!error) error = d->count(&count);
-  if (error || !count) {
-    const char *text = NULL;
-    if (error) d->error(error, &text);
-    printf("no GPU here: %s\n", text ? text : "the driver sees none");
-    return false;
-  }
-  void *context;
-  error = d->get(&d->device, 0) || d->name(d->label, sizeof d->label, d->device) ||
-          d->attribute(&major, MAJOR, d->device) || d->attribute(&minor, MINOR, d->device) ||
-          d->retain(&context, d->device) || d->current(context);
-  if (error) {
-    printf("no GPU here: the device cannot be used\n");
-    return false;
-  }
-  d->arch = (md_cuda_arch){.sm = major * 10 + minor};
-  return true;
-}
-
-static bool good(const Driver *d, int error, const char *what, md_text *why) {
-  if (!error) return true;
-  const char *text = NULL;
-  d->error(error, &text);
-  md_put(why, "%s: %s", what, text ? text : "?");
-  return false;
-}
 
 // --- a program on the device
 
@@ -121,7 +20,7 @@ static bool launch_all(const Driver *d, const Program *p, void *module, const Ad
   for (int i = 0; i < p->m->num_launches; i++) {
     const md_cuda_launch *l = &p->m->launch[i];
     Address pointer[512];
-    void *arg[512], *function;
+    void *arg[512];
     for (int k = 0; k < l->num_args; k++) {
       int64_t offset;
       int image = program_place(p, &l->arg[k], &offset);
@@ -132,13 +31,7 @@ static bool launch_all(const Driver *d, const Program *p, void *module, const Ad
       pointer[l->num_args + k] = (Address)l->count[k];
       arg[l->num_args + k] = &pointer[l->num_args + k];
     }
-    if (!good(d, d->function(&function, module, l->kernel), l->kernel, why) ||
-        !good(d, d->allow(function, DYNAMIC_SHARED, (int)l->shared_bytes), l->kernel, why) ||
-        !good(d,
-              d->launch(function, (unsigned)l->blocks, 1, 1, (unsigned)l->threads, 1, 1,
-                        (unsigned)l->shared_bytes, NULL, arg, NULL),
-              l->kernel, why) ||
-        !good(d, d->synchronize(), l->kernel, why))
+    if (!driver_launch(d, module, l->kernel, l->blocks, l->threads, l->shared_bytes, arg, why))
       return false;
   }
   return true;
@@ -155,21 +48,21 @@ static bool run_on_device(const Driver *d, md_cuda_arch arch, const Program *p, 
   }
   Address *at = calloc((size_t)p->num_images, sizeof *at);
   MD_ASSERT(at, "out of memory");
-  bool ok = good(d, d->load(&module, cubin.data), "cuModuleLoadData", why);
+  bool ok = driver_good(d, d->load(&module, cubin.data), "cuModuleLoadData", why);
   for (int i = 0; ok && i < p->num_images; i++) {
     size_t bytes = (size_t)p->image[i].bytes;
     if (!bytes) continue;
-    ok = good(d, d->alloc(&at[i], bytes), "cuMemAlloc", why) &&
-         good(d, d->set(at[i], 0xff, bytes), "cuMemset", why) &&
+    ok = driver_good(d, d->alloc(&at[i], bytes), "cuMemAlloc", why) &&
+         driver_good(d, d->set(at[i], 0xff, bytes), "cuMemset", why) &&
          (!p->image[i].is_set ||
-          good(d, d->to_device(at[i], p->image[i].data, bytes), "cuMemcpy", why));
+          driver_good(d, d->to_device(at[i], p->image[i].data, bytes), "cuMemcpy", why));
   }
   ok = ok && launch_all(d, p, module, at, why);
   for (int i = 0; i < p->num_images; i++) {
     data[i] = malloc((size_t)MD_MAX(p->image[i].bytes, 1));
     MD_ASSERT(data[i], "out of memory");
     if (ok && p->image[i].bytes)
-      ok = good(d, d->to_host(data[i], at[i], (size_t)p->image[i].bytes), "cuMemcpy", why);
+      ok = driver_good(d, d->to_host(data[i], at[i], (size_t)p->image[i].bytes), "cuMemcpy", why);
     if (at[i]) d->free(at[i]);
   }
   if (module) d->unload(module);
@@ -280,7 +173,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: device_launcher [--name | --random=N]\n");
     return 2;
   }
-  if (!open_driver(&d)) return NO_DEVICE;
+  if (!driver_open(&d)) return NO_DEVICE;
   if (name_only) {
     print_name(d.label);
     d.release(d.device);
@@ -293,10 +186,10 @@ int main(int argc, char **argv) {
     md_diags_print(diags, stdout, false);
     return NO_DEVICE;
   }
-  printf("%s, sm_%d, driver %d.%d, NVRTC %d.%d\n", d.label, d.arch.sm, version / 1000,
+  printf("%s, sm_%d, driver %d.%d, NVRTC %d.%d\n", d.label, d.sm, version / 1000,
          version % 1000 / 10, major, minor);
-  const md_cuda_arch with_wgmma = {d.arch.sm, 'a'};
-  try_all(&d, d.arch, num_random, counts, diags);
+  const md_cuda_arch plain = {.sm = d.sm}, with_wgmma = {d.sm, 'a'};
+  try_all(&d, plain, num_random, counts, diags);
   if (md_cuda_has_wgmma(with_wgmma)) try_all(&d, with_wgmma, num_random, counts, diags);
   md_diags_destroy(diags);
   d.release(d.device);

@@ -4,7 +4,9 @@
 // for the driver's stand-in to make code of, and goes on to the real one with kernels that return at
 // once. All of the text is read there, and what is wrong with it said, but nothing is left to optimize:
 // nobody runs this code, and whether kernels spill other tests tell.
+// MODIST_STAND_IN_NVRTC_FAULT=NAME:N: the first N programs of that name in a process are refused.
 #include <dlfcn.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,8 +47,18 @@ typedef int Create(void **program, const char *text, const char *name, int num,
                    const char *const *headers, const char *const *header_names);
 __attribute__((visibility("default"))) Create nvrtcCreateProgram;
 
+static int is_refused(const char *name) {
+  static atomic_int num;
+  const char *fault = getenv("MODIST_STAND_IN_NVRTC_FAULT");
+  size_t len = strlen(name);
+  if (!fault || strncmp(fault, name, len) != 0 || fault[len] != ':') return 0;
+  return atomic_fetch_add(&num, 1) < strtol(fault + len + 1, NULL, 10);
+}
+
 int nvrtcCreateProgram(void **program, const char *text, const char *name, int num,
                        const char *const *headers, const char *const *header_names) {
+  enum { OUT_OF_MEMORY = 1 };  // NVRTC_ERROR_
+  if (is_refused(name)) return OUT_OF_MEMORY;
   Create *create;
   void *symbol = dlsym(RTLD_NEXT, "nvrtcCreateProgram");
   memcpy(&create, &symbol, sizeof create);

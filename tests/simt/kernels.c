@@ -9,11 +9,17 @@
 #include "base/file.h"
 #include "tests/simt/simt.h"
 
-char *kernels_read(const char *file) {
+static void put_path(const char *folder, const char *file, const char *suffix, char path[1024]) {
   const char *source = getenv("MODIST_SOURCE");
   if (!source || !*source) source = SIMT_SOURCE;
+  snprintf(path, 1024, "%s/tests/simt/%s/%s%s", source, folder, file, suffix);
+}
+
+void dump_path(const char *kernel, char path[1024]) { put_path("dumps", kernel, ".txt", path); }
+
+char *kernels_read(const char *file) {
   char path[1024], *text = NULL;
-  snprintf(path, sizeof path, "%s/tests/simt/kernels/%s", source, file);
+  put_path("kernels", file, "", path);
   md_diags *d = md_diags_create();
   size_t len;
   if (!md_file_read(path, 1 << 20, E0801, d, &text, &len)) {
@@ -63,6 +69,23 @@ int kernels_find(const char *text, Kernel k[MAX_KERNELS]) {
     line += *line == '\n';
   }
   return num;
+}
+
+// A kernel ends with a brace at the begin of a line.
+char *kernel_alone(const char *text, const char *name) {
+  md_text t = {0};
+  bool mine = true;
+  for (const char *line = text, *end; *line; line = end) {
+    char other[48];
+    int threads;
+    end = line + strcspn(line, "\n");
+    end += *end == '\n';
+    if (sscanf(line, "MD_KERNEL(%d) %47[a-z_0-9](", &threads, other) == 2)
+      mine = !strcmp(other, name);
+    if (mine) md_put_bytes(&t, line, (size_t)(end - line));
+    if (*line == '}') mine = true;
+  }
+  return t.s;
 }
 
 int64_t kernel_option(const Kernel *k, const char *name, int64_t otherwise) {

@@ -21,11 +21,18 @@ char *kernels_read(const char *file);  // malloc'ed; NULL: told
 // All kernels of a text, in order.
 int kernels_find(const char *text, Kernel k[MAX_KERNELS]);
 int64_t kernel_option(const Kernel *k, const char *name, int64_t otherwise);
+// The text without the other kernels. malloc'ed.
+char *kernel_alone(const char *text, const char *name);
 // The text and an entry for each kernel: void NAME_call(void *const *arg). malloc'ed.
 char *kernels_with_entries(const char *text);
 // A buffer of bf16 that may only be read: integers from -15 to 15, numbers `from` on of a fixed row; and
 // what such a number is.
 uint16_t *kernel_numbers(const char *name, int64_t num, int64_t from);
 double kernel_number(uint16_t x);
+
+// Kernels that dump what an instruction leaves read so many of "x"; what the fiber machine makes of them is a
+// file of dumps/, whose path this is.
+enum { DUMP_NUMBERS = 8192 };
+void dump_path(const char *kernel, char path[1024]);
 
 #endif

@@ -266,6 +266,35 @@ static void devices_choose(void) {
   md_diags_destroy(d);
 }
 
+// Of two units the first cannot be compiled, the second not at the first time. That it can later is no reason to
+// go on. Needs the double of NVRTC, which refuses `late` as often as a unit is tried.
+static void a_late_success_hides_no_failure(void) {
+  static const char good[] = "MD_KERNEL(32) late(float *a0) { a0[md_thread()] = 1.0f; }\n",
+                    bad[] = "MD_KERNEL(32) bad(float *a0) { a0[0] = nothing; }\n";
+  const char *path = getenv("MODIST_NVRTC");
+  if (!path || !strstr(path, "nvrtc_double")) return;
+  setenv("MODIST_STAND_IN_NVRTC_FAULT", "late:4", 1);
+  md_cuda_unit u[] = {{.name = "bad", .text = bad, .what = "a mistake", .arch = {80, 0}},
+                      {.name = "late", .text = good, .what = "bad luck", .arch = {80, 0}}};
+  md_diags *d = md_diags_create();
+  bool ok = md_cuda_units_compile(u, MD_COUNT(u), true, 1, d);
+  const char *said = md_diags_text(d);
+  check(!ok && strstr(said, "bad: NVRTC refuses") && strstr(said, "it is of a mistake"),
+        "what cannot be compiled is reported", said);
+  check(!strstr(said, "late") && !strstr(said, "bad luck") && u[1].data && !u[1].failed &&
+            u[0].failed,
+        "what can be later is not", said);
+  free(u[0].data);
+  free(u[1].data);
+  // Else it did not fail at the first time. Five programs of it were asked for up to here.
+  setenv("MODIST_STAND_IN_NVRTC_FAULT", "late:9", 1);
+  md_cubin c = {0};
+  check(!md_nvrtc_compile(good, "late", (md_cuda_arch){80, 0}, false, &c, NULL),
+        "a unit is tried four times", NULL);
+  unsetenv("MODIST_STAND_IN_NVRTC_FAULT");
+  md_diags_destroy(d);
+}
+
 int main(void) {
   int major, minor;
   md_diags *d = md_diags_create();
@@ -279,6 +308,7 @@ int main(void) {
   files_are_checked();
   kernels_are_shared();
   devices_choose();
+  a_late_success_hides_no_failure();
   char command[80];
   snprintf(command, sizeof command, "rm -r %s", folder);
   check(system(command) == 0, "the folder goes", NULL);

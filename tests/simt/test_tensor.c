@@ -95,10 +95,8 @@ static int try_gemms(int *passed) {
 // --- dumps
 
 static bool same_as_file(const char *kernel, const char *text, bool update) {
-  const char *source = getenv("MODIST_SOURCE");
   char path[1024], *want = NULL;
-  snprintf(path, sizeof path, "%s/tests/simt/dumps/%.40s.txt",
-           source && *source ? source : SIMT_SOURCE, kernel);
+  dump_path(kernel, path);
   if (update) {
     FILE *f = fopen(path, "w");
     bool ok = f && fputs(text, f) >= 0;
@@ -124,7 +122,7 @@ static bool try_dump(const simt_code *code, const Kernel *k, bool update) {
   char name[64];
   snprintf(name, sizeof name, "%.48s_call", k->name);
   int words = (int)kernel_option(k, "words", 1);
-  uint16_t *x = kernel_numbers("x", 8192, 0);
+  uint16_t *x = kernel_numbers("x", DUMP_NUMBERS, 0);
   uint32_t *y = simt_buffer("y", 4 * words * k->threads, false);
   simt_tmap map = map_of(x, kernel_option(k, "im2col", 0));
   void *two[] = {k->tmaps ? (void *)&map : x, y}, *one[] = {y};

@@ -573,14 +573,18 @@ typedef struct outcome {
   char text[8192];
 } outcome;
 
-static outcome run_rt(md_arena *a, const char *args) {
+static outcome run_command(md_arena *a, const char *command) {
   outcome o = {0};
-  FILE *f = popen(md_format(a, MODIST_RT " %s 2>&1", args), "re");
+  FILE *f = popen(md_format(a, "%s 2>&1", command), "re");
   ck_assert_ptr_nonnull(f);
   size_t n = fread(o.text, 1, sizeof o.text - 1, f);
   o.text[n] = '\0';
   o.status = WEXITSTATUS(pclose(f));
   return o;
+}
+
+static outcome run_rt(md_arena *a, const char *args) {
+  return run_command(a, md_format(a, MODIST_RT " %s", args));
 }
 
 // The line of `text` that starts with `name`, without what depends on time.
@@ -666,6 +670,27 @@ START_TEST(runner_exits_with_the_documented_codes) {
 }
 END_TEST
 
+// Of a later modist: whoever is given it says so, in the same words.
+START_TEST(programs_say_that_an_artefact_is_newer) {
+  static const char *const commands[] = {MODIST_RT, MODIST_RT " --check", MODIST_RT " --inspect",
+                                         MODISTC " run", MODISTC " inspect"};
+  md_arena *a = md_arena_create();
+  const char *path = in_folder(a, "newer.mdx");
+  write_edited(path, "modist.artefact/5", "modist.artefact/6");
+  const char *text = md_format(a,
+                               "%s: error[E0631]: artefact has format 'modist.artefact/6' and ABI "
+                               "version 1, but 'modist.artefact/5' and 1 are needed here\n"
+                               "   hint: modistc compile ... -o %s\n",
+                               path, path);
+  for (int i = 0; i < MD_COUNT(commands); i++) {
+    outcome o = run_command(a, md_format(a, "%s %s", commands[i], path));
+    ck_assert_msg(o.status == MD_ERR_DATA && !strcmp(o.text, text), "%s: %d, %s", commands[i],
+                  o.status, o.text);
+  }
+  md_arena_destroy(a);
+}
+END_TEST
+
 static int run_tests(void) {
   const TTest *const tests[] = {
       loaded_program_computes_the_same_bits,
@@ -686,6 +711,7 @@ static int run_tests(void) {
       npy_files_that_do_not_fit_are_refused,
       runner_runs_and_writes_results,
       runner_exits_with_the_documented_codes,
+      programs_say_that_an_artefact_is_newer,
   };
   return run_suite("artefact", tests, MD_COUNT(tests));
 }

@@ -75,6 +75,16 @@ check() {
   passed=$((passed + 1))
 }
 
+# dumps NAME: what single instructions leave in registers
+dumps() {
+  has_time "$1" || return 0
+  bounded $row_limit "./$1/device_dumps" "$1" >"$out/$1.txt" 2>"$out/$1.log"
+  code=$?
+  if [ $code != 0 ]; then judge "$1" $code; return; fi
+  row "$1" ok "" "" "$(tail -n 1 "$out/$1.txt")"
+  passed=$((passed + 1))
+}
+
 # Kernel by kernel: which region takes how long, and how far that is from what was predicted. The sum is not
 # the time of a step.
 regions() {

@@ -38,6 +38,28 @@ MD_KERNEL(32) tma_im2col_inside(MD_TMAP(m), md_u32 *y) {
   FROM_BOX(2048, md_tma_im2col(shared, &m, bar, 0, 3, 1, 0, 0, 2, 2, 0);)
 }
 
+//! words=8 shared=1032
+MD_KERNEL(32) bulk(const md_bf16 *x, md_u32 *y) {
+  FROM_BOX(1024, md_bulk_load(shared, x + 256, 768, bar); md_bulk_load(shared + 768, x + 8, 256, bar);)
+}
+
+// What others have copied, behind an mbarrier.
+//! words=4 shared=520
+MD_KERNEL(32) cp_arrive(const md_u32 *x, md_u32 *y) {
+  MD_SHARED(shared);
+  md_u32 *const s = (md_u32 *)shared;
+  md_u64 *const bar = (md_u64 *)(shared + 512);
+  if (md_thread() == 0) {
+    md_bar_init(bar, 32);
+    md_bar_fence();
+  }
+  md_sync();
+  md_cp_async(s + 4 * md_thread(), x + 4 * (md_thread() ^ 5), 16);
+  md_cp_arrive(bar);
+  md_bar_wait(bar, 0);
+  for (int i = 0; i < 4; i++) y[md_thread() * 4 + i] = s[4 * (md_thread() ^ 1) + i];
+}
+
 // Operands of `rows` by 16 in pieces of 8 rows of 16 bytes.
 #define PIECES(s, rows, first)                                                                \
   for (int i = md_thread(); i < (rows) * 16; i += 128)                                        \
