@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -202,7 +203,7 @@ static Verdict judge_apart(const md_graph *g, uint64_t seed, bool tell) {
   pid_t child = fork();
   if (child == 0) {
     int null = open("/dev/null", O_WRONLY);
-    alarm(PATIENCE_S);
+    setrlimit(RLIMIT_CPU, &(struct rlimit){PATIENCE_S, PATIENCE_S});
     if (!tell) dup2(null, 1), dup2(null, 2);
     md_text why = {0};
     Verdict v = judge(g, seed, &why);
