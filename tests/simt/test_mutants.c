@@ -28,7 +28,11 @@
 
 enum { MAX_PLACES = 4096, SECONDS = 30, FLOOR = 95 };  // per cent killed
 enum { ORDERS = 8, FIRST_SEED = 2 };
-enum { AROUND = 4, MOST_OTHERS = 24 };  // lines that are compared, places that are tried
+enum {
+  AROUND = 4,
+  MOST_OTHERS = 24,
+  MOST_OF_IDLE = 4
+};  // lines that are compared, places that are tried
 
 static const struct Kind {
   const char *name, *from, *to;
@@ -297,14 +301,14 @@ static Verdict try_in(const Text *t, int64_t at, const struct Kind *k) {
 }
 
 // The name of the sample that notices; the own one may have other kernels.
-static const char *other_that_sees(const Text *own, int64_t at, const struct Kind *k) {
+static const char *other_that_sees(const Text *own, int64_t at, const struct Kind *k, int most) {
   static int64_t places[MAX_PLACES];
   const char *name = NULL;
   char *want = form_of(own->kernels, at);
   for (int i = 0, tried = 0; !name && i < num_texts; i++) {
     const Text *t = &texts[(own - texts + i) % num_texts];
     int num = find_places(t->kernels, k->from, places);
-    for (int j = 0; !name && j < num && tried < MOST_OTHERS; j++) {
+    for (int j = 0; !name && j < num && tried < most; j++) {
       if (t == own && places[j] == at) continue;
       char *form = form_of(t->kernels, places[j]);
       if (!strcmp(form, want) && (tried++, is_killed(try_in(t, places[j], k)))) name = t->name;
@@ -347,7 +351,8 @@ static void mutate_at(const Program *p, const Text *t, int64_t at, const struct 
   if (v == SURVIVED)
     v = orders_memory(k) ? explain_order(p, t->kernels, at, mutant) : explain(p, t->kernels, at, k);
   free(mutant);
-  if ((v == SURVIVED || v == IDLE) && (other = other_that_sees(t, at, k))) v = OTHER;
+  int most = v == SURVIVED ? MOST_OTHERS : v == IDLE ? MOST_OF_IDLE : 0;
+  if (most && (other = other_that_sees(t, at, k, most))) v = OTHER;
   tally[group_of(k)][v]++;
   if (how[v]) print_survivor(t->name, t->kernels, at, k, how[v], other);
   fflush(stdout);
@@ -454,9 +459,9 @@ int main(int argc, char **argv) {
              2;
   }
   const md_cuda_arch sm_80 = {80, 0}, sm_90a = {90, 'a'};
+  collect(simt_conv_sample, sm_90a);
   collect(simt_sample, sm_80);
   collect(simt_conv_sample, sm_80);
-  collect(simt_conv_sample, sm_90a);
   mutate_all(&o);
   return print_tally();
 }
