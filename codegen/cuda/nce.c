@@ -4,8 +4,8 @@
 // tx + 16 n, made from chunks of CHUNK columns in shared memory. The logits never leave registers but
 // to join a running maximum and sum, by half warps, since 16 lanes share the queries. Where the mean is
 // wanted they become weights in shared memory, which times the tile give the block's part of it; all
-// parts shrink when the maximum grows. Further kernels join the parts of the bank in order. Scalar
-// arithmetic in float: tensor cores come with the matrix kernels.
+// parts shrink when the maximum grows. Further kernels join the parts of the bank in order. Products are FMAs
+// of float on every target.
 #include "codegen/cuda/gen.h"
 
 enum {

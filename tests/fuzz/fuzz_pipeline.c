@@ -22,7 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
   memcpy(&head, data, sizeof head);
   md_dice dice = md_dice_of(data + HEAD, size - HEAD);
   md_diags *d = md_diags_create();
-  md_graph *g = md_random_graph(&dice, false, d);
+  md_graph *g = md_random_graph(&dice, MD_GEN_ANY, d);
   if (!g) fail(NULL, "builder", md_diags_text(d));
   md_check_stats stats = {0};
   md_finding f;

@@ -5,7 +5,7 @@
 
 #include <math.h>
 
-enum { MOST_MACS = 60000, MACS_IN_LARGE = 600000 };
+enum { MOST_MACS = 60000, MACS_IN_LARGE = 600000, MACS_IN_WIDE = 8000000 };
 
 static md_type typed(md_gen *g, int rank, const int64_t *dim) {
   return md_type_of(g->dtype, rank, dim);
@@ -51,7 +51,7 @@ static bool draw_conv(md_gen *g, md_val x, md_conv3d_attr *a, int64_t w[5]) {
         1;
     macs *= (double)(w[2 + i] * y);
   }
-  double most = g->large ? MACS_IN_LARGE : MOST_MACS;
+  double most = g->wide ? MACS_IN_WIDE : g->large ? MACS_IN_LARGE : MOST_MACS;
   while (macs > most && w[0] > 1) {
     macs /= 2;
     w[0] /= 2;
@@ -81,7 +81,8 @@ static md_val batch_norm(md_gen *g, md_val x) {
 
 static md_val activate(md_gen *g, md_val x) {
   double size = md_gen_size(g, x);
-  if (g->smooth && md_gen_one_in(g, 2)) return md_gen_node(g, MD_OP_tanh, &x, 1, NULL, 1);
+  if (g->has_loss || (g->smooth && md_gen_one_in(g, 2)))
+    return md_gen_node(g, MD_OP_tanh, &x, 1, NULL, 1);
   return md_gen_keep(g, md_relu(&g->b, x), size);
 }
 

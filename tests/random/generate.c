@@ -117,7 +117,7 @@ static void use_gradient(md_gen *g, md_val p, md_val grad) {
 static md_val loss_of(md_gen *g) {
   md_val loss = MD_NONE;
   for (int64_t n = 1 + md_roll(g->dice, 2); n > 0; n--) {
-    md_val term = md_mean(&g->b, md_gen_pick(g, 0), (md_dims){0});
+    md_val term = md_mean(&g->b, md_gen_pick(g, g->wide ? 5 : 0), (md_dims){0});
     loss = loss == MD_NONE ? term : md_add(&g->b, loss, term);
   }
   return loss;
@@ -177,17 +177,20 @@ static void return_sinks(md_gen *g) {
   }
 }
 
-md_graph *md_random_graph(md_dice *dice, bool smooth, md_diags *d) {
-  md_gen gen = {.dice = dice, .dtype = MD_F32, .smooth = smooth}, *g = &gen;
+md_graph *md_random_graph(md_dice *dice, md_gen_kind kind, md_diags *d) {
+  bool smooth = kind == MD_GEN_SMOOTH, wide = kind == MD_GEN_WIDE;
+  md_gen gen = {.dice = dice, .dtype = MD_F32, .smooth = smooth, .wide = wide}, *g = &gen;
   md_graph *graph = md_graph_create("random");
   md_builder_init(&g->b, graph, d);
   if (smooth) g->dtype = MD_F64;
+  else if (wide) g->has_loss = !md_gen_one_in(g, 4);
   else if (md_gen_one_in(g, 12)) g->dtype = MD_BF16;
   else if (md_gen_one_in(g, 16)) g->dtype = MD_F64;
-  g->large = md_gen_one_in(g, LARGE_ONE_IN);
-  int left = 5 + (int)md_roll(dice, 1 + md_roll(dice, smooth ? 12 : 30));
+  g->large = wide || md_gen_one_in(g, LARGE_ONE_IN);
+  int left = 5 + (int)md_roll(dice, 1 + md_roll(dice, smooth || wide ? 12 : 30));
+  if (wide) md_random_conv(g);
   while (left > 0 && !g->b.failed && g->num < MD_GEN_VALUES - 64) add_move(g, &left);
-  if (smooth || (g->dtype != MD_BF16 && md_gen_one_in(g, 3))) add_gradients(g);
+  if (wide ? g->has_loss : smooth || (g->dtype != MD_BF16 && md_gen_one_in(g, 3))) add_gradients(g);
   if (!smooth) {
     update_states(g);
     return_sinks(g);
@@ -199,7 +202,7 @@ md_graph *md_random_graph(md_dice *dice, bool smooth, md_diags *d) {
 
 // --- for moves
 
-bool md_gen_may_jump(const md_gen *g) { return !g->smooth && g->dtype != MD_BF16; }
+bool md_gen_may_jump(const md_gen *g) { return !g->smooth && !g->wide && g->dtype != MD_BF16; }
 
 bool md_gen_one_in(md_gen *g, int64_t n) { return md_roll(g->dice, n) == n - 1; }
 
@@ -230,6 +233,8 @@ int64_t md_gen_dim(md_gen *g) {
 }
 
 int64_t md_gen_channels(md_gen *g) {
+  static const int64_t wide[] = {64, 128, 72, 64, 136};
+  if (g->wide && !md_gen_one_in(g, 6)) return wide[md_roll(g->dice, MD_COUNT(wide))];
   static const int64_t dim[] = {8, 1, 3, 7, 9, 16, 17, 2, 4, 15, 31, 33};
   return dim[md_roll(g->dice, MD_COUNT(dim))];
 }

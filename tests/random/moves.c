@@ -39,11 +39,11 @@ static void one_operand(md_gen *g, md_val x) {
   case 5:
   case 6: unary(g, smooth[md_roll(g->dice, MD_COUNT(smooth))], x, size); return;
   case 7:
-    if (g->smooth) break;
+    if (g->smooth || g->has_loss) break;
     unary(g, MD_OP_abs, x, size);
     return;
   case 8:
-    if (g->smooth) break;
+    if (g->smooth || g->has_loss) break;
     a.real[0] = -0.5;
     a.real[1] = (double)md_roll(g->dice, 5) / 2;
     md_gen_node(g, MD_OP_clamp, &x, 1, &a, 2);
@@ -61,14 +61,14 @@ static void one_operand(md_gen *g, md_val x) {
   }
   default: break;
   }
-  unary(g, MD_OP_relu, x, size);
+  unary(g, g->has_loss ? MD_OP_tanh : MD_OP_relu, x, size);
 }
 
 static void two_operands(md_gen *g, md_val x) {
   md_val y = md_gen_one_in(g, 12) ? x : md_gen_like(g, x), in[] = {x, y};
   if (md_gen_one_in(g, 2)) in[0] = y, in[1] = x;
   double sx = md_gen_size(g, x), sy = md_gen_size(g, y);
-  switch (md_roll(g->dice, g->smooth ? 8 : md_gen_may_jump(g) ? 11 : 9)) {
+  switch (md_roll(g->dice, g->smooth || g->has_loss ? 8 : md_gen_may_jump(g) ? 11 : 9)) {
   case 0:
   case 1:
   case 2: md_gen_node(g, MD_OP_add, in, 2, NULL, sx + sy); return;

@@ -27,20 +27,27 @@ int64_t md_roll(md_dice *d, int64_t sides);  // 0 .. sides-1
 // --- generate.c
 
 enum { MD_GEN_VALUES = 512 };
+typedef enum md_gen_kind {
+  MD_GEN_ANY,
+  MD_GEN_SMOOTH,  // for finite differences; its results are a `loss` and the gradients d_<leaf>
+  MD_GEN_WIDE,    // as many channels as tensor cores want; what bf16 storage does not decide
+} md_gen_kind;
 typedef struct md_gen {
   md_builder b;
   md_dice *dice;
   md_dtype dtype;  // of most floats
   bool smooth;     // in f64 and only what has a gradient, for finite differences
   bool large;      // tensors of some thousand elements
+  bool wide;       // with channels for tensor cores
+  bool has_loss;   // of a wide one: nothing whose gradient jumps
   int num, num_leaves;
   md_val value[MD_GEN_VALUES];  // what later nodes may read
   double size[MD_GEN_VALUES];   // about the largest element
 } md_gen;
 
-// A graph of some 5 to 40 nodes. `smooth`: for finite differences; its results are a `loss` and the
-// gradients d_<leaf>. NULL: the builder refused a node, which is a mistake of this generator; reported.
-md_graph *md_random_graph(md_dice *dice, bool smooth, md_diags *d);
+// A graph of some 5 to 40 nodes. NULL: the builder refused a node, which is a mistake of this generator;
+// reported.
+md_graph *md_random_graph(md_dice *dice, md_gen_kind kind, md_diags *d);
 
 // For moves. Results of the node can be read by later ones; the first is returned. `size`: about its
 // largest element.

@@ -101,7 +101,7 @@ static md_graph *expanded(md_graph *g, const char *passes, md_diags *d) {
 static void check_seed(uint64_t seed, bool print, Totals *t) {
   md_dice dice = md_dice_seeded(seed);
   md_diags *d = md_diags_create();
-  md_graph *g = md_random_graph(&dice, true, d);
+  md_graph *g = md_random_graph(&dice, MD_GEN_SMOOTH, d);
   t->graphs++;
   if (g && print) md_graph_dump(g);
   if (g) mark_seen(g, t);

@@ -51,7 +51,7 @@ static unsigned variants_of(const Options *o, uint64_t seed) {
 static md_graph *graph_of(uint64_t seed) {
   md_dice dice = md_dice_seeded(seed);
   md_diags *d = md_diags_create();
-  md_graph *g = md_random_graph(&dice, false, d);
+  md_graph *g = md_random_graph(&dice, MD_GEN_ANY, d);
   if (!g) printf("seed %llu: %s", (unsigned long long)seed, md_diags_text(d));
   md_diags_destroy(d);
   return g;

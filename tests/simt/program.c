@@ -243,6 +243,21 @@ bool program_check(const Program *p, char *const *data, md_text *why) {
   return good;
 }
 
+static bool has_op(const md_graph *g, int region, md_op op) {
+  for (int i = 0; i < g->num_nodes; i++)
+    if (g->node[i]->region == region && g->node[i]->op == op) return true;
+  return false;
+}
+
+int program_wgmmas(const Program *p, md_op op) {
+  int num = 0;
+  for (int i = 0; i < p->m->num_launches; i++) {
+    const md_cuda_launch *l = &p->m->launch[i];
+    num += strstr(p->m->kernel[l->number].text, "md_wgmma") && has_op(p->g, l->region, op);
+  }
+  return num;
+}
+
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
   *offset = a->val == MD_NONE ? a->workspace : 0;
   return p->image_of[a->val];

@@ -7,7 +7,7 @@
 
 // Launches first .. first + num - 1 are those of one region.
 static bool try_region(const Program *p, const simt_code *code, simt_options o, int first, int num,
-                       md_text *why) {
+                       md_hasher *bits, md_text *why) {
   int region = p->m->launch[first].region;
   char **data = calloc((size_t)p->num_images, sizeof *data);
   MD_ASSERT(data, "out of memory");
@@ -39,8 +39,9 @@ static bool try_region(const Program *p, const simt_code *code, simt_options o, 
       const md_cuda_arg *a = &p->m->launch[l].arg[i];
       char name[32];
       snprintf(name, sizeof name, "value %u", (unsigned)a->val);
-      if (a->write && a->val != MD_NONE)
-        ok = program_check_value(p, name, a->val, data[p->image_of[a->val]], tolerance, why);
+      if (!a->write || a->val == MD_NONE) continue;
+      md_hasher_add(bits, data[p->image_of[a->val]], (size_t)p->image[p->image_of[a->val]].bytes);
+      ok = program_check_value(p, name, a->val, data[p->image_of[a->val]], tolerance, why);
     }
   }
   simt_free_buffers();
@@ -48,21 +49,49 @@ static bool try_region(const Program *p, const simt_code *code, simt_options o, 
   return ok;
 }
 
-int run_regions(const Program *p, const simt_code *code, simt_options o, const char *name,
-                int *passed) {
-  int failed = 0;
-  *passed = 0;
+static int num_of_region(const md_cuda_module *m, int first) {
+  int num = 1;
+  while (first + num < m->num_launches && m->launch[first + num].region == m->launch[first].region)
+    num++;
+  return num;
+}
+
+// Is the workspace written by a launch and read by a later one?
+static bool is_in_parts(const md_cuda_launch *l, int num) {
+  bool is_written = false;
+  for (int i = 0; i < num; i++)
+    for (int k = 0; k < l[i].num_args; k++) {
+      const md_cuda_arg *a = &l[i].arg[k];
+      if (a->val != MD_NONE) continue;
+      if (is_written && !a->write) return true;
+      is_written |= a->write;
+    }
+  return false;
+}
+
+int run_sums_in_parts(const Program *p) {
+  int found = 0;
   for (int first = 0, num; first < p->m->num_launches; first += num) {
-    for (num = 1; first + num < p->m->num_launches; num++)
-      if (p->m->launch[first + num].region != p->m->launch[first].region) break;
+    num = num_of_region(p->m, first);
+    found += is_in_parts(&p->m->launch[first], num);
+  }
+  return found;
+}
+
+Regions run_regions(const Program *p, const simt_code *code, simt_options o, const char *name) {
+  Regions r = {0};
+  md_hasher *bits = md_hasher_create();
+  for (int first = 0, num; first < p->m->num_launches; first += num) {
+    num = num_of_region(p->m, first);
     md_text why = {0};
-    bool ok = try_region(p, code, o, first, num, &why);
+    bool ok = try_region(p, code, o, first, num, bits, &why);
     if (!ok)
       printf("FAILED %s, region %d %s: %s\n", name, p->m->launch[first].region,
              p->g->region[p->m->launch[first].region].name, why.s);
-    *passed += ok;
-    failed += !ok;
+    r.passed += ok;
+    r.failed += !ok;
     md_text_free(&why);
   }
-  return failed;
+  r.bits = md_hasher_end(bits);
+  return r;
 }

@@ -22,8 +22,14 @@ bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code
 // All launches in order. *data: by image, owned by the checker until simt_free_buffers. False: told.
 bool run_program(const Program *p, const simt_code *code, simt_options o, char ***data,
                  md_text *why);
-// Each region of a program_apart by itself, with the interpreter's inputs. Says what fails; the number of failures.
-int run_regions(const Program *p, const simt_code *code, simt_options o, const char *name,
-                int *passed);
+// What came of regions. The order of threads and blocks is to decide no bit of what they write.
+typedef struct Regions {
+  int passed, failed;
+  md_digest bits;
+} Regions;
+// Each region of a program_apart by itself, with the interpreter's inputs. Says what fails.
+Regions run_regions(const Program *p, const simt_code *code, simt_options o, const char *name);
+// Regions whose sums are made in parts, which another launch adds up.
+int run_sums_in_parts(const Program *p);
 
 #endif

@@ -100,6 +100,7 @@ static const struct Nce {
     {3, 300, 16, "m", "f32", "i32", 0.1, "%lse, %top, %mean"},
     {67, 129, 160, "e", "bf16", "i32", 0.1, "%mean, %top"},
     {5, 300, 300, "e", "f32", "i32", 0.1, "%mean, %lse"},
+    {130, 1024, 24, "e", "f32", "i64", 0.01, "%lse, %top, %mean"},
 };
 
 static void put_nce(const struct Nce *s, md_text *to) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions on the fiber machine against the interpreter, region by region, at two pass levels and with
 // all that a region can hold; and once more where sm_90a has other kernels than sm_80, and products of bf16 for
-// sm_75, which makes them in f32.
+// sm_75, which makes them in f32. In two schedules at least, copies late and at once, which must agree bit by bit.
 //   test_conv [--only=TEXT]
 #include "tests/simt/run.h"
 #include "tests/simt/samples.h"
@@ -24,21 +24,32 @@ static bool differs(const Program *p, md_cuda_arch arch, int level) {
 // Programs wait for one another, so that the compiler is called once for several.
 typedef struct Waiting {
   Program *p;
+  md_cuda_arch arch;
   md_diags *d;
   char name[96];
 } Waiting;
 static Waiting waiting[8];
 static int num_waiting;
 
-// Copies land early or late: only wgmma's kernels have such.
-static int run(const Program *p, const char *name) {
-  static const simt_options modes[] = {{SIMT_RANDOM, 0}, {SIMT_RANDOM, 1}, {SIMT_FORWARD, 0}};
-  bool built = run_build(p);
-  int failed = !built, passed = 0;
-  if (!built) printf("FAILED %s: its text\n", name);
-  for (int i = 0; built && i < (multiplies_by_wgmma(p) ? MD_COUNT(modes) : 1); i++)
-    failed += run_regions(p, NULL, modes[i], name, &passed);
-  return failed + !passed;
+static int in_parts;  // regions that add up sums in parts, in several schedules
+
+// With wgmma the order of warps decides more than elsewhere. What sm_75 has of its own has no copies.
+static int run(const Program *p, md_cuda_arch arch, const char *name) {
+  static const simt_options modes[] = {{SIMT_FORWARD, 0}, {SIMT_REVERSE, 0}, {SIMT_RANDOM, 1}};
+  int num = arch.sm < 80 ? 1 : multiplies_by_wgmma(p) ? MD_COUNT(modes) : 2, failed = 0;
+  Regions first = {0};
+  if (!run_build(p)) return printf("FAILED %s: its text\n", name), 1;
+  for (int i = 0; i < num; i++) {
+    Regions r = run_regions(p, NULL, modes[i], name);
+    failed += r.failed + !r.passed;
+    if (!i) first = r;
+    if (r.failed || first.failed || (r.bits.lo == first.bits.lo && r.bits.hi == first.bits.hi))
+      continue;
+    printf("FAILED %s: bits of schedule %d are not those of the first\n", name, i);
+    failed++;
+  }
+  if (num > 1) in_parts += run_sums_in_parts(p);
+  return failed;
 }
 
 static int run_waiting(void) {
@@ -47,7 +58,7 @@ static int run_waiting(void) {
   for (int i = 0; i < num_waiting; i++) p[i] = waiting[i].p;
   run_build_all(p, num_waiting);
   for (int i = 0; i < num_waiting; i++) {
-    failed += run(p[i], waiting[i].name);
+    failed += run(p[i], waiting[i].arch, waiting[i].name);
     program_destroy(p[i]);
     md_diags_destroy(waiting[i].d);
   }
@@ -80,7 +91,7 @@ static int try(const char *name, const char *text, int level, int *with_wgmma, i
     snprintf(full, sizeof full, "%s, level %d, sm_%d", name, level, archs[a].sm);
     if (ok && differs(p, archs[a], level) && !run_is_known(p)) {
       Waiting *w = &waiting[num_waiting++];
-      *w = (Waiting){.p = p, .d = d};
+      *w = (Waiting){.p = p, .arch = archs[a], .d = d};
       snprintf(w->name, sizeof w->name, "%s", full);
       *with_wgmma += wgmma;
       *in_f32 += archs[a].sm < 80;
@@ -134,7 +145,7 @@ static int run_two_batches(md_cuda_arch arch) {
     printf("FAILED two batches on sm_%d: %d kernels with counts are of one alone; %s\n", arch.sm,
            others, md_diags_text(d));
   failed += others;
-  if (a && b) failed += run(a, "batch of 9") + run(b, "batch of 7");
+  if (a && b) failed += run(a, arch, "batch of 9") + run(b, arch, "batch of 7");
   program_destroy(a);
   program_destroy(b);
   md_diags_destroy(d);
@@ -159,7 +170,8 @@ int main(int argc, char **argv) {
   failed += run_waiting();
   for (int i = 0; !only && i < MD_COUNT(archs); i++) failed += run_two_batches(archs[i]);
   simt_forget();
-  printf("%d tried, %d of them with wgmma too, %d with bf16 in f32, %d failures\n", tried,
-         with_wgmma, in_f32, failed);
-  return failed || !tried || (!only && !(with_wgmma && in_f32));
+  printf(
+      "%d tried, %d of them with wgmma too, %d with bf16 in f32; %d sums in parts; %d failures\n",
+      tried, with_wgmma, in_f32, in_parts, failed);
+  return failed || !tried || (!only && !(with_wgmma && in_f32 && in_parts));
 }

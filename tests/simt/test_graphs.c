@@ -10,12 +10,14 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "base/file.h"
 
-enum { MOST_DRAWS = 60, PATIENCE_S = 120 };
+enum { ENOUGH = 10, MOST_DRAWS = 60, MOST_OF_WIDE = 10, PATIENCE_S = 120 };
 
 // No kernel: one of those that codegen/cuda does not have, products of f64.
 typedef enum Verdict {
@@ -31,13 +33,25 @@ typedef enum Verdict {
 static const char *const verdicts[] = {
     "fine", "without good inputs", "without a kernel", "refused", "unsound", "wrong", "crashed"};
 
-// What a seed makes of a graph: as it is, stored in bf16, or with all computed again that may be.
-typedef enum Kind { FULL, NARROW, AGAIN } Kind;
-static Kind kind_of(uint64_t seed) { return seed % 4 == 1 ? NARROW : seed % 4 == 2 ? AGAIN : FULL; }
-
 static md_cuda_arch arch_of(uint64_t seed) {
   return seed % 3 ? (md_cuda_arch){80, 0} : (md_cuda_arch){90, 'a'};
 }
+
+// What a seed makes of a graph: as it is, stored in bf16, or with all computed again that may be. Those
+// in bf16 for sm_90a have the channels that wgmma asks for.
+typedef enum Kind { FULL, AGAIN, NARROW, WIDE, NUM_KINDS } Kind;
+static Kind kind_of(uint64_t seed) {
+  if (seed % 4 == 1) return md_cuda_has_wgmma(arch_of(seed)) ? WIDE : NARROW;
+  return seed % 4 == 2 ? AGAIN : FULL;
+}
+
+static const char *const kinds[] = {"as they are", "computed again", "in bf16", "wide, in bf16"};
+
+// What came of them; children count launches with wgmma, so it is memory that all share.
+static const md_op products[] = {MD_OP_conv3d, MD_OP_conv3d_dgrad, MD_OP_conv3d_wgrad};
+static struct Tally {
+  int of[NUM_KINDS][NUM_VERDICTS], wgmmas[MD_COUNT(products)];
+} *tally;
 
 // --- passes
 
@@ -58,7 +72,7 @@ static md_graph *copy_of(const md_graph *g, md_diags *d) {
 static md_pass_options options_of(Kind kind) {
   md_pass_options o = md_pass_defaults();
   o.verify_each = true;
-  if (kind == NARROW) o.precision = MD_BF16;
+  if (kind == NARROW || kind == WIDE) o.precision = MD_BF16;
   if (kind == AGAIN) o.memory = (md_memory_limit){.bytes = 1, .needs = needs_less};
   return o;
 }
@@ -66,9 +80,10 @@ static md_pass_options options_of(Kind kind) {
 // The graph whose meaning is that of the program: with bf16 storage, the casts are in it.
 static md_graph *meant(const md_graph *g, Kind kind, md_diags *d) {
   md_pass_options o = options_of(kind);
-  o.passes = kind == NARROW ? "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,"
-                              "precision"
-                            : "autodiff";
+  o.passes = o.precision == MD_BF16
+                 ? "fuse-infonce,autodiff,fold,canon,cse,dce,fold-bn,fold,canon,cse,dce,"
+                   "precision"
+                 : "autodiff";
   md_graph *copy = copy_of(g, d);
   return copy ? md_run_passes(copy, &o, NULL, d) : NULL;
 }
@@ -149,6 +164,8 @@ static Verdict run_on(const Program *p, const md_reference *r, uint64_t seed, md
   if (!built) md_put(why, "the host's compiler refuses the text");
   else if (!run_program(p, NULL, (simt_options){SIMT_RANDOM, seed}, &data, why)) v = UNSOUND;
   else if (!check_results(p, r, data, why) || !check_updates(p, r, data, why)) v = WRONG;
+  for (int i = 0; v == FINE && i < MD_COUNT(products); i++)
+    tally->wgmmas[i] += program_wgmmas(p, products[i]);
   free(data);
   simt_free_buffers();
   simt_forget();
@@ -161,7 +178,8 @@ static Verdict judge(const md_graph *g, uint64_t seed, md_text *why) {
   md_graph *meaning = meant(g, kind, d), *copy = meaning ? copy_of(g, d) : NULL;
   md_reference r = {0};
   Verdict v = NO_INPUTS;
-  bool usable = copy && md_reference_create_for(&r, meaning, seed, MOST_DRAWS, MD_F32);
+  int draws = kind == WIDE ? MOST_OF_WIDE : MOST_DRAWS;
+  bool usable = copy && md_reference_create_for(&r, meaning, seed, draws, MD_F32);
   if (usable) {
     md_pass_options o = options_of(kind);
     Program *p = program_fed(arch_of(seed), copy, &o, feed, &r, d);
@@ -185,7 +203,7 @@ static Verdict judge_apart(const md_graph *g, uint64_t seed, bool tell) {
   pid_t child = fork();
   if (child == 0) {
     int null = open("/dev/null", O_WRONLY);
-    alarm(PATIENCE_S);
+    setrlimit(RLIMIT_CPU, &(struct rlimit){PATIENCE_S, PATIENCE_S});
     if (!tell) dup2(null, 1), dup2(null, 2);
     md_text why = {0};
     Verdict v = judge(g, seed, &why);
@@ -231,13 +249,48 @@ typedef struct Options {
   bool shrink;
 } Options;
 
-static void take(md_graph *g, uint64_t seed, const Options *o, int tally[NUM_VERDICTS]) {
+static void take(md_graph *g, uint64_t seed, const Options *o) {
   Verdict v = g ? judge_apart(g, seed, true) : REFUSED;
   if (!g) printf("FAILED seed %llu: no graph\n", (unsigned long long)seed);
   if (v == CRASH) printf("FAILED seed %llu: crashed\n", (unsigned long long)seed);
   if (g && v > NO_KERNEL && o->shrink) shrink(g, seed, v);
-  tally[v]++;
+  tally->of[kind_of(seed)][v]++;
   if (g) md_graph_destroy(g);
+}
+
+// How many of so many graphs must be fine. Products of f64 have no kernel, and 11 of 192 graphs are of f64.
+// Of some no inputs are found that are far enough from jumps, the more, the coarser they are stored. Three
+// deviations of what is drawn so are allowed on top.
+static double fewest(Kind k, int num) {
+  static const double jumpy[] = {[FULL] = 0.01, [AGAIN] = 0.01, [NARROW] = 0.15, [WIDE] = 0.2};
+  if (num < ENOUGH) return 0;
+  double lost = jumpy[k] + (k == WIDE ? 0 : 11.0 / 192);
+  return num * (1 - lost) - 3 * sqrt(num * lost * (1 - lost));
+}
+
+// The number of failures; that too little was tried is one.
+static int print_tally(bool is_drawn) {
+  int failed = 0;
+  for (int k = 0; k < NUM_KINDS; k++) {
+    int num = 0, fine = tally->of[k][FINE];
+    printf("%s: ", kinds[k]);
+    for (int v = 0; v < NUM_VERDICTS; v++) {
+      printf("%s%d %s", v ? ", " : "", tally->of[k][v], verdicts[v]);
+      num += tally->of[k][v];
+      if (v > NO_KERNEL) failed += tally->of[k][v];
+    }
+    bool is_enough = is_drawn ? fine >= fewest(k, num) : fine || k >= NARROW;
+    printf("%s\n", is_enough ? "" : ": FAILED, too few are fine");
+    failed += !is_enough;
+  }
+  for (int i = 0; i < MD_COUNT(products); i++) {
+    bool is_missing = is_drawn && !tally->wgmmas[i] && tally->of[WIDE][FINE] >= ENOUGH;
+    printf("%s%s%d launches of %s", i ? ", " : "", is_missing ? "FAILED: " : "", tally->wgmmas[i],
+           md_ops[products[i]].name);
+    failed += is_missing;
+  }
+  printf(" with wgmma\n");
+  return failed;
 }
 
 static md_graph *graph_of_file(const char *path) {
@@ -255,12 +308,14 @@ static md_graph *graph_of_file(const char *path) {
 
 static md_graph *graph_of_seed(uint64_t seed) {
   md_dice dice = md_dice_seeded(seed);
-  return md_random_graph(&dice, false, NULL);
+  return md_random_graph(&dice, kind_of(seed) == WIDE ? MD_GEN_WIDE : MD_GEN_ANY, NULL);
 }
 
 int main(int argc, char **argv) {
   Options o = {.count = 200, .seed = 1, .shrink = true};
-  int tally[NUM_VERDICTS] = {0}, num_files = 0;
+  int num_files = 0;
+  tally = mmap(NULL, sizeof *tally, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  MD_ASSERT(tally != MAP_FAILED, "out of memory");
   for (int i = 1; i < argc; i++) {
     if (!strncmp(argv[i], "--count=", 8) && md_parse_int(argv[i] + 8, &o.count)) continue;
     if (!strncmp(argv[i], "--seed=", 7) && md_parse_int(argv[i] + 7, &o.seed)) continue;
@@ -269,18 +324,13 @@ int main(int argc, char **argv) {
     else
       return fprintf(stderr, "usage: test_graphs [--count=N] [--seed=S] [--no-shrink] [FILE]\n"), 2;
   }
+  static const uint64_t each[] = {0, 1, 2, 9};
   // Every kind of program for each file.
   for (int i = 0; i < num_files; i++)
-    for (uint64_t seed = 0; seed < 3; seed++) take(graph_of_file(argv[i]), seed, &o, tally);
+    for (int k = 0; k < MD_COUNT(each); k++) take(graph_of_file(argv[i]), each[k], &o);
   if (!num_files)
     printf("seeds %lld .. %lld\n", (long long)o.seed, (long long)(o.seed + o.count - 1));
   for (int64_t s = o.seed; !num_files && s < o.seed + o.count; s++)
-    take(graph_of_seed((uint64_t)s), (uint64_t)s, &o, tally);
-  int failed = 0;
-  for (int v = 0; v < NUM_VERDICTS; v++) {
-    printf("%s%d %s", v ? ", " : "", tally[v], verdicts[v]);
-    if (v > NO_KERNEL) failed += tally[v];
-  }
-  printf("\n");
-  return failed || !tally[FINE];
+    take(graph_of_seed((uint64_t)s), (uint64_t)s, &o);
+  return print_tally(!num_files) != 0;
 }

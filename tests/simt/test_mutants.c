@@ -5,11 +5,12 @@
 //   same   the expression depends on thread and block alone, extents are numbers in the text, and in no
 //          thread of the grid, which is the only one, has it another value; or they alone decide whether
 //          it is evaluated, and in no thread is it
-//   idle   a barrier or a wait without which, by the checker's clocks, nothing in that grid meets what it
-//          should not, in any order: it costs time alone
-// A mutant stands for a mistake of the generator, which is then in every kernel that has the same line
+//   idle   a barrier, a wait or a fence that is reached, and without which nothing in that grid meets what
+//          it should not, by the checker's clocks: in ORDERS further schedules, as of the readers of a byte
+//          the checker keeps two, which the order chooses. It costs time alone
+// For sm_90a mutants are made in kernels with wgmma alone; the others are those of sm_80. A mutant stands for a mistake of the generator, which is then in every kernel that has the same line
 // between the same lines, but for numbers. One that its own kernel survives is tried in those
-//   other  one of them tells
+//   other  one of them tells, also of what is idle where it was made
 // Never made are those in a name that nobody reads, `+ 0` to `- 0`, and `<` to `<=` in `a < b ? a : b`, whose arms are equal then. The
 // rest that survives is printed, to be read; the test fails when it is too much.
 //   test_mutants [--each=N] [--seed=S] [--only=TEXT] [--kind=NAME]
@@ -21,19 +22,32 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 enum { MAX_PLACES = 4096, SECONDS = 30, FLOOR = 95 };  // per cent killed
-enum { AROUND = 4, MOST_OTHERS = 24 };  // lines that are compared, places that are tried
+enum { ORDERS = 8, FIRST_SEED = 2 };
+enum {
+  AROUND = 4,
+  MOST_OTHERS = 24,
+  MOST_OF_IDLE = 4
+};  // lines that are compared, places that are tried
 
 static const struct Kind {
   const char *name, *from, *to;
 } kinds[] = {
     {"barrier", "md_sync();", "        ;"},
     {"barrier", "md_sync_warp();", ";"},
+    {"barrier", "md_sync_part(1, 256);", ";"},
     {"wait", "md_cp_wait(0)", "md_cp_wait(1)"},
     {"wait", "md_cp_wait(1)", "md_cp_wait(2)"},
+    {"wait", "md_wgmma_wait(0)", "md_wgmma_wait(1)"},
+    {"wait", "md_wgmma_wait(1)", "md_wgmma_wait(2)"},
+    {"wait", "md_bar_wait(", "(void)("},
+    {"fence", "md_fence_async();", ";"},
+    {"fence", "md_wgmma_fence();", ";"},
+    {"fence", "md_bar_fence();", ";"},
     {"bound", " < ", " <= "},
     {"bound", " >= ", " > "},
     {"condition", " && ", " || "},
@@ -42,8 +56,8 @@ static const struct Kind {
     {"index", " * ", " + "},
     {"swizzle", " ^ ", " + "},
 };
-static const char *const names[] = {"barrier", "wait",  "bound",  "condition",
-                                    "sign",    "index", "swizzle"};
+static const char *const names[] = {"barrier",   "wait", "fence", "bound",
+                                    "condition", "sign", "index", "swizzle"};
 
 // What became of a mutant. No code: the compiler refuses it.
 typedef enum Verdict {
@@ -61,7 +75,8 @@ static int tally[MD_COUNT(names)][NUM_VERDICTS];
 
 // A sample and the text of its kernels.
 typedef struct Text {
-  char *graph, *kernels, name[64];
+  char *graph, *kernels, name[80];
+  md_cuda_arch arch;
 } Text;
 static Text *texts;
 static int num_texts, cap_texts;
@@ -97,6 +112,7 @@ static bool is_nothing(const char *text, int64_t at, const struct Kind *k) {
 static void put_head(md_text *t) {
   md_put(t, "#pragma GCC diagnostic ignored \"-Wparentheses\"\n");
   md_put(t, "#pragma GCC diagnostic ignored \"-Wtautological-compare\"\n");
+  md_put(t, "#pragma GCC diagnostic ignored \"-Wunused-value\"\n");
   md_put(t, "void simt_same(int same);\n");
 }
 
@@ -105,6 +121,15 @@ static char *mutated(const char *text, int64_t at, const struct Kind *k) {
   put_head(&t);
   md_put_bytes(&t, text, (size_t)at);
   md_put(&t, "%s%s", k->to, text + at + strlen(k->from));
+  return t.s;
+}
+
+// The kernel, which tells that it comes by that place.
+static char *reached(const char *text, int64_t at) {
+  md_text t = {0};
+  put_head(&t);
+  md_put_bytes(&t, text, (size_t)at);
+  md_put(&t, "simt_same(1), %s", text + at);
   return t.s;
 }
 
@@ -158,6 +183,18 @@ static Verdict run_mutant(const Program *p, const simt_code *code) {
   return SURVIVED;
 }
 
+static Verdict run_orders(const Program *p, const simt_code *code) {
+  for (int i = 0; i < ORDERS; i++) {
+    char **data;
+    md_text why = {0};
+    if (!run_program(p, code, (simt_options){SIMT_RANDOM, FIRST_SEED + (uint64_t)i}, &data, &why))
+      return SEEN;
+    if (!program_check(p, data, &why)) return WRONG;
+    simt_free_buffers();
+  }
+  return IDLE;
+}
+
 // In a process of its own: a mutant may loop for ever or touch what it likes.
 static Verdict try(const Program *p, const char *text,
                    Verdict (*run)(const Program *p, const simt_code *code)) {
@@ -166,7 +203,8 @@ static Verdict try(const Program *p, const char *text,
   simt_code *code = simt_build(text);
   pid_t child = code ? fork() : -1;
   if (child == 0) {
-    alarm(SECONDS);
+    // Of the processor: the machine may be busy.
+    setrlimit(RLIMIT_CPU, &(struct rlimit){SECONDS, SECONDS});
     _exit((int)run(p, code));
   }
   if (child > 0) waitpid(child, &status, 0);
@@ -192,7 +230,6 @@ static Verdict run_reached(const Program *p, const simt_code *code) {
 
 // A mutant that survived may be none.
 static Verdict explain(const Program *p, const char *text, int64_t at, const struct Kind *k) {
-  if (!strcmp(k->name, "barrier") || !strcmp(k->name, "wait")) return IDLE;
   bool is_index = expression_is_index(text, expression_around(text, at));
   bool is_reached = expression_is_reached_by_indices(text, at);
   char *both = compared(text, at, k);
@@ -200,6 +237,17 @@ static Verdict explain(const Program *p, const char *text, int64_t at, const str
   if (v != SAME && is_reached) v = try(p, both, run_reached);
   free(both);
   return v == SAME ? SAME : SURVIVED;
+}
+
+static bool orders_memory(const struct Kind *k) {
+  return !strcmp(k->name, "barrier") || !strcmp(k->name, "wait") || !strcmp(k->name, "fence");
+}
+
+static Verdict explain_order(const Program *p, const char *text, int64_t at, const char *mutant) {
+  char *tells = reached(text, at);
+  Verdict v = try(p, tells, run_reached);
+  free(tells);
+  return v == SAME ? SAME : try(p, mutant, run_orders);
 }
 
 // --- the same mistake in another sample
@@ -236,9 +284,14 @@ static char *form_of(const char *text, int64_t at) {
 
 static bool is_killed(Verdict v) { return v == SEEN || v == WRONG || v == HANGS || v == OTHER; }
 
+static Program *program_at(const char *graph, md_cuda_arch arch, md_diags *d) {
+  md_graph *g = md_parse_graph("sample", graph, strlen(graph), d);
+  return g ? program_for(arch, g, 2, MD_F32, 1, d) : NULL;
+}
+
 static Verdict try_in(const Text *t, int64_t at, const struct Kind *k) {
   md_diags *d = md_diags_create();
-  Program *p = program_create(t->graph, 2, 1, d);
+  Program *p = program_at(t->graph, t->arch, d);
   char *mutant = mutated(t->kernels, at, k);
   Verdict v = p ? try(p, mutant, run_mutant) : SURVIVED;
   free(mutant);
@@ -248,14 +301,14 @@ static Verdict try_in(const Text *t, int64_t at, const struct Kind *k) {
 }
 
 // The name of the sample that notices; the own one may have other kernels.
-static const char *other_that_sees(const Text *own, int64_t at, const struct Kind *k) {
+static const char *other_that_sees(const Text *own, int64_t at, const struct Kind *k, int most) {
   static int64_t places[MAX_PLACES];
   const char *name = NULL;
   char *want = form_of(own->kernels, at);
   for (int i = 0, tried = 0; !name && i < num_texts; i++) {
     const Text *t = &texts[(own - texts + i) % num_texts];
     int num = find_places(t->kernels, k->from, places);
-    for (int j = 0; !name && j < num && tried < MOST_OTHERS; j++) {
+    for (int j = 0; !name && j < num && tried < most; j++) {
       if (t == own && places[j] == at) continue;
       char *form = form_of(t->kernels, places[j]);
       if (!strcmp(form, want) && (tried++, is_killed(try_in(t, places[j], k)))) name = t->name;
@@ -295,12 +348,27 @@ static void mutate_at(const Program *p, const Text *t, int64_t at, const struct 
   const char *other = NULL;
   char *mutant = mutated(t->kernels, at, k);
   Verdict v = try(p, mutant, run_mutant);
+  if (v == SURVIVED)
+    v = orders_memory(k) ? explain_order(p, t->kernels, at, mutant) : explain(p, t->kernels, at, k);
   free(mutant);
-  if (v == SURVIVED) v = explain(p, t->kernels, at, k);
-  if (v == SURVIVED && (other = other_that_sees(t, at, k))) v = OTHER;
+  int most = v == SURVIVED ? MOST_OTHERS : v == IDLE ? MOST_OF_IDLE : 0;
+  if (most && (other = other_that_sees(t, at, k, most))) v = OTHER;
   tally[group_of(k)][v]++;
   if (how[v]) print_survivor(t->name, t->kernels, at, k, how[v], other);
   fflush(stdout);
+}
+
+// Has the architecture kernels of its own there?
+static bool is_own(const Text *t, int64_t at) {
+  if (!md_cuda_has_wgmma(t->arch)) return true;
+  const char *text = t->kernels, *begin = text, *end = text;
+  while (*end && end <= text + at) {
+    begin = end;
+    const char *part = strstr(end + 1, "\nMD_PART "), *kernel = strstr(end + 1, "\nMD_KERNEL(");
+    end = part && (!kernel || part < kernel) ? part : kernel ? kernel : text + strlen(text);
+  }
+  const char *wgmma = strstr(begin, "md_wgmma");
+  return wgmma && wgmma < end;
 }
 
 static void mutate(const Program *p, const Text *t, const Options *o) {
@@ -314,7 +382,7 @@ static void mutate(const Program *p, const Text *t, const Options *o) {
     // The entries behind the kernels hold none of the words.
     int num = 0, all = find_places(t->kernels, kinds[k].from, at);
     for (int i = 0; i < all; i++)
-      if (!is_nothing(t->kernels, at[i], &kinds[k])) at[num++] = at[i];
+      if (is_own(t, at[i]) && !is_nothing(t->kernels, at[i], &kinds[k])) at[num++] = at[i];
     for (int i = 0; i < num && i < o->each; i++) {
       uint64_t draw = md_hash_at(md_hash_key(t->name, (uint64_t)o->seed), (uint64_t)(100 * k + i));
       int64_t *chosen = &at[i + (int)(draw % (uint64_t)(num - i))], place = *chosen;
@@ -324,15 +392,17 @@ static void mutate(const Program *p, const Text *t, const Options *o) {
   }
 }
 
-static void collect(bool (*sample)(int, md_text *, char[64])) {
+static void collect(bool (*sample)(int, md_text *, char[64]), md_cuda_arch arch) {
   md_text graph = {0};
   char name[64];
+  bool has_wgmma = md_cuda_has_wgmma(arch);
   for (int i = 0; sample(i, &graph, name); i++) {
     md_diags *d = md_diags_create();
-    Program *p = program_create(graph.s, 2, 1, d);
-    Text t = {.graph = graph.s, .kernels = p ? run_text(p) : NULL};
-    snprintf(t.name, sizeof t.name, "%s", name);
-    if (p) MD_PUSH(texts, num_texts, cap_texts, t);
+    Program *p = program_at(graph.s, arch, d);
+    bool is_wanted = p && (!has_wgmma || strstr(p->m->text.s, "md_wgmma"));
+    Text t = {.graph = graph.s, .kernels = is_wanted ? run_text(p) : NULL, .arch = arch};
+    snprintf(t.name, sizeof t.name, "%s%s", name, has_wgmma ? ", sm_90a" : "");
+    if (is_wanted) MD_PUSH(texts, num_texts, cap_texts, t);
     else md_text_free(&graph);
     program_destroy(p);
     md_diags_destroy(d);
@@ -343,7 +413,8 @@ static void collect(bool (*sample)(int, md_text *, char[64])) {
 static void mutate_all(const Options *o) {
   for (int i = 0; i < num_texts; i++) {
     md_diags *d = md_diags_create();
-    Program *p = strstr(texts[i].name, o->only) ? program_create(texts[i].graph, 2, 1, d) : NULL;
+    bool is_wanted = strstr(texts[i].name, o->only);
+    Program *p = is_wanted ? program_at(texts[i].graph, texts[i].arch, d) : NULL;
     if (p) mutate(p, &texts[i], o);
     program_destroy(p);
     md_diags_destroy(d);
@@ -387,8 +458,10 @@ int main(int argc, char **argv) {
                      "usage: test_mutants [--each=N] [--seed=S] [--only=TEXT] [--kind=NAME]\n"),
              2;
   }
-  collect(simt_sample);
-  collect(simt_conv_sample);
+  const md_cuda_arch sm_80 = {80, 0}, sm_90a = {90, 'a'};
+  collect(simt_conv_sample, sm_90a);
+  collect(simt_sample, sm_80);
+  collect(simt_conv_sample, sm_80);
   mutate_all(&o);
   return print_tally();
 }

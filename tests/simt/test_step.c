@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Two whole training steps of a small MoDist as CUDA kernels on the fiber machine, against the
-// interpreter: the losses, and by how much each state has changed. In f32 and with bf16 activations.
+// interpreter: the losses, and by how much each state has changed. In f32 and with bf16 activations for sm_80,
+// and for sm_90a with enough channels in the last stage that its products are those of wgmma.
 #include "models/models.h"
 #include "tests/simt/run.h"
 #include "tests/tolerance.h"
@@ -69,15 +70,27 @@ static bool check_states(const Program *p, char *const *data, double tolerance) 
   return good;
 }
 
-static int try(const char *name, const md_step *s, md_dtype precision) {
+// Where there is wgmma it makes products of each kind.
+static bool has_products(const Program *p, md_cuda_arch arch) {
+  static const md_op products[] = {MD_OP_conv3d, MD_OP_conv3d_dgrad, MD_OP_conv3d_wgrad};
+  bool has = true;
+  for (int i = 0; md_cuda_has_wgmma(arch) && i < MD_COUNT(products); i++) {
+    int num = program_wgmmas(p, products[i]);
+    printf("%d launches of %s with wgmma\n", num, md_ops[products[i]].name);
+    has &= num > 0;
+  }
+  return has;
+}
+
+static int try(const char *name, md_cuda_arch arch, const md_step *s, md_dtype precision) {
   md_diags *d = md_diags_create();
   md_graph *g = md_step_graph(s, d);
-  Program *p = g ? program_with(g, 2, precision, 1, d) : NULL;
+  Program *p = g ? program_for(arch, g, 2, precision, 1, d) : NULL;
   md_text why = {0};
   bool ok = p && !p->m->num_refused && run_build(p);
   char **data = p ? calloc((size_t)p->num_images, sizeof *data) : NULL;
   for (int i = 0; ok && i < p->num_images; i++) {
-    data[i] = simt_buffer(p->image[i].name, p->image[i].bytes, true);
+    data[i] = simt_buffer(p->image[i].name, p->image[i].bytes, p->image[i].is_set);
     if (p->image[i].is_set) memcpy(data[i], p->image[i].data, (size_t)p->image[i].bytes);
   }
   for (int i = 0; ok && i < STEPS; i++) {
@@ -87,6 +100,10 @@ static int try(const char *name, const md_step *s, md_dtype precision) {
   if (!ok) printf("FAILED %s: %s%s\n", name, why.s ? why.s : "", md_diags_text(d));
   double tolerance = p ? relative_tolerance(p->g, precision) : 0;
   ok = ok && check_states(p, data, tolerance);
+  if (p && !has_products(p, arch)) {
+    printf("FAILED %s: products without wgmma\n", name);
+    ok = false;
+  }
   if (p)
     printf("%s: %d launches, %d states, within %.2g of their change\n", name, p->m->num_launches,
            p->g->num_updates, tolerance);
@@ -99,7 +116,7 @@ static int try(const char *name, const md_step *s, md_dtype precision) {
 }
 
 int main(void) {
-  simt_check(false);  // test_taps looks at each access
+  simt_check(false);  // test_taps looks at each access of their regions
   md_step s = md_step_defaults();
   md_model_from("modist-tiny")->fill(&s);
   s.batch = 4;
@@ -107,7 +124,12 @@ int main(void) {
   s.mclip = (md_clip){2, 64};
   s.bank = 64;
   s.bank_empty = false;
-  int failed = try("f32", &s, MD_F32) + try("bf16", &s, MD_BF16);
+  const md_cuda_arch sm_80 = {80, 0}, sm_90a = {90, 'a'};
+  int failed = try("f32", sm_80, &s, MD_F32) + try("bf16", sm_80, &s, MD_BF16);
+  simt_check(true);
+  s.clip.size = s.mclip.size = 32;
+  s.visual.width[3] = s.motion.width[3] = 64;
+  failed += try("bf16 with wgmma", sm_90a, &s, MD_BF16);
   simt_forget();
   return failed;
 }
