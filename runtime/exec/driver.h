@@ -43,7 +43,5 @@ typedef struct md_driver_task {
 } md_driver_task;
 // Reports it: what failed, the driver's words, what to do. False.
 bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md_diags *d);
-// Reports what md_driver_open and md_driver_device say; `path`: of the artefact, or NULL. False.
-bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d);
 
 #endif

@@ -231,6 +231,8 @@ bool md_gpu_find(int index, md_gpu_device *device, char *why, int size);
 bool md_gpu_require(int index, md_gpu_device *device, md_diags *d);
 // The same, asked apart: this process has not used the driver, and can fork one that does. MD_NO_CODE: found.
 md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size);
+// Reports what those say; `path`: of the artefact, or NULL. False.
+bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d);
 
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
@@ -417,6 +419,9 @@ char *md_records_path(md_arena *a);
 // Those. Lines that are no records are left out, with a warning.
 md_records *md_records_kept(md_diags *d);
 bool md_records_keep(const md_records *r, md_diags *d);  // adds them; false: reported (E0801)
+// Leaves out those that later ones stand in for, and lines that are no records. How many records went; -1:
+// reported.
+int md_records_compact(md_diags *d);
 typedef struct md_record_sums {
   int ways, failed, better;
   double own_us, best_us;
@@ -429,6 +434,8 @@ bool md_is_named(const char *device, const char *name);
 // one of this very name sooner than others. NULL: there is none.
 const md_record *md_records_find(const md_records *r, const char *target, const char *key,
                                  const char *device);
+// Row i counts: none behind it is of the same product and device.
+bool md_records_is_last(const md_records *r, int i);
 
 // --- apart.c: work in a process of its own, which ends when this one does
 void *md_shared_create(int64_t bytes);  // zeroed memory that a child has in common with its parent

@@ -15,6 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_FILE ((int64_t)256 << 20)
@@ -200,6 +202,18 @@ static void put_all(const md_records *r, md_text *to) {
   for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], to);
 }
 
+// One process at a time writes. Who has waited may hold a file that another one has replaced.
+static int open_locked(const char *path, int flags) {
+  struct stat here, there;
+  for (;;) {
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || flock(fd, LOCK_EX) != 0) return fd;  // not every file system has locks
+    if (fstat(fd, &here) != 0 || (stat(path, &there) == 0 && here.st_ino == there.st_ino))
+      return fd;
+    close(fd);
+  }
+}
+
 // Behind what others have added; a line that was cut off ends here.
 bool md_records_keep(const md_records *r, md_diags *d) {
   md_text all = {0};
@@ -208,7 +222,7 @@ bool md_records_keep(const md_records *r, md_diags *d) {
   md_arena *a = md_arena_create();
   const char *path = md_records_path(a);
   errno = 0;
-  int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+  int fd = path ? open_locked(path, O_WRONLY | O_APPEND | O_CREAT) : -1;
   bool ok = fd >= 0 && md_write_all(fd, all.s, all.len);
   int error = errno;
   if (fd >= 0) ok = close(fd) == 0 && ok;
@@ -230,6 +244,24 @@ bool md_records_save(const md_records *r, const char *path, md_diags *d) {
   else ok = md_file_save(path, all.s ? all.s : "", all.len, d);
   md_text_free(&all);
   return ok;
+}
+
+int md_records_compact(md_diags *d) {
+  md_arena *a = md_arena_create();
+  const char *path = md_records_path(a);
+  int lock = path ? open_locked(path, O_RDONLY) : -1, gone = 0;
+  if (lock >= 0) {
+    md_records *all = md_records_kept(d), last = {0};
+    for (int i = 0; i < all->num; i++)
+      if (md_records_is_last(all, i)) MD_PUSH(last.row, last.num, last.cap, all->row[i]);
+    gone = all->num - last.num;
+    if (gone && !md_records_save(&last, path, d)) gone = -1;
+    free(last.row);
+    md_records_destroy(all);
+    close(lock);
+  }
+  md_arena_destroy(a);
+  return gone;
 }
 
 // --- finding
@@ -273,4 +305,9 @@ const md_record *md_records_find(const md_records *r, const char *target, const 
     found = x;
   }
   return found;
+}
+
+bool md_records_is_last(const md_records *r, int i) {
+  const md_record *x = &r->row[i];
+  return md_records_find(r, x->target, x->key, x->device) == x;
 }

@@ -113,13 +113,25 @@ wants 0 "tuning: 0 records" "$modistc" cache ls --device=h200
 wants 0 "wrote 2 records" "$modistc" cache export again.jsonl --device=stand-ingpu
 cmp -s hand.jsonl again.jsonl || wrong "what is exported is not what was imported"
 compile() { "$modistc" compile step.mdg -t cuda:sm_90 --no-ptx "$@"; }
-wants 0 "tuned   2 of 2 products by records, 2 of them other than untuned" compile --tune=require -o tuned.mdx
+wants 0 "tuned   2 of 2 products by records of Stand-in GPU, 2 of them other than untuned" compile --tune=require -o tuned.mdx
 wants 0 "1 values are as expected" on_gpu "$rt" tuned.mdx --expect=b=b.npy,1e-5
 symbols tuned.mdx | cmp -s - plain.txt && wrong "the tuned program has the same kernels"
 compile --tune=off -q -o off.mdx
 cmp -s off.mdx plain.mdx || wrong "--tune=off heeds records"
 compile --trials -q -o trials2.mdx
 cmp -s trials.mdx trials2.mdx || wrong "trials depend on records"
+# Another compiler's code has other times.
+export MODIST_STAND_IN_NVRTC=13.9
+wants 4 "2 of 2 products have no record" compile --tune=require -o t.mdx
+unset MODIST_STAND_IN_NVRTC
+# An architecture alone has the records of whatever device; of two it is not for us to choose.
+sed '1!d; s/Stand-in GPU/Other GPU/' hand.jsonl >other.jsonl
+"$modistc" cache import other.jsonl -q
+wants 4 "the records for cuda:sm_90 are of 2 devices: Other GPU, Stand-in GPU" compile --tune=require -o t.mdx
+wants 0 "tuned   2 of 2 products by records of Other GPU, Stand-in GPU, 2 of them" compile -o t.mdx
+sed 's/Stand-in GPU/Other GPU/' hand.jsonl >other.jsonl
+"$modistc" cache import other.jsonl -q
+wants 0 "by records of Other GPU, 2 of them" compile --tune=require -o t.mdx
 # On the device itself a step takes them, too.
 "$modistc" cache prune --records >/dev/null
 wants 0 "measured: 2 products" on_gpu "$modistc" tune step.mdg --device=cuda:0 --rounds=3
@@ -133,6 +145,12 @@ wants 0 '"by":"prediction"' "$modistc" tune step.mdg -t cuda:h200 -o - -q
 "$modistc" tune step.mdg -t cuda:h200 -o predicted.jsonl -q >/dev/null 2>&1
 wants 5 "only what was measured is kept" "$modistc" cache import predicted.jsonl
 wants 4 "which device is to be tuned for?" "$modistc" tune step.mdg
+
+# Who names a device wants it measured.
+wants 4 "error[E0642]: there is no device cuda:5: the driver shows 1" \
+  on_gpu "$modistc" tune step.mdg -t cuda:sm_90 --device=cuda:5
+wants 4 "error[E0642]" on_gpu "$modistc" tune trials.mdx --device=cuda:5
+wants 4 "error[E0635]" "$modistc" tune step.mdg -t cuda:sm_90 --device=cuda:0
 
 # --- what a user can get wrong
 wants 2 "has nothing that is to be tried on Stand-in GPU" on_gpu "$rt" plain.mdx --tune=none.jsonl
