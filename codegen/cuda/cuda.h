@@ -105,9 +105,10 @@ typedef struct md_cuda_schedule {
   md_cuda_math math;
   int m, n;    // rows and columns of a block's tile of the result
   int blocks;  // about, that share the tiles or what is summed up; 0: one for each tile
+  int stages;  // of operands on their way to wgmma; 0: as many as there is room for
 } md_cuda_schedule;
 enum { MD_CUDA_WAYS = 16, MD_CUDA_TRIALS = 8, MD_CUDA_SCHEDULE_CHARS = 48 };  // trials: by default
-// "wgmma 128x256 264". Returns buf.
+// "wgmma 128x256 264", with 3 stages "wgmma 128x256 264 s3". Returns buf.
 char *md_cuda_schedule_text(const md_cuda_schedule *s, char buf[MD_CUDA_SCHEDULE_CHARS]);
 bool md_cuda_schedule_equal(const md_cuda_schedule *a, const md_cuda_schedule *b);
 
