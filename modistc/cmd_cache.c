@@ -130,22 +130,36 @@ static md_status list(md_cli *cli) {
   return MD_OK;
 }
 
+static void put_us(double us) {
+  if (us >= 0) printf(" %10.1f", us);
+  else printf(" %10s", "-");
+}
+
+static void explain_way(const char *way, const char *best, double us, double cold, double warm,
+                        const char *more) {
+  printf("  %-26s", way);
+  put_us(us);
+  put_us(cold);
+  put_us(warm);
+  printf("%s%s\n", more, strcmp(way, best) ? "" : "  the best");
+}
+
+// The time in a step decides; those of a cold and a warm L2 cache explain it.
 static void explain_record(const md_record *r) {
-  char text[160];
+  char text[160], clocks[MD_CLOCKS_CHARS];
   printf("product %s\n  target    %s\n", r->key, r->target);
-  printf("  device    %s\n", md_clean(r->device, text, sizeof text));
+  printf("  device    %s%s%s\n", md_clean(r->device, text, sizeof text),
+         r->clocks ? ", driver " : "", r->clocks ? r->clocks->driver : "");
+  printf("  clocks    %s\n", md_clocks_text(r->clocks, clocks));
   printf("  met in    %s\n", md_clean(r->region, text, sizeof text));
-  printf("  times     measured within the step; results %s\n",
-         r->is_checked ? "were compared" : "were not all compared");
-  printf("  %-24s %10.1f us  untuned%s\n", r->own, r->own_us,
-         strcmp(r->own, r->best) ? "" : ", the best");
+  printf("  results   %s\n", r->is_checked ? "were compared" : "were not all compared");
+  printf("  %-26s %10s %10s %10s\n", "times in us", "in a step", "L2 cold", "L2 warm");
+  explain_way(r->own, r->best, r->own_us, r->own_cold_us, r->own_warm_us, "  untuned");
   for (int i = 0; i < r->num_ways; i++) {
     const md_record_way *w = &r->way[i];
     if (w->failed)
-      printf("  %-24s %13s  %s\n", w->way, "failed", md_clean(w->failed, text, sizeof text));
-    else if (w->us < 0) printf("  %-24s %13s\n", w->way, "not measured");
-    else
-      printf("  %-24s %10.1f us%s\n", w->way, w->us, strcmp(w->way, r->best) ? "" : "  the best");
+      printf("  %-26s %10s  %s\n", w->way, "failed", md_clean(w->failed, text, sizeof text));
+    else explain_way(w->way, r->best, w->us, w->cold_us, w->warm_us, "");
   }
 }
 

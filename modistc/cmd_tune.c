@@ -170,6 +170,9 @@ static void show(const md_cli *cli, const md_records *r, FILE *to) {
           "%.3f ms\n",
           r->num && r->row[0].is_predicted ? "predicted" : "measured", r->num, s.ways, s.failed,
           s.better, s.own_us / 1e3, s.best_us / 1e3);
+  char clocks[MD_CLOCKS_CHARS];
+  if (r->num && !r->row[0].is_predicted && !cli->quiet)
+    fprintf(to, "clocks: %s\n", md_clocks_text(r->row[0].clocks, clocks));
 }
 
 static bool write_records(md_cli *cli, const md_records *r) {
