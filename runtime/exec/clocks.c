@@ -19,23 +19,33 @@ static void find_peak(const md_driver *v, int id, md_clocks *c) {
   c->memory_least = c->memory_most;
 }
 
+static md_nvml *open_nvml(const md_driver *v, int id, char *why, int size) {
+  char bus[32] = "";
+  if (v->cuDeviceGetPCIBusId && !v->cuDeviceGetPCIBusId(bus, sizeof bus, id))
+    return md_nvml_open(bus, why, size);
+  snprintf(why, (size_t)size, "the driver does not tell the place of the device on the bus");
+  return NULL;
+}
+
+// What a process before has seen stays.
 md_nvml *md_clocks_watch(md_clocks *c, int index) {
   md_driver v;
   md_gpu_device device;
   int id;
-  char bus[32] = "";
-  if (md_driver_open(&v, c->why, sizeof c->why) ||
-      md_driver_device(&v, index, &id, &device, c->why, sizeof c->why))
+  char why[600];
+  if (md_driver_open(&v, why, sizeof why) ||
+      md_driver_device(&v, index, &id, &device, why, sizeof why))
     return NULL;
-  if (!c->looks)
-    snprintf(c->driver, sizeof c->driver, "CUDA %d.%d", device.driver / 1000,
-             device.driver % 1000 / 10);
-  md_nvml *n = NULL;
-  if (!v.cuDeviceGetPCIBusId || v.cuDeviceGetPCIBusId(bus, sizeof bus, id))
-    snprintf(c->why, sizeof c->why, "the driver does not tell the place of the device on the bus");
-  else n = md_nvml_open(bus, c->why, sizeof c->why);
-  if (n) md_nvml_driver(n, c->driver, sizeof c->driver);
-  else if (!c->looks) find_peak(&v, id, c);
+  md_nvml *n = open_nvml(&v, id, why, sizeof why);
+  if (c->looks) return n;
+  snprintf(c->driver, sizeof c->driver, "CUDA %d.%d", device.driver / 1000,
+           device.driver % 1000 / 10);
+  if (n) {
+    md_nvml_driver(n, c->driver, sizeof c->driver);
+  } else {
+    snprintf(c->why, sizeof c->why, "%s", why);
+    find_peak(&v, id, c);
+  }
   return n;
 }
 
@@ -84,5 +94,6 @@ void md_clocks_tell(const md_clocks *c, const char *device, md_diags *d) {
   if (!c->throttled) return;
   md_warning(d, MD_NOWHERE, "%s held itself back in %d of %d steps that were measured: %s", device,
              c->throttled, c->looks, c->why);
-  md_hint(d, "ways of a round ran alike, so the best stays the best; as times they are too long");
+  md_hint(d,
+          "the ways of a round are slowed down alike, so the choice holds; the times are too long");
 }
