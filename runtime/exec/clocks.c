@@ -43,7 +43,7 @@ md_nvml *md_clocks_watch(md_clocks *c, int index) {
   if (n) {
     md_nvml_driver(n, c->driver, sizeof c->driver);
   } else {
-    snprintf(c->why, sizeof c->why, "%s", why);
+    snprintf(c->why, sizeof c->why, "%.*s", (int)sizeof c->why - 1, why);
     find_peak(&v, id, c);
   }
   return n;
