@@ -17,6 +17,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 // When a way is late: after 10 s, and a hundred times what the own one takes. Of what that is not known, such as
@@ -44,12 +45,20 @@ void md_tune_blame(md_tuner *t, const char *why) {
   md_log(MD_LOG_EXEC, MD_LEVEL_WARN, "%s of %s: %s", x->way, t->p->launch[x->replaced].name, why);
 }
 
+// What was issued waits at first, until the host is ahead (cuda.c): so not before the device works.
+static void look_at_clocks(md_tuner *t) {
+  md_tune_kept *k = t->kept;
+  int64_t ns = MD_MIN(k->since_ns + k->step_ns / 4 * 3 - md_now_ns(), second - 1);
+  if (ns > 0) nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+  md_clocks_look(&k->clocks, t->nvml);
+}
+
 static bool run_order(md_tuner *t, md_exec_tap tap) {
   t->said = md_diags_create();
   md_exec_set_tap(t->e, tap, t);
   md_exec_set_order(t->e, t->order, t->num_entries);
   bool ok = md_exec_start(t->e, t->said);
-  if (ok) md_clocks_look(&t->kept->clocks, t->nvml);
+  if (ok && t->nvml) look_at_clocks(t);
   ok = ok && md_exec_finish(t->e, t->said);
   md_exec_set_order(t->e, NULL, 0);
   md_exec_set_tap(t->e, NULL, NULL);

@@ -80,6 +80,10 @@ key=$(sed -n '1s/.*"key":"\([0-9a-f]*\)".*/\1/p' found.jsonl)
 wants 0 "Stand-in GPU, driver 580.65.06" "$modistc" cache explain "$key"
 wants 0 "clocks    SM 1395 to 1980 MHz, memory 2600 MHz; held back in 35 of 53 steps" "$modistc" cache explain "$key"
 wants 0 "in a step    L2 cold    L2 warm" "$modistc" cache explain "$key"
+"$modistc" cache import clocks.jsonl -q && "$modistc" cache export again.jsonl -q
+cmp -s clocks.jsonl again.jsonl || wrong "clocks do not come back: $(cat again.jsonl)"
+sed 's/"sm_mhz":\[1500,1500\]/"sm_mhz":[1500,1499]/' clocks.jsonl >bad.jsonl
+wants 5 "error[E0650]: 'sm_mhz' is missing or is not the least and the largest number of MHz" "$modistc" cache import bad.jsonl
 # A library that fails is as good as none.
 for fault in nvmlInit_v2:1:999 nvmlDeviceGetHandleByPciBusId_v2:1:6; do
   wants 0 "clocks: not watched (${fault%%:*} fails with ${fault##*:}, " slow
@@ -87,7 +91,7 @@ done
 fault=nvmlDeviceGetClockInfo:3:999
 wants 0 "of 52 steps" slow
 unset fault
-wants 0 "removed 8 records" "$modistc" cache prune
+wants 0 "removed 10 records" "$modistc" cache prune
 "$modistc" cache prune --records >/dev/null
 
 # A kernel that only a trial has.
