@@ -63,6 +63,8 @@ bool md_cache_read(md_digest key, char **data, size_t *bytes) {
   char *path = path_of(key, a);
   int fd = path ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : -1;
   bool ok = fd >= 0 && read_code(fd, data, bytes);
+  // That it was used, whatever the file system notes of reading: `cache prune` asks.
+  if (ok) futimens(fd, (struct timespec[2]){{.tv_nsec = UTIME_NOW}, {.tv_nsec = UTIME_OMIT}});
   if (fd >= 0) close(fd);
   if (fd >= 0 && !ok)
     md_log(MD_LOG_CACHE, MD_LEVEL_WARN, "damaged cache file %s is made anew", path);

@@ -13,7 +13,7 @@
 
 static const md_option tune_options[] = {
     {"config", 'c', "FILE", "settings of the model; key=value arguments override them"},
-    {"device", 0, "NAME", "cuda:N, a GPU (cuda:0)"},
+    {"device", 0, "NAME", "cuda:N, a GPU that must be there (default: cuda:0, or else no device)"},
     {"target", 't', "TARGET",
      "of a model: cuda:h200 and so on, as compile has it (default: what the device is)"},
     {"output", 'o', "FILE", "write the records there ('-': standard output), not to the cache"},
@@ -88,6 +88,7 @@ static md_program *compile_apart(md_cli *cli, const char *target, int sm) {
   return p;
 }
 
+// Who names a device wants it measured: a prediction would be something else.
 static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, char *why, int size,
                        bool *is_there) {
   int index;
@@ -95,8 +96,9 @@ static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, ch
   if (index < 0)
     return md_error(cli->diags, E0401, MD_NOWHERE,
                     "--device is '%s', but CUDA programs alone have trials", device);
-  *is_there = !md_gpu_ask(index, found, why, size);
-  return true;
+  md_code code = md_gpu_ask(index, found, why, size);
+  *is_there = !code;
+  return !code || !md_cli_get(cli, "device") || md_driver_unusable(NULL, code, why, cli->diags);
 }
 
 static md_program *program_of(md_cli *cli, bool is_there, const md_gpu_device *device,
@@ -168,6 +170,9 @@ static void show(const md_cli *cli, const md_records *r, FILE *to) {
           "%.3f ms\n",
           r->num && r->row[0].is_predicted ? "predicted" : "measured", r->num, s.ways, s.failed,
           s.better, s.own_us / 1e3, s.best_us / 1e3);
+  char clocks[MD_CLOCKS_CHARS];
+  if (r->num && !r->row[0].is_predicted && !cli->quiet)
+    fprintf(to, "clocks: %s\n", md_clocks_text(r->row[0].clocks, clocks));
 }
 
 static bool write_records(md_cli *cli, const md_records *r) {
@@ -208,7 +213,7 @@ static md_status run(md_cli *cli) {
       !md_cli_int(cli, "rounds", MD_TUNE_LEAST_ROUNDS, 1000, &rounds) ||
       !budget_of(cli, &o.seconds) ||
       !has_device(cli, o.exec.device, &found, why, sizeof why, &is_there))
-    return MD_ERR_USAGE;
+    return md_diags_status(cli->diags);
   o.rounds = (int)rounds;
   md_program *p = NULL;
   if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, why);

@@ -179,9 +179,19 @@ bool md_compile_cuda_spec(md_compile_job *j) {
   return md_cli_cuda_spec(j->cli, j->target, &j->spec);
 }
 
-// What --tune=require asks for.
+// What --tune=require asks for. An architecture alone takes records of whatever device has it: of one, as the
+// summary says whose they are, but a mixture is what nobody has measured.
 static bool knows_all(const md_compile_job *j, const md_cuda_report *r) {
-  if (!j->requires_records || r->known == r->products) return true;
+  if (!j->requires_records) return true;
+  if (r->known == r->products && r->num_devices > 1) {
+    char names[300];
+    md_error(j->cli->diags, E0447, MD_NOWHERE, "the records for %s are of %d devices: %s",
+             j->target, r->num_devices, md_clean(r->known_by, names, sizeof names));
+    md_hint(j->cli->diags,
+            "name the device, as --target=cuda:h200 does: its records alone are taken");
+    return false;
+  }
+  if (r->known == r->products) return true;
   md_error(j->cli->diags, E0447, MD_NOWHERE,
            "%d of %d products have no record for %s, the first is %s", r->products - r->known,
            r->products, r->unknown_for, r->unknown);
@@ -220,9 +230,10 @@ static bool compile_program(md_compile_job *j, const md_graph *g, int declared) 
   if (md_compile_wants(j, "kernels") || is_said)
     fprintf(to, "kernels %d, %d from cache; NVRTC %.0f ms\n", r.kernels, r.cache_hits,
             r.compile_ms);
+  char names[300];
   if (r.known)
-    fprintf(to, "tuned   %d of %d products by records, %d of them other than untuned\n", r.known,
-            r.products, r.changed);
+    fprintf(to, "tuned   %d of %d products by records of %s, %d of them other than untuned\n",
+            r.known, r.products, md_clean(r.known_by, names, sizeof names), r.changed);
   report_variants(j, p, &r, to);
   bool ok = md_compile_report_close(j, to);
   if (j->emit == EMIT_ARTEFACT) md_compile_predict(j->target, j->spec, p, &r);

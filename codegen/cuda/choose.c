@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Which way a product is made. A region's kernels are made the generator's own way first, aside: the digest
 // of their texts and the prelude's names the problem, with every type and formula in it and every extent, that
-// of the batch by the counts of launches. Under that name records know the best way on a device.
+// of the batch by the counts of launches; and what compiles them, as another compiler's code has other times.
+// Under that name records know the best way on a device.
 #include "codegen/cuda/gen.h"
 #include "codegen/cuda/names.h"
 
@@ -32,7 +33,8 @@ static void free_aside(md_cuda_module *m) {
 
 static void make_key(const md_cuda_module *m, md_cuda_arch arch, char key[33]) {
   md_text all = {0};
-  md_put(&all, "%s", md_cuda_prelude(arch));
+  md_nvrtc_describe(&all);
+  md_put(&all, "\n%s", md_cuda_prelude(arch));
   for (int i = 0; i < m->num_launches; i++) {
     const md_cuda_launch *l = &m->launch[i];
     md_put(&all, "%s %lld ", m->kernel[l->number].symbol, (long long)l->blocks);
@@ -83,7 +85,7 @@ static void look_up(const md_cu_work *w, const md_cuda_how *how, const md_cu_way
   const md_record *r = md_records_find(how->records, target, s->key, how->device);
   const md_cuda_schedule *best = r ? find_way(ways, r->best) : NULL;
   if (!best) return;
-  s->is_known = true;
+  s->known_by = md_strdup(w->module->arena, r->device);
   s->used = *best;
 }
 

@@ -206,6 +206,7 @@ typedef struct md_cu_convolution {
   int num_maps;
   md_cu_tile tile;
   int blocks;  // about, that share the tiles; 0: each has one
+  int stages;  // of the ring, as a schedule has them
   md_cu_finish finish;
   int64_t parts;        // of sums, of all kernels
   md_val formed;        // the source, if it is to be stored
@@ -257,7 +258,11 @@ typedef struct md_cu_ring {
   bool copies;        // the rest by each thread, asynchronously, or else it is stored
   int barriers, end;  // places in shared memory
 } md_cu_ring;
-md_cu_ring md_cu_ring_of(int a, int b, int rest);  // beside so many bytes of shared memory
+// Beside so many bytes of shared memory, with so many stages at most; 0: as many as there is room for.
+md_cu_ring md_cu_ring_of(int a, int b, int rest, int stages);
+// Ways that are s but for fewer stages than `most`, which fill shared memory: what is not taken is left to the L1
+// cache, and less is on its way at once.
+void md_cu_add_stages(md_cu_ways *w, md_cuda_schedule s, int most);
 // The kernel's first lines: as, bs, full, empty. The barriers stand after the next md_sync().
 void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r);
 void md_cu_ring_registers(md_cu_kernel *k, int consumer, bool consumes);
@@ -276,6 +281,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps
 // --- conv_wgmma.c: its kernels with wgmma
 // Takes a tile of so many columns; false: there is no wgmma, no room, or too little to multiply.
 bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int num);
+int md_cu_wgmma_stages(md_cu_convolution *c);  // that its tile, which is taken, has room for
 void md_cu_wgmma(md_cu_product *p);
 
 // --- conv_wgrad.c
@@ -288,6 +294,7 @@ typedef struct md_cu_gradient {  // for weights
   md_cu_tile tile;
   md_cu_side dy, x;
   bool no_table;
+  int stages;                                // of the ring, as a schedule has them
   int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
   int64_t tiles_m, tiles_n, parts, steps;    // steps of a part
   int64_t place;                             // f32 [part][out][column]
@@ -311,7 +318,7 @@ void md_cu_merge_weights(md_cu_work *w, const md_node *n, int64_t parts, int64_t
 // --- conv_wgmma_wgrad.c: gradients for weights with wgmma
 // Its own schedule; false: there is no wgmma, or an operand is made on the way.
 bool md_cu_wgmma_gradient_schedule(md_cu_gradient *g, md_cuda_schedule *s);
-void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cu_ways *ways);
+void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cuda_schedule own, md_cu_ways *ways);
 // Takes one of those.
 void md_cu_wgmma_gradient_take(md_cu_gradient *g, const md_cuda_schedule *s);
 void md_cu_wgmma_gradient(md_cu_gradient *g);

@@ -19,9 +19,9 @@ enum {
   AT_ONCE = 128,       // columns of one wgmma: ptxas wants room for its sums in registers
 };
 
-md_cu_ring md_cu_ring_of(int a, int b, int rest) {
+md_cu_ring md_cu_ring_of(int a, int b, int rest, int stages) {
   md_cu_ring r = {.a = a, .b = b};
-  r.stages = MD_MIN((SHARED - BARRIERS - rest) / (a + b), MD_CU_MAX_STAGES);
+  r.stages = MD_MIN((SHARED - BARRIERS - rest) / (a + b), stages ? stages : MD_CU_MAX_STAGES);
   r.barriers = r.stages * (a + b);
   r.end = r.barriers + BARRIERS;
   return r;

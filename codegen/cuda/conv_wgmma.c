@@ -37,7 +37,8 @@ static Layout layout_of(const md_cu_convolution *c, int tables) {
   const md_cu_tile *t = &c->tile;
   int finish = (int)md_round_up(md_cu_finish_bytes(&c->finish, t), 128);
   int rest = finish + md_cu_sums_bytes(&c->finish, t) + tables;
-  Layout l = {.ring = md_cu_ring_of(md_cu_tile_bytes(t, t->m), md_cu_tile_bytes(t, t->n), rest)};
+  int a = md_cu_tile_bytes(t, t->m), b = md_cu_tile_bytes(t, t->n);
+  Layout l = {.ring = md_cu_ring_of(a, b, rest, c->stages)};
   l.ring.expects = true;
   l.finish = l.ring.end;
   l.sums = l.finish + finish;
@@ -66,6 +67,11 @@ bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int
   md_cu_needs needs = md_cu_measure(c);
   return is_worth_it(c, a, num, needs.is_copied) && needs.words <= most_words(&c->tile) &&
          layout_of(c, needs.tables).ring.stages >= MD_CU_MIN_STAGES;
+}
+
+int md_cu_wgmma_stages(md_cu_convolution *c) {
+  c->stages = 0;
+  return layout_of(c, md_cu_measure(c).tables).ring.stages;
 }
 
 // --- the kernel

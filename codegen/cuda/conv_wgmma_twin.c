@@ -59,7 +59,7 @@ static int tables_bytes(const Twins *t) {
 static void lay_out(Twins *t) {
   int weights = 2 * t->pairs * WEIGHTS * 2;
   int finish = (int)md_round_up(md_cu_finish_bytes(&t->finish, &t->dx), 128);
-  t->ring = md_cu_ring_of(PANEL * 2, 0, weights + finish + sums_bytes(t) + tables_bytes(t));
+  t->ring = md_cu_ring_of(PANEL * 2, 0, weights + finish + sums_bytes(t) + tables_bytes(t), 0);
   t->ring.barriers += weights;
   t->ring.end += weights;
   t->finish_at = t->ring.end;

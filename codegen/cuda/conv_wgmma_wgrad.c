@@ -33,7 +33,7 @@ static int64_t parts_for(int64_t pixels, int64_t tiles, int waves) {
 
 static md_cu_ring ring_of(const md_cu_gradient *g) {
   return md_cu_ring_of(md_cu_tile_bytes(&g->tile, g->tile.m), md_cu_tile_bytes(&g->tile, g->tile.n),
-                       0);
+                       0, g->stages);
 }
 
 static bool are_plain(md_cu_gradient *g) {
@@ -52,7 +52,8 @@ static void set_tile(md_cu_gradient *g, int m, int n) {
 
 static md_cuda_schedule schedule_of(const md_cu_gradient *g, int m, int n, int waves) {
   int64_t tiles = md_ceil_div(g->out, m) * md_ceil_div(g->columns, n);
-  return (md_cuda_schedule){MD_CUDA_WGMMA, m, n, (int)(parts_for(g->pixels, tiles, waves) * tiles)};
+  int64_t blocks = parts_for(g->pixels, tiles, waves) * tiles;
+  return (md_cuda_schedule){MD_CUDA_WGMMA, m, n, (int)blocks, 0};
 }
 
 bool md_cu_wgmma_gradient_schedule(md_cu_gradient *g, md_cuda_schedule *s) {
@@ -66,17 +67,23 @@ bool md_cu_wgmma_gradient_schedule(md_cu_gradient *g, md_cuda_schedule *s) {
   return true;
 }
 
-// 64 rows are shared out by columns, of which each warpgroup needs 64.
-void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cu_ways *ways) {
-  for (int m = g->out > 64 ? 128 : 64; m >= 64; m /= 2)
-    for (int n = 256; n >= (m == 64 ? 128 : 64); n /= 2)
-      for (int waves = MAX_WAVES; waves >= 1 && n < 2 * MD_MAX(g->columns, 64); waves /= 2)
-        md_cu_add_way(ways, schedule_of(g, m, n, waves));
-}
-
 void md_cu_wgmma_gradient_take(md_cu_gradient *g, const md_cuda_schedule *s) {
   set_tile(g, s->m, s->n);
+  g->stages = s->stages;
   md_cu_gradient_divide(g, s->blocks);
+}
+
+// 64 rows are shared out by columns, of which each warpgroup needs 64.
+void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cuda_schedule own, md_cu_ways *ways) {
+  for (int m = g->out > 64 ? 128 : 64; m >= 64; m /= 2) {
+    for (int n = 256; n >= (m == 64 ? 128 : 64); n /= 2) {
+      for (int waves = MAX_WAVES; waves >= 1 && n < 2 * MD_MAX(g->columns, 64); waves /= 2)
+        md_cu_add_way(ways, schedule_of(g, m, n, waves));
+      if (own.m != m || own.n != n) continue;
+      md_cu_wgmma_gradient_take(g, &own);
+      md_cu_add_stages(ways, own, ring_of(g).stages);
+    }
+  }
 }
 
 // --- the kernel

@@ -235,18 +235,18 @@ static md_cuda_schedule own_schedule(Wgrad *g, bool narrow) {
   md_cuda_schedule s;
   if (md_cu_wgmma_gradient_schedule(g, &s)) return s;
   md_cu_tile t = md_cu_tile_of(g->out, g->columns, narrow, true);
-  return (md_cuda_schedule){narrow ? MD_CUDA_MMA : MD_CUDA_FMA, t.m, t.n, MD_CU_WGRAD_BLOCKS};
+  return (md_cuda_schedule){narrow ? MD_CUDA_MMA : MD_CUDA_FMA, t.m, t.n, MD_CU_WGRAD_BLOCKS, 0};
 }
 
 static void list_ways(Wgrad *g, bool narrow, md_cuda_schedule own, md_cu_ways *ways) {
   md_cu_add_way(ways, own);
-  if (own.math == MD_CUDA_WGMMA) md_cu_wgmma_gradient_ways(g, ways);
+  if (own.math == MD_CUDA_WGMMA) md_cu_wgmma_gradient_ways(g, own, ways);
   md_cu_tile t = md_cu_tile_of(g->out, g->columns, narrow, true);
   md_cuda_math math = narrow ? MD_CUDA_MMA : MD_CUDA_FMA;
   for (int m = t.m; m >= MD_MAX(t.m / 2, 16); m /= 2)
     for (int n = t.n; n >= MD_MAX(t.n / 2, 8); n /= 2)
       for (int blocks = MD_CU_WGRAD_BLOCKS; blocks <= 4 * MD_CU_WGRAD_BLOCKS; blocks *= 2)
-        md_cu_add_way(ways, (md_cuda_schedule){math, m, n, blocks});
+        md_cu_add_way(ways, (md_cuda_schedule){math, m, n, blocks, 0});
 }
 
 static void take(Wgrad *g, bool narrow, const md_cuda_schedule *s) {

@@ -69,6 +69,8 @@ typedef struct md_cubin {
 } md_cubin;  // malloc'ed
 bool md_nvrtc_compile(const char *text, const char *name, md_cuda_arch arch, bool ptx,
                       md_cubin *out, md_diags *d);
+// Its version, if it is there, and the options that kernels are compiled with.
+void md_nvrtc_describe(md_text *to);
 // The digest of all that the result depends on. False: reported.
 bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d);
 
@@ -103,9 +105,10 @@ typedef struct md_cuda_schedule {
   md_cuda_math math;
   int m, n;    // rows and columns of a block's tile of the result
   int blocks;  // about, that share the tiles or what is summed up; 0: one for each tile
+  int stages;  // of operands on their way to wgmma; 0: as many as there is room for
 } md_cuda_schedule;
 enum { MD_CUDA_WAYS = 16, MD_CUDA_TRIALS = 8, MD_CUDA_SCHEDULE_CHARS = 48 };  // trials: by default
-// "wgmma 128x256 264". Returns buf.
+// "wgmma 128x256 264", with 3 stages "wgmma 128x256 264 s3". Returns buf.
 char *md_cuda_schedule_text(const md_cuda_schedule *s, char buf[MD_CUDA_SCHEDULE_CHARS]);
 bool md_cuda_schedule_equal(const md_cuda_schedule *a, const md_cuda_schedule *b);
 
@@ -165,9 +168,10 @@ typedef struct md_cuda_trial {
 } md_cuda_trial;
 typedef struct md_cuda_site {
   int region;
-  char key[33];  // digest of the kernels that the generator makes by itself, with the prelude
+  char key
+      [33];  // digest of the kernels that the generator makes by itself and of what compiles them
   md_cuda_schedule own, used;      // that way, and the one that was taken
-  bool is_known;                   // by the records
+  const char *known_by;            // the device whose record says so; NULL: there is none
   int first_launch, num_launches;  // of a module whose launches stand apart
   md_cuda_trial *trial;            // other ways; not of a product that a site before has
   int num_trials;
@@ -230,6 +234,8 @@ typedef struct md_cuda_report {
   // Products that can be made in several ways, if anybody asked for that: all, those with a record, those
   // that are not made the generator's own way; of all targets.
   int products, known, changed;
+  const char *known_by;  // the devices whose records were taken, with commas; in the arena
+  int num_devices;       // of those, for a target: the most
   const char *unknown,
       *unknown_for;  // the first region without a record, and its target; in the arena
 } md_cuda_report;

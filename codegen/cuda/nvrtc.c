@@ -171,14 +171,26 @@ static const char *const options[] = {"--std=c++17", "-default-device", "--ptxas
 static const char *const efforts[] = {NULL, "--maxrregcount=255", "--ptxas-options=--opt-level=1",
                                       "-DMD_ONE_BY_ONE_"};
 
+static void put_options(md_text *to) {
+  for (int i = 0; i < MD_COUNT(options); i++) md_put(to, " %s", options[i]);
+  for (int i = 1; i < MD_COUNT(efforts); i++) md_put(to, " or %s", efforts[i]);
+}
+
+void md_nvrtc_describe(md_text *to) {
+  int major, minor;
+  md_diags *quiet = md_diags_create();
+  if (md_nvrtc_version(&major, &minor, quiet)) md_put(to, "NVRTC %d.%d", major, minor);
+  md_diags_destroy(quiet);
+  put_options(to);
+}
+
 bool md_nvrtc_key(const char *text, md_cuda_arch arch, bool ptx, md_digest *key, md_diags *d) {
   int major, minor;
   if (!md_nvrtc_version(&major, &minor, d)) return false;
   md_text all = {0};
   md_put(&all, "NVRTC %d.%d %s_%d%.1s", major, minor, ptx ? "compute" : "sm", arch.sm,
          &arch.suffix);
-  for (int i = 0; i < MD_COUNT(options); i++) md_put(&all, " %s", options[i]);
-  for (int i = 1; i < MD_COUNT(efforts); i++) md_put(&all, " or %s", efforts[i]);
+  put_options(&all);
   md_put(&all, "\n%s%s", md_cuda_prelude(arch), text);
   *key = md_digest_of(all.s, all.len);
   md_text_free(&all);

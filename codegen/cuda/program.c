@@ -469,17 +469,42 @@ static bool generate(Assembly *s, const md_cuda_options *o, md_diags *d) {
   return true;
 }
 
+static bool is_listed(const char *list, const char *name) {
+  size_t len = strlen(name);
+  for (const char *s = list; s; s = strstr(s, ", ") ? strstr(s, ", ") + 2 : NULL)
+    if (!strncmp(s, name, len) && (!s[len] || s[len] == ',')) return true;
+  return false;
+}
+
+// The devices whose records a variant's products have, each once.
+static void report_devices(const md_cuda_module *m, md_cuda_report *r) {
+  const char *own = NULL;
+  int num = 0;
+  for (int k = 0; k < m->num_sites; k++) {
+    const char *by = m->site[k].known_by;
+    if (!by || is_listed(own, by)) continue;
+    own = own ? md_format(r->arena, "%s, %s", own, by) : md_strdup(r->arena, by);
+    num++;
+    if (!r->known_by) r->known_by = md_strdup(r->arena, by);
+    else if (!is_listed(r->known_by, by))
+      r->known_by = md_format(r->arena, "%s, %s", r->known_by, by);
+  }
+  r->num_devices = MD_MAX(r->num_devices, num);
+}
+
 static void report_products(const Assembly *s, md_cuda_report *r) {
-  r->products = r->known = r->changed = 0;
-  r->unknown = NULL;
+  r->products = r->known = r->changed = r->num_devices = 0;
+  r->unknown = r->known_by = NULL;
   for (int i = 0; i < s->num_variants; i++) {
     const md_cuda_module *m = s->variant[i].m;
-    for (int k = 0; k < m->num_sites && !s->variant[i].is_ptx; k++) {
+    if (s->variant[i].is_ptx) continue;
+    if (r->arena) report_devices(m, r);
+    for (int k = 0; k < m->num_sites; k++) {
       const md_cuda_site *x = &m->site[k];
       r->products++;
-      r->known += x->is_known;
+      r->known += x->known_by != NULL;
       r->changed += !md_cuda_schedule_equal(&x->used, &x->own);
-      if (!x->is_known && !r->unknown && r->arena) {
+      if (!x->known_by && !r->unknown && r->arena) {
         const char *name = x->region > 0 ? s->g->region[x->region].name : NULL;
         r->unknown = md_strdup(r->arena, name ? name : "");
         r->unknown_for =

@@ -20,6 +20,7 @@ enum {
   SLEEPS = 1,    // CU_EVENT_BLOCKING_SYNC: who waits for it sleeps, where others keep a core busy
   NO_TIMES = 2,  // CU_EVENT_DISABLE_TIMING
   THREAD_LOCAL = 1,  // CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+  L2_BYTES = 38,     // CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE
 };
 
 // --- errors
@@ -105,6 +106,21 @@ static bool cuda_spoil(md_device *v, const md_arg *a, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
   if (!enter(c, d)) return false;
   int error = c->call.cuMemsetD8Async(md_cuda_place(c, a), 0xFF, (size_t)a->bytes, c->stream);
+  return md_cuda_did(c, "cuMemsetD8Async", -1, error, d);
+}
+
+// Twice what the cache holds: which lines a part of it replaces first, nobody tells.
+static bool make_flood(md_cuda *c, md_diags *d) {
+  int bytes = 0, error = c->call.cuDeviceGetAttribute(&bytes, L2_BYTES, c->id);
+  if (!md_cuda_did(c, "cuDeviceGetAttribute", -1, error, d)) return false;
+  c->flood_bytes = 2 * (size_t)MD_MAX(bytes, 1 << 20);
+  return md_cuda_did(c, "cuMemAlloc", -1, c->call.cuMemAlloc(&c->flood, c->flood_bytes), d);
+}
+
+static bool cuda_flush(md_device *v, md_diags *d) {
+  md_cuda *c = (md_cuda *)v;
+  if (!enter(c, d) || (!c->flood && !make_flood(c, d))) return false;
+  int error = c->call.cuMemsetD8Async(c->flood, 0, c->flood_bytes, c->stream);
   return md_cuda_did(c, "cuMemsetD8Async", -1, error, d);
 }
 
@@ -278,17 +294,22 @@ static void hold(void *ns) {
 }
 
 static void make_marks(md_cuda *c) {
-  int num = 2 * c->base.num_all;
-  c->hold_ns = (int64_t)c->base.num_launches * ISSUE_NS;
-  c->mark = md_calloc((size_t)num + 1, sizeof *c->mark);
-  for (int i = 0; i < num; i++) c->call.cuEventCreate(&c->mark[i], 0);
-  c->call.cuEventCreate(&c->zero, 0);
+  int num = 2 * MD_MAX(c->base.num_all, c->base.num_marked);
+  if (!c->mark) c->call.cuEventCreate(&c->zero, 0);
+  if (c->mark && num <= c->num_marks) return;
+  void **all = md_calloc((size_t)num + 1, sizeof *all);
+  if (c->mark) memcpy(all, c->mark, (size_t)c->num_marks * sizeof *all);
+  for (int i = c->num_marks; i < num; i++) c->call.cuEventCreate(&all[i], 0);
+  free(c->mark);
+  c->mark = all;
+  c->num_marks = num;
 }
 
 // What comes first is tied to the host's clock by a mark that is set while nothing runs.
 static void set_zero(md_cuda *c) {
-  if (!c->mark) make_marks(c);
+  make_marks(c);
   c->call.cuStreamSynchronize(c->stream);
+  c->hold_ns = (int64_t)c->base.num_marked * ISSUE_NS;
   c->zero_ns = md_now_ns();
   if (c->zero) c->call.cuEventRecord(c->zero, c->stream);
   c->call.cuLaunchHostFunc(c->stream, hold, &c->hold_ns);
@@ -312,7 +333,7 @@ static int64_t cuda_when(md_device *v, int i) {
 // --- all of it
 
 static void destroy_events(md_cuda *c) {
-  for (int i = 0; c->mark && i < 2 * c->base.num_all; i++)
+  for (int i = 0; c->mark && i < c->num_marks; i++)
     if (c->mark[i]) c->call.cuEventDestroy(c->mark[i]);
   free(c->mark);
   void *const events[] = {c->zero, c->sent, c->taken, c->done, c->sends, c->has_sent};
@@ -330,6 +351,7 @@ static void cuda_close(md_device *v) {
     md_cuda_convs_close(c);
     md_cuda_code_unload(c);
     md_cuda_memory_destroy(c);
+    if (c->flood) c->call.cuMemFree(c->flood);
     destroy_events(c);
     if (c->stream) c->call.cuStreamDestroy(c->stream);
     if (c->sender) c->call.cuStreamDestroy(c->sender);
@@ -404,6 +426,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .put = cuda_put,
                                     .get = cuda_get,
                                     .spoil = cuda_spoil,
+                                    .flush = cuda_flush,
                                     .send = cuda_send,
                                     .begin = cuda_begin,
                                     .step = cuda_step,

@@ -55,7 +55,10 @@ typedef struct md_cuda {
   bool has_issued;      // a step has been done: all code is loaded
   bool has_results;     // of the last step, in results_host
   void **mark, *zero;   // events; made when the first is set
+  int num_marks;
   int64_t zero_ns, hold_ns;
+  md_gpu_place flood;  // memory that has more bytes than the L2 cache; 0: not yet
+  size_t flood_bytes;
   void *sends, *has_sent;  // events around the inputs that are on their way, for a trace
   int64_t send_ns;         // since when; 0: nobody wants to know
   int fatal;               // the error that ended the context; 0: none

@@ -21,6 +21,7 @@ typedef struct md_device_kind {
   bool (*put)(md_device *v, const md_arg *to, const void *from, md_diags *d);
   bool (*get)(md_device *v, const md_arg *from, void *to, md_diags *d);  // waits for all before
   bool (*spoil)(md_device *v, const md_arg *a, md_diags *d);  // of a GPU: every float is a NaN
+  bool (*flush)(md_device *v, md_diags *d);  // of a GPU: its L2 cache holds nothing of the program
 
   // --- a step: begin, then either all of it or launches one by one and the end; then wait
   bool (*send)(md_device *v, md_diags *d);   // inputs start on their way; a step may still run
@@ -33,7 +34,7 @@ typedef struct md_device_kind {
   bool (*is_busy)(md_device *v);           // with what was begun; of an error `wait` tells
   bool (*wait)(md_device *v, int launch, md_diags *d);  // launch: the last one, for messages; or -1
 
-  // --- times: marks 0 to 2 * num_all - 1, set in order; the first starts a step
+  // --- times: marks 0 to 2 * num_marked - 1, set in order; the first starts a step
   void (*mark)(md_device *v, int i);
   int64_t (*when)(md_device *v, int i);  // by the clock of md_now_ns; after wait. -1: unknown
   // False, reported: it has failed, and nothing can be read from it.
@@ -46,6 +47,7 @@ struct md_device {
   char name[16], title[160];       // "cuda:1", "NVIDIA H200"
   int first_launch, num_launches;  // those of the program that a step does
   int num_all;                     // with the trials behind them
+  int num_marked;                  // launches of the step that is to be marked
   const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
   int64_t bytes;                   // of its memory that the program takes
   char engine[120];                // what does a part of the launches; "": nothing else does

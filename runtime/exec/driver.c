@@ -17,14 +17,14 @@ static const char *const folders[] = {"/usr/lib/wsl/lib", "/usr/local/nvidia/lib
                                       "/usr/local/cuda/compat"};
 #define LIBRARY "libcuda.so.1"
 
-static void *open_library(char *why, int size) {
-  void *lib = dlopen(LIBRARY, RTLD_NOW | RTLD_LOCAL);
+void *md_driver_library(const char *name, char *why, int size) {
+  void *lib = dlopen(name, RTLD_NOW | RTLD_LOCAL);
   if (lib) return lib;
   char first[200], path[100];
   const char *text = dlerror();
-  md_clean(text ? text : LIBRARY ": not found", first, sizeof first);
+  md_clean(text ? text : name, first, sizeof first);
   for (int i = 0; i < MD_COUNT(folders); i++) {
-    snprintf(path, sizeof path, "%s/" LIBRARY, folders[i]);
+    snprintf(path, sizeof path, "%s/%s", folders[i], name);
     if ((lib = dlopen(path, RTLD_NOW | RTLD_LOCAL))) return lib;
   }
   snprintf(why, (size_t)size, "%s; nor is it in %s, %s or %s", first, folders[0], folders[1],
@@ -69,7 +69,7 @@ static md_code failed(const md_driver *v, const char *call, int error, char *why
 
 md_code md_driver_open(md_driver *v, char *why, int size) {
   *v = (md_driver){0};
-  void *lib = open_library(why, size);
+  void *lib = md_driver_library(LIBRARY, why, size);
   if (!lib) return E0635;
   finder find;
   void *init = dlsym(lib, "cuInit"), *address = dlsym(lib, "cuGetProcAddress_v2");

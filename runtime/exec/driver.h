@@ -26,6 +26,20 @@ md_code md_driver_open(md_driver *v, char *why, int size);
 md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device, char *why,
                          int size);
 
+// A library of the driver's, opened; NULL: `why` says where it was looked for.
+void *md_driver_library(const char *name, char *why, int size);
+
+// --- nvml.c: NVIDIA's management library, which comes with the driver
+typedef struct md_nvml md_nvml;
+// For the device at that place of the PCI bus ("0000:0A:00.0"). NULL: `why` says why not.
+md_nvml *md_nvml_open(const char *bus, char *why, int size);
+void md_nvml_close(md_nvml *n);
+// How fast it runs now, and the reasons for it as bits. False: it does not tell.
+bool md_nvml_look(const md_nvml *n, int *sm_mhz, int *memory_mhz, uint64_t *reasons);
+bool md_nvml_is_slow(uint64_t reasons);                          // it holds itself back
+void md_nvml_words(uint64_t reasons, char *to, size_t size);     // why it does: "power limit, heat"
+bool md_nvml_driver(const md_nvml *n, char *version, int size);  // "580.65.06"
+
 // --- driver_error.c
 enum {
   MD_CUDA_OUT_OF_MEMORY = 2,
@@ -48,7 +62,5 @@ typedef struct md_driver_task {
 } md_driver_task;
 // Reports it: what failed, the driver's words, what to do. False.
 bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md_diags *d);
-// Reports what md_driver_open and md_driver_device say; `path`: of the artefact, or NULL. False.
-bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d);
 
 #endif

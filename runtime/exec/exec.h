@@ -231,6 +231,8 @@ bool md_gpu_find(int index, md_gpu_device *device, char *why, int size);
 bool md_gpu_require(int index, md_gpu_device *device, md_diags *d);
 // The same, asked apart: this process has not used the driver, and can fork one that does. MD_NO_CODE: found.
 md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size);
+// Reports what those say; `path`: of the artefact, or NULL. False.
+bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d);
 
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
@@ -313,9 +315,12 @@ void *md_exec_arg(md_exec *e, const md_arg *a);
 // Called after (before: `before` true) each launch; for taps. NULL removes it.
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
-// The launches of the next steps: trials in place of what they replace or, under a tap, any. Borrowed; NULL:
-// the program's.
+// The launches of the next steps: trials in place of what they replace, some of them several times; under a tap
+// any. Or, on a GPU, that what its L2 cache holds is driven out. Borrowed; NULL: the program's.
+enum { MD_EXEC_FLUSH = -1 };
 void md_exec_set_order(md_exec *e, const int *launch, int num);
+// ns that each of those took in the last step, if times are kept; -1: unknown.
+const int64_t *md_exec_order_ns(const md_exec *e);
 // For taps on a GPU: whoever does not write it reads NaN there.
 bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d);
 const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
@@ -386,10 +391,25 @@ bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags
 bool md_npy_expect(const char *path, const md_spec *s, const void *at, double tolerance,
                    md_diags *d);
 
+// --- clocks.c: how fast a device ran while it was measured
+typedef struct md_clocks {
+  char driver[80];                                   // "580.65.06", or what it speaks: "CUDA 13.0"
+  int sm_least, sm_most, memory_least, memory_most;  // MHz; 0: not known
+  int looks;      // times that somebody looked; 0: those are the highest that the device can have
+  int throttled;  // of them the device held itself back
+  char why[200];  // "power limit, heat"; or why nobody could look
+  uint64_t reasons;  // for who looks
+} md_clocks;
+// "SM 1605 to 1980 MHz, memory 2619 MHz; held back in 12 of 80 steps: power limit". NULL: "not known".
+enum { MD_CLOCKS_CHARS = 480 };
+char *md_clocks_text(const md_clocks *c, char buf[MD_CLOCKS_CHARS]);
+
 // --- records.c: what tuning has found, as lines of JSON
 typedef struct md_record_way {
   const char *way;
-  double us;           // of the region's launches; < 0: it was not measured
+  double us;  // of the region's launches; < 0: it was not measured
+  double cold_us,
+      warm_us;         // the same behind an empty L2 cache, and behind itself; < 0: not measured
   const char *failed;  // why; NULL: it did not
 } md_record_way;
 typedef struct md_record {
@@ -398,8 +418,10 @@ typedef struct md_record {
   bool is_predicted;                  // nothing was measured
   const char *own, *best;             // ways
   double own_us, best_us;
-  bool is_checked;     // all results were compared, at their begin and end
-  md_record_way *way;  // all that were tried
+  double own_cold_us, own_warm_us;  // as above
+  const md_clocks *clocks;          // while it was measured; NULL: nobody has noted them
+  bool is_checked;                  // all results were compared, at their begin and end
+  md_record_way *way;               // all that were tried
   int num_ways;
 } md_record;
 typedef struct md_records {
@@ -418,6 +440,9 @@ char *md_records_path(md_arena *a);
 // Those. Lines that are no records are left out, with a warning.
 md_records *md_records_kept(md_diags *d);
 bool md_records_keep(const md_records *r, md_diags *d);  // adds them; false: reported (E0801)
+// Leaves out those that later ones stand in for, and lines that are no records. How many records went; -1:
+// reported.
+int md_records_compact(md_diags *d);
 typedef struct md_record_sums {
   int ways, failed, better;
   double own_us, best_us;
@@ -430,6 +455,8 @@ bool md_is_named(const char *device, const char *name);
 // one of this very name sooner than others. NULL: there is none.
 const md_record *md_records_find(const md_records *r, const char *target, const char *key,
                                  const char *device);
+// Row i counts: none behind it is of the same product and device.
+bool md_records_is_last(const md_records *r, int i);
 
 // --- apart.c: work in a process of its own, which ends when this one does
 void *md_shared_create(int64_t bytes);  // zeroed memory that a child has in common with its parent

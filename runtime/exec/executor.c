@@ -28,7 +28,8 @@ struct md_exec {
   md_exec_tap tap;
   void *tap_ctx;
   const int *order;  // launches of a watched step; NULL: as the program has them
-  int num_order;
+  int num_order, cap_order;
+  int64_t *order_ns;  // of the last step that had it
   md_trace *trace;
 };
 
@@ -129,13 +130,23 @@ static bool check_launch(md_exec *e, int launch, md_diags *d) {
 
 // --- A step that is watched
 
-// An order that is watched may be longer than a device has marks for, and waits after each launch.
+// An order under a tap waits after each launch.
 static bool is_timed(const md_exec *e) {
   return (e->options.time || e->trace) && !(e->order && e->tap);
 }
 
+static bool flush(md_exec *e, md_diags *d) {
+  md_device *v = e->dev;
+  if (is_timed(e)) v->kind->mark(v, 2 * e->num_done);
+  if (!v->kind->flush(v, d)) return false;
+  if (is_timed(e)) v->kind->mark(v, 2 * e->num_done + 1);
+  e->num_done++;
+  return true;
+}
+
 static bool run_launch(md_exec *e, int launch, md_diags *d) {
   md_device *v = e->dev;
+  if (launch == MD_EXEC_FLUSH) return flush(e, d);
   if (e->tap && !e->tap(e->tap_ctx, e, launch, true)) return false;
   bool is_looked_at = e->options.check_nan || e->tap;
   if (is_timed(e)) v->kind->mark(v, 2 * e->num_done);
@@ -159,6 +170,8 @@ static void keep_times(md_exec *e) {
   for (int i = 0; i < e->num_done; i++) {
     int64_t start = v->kind->when(v, 2 * i), end = v->kind->when(v, 2 * i + 1), ns = end - start;
     if (start < 0 || end < 0) return;
+    if (e->order) e->order_ns[i] = ns;
+    if (launch_at(e, i) == MD_EXEC_FLUSH) continue;
     md_launch_time *t = &e->time[launch_at(e, i)];
     t->min_ns = t->calls == 0 ? ns : MD_MIN(t->min_ns, ns);
     t->total_ns += ns;
@@ -173,7 +186,8 @@ static bool run_watched(md_exec *e, md_diags *d) {
   md_device *v = e->dev;
   e->num_done = 0;
   bool ok = true;
-  int num = e->order ? e->num_order : v->num_launches;
+  int num = v->num_marked = e->order ? e->num_order : v->num_launches;
+  for (int i = 0; e->order && i < num; i++) e->order_ns[i] = -1;
   for (int i = 0; i < num && ok; i++) ok = run_launch(e, launch_at(e, i), d);
   ok = ok && v->kind->end(v, d);
   if (!v->kind->is_host) md_mirror_age(e->mirror);
@@ -248,6 +262,7 @@ void md_exec_destroy(md_exec *e) {
   md_mirror_destroy(e->mirror);
   if (e->dev) e->dev->kind->close(e->dev);
   md_pool_destroy(e->pool);
+  free(e->order_ns);
   free(e->time);
   free(e);
 }
@@ -292,10 +307,15 @@ void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx) {
 }
 
 void md_exec_set_order(md_exec *e, const int *launch, int num) {
-  MD_ASSERT(!launch || e->tap || num <= e->dev->num_all, "an order of %d launches", num);
   e->order = launch;
   e->num_order = num;
+  if (num <= e->cap_order) return;
+  free(e->order_ns);
+  e->order_ns = zeroed(num, sizeof *e->order_ns);
+  e->cap_order = num;
 }
+
+const int64_t *md_exec_order_ns(const md_exec *e) { return e->order_ns; }
 
 bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d) {
   return e->dev->kind->spoil(e->dev, a, d);

@@ -2,8 +2,13 @@
 // What tuning has found, a JSON object a line, so that files can be joined, read and mended by hand:
 //
 //   {"key": "5f..", "target": "cuda:sm_90a", "device": "NVIDIA H200", "by": "device", "region": "..",
-//    "own": "wgmma 128x256 264", "own_us": 41.2, "best": "wgmma 128x128 264", "best_us": 37.9,
-//    "checked": true, "ways": [{"way": "..", "us": 37.9}, {"way": "..", "failed": ".."}]}
+//    "own": "wgmma 128x256 264", "own_us": 41.2, "own_cold_us": 44, "own_warm_us": 40.1,
+//    "best": "wgmma 128x128 264", "best_us": 37.9, "checked": true,
+//    "ways": [{"way": "..", "us": 37.9, "cold_us": 43, "warm_us": 37}, {"way": "..", "failed": ".."}],
+//    "clocks": {"driver": "580.65.06", "sm_mhz": [1605, 1980], "memory_mhz": [2619, 2619], "looks": 80,
+//               "throttled": 12, "why": "power limit"}}
+//
+// What is not known is left out; so it is in lines of an older modist.
 #include "runtime/exec/exec.h"
 
 #include "base/file.h"
@@ -15,6 +20,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define MAX_FILE ((int64_t)256 << 20)
@@ -64,6 +71,10 @@ static double get_us(Line *l, const md_tree *from, const char *key) {
   return x;
 }
 
+static double get_optional_us(Line *l, const md_tree *from, const char *key) {
+  return md_tree_get(from, key) ? get_us(l, from, key) : -1;
+}
+
 static void get_ways(Line *l, const md_tree *from, md_record *r) {
   const md_tree *list = md_tree_get(from, "ways");
   if (!list || list->kind != MD_JSON_LIST || list->num > MAX_WAYS) {
@@ -74,10 +85,47 @@ static void get_ways(Line *l, const md_tree *from, md_record *r) {
   r->way = MD_NEW_ARRAY(l->to->arena, md_record_way, list->num + 1);
   for (int i = 0; i < list->num; i++) {
     const md_tree *w = &list->item[i];
-    r->way[i] = (md_record_way){.way = get_text(l, w, "way"), .us = -1};
-    if (md_tree_get(w, "failed")) r->way[i].failed = get_text(l, w, "failed");
-    else if (md_tree_get(w, "us")) r->way[i].us = get_us(l, w, "us");
+    r->way[i] =
+        (md_record_way){.way = get_text(l, w, "way"), .us = -1, .cold_us = -1, .warm_us = -1};
+    if (md_tree_get(w, "failed")) {
+      r->way[i].failed = get_text(l, w, "failed");
+      continue;
+    }
+    r->way[i].us = get_optional_us(l, w, "us");
+    r->way[i].cold_us = get_optional_us(l, w, "cold_us");
+    r->way[i].warm_us = get_optional_us(l, w, "warm_us");
   }
+}
+
+static int get_int(Line *l, const md_tree *from, const char *key) {
+  int64_t n = 0;
+  bool ok = md_tree_int(md_tree_get(from, key), &n) && n >= 0 && n <= INT32_MAX;
+  if (!ok) wrong(l, key, "a number");
+  return ok ? (int)n : 0;
+}
+
+static void get_range(Line *l, const md_tree *from, const char *key, int *least, int *most) {
+  const md_tree *x = md_tree_get(from, key);
+  int64_t a = 0, b = 0;
+  if (!x || x->kind != MD_JSON_LIST || x->num != 2 || !md_tree_int(&x->item[0], &a) ||
+      !md_tree_int(&x->item[1], &b) || a < 0 || b < a || b > INT32_MAX) {
+    wrong(l, key, "the least and the largest number of MHz");
+    return;
+  }
+  *least = (int)a;
+  *most = (int)b;
+}
+
+static const md_clocks *get_clocks(Line *l, const md_tree *from) {
+  if (!from) return NULL;
+  md_clocks *c = MD_NEW(l->to->arena, md_clocks);
+  *c = (md_clocks){.looks = get_int(l, from, "looks"), .throttled = get_int(l, from, "throttled")};
+  snprintf(c->driver, sizeof c->driver, "%s", get_text(l, from, "driver"));
+  if (md_tree_get(from, "why")) snprintf(c->why, sizeof c->why, "%s", get_text(l, from, "why"));
+  get_range(l, from, c->looks ? "sm_mhz" : "peak_sm_mhz", &c->sm_least, &c->sm_most);
+  get_range(l, from, c->looks ? "memory_mhz" : "peak_memory_mhz", &c->memory_least,
+            &c->memory_most);
+  return c;
 }
 
 static void get_record(Line *l, const md_tree *from) {
@@ -89,6 +137,8 @@ static void get_record(Line *l, const md_tree *from) {
                  .best = get_text(l, from, "best"),
                  .own_us = get_us(l, from, "own_us"),
                  .best_us = get_us(l, from, "best_us"),
+                 .own_cold_us = get_optional_us(l, from, "own_cold_us"),
+                 .own_warm_us = get_optional_us(l, from, "own_warm_us"),
                  .is_checked = md_tree_true(md_tree_get(from, "checked"))};
   const char *by = get_text(l, from, "by");
   r.is_predicted = !strcmp(by, "prediction");
@@ -96,6 +146,7 @@ static void get_record(Line *l, const md_tree *from) {
   if (strlen(r.key) != KEY || strspn(r.key, "0123456789abcdef") != KEY)
     wrong(l, "key", "32 hexadecimal digits");
   get_ways(l, from, &r);
+  r.clocks = get_clocks(l, md_tree_get(from, "clocks"));
   if (l->ok) MD_PUSH(l->to->row, l->to->num, l->to->cap, r);
 }
 
@@ -136,6 +187,30 @@ bool md_records_read(md_records *r, const char *path, md_diags *d) {
 
 // --- writing
 
+static void put_range(md_json *j, const char *key, int least, int most) {
+  md_json_key(j, key);
+  md_json_begin(j, '[');
+  md_json_int(j, least);
+  md_json_int(j, most);
+  md_json_end(j, ']');
+}
+
+static void put_clocks(md_json *j, const md_clocks *c) {
+  md_json_key(j, "clocks");
+  md_json_begin(j, '{');
+  md_json_put_str(j, "driver", c->driver);
+  put_range(j, c->looks ? "sm_mhz" : "peak_sm_mhz", c->sm_least, c->sm_most);
+  put_range(j, c->looks ? "memory_mhz" : "peak_memory_mhz", c->memory_least, c->memory_most);
+  md_json_put_int(j, "looks", c->looks);
+  md_json_put_int(j, "throttled", c->throttled);
+  if (*c->why) md_json_put_str(j, "why", c->why);
+  md_json_end(j, '}');
+}
+
+static void put_us(md_json *j, const char *key, double us) {
+  if (us >= 0) md_json_put_float(j, key, us);
+}
+
 void md_record_put(const md_record *r, md_text *to) {
   md_json w = {.compact = true}, *j = &w;
   md_json_begin(j, '{');
@@ -146,6 +221,8 @@ void md_record_put(const md_record *r, md_text *to) {
   md_json_put_str(j, "region", r->region);
   md_json_put_str(j, "own", r->own);
   md_json_put_float(j, "own_us", r->own_us);
+  put_us(j, "own_cold_us", r->own_cold_us);
+  put_us(j, "own_warm_us", r->own_warm_us);
   md_json_put_str(j, "best", r->best);
   md_json_put_float(j, "best_us", r->best_us);
   md_json_key(j, "checked");
@@ -156,10 +233,13 @@ void md_record_put(const md_record *r, md_text *to) {
     md_json_begin(j, '{');
     md_json_put_str(j, "way", r->way[i].way);
     if (r->way[i].failed) md_json_put_str(j, "failed", r->way[i].failed);
-    else if (r->way[i].us >= 0) md_json_put_float(j, "us", r->way[i].us);
+    put_us(j, "us", r->way[i].us);
+    put_us(j, "cold_us", r->way[i].cold_us);
+    put_us(j, "warm_us", r->way[i].warm_us);
     md_json_end(j, '}');
   }
   md_json_end(j, ']');
+  if (r->clocks && *r->clocks->driver) put_clocks(j, r->clocks);
   md_json_end(j, '}');
   md_put(to, "%s\n", j->out.s);
   md_text_free(&j->out);
@@ -200,6 +280,18 @@ static void put_all(const md_records *r, md_text *to) {
   for (int i = 0; i < r->num; i++) md_record_put(&r->row[i], to);
 }
 
+// One process at a time writes. Who has waited may hold a file that another one has replaced.
+static int open_locked(const char *path, int flags) {
+  struct stat here, there;
+  for (;;) {
+    int fd = open(path, flags | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd < 0 || flock(fd, LOCK_EX) != 0) return fd;  // not every file system has locks
+    if (fstat(fd, &here) != 0 || (stat(path, &there) == 0 && here.st_ino == there.st_ino))
+      return fd;
+    close(fd);
+  }
+}
+
 // Behind what others have added; a line that was cut off ends here.
 bool md_records_keep(const md_records *r, md_diags *d) {
   md_text all = {0};
@@ -208,7 +300,7 @@ bool md_records_keep(const md_records *r, md_diags *d) {
   md_arena *a = md_arena_create();
   const char *path = md_records_path(a);
   errno = 0;
-  int fd = path ? open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600) : -1;
+  int fd = path ? open_locked(path, O_WRONLY | O_APPEND | O_CREAT) : -1;
   bool ok = fd >= 0 && md_write_all(fd, all.s, all.len);
   int error = errno;
   if (fd >= 0) ok = close(fd) == 0 && ok;
@@ -230,6 +322,24 @@ bool md_records_save(const md_records *r, const char *path, md_diags *d) {
   else ok = md_file_save(path, all.s ? all.s : "", all.len, d);
   md_text_free(&all);
   return ok;
+}
+
+int md_records_compact(md_diags *d) {
+  md_arena *a = md_arena_create();
+  const char *path = md_records_path(a);
+  int lock = path ? open_locked(path, O_RDONLY) : -1, gone = 0;
+  if (lock >= 0) {
+    md_records *all = md_records_kept(d), last = {0};
+    for (int i = 0; i < all->num; i++)
+      if (md_records_is_last(all, i)) MD_PUSH(last.row, last.num, last.cap, all->row[i]);
+    gone = all->num - last.num;
+    if (gone && !md_records_save(&last, path, d)) gone = -1;
+    free(last.row);
+    md_records_destroy(all);
+    close(lock);
+  }
+  md_arena_destroy(a);
+  return gone;
 }
 
 // --- finding
@@ -273,4 +383,9 @@ const md_record *md_records_find(const md_records *r, const char *target, const 
     found = x;
   }
   return found;
+}
+
+bool md_records_is_last(const md_records *r, int i) {
+  const md_record *x = &r->row[i];
+  return md_records_find(r, x->target, x->key, x->device) == x;
 }

@@ -15,7 +15,17 @@
 
 void *md_tune_rows(int64_t num, size_t size) { return md_calloc((size_t)num + 1, size); }
 
-double *md_tune_us(const md_tuner *t, int trial) { return t->us + (int64_t)trial * t->o->rounds; }
+static int64_t row_of(const md_tuner *t) { return t->o->rounds + 2 * MD_TUNE_BESIDE; }
+
+double *md_tune_us(const md_tuner *t, const md_tune_site *s, int trial, md_tune_l2 l2) {
+  double *row = trial == MD_TUNE_OWN ? s->own : t->us + trial * row_of(t);
+  if (l2 == MD_TUNE_STEPS) return row;
+  return row + t->o->rounds + (l2 == MD_TUNE_WARM ? MD_TUNE_BESIDE : 0);
+}
+
+int md_tune_rounds(const md_tuner *t, md_tune_l2 l2) {
+  return l2 == MD_TUNE_STEPS ? t->num_rounds : t->kept->num_beside;
+}
 
 bool md_tune_is_late(const md_tuner *t) {
   return (double)(md_now_ns() - t->start_ns) > t->o->seconds * 1e9;
@@ -25,7 +35,7 @@ bool md_tune_is_late(const md_tuner *t) {
 
 // A site has a trial or more.
 static void share(md_tuner *t) {
-  int64_t num = t->p->num_trials, times = num * t->o->rounds;
+  int64_t num = t->p->num_trials, times = num * row_of(t);
   int64_t sites = num * (int64_t)sizeof *t->site, us = times * (int64_t)sizeof *t->us;
   t->shared_bytes = (int64_t)sizeof *t->kept + sites + 2 * us + num * (int64_t)sizeof *t->failed;
   char *at = md_shared_create(t->shared_bytes);
@@ -34,7 +44,7 @@ static void share(md_tuner *t) {
   t->us = (double *)(at += sites);
   double *own = (double *)(at += us);
   t->failed = (char(*)[MD_TUNE_WHY])(at + us);
-  for (int i = 0; i < num; i++) t->site[i].own = own + (int64_t)i * t->o->rounds;
+  for (int i = 0; i < num; i++) t->site[i].own = own + i * row_of(t);
 }
 
 // --- processes
@@ -95,6 +105,7 @@ static bool find_device(md_tuner *t, md_diags *d) {
   char why[600];
   if (!md_device_parse(t->o->exec.device ? t->o->exec.device : "cuda:0", &index, d)) return false;
   if (index < 0) return md_tune_nothing(t->p, "the CPU", d);
+  t->index = index;
   md_code code = md_gpu_ask(index, &t->device, why, sizeof why);
   if (code) return md_driver_unusable(NULL, code, why, d);
   t->v = md_gpu_variant_for(t->p, t->device.sm);
@@ -104,13 +115,14 @@ static bool find_device(md_tuner *t, md_diags *d) {
 bool md_tune(const md_program *p, const md_tune_options *o, md_records *to, md_diags *d) {
   md_tuner t = {.p = p, .o = o, .to = to, .start_ns = md_now_ns()};
   if (!find_device(&t, d)) return false;
-  t.total = md_tune_rows(p->num_launches, sizeof *t.total);
   share(&t);
   md_tune_find_sites(&t);
+  t.sum = md_tune_rows(t.num_sites, sizeof *t.sum);
   bool ok = run_workers(&t, d);
   t.num_rounds = t.kept->step / (t.most + 1);
   if (ok || t.num_rounds >= MD_TUNE_LEAST_ROUNDS) md_tune_put_records(&t);
+  md_clocks_tell(&t.kept->clocks, t.device.name, d);
   md_shared_destroy(t.kept, t.shared_bytes);
-  free(t.total);
+  free(t.sum);
   return ok;
 }

@@ -13,7 +13,16 @@ enum {
   MD_TUNE_OWN = -1,      // the product is made its own way
   MD_TUNE_WHY = 400,     // bytes of a reason
   MD_TUNE_FAILURES = 3,  // of the step itself: then it is of no use to go on
+  MD_TUNE_BESIDE = 3,    // rounds of cold and warm times
 };
+
+// What the L2 cache holds when a way begins. The first decides; the others tell why it takes what it takes.
+typedef enum md_tune_l2 {
+  MD_TUNE_STEPS,  // what the step has left there
+  MD_TUNE_COLD,   // nothing of the program
+  MD_TUNE_WARM,   // what the same launches have left there
+  MD_TUNE_L2S
+} md_tune_l2;
 
 // A product: its trials are neighbours. Shared.
 typedef struct md_tune_site {
@@ -22,13 +31,14 @@ typedef struct md_tune_site {
   bool is_compared;
   int num_tried;   // trials from the first on that were compared with the own way, or have failed
   int64_t own_ns;  // of its own way, launch by launch
-  double *own;     // us, by round
+  double *own;     // us, as md_tune_us has them
 } md_tune_site;
 
 // A launch of a step, what it belongs to, and whether it ends that.
 typedef struct md_tune_entry {
   int launch, site, trial;
   bool is_last;
+  bool counts;  // the site's time is to be known
 } md_tune_entry;
 
 // What outlives a process that measures. Shared.
@@ -38,9 +48,12 @@ typedef struct md_tune_kept {
   int64_t since_ns, step_ns;  // when it began; what a step of own ways takes
   bool is_checked, is_over;   // all ways were compared; everything is measured
   int step;                   // of the rounds, that comes next
+  bool has_begun_beside;      // cold and warm times
+  int num_beside;             // rounds of them that are whole
   int doubt;              // > 0: a step with way number doubt - 1 was begun, and has not ended well
   int failures;           // of the step itself
   char why[MD_TUNE_WHY];  // the last one
+  md_clocks clocks;
 } md_tune_kept;
 
 typedef struct md_tune_piece {
@@ -53,7 +66,9 @@ typedef struct md_tune_piece {
 typedef struct md_tuner {
   const md_program *p;
   const md_tune_options *o;
-  md_exec *e;  // of the process that measures
+  md_exec *e;            // of the process that measures
+  struct md_nvml *nvml;  // there, too; NULL: nobody looks at clocks
+  int index;             // of the device
   const md_gpu_variant *v;
   md_records *to;
   md_gpu_device device;
@@ -61,9 +76,9 @@ typedef struct md_tuner {
   md_tune_kept *kept;           // the begin of what is shared
   md_tune_site *site;           // shared
   int num_sites, most;          // most: ways of a site
-  double *us;                   // shared; by trial of the program and round
+  double *us;                   // shared; by trial of the program, as md_tune_us has them
   char (*failed)[MD_TUNE_WHY];  // shared; by trial: why, or empty
-  int64_t *total;               // by launch: ns, of all steps so far
+  double *sum;                  // by site: us of the last step
   int num_rounds;               // that are whole
   md_tune_entry *entry;         // of the step to be done
   int *order, num_entries, cap_entries, cap_order;
@@ -76,8 +91,10 @@ typedef struct md_tuner {
 // Cleared, malloc'ed.
 void *md_tune_rows(int64_t num, size_t size);
 
-double *md_tune_us(const md_tuner *t, int trial);  // by round
-bool md_tune_is_late(const md_tuner *t);           // the budget is used up
+// By round: of a trial, or of the site's own way where that is MD_TUNE_OWN.
+double *md_tune_us(const md_tuner *t, const md_tune_site *s, int trial, md_tune_l2 l2);
+int md_tune_rounds(const md_tuner *t, md_tune_l2 l2);  // that are whole
+bool md_tune_is_late(const md_tuner *t);               // the budget is used up
 
 // --- tune_steps.c
 // In a process of its own: measures until all is done or something fails, which is kept. The status of what was
@@ -98,11 +115,21 @@ void md_tune_order_all(md_tuner *t);
 // Every product, or one alone, is made its way number `way`, where it has one; others are made their own way,
 // which is number 0.
 void md_tune_order_way(md_tuner *t, int way, const md_tune_site *alone);
+// The same, but where the way is there it finds the L2 cache cold, or warm.
+void md_tune_order_beside(md_tuner *t, int way, md_tune_l2 l2);
 
 // --- tune_compare.c
 // A tap: in a step of all ways: results are spoilt before each way but the own one, and compared after it.
 bool md_tune_watch(void *ctx, md_exec *e, int launch, bool before);
 void md_tune_forget(md_tuner *t);  // what was kept to compare with
+
+// --- clocks.c
+// In a process that measures: NULL where nobody can look, and *c says why, or the highest clocks.
+struct md_nvml *md_clocks_watch(md_clocks *c, int index);
+void md_clocks_look(md_clocks *c,
+                    const struct md_nvml *n);  // while the device works; n may be NULL
+void md_clocks_tell(const md_clocks *c, const char *device,
+                    md_diags *d);  // that it held itself back
 
 // --- tune_result.c
 void md_tune_put_records(md_tuner *t);

@@ -2,6 +2,8 @@
 // Which products a step has that can be made in several ways, and which launches a step is to have.
 #include "runtime/exec/tune.h"
 
+enum { WARM = 3 };  // times in a row, of which the last one counts
+
 // --- sites
 
 static bool overlap(const md_arg *a, const md_arg *b) {
@@ -71,7 +73,7 @@ static bool is_new(const md_tuner *t, const md_tune_site *s, int trial) {
 
 static void add(md_tuner *t, int first, int num, int site, int trial) {
   for (int i = 0; i < num; i++) {
-    md_tune_entry e = {first + i, site, trial, i == num - 1};
+    md_tune_entry e = {first + i, site, trial, i == num - 1, false};
     int n = t->num_entries;
     MD_PUSH(t->order, n, t->cap_order, e.launch);
     MD_PUSH(t->entry, t->num_entries, t->cap_entries, e);
@@ -105,16 +107,39 @@ void md_tune_order_all(md_tuner *t) {
   }
 }
 
-void md_tune_order_way(md_tuner *t, int way, const md_tune_site *alone) {
+// What was added from `from` on is what the site takes.
+static void count(md_tuner *t, int from) {
+  for (int i = from; i < t->num_entries; i++) t->entry[i].counts = true;
+}
+
+// The site's product, by the trial or (MD_TUNE_NONE) its own way, with the L2 cache as `l2` says.
+static void add_product(md_tuner *t, const md_tune_site *s, int trial, md_tune_l2 l2) {
+  int site = (int)(s - t->site), from = t->num_entries;
+  if (l2 == MD_TUNE_COLD) add(t, MD_EXEC_FLUSH, 1, site, MD_TUNE_NONE);
+  for (int i = l2 == MD_TUNE_WARM ? WARM : 1; i > 0; i--) {
+    from = t->num_entries;
+    if (trial >= 0) add_trial(t, site, trial);
+    else add(t, s->replaced, s->num_replaced, site, MD_TUNE_NONE);
+  }
+  count(t, from);
+}
+
+static void order(md_tuner *t, int way, const md_tune_site *alone, md_tune_l2 l2) {
   int begin = t->v->first_launch, end = begin + t->v->num_launches;
   t->num_entries = t->at = 0;
   for (int i = begin, num; i < end; i += num) {
     const md_tune_site *s = site_at(t, i);
     num = s ? s->num_replaced : 1;
-    int site = s ? (int)(s - t->site) : 0, trial = s ? s->first + way - 1 : 0;
-    bool tries =
-        s && way > 0 && way <= s->num && !md_tune_is_out(t, s, trial) && (!alone || alone == s);
-    if (tries) add_trial(t, site, trial);
-    else add(t, i, num, site, MD_TUNE_NONE);
+    int trial = s && way > 0 && way <= s->num ? s->first + way - 1 : MD_TUNE_NONE;
+    bool tries = trial >= 0 && !md_tune_is_out(t, s, trial) && (!alone || alone == s);
+    bool is_asked = s && (way == 0 || tries) && (l2 == MD_TUNE_STEPS || !s->is_over_input);
+    if (is_asked) add_product(t, s, tries ? trial : MD_TUNE_NONE, l2);
+    else add(t, i, num, 0, MD_TUNE_NONE);
   }
 }
+
+void md_tune_order_way(md_tuner *t, int way, const md_tune_site *alone) {
+  order(t, way, alone, MD_TUNE_STEPS);
+}
+
+void md_tune_order_beside(md_tuner *t, int way, md_tune_l2 l2) { order(t, way, NULL, l2); }

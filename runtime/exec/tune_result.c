@@ -28,13 +28,19 @@ static double median(const double *x, int num) {
 
 // By the median of what a way gains in each round.
 static double gain_of(const md_tuner *t, const md_tune_site *s, int trial) {
-  const double *us = md_tune_us(t, trial);
+  const double *us = md_tune_us(t, s, trial, MD_TUNE_STEPS);
+  const double *own = md_tune_us(t, s, MD_TUNE_OWN, MD_TUNE_STEPS);
   double *gain = md_tune_rows(t->num_rounds, sizeof *gain);
-  for (int i = 0; i < t->num_rounds; i++)
-    gain[i] = s->own[i] < 0 || us[i] < 0 ? NAN : s->own[i] - us[i];
+  for (int i = 0; i < t->num_rounds; i++) gain[i] = own[i] < 0 || us[i] < 0 ? NAN : own[i] - us[i];
   double m = median(gain, t->num_rounds);
   free(gain);
   return m;
+}
+
+// < 0: nobody knows.
+static double time_of(const md_tuner *t, const md_tune_site *s, int trial, md_tune_l2 l2) {
+  double us = median(md_tune_us(t, s, trial, l2), md_tune_rounds(t, l2));
+  return us >= 0 ? us : -1;
 }
 
 static void choose(md_record *r, const double *gain) {
@@ -58,27 +64,42 @@ static md_record record_of(md_records *to, const md_program *p, const md_gpu_var
                  .device = md_strdup(to->arena, device),
                  .region = md_strdup(to->arena, p->launch[x->replaced].name),
                  .own = md_strdup(to->arena, x->own),
+                 .own_cold_us = -1,
+                 .own_warm_us = -1,
                  .num_ways = num};
   r.way = MD_NEW_ARRAY(to->arena, md_record_way, num + 1);
   for (int i = 0; i < num; i++)
-    r.way[i] = (md_record_way){.way = md_strdup(to->arena, p->trial[first + i].way), .us = -1};
+    r.way[i] = (md_record_way){.way = md_strdup(to->arena, p->trial[first + i].way),
+                               .us = -1,
+                               .cold_us = -1,
+                               .warm_us = -1};
   return r;
 }
 
 // Of what cannot be tried, too: it is as good as it gets.
 void md_tune_put_records(md_tuner *t) {
+  md_clocks *clocks = MD_NEW(t->to->arena, md_clocks);
+  *clocks = t->kept->clocks;
   for (int i = 0; i < t->num_sites; i++) {
     const md_tune_site *s = &t->site[i];
     md_record r =
         record_of(t->to, t->p, t->v, t->device.name, s->first, s->is_over_input ? 0 : s->num);
     double *gain = md_tune_rows(s->num, sizeof *gain);
     r.is_checked = s->is_compared;
-    r.own_us = median(s->own, t->num_rounds);
+    r.clocks = clocks;
+    r.own_us = time_of(t, s, MD_TUNE_OWN, MD_TUNE_STEPS);
+    if (!s->is_over_input) {
+      r.own_cold_us = time_of(t, s, MD_TUNE_OWN, MD_TUNE_COLD);
+      r.own_warm_us = time_of(t, s, MD_TUNE_OWN, MD_TUNE_WARM);
+    }
     for (int k = 0; k < r.num_ways; k++) {
       int trial = s->first + k;
       if (t->failed[trial][0]) r.way[k].failed = md_strdup(t->to->arena, t->failed[trial]);
-      else if (!md_tune_is_out(t, s, trial))
-        r.way[k].us = median(md_tune_us(t, trial), t->num_rounds);
+      if (!md_tune_is_out(t, s, trial)) {
+        r.way[k].us = time_of(t, s, trial, MD_TUNE_STEPS);
+        r.way[k].cold_us = time_of(t, s, trial, MD_TUNE_COLD);
+        r.way[k].warm_us = time_of(t, s, trial, MD_TUNE_WARM);
+      }
       gain[k] = gain_of(t, s, trial);
     }
     choose(&r, gain);

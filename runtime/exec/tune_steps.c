@@ -5,15 +5,19 @@
 //              is compared
 //   some steps where the process before has failed in a step of many ways: each with one of these alone
 //   rounds     step after step, each with the next way of every product at once
+//   beside     the same with an L2 cache that holds nothing, and then with what the way itself has left there
 //
 // In a round each way runs once, its own too, so what slows the device down does so to all of them, and a way
 // is judged by what it gains in each round. Rounds are whole in one process. It ends with the first failure.
 #include "runtime/exec/tune.h"
 
 #include "base/log.h"
+#include "runtime/exec/driver.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 // When a way is late: after 10 s, and a hundred times what the own one takes. Of what that is not known, such as
@@ -41,11 +45,21 @@ void md_tune_blame(md_tuner *t, const char *why) {
   md_log(MD_LOG_EXEC, MD_LEVEL_WARN, "%s of %s: %s", x->way, t->p->launch[x->replaced].name, why);
 }
 
+// What was issued waits at first, until the host is ahead (cuda.c): so not before the device works.
+static void look_at_clocks(md_tuner *t) {
+  md_tune_kept *k = t->kept;
+  int64_t ns = MD_MIN(k->since_ns + k->step_ns / 4 * 3 - md_now_ns(), second - 1);
+  if (ns > 0) nanosleep(&(struct timespec){.tv_nsec = ns}, NULL);
+  md_clocks_look(&k->clocks, t->nvml);
+}
+
 static bool run_order(md_tuner *t, md_exec_tap tap) {
   t->said = md_diags_create();
   md_exec_set_tap(t->e, tap, t);
   md_exec_set_order(t->e, t->order, t->num_entries);
-  bool ok = md_exec_step(t->e, t->said);
+  bool ok = md_exec_start(t->e, t->said);
+  if (ok && t->nvml) look_at_clocks(t);
+  ok = ok && md_exec_finish(t->e, t->said);
   md_exec_set_order(t->e, NULL, 0);
   md_exec_set_tap(t->e, NULL, NULL);
   if (!ok && !md_diags_errors(t->said)) md_exec_is_alive(t->e, t->said);
@@ -72,27 +86,25 @@ static bool compare_all(md_tuner *t) {
 
 // --- rounds
 
-// What the launches took in the last step, us; < 0: unknown.
-static double last_us(md_tuner *t, int first, int num) {
-  const md_launch_time *time = md_exec_times(t->e);
-  int64_t ns = 0;
-  for (int i = first; i < first + num; i++) {
-    if (time[i].total_ns == t->total[i]) return -1;
-    ns += time[i].total_ns - t->total[i];
+// What the products took in the last step, us; < 0: unknown. NaN: nobody has asked.
+static void sum_up(md_tuner *t) {
+  const int64_t *ns = md_exec_order_ns(t->e);
+  for (int i = 0; i < t->num_sites; i++) t->sum[i] = NAN;
+  for (int i = 0; i < t->num_entries; i++) {
+    double *sum = &t->sum[t->entry[i].site];
+    if (!t->entry[i].counts) continue;
+    if (isnan(*sum)) *sum = 0;
+    *sum = ns[i] < 0 || *sum < 0 ? -1 : *sum + (double)ns[i] / 1e3;
   }
-  return (double)ns / 1e3;
 }
 
-static void keep_times(md_tuner *t, int way, int round) {
+static void keep_times(md_tuner *t, int way, md_tune_l2 l2, int round) {
+  sum_up(t);
   for (int i = 0; i < t->num_sites; i++) {
-    md_tune_site *s = &t->site[i];
-    int trial = s->first + way - 1;
-    if (way == 0) s->own[round] = last_us(t, s->replaced, s->num_replaced);
-    else if (way <= s->num && !md_tune_is_out(t, s, trial))
-      md_tune_us(t, trial)[round] =
-          last_us(t, t->p->trial[trial].first_launch, t->p->trial[trial].num_launches);
+    const md_tune_site *s = &t->site[i];
+    int trial = way ? s->first + way - 1 : MD_TUNE_OWN;
+    if (!isnan(t->sum[i])) md_tune_us(t, s, trial, l2)[round] = t->sum[i];
   }
-  for (int i = 0; i < t->p->num_launches; i++) t->total[i] = md_exec_times(t->e)[i].total_ns;
 }
 
 static int64_t usual_step(const md_tuner *t) { return t->kept->step_ns ? t->kept->step_ns : -1; }
@@ -104,7 +116,7 @@ static bool measure(md_tuner *t, int way, int round) {
   md_tune_begin(t, MD_TUNE_STEP, usual_step(t));
   if (!run_order(t, NULL)) return false;
   if (way == 0) k->step_ns = md_now_ns() - k->since_ns;
-  keep_times(t, way, round);
+  keep_times(t, way, MD_TUNE_STEPS, round);
   k->doubt = 0;
   return true;
 }
@@ -155,19 +167,52 @@ static bool warm_up(md_tuner *t) {
   return true;
 }
 
+static void tell(const md_tuner *t, int step) {
+  int of = (t->o->rounds + 2 * MD_TUNE_BESIDE) * (t->most + 1);
+  if (t->o->told) t->o->told(t->o->ctx, step, of);
+}
+
 static bool measure_all(md_tuner *t) {
   md_tune_kept *k = t->kept;
   int ways = t->most + 1, of = t->o->rounds * ways;
   k->step -= k->step % ways;
   if (k->step < of && !warm_up(t)) return false;
+  t->nvml = md_clocks_watch(&k->clocks, t->index);
   while (k->step < of) {
     bool is_enough = md_tune_is_late(t) && k->step >= MD_TUNE_LEAST_ROUNDS * ways;
     if (is_enough && k->step % ways == 0) break;
     if (!measure(t, k->step % ways, k->step / ways)) return false;
     k->step++;
-    if (t->o->told) t->o->told(t->o->ctx, k->step, of);
+    tell(t, k->step);
   }
   return true;
+}
+
+// --- cold and warm
+
+static bool measure_beside(md_tuner *t, int way, md_tune_l2 l2) {
+  md_tune_order_beside(t, way, l2);
+  md_tune_begin(t, MD_TUNE_STEP, usual_step(t));
+  return run_order(t, NULL);
+}
+
+// In whole rounds, as long as there is time. They decide nothing, so whatever fails here, in whatever process,
+// costs these times alone. The first step makes the memory that drives the cache out.
+static void measure_all_beside(md_tuner *t) {
+  md_tune_kept *k = t->kept;
+  if (k->has_begun_beside || md_tune_is_late(t)) return;
+  k->has_begun_beside = true;
+  bool ok = measure_beside(t, 0, MD_TUNE_COLD);
+  for (int round = 0; ok && round < MD_TUNE_BESIDE && !md_tune_is_late(t); round++) {
+    for (int i = 0; i < 2 * (t->most + 1) && ok; i++) {
+      md_tune_l2 l2 = i % 2 ? MD_TUNE_WARM : MD_TUNE_COLD;
+      ok = measure_beside(t, i / 2, l2);
+      if (ok) keep_times(t, i / 2, l2, round);
+      tell(t, (t->o->rounds + 2 * round) * (t->most + 1) + i + 1);
+    }
+    k->num_beside += ok;
+  }
+  if (!ok) md_log(MD_LOG_EXEC, MD_LEVEL_WARN, "times of a cold and a warm L2 cache: %s", k->why);
 }
 
 // --- all of it
@@ -183,8 +228,11 @@ static bool open_device(md_tuner *t, md_diags *d) {
 md_status md_tune_work(void *tuner) {
   md_tuner *t = tuner;
   md_diags *d = md_diags_create();
-  if (open_device(t, d)) t->kept->is_over = compare_all(t) && settle_doubt(t) && measure_all(t);
+  bool ok = open_device(t, d) && compare_all(t) && settle_doubt(t) && measure_all(t);
+  if (ok) measure_all_beside(t);
+  t->kept->is_over = ok;
   md_tune_begin(t, MD_TUNE_STEP, -1);  // nobody is to blame from now on
+  md_nvml_close(t->nvml);
   md_exec_destroy(t->e);
   md_diags_print(d, stderr, md_likes_color(STDERR_FILENO));
   md_status status = md_diags_status(d);

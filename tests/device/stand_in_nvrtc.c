@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A double of NVRTC. It is linked with the real one, where whoever opens this library finds all
-// functions but one: nvrtcCreateProgram keeps the text as NAME.cu in the folder MODIST_STAND_IN_TEXTS,
+// functions but two. nvrtcVersion says what MODIST_STAND_IN_NVRTC=MAJOR.MINOR does, if that is set.
+// nvrtcCreateProgram keeps the text as NAME.cu in the folder MODIST_STAND_IN_TEXTS,
 // for the driver's stand-in to make code of, and goes on to the real one with kernels that return at
 // once. All of the text is read there, and what is wrong with it said, but nothing is left to optimize:
 // nobody runs this code, and whether kernels spill other tests tell.
@@ -43,6 +44,20 @@ static char *idle(const char *text) {
   return all;
 }
 
+static void *real(const char *name) { return dlsym(RTLD_NEXT, name); }
+
+typedef int Version(int *major, int *minor);
+__attribute__((visibility("default"))) Version nvrtcVersion;
+
+int nvrtcVersion(int *major, int *minor) {
+  const char *text = getenv("MODIST_STAND_IN_NVRTC");
+  if (text && sscanf(text, "%d.%d", major, minor) == 2) return 0;
+  Version *version;
+  void *symbol = real("nvrtcVersion");
+  memcpy(&version, &symbol, sizeof version);
+  return version ? version(major, minor) : 1;
+}
+
 typedef int Create(void **program, const char *text, const char *name, int num,
                    const char *const *headers, const char *const *header_names);
 __attribute__((visibility("default"))) Create nvrtcCreateProgram;
@@ -60,7 +75,7 @@ int nvrtcCreateProgram(void **program, const char *text, const char *name, int n
   enum { OUT_OF_MEMORY = 1 };  // NVRTC_ERROR_
   if (is_refused(name)) return OUT_OF_MEMORY;
   Create *create;
-  void *symbol = dlsym(RTLD_NEXT, "nvrtcCreateProgram");
+  void *symbol = real("nvrtcCreateProgram");
   memcpy(&create, &symbol, sizeof create);
   if (!symbol || !keep(name, text)) {
     fprintf(stderr, "NVRTC's double %s %s\n", symbol ? "cannot keep" : "finds no NVRTC for", name);

@@ -34,6 +34,66 @@ lines 2 '"device":"Stand-in GPU","by":"device"' found.jsonl
 # Trials are not part of a step.
 wants 0 "1 values are as expected" on_gpu "$rt" trials.mdx --expect=b=b.npy,1e-5
 
+# Beside it, behind a cold and a warm L2 cache: three rounds of four ways, where each of two launches of two products
+# runs once and thrice, and the cache is driven out 2 * 4 times; and a step of own ways first.
+[ "$(grep -o '"cold_us":' found.jsonl | wc -l)" = 6 ] || wrong "not every way has a cold time: $(cat found.jsonl)"
+[ "$(grep -o '"warm_us":' found.jsonl | wc -l)" = 6 ] || wrong "not every way has a warm time: $(cat found.jsonl)"
+lines 2 '"own_cold_us":[0-9.]*,"own_warm_us":[0-9.]*,' found.jsonl
+counted() { # counted CALL BUDGET
+  rm -f log
+  wants 0 "6 other ways of them, 0 failed" on_gpu env MODIST_STAND_IN_LOG="$work/log" \
+    "$modistc" tune trials.mdx -o few.jsonl --rounds=3 --budget="$2"
+  num=$(grep -c " $1\$" log)
+}
+counted cuMemsetD8Async 300s && all=$num
+counted cuMemsetD8Async 0.001s
+[ $((all - num)) = $((3 * 4 * 2 + 2)) ] || wrong "the cache is driven out $((all - num)) times"
+lines 0 cold_us few.jsonl # there was no time for them
+lines 2 '"own_us"' few.jsonl
+counted cuLaunchKernel 300s && all=$num
+counted cuLaunchKernel 0.001s
+[ $((all - num)) = $((3 * 4 * 4 * (1 + 3) + 4)) ] || wrong "a cold and a warm cache take $((all - num)) launches"
+# What fails there costs nothing else.
+beside() {
+  wants 0 "6 other ways of them, 0 failed" on_gpu env "$1" "$rt" trials.mdx --tune=beside.jsonl
+  ! grep "leak: " "$work/out" || wrong "$1: something was not given back"
+  [ "$(grep -o '"us":' beside.jsonl | wc -l)" = 6 ] || wrong "$1: not every way has a time: $(cat beside.jsonl)"
+}
+beside MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2
+lines 0 cold_us beside.jsonl
+
+# --- clocks: while a step runs, by NVML; without it their peaks
+lines 2 '"clocks":{"driver":"CUDA 13.0","peak_sm_mhz":\[1000,1000\],"peak_memory_mhz":\[1000,1000\],"looks":0,' found.jsonl
+wants 0 "clocks: not watched (libnvidia-ml.so.1: " on_gpu "$rt" trials.mdx --tune=found.jsonl
+with_nvml() { env LD_LIBRARY_PATH="$stand_in:$stand_in/nvml" "$@"; }
+wants 0 "clocks: SM 1500 MHz, memory 2600 MHz" with_nvml "$modistc" tune trials.mdx -o clocks.jsonl
+grep -q "held" out && wrong "the device did not hold itself back"
+# 7 rounds and 3 cold and warm ones of 4 ways, and the first step of those.
+lines 2 '"clocks":{"driver":"580.65.06","sm_mhz":\[1500,1500\],"memory_mhz":\[2600,2600\],"looks":53,"throttled":0}' clocks.jsonl
+slow() {
+  with_nvml env MODIST_STAND_IN_NVML_SM=1500,1395,1980 MODIST_STAND_IN_NVML_REASONS=0x1,0x4,0x20 \
+    MODIST_STAND_IN_NVML_FAULT="${fault:-}" "$modistc" tune trials.mdx
+}
+wants 0 "warning: Stand-in GPU held itself back in 35 of 53 steps that were measured: power limit, heat" slow
+wants 0 "clocks: SM 1395 to 1980 MHz, memory 2600 MHz; held back in 35 of 53 steps: power limit, heat" slow
+key=$(sed -n '1s/.*"key":"\([0-9a-f]*\)".*/\1/p' found.jsonl)
+wants 0 "Stand-in GPU, driver 580.65.06" "$modistc" cache explain "$key"
+wants 0 "clocks    SM 1395 to 1980 MHz, memory 2600 MHz; held back in 35 of 53 steps" "$modistc" cache explain "$key"
+wants 0 "in a step    L2 cold    L2 warm" "$modistc" cache explain "$key"
+"$modistc" cache import clocks.jsonl -q && "$modistc" cache export again.jsonl -q
+cmp -s clocks.jsonl again.jsonl || wrong "clocks do not come back: $(cat again.jsonl)"
+sed 's/"sm_mhz":\[1500,1500\]/"sm_mhz":[1500,1499]/' clocks.jsonl >bad.jsonl
+wants 5 "error[E0650]: 'sm_mhz' is missing or is not the least and the largest number of MHz" "$modistc" cache import bad.jsonl
+# A library that fails is as good as none.
+for fault in nvmlInit_v2:1:999 nvmlDeviceGetHandleByPciBusId_v2:1:6; do
+  wants 0 "clocks: not watched (${fault%%:*} fails with ${fault##*:}, " slow
+done
+fault=nvmlDeviceGetClockInfo:3:999
+wants 0 "of 52 steps" slow
+unset fault
+wants 0 "removed 10 records" "$modistc" cache prune
+"$modistc" cache prune --records >/dev/null
+
 # A kernel that only a trial has.
 symbols() { "$modistc" inspect "$1" --format=json | sed -n 's/.*"symbol": "\(.*\)",/\1/p' | sort; }
 symbols plain.mdx >plain.txt
@@ -66,6 +126,8 @@ bad 2:hang "it did not end within"
 tune "2 failed" MODIST_STAND_IN_BAD="$symbol:3:719"
 lines 2 '"failed":"a step with it and others fails: ' failed.jsonl
 timed 4
+# One that does so behind a cold or a warm L2 cache only: the time in the step decides.
+beside MODIST_STAND_IN_BAD="$symbol:12:hang"
 # A call that fails once, in the first process: if a way made it, that is left out. Else, as when a result is
 # copied for comparison, the step is done again.
 once() {
@@ -102,24 +164,36 @@ wants 0 "measured: 2 products, 6 other ways" on_gpu "$modistc" tune trials.mdx -
 wants 0 "tuning: 2 records" "$modistc" cache ls
 wants 0 "measured: 2 products" on_gpu "$modistc" tune step.mdg -t cuda:sm_90 --rounds=3 --trials=2
 "$modistc" cache prune --records >/dev/null
-sed 's/"own":"\([^"]*\)","own_us":[^,]*,"best":"[^"]*","best_us":[^,]*/"own":"\1","own_us":9,"best":"fma 32x8 0","best_us":3/' \
+sed 's/"own_us":[^,]*,\(.*\)"best":"[^"]*","best_us":[^,]*/"own_us":9,\1"best":"fma 32x8 0","best_us":3/' \
   found.jsonl >hand.jsonl
 wants 0 "took 2 records" "$modistc" cache import hand.jsonl
 wants 0 "66.7 %" "$modistc" cache ls
 wants 0 "of 2 products another way is the best" "$modistc" cache stat
 key=$(sed -n '1s/.*"key":"\([0-9a-f]*\)".*/\1/p' hand.jsonl)
-wants 0 " us  the best" "$modistc" cache explain "$key"
+wants 0 "  the best" "$modistc" cache explain "$key"
 wants 0 "tuning: 0 records" "$modistc" cache ls --device=h200
 wants 0 "wrote 2 records" "$modistc" cache export again.jsonl --device=stand-ingpu
 cmp -s hand.jsonl again.jsonl || wrong "what is exported is not what was imported"
 compile() { "$modistc" compile step.mdg -t cuda:sm_90 --no-ptx "$@"; }
-wants 0 "tuned   2 of 2 products by records, 2 of them other than untuned" compile --tune=require -o tuned.mdx
+wants 0 "tuned   2 of 2 products by records of Stand-in GPU, 2 of them other than untuned" compile --tune=require -o tuned.mdx
 wants 0 "1 values are as expected" on_gpu "$rt" tuned.mdx --expect=b=b.npy,1e-5
 symbols tuned.mdx | cmp -s - plain.txt && wrong "the tuned program has the same kernels"
 compile --tune=off -q -o off.mdx
 cmp -s off.mdx plain.mdx || wrong "--tune=off heeds records"
 compile --trials -q -o trials2.mdx
 cmp -s trials.mdx trials2.mdx || wrong "trials depend on records"
+# Another compiler's code has other times.
+export MODIST_STAND_IN_NVRTC=13.9
+wants 4 "2 of 2 products have no record" compile --tune=require -o t.mdx
+unset MODIST_STAND_IN_NVRTC
+# An architecture alone has the records of whatever device; of two it is not for us to choose.
+sed '1!d; s/Stand-in GPU/Other GPU/' hand.jsonl >other.jsonl
+"$modistc" cache import other.jsonl -q
+wants 4 "the records for cuda:sm_90 are of 2 devices: Other GPU, Stand-in GPU" compile --tune=require -o t.mdx
+wants 0 "tuned   2 of 2 products by records of Other GPU, Stand-in GPU, 2 of them" compile -o t.mdx
+sed 's/Stand-in GPU/Other GPU/' hand.jsonl >other.jsonl
+"$modistc" cache import other.jsonl -q
+wants 0 "by records of Other GPU, 2 of them" compile --tune=require -o t.mdx
 # On the device itself a step takes them, too.
 "$modistc" cache prune --records >/dev/null
 wants 0 "measured: 2 products" on_gpu "$modistc" tune step.mdg --device=cuda:0 --rounds=3
@@ -133,6 +207,12 @@ wants 0 '"by":"prediction"' "$modistc" tune step.mdg -t cuda:h200 -o - -q
 "$modistc" tune step.mdg -t cuda:h200 -o predicted.jsonl -q >/dev/null 2>&1
 wants 5 "only what was measured is kept" "$modistc" cache import predicted.jsonl
 wants 4 "which device is to be tuned for?" "$modistc" tune step.mdg
+
+# Who names a device wants it measured.
+wants 4 "error[E0642]: there is no device cuda:5: the driver shows 1" \
+  on_gpu "$modistc" tune step.mdg -t cuda:sm_90 --device=cuda:5
+wants 4 "error[E0642]" on_gpu "$modistc" tune trials.mdx --device=cuda:5
+wants 4 "error[E0635]" "$modistc" tune step.mdg -t cuda:sm_90 --device=cuda:0
 
 # --- what a user can get wrong
 wants 2 "has nothing that is to be tried on Stand-in GPU" on_gpu "$rt" plain.mdx --tune=none.jsonl

@@ -60,6 +60,7 @@ API cuGetExportTable(const void **table, const void *id);
 API cuDeviceGetCount(int *count);
 API cuDeviceGet(int *device, int index);
 API cuDeviceGetName(char *name, int size, int device);
+API cuDeviceGetPCIBusId(char *text, int size, int device);
 API cuDeviceGetAttribute(int *value, int attribute, int device);
 API cuDeviceTotalMem_v2(size_t *bytes, int device);
 

@@ -90,6 +90,14 @@ API cuDeviceGetName(char *name, int size, int device) {
   return call_end(error);
 }
 
+API cuDeviceGetPCIBusId(char *text, int size, int device) {
+  int error = call_begin(__func__, NEEDS_INIT);
+  if (!error) error = check_device(device);
+  if (!error && size < 13) error = refuse(INVALID_VALUE, "%d bytes for a place on the bus", size);
+  if (!error) snprintf(text, (size_t)size, "0000:%02X:00.0", device + 1);
+  return call_end(error);
+}
+
 API cuDeviceTotalMem_v2(size_t *bytes, int device) {
   int error = call_begin(__func__, NEEDS_INIT);
   if (!error) error = check_device(device);
