@@ -265,9 +265,9 @@ typedef struct edit {
   const char *from, *to, *text;
 } edit;
 static const edit edits[] = {
-    {E0631, "modist.artefact/4", "modist.artefact/1",
+    {E0631, "modist.artefact/5", "modist.artefact/1",
      "artefact has format 'modist.artefact/1' and ABI version 1, but "
-     "'modist.artefact/4' and 1 are needed here"},
+     "'modist.artefact/5' and 1 are needed here"},
     {E0631, "\"abi\": 1", "\"abi\": 2", "ABI version 2"},
     {E0632, "\"abi\": 1,", "", "manifest.json: 'abi' is missing or is not a number in its range"},
     {E0632, "\"abi\": 1", "\"abi\": 1, \"abi\": 1", "duplicate object key"},
