@@ -47,7 +47,7 @@ static md_engine *engine_of(Turns *t, int level, md_backend backend, bool uses_c
   md_engine_options o = {.backend = backend,
                          .device = backend == MD_BACKEND_CUDA ? b->on.device : NULL,
                          .time = t->job->only != NULL,
-                         .uses_cudnn = uses_cudnn,
+                         .engine = uses_cudnn ? MD_ENGINE_CUDNN : MD_ENGINE_MODIST,
                          .passes = md_pass_defaults(),
                          .threads = (int)b->threads,
                          .memory_limit = backend == MD_BACKEND_INTERP ? 0 : b->memory_limit,

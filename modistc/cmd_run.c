@@ -20,9 +20,7 @@ static const md_option run_options[] = {
     {"backend", 0, "NAME",
      "cpu (default) or interp: the slow, plain meaning; -O0 unless passes are asked for"},
     MD_DEVICE_OPTION,
-    {"engine", 0, "NAME",
-     "modist (default), or cudnn: NVIDIA's cuDNN does the convolutions that are a region by "
-     "themselves"},
+    MD_ENGINE_OPTION,
     {"verify", 0, NULL,
      "check every kernel against the interpreter of the graph that the passes made"},
     {"verify-work", 0, "GFLOP",
@@ -281,10 +279,7 @@ static md_status run(md_cli *cli) {
                          .check_nan = md_cli_has(cli, "check-nan"),
                          .verifies = md_cli_has(cli, "verify"),
                          .time = md_cli_has(cli, "times")};
-  static const char *const engines[] = {"modist", "cudnn", NULL};
-  int engine = md_cli_choice(cli, "engine", engines, 0);
-  o.uses_cudnn = engine == 1;
-  if (engine < 0 || !md_source_backend(cli, &o) ||
+  if (!md_source_engine(cli, &o) || !md_source_backend(cli, &o) ||
       !md_cli_int(cli, "steps", 1, INT32_MAX, &steps) ||
       !md_cli_int(cli, "threads", 0, 1024, &threads) ||
       !md_cli_int(cli, "seed", 0, INT64_MAX, &seed) ||

@@ -20,6 +20,7 @@ static const md_option train_options[] = {
     {"resume", 0, "[=FILE]", "go on from the newest checkpoint in run.dir, or from this one"},
     {"backend", 0, "NAME", "cpu (default) or interp: the slow interpreter, behind the same passes"},
     MD_DEVICE_OPTION,
+    MD_ENGINE_OPTION,
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
     MD_MEMORY_OPTION,
@@ -30,6 +31,8 @@ static const md_option train_options[] = {
 static const md_option_rule train_rules[] = {
     {"backend=interp", MD_CPU_NAMES " device check-nan trace", MD_INTERP_WHY, "take --backend=cpu"},
     {"device=cuda*", "cpu jit-asan backend", MD_DEVICE_WHY, NULL},
+    {"!device=cuda*", "engine", "the CPU runs the program", "add --device=cuda:0"},
+    {"dry-run", "engine", "no program runs", NULL},
     {"!dry-run", "target target-spec", "a run takes a GPU that is here",
      "add --dry-run; --device=cuda:N trains"},
     {"target dry-run", "device backend cpu jit-asan", "--target names what is planned for", NULL},
@@ -51,7 +54,8 @@ static md_status run(md_cli *cli) {
   e->asan = md_cli_has(cli, "jit-asan");
   e->no_cache = md_cli_has(cli, "no-cache");
   e->check_nan = md_cli_has(cli, "check-nan");
-  if (!md_source_backend(cli, e) || !md_cli_int(cli, "max-steps", 1, INT64_MAX, &o.max_steps) ||
+  if (!md_source_engine(cli, e) || !md_source_backend(cli, e) ||
+      !md_cli_int(cli, "max-steps", 1, INT64_MAX, &o.max_steps) ||
       !md_cli_bytes(cli, "memory-limit", &e->memory_limit) || !md_source_passes(cli, &e->passes))
     return MD_ERR_USAGE;
   if (o.resume && o.overwrite)

@@ -111,6 +111,13 @@ bool md_source_passes(md_cli *cli, md_pass_options *o) {
   return true;
 }
 
+bool md_source_engine(md_cli *cli, md_engine_options *o) {
+  int engine = md_cli_choice(cli, "engine", md_conv_engine_names, MD_ENGINE_MODIST);
+  if (engine < 0) return false;
+  o->engine = (md_conv_engine)engine;
+  return true;
+}
+
 bool md_source_backend(md_cli *cli, md_engine_options *o) {
   static const char *const backends[] = {"cpu", "interp", NULL};
   int backend = md_cli_choice(cli, "backend", backends, 0), index = -1;

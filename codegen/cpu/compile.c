@@ -3,9 +3,9 @@
 // where it has them) -> code. Jobs know nothing of each other, so threads share them.
 #include "codegen/cpu/assemble.h"
 
+#include "base/cache.h"
 #include "base/log.h"
 #include "base/round.h"
-#include "codegen/cache.h"
 
 #include <llvm-c/Analysis.h>
 #include <llvm-c/BitWriter.h>

@@ -2,8 +2,8 @@
 // A graph to a program for an artefact. Every target, and the PTX for later devices, is a variant: the
 // launches that the generator makes for it, and the code of their kernels. Variants with equal launches
 // share them.
+#include "codegen/cuda/foreign.h"
 #include "codegen/cuda/gen.h"
-#include "codegen/cuda/plain_conv.h"
 #include "codegen/places.h"
 #include "codegen/work.h"
 
@@ -289,23 +289,29 @@ static void add_cost(const Assembly *s, const Share *share, const md_cuda_launch
   md_arena_destroy(a);
 }
 
+static md_arg operand(const Assembly *s, md_val v, bool is_result) {
+  return named(s, md_places_arg(s->places, v, is_result), v);
+}
+
 // What another engine could do. `first`: the program's number of the module's first launch.
 static void add_convs(Assembly *s, const Variant *v, int first) {
   int num;
-  const md_plain_conv *all = md_cu_plain_convs(s->g, v->m, &num, s->arena);
+  const md_foreign_conv *all = md_cu_foreign_convs(s->g, v->m, &num, s->arena);
   for (int i = 0; i < num; i++) {
-    const md_node *n = all[i].node;
-    const md_conv3d_attr *a = &n->attr.conv3d;
-    md_conv_group c = {.first_launch = first + all[i].first, .num_launches = all[i].num};
-    c.kind = n->op == MD_OP_conv3d         ? MD_CONV_FORWARD
-             : n->op == MD_OP_conv3d_dgrad ? MD_CONV_DATA
-                                           : MD_CONV_WEIGHTS;
-    md_val x = n->in[0], w = n->in[1], y = n->out;
-    if (c.kind == MD_CONV_DATA) x = n->out, y = n->in[0];
-    if (c.kind == MD_CONV_WEIGHTS) x = n->in[1], w = n->out, y = n->in[0];
-    c.x = named(s, md_places_arg(s->places, x, x == n->out), x);
-    c.w = named(s, md_places_arg(s->places, w, w == n->out), w);
-    c.y = named(s, md_places_arg(s->places, y, y == n->out), y);
+    const md_foreign_conv *from = &all[i];
+    const md_conv3d_attr *a = &from->node->attr.conv3d;
+    md_conv_group c = {
+        .first_launch = first + from->first, .num_launches = from->num, .fused = from->fused};
+    c.kind = from->node->op == MD_OP_conv3d         ? MD_CONV_FORWARD
+             : from->node->op == MD_OP_conv3d_dgrad ? MD_CONV_DATA
+                                                    : MD_CONV_WEIGHTS;
+    c.x = operand(s, from->x, c.kind == MD_CONV_DATA);
+    c.w = operand(s, from->w, c.kind == MD_CONV_WEIGHTS);
+    c.y = operand(s, from->y, c.kind == MD_CONV_FORWARD);
+    for (int k = 0; k < MD_NUM_CONV_PARTS; k++) {
+      bool is_result = k == MD_CONV_FORMED || k == MD_CONV_MEAN || k == MD_CONV_VAR;
+      if (from->part[k] != MD_NONE) c.part[k] = operand(s, from->part[k], is_result);
+    }
     for (int k = 0; k < 3; k++) {
       c.stride[k] = a->stride.d[k];
       c.pad[k] = a->pad.d[k];

@@ -3,8 +3,8 @@
 // it; NVRTC works in as many threads as it is called from.
 #include "codegen/cuda/cuda.h"
 
+#include "base/cache.h"
 #include "base/log.h"
-#include "codegen/cache.h"
 
 #include <stdlib.h>
 

@@ -449,12 +449,16 @@ md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, in
                         c->call.cuDevicePrimaryCtxRetain(&c->context, c->id), d) &&
             enter(c, d) && create_streams(c, d) && md_cuda_code_load(c, d) &&
             md_cuda_memory_create(c, o->memory_limit, d) &&
-            (!o->uses_cudnn || md_cuda_convs_open(c, o->memory_limit, d));
+            (o->engine == MD_ENGINE_MODIST || md_cuda_convs_open(c, o, d));
   if (!ok) {
     cuda_close(&c->base);
     return NULL;
   }
   line_up_arguments(c);
+  if (o->engine == MD_ENGINE_FASTEST && !md_cuda_convs_choose(c, d)) {
+    cuda_close(&c->base);
+    return NULL;
+  }
   md_log(MD_LOG_EXEC, MD_LEVEL_INFO, "%s: %d kernels for %s loaded in %.1f s", c->base.title,
          c->code.num, c->base.variant->target, (double)(md_now_ns() - start) / 1e9);
   return &c->base;

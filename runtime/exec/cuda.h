@@ -31,7 +31,7 @@ typedef struct md_cuda_code {
 // Convolutions that cuDNN does in place of launches.
 typedef struct md_cuda_convs {
   md_cudnn *cudnn;  // NULL: none
-  md_cudnn_plan *
+  md_cudnn_conv *
       *plan;         // by launch of the variant, trials too: what runs in its place, if anything
   bool *is_covered;  // by launch: a plan does its work
   md_gpu_place workspace;
@@ -84,9 +84,14 @@ void md_cuda_code_unload(md_cuda *c);
 
 // --- cuda_convs.c
 // Plans and workspace, before anything is captured. What cuDNN refuses stays with its kernels, and is told.
-bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d);
+bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d);
 void md_cuda_convs_close(md_cuda *c);
 bool md_cuda_convs_run(md_cuda *c, int launch,
                        md_diags *d);  // in place of a launch that is covered
+void md_cuda_convs_tell(md_cuda *c, int convs, int launches);  // what they do, for messages
+
+// --- cuda_fastest.c
+// Plans that do not gain anything are dropped, when all is loaded and before anything is computed.
+bool md_cuda_convs_choose(md_cuda *c, md_diags *d);
 
 #endif

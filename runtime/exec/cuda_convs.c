@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Convolutions of a program that cuDNN does in place of its launches. The first launch of a group becomes
-// the run of a plan, the others become nothing. All plans share one workspace: they run one after another.
+// Convolutions of a program that cuDNN does in place of its launches, with what is fused with them. The first
+// launch of a group becomes the run of plans, the others become nothing. All share one workspace: they run one
+// after another. Which of them are faster so, cuda_fastest.c finds out.
 #include "runtime/exec/cuda.h"
 
 #include <stdlib.h>
@@ -20,8 +21,13 @@ static md_conv_tensor tensor_of(const md_arg *a) {
 }
 
 static md_conv conv_of(const md_conv_group *g) {
-  md_conv v = {
-      .kind = g->kind, .x = tensor_of(&g->x), .w = tensor_of(&g->w), .y = tensor_of(&g->y)};
+  md_conv v = {.kind = g->kind,
+               .x = tensor_of(&g->x),
+               .w = tensor_of(&g->w),
+               .y = tensor_of(&g->y),
+               .fused = g->fused};
+  for (int i = 0; i < MD_NUM_CONV_PARTS; i++)
+    if (g->part[i].rank) v.part[i] = tensor_of(&g->part[i]);
   memcpy(v.stride, g->stride, sizeof v.stride);
   memcpy(v.pad, g->pad, sizeof v.pad);
   memcpy(v.dilation, g->dilation, sizeof v.dilation);
@@ -64,7 +70,7 @@ static Taken make_plans(md_cuda *c, int64_t room) {
     if (!is_ours(c, g)) continue;
     md_conv v = conv_of(g);
     int at = g->first_launch - c->base.first_launch;
-    c->convs.plan[at] = md_cudnn_plan_create(c->convs.cudnn, &v, room, why);
+    c->convs.plan[at] = md_cudnn_conv_create(c->convs.cudnn, &v, room, why);
     if (!c->convs.plan[at]) {
       if (!t.refused++) {
         t.region = p->launch[g->first_launch].name;
@@ -75,14 +81,14 @@ static Taken make_plans(md_cuda *c, int64_t room) {
     for (int k = 0; k < g->num_launches; k++) c->convs.is_covered[at + k] = true;
     t.convs++;
     t.launches += g->num_launches;
-    t.workspace = MD_MAX(t.workspace, md_cudnn_plan_bytes(c->convs.plan[at]));
+    t.workspace = MD_MAX(t.workspace, md_cudnn_conv_bytes(c->convs.plan[at]));
   }
   return t;
 }
 
 static void drop_plans(md_cuda *c) {
   for (int i = 0; c->convs.plan && i < c->base.num_launches; i++) {
-    md_cudnn_plan_destroy(c->convs.plan[i]);
+    md_cudnn_conv_destroy(c->convs.plan[i]);
     c->convs.plan[i] = NULL;
     c->convs.is_covered[i] = false;
   }
@@ -117,29 +123,41 @@ static bool failed(md_cuda *c, int launch, const char *why, md_diags *d) {
   return false;
 }
 
+static md_conv_places places_of(const md_cuda *c, const md_conv_group *g) {
+  md_conv_places at = {.x = pointer(md_cuda_place(c, &g->x)),
+                       .w = pointer(md_cuda_place(c, &g->w)),
+                       .y = pointer(md_cuda_place(c, &g->y)),
+                       .workspace = pointer(c->convs.workspace)};
+  for (int i = 0; i < MD_NUM_CONV_PARTS; i++)
+    if (g->part[i].rank) at.part[i] = pointer(md_cuda_place(c, &g->part[i]));
+  return at;
+}
+
 static bool bind(md_cuda *c, md_diags *d) {
   const md_program *p = c->base.p;
   for (int i = 0; i < p->num_convs; i++) {
     const md_conv_group *g = &p->conv[i];
     char why[MD_CUDNN_WORDS];
-    md_cudnn_plan *plan =
+    md_cudnn_conv *plan =
         is_ours(c, g) ? c->convs.plan[g->first_launch - c->base.first_launch] : NULL;
-    if (plan && !md_cudnn_plan_bind(
-                    plan, pointer(md_cuda_place(c, &g->x)), pointer(md_cuda_place(c, &g->w)),
-                    pointer(md_cuda_place(c, &g->y)), pointer(c->convs.workspace), why))
-      return failed(c, g->first_launch, why, d);
+    if (!plan) continue;
+    md_conv_places at = places_of(c, g);
+    if (!md_cudnn_conv_bind(plan, &at, why)) return failed(c, g->first_launch, why, d);
   }
   return true;
 }
 
-// What stays with our kernels is told; nothing at all is an error.
-static bool tell(md_cuda *c, const Taken *t, md_diags *d) {
+void md_cuda_convs_tell(md_cuda *c, int convs, int launches) {
   int v = md_cudnn_version(c->convs.cudnn);
   snprintf(c->base.engine, sizeof c->base.engine,
            "cuDNN %d.%d.%d: %d convolution%s in place of %d of %d launches", v / 10000,
-           v % 10000 / 100, v % 100, t->convs, t->convs == 1 ? "" : "s", t->launches,
-           c->base.num_launches);
-  if (!t->convs) {
+           v % 10000 / 100, v % 100, convs, convs == 1 ? "" : "s", launches, c->base.num_launches);
+}
+
+// What stays with our kernels is told; nothing at all is an error.
+static bool tell(md_cuda *c, const Taken *t, bool is_asked, md_diags *d) {
+  md_cuda_convs_tell(c, t->convs, t->launches);
+  if (!t->convs && is_asked) {
     md_error(d, E0638, place_of(c), "--engine=cudnn would do nothing: %s",
              t->refused ? "cuDNN refuses every convolution"
                         : "no convolution of the program is a region with launches of its own");
@@ -148,7 +166,7 @@ static bool tell(md_cuda *c, const Taken *t, md_diags *d) {
       md_hint(d, "modistc compile --apart gives every kernel a launch of its own");
     return false;
   }
-  if (t->refused)
+  if (t->refused && is_asked)
     md_warning(d, place_of(c),
                "cuDNN refuses %d of %d convolutions, which our kernels do; region '%s': %s",
                t->refused, t->convs + t->refused, t->region, t->why);
@@ -163,24 +181,35 @@ static bool keep_context(md_cuda *c, md_diags *d) {
   return md_cuda_did(c, "cuDevicePrimaryCtxRetain", -1, error, d);
 }
 
-bool md_cuda_convs_open(md_cuda *c, int64_t limit, md_diags *d) {
+// No cuDNN is an error where it was asked for, and none where it would only be taken if it were faster.
+static bool is_missing(md_cuda *c, bool is_asked, const char *why, md_diags *d) {
+  c->call.cuDevicePrimaryCtxRelease(c->id);
+  if (!is_asked) {
+    md_warning(d, place_of(c), "--engine=fastest: our kernels alone, as cuDNN cannot be used: %s",
+               why);
+    return true;
+  }
+  md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);
+  md_hint(d,
+          "MODIST_CUDNN=/path/to/libcudnn.so.9 names it; without --engine=cudnn it is not needed");
+  return false;
+}
+
+bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d) {
   char why[MD_CUDNN_WORDS];
+  bool is_asked = o->engine == MD_ENGINE_CUDNN;
   size_t num = (size_t)c->base.num_all + 1;  // trials too, which no plan does
   if (!keep_context(c, d)) return false;
   c->convs.cudnn = md_cudnn_open(c->stream, why);
-  if (!c->convs.cudnn) {
-    c->call.cuDevicePrimaryCtxRelease(c->id);
-    md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);
-    md_hint(
-        d, "MODIST_CUDNN=/path/to/libcudnn.so.9 names it; without --engine=cudnn it is not needed");
-    return false;
-  }
+  if (!c->convs.cudnn) return is_missing(c, is_asked, why, d);
+  if (!o->no_cache) md_cudnn_keep_plans(c->convs.cudnn);
   c->convs.plan = md_calloc(num, sizeof *c->convs.plan);
   c->convs.is_covered = md_calloc(num, sizeof *c->convs.is_covered);
   c->base.by_engine = c->convs.is_covered;
   int64_t room;
   Taken t;
-  return find_room(c, limit, &room, d) && make_room(c, room, &t, d) && tell(c, &t, d) && bind(c, d);
+  return find_room(c, o->memory_limit, &room, d) && make_room(c, room, &t, d) &&
+         tell(c, &t, is_asked, d) && bind(c, d);
 }
 
 void md_cuda_convs_close(md_cuda *c) {
@@ -193,6 +222,6 @@ void md_cuda_convs_close(md_cuda *c) {
 
 bool md_cuda_convs_run(md_cuda *c, int launch, md_diags *d) {
   char why[MD_CUDNN_WORDS];
-  md_cudnn_plan *plan = c->convs.plan[launch - c->base.first_launch];
-  return !plan || md_cudnn_plan_run(plan, why) || failed(c, launch, why, d);
+  md_cudnn_conv *plan = c->convs.plan[launch - c->base.first_launch];
+  return !plan || md_cudnn_conv_run(plan, why) || failed(c, launch, why, d);
 }

@@ -3,6 +3,8 @@
 // Its functions are declared here: building modist needs no CUDA.
 #include "runtime/exec/cudnn.h"
 
+#include "base/log.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -11,8 +13,8 @@
 #define LIBRARY "libcudnn.so.9"
 #define PART "libcudnn_graph.so.9"
 
-// Attributes and kinds that this file needs; cudnn_plan.c has those of convolutions.
-enum { DEVICEPROP = 38, DEVICEPROP_JSON = 2702 };
+// Attributes and kinds that this file needs; cudnn_graph.c and cudnn_plan.c have others.
+enum { DEVICEPROP = 38, DEVICEPROP_HANDLE = 2701, DEVICEPROP_JSON = 2702, A_HANDLE = 0 };
 
 typedef struct Calls {
 #define CALL(result, name, parameters) result(*name) parameters;
@@ -41,6 +43,7 @@ struct md_cudnn {
   const Calls *call;
   void *handle;            // NULL: offline
   md_cudnn_making device;  // NULL: the handle's
+  char *described;         // NULL: plans are not kept
 };
 
 // --- opening
@@ -228,8 +231,30 @@ md_cudnn *md_cudnn_open_offline(const char *device, char *why) {
   return NULL;
 }
 
+// Of the device that was described, or of the handle's.
+void md_cudnn_keep_plans(md_cudnn *c) {
+  char why[MD_CUDNN_WORDS] = "";
+  md_cudnn_making of_handle = {.c = c, .why = why}, *m = &of_handle;
+  void *d = md_cudnn_device(c);
+  if (!d) {
+    d = md_cudnn_make(m, DEVICEPROP, "a device");
+    md_cudnn_set(m, d, DEVICEPROP_HANDLE, A_HANDLE, 1, &c->handle);
+    md_cudnn_finish(m, d, "the description of a device");
+  }
+  int64_t num = md_cudnn_get(m, d, DEVICEPROP_JSON, MD_CUDNN_CHARS, 0, NULL);
+  c->described = md_calloc((size_t)num + 1, 1);
+  if (num) num = md_cudnn_get(m, d, DEVICEPROP_JSON, MD_CUDNN_CHARS, num, c->described);
+  if (!num || m->has_failed) {
+    md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "plans of cuDNN are not kept: %s", why);
+    free(c->described);
+    c->described = NULL;
+  }
+  md_cudnn_drop(m);
+}
+
 void md_cudnn_close(md_cudnn *c) {
   if (!c) return;
+  free(c->described);
   md_cudnn_drop(&c->device);
   if (c->handle) c->call->cudnnDestroy(c->handle);
   free(c);
@@ -237,4 +262,5 @@ void md_cudnn_close(md_cudnn *c) {
 
 int md_cudnn_version(const md_cudnn *c) { return (int)c->call->cudnnGetVersion(); }
 void *md_cudnn_handle(const md_cudnn *c) { return c->handle; }
+const char *md_cudnn_described(const md_cudnn *c) { return c->described; }
 void *md_cudnn_device(const md_cudnn *c) { return c->device.num ? c->device.made[0] : NULL; }

@@ -1,34 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// A convolution as cuDNN's graph of one operation, and the plan that cuDNN's heuristics choose for it:
+// The plan that cuDNN's heuristics choose for a graph,
 //
-//   tensors x, w, y + convolution -> operation -> graph -> heuristic -> configurations of engines -> plan
+//   graph -> heuristic -> configurations of engines -> plan
+//
+// or the one that they chose before: it is kept as cuDNN's JSON, under the digest of all that the choice depends
+// on. One that cuDNN does not take any more, or that needs more room than there is, is made anew.
 #include "runtime/exec/cudnn.h"
+
+#include "base/cache.h"
+#include "base/log.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 // CUDNN_BACKEND_*_DESCRIPTOR
-enum {
-  CONVOLUTION = 1,
-  ENGINE = 2,
-  CONFIG = 3,
-  HEURISTIC = 4,
-  PLAN = 5,
-  GRAPH = 15,
-  PACK = 16,
-  TENSOR = 17
-};
+enum { ENGINE = 2, CONFIG = 3, HEURISTIC = 4, PLAN = 5, PACK = 16 };
 // CUDNN_TYPE_*
-enum { A_DATA_TYPE = 1, A_HANDLE = 0, A_MODE = 7, A_HEURISTIC = 8, A_NOTE = 11 };
+enum { A_HANDLE = 0, A_HEURISTIC = 8, A_NOTE = 11 };
 // CUDNN_ATTR_*
 enum {
-  CONV_TYPE = 100,
-  CONV_MODE,
-  CONV_DILATIONS,
-  CONV_STRIDES,
-  CONV_POST_PADS,
-  CONV_PRE_PADS,
-  CONV_AXES,
   HEUR_MODE = 200,
   HEUR_GRAPH,
   HEUR_RESULTS,
@@ -37,14 +27,8 @@ enum {
   PLAN_HANDLE = 400,
   PLAN_CONFIG,
   PLAN_WORKSPACE,
+  PLAN_JSON = 405,
   PLAN_DEVICE = 407,
-  GRAPH_HANDLE = 800,
-  GRAPH_OPERATIONS,
-  TENSOR_ALIGNMENT = 900,
-  TENSOR_TYPE,
-  TENSOR_DIMS,
-  TENSOR_STRIDES,
-  TENSOR_ID = 906,
   PACK_IDS = 1000,
   PACK_POINTERS,
   PACK_WORKSPACE = 1003,
@@ -62,84 +46,21 @@ enum {
   MAX_NOTES = 32
 };
 enum { FALLBACK = 2, FIRST_CHOICE = 3 };  // CUDNN_HEUR_MODE_*
-enum { MAX_CONFIGS = 40, ALIGNMENT = 16 };
+enum { MAX_CONFIGS = 40, RULES = 1 };  // RULES: of the choice, a part of what plans are kept under
 
 struct md_cudnn_plan {
   md_cudnn *c;
   md_cudnn_making all;  // what the plan is made of
   void *plan, *pack;
-  int64_t workspace;
+  int64_t workspace, id[MD_CUDNN_TENSORS];  // of tensors that have a place
+  int num_ids, tensor[MD_CUDNN_TENSORS];    // their numbers
 };
-
-static const int64_t ids[3] = {1, 2, 3};  // of x, w, y
-
-static int data_type(md_dtype t) { return t == MD_BF16 ? 9 : 0; }  // CUDNN_DATA_*
-
-static void *tensor(md_cudnn_making *m, const md_conv_tensor *t, int64_t id) {
-  int type = data_type(t->dtype);
-  int64_t alignment = ALIGNMENT;
-  void *d = md_cudnn_make(m, TENSOR, "a tensor");
-  md_cudnn_set(m, d, TENSOR_TYPE, A_DATA_TYPE, 1, &type);
-  md_cudnn_set(m, d, TENSOR_DIMS, MD_CUDNN_INT, 5, t->dim);
-  md_cudnn_set(m, d, TENSOR_STRIDES, MD_CUDNN_INT, 5, t->stride);
-  md_cudnn_set(m, d, TENSOR_ID, MD_CUDNN_INT, 1, &id);
-  md_cudnn_set(m, d, TENSOR_ALIGNMENT, MD_CUDNN_INT, 1, &alignment);
-  md_cudnn_finish(m, d, "a tensor");
-  return d;
-}
-
-static void *geometry(md_cudnn_making *m, const md_conv *v) {
-  int type = data_type(MD_F32), mode = 1;  // CUDNN_CROSS_CORRELATION
-  int64_t axes = 3;
-  void *d = md_cudnn_make(m, CONVOLUTION, "a convolution");
-  md_cudnn_set(m, d, CONV_TYPE, A_DATA_TYPE, 1, &type);
-  md_cudnn_set(m, d, CONV_MODE, A_MODE, 1, &mode);
-  md_cudnn_set(m, d, CONV_AXES, MD_CUDNN_INT, 1, &axes);
-  md_cudnn_set(m, d, CONV_STRIDES, MD_CUDNN_INT, 3, v->stride);
-  md_cudnn_set(m, d, CONV_DILATIONS, MD_CUDNN_INT, 3, v->dilation);
-  md_cudnn_set(m, d, CONV_PRE_PADS, MD_CUDNN_INT, 3, v->pad);
-  md_cudnn_set(m, d, CONV_POST_PADS, MD_CUDNN_INT, 3, v->pad);
-  md_cudnn_finish(m, d, "a convolution");
-  return d;
-}
-
-// y = 1 * conv(x, w) + 0 * y, or one of the gradients.
-static void *operation(md_cudnn_making *m, const md_conv *v) {
-  static const struct {
-    int kind, alpha, beta, conv, x, w, y;
-  } rows[MD_NUM_CONVS] = {
-      [MD_CONV_FORWARD] = {10, 700, 701, 702, 704, 703, 705},
-      [MD_CONV_DATA] = {12, 706, 707, 708, 710, 709, 711},
-      [MD_CONV_WEIGHTS] = {11, 712, 713, 714, 716, 715, 717},
-  };
-  float one = 1, zero = 0;
-  void *conv = geometry(m, v), *x = tensor(m, &v->x, ids[0]), *w = tensor(m, &v->w, ids[1]);
-  void *y = tensor(m, &v->y, ids[2]);
-  void *d = md_cudnn_make(m, rows[v->kind].kind, "an operation");
-  md_cudnn_set(m, d, rows[v->kind].alpha, MD_CUDNN_FLOAT, 1, &one);
-  md_cudnn_set(m, d, rows[v->kind].beta, MD_CUDNN_FLOAT, 1, &zero);
-  md_cudnn_set(m, d, rows[v->kind].conv, MD_CUDNN_DESCRIPTOR, 1, &conv);
-  md_cudnn_set(m, d, rows[v->kind].x, MD_CUDNN_DESCRIPTOR, 1, &x);
-  md_cudnn_set(m, d, rows[v->kind].w, MD_CUDNN_DESCRIPTOR, 1, &w);
-  md_cudnn_set(m, d, rows[v->kind].y, MD_CUDNN_DESCRIPTOR, 1, &y);
-  md_cudnn_finish(m, d, "an operation");
-  return d;
-}
-
-static void *graph_of(md_cudnn_making *m, const md_conv *v) {
-  void *handle = md_cudnn_handle(m->c), *op = operation(m, v);
-  void *d = md_cudnn_make(m, GRAPH, "a graph");
-  if (handle) md_cudnn_set(m, d, GRAPH_HANDLE, A_HANDLE, 1, &handle);
-  md_cudnn_set(m, d, GRAPH_OPERATIONS, MD_CUDNN_DESCRIPTOR, 1, &op);
-  md_cudnn_finish(m, d, "the graph of a convolution");
-  return d;
-}
 
 // Why there is no plan: the later ones say more than the earlier ones, and of equals the first counts.
 typedef enum Refusal { NOT_REFUSED, UNSUITED, TOO_LARGE, FAILED } Refusal;
 typedef struct Search {
   md_cudnn_plan *p;
-  const md_conv *v;
+  const md_cudnn_graph *g;
   void *graph;
   int64_t room;  // bytes that there are for the workspace
   Refusal refusal;
@@ -153,7 +74,7 @@ static void refuse(Search *s, Refusal r, const char *why) {
 }
 
 // Results are to be the same in every run, and those of f32 as near as f32 has them.
-static bool suits(md_cudnn_making *m, void *config, const md_conv *v) {
+static bool suits(md_cudnn_making *m, void *config, const md_cudnn_graph *g) {
   int note[MAX_NOTES];
   void *engine = md_cudnn_make(m, ENGINE, "an engine");
   md_cudnn_get(m, config, CONFIG_ENGINE, MD_CUDNN_DESCRIPTOR, 1, &engine);
@@ -162,24 +83,28 @@ static bool suits(md_cudnn_making *m, void *config, const md_conv *v) {
     int n = note[i];
     if (n == IS_RANDOM || n == DOWN_CONVERTS || n == REDUCED_SUMS) return false;
     bool is_rough = n == TENSOR_CORE || n == FFT || (n >= WINOGRAD && n <= WINOGRAD_LAST);
-    if (is_rough && v->x.dtype == MD_F32) return false;
+    if (is_rough && g->is_exact) return false;
   }
   return true;
 }
 
+static void set_device(md_cudnn_making *m, void *plan) {
+  void *handle = md_cudnn_handle(m->c), *device = md_cudnn_device(m->c);
+  if (handle) md_cudnn_set(m, plan, PLAN_HANDLE, A_HANDLE, 1, &handle);
+  else md_cudnn_set(m, plan, PLAN_DEVICE, MD_CUDNN_DESCRIPTOR, 1, &device);
+}
+
 // The plan of a configuration, and its workspace. What `tried` made goes with it.
 static Refusal try(Search *s, md_cudnn_making *tried, void *config, void **plan) {
-  void *handle = md_cudnn_handle(tried->c), *device = md_cudnn_device(tried->c);
   char needed[MD_FLOAT_CHARS], left[MD_FLOAT_CHARS];
-  if (!suits(tried, config, s->v)) {
+  if (!suits(tried, config, s->g)) {
     snprintf(tried->why, MD_CUDNN_WORDS, "no engine gives the same bits in every run%s",
-             s->v->x.dtype == MD_F32 ? " and adds plain products of f32" : "");
+             s->g->is_exact ? " and adds plain products of f32" : "");
     return UNSUITED;
   }
   void *p = md_cudnn_make(tried, PLAN, "a plan");
   md_cudnn_set(tried, p, PLAN_CONFIG, MD_CUDNN_DESCRIPTOR, 1, &config);
-  if (handle) md_cudnn_set(tried, p, PLAN_HANDLE, A_HANDLE, 1, &handle);
-  else md_cudnn_set(tried, p, PLAN_DEVICE, MD_CUDNN_DESCRIPTOR, 1, &device);
+  set_device(tried, p);
   md_cudnn_finish(tried, p, "a plan");
   md_cudnn_get(tried, p, PLAN_WORKSPACE, MD_CUDNN_INT, 1, &s->p->workspace);
   if (tried->has_failed) return FAILED;
@@ -226,19 +151,78 @@ static bool choose(Search *s, int mode) {
   return s->p->plan != NULL;
 }
 
-static bool make(md_cudnn_plan *p, const md_conv *v, int64_t room, char *why) {
-  Search s = {.p = p, .v = v, .room = room, .why = why};
-  s.graph = graph_of(&p->all, v);
+static bool make(md_cudnn_plan *p, const md_cudnn_graph *g, int64_t room, char *why) {
+  Search s = {.p = p, .g = g, .room = room, .why = why};
+  s.graph = md_cudnn_graph_make(&p->all, g);
   if (p->all.has_failed) return false;
   snprintf(why, MD_CUDNN_WORDS, "no engine is for such a convolution");
   return choose(&s, FIRST_CHOICE) || choose(&s, FALLBACK);
 }
 
-md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_conv *v, int64_t room, char *why) {
+// --- plans that are kept
+
+static md_digest key_of(const md_cudnn *c, const md_cudnn_graph *g) {
+  md_text all = {0};
+  md_put(&all, "cuDNN %d, rules %d\n%s\n", md_cudnn_version(c), RULES, md_cudnn_described(c));
+  md_cudnn_graph_text(g, &all);
+  md_digest key = md_digest_of(all.s, all.len);
+  md_text_free(&all);
+  return key;
+}
+
+static bool load(md_cudnn_plan *p, md_digest key, int64_t room) {
+  char *json, why[MD_CUDNN_WORDS] = "";
+  size_t bytes;
+  if (!md_cache_read(key, &json, &bytes)) return false;
+  md_cudnn_making *m = &p->all;
+  m->why = why;
+  void *plan = md_cudnn_make(m, PLAN, "a plan");
+  set_device(m, plan);
+  md_cudnn_set(m, plan, PLAN_JSON, MD_CUDNN_CHARS, (int64_t)bytes, json);
+  md_cudnn_finish(m, plan, "a plan that was kept");
+  md_cudnn_get(m, plan, PLAN_WORKSPACE, MD_CUDNN_INT, 1, &p->workspace);
+  free(json);
+  if (!m->has_failed && p->workspace <= room) p->plan = plan;
+  else
+    md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "a plan of cuDNN is made anew: %s",
+           m->has_failed ? why : "it needs more workspace than there is");
+  if (!p->plan) md_cudnn_drop(m);
+  m->has_failed = false;
+  return p->plan != NULL;
+}
+
+// What cannot be kept is made each time.
+static void keep(md_cudnn_plan *p, md_digest key) {
+  char why[MD_CUDNN_WORDS] = "";
+  md_cudnn_making m = {.c = p->c, .why = why};
+  int64_t num = md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, 0, NULL);
+  char *json = md_malloc((size_t)num + 1);
+  if (num) num = md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, num, json);
+  if (num && !m.has_failed) md_cache_write(key, json, (size_t)num);
+  else md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "a plan of cuDNN is not kept: %s", why);
+  free(json);
+}
+
+static bool find_or_make(md_cudnn_plan *p, const md_cudnn_graph *g, int64_t room, char *why) {
+  if (!md_cudnn_described(p->c)) return make(p, g, room, why);
+  md_digest key = key_of(p->c, g);
+  if (load(p, key, room)) return true;
+  p->all.why = why;
+  if (!make(p, g, room, why)) return false;
+  keep(p, key);
+  return true;
+}
+
+md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_cudnn_graph *g, int64_t room, char *why) {
   md_cudnn_plan *p = md_calloc(1, sizeof *p);
   p->c = c;
   p->all = (md_cudnn_making){.c = c, .why = why};
-  if (make(p, v, room, why)) return p;
+  for (int i = 0; i < g->num_tensors; i++) {
+    if (g->tensor[i].place == MD_CUDNN_NOWHERE) continue;
+    p->id[p->num_ids] = g->tensor[i].id;
+    p->tensor[p->num_ids++] = i;
+  }
+  if (find_or_make(p, g, room, why)) return p;
   md_cudnn_plan_destroy(p);
   return NULL;
 }
@@ -251,13 +235,14 @@ void md_cudnn_plan_destroy(md_cudnn_plan *p) {
 
 int64_t md_cudnn_plan_bytes(const md_cudnn_plan *p) { return p->workspace; }
 
-bool md_cudnn_plan_bind(md_cudnn_plan *p, void *x, void *w, void *y, void *workspace, char *why) {
+bool md_cudnn_plan_bind(md_cudnn_plan *p, void *const *at, void *workspace, char *why) {
   md_cudnn_making *m = &p->all;
-  void *at[3] = {x, w, y};
+  void *place[MD_CUDNN_TENSORS];
+  for (int i = 0; i < p->num_ids; i++) place[i] = at[p->tensor[i]];
   m->why = why;
   p->pack = md_cudnn_make(m, PACK, "addresses");
-  md_cudnn_set(m, p->pack, PACK_IDS, MD_CUDNN_INT, 3, ids);
-  md_cudnn_set(m, p->pack, PACK_POINTERS, MD_CUDNN_POINTER, 3, at);
+  md_cudnn_set(m, p->pack, PACK_IDS, MD_CUDNN_INT, p->num_ids, p->id);
+  md_cudnn_set(m, p->pack, PACK_POINTERS, MD_CUDNN_POINTER, p->num_ids, place);
   md_cudnn_set(m, p->pack, PACK_WORKSPACE, MD_CUDNN_POINTER, 1, &workspace);
   md_cudnn_finish(m, p->pack, "addresses");
   return !m->has_failed;

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+const char *const md_conv_engine_names[MD_NUM_ENGINES + 1] = {"modist", "cudnn", "fastest", NULL};
+
 bool md_device_parse(const char *text, int *index, md_diags *d) {
   static const char gpu[] = "cuda";
   int64_t n = 0;
@@ -40,8 +42,10 @@ md_device *md_device_open(const md_program *p, const md_exec_options *o, md_pool
     md_hint(d, "--device=cpu, or compile it for --target=cuda:sm_NN; 'modistc targets' lists them");
     return NULL;
   }
-  if (index < 0 && o->uses_cudnn) {
-    md_error(d, E0638, at, "--engine=cudnn would do nothing: the CPU runs the program");
+  if (index < 0 && o->engine != MD_ENGINE_MODIST) {
+    md_error(d, E0638, at, "--engine=%s would do nothing: the CPU runs the program",
+             md_conv_engine_names[o->engine]);
+    md_hint(d, "leave it out, or compile for a GPU and add --device=cuda:0");
     return NULL;
   }
   return index < 0 ? md_device_open_cpu(p, o, pool, d) : md_device_open_cuda(p, o, index, d);

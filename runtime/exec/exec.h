@@ -88,11 +88,39 @@ typedef enum md_conv_kind {
   MD_NUM_CONVS
 } md_conv_kind;
 extern const char *const md_conv_kind_names[MD_NUM_CONVS];
+// What may be fused with a forward one, in f32 but for the places:
+//   formed = relu?(norm?(x) + norm?(add))            is what is convolved; y as x, it may be stored
+//   y = relu?(conv(formed, w) + bias + rest)
+//   mean, var                                         of y over all but its channels, biased
+typedef enum md_conv_part {
+  MD_CONV_ADD,
+  MD_CONV_GAMMA,  // of the norm of x: (x - mean) * rsqrt(var + eps) * gamma + beta, f32 by channel
+  MD_CONV_BETA,
+  MD_CONV_NORM_MEAN,
+  MD_CONV_NORM_VAR,
+  MD_CONV_ADD_GAMMA,  // of the norm of add
+  MD_CONV_ADD_BETA,
+  MD_CONV_ADD_MEAN,
+  MD_CONV_ADD_VAR,
+  MD_CONV_FORMED,
+  MD_CONV_BIAS,
+  MD_CONV_REST,
+  MD_CONV_MEAN,
+  MD_CONV_VAR,
+  MD_NUM_CONV_PARTS
+} md_conv_part;
+extern const char *const md_conv_part_names[MD_NUM_CONV_PARTS];
+typedef struct md_conv_fused {
+  bool relu_before, relu_behind;
+  double eps, add_eps;
+} md_conv_fused;
 typedef struct md_conv_group {
   int first_launch, num_launches;
   md_conv_kind kind;
-  md_arg x, w, y;                          // f32 or bf16, at multiples of 16 bytes
+  md_arg x, w, y;  // f32 or bf16, at multiples of 16 bytes; w may be f32 beside bf16
   int64_t stride[3], pad[3], dilation[3];  // t, h, w
+  md_conv_fused fused;
+  md_arg part[MD_NUM_CONV_PARTS];  // rank 0: it is not there
 } md_conv_group;
 
 // A CUDA program is for one or more targets, each with launches and kernels of its own.
@@ -159,6 +187,7 @@ void md_program_destroy(md_program *p);
 // Beyond the obvious: results, states and inputs are row-major; a copy does not read a state that
 // the step's copies write, and no state is the target of two.
 bool md_program_check(const md_program *p, md_diags *d);
+bool md_conv_is_fused(const md_conv_group *g);  // more than a convolution alone
 // "f32[2,3,8]". Returns buf.
 enum { MD_SPEC_CHARS = 160 };
 char *md_spec_text(const md_spec *s, char buf[MD_SPEC_CHARS]);
@@ -269,6 +298,13 @@ void md_fill_input(const char *name, md_dtype t, int64_t n, uint64_t seed, void 
 
 // --- executor.c ----------------------------------------------------------------------------------
 typedef struct md_exec md_exec;
+typedef enum md_conv_engine {
+  MD_ENGINE_MODIST,
+  MD_ENGINE_CUDNN,    // a GPU's convolutions are cuDNN's where that can do them (E0637, E0638)
+  MD_ENGINE_FASTEST,  // where it is faster there; without it, or where it can do none, none are
+  MD_NUM_ENGINES
+} md_conv_engine;
+extern const char *const md_conv_engine_names[MD_NUM_ENGINES + 1];  // NULL at the end
 typedef struct md_exec_options {
   const char *device;    // "cpu", "cuda:1"; NULL: the first that the program is for
   int threads;           // of the CPU; 0: all
@@ -276,7 +312,8 @@ typedef struct md_exec_options {
   bool check_nan;        // stop at the first launch that writes a NaN or infinity
   bool time;             // keep times of launches
   int64_t memory_limit;  // bytes; 0: only what the device has free
-  bool uses_cudnn;       // a GPU's convolutions are cuDNN's where that can do them (E0637, E0638)
+  md_conv_engine engine;
+  bool no_cache;  // plans of cuDNN are neither read from the cache folder nor written there
 } md_exec_options;
 typedef struct md_launch_time {
   int64_t total_ns, min_ns, calls;

@@ -159,6 +159,20 @@ static void put_operand(md_json *j, const char *key, const md_arg *a) {
   md_json_end(j, '}');
 }
 
+static void put_fused(md_json *j, const md_conv_group *g) {
+  md_json_key(j, "fused");
+  md_json_begin(j, '{');
+  md_json_key(j, "relu_before");
+  md_json_bool(j, g->fused.relu_before);
+  md_json_key(j, "relu_behind");
+  md_json_bool(j, g->fused.relu_behind);
+  md_json_put_float(j, "eps", g->fused.eps);
+  md_json_put_float(j, "add_eps", g->fused.add_eps);
+  for (int i = 0; i < MD_NUM_CONV_PARTS; i++)
+    if (g->part[i].rank) put_operand(j, md_conv_part_names[i], &g->part[i]);
+  md_json_end(j, '}');
+}
+
 static void put_conv(md_json *j, const md_conv_group *g) {
   begin_row(j);
   md_json_put_int(j, "first_launch", g->first_launch);
@@ -170,6 +184,7 @@ static void put_conv(md_json *j, const md_conv_group *g) {
   put_operand(j, "x", &g->x);
   put_operand(j, "w", &g->w);
   put_operand(j, "y", &g->y);
+  if (md_conv_is_fused(g)) put_fused(j, g);
   end_row(j);
 }
 

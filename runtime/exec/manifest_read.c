@@ -197,6 +197,16 @@ static void get_axes(reader *r, const md_tree *from, const char *key, int64_t x[
   if (!ok) wrong(r, key, "a list of three numbers");
 }
 
+static void get_fused(reader *r, const md_tree *from, md_conv_group *g) {
+  g->fused.relu_before = md_tree_true(md_tree_get(from, "relu_before"));
+  g->fused.relu_behind = md_tree_true(md_tree_get(from, "relu_behind"));
+  g->fused.eps = get_float(r, from, "eps");
+  g->fused.add_eps = get_float(r, from, "add_eps");
+  for (int i = 0; i < MD_NUM_CONV_PARTS; i++)
+    if (md_tree_get(from, md_conv_part_names[i]))
+      get_arg(r, get_map(r, from, md_conv_part_names[i]), &g->part[i]);
+}
+
 // What another engine could do; older files have none.
 static void get_convs(reader *r, const md_tree *root) {
   md_program *p = r->p;
@@ -214,6 +224,7 @@ static void get_convs(reader *r, const md_tree *root) {
     get_arg(r, get_map(r, &rows[i], "x"), &g->x);
     get_arg(r, get_map(r, &rows[i], "w"), &g->w);
     get_arg(r, get_map(r, &rows[i], "y"), &g->y);
+    if (md_tree_get(&rows[i], "fused")) get_fused(r, get_map(r, &rows[i], "fused"), g);
   }
 }
 

@@ -22,6 +22,9 @@ const char *const md_space_names[MD_NUM_SPACES] = {"arena", "state", "input", "r
                                                    "workspace"};
 
 const char *const md_conv_kind_names[MD_NUM_CONVS] = {"forward", "data", "weights"};
+const char *const md_conv_part_names[MD_NUM_CONV_PARTS] = {
+    "add",      "gamma",   "beta",   "norm_mean", "norm_var", "add_gamma", "add_beta",
+    "add_mean", "add_var", "formed", "bias",      "rest",     "mean",      "var"};
 
 typedef struct check {
   const md_program *p;
@@ -287,6 +290,53 @@ static bool check_axis(const md_conv_group *g, int i) {
   return window <= room && g->y.dim[2 + i] == (room - window) / g->stride[i] + 1;
 }
 
+bool md_conv_is_fused(const md_conv_group *g) {
+  bool is = g->fused.relu_before || g->fused.relu_behind;
+  for (int i = 0; i < MD_NUM_CONV_PARTS; i++) is |= g->part[i].rank != 0;
+  return is;
+}
+
+// A number for each channel of `of`.
+static bool is_by_channel(const md_arg *a, const md_arg *of, bool is_bias) {
+  return (a->dtype == MD_F32 || (is_bias && a->dtype == MD_BF16)) && !a->block &&
+         a->offset % 16 == 0 && a->space != MD_IN_WORKSPACE &&
+         ((a->rank == 1 && a->dim[0] == of->dim[1]) ||
+          (a->rank == 2 && a->dim[0] == 1 && a->dim[1] == of->dim[1]));
+}
+
+static bool has_all(const md_conv_group *g, md_conv_part from, md_conv_part to) {
+  for (int i = (int)from + 1; i <= (int)to; i++)
+    if (!g->part[i].rank != !g->part[from].rank) return false;
+  return true;
+}
+
+static bool check_part(const check *c, const md_conv_group *g, int i) {
+  const md_arg *a = &g->part[i];
+  const char *name = md_conv_part_names[i];
+  bool is_image = i == MD_CONV_ADD || i == MD_CONV_FORMED || i == MD_CONV_REST;
+  bool is_result = i == MD_CONV_FORMED || i == MD_CONV_MEAN || i == MD_CONV_VAR;
+  const md_arg *of = i == MD_CONV_REST || i >= MD_CONV_BIAS ? &g->y : &g->x;
+  if (is_image)
+    return check_operand(c, name, a, is_result) &&
+           (!memcmp(a->dim, of->dim, 5 * sizeof *a->dim) ||
+            bad(c, "%s: it has not the sizes of %s", name, of == &g->y ? "y" : "x"));
+  return check_arg(c, name, a) &&
+         ((is_by_channel(a, of, i == MD_CONV_BIAS) && a->write == is_result) ||
+          bad(c, "%s: not a number for each channel, as an engine takes it", name));
+}
+
+static bool check_fused(const check *c, const char *where, const md_conv_group *g) {
+  bool forms = g->fused.relu_before || g->part[MD_CONV_GAMMA].rank || g->part[MD_CONV_ADD].rank;
+  for (int i = 0; i < MD_NUM_CONV_PARTS; i++)
+    if (g->part[i].rank && !check_part(c, g, i)) return false;
+  bool ok = has_all(g, MD_CONV_GAMMA, MD_CONV_NORM_VAR) &&
+            has_all(g, MD_CONV_ADD_GAMMA, MD_CONV_ADD_VAR) &&
+            has_all(g, MD_CONV_MEAN, MD_CONV_VAR) &&
+            (g->part[MD_CONV_ADD].rank || !g->part[MD_CONV_ADD_GAMMA].rank) &&
+            (forms || !g->part[MD_CONV_FORMED].rank);
+  return ok || bad(c, "%s: a part of what is fused is missing", where);
+}
+
 // Groups come in the order of their launches, and each lies within the launches of every variant that has
 // its first.
 static bool check_conv(const check *c, int number) {
@@ -313,6 +363,10 @@ static bool check_conv(const check *c, int number) {
       !check_operand(c, where, &g->w, g->kind == MD_CONV_WEIGHTS) ||
       !check_operand(c, where, &g->y, g->kind == MD_CONV_FORWARD))
     return false;
+  if (md_conv_is_fused(g)) {
+    if (g->kind != MD_CONV_FORWARD) return bad(c, "%s: only forward ones are fused", where);
+    if (!check_fused(c, where, g)) return false;
+  }
   bool ok = g->x.dim[0] == g->y.dim[0] && g->x.dim[1] == g->w.dim[1] && g->y.dim[1] == g->w.dim[0];
   for (int i = 0; i < 3; i++) ok = ok && check_axis(g, i);
   return ok || bad(c, "%s: its sizes do not fit together", where);

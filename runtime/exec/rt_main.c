@@ -26,9 +26,10 @@ static const char usage[] =
     "  --expect=NAME=F.npy[,TOLERANCE]\n"
     "                        after the last step a result or state must be what the file says,\n"
     "                        but for TOLERANCE (default 0) times its largest value\n"
-    "  --engine=NAME         modist (default), or cudnn: NVIDIA's cuDNN, where it is installed, "
-    "does the\n"
-    "                        convolutions that are a region by themselves\n"
+    "  --engine=NAME         modist (default), cudnn: NVIDIA's cuDNN, where it is installed, does "
+    "the\n"
+    "                        convolutions that it can, with what is fused with them; or fastest:\n"
+    "                        those that it does faster, tried when the file is loaded\n"
     "  --json                results, times and memory as JSON\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity; of a GPU "
     "all\n"
@@ -148,9 +149,9 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   switch (option) {
   case DEVICE: r->exec.device = arg; return md_device_parse(arg, &index, d);
   case ENGINE:
-    r->exec.uses_cudnn = !strcmp(arg, "cudnn");
-    return r->exec.uses_cudnn || !strcmp(arg, "modist") ||
-           misused(d, "--engine: there is no engine '%s'; it is modist or cudnn", arg);
+    for (int i = 0; i < MD_NUM_ENGINES; i++)
+      if (!strcmp(arg, md_conv_engine_names[i])) return r->exec.engine = (md_conv_engine)i, true;
+    return misused(d, "--engine: there is no engine '%s'; it is modist, cudnn or fastest", arg);
   case STEPS: r->steps_given = true; return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
     if (!parse_number(arg, 1, 1024, &n, d)) return false;

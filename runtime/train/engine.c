@@ -76,7 +76,8 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
                        .threads = o->threads,
                        .seed = o->seed,
                        .check_nan = o->check_nan,
-                       .uses_cudnn = o->uses_cudnn,
+                       .engine = o->engine,
+                       .no_cache = o->no_cache,
                        .time = o->time || !e->program->num_variants,
                        .memory_limit = o->memory_limit};
   if (!e->program->num_variants) md_engine_warn_of_threads(o->threads, d);
@@ -111,13 +112,13 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
   if (!o->no_cache) b->records = md_records_kept(d);
-  b->cuda = (md_cuda_options){.targets = b->target,
-                              .how = {.is_apart = o->verifies || o->check_nan || o->uses_cudnn,
-                                      .records = b->records,
-                                      .device = b->device.name},
-                              .no_ptx = true,
-                              .no_cache = o->no_cache,
-                              .want_graph_text = true};
+  bool is_apart = o->verifies || o->check_nan || o->engine == MD_ENGINE_CUDNN;
+  b->cuda = (md_cuda_options){
+      .targets = b->target,
+      .how = {.is_apart = is_apart, .records = b->records, .device = b->device.name},
+      .no_ptx = true,
+      .no_cache = o->no_cache,
+      .want_graph_text = true};
   passes->memory = md_cuda_memory(&b->cuda, o->memory_limit);
   return true;
 }

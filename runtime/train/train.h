@@ -20,8 +20,8 @@ typedef struct md_engine_options {
   md_pass_options passes;
   const char *cpu;  // cap of the instructions
   bool asan, no_cache, check_nan;
-  bool verifies;    // md_engine_verify_step sees every region
-  bool uses_cudnn;  // see md_exec_options
+  bool verifies;  // md_engine_verify_step sees every region
+  md_conv_engine engine;
   int threads;
   uint64_t seed;
   int64_t memory_limit;  // bytes; 0: none

@@ -13,7 +13,7 @@ export LD_LIBRARY_PATH="$stand_in" MODIST_CUDNN="$stand_in/libstand_in_cudnn.so"
 # flops_of FILE: sum of the rows of times; predictions repeat some
 flops_of() { awk -F': ' '/"predicted":/ { exit } /"flops":/ { sum += $2 } END { printf "%.0f\n", sum }' "$1"; }
 
-# Plain ones in both layouts and all directions; %q, which relu follows, is none.
+# Plain ones in both layouts and all directions, and %q, which relu follows.
 cat >f32.mdg <<'E'
 graph @net(%x: f32[2,6,3,7,6], %w: f32[10,6,1,3,3], %dy: f32[2,10,3,7,6],
            %x2: f32[1,16,3,9,8], %w2: f32[24,16,3,3,3], %dy2: f32[1,24,3,5,4]) {
@@ -49,7 +49,7 @@ for type in f32 bf16; do
   for sm in 80 90; do
     # shellcheck disable=SC2086
     wants 0 "7 values are as expected" env MODIST_STAND_IN_SM=$sm "$rt" $type.mdx $expected --engine=cudnn --steps=3
-    grep -q "engine cuDNN 9.19.0: 6 convolutions in place of 18 of 21 launches" out || wrong "$type for sm_$sm: $(cat out)"
+    grep -q "engine cuDNN 9.19.0: 7 convolutions in place of 20 of 21 launches" out || wrong "$type for sm_$sm: $(cat out)"
     ! grep -q warning out || wrong "a warning: $(cat out)"
   done
   # shellcheck disable=SC2086
@@ -62,22 +62,22 @@ done
 # shellcheck disable=SC2086
 wants 0 "7 values are as expected" "$rt" bf16.mdx $expected --engine=modist
 ! grep -q cuDNN out || wrong "cuDNN, unasked"
-wants 0 '"engine": "cuDNN 9.19.0: 6 convolutions in place of 18 of 21 launches"' \
+wants 0 '"engine": "cuDNN 9.19.0: 7 convolutions in place of 20 of 21 launches"' \
   "$rt" f32.mdx --engine=cudnn --times --json
-[ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of convolutions"
-[ "$(grep -c '"cuDNN"' out)" = 6 ] || wrong "a convolution by cuDNN is one row"
+[ "$(grep -c '"conv_us":' out)" = 7 ] || wrong "times of convolutions"
+[ "$(grep -c '"cuDNN"' out)" = 7 ] || wrong "a convolution by cuDNN is one row"
 [ "$(grep -c '"region":' out)" = 15 ] || wrong "rows of times"
 flops_of out >flops.cudnn
 ! grep -q '"predicted' out || wrong "predictions for cuDNN"
 wants 0 '"kind": "weights"' "$rt" f32.mdx --times --json
-[ "$(grep -c '"conv_us":' out)" = 6 ] || wrong "times of our convolutions"
+[ "$(grep -c '"conv_us":' out)" = 7 ] || wrong "times of our convolutions"
 flops_of out >flops.ours
 [ -s flops.ours ] && cmp -s flops.ours flops.cudnn || wrong "the work of convolutions: $(cat flops.ours flops.cudnn)"
 
 # Each is checked by the interpreter.
 wants 0 "verified 7 regions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn --verify
-wants 0 "cuDNN 9.19.0: 6 convolutions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn
-wants 0 "cuDNN 9.19.0: 6 convolutions" "$modistc" run f32.mdx --engine=cudnn
+wants 0 "cuDNN 9.19.0: 7 convolutions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn
+wants 0 "cuDNN 9.19.0: 7 convolutions" "$modistc" run f32.mdx --engine=cudnn
 
 # With launches that are joined, fewer stand alone; weights that were packed for others stay so.
 "$modistc" compile f32.mdg --target=cuda:sm_80 --no-ptx -o joined.mdx -q || exit 1
@@ -86,7 +86,7 @@ expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; do
 wants 0 "7 values are as expected" env MODIST_STAND_IN_SM=80 "$rt" joined.mdx $expected --engine=cudnn --steps=3
 grep -q "engine cuDNN 9.19.0: 3 convolutions in place of 3 of 10 launches" out || wrong "joined: $(cat out)"
 
-# None are %z, which has a bias, and %q, whose weights are a constant; %y is one where its weights lie at a place
+# %q is none, as its weights are a constant; %y is one where its weights lie at a place
 # of the graph's, which joined launches move. %u is updated over itself.
 cat >some.mdg <<'E'
 graph @some(%x: f32[2,12,3,7,6], %w: f32[12,12,1,3,3], %b: f32[12], %dy: f32[2,12,3,7,6]) {
@@ -119,11 +119,117 @@ while read -r num options; do
   wants 0 "6 values are as expected" "$rt" some.mdx $expected --engine=cudnn --steps=3
   grep -q "engine cuDNN 9.19.0: $num convolutions" out || wrong "$options: $(cat out)"
 done <<'E'
-2
-2 -O1
-3 --apart
-4 -O1 --apart
+3
+3 -O1
+4 --apart
+5 -O1 --apart
 E
+
+# --- what cuDNN fuses: batch norm, a sum, relu in front, stored or not; moments, or bias, a sum, relu behind; weights cast
+cat >fused.mdg <<'E'
+graph @fused(%x: bf16[2,16,3,7,6], %w: f32[16,16,1,3,3], %g: f32[16], %b: f32[16], %r: bf16[2,16,3,7,6],
+             %w1: f32[32,16,1,1,1], %w2: f32[20,32,1,1,1], %g2: f32[32], %b2: f32[32], %bias: bf16[32],
+             %dy: bf16[2,32,3,7,6], %q: bf16[2,32,3,7,6]) {
+  %wb = cast %w {to=bf16}
+  %c = conv3d %x, %wb {pad=[0,1,1]}
+  %cf = cast %c {to=f32}
+  %mean, %var = moments %cf
+  %n2 = batch_norm %cf, %g, %b, %mean, %var {batch_stats=true}
+  %rf = cast %r {to=f32}
+  %s = add %n2, %rf
+  %y2 = relu %s
+  %z2 = cast %y2 {to=bf16}
+  %wb1 = cast %w1 {to=bf16}
+  %c2 = conv3d %z2, %wb1
+  %cf2 = cast %c2 {to=f32}
+  %mean2, %var2 = moments %cf2
+  %n3 = batch_norm %cf2, %g2, %b2, %mean2, %var2 {batch_stats=true}
+  %y3 = relu %n3
+  %z3 = cast %y3 {to=bf16}
+  %wb2 = cast %w2 {to=bf16}
+  %c3 = conv3d %z3, %wb2
+  %cf3 = cast %c3 {to=f32}
+  %mean3, %var3 = moments %cf3
+  %bc = conv3d %x, %wb1, %bias
+  %ba = add %bc, %q
+  %br = relu %ba
+  %dx = conv3d_dgrad %dy, %wb1 {shape=[2,16,3,7,6]}
+  return %c, %mean, %var, %z2, %c2, %mean2, %var2, %c3, %mean3, %var3, %br, %dx
+}
+E
+sed 's/bf16/f32/g' fused.mdg >fused32.mdg
+for net in fused fused32; do
+  "$modistc" compile $net.mdg --target=cuda:sm_80,cuda:sm_90a --no-ptx --apart -o $net.mdx -q || exit 1
+  wants 0 "cuDNN 9.19.0: 5 convolutions" "$rt" $net.mdx --engine=cudnn --steps=3
+  # The interpreter judges each region.
+  wants 0 "verified 5 regions" "$modistc" run $net.mdg --device=cuda:0 --engine=cudnn --verify --no-cache
+  grep -q "cuDNN 9.19.0: 5 convolutions in place of" out || wrong "$net: $(cat out)"
+  wants 3 "error" env MODIST_STAND_IN_CUDNN_OFF=1 "$modistc" run $net.mdg --device=cuda:0 --engine=cudnn --verify --no-cache
+done
+# The net as a whole, against the CPU.
+"$modistc" compile fused32.mdg -o cpu32.mdx -q || exit 1
+outputs='' expected=''
+for name in c mean var z2 c2 mean2 var2 c3 mean3 var3 br dx; do
+  outputs="$outputs --output=$name=fused.$name.npy"
+  expected="$expected --expect=$name=fused.$name.npy,1.3e-5"
+done
+# shellcheck disable=SC2086
+"$rt" cpu32.mdx $outputs >/dev/null || exit 1
+# shellcheck disable=SC2086
+wants 0 "12 values are as expected" "$rt" fused32.mdx $expected --engine=cudnn --steps=3
+# Where cuDNN does not fuse (arithmetic, 13; sums, 14), our kernels do.
+for kind in 13 14; do
+  # shellcheck disable=SC2086
+  wants 0 "12 values are as expected" env MODIST_CACHE=/dev/null MODIST_STAND_IN_CUDNN_WITHOUT=$kind "$rt" fused32.mdx $expected --engine=cudnn
+  grep -q "cuDNN refuses [1-4] of 5 convolutions" out || wrong "$kind: $(cat out)"
+done
+
+# --- plans are kept, with the version, for the device, and made anew where cuDNN does not take them
+plans() {  # plans NUM [VARIABLE=VALUE]...: a run has NUM plans made
+  num=$1
+  shift
+  rm -f plans.log
+  # shellcheck disable=SC2086
+  wants 0 "12 values are as expected" env MODIST_CACHE="$work/plans" MODIST_STAND_IN_CUDNN_LOG="$work/plans.log" "$@" \
+    "$rt" fused32.mdx $expected --engine=cudnn
+  made=$(grep -c "the choice of an engine" plans.log)
+  [ "$made" = "$num" ] || wrong "$made plans were made, not $num: $*"
+}
+mkdir -m 700 plans
+plans 11
+plans 0
+plans 11 MODIST_STAND_IN_CUDNN_VERSION=92000
+plans 0 MODIST_STAND_IN_CUDNN_VERSION=92000
+plans 11 MODIST_STAND_IN_CUDNN_STALE=1
+plans 0
+plans 11 MODIST_STAND_IN_CUDNN_DEVICE=another
+wants 0 "cache: 33 objects" env MODIST_CACHE="$work/plans" "$modistc" cache ls
+key=$(basename "$(ls plans/*.o | sed 1q)" .o)
+wants 0 "object  $key" env MODIST_CACHE="$work/plans" "$modistc" cache explain "$key"
+for f in plans/*.o; do printf damaged >"$f"; done
+plans 11
+wants 0 "removed 33 objects" env MODIST_CACHE="$work/plans" "$modistc" cache prune
+plans 11
+plans 11 MODIST_CACHE=/dev/null
+
+# --- the faster ones: of a tiny convolution cuDNN's stand-in makes short work, and not where it is told to sleep
+cat >tiny.mdg <<'E'
+graph @tiny(%x: f32[1,8,1,2,2], %w: f32[8,8,1,1,1]) {
+  %y = conv3d %x, %w
+  return %y
+}
+E
+"$modistc" compile tiny.mdg --target=cuda:sm_90 --no-ptx --apart -o tiny.mdx -q || exit 1
+wants 0 "1 convolution in place of [0-9]* of [0-9]* launches, the faster ones of 1" "$rt" tiny.mdx --engine=fastest --steps=3
+wants 0 "0 convolutions in place of 0 of [0-9]* launches, the faster ones of 1" \
+  env MODIST_STAND_IN_CUDNN_SLOW=200 "$rt" tiny.mdx --engine=fastest --steps=3
+# shellcheck disable=SC2086
+wants 0 "12 values are as expected" "$rt" fused32.mdx $expected --engine=fastest --steps=3
+grep -q "the faster ones of 5" out || wrong "fastest: $(cat out)"
+wants 0 "the faster ones of 7" "$modistc" run f32.mdx --engine=fastest
+wants 0 "warning: --engine=fastest: our kernels alone, as cuDNN cannot be used" env MODIST_CUDNN=/nowhere "$rt" tiny.mdx --engine=fastest
+wants 0 "warning: region 'conv3d.y' stays with our kernels" \
+  env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:3:5000 "$rt" tiny.mdx --engine=fastest
 
 # As a baseline: convolutions alone.
 for precision in fp32 bf16; do
@@ -146,14 +252,15 @@ wants 2 "--baseline would do nothing: cuDNN computes on a GPU" "$modistc" bench 
 # --- what it cannot take over stays with our kernels
 expected=$(for name in $names; do echo "--expect=$name=f32.$name.npy,1.3e-5"; done)
 # shellcheck disable=SC2086
+export MODIST_CACHE=/dev/null  # plans are made, not found
 wants 0 "7 values are as expected" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$rt" f32.mdx $expected --engine=cudnn
-grep -q "cuDNN refuses 2 of 6 convolutions, which our kernels do; region 'conv3d_dgrad.dx': no engine" out ||
+grep -q "cuDNN refuses 2 of 7 convolutions, which our kernels do; region 'conv3d_dgrad.dx': no engine" out ||
   wrong "no warning: $(cat out)"
 wants 2 "--engine=cudnn would do nothing: cuDNN refuses every convolution" \
   env MODIST_STAND_IN_CUDNN_RANDOM=2 "$rt" f32.mdx --engine=cudnn
 wants 2 "gives the same bits in every run" env MODIST_STAND_IN_CUDNN_RANDOM=2 "$rt" bf16.mdx --engine=cudnn
 printf 'graph @plain(%%x: f32[5,130]) {\n  %%a = exp %%x\n  return %%a\n}\n' >plain.mdg
-"$modistc" compile plain.mdg --target=cuda:sm_80 -o plain.mdx -q || exit 1
+env MODIST_CACHE="$work/cache" "$modistc" compile plain.mdg --target=cuda:sm_80 -o plain.mdx -q || exit 1
 wants 2 "hint: modistc compile --apart gives every kernel a launch of its own" "$rt" plain.mdx --engine=cudnn
 
 # --- no cuDNN, an old one, one that fails, no memory for it
@@ -168,13 +275,13 @@ bare="env MODIST_CUDNN=$work/bare/libcudnn.so.9 LD_LIBRARY_PATH=$work/bare:$stan
 wants 4 "bare/libcudnn_graph.so.9: file too short, which libcudnn.so.9 needs" $bare "$rt" f32.mdx --engine=cudnn
 wants 0 "cuDNN     not usable" $bare "$modistc" doctor
 wants 4 "cudnnCreate: 1001" env MODIST_STAND_IN_CUDNN_FAULT=cudnnCreate:1:1001 "$rt" f32.mdx --engine=cudnn
-for n in 1 6; do  # in the first step, issued one by one
+for n in 1 7; do  # in the first step, issued one by one
   wants 1 "error[E0639]: region 'conv3d" \
     env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx --engine=cudnn --steps=3
 done
 grep -qF "cudnnBackendExecute: 5000, CUDNN_STATUS_EXECUTION_FAILED (as MODIST" out || wrong "its words: $(cat out)"
 # In the second step, which is captured: then steps are issued as the first one was, unless that fails, too.
-for n in 7 12; do
+for n in 8 14; do
   # shellcheck disable=SC2086
   wants 0 "7 values are as expected" env MODIST_STAND_IN_LOG="$work/log$n" \
     MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:$n:5000 "$rt" f32.mdx $expected --engine=cudnn --steps=3
@@ -193,14 +300,14 @@ wants 2 "a plan needs 1000 B of workspace, and 0 B are left" \
   env MODIST_STAND_IN_MEMORY=512M "$rt" f32.mdx --engine=cudnn
 bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
 wants 2 "a plan needs 1000 B of workspace, and 999 B are left" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
-wants 0 "cuDNN refuses 4 of 6 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
+wants 0 "cuDNN refuses 4 of 7 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
 grep -q "region 'conv3d_dgrad.dx': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
-wants 0 "cuDNN 9.19.0: 4 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1500))
-wants 0 "cuDNN 9.19.0: 6 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 2000))
+wants 0 "cuDNN 9.19.0: 5 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1500))
+wants 0 "cuDNN 9.19.0: 7 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 2000))
 
 # --- where there is nothing for it
 wants 2 "would do nothing: the CPU runs the program" "$rt" cpu.mdx --engine=cudnn
-wants 2 "there is no engine 'cublas'; it is modist or cudnn" "$rt" f32.mdx --engine=cublas
+wants 2 "there is no engine 'cublas'; it is modist, cudnn or fastest" "$rt" f32.mdx --engine=cublas
 wants 2 "--engine would do nothing: the CPU runs the program" "$modistc" run f32.mdg --engine=cudnn
 
 echo "$failed failed"

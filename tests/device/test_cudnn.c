@@ -82,10 +82,10 @@ START_TEST(every_convolution_has_a_plan) {
                          form < 2           ? 0
                          : shapes[i].in % 8 ? 8
                                             : 1);
-        md_cudnn_plan *p = md_cudnn_plan_create(c, &v, INT64_MAX, why);
+        md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);
         ck_assert_msg(p != NULL, "shape %d, kind %d, form %d: %s", i, kind, form, why);
-        ck_assert_int_ge(md_cudnn_plan_bytes(p), 0);
-        md_cudnn_plan_destroy(p);
+        ck_assert_int_ge(md_cudnn_conv_bytes(p), 0);
+        md_cudnn_conv_destroy(p);
         num++;
       }
     }
@@ -100,16 +100,16 @@ START_TEST(what_cudnn_refuses_has_its_reason) {
   ck_assert_msg(c != NULL, "%s", why);
   md_conv v = conv(&shapes[0], MD_CONV_WEIGHTS, MD_BF16, 1);
   v.w.dtype = MD_F32;  // cuDNN has none that is not rounded
-  ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
+  ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
   ck_assert_str_eq(why, "no engine is for such a convolution");
   v = conv(&shapes[0], MD_CONV_FORWARD, MD_BF16, 1);
   v.y.dim[4]++;
-  ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
+  ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
   ck_assert_msg(strstr(why, "CUDNN_STATUS_") != NULL, "%s", why);
   v = conv(&shapes[0], MD_CONV_FORWARD, MD_BF16, 1);  // and it goes on
-  md_cudnn_plan *p = md_cudnn_plan_create(c, &v, INT64_MAX, why);
+  md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);
   ck_assert_msg(p != NULL, "%s", why);
-  md_cudnn_plan_destroy(p);
+  md_cudnn_conv_destroy(p);
   md_cudnn_close(c);
 }
 END_TEST
@@ -180,11 +180,11 @@ START_TEST(an_engine_of_random_results_is_passed_over) {
   md_conv v = conv(&shapes[4], MD_CONV_FORWARD, MD_F32, 0);
   md_cudnn *c = md_cudnn_open_offline(h200, why);
   ck_assert_msg(c != NULL, "%s", why);
-  md_cudnn_plan *p = md_cudnn_plan_create(c, &v, INT64_MAX, why);  // the second engine
+  md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);  // the second engine
   ck_assert_msg(p != NULL, "%s", why);
-  md_cudnn_plan_destroy(p);
+  md_cudnn_conv_destroy(p);
   setenv("MODIST_STAND_IN_CUDNN_RANDOM", "2", 1);
-  ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
+  ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
   ck_assert_str_eq(why,
                    "no engine gives the same bits in every run and adds plain products of f32");
   md_cudnn_close(c);
@@ -203,9 +203,9 @@ START_TEST(what_engines_round_away_is_minded) {
     md_conv v = conv(&shapes[4], MD_CONV_FORWARD, i < 10 ? MD_F32 : MD_BF16, 0);
     snprintf(note, sizeof note, "%d", i % 10);
     setenv("MODIST_STAND_IN_CUDNN_NOTE", note, 1);
-    md_cudnn_plan *p = md_cudnn_plan_create(c, &v, INT64_MAX, why);
+    md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);
     ck_assert_msg((p != NULL) == is_good[i / 10][i % 10], "note %d: %s", i, why);
-    md_cudnn_plan_destroy(p);
+    md_cudnn_conv_destroy(p);
   }
   md_cudnn_close(c);
 }
@@ -215,11 +215,11 @@ START_TEST(a_plan_that_needs_too_much_is_passed_over) {
   setenv("MODIST_CUDNN", stand_in, 1);
   md_conv v = conv(&shapes[4], MD_CONV_DATA, MD_F32, 0);
   md_cudnn *c = md_cudnn_open_offline(h200, why);
-  md_cudnn_plan *p = md_cudnn_plan_create(c, &v, 1500, why);
+  md_cudnn_conv *p = md_cudnn_conv_create(c, &v, 1500, why);
   ck_assert_msg(p != NULL, "%s", why);
-  ck_assert_int_eq(md_cudnn_plan_bytes(p), 1500);
-  md_cudnn_plan_destroy(p);
-  ck_assert(!md_cudnn_plan_create(c, &v, 1000, why));
+  ck_assert_int_eq(md_cudnn_conv_bytes(p), 1500);
+  md_cudnn_conv_destroy(p);
+  ck_assert(!md_cudnn_conv_create(c, &v, 1000, why));
   ck_assert_str_eq(why, "a plan needs 1.5 KiB of workspace, and 1000 B are left");
   md_cudnn_close(c);
 }
@@ -231,7 +231,7 @@ START_TEST(a_plan_that_fails_is_told) {
   setenv("MODIST_STAND_IN_CUDNN_NO_PLAN", "1", 1);
   md_conv v = conv(&shapes[4], MD_CONV_FORWARD, MD_F32, 0);
   md_cudnn *c = md_cudnn_open_offline(h200, why);
-  ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
+  ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
   ck_assert_str_eq(why, "a plan: 3000, CUDNN_STATUS_NOT_SUPPORTED "
                         "(as MODIST_STAND_IN_CUDNN_NO_PLAN says)");
   md_cudnn_close(c);
@@ -243,7 +243,7 @@ START_TEST(no_engine_at_all_is_said) {
   setenv("MODIST_STAND_IN_CUDNN_WITHOUT", "10", 1);
   md_conv v = conv(&shapes[4], MD_CONV_FORWARD, MD_F32, 0);
   md_cudnn *c = md_cudnn_open_offline(h200, why);
-  ck_assert(!md_cudnn_plan_create(c, &v, INT64_MAX, why));
+  ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
   ck_assert_str_eq(why, "no engine is for such a convolution");
   md_cudnn_close(c);
 }
@@ -253,10 +253,11 @@ END_TEST
 static bool use(void) {
   md_conv v = conv(&shapes[4], MD_CONV_DATA, MD_F32, 0);
   char at[3];
+  md_conv_places places = {.x = &at[0], .w = &at[1], .y = &at[2]};
   md_cudnn *c = md_cudnn_open_offline(h200, why);
-  md_cudnn_plan *p = c ? md_cudnn_plan_create(c, &v, INT64_MAX, why) : NULL;
-  bool ok = p && md_cudnn_plan_bind(p, &at[0], &at[1], &at[2], NULL, why);
-  md_cudnn_plan_destroy(p);
+  md_cudnn_conv *p = c ? md_cudnn_conv_create(c, &v, INT64_MAX, why) : NULL;
+  bool ok = p && md_cudnn_conv_bind(p, &places, why);
+  md_cudnn_conv_destroy(p);
   md_cudnn_close(c);
   return ok;
 }

@@ -3,7 +3,7 @@
 // The arena and the workspace are gone through launch by launch: what is written over is gone, and a
 // launch reads before it writes. So a part must not need what another part of its launch makes.
 #include "codegen/cuda/cuda.h"
-#include "codegen/cuda/plain_conv.h"
+#include "codegen/cuda/foreign.h"
 #include "codegen/region.h"
 #include "models/models.h"
 
@@ -252,10 +252,10 @@ static void exchanged_launches_are_seen(void) {
   md_diags_destroy(d);
 }
 
-static int num_plain_convs(const md_cuda_module *m, const md_graph *g) {
+static int num_foreign_convs(const md_cuda_module *m, const md_graph *g) {
   int num;
   md_arena *a = md_arena_create();
-  md_cu_plain_convs(g, m, &num, a);
+  md_cu_foreign_convs(g, m, &num, a);
   md_arena_destroy(a);
   return num;
 }
@@ -269,12 +269,12 @@ static void weights_that_are_gone_are_seen(void) {
                        "  %n = add %s, %d\n  update @s = %n\n  return %p\n}\n",
                        sm_80, 0, d);
   md_cuda_module *m = md_cuda_generate(g, sm_80, &(md_cuda_how){.is_apart = true}, d);
-  check(m->num_launches == 3 && num_plain_convs(m, g) == 1, "a convolution alone", m->text.s);
+  check(m->num_launches == 3 && num_foreign_convs(m, g) == 1, "a convolution alone", m->text.s);
   md_cuda_launch conv = m->launch[1];
   m->launch[1] = m->launch[2];
   m->launch[2] = conv;
   check(!run_all(m, g), "the state is written before the convolution", "is right");
-  check(num_plain_convs(m, g) == 0, "the weights of a convolution", "were gone");
+  check(num_foreign_convs(m, g) == 0, "the weights of a convolution", "were gone");
   md_cuda_module_free(m);
   md_graph_destroy(g);
   md_diags_destroy(d);

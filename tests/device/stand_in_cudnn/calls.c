@@ -59,6 +59,10 @@ int cudnn_refuse(int status, const char *fmt, ...) {
   return status;
 }
 
+void cudnn_note(const char *text) {
+  if (log_file()) fprintf(log_file(), "%s\n", text);
+}
+
 const char *cudnn_words(void) { return words; }
 void cudnn_alive(int by) { alive += by; }
 

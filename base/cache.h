@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Compiled code on disk, for all back ends. The key is the digest of everything that the code depends
-// on: text, options, version of the compiler.
-#ifndef CODEGEN_CACHE_H
-#define CODEGEN_CACHE_H
+// Compiled code, and plans of cuDNN, on disk. The key is the digest of everything that they depend on: text,
+// options, version of the compiler.
+#ifndef BASE_CACHE_H
+#define BASE_CACHE_H
 
 #include "base/base.h"
 

@@ -3,7 +3,7 @@
 // so a torn or changed one is only a miss; no fsync is needed for the same reason.
 //
 //   <cache>/<32 hex digits>.o:  magic[8]  digest of the rest[16]  code
-#include "codegen/cache.h"
+#include "base/cache.h"
 
 #include "base/file.h"
 #include "base/log.h"
