@@ -2,7 +2,7 @@
 // A convolution with what is fused with it, as steps that cuDNN has plans for:
 //
 //   prepare   mean, var, gamma, beta -> scale, shift     of each batch norm before it
-//   cast      w -> w16                                   f32 weights, which lie as they did
+//   cast      w -> w16                                   f32 weights, which lie as they did; their gradients: w16 -> w
 //   form      relu?(x * scale + shift + add) -> formed   where others read it, too
 //   main      the same, if it is not formed; conv; bias, rest, relu; sums and sums of squares
 //   finish    sums, squares -> mean, var
@@ -133,24 +133,26 @@ static void prepare(md_cudnn_conv *p, md_conv_part gamma, int scale, double eps,
   compute(s, MD_CUDNN_SUB, b, computed(p, s, MD_CUDNN_MUL, mean, to_scale), to_shift);
 }
 
-// What weights are multiplied as.
+// What is multiplied.
 static md_dtype product_type(const md_conv *v) {
   return v->kind == MD_CONV_DATA ? v->y.dtype : v->x.dtype;
 }
 
 static bool casts_weights(const md_conv *v) {
-  return v->kind != MD_CONV_WEIGHTS && v->w.dtype == MD_F32 && product_type(v) == MD_BF16;
+  return v->w.dtype == MD_F32 && product_type(v) == MD_BF16;
 }
 
-static void cast_weights(md_cudnn_conv *p) {
-  if (!casts_weights(p->v)) return;
+// Before the convolution, or behind it where they are its result: no engine has gradients of f32 from bf16.
+static void cast_weights(md_cudnn_conv *p, bool is_result) {
+  if (!casts_weights(p->v) || is_result != (p->v->kind == MD_CONV_WEIGHTS)) return;
   Step *s = new_step(p);
   int64_t n = elements_of(&p->v->w);
   md_conv_tensor t = {MD_F32, {1, 1, 1, 1, n}, {n, n, n, n, 1}};
-  int w = add_tensor(s, W, MD_CUDNN_STORED, &t);
+  int wide = add_tensor(s, W, MD_CUDNN_STORED, &t);
   t.dtype = MD_BF16;
   p->between[CAST_W] = n * md_dtype_size(t.dtype);
-  compute(s, MD_CUDNN_IDENTITY, w, -1, add_tensor(s, CAST_W, MD_CUDNN_STORED, &t));
+  int narrow = add_tensor(s, CAST_W, MD_CUDNN_STORED, &t);
+  compute(s, MD_CUDNN_IDENTITY, is_result ? narrow : wide, -1, is_result ? wide : narrow);
 }
 
 // x, or the norm of it.
@@ -256,9 +258,10 @@ md_cudnn_conv *md_cudnn_conv_create(md_cudnn *c, const md_conv *v, int64_t room,
   p->v = v;
   prepare(p, MD_CONV_GAMMA, SCALE, v->fused.eps, EPS);
   prepare(p, MD_CONV_ADD_GAMMA, ADD_SCALE, v->fused.add_eps, ADD_EPS);
-  cast_weights(p);
+  cast_weights(p, false);
   form(p);
   convolve(p);
+  cast_weights(p, true);
   finish(p);
   p->v = NULL;
   if (make_plans(p, c, room, why)) return p;

@@ -99,7 +99,7 @@ START_TEST(what_cudnn_refuses_has_its_reason) {
   md_cudnn *c = md_cudnn_open_offline(h200, why);
   ck_assert_msg(c != NULL, "%s", why);
   md_conv v = conv(&shapes[0], MD_CONV_WEIGHTS, MD_BF16, 1);
-  v.w.dtype = MD_F32;  // cuDNN has none that is not rounded
+  v.w.dtype = MD_F32;  // cast behind it, for which there are no plans without a device
   ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
   ck_assert_str_eq(why, "no engine is for such a convolution");
   v = conv(&shapes[0], MD_CONV_FORWARD, MD_BF16, 1);
