@@ -149,7 +149,8 @@ static int compile_batch(Batch *b, md_diags *d) {
     if (!ok) printf("FAILED %s: %d registers\n", b->symbol[i], f ? f->registers : 0);
   }
   if (!ok)
-    printf("FAILED products for sm_%d: %s%s\n%s\n", b->arch.sm, why, md_diags_text(d), b->text.s);
+    printf("FAILED products for sm_%d: %s%s\n%s\n", b->arch.sm, why ? why : "", md_diags_text(d),
+           b->text.s);
   free(c.data);
   free(c.log);
   md_text_free(&b->text);
