@@ -40,11 +40,15 @@ static struct Checker {
   const char *stacks;
   int64_t stack_bytes;
   uint32_t block_start, launch_start;
-  bool off;
+  bool off, numbers;
 } C;
 
 void simt_check(bool on) { C.off = !on; }
+void simt_check_numbers(bool on) { C.numbers = on; }
 bool simt_is_checked(void) { return !C.off; }
+simt_form simt_form_now(void) {
+  return C.off ? SIMT_PLAIN : C.numbers ? SIMT_NUMBERS : SIMT_CHECKED;
+}
 
 void *simt_buffer(const char *name, int64_t bytes, bool is_set) {
   MD_ASSERT(C.num < MAX_BUFFERS, "too many buffers");
@@ -489,3 +493,17 @@ void __ubsan_handle_out_of_bounds(const Indexed *at, unsigned long index) {
   simt_error(true, (simt_where){.line = (int)at->line}, "index %ld is outside of its array",
              (long)index);
 }
+
+// Of the sanitizer for what C does not define. What else they are told, the values, nobody needs.
+#define UNDEFINED(name, what)                                          \
+  __attribute__((weak)) void __ubsan_handle_##name(const Indexed *at); \
+  void __ubsan_handle_##name(const Indexed *at) {                      \
+    simt_error(true, (simt_where){.line = (int)at->line}, what);       \
+  }
+UNDEFINED(add_overflow, "a sum of integers overflows")
+UNDEFINED(sub_overflow, "a difference of integers overflows")
+UNDEFINED(mul_overflow, "a product of integers overflows")
+UNDEFINED(negate_overflow, "the negative of an integer overflows")
+UNDEFINED(divrem_overflow, "an integer is divided by 0, or the least by -1")
+UNDEFINED(shift_out_of_bounds, "a shift by too much, or of a negative number")
+UNDEFINED(float_cast_overflow, "a float is no number of the integer type")

@@ -11,7 +11,7 @@
 
 typedef struct Known {
   char symbol[24];
-  bool is_checked;
+  simt_form form;
   simt_entry_point *entry;
 } Known;
 
@@ -23,7 +23,7 @@ static struct Library {
 
 simt_entry_point *simt_known(const char *symbol) {
   for (int i = 0; i < L.num; i++)
-    if (L.known[i].is_checked == simt_is_checked() && !strcmp(L.known[i].symbol, symbol))
+    if (L.known[i].form == simt_form_now() && !strcmp(L.known[i].symbol, symbol))
       return L.known[i].entry;
   return NULL;
 }
@@ -77,7 +77,7 @@ bool simt_know(const simt_kernel *k, int num) {
     if (simt_known(k[i].symbol) || is_before(k, i)) continue;
     simt_put_kernel(&text, k[i].text);
     put_entry(&text, &k[i]);
-    Known known = {.is_checked = simt_is_checked()};
+    Known known = {.form = simt_form_now()};
     snprintf(known.symbol, sizeof known.symbol, "%s", k[i].symbol);
     MD_PUSH(L.known, L.num, L.cap, known);
   }

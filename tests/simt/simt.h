@@ -57,7 +57,13 @@ void simt_put_kernel(md_text *to, const char *text);  // but for functions that 
 // --- checker.c: what kernels may touch.
 // Off: kernels built from now on are only run, and faster; nothing is known of what they write.
 void simt_check(bool on);
+// Numbers: kernels built from now on are checked and tell of what C does not define as well: sums and products of
+// integers that overflow, shifts, divisions by 0, floats that no integer holds. They take two thirds more to compile.
+void simt_check_numbers(bool on);
 bool simt_is_checked(void);
+// How kernels are built now.
+typedef enum simt_form { SIMT_PLAIN, SIMT_CHECKED, SIMT_NUMBERS } simt_form;
+simt_form simt_form_now(void);
 // Buffers are kept between launches, with what is written. Memory is of the checker's own making: unused bytes
 // around it make overruns visible.
 void *simt_buffer(const char *name, int64_t bytes, bool is_set);  // is_set: it may be read at once

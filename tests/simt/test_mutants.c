@@ -333,9 +333,11 @@ static void print_survivor(const char *sample, const char *text, int64_t at, con
   const char *line = text + at, *s;
   while (line > text && line[-1] != '\n') line--;
   int lines = 0;
-  for (s = line; s > text && strncmp(s, "MD_KERNEL(", 10) != 0; s--) lines += *s == '\n';
+  for (s = line; s > text && strncmp(s, "MD_KERNEL(", 10) && strncmp(s, "MD_PART ", 8); s--)
+    lines += *s == '\n';
   char kernel[32] = "?";
-  sscanf(s, "MD_KERNEL(%*[^)]) %31[a-z0-9_]", kernel);
+  if (!sscanf(s, "MD_KERNEL(%*[^)]) %31[a-z0-9_]", kernel))
+    sscanf(s, "MD_PART %31[a-z0-9_]", kernel);
   int column = (int)(text + at - line) + 1;
   while (*line == ' ') line++;
   printf("%s %s, %s, %s+%d:%d: %.*s%s%s\n", how, k->name, sample, kernel, lines, column,

@@ -142,6 +142,7 @@ static int try_workspace(int *passed) {
 }
 
 int main(void) {
+  simt_check_numbers(true);
   int passed = 0, failed = 0;
   for (int i = 0; i < MD_COUNT(files); i++) try_file(files[i], &passed, &failed);
   failed += try_barriers(&passed) + try_workspace(&passed);

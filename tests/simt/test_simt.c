@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // CUDA text on the fiber machine against the interpreter: every sample at two pass levels and random
-// graphs, in three schedules that must agree bit by bit.
+// graphs, in three schedules that must agree bit by bit. Kernels tell of undefined arithmetic, as in test_ways, which
+// has convolutions.
 //   test_simt [--random=N] [--seed=S] [--only=TEXT]
 #include "tests/simt/run.h"
 #include "tests/simt/samples.h"
@@ -110,6 +111,7 @@ int main(int argc, char **argv) {
     fprintf(stderr, "usage: test_simt [--random=N] [--seed=S] [--only=TEXT]\n");
     return 2;
   }
+  simt_check_numbers(true);
   Tally t = {0};
   md_text text = {0};
   char name[64], full[96];

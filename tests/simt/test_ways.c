@@ -186,6 +186,7 @@ static int try_all(md_cuda_arch arch, const char *target, md_dtype precision, in
 }
 
 int main(void) {
+  simt_check_numbers(true);
   md_diags *d = md_diags_create();
   int passed = 0, failed = try_all((md_cuda_arch){80, 0}, "cuda:sm_80", MD_F32, 0, &passed, d);
   failed += try_all((md_cuda_arch){80, 0}, "cuda:sm_80", MD_BF16, 0, &passed, d);

@@ -54,6 +54,24 @@ MD_KERNEL(64) shared_past_end(const float *x, float *y) {
 //!: writes 4 bytes at an address in no buffer
 MD_KERNEL(64) far_away(float *y) { *(float *)((char *)y + 1000000000) = 1.0f; }
 
+//! y=64: a sum of integers overflows
+MD_KERNEL(64) sum_overflows(float *y) { y[md_thread()] = (float)(md_thread() + 2147483600); }
+
+//! y=64: a difference of integers overflows
+MD_KERNEL(64) difference_overflows(float *y) { y[md_thread()] = (float)(-md_thread() - 2147483600); }
+
+//! y=64: a product of integers overflows
+MD_KERNEL(64) product_overflows(float *y) { y[md_thread()] = (float)(md_thread() * 100000000); }
+
+//! y=64: an integer is divided by 0
+MD_KERNEL(64) divides_by_0(float *y) { y[md_thread()] = (float)(7 / (md_thread() - 5)); }
+
+//! y=64: a shift by too much
+MD_KERNEL(64) shifts_by_too_much(float *y) { y[md_thread()] = (float)(1u << md_thread()); }
+
+//! y=64: a float is no number of the integer type
+MD_KERNEL(64) float_too_large(float *y) { y[md_thread()] = (float)(int)((float)md_thread() * 1e9f); }
+
 //! y=64: index 4 is outside of its array
 MD_KERNEL(64) own_array(float *y) {
   float own[4];
