@@ -12,7 +12,7 @@ enum { ROUNDS = 7, LEAST_PERCENT = 2, LEAST_NS = 1000, HOLD_NS = 640000, MARKS =
 
 typedef struct Race {
   md_cuda *c;
-  void *mark[MARKS];  // before ours, between, behind cuDNN's
+  void *mark[MARKS];       // before ours, between, behind cuDNN's
   int num, won, launches;  // groups; of those that cuDNN wins
 } Race;
 

@@ -146,7 +146,8 @@ static void cast_weights(md_cudnn_conv *p) {
   if (!casts_weights(p->v)) return;
   Step *s = new_step(p);
   int64_t n = elements_of(&p->v->w);
-  md_conv_tensor t = {MD_F32, {1, n, 1, 1, 1}, {n, 1, n, n, n}};  // as engines take a row of numbers
+  md_conv_tensor t = {
+      MD_F32, {1, n, 1, 1, 1}, {n, 1, n, n, n}};  // as engines take a row of numbers
   int w = add_tensor(s, W, MD_CUDNN_STORED, &t);
   t.dtype = MD_BF16;
   p->between[CAST_W] = n * md_dtype_size(t.dtype);

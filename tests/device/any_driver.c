@@ -4,8 +4,8 @@
 #include <stddef.h>
 
 #define API __attribute__((visibility("default"))) int
-#define YES(name)    \
-  API name(void);    \
+#define YES(name) \
+  API name(void); \
   API name(void) { return 0; }
 YES(cuCtxGetCurrent)
 YES(cuCtxGetLimit)
@@ -31,11 +31,11 @@ YES(cuStreamGetCtx)
 
 static int something;
 
-#define GIVES(name, ...)       \
-  API name(__VA_ARGS__);       \
-  API name(__VA_ARGS__) {      \
-    *to = &something;          \
-    return 0;                  \
+#define GIVES(name, ...)  \
+  API name(__VA_ARGS__);  \
+  API name(__VA_ARGS__) { \
+    *to = &something;     \
+    return 0;             \
   }
 GIVES(cuLibraryLoadData, void **to)
 GIVES(cuLibraryLoadFromFile, void **to)

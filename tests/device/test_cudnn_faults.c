@@ -45,7 +45,8 @@ static const char *try(char *const argv[], const md_text *results, md_text *said
   bool is_fatal = strstr(said->s, "CUDA_ERROR_LAUNCH_FAILED") != NULL;
   if (process_leaks(&more) || (!is_fatal && process_leaks(&log)))
     why = "something is not given back";
-  else if (*code == 0 && !is_ours && results && strcmp(now.s, results->s) != 0) why = "the results are others";
+  else if (*code == 0 && !is_ours && results && strcmp(now.s, results->s) != 0)
+    why = "the results are others";
   else if (*code != 0 && !is_documented(said->s, *code)) why = "no documented end";
   md_text_free(&log);
   md_text_free(&more);

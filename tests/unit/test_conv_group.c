@@ -15,7 +15,8 @@ static md_arg tensor(int at, int64_t n, int64_t c, int64_t t, int64_t h, int64_t
 }
 
 static md_arg vector(int at, int64_t n) {
-  return (md_arg){.space = MD_IN_INPUT, .index = at, .dtype = MD_F32, .rank = 1, .dim = {n}, .bytes = 4 * n};
+  return (md_arg){
+      .space = MD_IN_INPUT, .index = at, .dtype = MD_F32, .rank = 1, .dim = {n}, .bytes = 4 * n};
 }
 
 static md_spec spec(const char *name, const md_arg *a) {
