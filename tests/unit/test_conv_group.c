@@ -121,7 +121,7 @@ SPOIL(bias_that_is_written, fuse(g); g->part[MD_CONV_BIAS].write = true; g->part
 SPOIL(bias_outside, fuse(g); g->part[MD_CONV_BIAS].index = 4)
 SPOIL(sum_of_other_sizes, fuse(g); g->part[MD_CONV_ADD].dim[0] = 1)
 SPOIL(rest_of_other_sizes, fuse(g); g->part[MD_CONV_REST] = g->x)
-SPOIL(stored_as_it_is, g->part[MD_CONV_FORMED] = g->x; g->part[MD_CONV_FORMED].space = MD_IN_RESULT; g->part[MD_CONV_FORMED].write = true)
+SPOIL(stored_as_it_is, p->arena_bytes = 1 << 20; g->part[MD_CONV_FORMED] = g->x; g->part[MD_CONV_FORMED].space = MD_IN_ARENA; g->part[MD_CONV_FORMED].write = true)
 
 static const Wrong wrong[] = {
   {gradient_that_is_fused, "convolution 0: only forward ones are fused"},
