@@ -147,7 +147,8 @@ static void cast_weights(md_cudnn_conv *p, bool is_result) {
   if (!casts_weights(p->v) || is_result != (p->v->kind == MD_CONV_WEIGHTS)) return;
   Step *s = new_step(p);
   int64_t n = elements_of(&p->v->w);
-  md_conv_tensor t = {MD_F32, {1, 1, 1, 1, n}, {n, n, n, n, 1}};
+  // As engines take a row of numbers.
+  md_conv_tensor t = {MD_F32, {1, n, 1, 1, 1}, {n, 1, n, n, n}};
   int wide = add_tensor(s, W, MD_CUDNN_STORED, &t);
   t.dtype = MD_BF16;
   p->between[CAST_W] = n * md_dtype_size(t.dtype);

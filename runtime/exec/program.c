@@ -359,14 +359,13 @@ static bool check_conv(const check *c, int number) {
       return bad(c, "%s goes beyond the launches of '%s'", where, v->target);
   }
   if (!has_variant) return bad(c, "%s is of no target", where);
+  if (md_conv_is_fused(g) && g->kind != MD_CONV_FORWARD)
+    return bad(c, "%s: only forward ones are fused", where);
   if (!check_operand(c, where, &g->x, g->kind == MD_CONV_DATA) ||
       !check_operand(c, where, &g->w, g->kind == MD_CONV_WEIGHTS) ||
       !check_operand(c, where, &g->y, g->kind == MD_CONV_FORWARD))
     return false;
-  if (md_conv_is_fused(g)) {
-    if (g->kind != MD_CONV_FORWARD) return bad(c, "%s: only forward ones are fused", where);
-    if (!check_fused(c, where, g)) return false;
-  }
+  if (md_conv_is_fused(g) && !check_fused(c, where, g)) return false;
   bool ok = g->x.dim[0] == g->y.dim[0] && g->x.dim[1] == g->w.dim[1] && g->y.dim[1] == g->w.dim[0];
   for (int i = 0; i < 3; i++) ok = ok && check_axis(g, i);
   return ok || bad(c, "%s: its sizes do not fit together", where);

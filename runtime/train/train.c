@@ -88,14 +88,25 @@ static void plan_length(Run *r) {
   if (r->o->max_steps && r->o->max_steps < r->steps) r->steps = r->o->max_steps;
 }
 
-// Equal texts compute equal bits: the same instructions, the same graph after all passes.
+// Which launches another engine does, and which one that is.
+static const char *name_engine(Run *r, const md_exec *x) {
+  int first, num = md_exec_launches(x, &first);
+  char digits[33];
+  if (!md_exec_engine(x)) return "";
+  char *is_its = md_alloc(r->arena, (size_t)num + 1);
+  for (int i = 0; i < num; i++) is_its[i] = md_exec_by_engine(x, first + i) ? 1 : 0;
+  return md_format(r->arena, " %s %s", md_exec_engine(x),
+                   md_digest_text(md_digest_of(is_its, (size_t)num), digits));
+}
+
+// Equal texts compute equal bits: the same instructions, the same graph after all passes, the same engine.
 static const char *name_code(Run *r) {
   md_exec *x = md_engine_exec(r->engine);
   if (!x) return "interp modist " MODIST_VERSION;
   char digits[33];
   const md_program *p = md_exec_program(x);
-  return md_format(r->arena, "%s %s modist " MODIST_VERSION, p->target,
-                   md_digest_text(p->graph, digits));
+  return md_format(r->arena, "%s %s modist " MODIST_VERSION "%s", p->target,
+                   md_digest_text(p->graph, digits), name_engine(r, x));
 }
 
 static bool restore(Run *r) {
@@ -106,7 +117,8 @@ static bool restore(Run *r) {
                "the step was compiled in another way: the run goes on, but not bit for bit");
     char clean[160];
     md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
-    md_hint(r->d, "--cpu, --precision, --memory-limit, passes or the version of modist differ");
+    md_hint(r->d,
+            "--cpu, --precision, --memory-limit, --engine, passes or the version of modist differ");
   }
   r->done = md_checkpoint_step(r->from);
   if (!r->o->quiet)
@@ -131,6 +143,8 @@ static bool make_engine(Run *r) {
   if (!r->o->quiet)
     fprintf(stderr, "compiled %s in %.1f s\n", md_config_text(r->config, "model.name"),
             (double)(md_now_ns() - start) / 1e9);
+  const char *engine = md_engine_exec(r->engine) ? md_exec_engine(md_engine_exec(r->engine)) : NULL;
+  if (engine && !r->o->quiet) fprintf(stderr, "%s\n", engine);
   r->code = name_code(r);
   if (r->from && !restore(r)) return false;
   if (!md_bank_ids_read(&r->bank, r->engine, r->d)) return false;

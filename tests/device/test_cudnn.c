@@ -4,8 +4,10 @@
 //   test_cudnn [STAND_IN_CUDNN]    with it: what is said
 #include "runtime/exec/cudnn.h"
 
+#include "base/file.h"
 #include "tests/unit/suite.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/wait.h>
@@ -91,6 +93,119 @@ START_TEST(every_convolution_has_a_plan) {
     }
   }
   printf("%d plans of cuDNN %d\n", num, md_cudnn_version(c));
+  md_cudnn_close(c);
+}
+END_TEST
+
+// What stands around a convolution: batch norm and relu in front, a second term, stored or not; moments, or bias,
+// a rest and relu behind; f32 weights.
+typedef struct Fused {
+  const char *name;
+  bool norm, add, add_norm, formed, bias, rest, relu, moments, cast;
+} Fused;
+static const Fused fused[] = {
+    {.name = "moments", .moments = true, .cast = true},
+    {.name = "norm, relu", .norm = true},
+    {.name = "norm, relu; moments", .norm = true, .moments = true, .cast = true},
+    {.name = "norm, relu, stored; moments", .norm = true, .formed = true, .moments = true},
+    {.name = "norm, add, relu, stored; moments",
+     .norm = true,
+     .add = true,
+     .formed = true,
+     .moments = true,
+     .cast = true},
+    {.name = "norm, norm, add, relu, stored; moments",
+     .norm = true,
+     .add = true,
+     .add_norm = true,
+     .formed = true,
+     .moments = true,
+     .cast = true},
+    {.name = "norm, norm, add, relu; moments",
+     .norm = true,
+     .add = true,
+     .add_norm = true,
+     .moments = true},
+    {.name = "bias, relu", .bias = true, .relu = true},
+    {.name = "bias, rest, relu", .bias = true, .rest = true, .relu = true, .cast = true},
+    {.name = "relu", .relu = true},
+};
+
+static md_conv fuse(const Shape *s, const Fused *f) {
+  md_conv v = conv(s, MD_CONV_FORWARD, MD_BF16, s->in % 8 ? 8 : 1);
+  const md_conv_tensor number = {.dtype = MD_F32};
+  for (int i = 0; i < 4; i++) {
+    if (f->norm) v.part[MD_CONV_GAMMA + i] = number;
+    if (f->add_norm) v.part[MD_CONV_ADD_GAMMA + i] = number;
+  }
+  if (f->add) v.part[MD_CONV_ADD] = v.x;
+  if (f->formed) v.part[MD_CONV_FORMED] = v.x;
+  if (f->bias) v.part[MD_CONV_BIAS] = number;
+  if (f->rest) v.part[MD_CONV_REST] = v.y;
+  if (f->moments) v.part[MD_CONV_MEAN] = v.part[MD_CONV_VAR] = number;
+  if (f->cast) v.w.dtype = MD_F32;
+  v.fused =
+      (md_conv_fused){.relu_before = f->norm, .relu_behind = f->relu, .eps = 1e-5, .add_eps = 1e-5};
+  return v;
+}
+
+// Engines that fuse are compiled when a plan is made, and load what they have compiled: without a driver, or what
+// says yes as one, there are none. A conv of three channels has no norm in front.
+START_TEST(what_is_fused_has_a_plan_where_there_is_a_driver) {
+  bool has_driver = getenv("MODIST_ANY_DRIVER") != NULL;
+  const int some[] = {1, 0, 2, 3, 6};
+  int num = 0;
+  md_cudnn *c = md_cudnn_open_offline(h200, why);
+  ck_assert_msg(c != NULL, "%s", why);
+  md_cudnn_keep_plans(c);
+  for (int i = 0; i < (has_driver ? MD_COUNT(some) : 1); i++) {
+    for (int k = 0; k < MD_COUNT(fused); k++) {
+      const Shape *s = &shapes[some[i]];
+      if (s->in % 8 && fused[k].norm) continue;
+      md_conv v = fuse(s, &fused[k]);
+      md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);
+      if (p) num++;
+      ck_assert_msg((p != NULL) == has_driver, "shape %d, %s: %s", some[i], fused[k].name, why);
+      ck_assert(p || strstr(why, "no engine is for such a convolution"));
+      md_cudnn_conv_destroy(p);
+    }
+  }
+  printf("%d plans of what is fused\n", num);
+  md_cudnn_close(c);
+}
+END_TEST
+
+// Which files the cache has: one that is written again is another one.
+static uint64_t files_of_cache(void) {
+  uint64_t sum = 0;
+  md_arena *a = md_arena_create();
+  const char *path = md_cache_dir(a);
+  DIR *d = path ? opendir(path) : NULL;
+  for (struct dirent *e; d && (e = readdir(d));) sum += (uint64_t)e->d_ino;
+  if (d) closedir(d);
+  md_arena_destroy(a);
+  return sum;
+}
+
+START_TEST(plans_are_kept_and_found) {
+  md_cudnn *c = md_cudnn_open_offline(h200, why);
+  ck_assert_msg(c != NULL, "%s", why);
+  md_cudnn_keep_plans(c);
+  ck_assert(md_cudnn_described(c) != NULL);
+  int64_t bytes[2] = {0, 0};
+  uint64_t files[2];
+  for (int round = 0; round < 2; round++) {
+    for (int kind = 0; kind < MD_NUM_CONVS; kind++) {
+      md_conv v = conv(&shapes[3], (md_conv_kind)kind, MD_BF16, 1);
+      md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);
+      ck_assert_msg(p != NULL, "kind %d, round %d: %s", kind, round, why);
+      bytes[round] += md_cudnn_conv_bytes(p);
+      md_cudnn_conv_destroy(p);
+    }
+    files[round] = files_of_cache();
+  }
+  ck_assert_int_eq(bytes[0], bytes[1]);
+  ck_assert(files[0] == files[1]);
   md_cudnn_close(c);
 }
 END_TEST
@@ -315,8 +430,10 @@ int main(int argc, char **argv) {
                               a_plan_that_fails_is_told,
                               no_engine_at_all_is_said,
                               every_call_may_fail};
-  const TTest *const real[] = {every_convolution_has_a_plan, what_cudnn_refuses_has_its_reason,
-                               a_device_must_be_described, without_a_device_there_is_no_handle};
+  const TTest *const real[] = {
+      every_convolution_has_a_plan, what_is_fused_has_a_plan_where_there_is_a_driver,
+      plans_are_kept_and_found,     what_cudnn_refuses_has_its_reason,
+      a_device_must_be_described,   without_a_device_there_is_no_handle};
   if (argc > 1) stand_in = argv[1];
   if (stand_in) return run_suite("stand-in", own, MD_COUNT(own));
   return has_cudnn() ? run_suite("cuDNN", real, MD_COUNT(real)) : SKIPPED;

@@ -30,6 +30,8 @@ typedef struct Line {
   char text[200];
 } Line;
 
+static const char *engine = "-q";  // or --engine=NAME, with what is said of it
+
 static int train(const char *folder, const char *device, int steps, const char *fault) {
   char dir[100], on[60], most[60], file[600];
   snprintf(dir, sizeof dir, "run.dir=%s", folder);
@@ -38,7 +40,7 @@ static int train(const char *folder, const char *device, int steps, const char *
   snprintf(file, sizeof file, "--config=%s", config);
   char *begin[] = {(char *)(uintptr_t)modistc,
                    "train",
-                   "-q",
+                   (char *)(uintptr_t)engine,
                    dir,
                    on,
                    most,
@@ -241,6 +243,25 @@ static void the_checker_sees_nothing_wrong(void) {
   unsetenv("MODIST_STAND_IN_CHECK");
 }
 
+// Whoever does a convolution, its roundings are another's, no more.
+static void cudnn_trains_as_well(void) {
+  static const char *const engines[] = {"--engine=cudnn", "--engine=fastest"};
+  double cpu[STEPS], gpu[STEPS], tolerance = tolerance_of_a_step();
+  losses_of("cpu", cpu);
+  for (int i = 0; i < MD_COUNT(engines); i++) {
+    engine = engines[i];
+    check(train(engines[i] + 2, "cuda:0", STEPS, NULL) == 0, "it trains", engine);
+    md_text said = process_read("said");
+    check(strstr(said.s, "cuDNN 9.19.0: ") != NULL, "cuDNN takes part", engine);
+    losses_of(engines[i] + 2, gpu);
+    for (int k = 0; k < STEPS; k++)
+      check(fabs(cpu[k] - gpu[k]) <= tolerance * fabs(cpu[k]), "its losses are those of the CPU",
+            engine);
+    md_text_free(&said);
+  }
+  engine = "-q";
+}
+
 static void a_run_goes_on_bit_for_bit(void) {
   check(train("parts", "cuda:0", 1, NULL) == 0, "it trains", "the first step");
   check(train("parts", "cuda:0", STEPS, NULL) == 0, "it goes on", "the rest");
@@ -331,6 +352,9 @@ int main(int argc, char **argv) {
   char *videos[] = {argv[1],      "dataset",   "shapes",      "-o", "videos",
                     "--videos=4", "--size=32", "--seconds=1", "-q", NULL};
   bool has_nvrtc = process_enter(argv[1], argv[2]);
+  char cudnn[600];
+  snprintf(cudnn, sizeof cudnn, "%s/libstand_in_cudnn.so", argv[2]);
+  setenv("MODIST_CUDNN", cudnn, 1);
   if (has_nvrtc) {
     MD_ASSERT(process_run(videos) == 0, "no videos");
     losses_are_those_of_the_cpu();
@@ -346,6 +370,7 @@ int main(int argc, char **argv) {
       no_order_of_work_changes_the_weights();
       the_checker_sees_nothing_wrong();
       a_run_goes_on_bit_for_bit();
+      cudnn_trains_as_well();
       chosen_calls_fail(call, num);
     }
     free(call);

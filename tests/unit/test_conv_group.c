@@ -14,8 +14,13 @@ static md_arg tensor(int at, int64_t n, int64_t c, int64_t t, int64_t h, int64_t
   return a;
 }
 
+static md_arg vector(int at, int64_t n) {
+  return (md_arg){
+      .space = MD_IN_INPUT, .index = at, .dtype = MD_F32, .rank = 1, .dim = {n}, .bytes = 4 * n};
+}
+
 static md_spec spec(const char *name, const md_arg *a) {
-  md_spec s = {.name = name, .dtype = MD_F32, .rank = 5, .bytes = a->bytes};
+  md_spec s = {.name = name, .dtype = MD_F32, .rank = a->rank, .bytes = a->bytes};
   memcpy(s.dim, a->dim, sizeof a->dim);
   return s;
 }
@@ -25,7 +30,7 @@ static md_program *program(void) {
   md_program *p = md_program_create("net");
   md_arena *a = p->arena;
   p->target = "cuda:sm_80";
-  p->input = MD_NEW_ARRAY(a, md_spec, p->num_inputs = 2);
+  p->input = MD_NEW_ARRAY(a, md_spec, p->num_inputs = 4);
   p->result = MD_NEW_ARRAY(a, md_spec, p->num_results = 1);
   p->result_at = MD_NEW_ARRAY(a, md_arg, 1);
   p->conv = MD_NEW_ARRAY(a, md_conv_group, p->num_convs = 1);
@@ -40,6 +45,9 @@ static md_program *program(void) {
   p->conv[0].y.write = true;
   p->input[0] = spec("x", &p->conv[0].x);
   p->input[1] = spec("w", &p->conv[0].w);
+  md_arg by_channel = vector(2, 8), bias = vector(3, 16);
+  p->input[2] = spec("of_x", &by_channel);
+  p->input[3] = spec("of_y", &bias);
   p->result[0] = spec("y", &p->conv[0].y);
   p->result_at[0] = p->conv[0].y;
   p->launch = MD_NEW_ARRAY(a, md_launch, p->num_launches = 2);
@@ -54,6 +62,14 @@ static md_program *program(void) {
   p->variant[0] = (md_gpu_variant){.target = "cuda:sm_80", .num_launches = 2, .num_kernels = 1};
   p->kernel[0] = (md_gpu_kernel){.symbol = "k", .member = "k.cubin"};
   return p;
+}
+
+// relu(norm(x) + x), convolved, + bias, + y of another.
+static void fuse(md_conv_group *g) {
+  g->fused = (md_conv_fused){.relu_before = true, .eps = 0.25};
+  for (int i = MD_CONV_GAMMA; i <= MD_CONV_NORM_VAR; i++) g->part[i] = vector(2, 8);
+  g->part[MD_CONV_ADD] = g->x;
+  g->part[MD_CONV_BIAS] = vector(3, 16);
 }
 
 // --- the check
@@ -93,7 +109,34 @@ SPOIL(no_dilation, g->dilation[2] = 0)
 SPOIL(endless_dilation, g->dilation[2] = INT64_MAX)
 SPOIL(window_too_large, g->dilation[1] = 9)
 
+SPOIL(gradient_that_is_fused, fuse(g); g->kind = MD_CONV_DATA)
+SPOIL(half_a_norm, fuse(g); g->part[MD_CONV_BETA].rank = 0)
+SPOIL(norm_of_nothing, fuse(g); g->part[MD_CONV_ADD_GAMMA] = vector(2, 8))
+SPOIL(norm_of_no_sum, fuse(g); memcpy(&g->part[MD_CONV_ADD_GAMMA], &g->part[MD_CONV_GAMMA], 4 * sizeof *g->part); g->part[MD_CONV_ADD].rank = 0)
+SPOIL(one_moment, g->part[MD_CONV_MEAN] = vector(3, 16); g->part[MD_CONV_MEAN].space = MD_IN_RESULT; g->part[MD_CONV_MEAN].index = 0; g->part[MD_CONV_MEAN].write = true)
+SPOIL(norm_of_other_channels, fuse(g); g->part[MD_CONV_GAMMA] = vector(3, 16))
+SPOIL(norm_of_integers, fuse(g); g->part[MD_CONV_GAMMA].dtype = MD_I32)
+SPOIL(norm_in_bf16, fuse(g); g->part[MD_CONV_GAMMA].dtype = MD_BF16)
+SPOIL(bias_that_is_written, fuse(g); g->part[MD_CONV_BIAS].write = true; g->part[MD_CONV_BIAS].space = MD_IN_RESULT; g->part[MD_CONV_BIAS].index = 0)
+SPOIL(bias_outside, fuse(g); g->part[MD_CONV_BIAS].index = 4)
+SPOIL(sum_of_other_sizes, fuse(g); g->part[MD_CONV_ADD].dim[0] = 1)
+SPOIL(rest_of_other_sizes, fuse(g); g->part[MD_CONV_REST] = g->x)
+SPOIL(stored_as_it_is, p->arena_bytes = 1 << 20; g->part[MD_CONV_FORMED] = g->x; g->part[MD_CONV_FORMED].space = MD_IN_ARENA; g->part[MD_CONV_FORMED].write = true)
+
 static const Wrong wrong[] = {
+  {gradient_that_is_fused, "convolution 0: only forward ones are fused"},
+  {half_a_norm, "convolution 0: a part of what is fused is missing"},
+  {norm_of_nothing, "convolution 0: a part of what is fused is missing"},
+  {norm_of_no_sum, "convolution 0: a part of what is fused is missing"},
+  {one_moment, "convolution 0: a part of what is fused is missing"},
+  {norm_of_other_channels, "gamma: not a number for each channel, as an engine takes it"},
+  {norm_of_integers, "gamma: not a number for each channel, as an engine takes it"},
+  {norm_in_bf16, "gamma: not a number for each channel, as an engine takes it"},
+  {bias_that_is_written, "bias: not a number for each channel, as an engine takes it"},
+  {bias_outside, "'(no name)' lies in memory that does not exist"},
+  {sum_of_other_sizes, "add: it has not the sizes of x"},
+  {rest_of_other_sizes, "rest: it has not the sizes of y"},
+  {stored_as_it_is, "convolution 0: a part of what is fused is missing"},
   {no_kind, "convolution 0: launches 0+1 of 2"},
   {no_launch, "convolution 0: launches 0+0 of 2"},
   {endless_launches, "convolution 0: launches 0+2147483647 of 2"},
@@ -128,6 +171,8 @@ START_TEST(what_does_not_fit_is_refused) {
   md_diags *d = md_diags_create();
   md_program *good = program();
   ck_assert_msg(md_program_check(good, d), "%s", md_diags_text(d));
+  fuse(good->conv);
+  ck_assert_msg(md_program_check(good, d), "%s", md_diags_text(d));
   md_program_destroy(good);
   for (int i = 0; i < MD_COUNT(wrong); i++) {
     md_program *p = program();
@@ -149,6 +194,7 @@ END_TEST
 static md_program *read_edited(const char *from, const char *to, md_diags *d) {
   md_program *p = program(), *back = md_program_create("");
   md_text all = {0};
+  fuse(p->conv);
   md_manifest_write(p, NULL, 0, &all);
   const char *text = edited(back->arena, all.s, from, to);
   md_member m = {.name = "manifest.json", .data = text, .bytes = strlen(text)}, *members = &m;
@@ -165,6 +211,7 @@ static md_program *read_edited(const char *from, const char *to, md_diags *d) {
 START_TEST(a_manifest_keeps_it) {
   md_diags *d = md_diags_create();
   md_program *p = program(), *back = read_edited("{", "{", d);
+  fuse(p->conv);
   ck_assert_msg(back != NULL, "%s", md_diags_text(d));
   ck_assert_int_eq(back->num_convs, 1);
   ck_assert_mem_eq(&back->conv[0], &p->conv[0], sizeof *p->conv);
@@ -187,6 +234,9 @@ START_TEST(a_manifest_that_is_wrong_is_refused) {
       {"\"num_launches\":1,", "", "'num_launches' is missing or is not a number"},
       {"\"convolutions\": [", "\"convolutions\": [1, ", "'convolutions' is missing or is not a l"},
       {"\"w\":{", "\"v\":{", "'w' is missing or is not an object"},
+      {"\"eps\":0.25,", "", "'eps' is missing or is not a number"},
+      {"\"bias\":{", "\"bias\":1,\"b\":{", "'bias' is missing or is not an object"},
+      {"\"beta\":{", "\"b\":{", "a part of what is fused is missing"},
   };
   md_diags *d = md_diags_create();
   for (int i = 0; i < MD_COUNT(edits); i++) {
