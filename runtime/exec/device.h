@@ -45,11 +45,13 @@ struct md_device {
   char name[16], title[160];       // "cuda:1", "NVIDIA H200"
   int first_launch, num_launches;  // those of the program that a step does
   int num_all;                     // with the trials behind them
-  const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
-  int64_t bytes;                   // of its memory that the program takes
-  char engine[120];                // what does a part of the launches; "": nothing else does
-  const bool *by_engine;           // which of them; NULL: none
-  md_trace *trace;                 // for the shares of threads; may be NULL
+  const int *step;                 // of a GPU: the launches that a whole step does; NULL: those
+  int num_step;
+  const md_gpu_variant *variant;  // whose they are; NULL: a program for the CPU has none
+  int64_t bytes;                  // of its memory that the program takes
+  char engine[120];               // what does a part of the launches; "": nothing else does
+  const bool *by_engine;          // which of them; NULL: none
+  md_trace *trace;                // for the shares of threads; may be NULL
 };
 
 // --- device.c: which one. NULL: reported. The pool is borrowed.

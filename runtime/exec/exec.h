@@ -315,6 +315,9 @@ void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
 // The launches of the next steps: trials in place of what they replace or, under a tap, any. Borrowed; NULL:
 // the program's.
 void md_exec_set_order(md_exec *e, const int *launch, int num);
+// The same for good, and as a part of the CUDA graph: before the first step of a GPU's program, which then has no
+// times of its regions.
+void md_exec_set_step(md_exec *e, const int *launch, int num);
 // For taps on a GPU: whoever does not write it reads NaN there.
 bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d);
 const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
@@ -429,6 +432,11 @@ bool md_is_named(const char *device, const char *name);
 // one of this very name sooner than others. NULL: there is none.
 const md_record *md_records_find(const md_records *r, const char *target, const char *key,
                                  const char *device);
+
+// --- take.c: the launches of a step with the best way of each product that is among the program's trials;
+// *taken: of how many another one than their own. Malloc'ed.
+int *md_take_best(const md_program *p, const md_gpu_variant *v, const md_records *known, int *num,
+                  int *taken);
 
 // --- apart.c: work in a process of its own, which ends when this one does
 void *md_shared_create(int64_t bytes);  // zeroed memory that a child has in common with its parent

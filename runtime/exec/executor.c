@@ -297,6 +297,13 @@ void md_exec_set_order(md_exec *e, const int *launch, int num) {
   e->num_order = num;
 }
 
+void md_exec_set_step(md_exec *e, const int *launch, int num) {
+  MD_ASSERT(!e->dev->kind->is_host && !e->num_steps,
+            "another step is for a GPU, from the first one");
+  e->dev->step = launch;
+  e->dev->num_step = num;
+}
+
 bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d) {
   return e->dev->kind->spoil(e->dev, a, d);
 }
