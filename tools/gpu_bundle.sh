@@ -33,7 +33,7 @@ if [ -f "$out/plan.txt" ] && [ -f "$out/modist_rt" ] && [ -f "$out/run.sh" ]; th
     rm -rf "${out:?}/$name" "$out/$name.mdx" "$out/$name.args" "$out/${name}_apart.mdx"
   done
   rm -rf "$out/kernels"
-  (cd "$out" && rm -f modist_rt run.sh rows.sh kinds.sh peer.py plan.txt)
+  (cd "$out" && rm -f modist_rt run.sh rows.sh kinds.sh peer.py plan.txt commit)
 elif [ -e "$out" ] && [ -n "$(ls -A "$out" 2>&1)" ]; then
   echo "gpu_bundle: $out is not empty and holds no bundle: -o another folder" >&2
   exit 1
@@ -43,6 +43,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 cp "$rt" "$out/modist_rt"
 cp "$parts/run.sh" "$parts/rows.sh" "$parts/kinds.sh" "$parts/peer.py" "$out"
+{ git rev-parse --short=12 HEAD && git diff --quiet HEAD -- || echo changed; } 2>/dev/null | tr '\n' ' ' >"$out/commit"
 grep -E '^(op|check|conv|bench|part|fused|copy|tune|peer) ' "$plan" >"$out/plan.txt"
 cd "$parts"  # graphs of the plan are here
 

@@ -91,7 +91,7 @@ touch "$work/old/run.sh" "$work/old/was.mdx" "$work/old/was.args" "$work/old/min
 echo 'check was fp32 1 -' >"$work/old/plan.txt"
 echo 'copy copy' >"$work/plan.copy"
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.copy" --build="$build" -o "$work/old"
-[ "$(cd "$work/old" && echo *)" = "kinds.sh mine modist_rt peer.py plan.txt rows.sh run.sh" ] || wrong "$(ls "$work/old")"
+[ "$(cd "$work/old" && echo *)" = "commit kinds.sh mine modist_rt peer.py plan.txt rows.sh run.sh" ] || wrong "$(ls "$work/old")"
 "$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
   -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"
 cd "$work/bundle" || exit 1
@@ -124,6 +124,9 @@ if command -v python3 >/dev/null; then
   for file in results/*.json; do
     [ ! -s "$file" ] || python3 -m json.tool "$file" >/dev/null || wrong "$file"
   done
+fi
+if git -C "$source" rev-parse HEAD >/dev/null 2>&1; then
+  grep -q "modist of commit $(git -C "$source" rev-parse --short=12 HEAD)" results/table.txt || wrong "no commit"
 fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
 grep -qF '"cudnn": {"convolutions": 0, "time_over_ours": null}' results/summary.json || wrong "a time of cuDNN"

@@ -55,7 +55,8 @@ device=$(field "$out/probe.json" device)
 device=${device:-a GPU that ran nothing}
 driver=$(field "$out/probe.json" driver_cuda)
 
-echo "$device, driver of CUDA ${driver:-unknown}, budget $budget s" | tee -a "$out/table.txt"
+commit=$(sed 's/ *$//' commit 2>/dev/null)
+echo "$device, driver of CUDA ${driver:-unknown}, budget $budget s, modist of commit ${commit:-unknown}" | tee -a "$out/table.txt"
 say name state ms/step videos/s note
 while read -r kind line; do
   # shellcheck disable=SC2086  # a field an argument
@@ -73,8 +74,8 @@ verdict="ALL WELL"
 [ $passed -gt 0 ] || verdict="NOTHING RAN"
 [ $failed = 0 ] || verdict=WRONG
 {
-  printf '{"schema": "modist.gpu/1", "device": "%s", "driver_cuda": %s, "verdict": "%s",\n' \
-    "$device" "${driver:-null}" "$verdict"
+  printf '{"schema": "modist.gpu/1", "device": "%s", "driver_cuda": %s, "commit": "%s", "verdict": "%s",\n' \
+    "$device" "${driver:-null}" "${commit:-unknown}" "$verdict"
   printf ' "passed": %d, "wrong": %d, "not_run": %d, "seconds": %d, "copy_gb_s": %s, "rows": [\n' \
     $passed $failed $left_out $((budget - $(left))) "${copy_rate:-null}"
   cat "$out/rows.part"
