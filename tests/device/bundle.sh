@@ -92,6 +92,7 @@ echo 'check was fp32 1 -' >"$work/old/plan.txt"
 echo 'copy copy' >"$work/plan.copy"
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.copy" --build="$build" -o "$work/old"
 [ "$(cd "$work/old" && echo *)" = "commit kinds.sh mine modist_rt peer.py plan.txt rows.sh run.sh" ] || wrong "$(ls "$work/old")"
+"$modistc" compile "$work/product.mdg" --target=cuda:sm_80 --no-ptx -q -o "$work/plain.mdx" || wrong "no plain product"
 "$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
   -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"
 cd "$work/bundle" || exit 1
@@ -143,6 +144,17 @@ way=$(sed -n 's/.*"way": *"\([^"]*\)".*/\1/p' results/tuned.jsonl | head -n 1)
 ./modist_rt tuned.mdx --seed=1 --steps=3 --output=y=own.npy >/dev/null
 wants 0 '"tuned": 1' tuned "$way"
 wants 0 "1 values are as expected" ./modist_rt tuned.mdx --seed=1 --steps=3 --tuned=ways.jsonl --expect=y=own.npy,1e-6
+# It has the way's kernels, in the first step and in the graph of the later ones; the own step does not.
+symbols() { "$modistc" inspect "$1" --format=json | sed -n 's/.*"symbol": "\(.*\)",/\1/p' | sort; }
+symbols "$work/plain.mdx" >"$work/plain.txt"
+met=0
+for symbol in $(symbols tuned.mdx | comm -13 "$work/plain.txt" -); do
+  for run in 1 2; do
+    MODIST_STAND_IN_BAD="$symbol:$run:719" ./modist_rt tuned.mdx --steps=3 --tuned=ways.jsonl >/dev/null 2>&1 || met=$((met + 1))
+  done
+  wants 0 "3 steps" env MODIST_STAND_IN_BAD="$symbol:1:719" ./modist_rt tuned.mdx --steps=3
+done
+[ "$met" -ge 2 ] || wrong "kernels of the way did not run: $met"
 wants 0 '"tuned": 0' tuned "a way that is none"
 wants 2 "has no trials" ./modist_rt contrast.mdx --tuned=ways.jsonl
 wants 2 "--tuned is of whole steps" ./modist_rt tuned.mdx --tuned=ways.jsonl --times
