@@ -210,9 +210,9 @@ echo 'bench r3d50_b4 fp32 1 -' >>plan.txt
 echo 'bench r3d50_b4 fp32 1 -' >plan.ours
 wants 4 "NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 mkdir from  # whatever folder it is called from
-cp python from
+cp python from/snake
 wants 0 "verdict: WELL AS FAR AS IT RAN: 1 passed, 0 wrong, 3 not run" \
-  sh -c 'cd from && PYTHON=./python sh ../run.sh --out=../results'
+  sh -c 'cd from && PYTHON=./snake sh ../run.sh --out=../results'
 for row in 'torch_b4_compile  *timed  *8.0  *500.0  the peer' 'torch_b4_hangs  *not run .* no end within 1 s' \
   'torch_b4_fails  *not run .* exit code 7, see torch_b4_fails.log' 'torch_b4_nothing  *not run .* no time in ' \
   'r3d50_b4  *x[0-9.]* .* times as fast as torch compile, the best of: eager, compile, cudagraph'; do
