@@ -7,17 +7,23 @@
 #   sh tools/gpu_check.sh [--budget=20m] options are those of the bundle's run.sh
 #   MODIST_LAUNCHER=FILE                 a launcher built elsewhere, instead of building one
 #   MODIST_BUNDLE=DIR                    a bundle made elsewhere, instead of making one
-#   MODIST_REFERENCE=DIR                 folder that holds reference/bench_torch.py (../shared)
-#   PYTHON=python3                       a Python with torch
+#   PYTHON=python3, MODIST_CUDNN=FILE    a Python with torch; libcudnn.so.9 (see run.sh)
 # Exit code: 0 all well, 1 something is wrong, 4 there is no GPU.
 set -u
+# Paths hold in another folder, too; a bare name is looked up in PATH.
+absolute() { case $1 in /* | '') echo "$1" ;; */*) echo "$PWD/$1" ;; *) echo "$1" ;; esac; }
+python=$(absolute "${PYTHON:-python3}")
+launcher=$(absolute "${MODIST_LAUNCHER:-}")
+bundle=$(cd "${MODIST_BUNDLE:-/nowhere}" 2>/dev/null && pwd)
+if [ -n "${MODIST_BUNDLE:-}" ] && [ -z "$bundle" ]; then
+  echo "gpu_check: there is no folder '$MODIST_BUNDLE' (MODIST_BUNDLE)" >&2
+  exit 1
+fi
+if [ -n "${MODIST_CUDNN:-}" ]; then MODIST_CUDNN=$(absolute "$MODIST_CUDNN") && export MODIST_CUDNN; fi
 cd "$(dirname "$0")/.." || exit 1
 MODIST_SOURCE=$PWD
-export MODIST_SOURCE
-python=${PYTHON:-python3}
-MODIST_REFERENCE=$(cd "${MODIST_REFERENCE:-../shared}" 2>/dev/null && pwd) || MODIST_REFERENCE=
-export MODIST_REFERENCE
-launcher=${MODIST_LAUNCHER:-build/tests/device/device_launcher}
+export MODIST_SOURCE PYTHON="$python"
+launcher=${launcher:-$PWD/build/tests/device/device_launcher}
 
 if [ -z "${MODIST_LAUNCHER:-}" ]; then
   { [ -f build/build.ninja ] || cmake --preset release; } && cmake --build build --target device_launcher ||
@@ -58,10 +64,10 @@ for test in test_stand_in test_stand_in_faults test_stand_in_order; do
 done >"$out/driver.txt" 2>&1
 cat "$out/driver.txt"
 
-bundle=${MODIST_BUNDLE:-build/gpu_bundle}
-if [ -z "${MODIST_BUNDLE:-}" ]; then
+if [ -z "$bundle" ]; then
+  bundle=$PWD/build/gpu_bundle
   cmake --build build --target modistc modist_rt_carried device_dumps device_make_dumps && sh tools/gpu_bundle.sh ||
     { echo "gpu_check: the bundle cannot be made; MODIST_BUNDLE names one made elsewhere" >&2; exit 1; }
 fi
-sh "$bundle/run.sh" --out="$out/bundle" "$@" || failed=1
+sh "$bundle/run.sh" --out="$PWD/$out/bundle" "$@" || failed=1
 exit $failed

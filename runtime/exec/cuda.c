@@ -211,8 +211,8 @@ static bool cuda_end(md_device *v, md_diags *d) {
 
 static bool issue(md_cuda *c, md_diags *d) {
   md_device *v = &c->base;
-  for (int i = 0; i < v->num_launches; i++)
-    if (!cuda_launch(v, v->first_launch + i, d)) return false;
+  for (int i = 0; i < (v->step ? v->num_step : v->num_launches); i++)
+    if (!cuda_launch(v, v->step ? v->step[i] : v->first_launch + i, d)) return false;
   return cuda_end(v, d);
 }
 

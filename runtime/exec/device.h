@@ -47,6 +47,8 @@ struct md_device {
   char name[16], title[160];       // "cuda:1", "NVIDIA H200"
   int first_launch, num_launches;  // those of the program that a step does
   int num_all;                     // with the trials behind them
+  const int *step;                 // of a GPU: the launches that a whole step does; NULL: those
+  int num_step;
   int num_marked;                  // launches of the step that is to be marked
   const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
   int64_t bytes;                   // of its memory that the program takes

@@ -358,6 +358,9 @@ enum { MD_EXEC_FLUSH = -1 };
 void md_exec_set_order(md_exec *e, const int *launch, int num);
 // ns that each of those took in the last step, if times are kept; -1: unknown.
 const int64_t *md_exec_order_ns(const md_exec *e);
+// The same for good, and as a part of the CUDA graph: before the first step of a GPU's program, which then has no
+// times of its regions.
+void md_exec_set_step(md_exec *e, const int *launch, int num);
 // For taps on a GPU: whoever does not write it reads NaN there.
 bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d);
 const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch of the program
@@ -494,6 +497,11 @@ const md_record *md_records_find(const md_records *r, const char *target, const 
                                  const char *device);
 // Row i counts: none behind it is of the same product and device.
 bool md_records_is_last(const md_records *r, int i);
+
+// --- take.c: the launches of a step with the best way of each product that is among the program's trials;
+// *taken: of how many another one than their own. Malloc'ed.
+int *md_take_best(const md_program *p, const md_gpu_variant *v, const md_records *known, int *num,
+                  int *taken);
 
 // --- apart.c: work in a process of its own, which ends when this one does
 void *md_shared_create(int64_t bytes);  // zeroed memory that a child has in common with its parent

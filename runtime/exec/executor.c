@@ -317,6 +317,13 @@ void md_exec_set_order(md_exec *e, const int *launch, int num) {
 
 const int64_t *md_exec_order_ns(const md_exec *e) { return e->order_ns; }
 
+void md_exec_set_step(md_exec *e, const int *launch, int num) {
+  MD_ASSERT(!e->dev->kind->is_host && !e->num_steps,
+            "another step is for a GPU, from the first one");
+  e->dev->step = launch;
+  e->dev->num_step = num;
+}
+
 bool md_exec_spoil(md_exec *e, const md_arg *a, md_diags *d) {
   return e->dev->kind->spoil(e->dev, a, d);
 }

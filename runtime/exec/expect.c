@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is an array what a file says? Differences count in parts of the largest expected value: errors of
 // rounding come from the large terms of a sum, wherever in the array it lands. A NaN is never as expected.
+// Integers are not rounded: they must be equal.
 #include "runtime/exec/exec.h"
 
 #include <inttypes.h>
@@ -32,6 +33,7 @@ bool md_npy_expect(const char *path, const md_spec *s, const void *at, double to
     free(want);
     return false;
   }
+  if (!md_dtype_is_float(s->dtype)) tolerance = 0;
   double size = largest(s, want), allowed = tolerance * size, worst = 0;
   int64_t where = -1, num_off = 0;
   for (int64_t i = 0; i < md_spec_elements(s); i++) {

@@ -25,7 +25,8 @@ static const char usage[] =
     "  --memory-limit=BYTES  refuse to run with more (1400M, 1.4G)\n"
     "  --expect=NAME=F.npy[,TOLERANCE]\n"
     "                        after the last step a result or state must be what the file says,\n"
-    "                        but for TOLERANCE (default 0) times its largest value\n"
+    "                        but for TOLERANCE (default 0) times its largest value; integers "
+    "exactly\n"
     "  --engine=NAME         modist (default), cudnn: NVIDIA's cuDNN, where it is installed, does "
     "the\n"
     "                        convolutions that it can, with what is fused with them; or fastest:\n"
@@ -40,6 +41,8 @@ static const char usage[] =
     "write\n"
     "                        what was found; 'modistc cache import' takes it\n"
     "  --budget=SECONDS      of --tune, about (default 600)\n"
+    "  --tuned=FILE.jsonl    of a file with trials: a step with the best ways that the file names\n"
+    "  --rates               of a GPU, without a file: how fast it copies, what a mark takes\n"
     "  --inspect             describe the file as JSON; load no code\n"
     "  --check               prove the file whole and sound, for whatever machine; load no code\n"
     "  --version, -h, --help\n"
@@ -53,10 +56,10 @@ typedef struct binding {
 } binding;
 
 typedef struct request {
-  const char *artefact, *trace, *tune;
+  const char *artefact, *trace, *tune, *tuned;
   int64_t steps, budget;
   md_exec_options exec;
-  bool wants_times, wants_json, wants_inspect, wants_check, steps_given;
+  bool wants_times, wants_json, wants_inspect, wants_check, wants_rates, steps_given;
   binding *input, *output, *expect;
   int num_input, cap_input, num_output, cap_output, num_expect, cap_expect;
 } request;
@@ -76,6 +79,8 @@ enum {
   TIMES,
   TRACE,
   TUNE,
+  TUNED,
+  RATES,
   BUDGET,
   INSPECT,
   CHECK,
@@ -93,6 +98,7 @@ static const struct option options[] = {
   {"expect", required_argument, NULL, EXPECT},     {"json", no_argument, NULL, JSON},
   {"engine", required_argument, NULL, ENGINE},
   {"tune", required_argument, NULL, TUNE},         {"budget", required_argument, NULL, BUDGET},
+  {"tuned", required_argument, NULL, TUNED},       {"rates", no_argument, NULL, RATES},
   {0},
 };
 // clang-format on
@@ -180,6 +186,8 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
   case JSON: r->wants_json = true; return true;
   case TRACE: r->trace = arg; return true;
   case TUNE: r->tune = arg; return true;
+  case TUNED: r->tuned = arg; return true;
+  case RATES: r->wants_rates = true; return true;
   case BUDGET: return parse_number(arg, 1, INT32_MAX, &r->budget, d);
   case CHECK_NAN: r->exec.check_nan = true; return true;
   case TIMES: r->wants_times = r->exec.time = true; return true;
@@ -201,12 +209,16 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     if (!parse_option(r, c, optarg, d)) return false;
   }
   bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
-                  r->wants_inspect || r->trace || r->num_output || r->num_expect ||
+                  r->wants_inspect || r->trace || r->num_output || r->num_expect || r->tuned ||
                   r->exec.check_nan;
   if (r->tune && is_other)
     return misused(d, "--tune takes --device, --seed, --input and --budget only");
   if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
   if (!r->budget) r->budget = MD_TUNE_SECONDS;
+  if (r->tuned && (r->wants_times || r->trace || r->exec.check_nan || r->exec.uses_cudnn))
+    return misused(d, "--tuned is of whole steps: without --times, --trace, --check-nan and cuDNN");
+  if (r->wants_rates && optind == argc) return true;
+  if (r->wants_rates) return misused(d, "--rates takes no artefact");
   if (optind == argc) return misused(d, "no artefact is given");
   if (optind + 1 < argc)
     return misused(d, "one artefact at a time; '%s' is too much", argv[optind + 1]);
@@ -300,7 +312,7 @@ static bool run_step(md_exec *e, bool is_last, md_diags *d) {
   return md_exec_start(e, d) && (is_last || md_exec_send(e, d)) && md_exec_finish(e, d);
 }
 
-static bool run_steps(md_exec *e, const request *r, md_diags *d) {
+static bool run_steps(md_exec *e, const request *r, int taken, md_diags *d) {
   int64_t *ns = md_calloc((size_t)r->steps, sizeof *ns);
   bool ok = true;
   for (int64_t i = 0; i < r->steps && ok; i++) {
@@ -310,6 +322,7 @@ static bool run_steps(md_exec *e, const request *r, md_diags *d) {
   }
   if (ok) {
     rt_steps took = rt_summarise(ns, r->steps);
+    took.taken = taken;
     ok = (r->wants_json ? rt_print_json : rt_print)(e, took, r->wants_times, d);
   }
   free(ns);
@@ -335,17 +348,38 @@ static void tune(request *r, md_diags *d) {
   md_program_destroy(p);
 }
 
+// Of the trials that a program has, those that records name. *order: of the step; the caller's to free. False:
+// reported.
+static bool take_ways(md_exec *e, const char *path, int **order, int *taken, md_diags *d) {
+  const md_program *p = md_exec_program(e);
+  const md_gpu_variant *v = md_exec_variant(e);
+  if (!v || !v->num_trials)
+    return md_error(d, E0448, MD_NOWHERE, "program '%s' has no trials for %s", p->name,
+                    md_exec_device(e));
+  md_records *known = md_records_create();
+  int num;
+  bool ok = md_records_read(known, path, d);
+  if (ok) {
+    *order = md_take_best(p, v, known, &num, taken);
+    md_exec_set_step(e, *order, num);
+  }
+  md_records_destroy(known);
+  return ok;
+}
+
 static void run(const request *r, md_diags *d) {
   md_program *p = md_program_load(r->artefact, d);
   md_exec *e = p ? md_exec_create(p, &r->exec, d) : NULL;
   md_trace *t = r->trace ? md_trace_create() : NULL;
+  int *order = NULL, taken = -1;
   if (e && t) md_exec_set_trace(e, t);
-  if (e && set_inputs(e, r, d)) {
+  if (e && (!r->tuned || take_ways(e, r->tuned, &order, &taken, d)) && set_inputs(e, r, d)) {
     draw_inputs(e, r);
-    run_steps(e, r, d);
+    run_steps(e, r, taken, d);
     if (t) md_trace_save(t, r->trace, d);  // also of a step that failed
   }
   md_exec_destroy(e);
+  free(order);
   md_trace_destroy(t);
   md_program_destroy(p);
 }
@@ -376,6 +410,7 @@ int main(int argc, char **argv) {
   if (parse_line(&r, argc, argv, d)) {
     if (r.wants_inspect) inspect(&r, d);
     else if (r.wants_check) check(&r, d);
+    else if (r.wants_rates) rt_rates(r.exec.device, r.wants_json, d);
     else if (r.tune) tune(&r, d);
     else run(&r, d);
   }

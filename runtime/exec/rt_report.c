@@ -90,7 +90,7 @@ static int compare_ns(const void *a, const void *b) {
 
 rt_steps rt_summarise(int64_t *ns, int64_t n) {
   qsort(ns, (size_t)n, sizeof *ns, compare_ns);
-  return (rt_steps){n, ns[n / 2], ns[0], ns[n - 1]};
+  return (rt_steps){n, ns[n / 2], ns[0], ns[n - 1], -1};
 }
 
 // Says why there is no copy of a result or state in the host's memory. False.
@@ -108,6 +108,7 @@ bool rt_print(md_exec *e, rt_steps s, bool times, md_diags *d) {
   }
   printf("%" PRId64 " steps: median %.3f ms, min %.3f, max %.3f\n", s.num,
          (double)s.median_ns / 1e6, (double)s.min_ns / 1e6, (double)s.max_ns / 1e6);
+  if (s.taken >= 0) printf("tuned: %d products are made in a better way\n", s.taken);
   print_memory(e);
   if (md_exec_engine(e)) printf("engine %s\n", md_exec_engine(e));
   if (times) rt_print_times(e);
@@ -123,6 +124,7 @@ bool rt_print_json(md_exec *e, rt_steps s, bool times, md_diags *d) {
   md_json_put_str(&j, "program", p->name);
   put_device(&j, e);
   if (md_exec_engine(e)) md_json_put_str(&j, "engine", md_exec_engine(e));
+  if (s.taken >= 0) md_json_put_int(&j, "tuned", s.taken);
   md_json_put_int(&j, "steps", s.num);
   md_json_put_float(&j, "median_ms", (double)s.median_ns / 1e6);
   md_json_put_float(&j, "min_ms", (double)s.min_ns / 1e6);

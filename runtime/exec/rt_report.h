@@ -7,6 +7,7 @@
 
 typedef struct rt_steps {
   int64_t num, median_ns, min_ns, max_ns;
+  int taken;  // of how many products a better way is taken; < 0: nobody asked
 } rt_steps;
 rt_steps rt_summarise(int64_t *ns, int64_t n);  // sorts
 
@@ -22,6 +23,9 @@ void rt_put_times(
 
 // Says why there is no copy of a result or state in the host's memory. False.
 bool rt_unread(md_exec *e, const char *name, md_diags *d);
+
+// --- rt_rates.c: what a device does at most. False: reported.
+bool rt_rates(const char *device, bool json, md_diags *d);
 
 // Trials; the records go to a file. False: reported.
 bool rt_tune(const md_program *p, const md_tune_options *o, const char *path, md_diags *d);

@@ -1,7 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 # The bundle for a GPU machine, made and run here on a GPU that the stand-in plays: all well, no GPU, another
-# GPU, a spent budget, a peer that is not there, cuDNN in several places, values and kernels that are wrong.
+# GPU, a spent budget, a peer that is not there, cuDNN in several places, values and kernels that are wrong; and
+# tools/gpu_check.sh, which runs it.
 #   bundle.sh SOURCE_FOLDER BUILD_FOLDER STAND_IN_FOLDER
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
@@ -10,7 +11,6 @@ modistc=$build/bin/modistc
 . "$here/enter.sh"
 kept=${MODIST_TEST_KEPT:-$work}/stand_in
 keep_in "$kept" "$kept"
-unset MODIST_REFERENCE
 export MODIST_CUDNN=/nowhere MODIST_STAND_IN_SM=80
 
 tiny="modist-tiny batch=4 clip.frames=1 mclip.frames=1 bank.size=8"
@@ -27,8 +27,41 @@ graph @product(%x: f32[2,8,1,6,6], %w: f32[16,8,1,3,3]) {
   return %y
 }
 E
+cat >"$work/ring.mdg" <<'E'
+graph @ring(%k: f32[4,8], %x: f32[4,8,1,2,2], %w: f32[8,8,1,1,1], %w2: f32[8,8,1,1,1]) {
+  %bank = state @bank {init=unit_rows} : f32[9,8]
+  %ptr = state @ptr {init=fill, a=7} : i32[1]
+  %next = bank_push %bank, %k, %ptr
+  %np = ring_next %ptr {push=4, size=9}
+  %one = conv3d %x, %w
+  %two = conv3d %one, %w2
+  update @bank = %next
+  update @ptr = %np
+  return %next, %np, %one, %two
+}
+E
+cat >"$work/block.mdg" <<'E'
+graph @block(%x: f32[1,8,1,6,6]) {
+  %w0 = state @w0 {init=normal, b=0.3} : f32[16,8,1,1,1]
+  %w1 = state @w1 {init=normal, b=0.1} : f32[16,16,1,3,3]
+  %g = state @g {init=ones} : f32[16]
+  %b = state @b : f32[16]
+  %a = conv3d %x, %w0
+  %m, %v = moments %a
+  %n = batch_norm %a, %g, %b, %m, %v {batch_stats=true}
+  %r = relu %n
+  %y = conv3d %r, %w1 {pad=[0,1,1]}
+  %t = sum %y
+  return %t
+}
+E
 cat >"$work/plan" <<E
+op ring fp32 2 cuda:sm_80 $work/ring.mdg
+copy copy
+fused block_res3_b1 fp32 2 cuda:sm_80 $work/block.mdg --no-ptx
+part infonce_b2 fp32 2 cuda:sm_80 $work/product.mdg --no-ptx
 check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
+check tiny_bf16 bf16 1 cuda:sm_80 $tiny
 check tiny_f32 fp32 2 cuda:sm_80 $tiny
 bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
 tune tuned fp32 20 cuda:sm_80 $work/product.mdg --no-ptx
@@ -39,8 +72,27 @@ peer r3d50_b4 compile 60
 E
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan" --build="$build" -o "$work/bundle"
 if unzip -l "$work/bundle/tiny_f32.mdx" | grep -qE '\.(cubin|ptx)$'; then wrong "a kernel in an artefact"; fi
+# A result's layers are those before it; f32: 8 sqrt(n) / 2^24. What rounding to bf16 does is measured.
+for line in 'one=ring/one.npy,6.743e-07' 'two=ring/two.npy,9.537e-07' 'next=ring/next.npy,4.768e-07'; do
+  grep -qx -- "--expect=$line" "$work/bundle/ring.args" || wrong "$line, not $(cat "$work/bundle/ring.args")"
+done
+awk -F, '/=loss=/ { bad += $2 <= 1e-5 || $2 >= 0.2; n++ } /bank.ptr=/ { bad += $2 != 0; n++ }
+  END { exit !(n == 2 && !bad) }' "$work/bundle/tiny_bf16.args" || wrong "in bf16: $(cat "$work/bundle/tiny_bf16.args")"
 [ "$(find "$work/bundle/kernels" -name 'c*.z' | wc -l)" -gt 20 ] || wrong "no folder of kernels"
 wants 2 "sh tools/gpu_bundle.sh" sh "$source/tools/gpu_bundle.sh" --plans
+mkdir "$work/mine"
+echo mine >"$work/mine/file"
+wants 1 "is not empty and holds no bundle" sh "$source/tools/gpu_bundle.sh" --build="$build" -o "$work/mine"
+[ "$(cat "$work/mine/file")" = mine ] || wrong "a folder of somebody is gone"
+# A bundle gives way to a new one, what else is in its folder does not.
+mkdir "$work/old"
+cp "$build/bin/modist_rt_carried" "$work/old/modist_rt"
+touch "$work/old/run.sh" "$work/old/was.mdx" "$work/old/was.args" "$work/old/mine"
+echo 'check was fp32 1 -' >"$work/old/plan.txt"
+echo 'copy copy' >"$work/plan.copy"
+wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.copy" --build="$build" -o "$work/old"
+[ "$(cd "$work/old" && echo *)" = "commit kinds.sh mine modist_rt peer.py plan.txt rows.sh run.sh" ] || wrong "$(ls "$work/old")"
+"$modistc" compile "$work/product.mdg" --target=cuda:sm_80 --no-ptx -q -o "$work/plain.mdx" || wrong "no plain product"
 "$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
   -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"
 cd "$work/bundle" || exit 1
@@ -54,38 +106,101 @@ wants 2 "--budget is 'much'" sh run.sh --budget=much
 export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
-wants 0 "verdict: WELL AS FAR AS IT RAN: 5 passed, 0 wrong, 4 not run" sh run.sh
+wants 0 "verdict: WELL AS FAR AS IT RAN: 9 passed, 0 wrong, 5 not run" sh run.sh
 for text in "tuned                            tuned             -          -  1 products, " \
   "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
   "r3d50_b4                         timed" "within 25 % of what was predicted for NVIDIA A100 SXM 80 GB: " "none of it runs on Stand-in GPU" \
   "convs                            ok                -          -  2 values" "convs.regions                    timed" \
-  "convs.cudnn                      not run           -          -  convs.mdx: error[E0637]" \
-  "torch_b4_compile                 not run           -          -  no reference/bench_torch.py"; do
+  "convs.cudnn                      not run           -          -  block_res3_b1_apart.mdx: error[E0637]" \
+  "ring                             ok                -          -  4 values" "tiny_bf16                        ok" \
+  "copy                             timed             -          -  " "block_res3_b1_apart              timed" \
+  "infonce_b2.regions               timed" "r3d50_b4.gaps                    timed" "tuned.before                     timed" \
+  "tuned.after                      timed" "the same with the better ways of " \
+  "must: gaps in the step           unknown                         at most 0.03" \
+  "torch_b4_compile                 not run           -          -  no torch with CUDA in "; do
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
 done
 if command -v python3 >/dev/null; then
+  python3 -c 'import ast; ast.parse(open("peer.py").read())' || wrong "peer.py"
   for file in results/*.json; do
     [ ! -s "$file" ] || python3 -m json.tool "$file" >/dev/null || wrong "$file"
   done
 fi
+if git -C "$source" rev-parse HEAD >/dev/null 2>&1; then
+  grep -q "modist of commit $(git -C "$source" rev-parse --short=12 HEAD)" results/table.txt || wrong "no commit"
+fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
 grep -qF '"cudnn": {"convolutions": 0, "time_over_ours": null}' results/summary.json || wrong "a time of cuDNN"
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 8 not run" sh run.sh --budget=0s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 13 not run" sh run.sh --budget=0s
+
+# A tuned step is made of the ways that are better, and is right. Here the product has another way than its own.
+tuned() {
+  sed "s|\"best\": *\"[^\"]*\"|\"best\": \"$1\"|" results/tuned.jsonl >ways.jsonl
+  ./modist_rt tuned.mdx --seed=1 --steps=3 --tuned=ways.jsonl --output=y=y.npy --json
+}
+way=$(sed -n 's/.*"way": *"\([^"]*\)".*/\1/p' results/tuned.jsonl | head -n 1)
+[ -n "$way" ] || wrong "no way: $(cat results/tuned.jsonl)"
+./modist_rt tuned.mdx --seed=1 --steps=3 --output=y=own.npy >/dev/null
+wants 0 '"tuned": 1' tuned "$way"
+wants 0 "1 values are as expected" ./modist_rt tuned.mdx --seed=1 --steps=3 --tuned=ways.jsonl --expect=y=own.npy,1e-6
+# It has the way's kernels, in the first step and in the graph of the later ones; the own step does not.
+symbols() { "$modistc" inspect "$1" --format=json | sed -n 's/.*"symbol": "\(.*\)",/\1/p' | sort; }
+symbols "$work/plain.mdx" >"$work/plain.txt"
+met=0
+for symbol in $(symbols tuned.mdx | comm -13 "$work/plain.txt" -); do
+  for run in 1 2; do
+    MODIST_STAND_IN_BAD="$symbol:$run:719" ./modist_rt tuned.mdx --steps=3 --tuned=ways.jsonl >/dev/null 2>&1 || met=$((met + 1))
+  done
+  wants 0 "3 steps" env MODIST_STAND_IN_BAD="$symbol:1:719" ./modist_rt tuned.mdx --steps=3
+done
+[ "$met" -ge 2 ] || wrong "kernels of the way did not run: $met"
+wants 0 '"tuned": 0' tuned "a way that is none"
+wants 2 "has no trials" ./modist_rt contrast.mdx --tuned=ways.jsonl
+wants 2 "--tuned is of whole steps" ./modist_rt tuned.mdx --tuned=ways.jsonl --times
+wants 2 "--rates takes no artefact" ./modist_rt tuned.mdx --rates
+wants 2 "--rates is of a GPU" ./modist_rt --rates --device=cpu
+wants 1 "cuMemcpyDtoDAsync on cuda:0, Stand-in GPU (sm_80) fails with 700" \
+  env MODIST_STAND_IN_FAULT=cuMemcpyDtoDAsync_v2:3:700 ./modist_rt --rates
+
+# What is made of times: two kernels bound by memory, of which one reaches 85 % of 1000 GB/s, one that computes and
+# one that is over at once; 0.5 ms of a step of 10 ms that no kernel fills.
+cat >times.json <<'E'
+   "name": "a", "min_us": 100, "flops": 1
+E
+for times in '1000 1 9.0e8' '1000 1 5.0e8' '7000 9.0e11 1.0e8' '500 1 1.0e3'; do
+  # shellcheck disable=SC2086
+  printf '      "min_us": %s,\n      "flops": %s,\n      "bytes": %s\n' $times
+done >times.json
+printf '  "convolutions": [\n      "min_us": 5,\n' >>times.json
+made() { (. ./rows.sh && "$@"); }
+[ "$(made memory_bound times.json 1000)" = "2 2000.0 0.700 1" ] || wrong "memory: $(made memory_bound times.json 1000)"
+[ "$(made gaps_of times.json 10 50)" = "0.500 0.050 0.070" ] || wrong "gaps: $(made gaps_of times.json 10 50)"
+# What the budget cuts off is not wrong, whatever it was to have; what is late by itself is.
+judged() { (. ./rows.sh && out=$work/judged && mkdir -p "$out" && : >"$out/x.log" && limit=$1 asked=$2 && judge x 124); }
+judged 120 150 | grep -q '^x  *not run .* the budget is used up' || wrong "$(judged 120 150)"
+judged 150 150 | grep -q '^x  *WRONG .* no end within 150 s' || wrong "$(judged 150 150)"
+echo 'tune tuned fp32 20 -' >plan.tune
+mv plan.txt plan.all
+mv plan.tune plan.txt
+echo 'op ring fp32 2 -' >>plan.txt
+wants 0 "s for it" sh run.sh --budget=95s --out=short
+mv plan.all plan.txt
 
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
-mkdir -p peer/reference
-: >peer/reference/bench_torch.py
 cat >python <<'E'
 #!/bin/sh
-ms() { echo "{\"torch\": \"2\", \"step\": {\"median_ms\": $1, \"min_ms\": 7.5}}"; }
+ms() { printf '{\n "torch": "2",\n "median_ms": %s,\n "min_ms": 7.5\n}\n' "$1"; }
 case "$*" in
-  '-c import'*) ;;
-  '-m reference.bench_torch --what step --device'*'--mode eager --batch 4'*) ms 16.25 ;;
-  *'--mode compile --batch 4'*) ms 8.0 ;;
-  *'--mode cudagraph --batch 4'*) ms 10 ;;
-  *'--mode hangs'*) sleep 60 ;;
-  *'--mode nothing'*) ;;
+  '-c import torch'*) ;;
+  'peer.py step --mode=eager --batch=4') ms 16.25 ;;
+  'peer.py step --mode=compile --batch=4') ms 8.0 ;;
+  'peer.py step --mode=cudagraph --batch=4') ms 10 ;;
+  'peer.py block --site=res3 --mode=eager --batch=1') ms 1e6 ;;
+  'peer.py infonce --mode=eager --batch=2') ms 1e6 ;;
+  'peer.py conv --mode=eager --batch=8') printf '{\n "what": "conv",\n "dw": 1e6,\n "y": 1e6\n}\n' ;;
+  *'--mode=hangs'*) sleep 60 ;;
+  *'--mode=nothing'*) ;;
   *) exit 7 ;;
 esac
 E
@@ -94,8 +209,10 @@ for mode in eager hangs compile fails nothing cudagraph; do echo "peer r3d50_b4 
 echo 'bench r3d50_b4 fp32 1 -' >>plan.txt
 echo 'bench r3d50_b4 fp32 1 -' >plan.ours
 wants 4 "NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
+mkdir from  # whatever folder it is called from
+cp python from/snake
 wants 0 "verdict: WELL AS FAR AS IT RAN: 1 passed, 0 wrong, 3 not run" \
-  env MODIST_REFERENCE=peer PYTHON="$PWD/python" sh run.sh
+  sh -c 'cd from && PYTHON=./snake sh ../run.sh --out=../results'
 for row in 'torch_b4_compile  *timed  *8.0  *500.0  the peer' 'torch_b4_hangs  *not run .* no end within 1 s' \
   'torch_b4_fails  *not run .* exit code 7, see torch_b4_fails.log' 'torch_b4_nothing  *not run .* no time in ' \
   'r3d50_b4  *x[0-9.]* .* times as fast as torch compile, the best of: eager, compile, cudagraph'; do
@@ -105,6 +222,19 @@ awk -F'[ ",:]+' '/"peer_ms"/ { for (i = 1; i < NF; i++) x[$i] = $(i + 1) }
   END { exit !(x["peer_ms"] == 8 && x["speedup"] > 0 &&
     (x["speedup"] * x["median_ms"] - 8) ^ 2 <= (6e-4 * x["median_ms"]) ^ 2) }' \
   results/summary.json || { wrong "speed-up"; cat results/summary.json; }
+# Parts of a step, blocks and convolutions have peers of their own, and decide about what is wanted.
+printf '%s\n' 'part infonce_b2 fp32 2 -' 'peer infonce_b2 eager 60' 'fused block_res3_b1 fp32 2 -' \
+  'peer block_res3_b1 eager 60' 'conv convs fp32 2 -' 'peer convs eager 60' >plan.txt
+sed -i 's/convs/conv_r3d50/' plan.txt
+cp convs.mdx conv_r3d50.mdx
+cp convs.args conv_r3d50.args
+wants 0 "verdict: ALL WELL" env PYTHON="$PWD/python" MODIST_CUDNN="$stand_in/libstand_in_cudnn.so" sh run.sh
+for row in 'must: InfoNCE over torch  *met ' 'must: fused over unfused  *[a-z]* ' 'must: convolutions over cuDNN  *[a-z]* ' \
+  'block_res3_b1_apart.cudnn  *timed .* unfused; cuDNN 9.19.0: 2 convolutions' 'block_res3_b1  *x[0-9.]* .* the best of: cudnn, eager' \
+  'torch_conv_r3d50_eager  *timed  *2000000.000 .* 2 convolutions of R3D-50: x'; do
+  grep -q "^$row" results/table.txt || { wrong "no row '$row' in:"; cat results/table.txt; }
+done
+grep -q '"what": "InfoNCE over torch", "least": 5, "is": [0-9.e+]*, "state": "met"' results/summary.json || wrong "musts"
 mv plan.ours plan.txt
 wants 0 "verdict: ALL WELL: 1 passed, 0 wrong, 0 not run" sh run.sh
 ! grep -q '"peer_ms"' results/summary.json || wrong "a speed-up over nobody"
@@ -114,11 +244,11 @@ wants 1 "a result is not finite, see r3d50_b4.json" sh run.sh
 
 # cuDNN where MODIST_CUDNN says, and then that of a Python; one that refuses, one that fails, one that computes
 # something else.
-cp convs.mdx conv_r3d50.mdx
-cp convs.args conv_r3d50.args
 printf 'conv %s fp32 2 -\n' conv_r3d50 convs >plan.txt
 cudnn="$stand_in/libstand_in_cudnn.so"
-wants 0 "verdict: ALL WELL: 4 passed, 0 wrong, 0 not run" env MODIST_CUDNN="$cudnn" sh run.sh
+ln -s "$cudnn" "$stand_in/libcudnn_graph.so.9" from
+wants 0 "verdict: ALL WELL: 4 passed, 0 wrong, 0 not run" \
+  sh -c "cd from && MODIST_CUDNN=./libstand_in_cudnn.so sh ../run.sh --out=../results"
 for row in 'convs.cudnn  *ok .* 2 values are as expected; cuDNN 9.19.0: 2 convolutions in place of 4 of 4 launches' \
   'cudnn  *x[0-9.]* .* the time of cuDNN over ours, geometric mean of 2 convolutions of R3D-50'; do
   grep -q "^$row" results/table.txt || { wrong "no row '$row' in:"; cat results/table.txt; }
@@ -169,6 +299,37 @@ sed -i 's/,[0-9.e-]*$/,0/' contrast.args
 printf '\1' | dd of=contrast/dx.npy bs=1 seek=1000 conv=notrunc 2>/dev/null
 wants 1 "is expected: off by" sh run.sh
 grep -q '"wrong": 1' results/summary.json || wrong "summary.json"
+
+# No tolerance is for an integer: the ring's place, which is 6, as 7.
+echo 'op ring fp32 2 -' >plan.txt
+sed -i '/=np=/s/,[0-9.e-]*$/,1/' ring.args
+wants 0 "verdict: ALL WELL: 1 passed" sh run.sh
+printf '\7' | dd of=ring/np.npy bs=1 seek=128 conv=notrunc 2>/dev/null
+wants 1 "np is 6, but 7 is expected" sh run.sh
+
+# The developer's way: the launcher tells the device's name, the bundle is one that was made before.
+mkdir -p "$work/repo/tools" "$work/repo/bin"
+cp "$source/tools/gpu_check.sh" "$work/repo/tools"
+ln -s "$source/tests" "$work/repo"  # the stand-in's machine
+cat >"$work/repo/bin/launcher" <<'E'
+#!/bin/sh
+[ -z "${NO_GPU:-}" ] || { echo "there is no device"; exit 4; }
+case $* in --name) echo Stand-in ;; *) echo "slice is well"; exit "${SLICE:-0}" ;; esac
+E
+chmod +x "$work/repo/bin/launcher"
+echo 'check contrast fp32 2 -' >plan.txt
+printf '\0' | dd of=contrast/dx.npy bs=1 seek=1000 conv=notrunc 2>/dev/null
+sed -i 's/,0$/,1/' contrast.args
+cd "$work/repo/bin" || exit 1
+here_too() { env MODIST_LAUNCHER=./launcher MODIST_BUNDLE=../../bundle "$@" sh ../tools/gpu_check.sh --budget=60s; }
+wants 0 "verdict: ALL WELL: 1 passed" here_too
+for file in slice.txt bundle/table.txt bundle/summary.json; do
+  [ -s "../bench/results/Stand-in/$file" ] || wrong "no $file: $(find .. -type f)"
+done
+wants 1 "slice is well" here_too SLICE=1
+wants 4 "there is no device" here_too NO_GPU=1
+wants 1 "verdict: WRONG" here_too MODIST_STAND_IN_FAULT=kernel:9:719
+wants 1 "there is no folder '/nowhere'" here_too MODIST_BUNDLE=/nowhere
 
 echo "$failed failed"
 [ $failed = 0 ]
