@@ -215,7 +215,7 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     return misused(d, "--tune takes --device, --seed, --input and --budget only");
   if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
   if (!r->budget) r->budget = MD_TUNE_SECONDS;
-  if (r->tuned && (r->wants_times || r->trace || r->exec.check_nan || r->exec.uses_cudnn))
+  if (r->tuned && (r->wants_times || r->trace || r->exec.check_nan || r->exec.engine))
     return misused(d, "--tuned is of whole steps: without --times, --trace, --check-nan and cuDNN");
   if (r->wants_rates && optind == argc) return true;
   if (r->wants_rates) return misused(d, "--rates takes no artefact");
