@@ -49,12 +49,12 @@ struct md_device {
   int num_all;                     // with the trials behind them
   const int *step;                 // of a GPU: the launches that a whole step does; NULL: those
   int num_step;
-  int num_marked;                  // launches of the step that is to be marked
-  const md_gpu_variant *variant;   // whose they are; NULL: a program for the CPU has none
-  int64_t bytes;                   // of its memory that the program takes
-  char engine[120];                // what does a part of the launches; "": nothing else does
-  const bool *by_engine;           // which of them; NULL: none
-  md_trace *trace;                 // for the shares of threads; may be NULL
+  int num_marked;                 // launches of the step that is to be marked
+  const md_gpu_variant *variant;  // whose they are; NULL: a program for the CPU has none
+  int64_t bytes;                  // of its memory that the program takes
+  char engine[120];               // what does a part of the launches; "": nothing else does
+  const bool *by_engine;          // which of them; NULL: none
+  md_trace *trace;                // for the shares of threads; may be NULL
 };
 
 // --- device.c: which one. NULL: reported. The pool is borrowed.
