@@ -268,12 +268,12 @@ ln -s "$stand_in/libcudnn_graph.so.9" site/nvidia/cudnn/lib
 printf '#!/bin/sh\necho "$PWD/site/nvidia/cudnn"\n' >python
 wants 0 "verdict: ALL WELL: 2 passed, 0 wrong, 0 not run" env -u MODIST_CUDNN PYTHON="$PWD/python" sh run.sh
 wants 0 "0 wrong, 1 not run" env MODIST_CUDNN=/nowhere PYTHON="$PWD/python" sh run.sh
-wants 0 "0 wrong, 1 not run" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_RANDOM=2 sh run.sh
+wants 0 "0 wrong, 1 not run" env MODIST_CACHE=/dev/null MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_RANDOM=2 sh run.sh
 grep -q "cuDNN refuses every convolution" results/table.txt || wrong "not why it refuses"
-wants 0 "geometric mean of 1 convolutions" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_WITHOUT=11 sh run.sh
+wants 0 "geometric mean of 1 convolutions" env MODIST_CACHE=/dev/null MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_WITHOUT=11 sh run.sh
 wants 1 "conv_r3d50.cudnn                 WRONG" \
-  env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:1:5000 sh run.sh
-wants 1 "conv_r3d50.cudnn                 WRONG" env MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_OFF=1 sh run.sh
+  env MODIST_CACHE=/dev/null MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:1:5000 sh run.sh
+wants 1 "conv_r3d50.cudnn                 WRONG" env MODIST_CACHE=/dev/null MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_OFF=1 sh run.sh
 grep -q "is expected: off by" results/table.txt || wrong "not what is wrong"
 
 # cuDNN that ends the process is none.
