@@ -112,7 +112,8 @@ static double epsilon(md_dtype d) {
 
 // For each value of the region, the widest rounding in it and on the way to it that may fall otherwise
 // than the interpreter's. Values from outside are equal on both sides, and so are their views and casts.
-static void find_steps(Tap *t, int region) {
+// cuDNN rounds gradients of weights to the type of what it multiplies.
+static void find_steps(Tap *t, int region, bool by_engine) {
   const md_graph *g = t->g;
   const md_region *r = &g->region[region];
   for (int i = r->first; i < r->first + r->num; i++) {
@@ -122,6 +123,8 @@ static void find_steps(Tap *t, int region) {
       if (n->in[j] != MD_NONE && g->value[n->in[j]].node->region == region)
         step = fmax(step, t->step[n->in[j]]);
     bool is_same = step == 0 && (n->op == MD_OP_cast || md_ops[n->op].role == MD_VIEW);
+    if (by_engine && n->op == MD_OP_conv3d_wgrad)
+      step = fmax(step, epsilon(md_type_in(g, n->in[0])->dtype));
     for (md_val v = n->out; v < n->out + (md_val)n->num_out; v++)
       t->step[v] = is_same ? 0 : fmax(step, epsilon(g->value[v].type.dtype));
   }
@@ -222,13 +225,13 @@ static bool evaluate(Tap *t, const md_region *r, md_tensor **to, double sign) {
   return true;
 }
 
-static bool check_region(Tap *t, int region) {
+static bool check_region(Tap *t, int region, bool by_engine) {
   const md_graph *g = t->g;
   const md_region *r = &g->region[region];
   bool sampled = is_sampled(t, r);
   if (!evaluate(t, r, t->value, 1) || (sampled && !evaluate(t, r, t->twin, -1))) return false;
   t->stats->sampled += sampled;
-  find_steps(t, region);
+  find_steps(t, region, by_engine);
   md_val *outputs;
   int num = md_region_outputs(g, region, t->scratch, &outputs);
   bool ok = true;
@@ -248,7 +251,7 @@ static bool tap(void *ctx, md_exec *x, int launch, bool before) {
   int region = region_of(g, x, launch, before);
   if (!region) return true;
   if (!before) {
-    t->ok = check_region(t, region);
+    t->ok = check_region(t, region, md_exec_by_engine(x, launch));
     forget(t);
     return t->ok;
   }

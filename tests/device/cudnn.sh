@@ -76,6 +76,7 @@ flops_of out >flops.ours
 
 # Each is checked by the interpreter.
 wants 0 "verified 7 regions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn --verify
+wants 0 "verified 7 regions" "$modistc" run bf16.mdg --device=cuda:0 --engine=cudnn --verify
 wants 0 "cuDNN 9.19.0: 7 convolutions" "$modistc" run f32.mdg --device=cuda:0 --engine=cudnn
 wants 0 "cuDNN 9.19.0: 7 convolutions" "$modistc" run f32.mdx --engine=cudnn
 
