@@ -352,9 +352,9 @@ START_TEST(bf16_is_rounded_inside_of_a_region_too) {
       "  %k = constant {value=1.25} : bf16[33]\n  %m = add %a, %k\n  %n = cast %m {to=f32}\n"
       "  %s = sub %m, %y\n  %v = reshape %s {shape=[3,11]}\n  %r = neg %v\n"
       "  %c = conv3d %i, %w\n  %dw = conv3d_wgrad %i, %i {shape=[20,20,1,1,1]}\n"
-      "  %cd = cast %c {to=f32}\n  %e = cast %dw {to=f32}\n"
+      "  %dn = cast %dw {to=bf16}\n  %cd = cast %c {to=f32}\n  %e = cast %dn {to=f32}\n"
       "  %cb = cast %cd {to=bf16}\n  %eb = cast %e {to=bf16}\n  %cs = sub %c, %cb\n"
-      "  %es = sub %dw, %eb\n  %o = constant {value=1.3} : bf16[33]\n"
+      "  %es = sub %dn, %eb\n  %o = constant {value=1.3} : bf16[33]\n"
       "  %p = cast %o {to=f32}\n  return %z, %d, %n, %s, %r, %cs, %es, %p\n}\n";
   for (int level = 0; level <= 2; level++)
     check_text(text, &(setup){.level = level, .bitwise = true});
