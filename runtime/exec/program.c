@@ -315,7 +315,7 @@ static bool check_part(const check *c, const md_conv_group *g, int i) {
   const char *name = md_conv_part_names[i];
   bool is_image = i == MD_CONV_ADD || i == MD_CONV_FORMED || i == MD_CONV_REST;
   bool is_result = i == MD_CONV_FORMED || i == MD_CONV_MEAN || i == MD_CONV_VAR;
-  const md_arg *of = i == MD_CONV_REST || i >= MD_CONV_BIAS ? &g->y : &g->x;
+  const md_arg *of = i >= MD_CONV_BIAS ? &g->y : &g->x;
   if (is_image)
     return check_operand(c, name, a, is_result) &&
            (!memcmp(a->dim, of->dim, 5 * sizeof *a->dim) ||

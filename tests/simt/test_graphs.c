@@ -279,7 +279,7 @@ static int print_tally(bool is_drawn) {
       num += tally->of[k][v];
       if (v > NO_KERNEL) failed += tally->of[k][v];
     }
-    bool is_enough = is_drawn ? fine >= fewest(k, num) : fine || k >= NARROW;
+    bool is_enough = is_drawn ? fine >= fewest((Kind)k, num) : fine || k >= NARROW;
     printf("%s\n", is_enough ? "" : ": FAILED, too few are fine");
     failed += !is_enough;
   }
