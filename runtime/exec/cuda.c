@@ -288,7 +288,7 @@ enum { ISSUE_NS = 20000 };  // that a launch and its two marks take on the host,
 // What is issued while the stream waits here runs back to back on the device. Else the time between two marks
 // would be the host's, where a kernel is short. Where the driver's queue is full before that, the host waits,
 // and stays as far ahead as the queue is long.
-static void hold(void *ns) {
+void md_cuda_hold(void *ns) {
   int64_t all = *(const int64_t *)ns;
   nanosleep(&(struct timespec){.tv_sec = all / 1000000000, .tv_nsec = all % 1000000000}, NULL);
 }
@@ -312,7 +312,7 @@ static void set_zero(md_cuda *c) {
   c->hold_ns = (int64_t)c->base.num_marked * ISSUE_NS;
   c->zero_ns = md_now_ns();
   if (c->zero) c->call.cuEventRecord(c->zero, c->stream);
-  c->call.cuLaunchHostFunc(c->stream, hold, &c->hold_ns);
+  c->call.cuLaunchHostFunc(c->stream, md_cuda_hold, &c->hold_ns);
 }
 
 static void cuda_mark(md_device *v, int i) {

@@ -72,6 +72,8 @@ bool md_cuda_did(md_cuda *c, const char *call, int launch, int error, md_diags *
 bool md_cuda_did_compile(md_cuda *c, const char *call, int error, md_diags *d);
 // Until the stream has done all; the thread sleeps meanwhile.
 bool md_cuda_wait(md_cuda *c, int launch, md_diags *d);
+void md_cuda_hold(
+    void *ns);  // for cuLaunchHostFunc: the stream waits for so many (int64_t), the host gets ahead
 
 // --- cuda_memory.c
 bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d);

@@ -3,24 +3,18 @@
 // was just loaded, and what is gained in a round is compared: so what slows the device down does so to both. Its
 // operands are then in the L2 cache for both if they fit.
 #include "runtime/exec/cuda.h"
+#include "runtime/exec/tune.h"
 
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-enum { ROUNDS = 7, LEAST_PERCENT = 2, LEAST_NS = 1000, HOLD_NS = 640000, MARKS = 3 };
+enum { ROUNDS = 7, MARKS = 3 };
+static const int64_t hold_ns = 640000;
 
 typedef struct Race {
   md_cuda *c;
   void *mark[MARKS];       // before ours, between, behind cuDNN's
   int num, won, launches;  // groups; of those that cuDNN wins
 } Race;
-
-// Until the host is ahead; else the times of short kernels would be the host's.
-static void hold(void *unused) {
-  (void)unused;
-  nanosleep(&(struct timespec){.tv_nsec = HOLD_NS}, NULL);
-}
 
 static bool set_mark(Race *r, int i, md_diags *d) {
   int error = r->c->call.cuEventRecord(r->mark[i], r->c->stream);
@@ -29,7 +23,7 @@ static bool set_mark(Race *r, int i, md_diags *d) {
 
 static bool run_both(Race *r, const md_conv_group *g, md_diags *d) {
   md_cuda *c = r->c;
-  int error = c->call.cuLaunchHostFunc(c->stream, hold, NULL);
+  int error = c->call.cuLaunchHostFunc(c->stream, md_cuda_hold, (void *)&hold_ns);
   if (!md_cuda_did(c, "cuLaunchHostFunc", -1, error, d) || !set_mark(r, 0, d)) return false;
   c->base.by_engine = NULL;
   bool ok = true;
@@ -40,12 +34,7 @@ static bool run_both(Race *r, const md_conv_group *g, md_diags *d) {
          md_cuda_wait(c, g->first_launch, d);
 }
 
-static int by_size(const void *a, const void *b) {
-  double x = *(const double *)a, y = *(const double *)b;
-  return (x > y) - (x < y);
-}
-
-// *gain: the median of what cuDNN takes less in a round, and what the launches take then, ns. The first round,
+// *gain: the median of what cuDNN takes less in a round, and what the launches take then, us. The first round,
 // in which code is loaded, does not count.
 static bool measure(Race *r, const md_conv_group *g, double *gain, double *own, md_diags *d) {
   double gains[ROUNDS], owns[ROUNDS];
@@ -57,13 +46,11 @@ static bool measure(Race *r, const md_conv_group *g, double *gain, double *own, 
       if (!md_cuda_did(r->c, "cuEventElapsedTime", -1, error, d)) return false;
     }
     if (i < 0) continue;
-    owns[i] = (double)ms[0] * 1e6;
-    gains[i] = owns[i] - (double)ms[1] * 1e6;
+    owns[i] = (double)ms[0] * 1e3;
+    gains[i] = owns[i] - (double)ms[1] * 1e3;
   }
-  qsort(gains, ROUNDS, sizeof *gains, by_size);
-  qsort(owns, ROUNDS, sizeof *owns, by_size);
-  *gain = gains[ROUNDS / 2];
-  *own = owns[ROUNDS / 2];
+  *gain = md_median(gains, ROUNDS);
+  *own = md_median(owns, ROUNDS);
   return true;
 }
 
@@ -89,7 +76,7 @@ static bool race(Race *r, const md_conv_group *g, md_diags *d) {
                why);
   if (!ok && !c->base.kind->is_alive(&c->base, d)) return false;
   r->num++;
-  if (!ok || gain < LEAST_NS || gain < own * LEAST_PERCENT / 100) {
+  if (!ok || gain <= md_least_gain(own)) {
     give_back(c, g);
     return true;
   }

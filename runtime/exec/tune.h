@@ -135,4 +135,8 @@ void md_clocks_tell(const md_clocks *c, const char *device,
 void md_tune_put_records(md_tuner *t);
 bool md_tune_nothing(const md_program *p, const char *where, md_diags *d);  // E0448; false
 
+// --- tune_result.c: what is better than what, here and in cuda_fastest.c
+double md_median(const double *x, int num);  // of those that are no NaN; NaN: there is none
+double md_least_gain(double own_us);         // us; less is chance
+
 #endif

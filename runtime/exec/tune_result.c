@@ -14,8 +14,7 @@ static int by_size(const void *a, const void *b) {
   return (x > y) - (x < y);
 }
 
-// NaN: there is none.
-static double median(const double *x, int num) {
+double md_median(const double *x, int num) {
   double *sorted = md_tune_rows(num, sizeof *sorted);
   int known = 0;
   for (int i = 0; i < num; i++)
@@ -26,25 +25,27 @@ static double median(const double *x, int num) {
   return m;
 }
 
+double md_least_gain(double own_us) { return fmax(least_us, least_share * own_us); }
+
 // By the median of what a way gains in each round.
 static double gain_of(const md_tuner *t, const md_tune_site *s, int trial) {
   const double *us = md_tune_us(t, s, trial, MD_TUNE_STEPS);
   const double *own = md_tune_us(t, s, MD_TUNE_OWN, MD_TUNE_STEPS);
   double *gain = md_tune_rows(t->num_rounds, sizeof *gain);
   for (int i = 0; i < t->num_rounds; i++) gain[i] = own[i] < 0 || us[i] < 0 ? NAN : own[i] - us[i];
-  double m = median(gain, t->num_rounds);
+  double m = md_median(gain, t->num_rounds);
   free(gain);
   return m;
 }
 
 // < 0: nobody knows.
 static double time_of(const md_tuner *t, const md_tune_site *s, int trial, md_tune_l2 l2) {
-  double us = median(md_tune_us(t, s, trial, l2), md_tune_rounds(t, l2));
+  double us = md_median(md_tune_us(t, s, trial, l2), md_tune_rounds(t, l2));
   return us >= 0 ? us : -1;
 }
 
 static void choose(md_record *r, const double *gain) {
-  double most = fmax(least_us, least_share * r->own_us);
+  double most = md_least_gain(r->own_us);
   r->best = r->own;
   r->best_us = r->own_us;
   for (int i = 0; i < r->num_ways; i++) {
