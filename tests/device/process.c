@@ -94,6 +94,8 @@ int process_calls(const md_text *log, Call **calls) {
     const char *name = s + strspn(s, "0123456789");  // "12 cuInit", then perhaps an error
     if (name == s || strncmp(name, " cu", 3) != 0) continue;
     snprintf(call.name, sizeof call.name, "%.*s", (int)strcspn(name + 1, " \n"), name + 1);
+    const char *place = s + strcspn(s, "@\n");
+    call.place = *place == '@' ? strtoull(place + 1, NULL, 16) : 0;
     MD_PUSH(all, num, cap, call);
   }
   *calls = all;

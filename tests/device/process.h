@@ -19,9 +19,10 @@ int process_run_with(char *const argv[], const char *fault);
 md_text process_results(const md_text *said, bool is_exact);
 md_text process_read(const char *path);  // empty when it is not there
 bool process_leaks(const md_text *log);  // something was not given back
-// Names of the calls in a log, in order. malloc'ed.
+// The calls in a log, in order. malloc'ed.
 typedef struct Call {
   char name[64];
+  uint64_t place;  // where it was made, if the log says that; else 0
 } Call;
 int process_calls(const md_text *log, Call **calls);
 

@@ -2,7 +2,7 @@
 // MoDist trains through the driver's stand-in, from the command line: its losses are those of the CPU, a
 // run that goes on from a checkpoint ends bit for bit where one without a stop does, and whatever call
 // fails, the run says so and leaves checkpoints from which it goes on.
-//   test_train_cuda MODISTC FOLDER_OF_THE_STAND_INS CONFIG [NTH]   every NTH call fails, and nothing else
+//   test_train_cuda MODISTC FOLDER_OF_THE_STAND_INS CONFIG [places]   only: calls of every place fail
 #include "models/models.h"
 #include "tests/device/process.h"
 #include "tests/tolerance.h"
@@ -334,19 +334,33 @@ static void chosen_calls_fail(const Call *call, int num) {
   }
 }
 
-static void every_nth_call_fails(int num, int nth) {
+// The first and the last call of each place of the program, where a place is all that has led to the call:
+// calls of one place between them, those of a kernel after another, say nothing else.
+static void calls_of_every_place_fail(const Call *call, int num) {
   static const int errors[] = {719, 46, 2};
-  for (int n = 1; n <= num; n += nth) {
+  int num_faults = 0, num_places = 0;
+  for (int i = 0; i < num; i++) {
+    bool is_first = true, is_last = true;
+    int of_name = 1;
+    for (int k = 0; k < i; k++) {
+      of_name += !strcmp(call[k].name, call[i].name);
+      is_first &= call[k].place != call[i].place;
+    }
+    for (int k = i + 1; k < num && is_last; k++) is_last = call[k].place != call[i].place;
+    num_places += is_first;
+    if (!is_first && !is_last) continue;
     char fault[100];
-    snprintf(fault, sizeof fault, "any:%d:%d", n, errors[n / nth % MD_COUNT(errors)]);
+    snprintf(fault, sizeof fault, "%s:%d:%d", call[i].name, of_name,
+             errors[num_faults++ % MD_COUNT(errors)]);
     fail_with(fault);
   }
+  check(num_places > 1, "the log says where calls are made", "places");
+  printf("%d calls from %d places, %d faults\n", num, num_places, num_faults);
 }
 
 int main(int argc, char **argv) {
-  int64_t nth = 0;
-  MD_ASSERT(argc == 4 || (argc == 5 && md_parse_int(argv[4], &nth) && nth > 0),
-            "test_train_cuda MODISTC FOLDER CONFIG [NTH]");
+  bool everywhere = argc == 5 && !strcmp(argv[4], "places");
+  MD_ASSERT(argc == 4 || everywhere, "test_train_cuda MODISTC FOLDER CONFIG [places]");
   modistc = argv[1];
   config = argv[3];
   char *videos[] = {argv[1],      "dataset",   "shapes",      "-o", "videos",
@@ -355,14 +369,16 @@ int main(int argc, char **argv) {
   char cudnn[600];
   snprintf(cudnn, sizeof cudnn, "%s/libstand_in_cudnn.so", argv[2]);
   setenv("MODIST_CUDNN", cudnn, 1);
+  if (everywhere) setenv("MODIST_STAND_IN_PLACES", "1", 1);
   if (has_nvrtc) {
     MD_ASSERT(process_run(videos) == 0, "no videos");
     losses_are_those_of_the_cpu();
     md_text log = process_read("log");
     Call *call;
     int num = process_calls(&log, &call);
-    if (nth) {
-      every_nth_call_fails(num, (int)nth);
+    unsetenv("MODIST_STAND_IN_PLACES");
+    if (everywhere) {
+      calls_of_every_place_fail(call, num);
     } else {
       checkpoints_of_either_device_are_read_on_either();
       features_do_not_depend_on_the_order_of_work();

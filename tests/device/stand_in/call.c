@@ -5,8 +5,11 @@
 //                  MODIST_STAND_IN_ONCE names a file, only while that is there, which it ends
 // A call that releases something does so before it returns the error, as a driver does that tells of
 // work done before.
+//   With MODIST_STAND_IN_PLACES the log says of each call where it was made: @ and a digest of the calls
+// that have led to it. One place has one digest in a process.
 #include "tests/device/stand_in/stand_in.h"
 
+#include <execinfo.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -50,6 +53,14 @@ FILE *call_log(void) {
   return f;
 }
 
+static uint64_t place_of_call(void) {
+  void *back[64];
+  uint64_t digest = 0;
+  for (int i = backtrace(back, MD_COUNT(back)); i-- > 0;)
+    digest = md_hash_at(digest, (uintptr_t)back[i]);
+  return digest;
+}
+
 static void log_call(int error) {
   FILE *f = call_log();
   if (!f) return;
@@ -58,6 +69,7 @@ static void log_call(int error) {
   fprintf(f, "%lld %s", (long long)calls.num, calls.name);
   if (error) fprintf(f, " %d %s%s%s", error, name, *calls.why ? ": " : "", calls.why);
   if (calls.spins) fputs(" spins", f);
+  if (setting("PLACES", NULL)) fprintf(f, " @%016llx", (unsigned long long)place_of_call());
   fputc('\n', f);
 }
 
