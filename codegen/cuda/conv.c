@@ -384,6 +384,8 @@ md_cu_needs md_cu_measure(Conv *c) {
                            md_cu_table_bytes(&source.lanes) + md_cu_table_bytes(&c->finish.lanes),
                        .words = md_cu_vector_words(&source.lanes),
                        .is_copied = source.copied};
+  for (int i = 0; i < c->num_maps; i++)
+    needs.has_windows |= md_cu_windows_of(c, &source, &c->map[i]) != NULL;
   md_cu_lanes_free(&source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
   return needs;
@@ -413,16 +415,17 @@ static md_cuda_schedule own_schedule(Conv *c) {
   while (n < c->out && n < 256) n *= 2;
   for (; c->narrow && n >= MD_CU_WGMMA_LEAST; n /= 2)
     if (md_cu_wgmma_tile(c, n, c->map, c->num_maps))
-      return (md_cuda_schedule){MD_CUDA_WGMMA, c->tile.m, n, MD_CU_WGMMA_BLOCKS, 0};
+      return md_cu_way(MD_CUDA_WGMMA, c->tile.m, n, MD_CU_WGMMA_BLOCKS);
   choose_tile(c);
-  return (md_cuda_schedule){c->narrow ? MD_CUDA_MMA : MD_CUDA_FMA, c->tile.m, c->tile.n,
-                            c->finish.num_sums ? MD_CU_SUM_BLOCKS : 0, 0};
+  return md_cu_way(c->narrow ? MD_CUDA_MMA : MD_CUDA_FMA, c->tile.m, c->tile.n,
+                   c->finish.num_sums ? MD_CU_SUM_BLOCKS : 0);
 }
 
 // False: it cannot be made so.
 static bool take(Conv *c, const md_cuda_schedule *s) {
   c->blocks = s->blocks;
   c->stages = s->stages;
+  c->copies = s->copies;
   if (s->math == MD_CUDA_WGMMA) return md_cu_wgmma_tile(c, s->n, c->map, c->num_maps);
   for (int i = 0; i < 2; i++) {
     c->finish.no_table = i == 1;
@@ -440,18 +443,22 @@ static void list_ways(Conv *c, md_cuda_schedule own, md_cu_ways *ways) {
   md_cu_add_way(ways, own);
   for (int n = 256; c->narrow && n >= MD_CU_WGMMA_LEAST; n /= 2) {
     for (int i = 0; n < 2 * c->out && i < MD_COUNT(wgmma_blocks); i++) {
-      md_cuda_schedule s = {MD_CUDA_WGMMA, MD_CU_WGMMA_PIXELS, n, wgmma_blocks[i], 0};
+      md_cuda_schedule s = md_cu_way(MD_CUDA_WGMMA, MD_CU_WGMMA_PIXELS, n, wgmma_blocks[i]);
       if (take(c, &s)) md_cu_add_way(ways, s);
     }
-    if (own.math == MD_CUDA_WGMMA && own.n == n && take(c, &own))
+    if (own.math == MD_CUDA_WGMMA && own.n == n && take(c, &own)) {
       md_cu_add_stages(ways, own, md_cu_wgmma_stages(c));
+      md_cuda_schedule copies = own;
+      copies.copies = true;
+      if (md_cu_measure(c).has_windows) md_cu_add_way(ways, copies);
+    }
   }
   int most = c->narrow ? 128 : 64;
   for (int n = most; n >= MD_CU_LANES && ways->num < MD_CUDA_WAYS; n /= 2) {
     for (int m = most; n < 2 * c->out && m >= most / 2; m /= 2) {
       for (int i = 0; i < (c->finish.num_sums ? MD_COUNT(sum_blocks) : 1); i++) {
-        md_cuda_schedule s = {c->narrow ? MD_CUDA_MMA : MD_CUDA_FMA, m, n,
-                              c->finish.num_sums ? sum_blocks[i] : 0, 0};
+        md_cuda_schedule s = md_cu_way(c->narrow ? MD_CUDA_MMA : MD_CUDA_FMA, m, n,
+                                       c->finish.num_sums ? sum_blocks[i] : 0);
         if (take(c, &s)) md_cu_add_way(ways, s);
       }
     }

@@ -205,8 +205,9 @@ typedef struct md_cu_convolution {
   md_cu_map *map;                    // of each of its kernels
   int num_maps;
   md_cu_tile tile;
-  int blocks;  // about, that share the tiles; 0: each has one
-  int stages;  // of the ring, as a schedule has them
+  int blocks;   // about, that share the tiles; 0: each has one
+  int stages;   // of the ring, as a schedule has them
+  bool copies;  // as a schedule has it
   md_cu_finish finish;
   int64_t parts;        // of sums, of all kernels
   md_val formed;        // the source, if it is to be stored
@@ -226,9 +227,10 @@ typedef struct md_cu_product {  // one of its kernels
 int64_t md_cu_columns(const md_cu_convolution *c);                     // of tiles
 int64_t md_cu_pixels(const md_cu_convolution *c, const md_cu_map *a);  // of a group
 typedef struct md_cu_needs {
-  int tables;      // bytes of shared memory
-  int words;       // that a thread loads for eight channels of the source
-  bool is_copied;  // the source, or what it is formed from in place
+  int tables;        // bytes of shared memory
+  int words;         // that a thread loads for eight channels of the source
+  bool is_copied;    // the source, or what it is formed from in place
+  bool has_windows;  // TMA can copy it, to one of the kernels at least
 } md_cu_needs;
 md_cu_needs md_cu_measure(md_cu_convolution *c);
 md_cu_side md_cu_source_of(const md_cu_convolution *c, md_cu_kernel *k);
@@ -255,6 +257,7 @@ enum { MD_CU_MIN_STAGES = 2, MD_CU_MAX_STAGES = 6 };
 typedef struct md_cu_ring {
   int stages, a, b;   // bytes of a stage's operands
   bool expects;       // bytes are copied in bulk, too
+  bool is_bulk;       // and nothing else is brought
   bool copies;        // the rest by each thread, asynchronously, or else it is stored
   int barriers, end;  // places in shared memory
 } md_cu_ring;
@@ -283,6 +286,16 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps
 bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int num);
 int md_cu_wgmma_stages(md_cu_convolution *c);  // that its tile, which is taken, has room for
 void md_cu_wgmma(md_cu_product *p);
+
+// --- conv_windows.c: a source that TMA copies
+// What a tensor map says of the source, of which a step takes one copy; NULL: it cannot be copied so.
+const md_windows *md_cu_windows_of(const md_cu_convolution *c, const md_cu_side *source,
+                                   const md_cu_map *a);
+// Where the window of pixel `first` begins -> sample, begin0, begin1, begin2.
+void md_cu_put_window(md_cu_product *p, const char *first);
+// By one thread: what step `step` takes of the tile that begins there, to shared memory at `to`; it lands at the
+// stage's barrier.
+void md_cu_put_window_copy(md_cu_product *p, const md_windows *windows, const char *to);
 
 // --- conv_wgrad.c
 

@@ -3,7 +3,7 @@
 // multiply by wgmma, the other threads bring operands. A stage holds a step's tiles of both:
 //
 //   full[stage]   counts the warps that have stored their part, or the threads whose copies have landed,
-//                 and bytes that are copied in bulk
+//                 and bytes that are copied in bulk, by TMA
 //   empty[stage]  counts the warps that have read all of it
 //
 // Those who multiply make what is stored known to wgmma. Those who store would wait there for all that
@@ -38,8 +38,9 @@ void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r) {
              r->barriers, r->stages);
   md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() == 0) {");
   md_cu_mark each = md_cu_open(k, NULL, "for (int i = 0; i < %d; i++) {", r->stages);
+  int others = r->is_bulk ? 0 : r->copies ? MD_CU_THREADS : MD_CU_WARPS;
   md_cu_line(k, r->expects ? "and who expects the bytes" : NULL, "md_bar_init(full + i, %d);",
-             (r->copies ? MD_CU_THREADS : MD_CU_WARPS) + r->expects);
+             others + r->expects);
   md_cu_line(k, NULL, "md_bar_init(empty + i, %d);", MD_CU_WARPS);
   md_cu_close(k, each);
   md_cu_line(k, NULL, "md_bar_fence();");
@@ -91,7 +92,7 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps
   int part = MD_MIN(columns, AT_ONCE), line = MD_CU_WGMMA_STEP;
   md_cu_mark loop = md_cu_ring_open_steps(k, steps);
   md_cu_line(k, NULL, "md_bar_wait(full + stage, parity);");
-  md_cu_line(k, NULL, "md_fence_async();");
+  if (!r->is_bulk) md_cu_line(k, NULL, "md_fence_async();");
   md_cu_line(k, NULL, "const md_bf16 *const a = as + stage * %d%s;", r->a / 2, a);
   md_cu_line(k, NULL, "const md_bf16 *const b = bs + stage * %d%s;", r->b / 2, b);
   // With one step the zeros are written just before: ptxas would wait for them in between.

@@ -4,7 +4,8 @@
 // convolution applied, and have the weights copied. While the tile of the result is finished, stages are
 // filled for the next one. A source comes
 //
-//   copied     asynchronously, as many stages ahead as there are
+//   windows    copied by TMA, as the weights are, if all that is told of a step is a tap (conv_windows.c)
+//   copied     by each thread, asynchronously, as many stages ahead as there are
 //   in place   made of one tensor of bf16: that is copied, and each thread forms what it copied where it lies
 //   formed     made of more: loaded to registers a step ahead
 //
@@ -30,6 +31,7 @@ static int most_words(const md_cu_tile *t) { return t->n <= 128 ? 8 : 4; }
 
 typedef struct Layout {
   md_cu_ring ring;
+  const md_windows *windows;  // of the source, if TMA copies it
   int finish, sums, tables;
 } Layout;
 
@@ -109,16 +111,25 @@ static md_cu_mark open_tiles(md_cu_product *p, const char *count) {
                     stride_of(p));
 }
 
-static void put_weights(md_cu_product *p, const Layout *l) {
+// By one thread, which expects so many bytes, with what else it copies.
+static void put_weights_copy(md_cu_product *p, const Layout *l, int bytes) {
   md_cu_kernel *k = &p->k;
   int cells = p->c->tile.n * LINE;
   const char *all = md_cu_workspace(k, p->weights, md_cu_pack_bytes(&p->pack), "md_bf16", false);
-  md_cu_mark m = md_cu_open(k, NULL, "if (md_thread() == %d) {", CONSUMERS);
-  md_cu_line(k, NULL, "md_bar_expect(full + stage, %d);", l->ring.b);
+  md_cu_line(k, NULL, "md_bar_expect(full + stage, %d);", bytes);
   md_cu_line(k, NULL,
              "md_bulk_load(bs + stage * %d, %s + (n0 / %d * %lld + step) * %d, %d, full + stage);",
              cells, all, p->c->tile.n, (long long)p->steps, cells, l->ring.b);
-  md_cu_close(k, m);
+}
+
+static md_cu_mark open_one(md_cu_product *p) {
+  return md_cu_open(&p->k, NULL, "if (md_thread() == %d) {", CONSUMERS);
+}
+
+static void put_weights(md_cu_product *p, const Layout *l) {
+  md_cu_mark m = open_one(p);
+  put_weights_copy(p, l, l->ring.b);
+  md_cu_close(&p->k, m);
 }
 
 static const char *stage_of_source(md_cu_product *p, const char *stage) {
@@ -131,7 +142,25 @@ static void put_all_steps(md_cu_product *p, const char *count) {
              stride_of(p), steps_of(p));
 }
 
-// A plain source.
+// A source that TMA copies: one thread brings all.
+static void put_windows(md_cu_product *p, const Layout *l, const char *count) {
+  md_cu_kernel *k = &p->k;
+  md_cu_mark one = open_one(p);
+  md_cu_line(k, NULL, "md_tmap_acquire(%s);", md_cu_tensor_map(k, p->source.val, l->windows));
+  md_cu_line(k, NULL, "int stage = 0, parity = 1;");
+  md_cu_mark tiles = open_tiles(p, count);
+  md_cu_put_window(p, "m0");
+  md_cu_mark steps = md_cu_ring_open_steps(k, steps_of(p));
+  md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
+  put_weights_copy(p, l, l->ring.a + l->ring.b);
+  md_cu_put_window_copy(p, l->windows, stage_of_source(p, "stage"));
+  md_cu_ring_next(k, &l->ring);
+  md_cu_close(k, steps);
+  md_cu_close(k, tiles);
+  md_cu_close(k, one);
+}
+
+// A plain source that it cannot.
 static void put_copies(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
@@ -245,7 +274,8 @@ static void put_formed(md_cu_product *p, const Layout *l, const char *count) {
 }
 
 static void put_production(md_cu_product *p, const Layout *l, const char *count) {
-  if (p->source.is_plain) put_copies(p, l, count);
+  if (l->windows) put_windows(p, l, count);
+  else if (p->source.is_plain) put_copies(p, l, count);
   else if (p->source.in_place) put_in_place(p, l, count);
   else put_formed(p, l, count);
 }
@@ -271,6 +301,8 @@ void md_cu_wgmma(md_cu_product *p) {
   Layout l =
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
   l.ring.copies = p->source.is_plain;
+  l.windows = p->steps && !c->copies ? md_cu_windows_of(c, &p->source, &p->a) : NULL;
+  l.ring.is_bulk = l.windows;
   int registers = consumer_registers(&c->tile, p->source.is_plain);
   put_shared(p, &l);
   const char *count = md_cu_count(k, "pixels", md_cu_pixels(c, &p->a));

@@ -53,7 +53,7 @@ static void set_tile(md_cu_gradient *g, int m, int n) {
 static md_cuda_schedule schedule_of(const md_cu_gradient *g, int m, int n, int waves) {
   int64_t tiles = md_ceil_div(g->out, m) * md_ceil_div(g->columns, n);
   int64_t blocks = parts_for(g->pixels, tiles, waves) * tiles;
-  return (md_cuda_schedule){MD_CUDA_WGMMA, m, n, (int)blocks, 0};
+  return md_cu_way(MD_CUDA_WGMMA, m, n, (int)blocks);
 }
 
 bool md_cu_wgmma_gradient_schedule(md_cu_gradient *g, md_cuda_schedule *s) {

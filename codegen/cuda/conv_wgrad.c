@@ -235,7 +235,7 @@ static md_cuda_schedule own_schedule(Wgrad *g, bool narrow) {
   md_cuda_schedule s;
   if (md_cu_wgmma_gradient_schedule(g, &s)) return s;
   md_cu_tile t = md_cu_tile_of(g->out, g->columns, narrow, true);
-  return (md_cuda_schedule){narrow ? MD_CUDA_MMA : MD_CUDA_FMA, t.m, t.n, MD_CU_WGRAD_BLOCKS, 0};
+  return md_cu_way(narrow ? MD_CUDA_MMA : MD_CUDA_FMA, t.m, t.n, MD_CU_WGRAD_BLOCKS);
 }
 
 static void list_ways(Wgrad *g, bool narrow, md_cuda_schedule own, md_cu_ways *ways) {
@@ -246,7 +246,7 @@ static void list_ways(Wgrad *g, bool narrow, md_cuda_schedule own, md_cu_ways *w
   for (int m = t.m; m >= MD_MAX(t.m / 2, 16); m /= 2)
     for (int n = t.n; n >= MD_MAX(t.n / 2, 8); n /= 2)
       for (int blocks = MD_CU_WGRAD_BLOCKS; blocks <= 4 * MD_CU_WGRAD_BLOCKS; blocks *= 2)
-        md_cu_add_way(ways, (md_cuda_schedule){math, m, n, blocks, 0});
+        md_cu_add_way(ways, md_cu_way(math, m, n, blocks));
 }
 
 static void take(Wgrad *g, bool narrow, const md_cuda_schedule *s) {

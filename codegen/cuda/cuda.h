@@ -103,12 +103,14 @@ typedef enum md_cuda_math { MD_CUDA_FMA, MD_CUDA_MMA, MD_CUDA_WGMMA, MD_CUDA_MAT
 extern const char *const md_cuda_math_names[MD_CUDA_MATHS];
 typedef struct md_cuda_schedule {
   md_cuda_math math;
-  int m, n;    // rows and columns of a block's tile of the result
-  int blocks;  // about, that share the tiles or what is summed up; 0: one for each tile
-  int stages;  // of operands on their way to wgmma; 0: as many as there is room for
+  int m, n;     // rows and columns of a block's tile of the result
+  int blocks;   // about, that share the tiles or what is summed up; 0: one for each tile
+  int stages;   // of operands on their way to wgmma; 0: as many as there is room for
+  bool copies;  // threads copy to wgmma what TMA could
 } md_cuda_schedule;
 enum { MD_CUDA_WAYS = 16, MD_CUDA_TRIALS = 8, MD_CUDA_SCHEDULE_CHARS = 48 };  // trials: by default
-// "wgmma 128x256 264", with 3 stages "wgmma 128x256 264 s3". Returns buf.
+// "wgmma 128x256 264", with 3 stages "wgmma 128x256 264 s3", copied by threads "wgmma 128x256 264 copies".
+// Returns buf.
 char *md_cuda_schedule_text(const md_cuda_schedule *s, char buf[MD_CUDA_SCHEDULE_CHARS]);
 bool md_cuda_schedule_equal(const md_cuda_schedule *a, const md_cuda_schedule *b);
 
@@ -119,7 +121,8 @@ typedef struct md_cuda_arg {
   md_val val;         // MD_NONE: the workspace
   int64_t workspace;  // its first byte there
   int64_t bytes;
-  bool write;  // the kernel writes it (and may read it when `read`)
+  const md_windows *windows;  // the kernel takes a tensor map of it; NULL: its address
+  bool write;                 // the kernel writes it (and may read it when `read`)
   bool read;
 } md_cuda_arg;
 // How a kernel is to be launched, for the driver and for the host harness alike: a grid of one axis.

@@ -121,6 +121,8 @@ const char *md_cu_counter(md_cu_kernel *k);  // a fresh name for the index of a 
 const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write);
 const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const char *type,
                             bool write);
+// Of a tensor map of v.
+const char *md_cu_tensor_map(md_cu_kernel *k, md_val v, const md_windows *windows);
 // Name of a variable that the launch says the value of: what follows from the number of samples. A name has
 // one value in a kernel.
 const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value);
@@ -341,6 +343,7 @@ typedef struct md_cu_ways {
   int num;
 } md_cu_ways;
 // Once, and while there is room.
+md_cuda_schedule md_cu_way(md_cuda_math math, int m, int n, int blocks);
 void md_cu_add_way(md_cu_ways *w, md_cuda_schedule s);
 
 // --- choose.c: which of them -------------------------------------------------------------------------

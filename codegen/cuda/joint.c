@@ -34,6 +34,10 @@ bool md_cu_same_arg(const md_cuda_arg *a, const md_cuda_arg *b) {
   return a->val == b->val && (a->val != MD_NONE || a->workspace == b->workspace);
 }
 
+static bool same_pointer(const md_cuda_arg *a, const md_cuda_arg *b) {
+  return md_cu_same_arg(a, b) && a->windows == b->windows;
+}
+
 // "const float *": whether others write there is not known.
 static const char *pointer_type(const Joint *j, const char *param) {
   return md_strndup(j->m->arena, param, (size_t)(strchr(param, '*') + 1 - param));
@@ -51,7 +55,7 @@ static void collect_args(Joint *j) {
     j->at[p] = MD_NEW_ARRAY(a, int, l->num_args + 1);
     for (int i = 0; i < l->num_args; i++) {
       int k = 0;
-      while (k < j->num_args && !md_cu_same_arg(&j->arg[k], &l->arg[i])) k++;
+      while (k < j->num_args && !same_pointer(&j->arg[k], &l->arg[i])) k++;
       j->at[p][i] = k;
       if (k == j->num_args) {
         j->param[j->num_args] = pointer_type(j, j->m->kernel[l->number].param[i]);

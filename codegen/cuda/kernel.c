@@ -139,7 +139,9 @@ static void *with_room(md_arena *a, const void *from, int num, int cap, size_t s
 
 static const char *argument(md_cu_kernel *k, md_cuda_arg arg, const char *type) {
   int i = 0;
-  while (i < k->num_args && (k->arg[i].val != arg.val || k->arg[i].workspace != arg.workspace)) i++;
+  while (i < k->num_args && (k->arg[i].val != arg.val || k->arg[i].workspace != arg.workspace ||
+                             k->arg[i].windows != arg.windows))
+    i++;
   if (i == k->num_args) {
     if (k->num_args == k->cap_args) {
       k->cap_args = MD_MAX(16, 2 * i);
@@ -170,10 +172,23 @@ const char *md_cu_workspace(md_cu_kernel *k, int64_t place, int64_t bytes, const
   return argument(k, arg, type);
 }
 
+const char *md_cu_tensor_map(md_cu_kernel *k, md_val v, const md_windows *windows) {
+  const md_cu_made *m = made_of(k->w, v);
+  md_cuda_arg arg = {.val = v,
+                     .bytes = md_type_bytes(md_type_in(k->w->r->g, v)),
+                     .windows = windows,
+                     .read = true};
+  if (m && m->place >= 0) {
+    arg.val = MD_NONE;
+    arg.workspace = m->place;
+  }
+  return argument(k, arg, "md_tmap");
+}
+
 // Nobody else writes what this pointer reads: the loads may go through the read-only cache.
 static bool is_restricted(const md_cu_kernel *k, const md_cuda_arg *arg) {
   const md_region_view *r = k->w->r;
-  if (arg->write) return false;
+  if (arg->write || arg->windows) return false;
   for (int i = 0; arg->val != MD_NONE && i < r->num_outputs; i++)
     if (md_shares_memory(r->g, arg->val, r->output[i])) return false;
   return true;

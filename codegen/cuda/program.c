@@ -157,6 +157,13 @@ static void begin_launch(Assembly *s, const char *name, int region, md_phase pha
   MD_PUSH(p->launch, p->num_launches, s->cap_launches, l);
 }
 
+static const md_windows *kept_windows(const Assembly *s, const md_windows *from) {
+  if (!from) return NULL;
+  md_windows *w = MD_NEW_ARRAY(s->p->arena, md_windows, 1);
+  *w = *from;
+  return w;
+}
+
 static md_arg named(const Assembly *s, md_arg a, md_val v) {
   a.name = md_places_name(s->g, v, s->p->arena);
   return a;
@@ -188,15 +195,14 @@ static void add_launch(Assembly *s, const Variant *v, const md_cuda_launch *l, i
                           .shared_bytes = l->shared_bytes});
   for (int i = 0; i < l->num_args; i++) {
     const md_cuda_arg *a = &l->arg[i];
-    if (a->val != MD_NONE) {
-      add_arg(s, named(s, md_places_arg(s->places, a->val, a->write), a->val));
-    } else {
-      add_arg(s, (md_arg){.space = MD_IN_WORKSPACE,
-                          .offset = a->workspace,
-                          .bytes = a->bytes,
-                          .write = a->write,
-                          .name = "workspace"});
-    }
+    md_arg to = {.space = MD_IN_WORKSPACE,
+                 .offset = a->workspace,
+                 .bytes = a->bytes,
+                 .write = a->write,
+                 .name = "workspace"};
+    if (a->val != MD_NONE) to = named(s, md_places_arg(s->places, a->val, a->write), a->val);
+    to.windows = kept_windows(s, a->windows);
+    add_arg(s, to);
   }
   s->p->launch[s->p->num_launches - 1].num_counts = l->num_counts;
   for (int i = 0; i < l->num_counts; i++)
@@ -238,7 +244,9 @@ static double part_bytes(const md_graph *g, const md_cuda_launch *part, int i, m
   double sum = 0;
   for (int k = 0; k < l->num_args; k++) {
     const md_cuda_arg *a = &l->arg[k];
-    if (is_counted(part, i, a)) continue;
+    bool is_again = is_counted(part, i, a);
+    for (int j = 0; j < k; j++) is_again |= md_cu_same_arg(&l->arg[j], a);  // as a tensor map, too
+    if (is_again) continue;
     double bytes = a->val == MD_NONE || !r ? (double)a->bytes : md_work_bytes(r, a->val);
     sum += bytes * (r ? (a->read ? 1 : 0) + (a->write ? 1 : 0) : 1);
   }
@@ -357,9 +365,13 @@ static void add_trials(Assembly *s, const Variant *from, md_gpu_variant *v) {
   v->num_tried = p->num_launches - v->first_launch - v->num_launches;
 }
 
+static bool same_windows(const md_windows *a, const md_windows *b) {
+  return a && b ? !memcmp(a, b, sizeof *a) : a == b;
+}
+
 static bool same_arg(const md_arg *a, const md_arg *b) {
-  return a->space == b->space && a->index == b->index && a->offset == b->offset &&
-         a->bytes == b->bytes && a->write == b->write;
+  return same_windows(a->windows, b->windows) && a->space == b->space && a->index == b->index &&
+         a->offset == b->offset && a->bytes == b->bytes && a->write == b->write;
 }
 
 static bool same_launches(const md_program *p, int a, int b, int num) {

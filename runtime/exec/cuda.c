@@ -455,6 +455,10 @@ md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, in
     return NULL;
   }
   line_up_arguments(c);
+  if (!md_cuda_maps_make(c, d)) {
+    cuda_close(&c->base);
+    return NULL;
+  }
   if (o->engine == MD_ENGINE_FASTEST && !md_cuda_convs_choose(c, d)) {
     cuda_close(&c->base);
     return NULL;

@@ -12,8 +12,8 @@
 typedef struct md_cuda_layout {
   md_gpu_place at;  // of all of it
   int64_t bytes;
-  int64_t workspace, arrival, inputs, states, results;  // the arena begins at 0
-  int64_t *input, *state, *result;                      // offsets in their parts
+  int64_t workspace, maps, arrival, inputs, states, results;  // the arena begins at 0
+  int64_t *input, *state, *result;                            // offsets in their parts
   int64_t inputs_bytes;
   char *inputs_host;     // what is sent; as large as the inputs
   char *results_host;    // small results
@@ -79,6 +79,10 @@ void md_cuda_hold(
 bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d);
 void md_cuda_memory_destroy(md_cuda *c);
 md_gpu_place md_cuda_place(const md_cuda *c, const md_arg *a);
+
+// --- cuda_maps.c
+// Tensor maps of all launches, which take their addresses instead of the tensors'.
+bool md_cuda_maps_make(md_cuda *c, md_diags *d);
 
 // --- cuda_code.c
 bool md_cuda_code_load(md_cuda *c, md_diags *d);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The memory of a program on a GPU, one allocation:
 //
-//   arena | workspace | arrival | inputs | states | results
+//   arena | workspace, tensor maps | arrival | inputs | states | results
 //
 // Inputs come from host memory that is locked into place, by one copy for all of them, to where they
 // arrive; from there the step takes them. So the next ones can be sent while kernels still read. Small
@@ -43,6 +43,7 @@ static void lay_out(md_cuda *c, const md_demand *n) {
   }
   m->inputs_bytes = m->input[p->num_inputs];
   m->workspace = n->arena;
+  m->maps = m->workspace + padded(p->workspace_bytes);
   m->arrival = m->workspace + n->workspace;
   m->inputs = m->arrival + m->inputs_bytes;
   m->states = m->inputs + m->inputs_bytes;

@@ -12,11 +12,18 @@ static int64_t sum_of(const md_spec *s, int num, int64_t align) {
   return sum;
 }
 
-// A GPU has the inputs twice: while one set is read, the next one arrives.
+int64_t md_tensor_maps_bytes(const md_program *p) {
+  int64_t bytes = 0;
+  for (int i = 0; i < p->num_args; i++) bytes += p->arg[i].windows ? MD_TENSOR_MAP_BYTES : 0;
+  return bytes;
+}
+
+// A GPU has the inputs twice: while one set is read, the next one arrives. Tensor maps lie behind the workspace.
 md_demand md_demand_of(const md_program *p, int threads) {
   int64_t align = p->num_variants ? MD_DEVICE_ALIGN : 1, scratch = 0;
   md_demand n = {.arena = md_round_up(p->arena_bytes, align),
                  .workspace = md_round_up(p->workspace_bytes, align)};
+  n.workspace += md_round_up(md_tensor_maps_bytes(p), align);
   n.inputs = sum_of(p->input, p->num_inputs, align);
   if (p->num_variants && !md_add_size(n.inputs, n.inputs, &n.inputs)) n.inputs = INT64_MAX;
   n.states = sum_of(p->state, p->num_states, align);

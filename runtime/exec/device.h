@@ -72,6 +72,8 @@ typedef struct md_demand {
   int64_t arena, workspace, inputs, states, results, scratch, total;  // scratch: of all threads
 } md_demand;
 md_demand md_demand_of(const md_program *p, int threads);
+enum { MD_TENSOR_MAP_BYTES = 128 };
+int64_t md_tensor_maps_bytes(const md_program *p);  // of all kernels
 // Reports that a program does not get its memory. `why`: "2.0 GiB are free". False.
 bool md_demand_refused(const md_program *p, const md_demand *n, md_code code, const char *why,
                        md_diags *d);

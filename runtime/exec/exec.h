@@ -39,6 +39,22 @@ typedef enum md_space {
   MD_NUM_SPACES
 } md_space;
 extern const char *const md_space_names[MD_NUM_SPACES];
+// What a tensor map says of a tensor of bf16 that TMA copies windows of ("im2col"): innermost axis first.
+typedef struct md_windows {
+  int64_t dim[5];  // channels, width, height, time, samples
+  // By width, height, time: where the first window begins; the last, counted from the last element; steps
+  // between them.
+  int64_t first[3], last[3], step[3];
+  int64_t channels, pixels;  // of a copy
+} md_windows;
+enum {  // what a tensor map can say
+  MD_WINDOW_FIRST = -16,
+  MD_WINDOW_LAST = 15,
+  MD_WINDOW_STEP = 8,
+  MD_WINDOW_TAP = 31,       // elements from a window's begin to what is copied of it
+  MD_WINDOW_CHANNELS = 64,  // where lines are swizzled by 128 bytes
+  MD_WINDOW_PIXELS = 1024
+};
 typedef struct md_arg {
   md_space space;
   int index;              // state, input or result number
@@ -47,6 +63,7 @@ typedef struct md_arg {
   bool
       may_be_left_out;  // -inf is no mistake: a sum over what InfoNCE counts, where that is nothing
   const char *name;     // of the value, for messages
+  const md_windows *windows;  // a kernel takes the address of a tensor map of it; NULL: its own
   // What lies there, for --check-nan and --verify: layout as in md_type.
   md_dtype dtype;
   int block, rank;
@@ -227,7 +244,7 @@ const char *md_machine_target(void);  // what --target= takes for this machine
 
 // --- manifest.c, manifest_read.c: a program as JSON -----------------------------------------------
 enum { MD_ABI_VERSION = 1 };
-#define MD_ARTEFACT_FORMAT "modist.artefact/5"
+#define MD_ARTEFACT_FORMAT "modist.artefact/6"
 // `members`: the archive's, but for the manifest itself.
 void md_manifest_write(const md_program *p, const md_member *members, int num_members, md_text *to);
 // Fills `p` (but code, image and graph_text) from manifest.json, the first of the members, and checks their

@@ -29,6 +29,25 @@ static void put_spec(md_json *j, const md_spec *s) {
   put_type(j, s->dtype, s->rank, s->dim);
 }
 
+static void put_numbers(md_json *j, const char *key, const int64_t *x, int num) {
+  md_json_key(j, key);
+  md_json_begin(j, '[');
+  for (int i = 0; i < num; i++) md_json_int(j, x[i]);
+  md_json_end(j, ']');
+}
+
+static void put_windows(md_json *j, const md_windows *w) {
+  md_json_key(j, "windows");
+  md_json_begin(j, '{');
+  put_numbers(j, "of", w->dim, MD_COUNT(w->dim));
+  put_numbers(j, "first", w->first, 3);
+  put_numbers(j, "last", w->last, 3);
+  put_numbers(j, "step", w->step, 3);
+  md_json_put_int(j, "channels", w->channels);
+  md_json_put_int(j, "pixels", w->pixels);
+  md_json_end(j, '}');
+}
+
 static void put_arg(md_json *j, const md_arg *a) {
   md_json_put_str(j, "in", md_space_names[a->space]);
   if (a->space != MD_IN_ARENA && a->space != MD_IN_WORKSPACE) md_json_put_int(j, "index", a->index);
@@ -43,6 +62,7 @@ static void put_arg(md_json *j, const md_arg *a) {
     md_json_bool(j, true);
   }
   if (a->name) md_json_put_str(j, "value", a->name);
+  if (a->windows) put_windows(j, a->windows);
   if (a->dtype == MD_NO_DTYPE) return;
   put_type(j, a->dtype, a->rank, a->dim);
   if (a->block) md_json_put_int(j, "block", a->block);
@@ -56,13 +76,6 @@ static void put_state(md_json *j, const md_spec *s) {
   if (s->b != 0) md_json_put_float(j, "b", s->b);
   if (s->init == MD_INIT_copy) md_json_put_str(j, "from", s->from);
   end_row(j);
-}
-
-static void put_counts(md_json *j, const int64_t *count, int num) {
-  md_json_key(j, "counts");
-  md_json_begin(j, '[');
-  for (int i = 0; i < num; i++) md_json_int(j, count[i]);
-  md_json_end(j, ']');
 }
 
 static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
@@ -92,7 +105,7 @@ static void put_launch(md_json *j, const md_program *p, const md_launch *l) {
     end_row(j);
   }
   md_json_end(j, ']');
-  if (l->num_counts) put_counts(j, p->count + l->first_count, l->num_counts);
+  if (l->num_counts) put_numbers(j, "counts", p->count + l->first_count, l->num_counts);
   md_json_end(j, '}');
 }
 
@@ -145,13 +158,6 @@ static void put_variant(md_json *j, const md_program *p, const md_gpu_variant *v
   md_json_end(j, '}');
 }
 
-static void put_axes(md_json *j, const char *key, const int64_t x[3]) {
-  md_json_key(j, key);
-  md_json_begin(j, '[');
-  for (int i = 0; i < 3; i++) md_json_int(j, x[i]);
-  md_json_end(j, ']');
-}
-
 static void put_operand(md_json *j, const char *key, const md_arg *a) {
   md_json_key(j, key);
   md_json_begin(j, '{');
@@ -178,9 +184,9 @@ static void put_conv(md_json *j, const md_conv_group *g) {
   md_json_put_int(j, "first_launch", g->first_launch);
   md_json_put_int(j, "num_launches", g->num_launches);
   md_json_put_str(j, "kind", md_conv_kind_names[g->kind]);
-  put_axes(j, "stride", g->stride);
-  put_axes(j, "pad", g->pad);
-  put_axes(j, "dilation", g->dilation);
+  put_numbers(j, "stride", g->stride, 3);
+  put_numbers(j, "pad", g->pad, 3);
+  put_numbers(j, "dilation", g->dilation, 3);
   put_operand(j, "x", &g->x);
   put_operand(j, "w", &g->w);
   put_operand(j, "y", &g->y);

@@ -126,6 +126,28 @@ static void get_state(reader *r, const md_tree *from, md_spec *s) {
   if (s->init == MD_INIT_copy) s->from = get_str(r, from, "from");
 }
 
+static void get_numbers(reader *r, const md_tree *from, const char *key, int64_t *x, int num) {
+  const md_tree *list = md_tree_get(from, key);
+  bool ok = list && list->kind == MD_JSON_LIST && list->num == num;
+  for (int i = 0; ok && i < num; i++) ok = md_tree_int(&list->item[i], &x[i]);
+  char need[40];
+  snprintf(need, sizeof need, "a list of %d numbers", num);
+  if (!ok) wrong(r, key, need);
+}
+
+static const md_windows *get_windows(reader *r, const md_tree *from) {
+  if (!md_tree_get(from, "windows")) return NULL;
+  md_windows *w = MD_NEW_ARRAY(r->p->arena, md_windows, 1);
+  const md_tree *map = get_map(r, from, "windows");
+  get_numbers(r, map, "of", w->dim, MD_COUNT(w->dim));
+  get_numbers(r, map, "first", w->first, 3);
+  get_numbers(r, map, "last", w->last, 3);
+  get_numbers(r, map, "step", w->step, 3);
+  w->channels = get_int(r, map, "channels", MD_WINDOW_CHANNELS);
+  w->pixels = get_int(r, map, "pixels", MD_WINDOW_PIXELS);
+  return w;
+}
+
 static void get_arg(reader *r, const md_tree *from, md_arg *a) {
   a->space = (md_space)get_word(r, from, "in", md_space_names, MD_NUM_SPACES);
   a->index = (int)get_int_or_0(r, from, "index", INT_MAX);
@@ -134,6 +156,7 @@ static void get_arg(reader *r, const md_tree *from, md_arg *a) {
   a->write = md_tree_true(md_tree_get(from, "write"));
   a->may_be_left_out = md_tree_true(md_tree_get(from, "may_be_left_out"));
   a->name = md_tree_get(from, "value") ? get_str(r, from, "value") : NULL;
+  a->windows = get_windows(r, from);
   if (md_tree_get(from, "type")) get_type(r, from, &a->dtype, &a->rank, a->dim);
   a->block = (int)get_int_or_0(r, from, "block", INT_MAX);
 }
@@ -190,13 +213,6 @@ static void get_launches(reader *r, const md_tree *root) {
   }
 }
 
-static void get_axes(reader *r, const md_tree *from, const char *key, int64_t x[3]) {
-  const md_tree *list = md_tree_get(from, key);
-  bool ok = list && list->kind == MD_JSON_LIST && list->num == 3;
-  for (int i = 0; ok && i < 3; i++) ok = md_tree_int(&list->item[i], &x[i]);
-  if (!ok) wrong(r, key, "a list of three numbers");
-}
-
 static void get_fused(reader *r, const md_tree *from, md_conv_group *g) {
   g->fused.relu_before = md_tree_true(md_tree_get(from, "relu_before"));
   g->fused.relu_behind = md_tree_true(md_tree_get(from, "relu_behind"));
@@ -218,9 +234,9 @@ static void get_convs(reader *r, const md_tree *root) {
     g->first_launch = (int)get_int(r, &rows[i], "first_launch", INT_MAX);
     g->num_launches = (int)get_int(r, &rows[i], "num_launches", INT_MAX);
     g->kind = (md_conv_kind)get_word(r, &rows[i], "kind", md_conv_kind_names, MD_NUM_CONVS);
-    get_axes(r, &rows[i], "stride", g->stride);
-    get_axes(r, &rows[i], "pad", g->pad);
-    get_axes(r, &rows[i], "dilation", g->dilation);
+    get_numbers(r, &rows[i], "stride", g->stride, 3);
+    get_numbers(r, &rows[i], "pad", g->pad, 3);
+    get_numbers(r, &rows[i], "dilation", g->dilation, 3);
     get_arg(r, get_map(r, &rows[i], "x"), &g->x);
     get_arg(r, get_map(r, &rows[i], "w"), &g->w);
     get_arg(r, get_map(r, &rows[i], "y"), &g->y);

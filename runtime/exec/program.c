@@ -138,6 +138,22 @@ static int64_t space_bytes(const md_program *p, const md_arg *a) {
   return -1;
 }
 
+// What a driver would refuse, or a kernel read beyond the tensor.
+static bool windows_are_fine(const check *c, const md_arg *a) {
+  const md_windows *w = a->windows;
+  int64_t bytes = 2;
+  bool ok = c->p->num_variants > 0 && !a->write && w->channels == MD_WINDOW_CHANNELS &&
+            w->pixels >= 1 && w->pixels <= MD_WINDOW_PIXELS && a->offset % 16 == 0;
+  for (int i = 0; ok && i < MD_COUNT(w->dim); i++)
+    ok = w->dim[i] >= 1 && md_mul_size(bytes, w->dim[i], &bytes);
+  ok = ok && w->dim[0] % 8 == 0 && bytes <= a->bytes;
+  for (int i = 0; ok && i < 3; i++)
+    ok = w->first[i] >= MD_WINDOW_FIRST && w->first[i] <= MD_WINDOW_LAST &&
+         w->last[i] >= MD_WINDOW_FIRST && w->last[i] <= MD_WINDOW_LAST && w->step[i] >= 1 &&
+         w->step[i] <= MD_WINDOW_STEP;
+  return ok;
+}
+
 static bool check_arg(const check *c, const char *where, const md_arg *a) {
   const char *name = a->name ? a->name : "(no name)";
   int64_t room = space_bytes(c->p, a), end;
@@ -148,6 +164,8 @@ static bool check_arg(const check *c, const char *where, const md_arg *a) {
                (long long)room);
   if (a->write && a->space == MD_IN_INPUT)
     return bad(c, "%s: '%s' writes to an input", where, name);
+  if (a->windows && !windows_are_fine(c, a))
+    return bad(c, "%s: no tensor map can say which windows of '%s' there are", where, name);
   if (a->dtype == MD_NO_DTYPE) return true;
   int64_t bytes = tensor_bytes(a->dtype, a->rank, a->dim, a->block);
   if (bytes < 0) return bad(c, "%s: '%s' has no possible type", where, name);

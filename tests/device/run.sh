@@ -52,6 +52,21 @@ wants 0 "verified 2 regions" "$modistc" run step.mdg --device=cuda:0 --verify
 "$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
 grep -q '"cat":"launch"' trace.json || { echo "FAILED: no launch in the trace"; failed=$((failed + 1)); }
 
+# A source that TMA copies: its tensor map is made when the artefact is loaded. Allowed are four roundings to bf16.
+cat >windows.mdg <<'Y'
+graph @windows(%x: bf16[5,8,1,9,11], %w0: bf16[64,8,1,1,1], %w: bf16[136,64,1,3,3]) {
+  %a = conv3d %x, %w0
+  %y = conv3d %a, %w {pad=[0,1,1], stride=[1,2,1]}
+  %z = cast %y {to=f32}
+  return %z
+}
+Y
+"$modistc" compile windows.mdg --target=cuda:sm_90a --no-ptx -o windows.mdx -q || exit 1
+"$modistc" run windows.mdg -q -o z=z.npy || exit 1
+wants 0 "1 values are as expected" env MODIST_STAND_IN_LOG="$work/maps" "$rt" windows.mdx --steps=2 --expect=z=z.npy,8e-3
+[ "$(grep -c cuTensorMapEncodeIm2col maps)" = 1 ] || wrong "no tensor map, or several"
+wants 1 "'conv3d.y': cuTensorMapEncodeIm2col on" env MODIST_STAND_IN_FAULT=cuTensorMapEncodeIm2col:1:801 "$rt" windows.mdx
+
 # A trace shows inputs on their way beside the launches: each but the first go out before the wait for a step.
 MODIST_STAND_IN_LOG="$work/traced" "$rt" step.mdx --steps=3 --trace=trace.json >/dev/null
 sent=$(awk '/HtoDAsync/ { is_sent = runs } /cuLaunchKernel/ { runs = 1; is_sent = 0 }

@@ -31,11 +31,12 @@ static const Sample samples[] = {
     {1, 70, 64, {4, 3, 5}, {3, 1, 3}, {1, 1, 1}, {2, 0, 1}, {1, 1, 1}},
     {1, 128, 128, {1, 9, 9}, {1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
     {1, 3, 64, {3, 12, 14}, {3, 5, 5}, {1, 2, 2}, {1, 2, 2}, {1, 1, 1}},
+    {3, 64, 128, {3, 9, 8}, {2, 3, 3}, {1, 1, 3}, {1, 2, 2}, {1, 2, 1}},
 };
 
 enum {
   NUM_BOTH = 12,
-  NUM_PLAIN = 6
+  NUM_PLAIN = 7
 };  // the first: in both types; the last: also with plain operands
 
 // Only so: its gradient for weights is made in two parts, of more steps than there are stages.

@@ -204,6 +204,7 @@ md_u32 simt_shared_address_(const void *p);
 #define md_bar_wait(bar, parity) simt_bar_wait_((bar), (parity), __LINE__)
 #define md_fence_async() simt_fence_async_()
 #define md_bulk_load(shared, p, bytes, bar) simt_bulk_((shared), (p), (bytes), (bar), __LINE__)
+#define md_tmap_acquire(map) ((void)(map))
 #define md_tma2(shared, map, bar, x, y) \
   simt_tma_((shared), (map), (bar), (const int[5]){(x), (y)}, NULL, __LINE__)
 #define md_tma_im2col(shared, map, bar, c, w, h, d, n, ow, oh, od)           \

@@ -258,6 +258,17 @@ int program_wgmmas(const Program *p, md_op op) {
   return num;
 }
 
+int program_windows(const Program *p, md_op op) {
+  int num = 0;
+  for (int i = 0; i < p->m->num_launches; i++) {
+    const md_cuda_launch *l = &p->m->launch[i];
+    bool is_so = false;
+    for (int k = 0; k < l->num_args; k++) is_so |= l->arg[k].windows != NULL;
+    num += is_so && has_op(p->g, l->region, op);
+  }
+  return num;
+}
+
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset) {
   *offset = a->val == MD_NONE ? a->workspace : 0;
   return p->image_of[a->val];

@@ -50,6 +50,8 @@ Program *program_trials(md_cuda_arch arch, md_graph *g, md_dtype precision, uint
 void program_destroy(Program *p);
 // Launches with wgmma that make this op.
 int program_wgmmas(const Program *p, md_op op);
+// And those whose source TMA copies.
+int program_windows(const Program *p, md_op op);
 // Where argument a of a launch lies: an image and a place in it.
 int program_place(const Program *p, const md_cuda_arg *a, int64_t *offset);
 // What a float may be off after the nodes of a region, or of the whole graph (region 0).

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { MAX_MAPS = 16 };  // of a launch
+
 static const md_cuda_launch *first_launch(const md_cuda_module *m, const char *kernel) {
   for (int i = 0; i < m->num_launches; i++)
     if (!strcmp(m->launch[i].kernel, kernel)) return &m->launch[i];
@@ -82,9 +84,22 @@ static simt_entry_point *entry_of(const Program *p, const md_cuda_launch *l,
   return code ? simt_entry(code, name) : simt_known(p->m->kernel[l->number].symbol);
 }
 
+static simt_tmap tensor_map(const md_windows *w, void *base) {
+  int dim[5], first[3], last[3], step[3];
+  for (int i = 0; i < 5; i++) dim[i] = (int)w->dim[i];
+  for (int i = 0; i < 3; i++) {
+    first[i] = (int)w->first[i];
+    last[i] = (int)w->last[i];
+    step[i] = (int)w->step[i];
+  }
+  return simt_tmap_im2col(base, dim, first, last, step, (int)w->channels, (int)w->pixels, true);
+}
+
 bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code, simt_options o,
                 char *const *data, md_text *why) {
   void *arg[512];
+  simt_tmap map[MAX_MAPS];
+  int num_maps = 0;
   for (int i = 0; i < p->num_images; i++)
     if (data[i]) simt_writable(data[i], false);
   char *workspace = data[p->image_of[MD_NONE]];
@@ -95,6 +110,11 @@ bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code
     MD_ASSERT(offset + l->arg[i].bytes <= p->image[at].bytes,
               "an argument of %s goes beyond its buffer", l->kernel);
     arg[i] = data[at] + offset;
+    if (l->arg[i].windows) {
+      MD_ASSERT(num_maps < MAX_MAPS, "%s has too many tensor maps", l->kernel);
+      map[num_maps] = tensor_map(l->arg[i].windows, arg[i]);
+      arg[i] = &map[num_maps++];
+    }
     if (l->arg[i].val == MD_NONE) simt_open(workspace, offset, l->arg[i].bytes);
     if (l->arg[i].write) simt_writable(data[at], true);
   }

@@ -31,7 +31,8 @@ typedef struct Waiting {
 static Waiting waiting[8];
 static int num_waiting;
 
-static int in_parts;  // regions that add up sums in parts, in several schedules
+static int by_windows, back_by_windows;  // launches whose source TMA copies, forward and backward
+static int in_parts;                     // regions that add up sums in parts, in several schedules
 
 // With wgmma the order of warps decides more than elsewhere. What sm_75 has of its own has no copies.
 static int run(const Program *p, md_cuda_arch arch, const char *name) {
@@ -48,6 +49,8 @@ static int run(const Program *p, md_cuda_arch arch, const char *name) {
     printf("FAILED %s: bits of schedule %d are not those of the first\n", name, i);
     failed++;
   }
+  by_windows += program_windows(p, MD_OP_conv3d);
+  back_by_windows += program_windows(p, MD_OP_conv3d_dgrad);
   if (num > 1) in_parts += run_sums_in_parts(p);
   return failed;
 }
@@ -170,8 +173,10 @@ int main(int argc, char **argv) {
   failed += run_waiting();
   for (int i = 0; !only && i < MD_COUNT(archs); i++) failed += run_two_batches(archs[i]);
   simt_forget();
-  printf(
-      "%d tried, %d of them with wgmma too, %d with bf16 in f32; %d sums in parts; %d failures\n",
-      tried, with_wgmma, in_f32, in_parts, failed);
-  return failed || !tried || (!only && !(with_wgmma && in_f32 && in_parts));
+  printf("%d tried, %d of them with wgmma too, %d with bf16 in f32; %d sums in parts; %d and %d "
+         "launches by TMA; "
+         "%d failures\n",
+         tried, with_wgmma, in_f32, in_parts, by_windows, back_by_windows, failed);
+  bool all_kinds = with_wgmma && in_f32 && in_parts && by_windows && back_by_windows;
+  return failed || !tried || (!only && !all_kinds);
 }

@@ -160,7 +160,7 @@ static void edited_files_are_refused(const md_text *file) {
     const char *from, *to, *says;
   } rows[] = {
       {"\"abi\": 1", "\"abi\": 2", "E0631"},
-      {"modist.artefact/5", "modist.artefact/1", "E0631"},
+      {"modist.artefact/6", "modist.artefact/1", "E0631"},
       {"\"xxh3\":\"", "\"xxh3\":\"f", "E0632"},
       {"\"symbol\":\"k", "\"symbol\":\"q", "E0636"},
       {"\"threads\":256", "\"threads\":1024", "E0636"},

@@ -36,6 +36,13 @@ static const char in_place[] =
     "  %r1 = cast %r {to=bf16}\n  %y = conv3d %r1, %w2 {pad=[0,1,1]}\n"
     "  %dw = conv3d_wgrad %y, %r1 {shape=[256,72,1,1,1]}\n  return %y, %dw\n}\n";
 
+// Nine taps of one that lies in memory: TMA copies it; 9 steps.
+static const char windows[] =
+    "graph @s(%x: bf16[5,8,1,9,11], %w0: bf16[64,8,1,1,1], %w: bf16[136,64,1,3,3]) {\n"
+    "  region @a {\n    %a = conv3d %x, %w0\n  }\n"
+    "  region @y {\n    %y = conv3d %a, %w {pad=[0,1,1], stride=[1,2,1]}\n  }\n"
+    "  return %y\n}\n";
+
 // Two operands in memory, across; 19 steps in two parts.
 static const char weights[] =
     "graph @s(%x: bf16[1,8,1,33,35], %u: bf16[1,8,1,33,35], %w0: bf16[64,8,1,1,1], "
@@ -71,15 +78,15 @@ static const char beside[] =
 
 static const char one_block[] = "one block for all tiles";
 static const struct Case {
-  const char *of;  // kernels: copied, formed, in_place, weights, twins, keeping, beside
+  const char *of;  // kernels: copied, formed, in_place, weights, twins, keeping, beside, or windows
   const char *what, *from, *to;
-  const char *message[3];  // one of them; NULL: nothing is wrong
+  const char *message[4];  // one of them; NULL: nothing is wrong
 } cases[] = {
-    {"cfiwtkb", "as it is", "", "", {NULL}},
-    {"cfitk", one_block, "", "", {NULL}},
+    {"cfiwtkbo", "as it is", "", "", {NULL}},
+    {"cfitko", one_block, "", "", {NULL}},
     // barriers of stages
-    {"cfitk", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
-    {"cfwtk",
+    {"cfitko", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
+    {"cfwtko",
      "producers begin with the other parity",
      "stage = 0, parity = 1;",
      "stage = 0, parity = 0;",
@@ -89,26 +96,26 @@ static const struct Case {
      "stage = 0, parity = 1, step",
      "stage = 0, parity = 0, step",
      {"deadlock"}},
-    {"cfiw",
+    {"cfiwo",
      "consumers begin with the other parity",
      "stage = 0, parity = 0,",
      "stage = 0, parity = 1,",
-     {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfiwtk",
+     {"which nobody has written", "a copy of thread", "race: ", "deadlock"}},
+    {"cfiwtko",
      "no wait for an empty stage",
      "md_bar_wait(empty + stage, parity);",
      "",
      {"expects nobody", "race: ", "in flight"}},
-    {"cfiwtk",
+    {"cfiwtko",
      "no wait for a full stage",
      "md_bar_wait(full + stage, parity);",
      "",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfiwtk",
+    {"cfiwtko",
      "the parity stays",
      "parity ^= 1;",
      "parity ^= 0;",
-     {"deadlock", "race: ", "in flight"}},
+     {"deadlock", "race: ", "in flight", "expects nobody"}},
     {"fitk",
      "every lane arrives",
      "if (md_lane() == 0) md_bar_arrive(full",
@@ -207,6 +214,23 @@ static const struct Case {
      "md_bar_arrive(empty + two);",
      "md_bar_arrive(empty + one);",
      {"expects nobody", "race: ", "deadlock"}},
+    {"o",
+     "the source is not expected",
+     "md_bar_expect(full + stage, 49152);",
+     "md_bar_expect(full + stage, 32768);",
+     {"deadlock", "which nobody has written", "race: "}},
+    {"o",
+     "another thread brings the same",
+     "if (md_thread() == 256) {",
+     "if (md_thread() >= 256 && md_thread() < 258) {",
+     {"expects nobody", "race: ", "into which a copy"}},
+    {"o",
+     "a window begins elsewhere",
+     "begin2, begin1, begin0,",
+     "begin2, begin1 + 1, begin0,",
+     {"where no window begins"}},
+    {"o", "taps of another axis", "step % 3;", "step / 3 % 3;", {"by the interpreter"}},
+    {"o", "windows of the tile before", "m0 / 11 % 5", "m0 / 11 % 4", {"by the interpreter"}},
     // operands
     {"tk", "both warpgroups take one panel", "half ? two : one", "one", {"by the interpreter"}},
     {"tk", "both warpgroups take the same pixels", " + half * 4096", "", {"by the interpreter"}},
@@ -233,7 +257,7 @@ static const struct Case {
      "",
      {"race: ", "which nobody has written", "without md_fence_async"}},
     {"cfiwtk", "lines without swizzle", " ^ line % 8)", ")", {"by the interpreter"}},
-    {"ci", "the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
+    {"cio", "the wrong columns", "b + 8192 +", "b +", {"by the interpreter"}},
     {"w",
      "the columns' panels are elsewhere",
      "md_desc128t(b + 0 + z * 1024, 8192)",
@@ -248,29 +272,29 @@ static const struct Case {
     {"b", "the last block is the other's", "even > odd)", "even < odd)", {"conflict: "}},
     {"b", "blocks are not counted by turns", "md_block() / 2 :", "md_block() :", {"conflict: "}},
     // wgmma
-    {"cfiw",
+    {"cfiwo",
      "a stage is freed while it is read",
      "md_bar_arrive(empty + before);",
      "md_bar_arrive(empty + stage);",
      {"which a wgmma in flight reads", "race: ", "deadlock"}},
-    {"cfiw",
+    {"cfiwo",
      "a stage is freed without a wait",
      "md_wgmma_wait(1);",
      "",
      {"which a wgmma in flight reads", "race: "}},
-    {"cfiwtk",
+    {"cfiwtko",
      "sums are read in flight",
      "md_wgmma_wait(0);",
      "",
      {"accumulators of a wgmma in flight"}},
-    {"cfiwtk", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
-    {"cfiwtk",
+    {"cfiwtko", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
+    {"cfiwtko",
      "nothing is committed",
      "md_wgmma_commit();",
      "",
      {"accumulators of a wgmma in flight", "which a wgmma in flight reads"}},
     // the tile of the result
-    {"cfitk",
+    {"cfitko",
      "no barrier around the tile",
      "md_sync_part(1, 256);",
      "",
@@ -348,16 +372,20 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
   md_cuda_launch *product = product_of(p);
   int failed = !product;
   char *kernels = product ? run_text(p) : NULL;
-  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("fitk", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("fitko", which) != NULL)) {
     printf("FAILED: the source is not brought so\n");
     failed++;
   }
-  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfiwb", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfiwbo", which) != NULL)) {
     printf("FAILED: both gradients are not made together\n");
     failed++;
   }
   if (kernels && !strstr(kernels, "int ready") != (which != 'i')) {
     printf("FAILED: the source is not formed in place, or another is\n");
+    failed++;
+  }
+  if (kernels && !strstr(kernels, "md_tma_im2col(") != !strchr("bo", which)) {
+    printf("FAILED: TMA does not copy the source, or another's\n");
     failed++;
   }
   for (int i = 0; product && i < MD_COUNT(cases); i++) {
@@ -384,7 +412,7 @@ int main(int argc, char **argv) {
     const char *graph;
     char which;
   } graphs[] = {{copied, 'c'}, {formed, 'f'},  {weights, 'w'}, {in_place, 'i'},
-                {twins, 't'},  {keeping, 'k'}, {beside, 'b'}};
+                {twins, 't'},  {keeping, 'k'}, {beside, 'b'},  {windows, 'o'}};
   md_diags *d = md_diags_create();
   int passed = 0, failed = 0;
   for (int i = 0; i < MD_COUNT(graphs); i++)

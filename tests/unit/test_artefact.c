@@ -265,9 +265,9 @@ typedef struct edit {
   const char *from, *to, *text;
 } edit;
 static const edit edits[] = {
-    {E0631, "modist.artefact/5", "modist.artefact/1",
+    {E0631, "modist.artefact/6", "modist.artefact/1",
      "artefact has format 'modist.artefact/1' and ABI version 1, but "
-     "'modist.artefact/5' and 1 are needed here"},
+     "'modist.artefact/6' and 1 are needed here"},
     {E0631, "\"abi\": 1", "\"abi\": 2", "ABI version 2"},
     {E0632, "\"abi\": 1,", "", "manifest.json: 'abi' is missing or is not a number in its range"},
     {E0632, "\"abi\": 1", "\"abi\": 1, \"abi\": 1", "duplicate object key"},
@@ -676,10 +676,10 @@ START_TEST(programs_say_that_an_artefact_is_newer) {
                                          MODISTC " run", MODISTC " inspect"};
   md_arena *a = md_arena_create();
   const char *path = in_folder(a, "newer.mdx");
-  write_edited(path, "modist.artefact/5", "modist.artefact/6");
+  write_edited(path, "modist.artefact/6", "modist.artefact/7");
   const char *text = md_format(a,
-                               "%s: error[E0631]: artefact has format 'modist.artefact/6' and ABI "
-                               "version 1, but 'modist.artefact/5' and 1 are needed here\n"
+                               "%s: error[E0631]: artefact has format 'modist.artefact/7' and ABI "
+                               "version 1, but 'modist.artefact/6' and 1 are needed here\n"
                                "   hint: modistc compile ... -o %s\n",
                                path, path);
   for (int i = 0; i < MD_COUNT(commands); i++) {

@@ -14,6 +14,8 @@
 
 #include "tests/simt/simt.h"
 
+enum { MAX_MAPS = 16 };  // of a launch
+
 static Source **sources;
 static int num, cap;
 static simt_code **codes;  // as long as the process
@@ -153,7 +155,20 @@ static const Source *compiled(const char *name) {
 
 // --- runs
 
+// A map that lies in device memory, as the kernel is to see it.
+static int place_map(const Source *s, const char *map, int i, unsigned char to[128]) {
+  Address at;
+  memcpy(to, map, 128);
+  memcpy(&at, to, sizeof at);
+  char *memory = memory_at(at, 1);
+  if (!memory) return refuse(ILLEGAL_ADDRESS, "%s: argument %d: a map of nothing", s->name, i);
+  memcpy(to, &memory, sizeof memory);
+  return 0;
+}
+
 static int place_arguments(const Source *s, unsigned char *values, void **arg) {
+  static _Alignas(64) unsigned char map[MAX_MAPS][128];  // of the one kernel that runs
+  int num_maps = 0;
   for (int i = 0; i < s->num; i++) {
     arg[i] = values + s->param[i].offset;
     if (s->param[i].kind == A_NUMBER) continue;
@@ -162,6 +177,13 @@ static int place_arguments(const Source *s, unsigned char *values, void **arg) {
     char *memory = memory_at(at, 1);
     if (!memory) return refuse(ILLEGAL_ADDRESS, "%s: argument %d is no device memory", s->name, i);
     memcpy(arg[i], &memory, sizeof memory);
+    if (strstr(s->param[i].type, "md_tmap *")) {
+      MD_ASSERT(num_maps < MAX_MAPS, "%s has too many tensor maps", s->name);
+      int error = place_map(s, memory, i, map[num_maps]);
+      if (error) return error;
+      memory = (char *)map[num_maps++];
+      memcpy(arg[i], &memory, sizeof memory);
+    }
   }
   return 0;
 }
