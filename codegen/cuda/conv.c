@@ -385,7 +385,7 @@ md_cu_needs md_cu_measure(Conv *c) {
                        .words = md_cu_vector_words(&source.lanes),
                        .is_copied = source.copied};
   for (int i = 0; i < c->num_maps; i++)
-    needs.has_windows |= md_cu_windows_of(c, &source, &c->map[i]) != NULL;
+    needs.has_windows |= md_cu_source_windows(c, &source, &c->map[i]) != NULL;
   md_cu_lanes_free(&source.lanes);
   md_cu_lanes_free(&c->finish.lanes);
   return needs;

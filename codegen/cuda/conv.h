@@ -284,18 +284,22 @@ void md_cu_ring_multiply(md_cu_kernel *k, const md_cu_ring *r, const char *steps
 // --- conv_wgmma.c: its kernels with wgmma
 // Takes a tile of so many columns; false: there is no wgmma, no room, or too little to multiply.
 bool md_cu_wgmma_tile(md_cu_convolution *c, int columns, const md_cu_map *a, int num);
+// What TMA copies of a source, NULL: it does not.
+const md_windows *md_cu_source_windows(const md_cu_convolution *c, const md_cu_side *source,
+                                       const md_cu_map *a);
 int md_cu_wgmma_stages(md_cu_convolution *c);  // that its tile, which is taken, has room for
 void md_cu_wgmma(md_cu_product *p);
 
-// --- conv_windows.c: a source that TMA copies
-// What a tensor map says of the source, of which a step takes one copy; NULL: it cannot be copied so.
-const md_windows *md_cu_windows_of(const md_cu_convolution *c, const md_cu_side *source,
-                                   const md_cu_map *a);
-// Where the window of pixel `first` begins -> sample, begin0, begin1, begin2.
-void md_cu_put_window(md_cu_product *p, const char *first);
-// By one thread: what step `step` takes of the tile that begins there, to shared memory at `to`; it lands at the
+// --- conv_windows.c: operands that TMA copies
+// What a tensor map says of v, of which `pixels` places of the map at a time are one copy; NULL: they cannot be.
+const md_windows *md_cu_windows_of(const md_cu_work *w, md_val v, const md_cu_map *a, int pixels);
+// Where the window of place q0, q1, q2 begins, and how far from there a tap is.
+void md_cu_window_begin(md_cu_kernel *k, const md_cu_map *a, md_cu_ix at[3]);
+void md_cu_window_tap(md_cu_kernel *k, const md_cu_map *a, md_cu_ix tap, md_cu_ix at[3]);
+// By one thread: windows from that of `sample` on, 64 channels of a tap, to shared memory at `to`; they land at the
 // stage's barrier.
-void md_cu_put_window_copy(md_cu_product *p, const md_windows *windows, const char *to);
+void md_cu_put_window_copy(md_cu_kernel *k, md_val v, const md_windows *windows, const char *to,
+                           md_cu_ix channel, const md_cu_ix begin[3], const md_cu_ix tap[3]);
 
 // --- conv_wgrad.c
 
@@ -308,6 +312,7 @@ typedef struct md_cu_gradient {  // for weights
   md_cu_side dy, x;
   bool no_table;
   int stages;                                // of the ring, as a schedule has them
+  bool copies;                               // as a schedule has it
   int64_t out, in, groups, pixels, columns;  // columns: taps times channels, rounded up to eight
   int64_t tiles_m, tiles_n, parts, steps;    // steps of a part
   int64_t place;                             // f32 [part][out][column]

@@ -50,6 +50,13 @@ static Layout layout_of(const md_cu_convolution *c, int tables) {
 
 // --- the tile
 
+// A step has 64 channels of one tap.
+const md_windows *md_cu_source_windows(const md_cu_convolution *c, const md_cu_side *source,
+                                       const md_cu_map *a) {
+  bool suits = source->is_plain && c->in % LINE == 0;
+  return suits ? md_cu_windows_of(c->w, source->val, a, PIXELS) : NULL;
+}
+
 static bool is_worth_it(const md_cu_convolution *c, const md_cu_map *a, int num, bool copied) {
   int64_t terms = 0;
   for (int i = 0; i < num; i++) terms = MD_MAX(terms, md_cu_map_taps(&a[i]) * c->in);
@@ -145,15 +152,21 @@ static void put_all_steps(md_cu_product *p, const char *count) {
 // A source that TMA copies: one thread brings all.
 static void put_windows(md_cu_product *p, const Layout *l, const char *count) {
   md_cu_kernel *k = &p->k;
+  int64_t per_tap = p->c->in / LINE;
+  md_cu_ix begin[3], at[3];
   md_cu_mark one = open_one(p);
   md_cu_line(k, NULL, "md_tmap_acquire(%s);", md_cu_tensor_map(k, p->source.val, l->windows));
   md_cu_line(k, NULL, "int stage = 0, parity = 1;");
   md_cu_mark tiles = open_tiles(p, count);
-  md_cu_put_window(p, "m0");
+  md_cu_put_place(k, &p->a, "m0", "sample0");
+  md_cu_window_begin(k, &p->a, begin);
   md_cu_mark steps = md_cu_ring_open_steps(k, steps_of(p));
   md_cu_line(k, NULL, "md_bar_wait(empty + stage, parity);");
   put_weights_copy(p, l, l->ring.a + l->ring.b);
-  md_cu_put_window_copy(p, l->windows, stage_of_source(p, "stage"));
+  md_cu_ix tap = md_cu_digit(k, "step", per_tap, 0), rest = md_cu_digit(k, "step", 1, per_tap);
+  md_cu_window_tap(k, &p->a, tap, at);
+  md_cu_put_window_copy(k, p->source.val, l->windows, stage_of_source(p, "stage"),
+                        md_cu_linear(k, 1, &rest, (int64_t[]){LINE}, 0), begin, at);
   md_cu_ring_next(k, &l->ring);
   md_cu_close(k, steps);
   md_cu_close(k, tiles);
@@ -301,7 +314,7 @@ void md_cu_wgmma(md_cu_product *p) {
   Layout l =
       layout_of(c, md_cu_table_bytes(&p->source.lanes) + md_cu_table_bytes(&c->finish.lanes));
   l.ring.copies = p->source.is_plain;
-  l.windows = p->steps && !c->copies ? md_cu_windows_of(c, &p->source, &p->a) : NULL;
+  l.windows = p->steps && !c->copies ? md_cu_source_windows(c, &p->source, &p->a) : NULL;
   l.ring.is_bulk = l.windows;
   int registers = consumer_registers(&c->tile, p->source.is_plain);
   put_shared(p, &l);

@@ -43,8 +43,16 @@ static const char windows[] =
     "  region @y {\n    %y = conv3d %a, %w {pad=[0,1,1], stride=[1,2,1]}\n  }\n"
     "  return %y\n}\n";
 
-// Two operands in memory, across; 19 steps in two parts.
+// Two operands in memory, across; 19 steps in parts.
 static const char weights[] =
+    "graph @s(%x: bf16[1,8,1,33,35], %u: bf16[1,8,1,33,35], %w0: bf16[72,8,1,1,1], "
+    "%w1: bf16[136,8,1,1,1]) {\n"
+    "  region @a {\n    %a = conv3d %x, %w0\n  }\n  region @d {\n    %d = conv3d %u, %w1\n  }\n"
+    "  region @w {\n    %dw = conv3d_wgrad %d, %a {pad=[0,1,1], shape=[136,72,1,3,3]}\n  }\n"
+    "  return %dw\n}\n";
+
+// The same of 64 channels: TMA copies panels of both.
+static const char panels[] =
     "graph @s(%x: bf16[1,8,1,33,35], %u: bf16[1,8,1,33,35], %w0: bf16[64,8,1,1,1], "
     "%w1: bf16[136,8,1,1,1]) {\n"
     "  region @a {\n    %a = conv3d %x, %w0\n  }\n  region @d {\n    %d = conv3d %u, %w1\n  }\n"
@@ -78,15 +86,16 @@ static const char beside[] =
 
 static const char one_block[] = "one block for all tiles";
 static const struct Case {
-  const char *of;  // kernels: copied, formed, in_place, weights, twins, keeping, beside, or windows
+  const char *
+      of;  // kernels: copied, formed, in_place, weights, twins, keeping, beside, or windows, v: panels
   const char *what, *from, *to;
   const char *message[4];  // one of them; NULL: nothing is wrong
 } cases[] = {
-    {"cfiwtkbo", "as it is", "", "", {NULL}},
+    {"cfiwtkbov", "as it is", "", "", {NULL}},
     {"cfitko", one_block, "", "", {NULL}},
     // barriers of stages
     {"cfitko", "no fence after their initialisation", "md_bar_fence();", "", {"was not fenced"}},
-    {"cfwtko",
+    {"cfwtkov",
      "producers begin with the other parity",
      "stage = 0, parity = 1;",
      "stage = 0, parity = 0;",
@@ -96,22 +105,22 @@ static const struct Case {
      "stage = 0, parity = 1, step",
      "stage = 0, parity = 0, step",
      {"deadlock"}},
-    {"cfiwo",
+    {"cfiwov",
      "consumers begin with the other parity",
      "stage = 0, parity = 0,",
      "stage = 0, parity = 1,",
      {"which nobody has written", "a copy of thread", "race: ", "deadlock"}},
-    {"cfiwtko",
+    {"cfiwtkov",
      "no wait for an empty stage",
      "md_bar_wait(empty + stage, parity);",
      "",
      {"expects nobody", "race: ", "in flight"}},
-    {"cfiwtko",
+    {"cfiwtkov",
      "no wait for a full stage",
      "md_bar_wait(full + stage, parity);",
      "",
      {"which nobody has written", "a copy of thread", "race: "}},
-    {"cfiwtko",
+    {"cfiwtkov",
      "the parity stays",
      "parity ^= 1;",
      "parity ^= 0;",
@@ -214,23 +223,27 @@ static const struct Case {
      "md_bar_arrive(empty + two);",
      "md_bar_arrive(empty + one);",
      {"expects nobody", "race: ", "deadlock"}},
-    {"o",
+    {"ov",
      "the source is not expected",
      "md_bar_expect(full + stage, 49152);",
      "md_bar_expect(full + stage, 32768);",
-     {"deadlock", "which nobody has written", "race: "}},
-    {"o",
+     {"deadlock", "which nobody has written", "race: ", "into which a copy"}},
+    {"ov",
      "another thread brings the same",
      "if (md_thread() == 256) {",
      "if (md_thread() >= 256 && md_thread() < 258) {",
      {"expects nobody", "race: ", "into which a copy"}},
-    {"o",
-     "a window begins elsewhere",
-     "begin2, begin1, begin0,",
-     "begin2, begin1 + 1, begin0,",
-     {"where no window begins"}},
+    {"o", "a window begins elsewhere", "q1 * 2 - 1;", "q1 * 2;", {"where no window begins"}},
     {"o", "taps of another axis", "step % 3;", "step / 3 % 3;", {"by the interpreter"}},
     {"o", "windows of the tile before", "m0 / 11 % 5", "m0 / 11 % 4", {"by the interpreter"}},
+    {"v",
+     "a window begins elsewhere",
+     "q1 - 1;",
+     "q1;",
+     {"where no window begins", "by the interpreter"}},
+    {"v", "rows of another panel", "m0 + 64;", "m0;", {"by the interpreter"}},
+    {"v", "columns of another panel", "n0 + 128;", "n0;", {"by the interpreter"}},
+    {"v", "the part before", "begin + step", "step", {"by the interpreter"}},
     // operands
     {"tk", "both warpgroups take one panel", "half ? two : one", "one", {"by the interpreter"}},
     {"tk", "both warpgroups take the same pixels", " + half * 4096", "", {"by the interpreter"}},
@@ -272,23 +285,23 @@ static const struct Case {
     {"b", "the last block is the other's", "even > odd)", "even < odd)", {"conflict: "}},
     {"b", "blocks are not counted by turns", "md_block() / 2 :", "md_block() :", {"conflict: "}},
     // wgmma
-    {"cfiwo",
+    {"cfiwov",
      "a stage is freed while it is read",
      "md_bar_arrive(empty + before);",
      "md_bar_arrive(empty + stage);",
      {"which a wgmma in flight reads", "race: ", "deadlock"}},
-    {"cfiwo",
+    {"cfiwov",
      "a stage is freed without a wait",
      "md_wgmma_wait(1);",
      "",
      {"which a wgmma in flight reads", "race: "}},
-    {"cfiwtko",
+    {"cfiwtkov",
      "sums are read in flight",
      "md_wgmma_wait(0);",
      "",
      {"accumulators of a wgmma in flight"}},
-    {"cfiwtko", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
-    {"cfiwtko",
+    {"cfiwtkov", "no fence before", "md_wgmma_fence();", "", {"without md_wgmma_fence"}},
+    {"cfiwtkov",
      "nothing is committed",
      "md_wgmma_commit();",
      "",
@@ -372,11 +385,11 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
   md_cuda_launch *product = product_of(p);
   int failed = !product;
   char *kernels = product ? run_text(p) : NULL;
-  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("fitko", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_cp_arrive(full") != (strchr("fitkobv", which) != NULL)) {
     printf("FAILED: the source is not brought so\n");
     failed++;
   }
-  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfiwbo", which) != NULL)) {
+  if (kernels && !strstr(kernels, "md_bar_wait(loaded") != (strchr("cfiwbov", which) != NULL)) {
     printf("FAILED: both gradients are not made together\n");
     failed++;
   }
@@ -384,7 +397,7 @@ static int try_all(const char *graph, char which, int *passed, md_diags *d) {
     printf("FAILED: the source is not formed in place, or another is\n");
     failed++;
   }
-  if (kernels && !strstr(kernels, "md_tma_im2col(") != !strchr("bo", which)) {
+  if (kernels && !strstr(kernels, "md_tma_im2col(") != !strchr("bov", which)) {
     printf("FAILED: TMA does not copy the source, or another's\n");
     failed++;
   }
@@ -411,8 +424,8 @@ int main(int argc, char **argv) {
   static const struct {
     const char *graph;
     char which;
-  } graphs[] = {{copied, 'c'}, {formed, 'f'},  {weights, 'w'}, {in_place, 'i'},
-                {twins, 't'},  {keeping, 'k'}, {beside, 'b'},  {windows, 'o'}};
+  } graphs[] = {{copied, 'c'},  {formed, 'f'}, {weights, 'w'}, {in_place, 'i'}, {twins, 't'},
+                {keeping, 'k'}, {beside, 'b'}, {windows, 'o'}, {panels, 'v'}};
   md_diags *d = md_diags_create();
   int passed = 0, failed = 0;
   for (int i = 0; i < MD_COUNT(graphs); i++)
