@@ -8,18 +8,21 @@
 //               all: md_sync()
 //   some bring  md_bar_wait(empty[s], parity ^ 1); md_cp_async... md_cp_arrive(full[s]), or stores and
 //               md_bar_arrive(full[s]), or one thread md_bar_expect(full[s], bytes); md_bulk_load(.., full[s])
+//               or md_tma_im2col(.., full[s], ..)
 //   others      md_bar_wait(full[s], parity); md_fence_async(); md_wgmma_fence(); md_wgmma...;
 //               md_wgmma_commit(); md_wgmma_wait(1); md_bar_arrive(empty[of the step before])
-// parity is the lowest bit of how often the ring has been gone round. Tensor maps, TMA and operands in
-// registers have no generator yet; tests prove what the host makes of them.
+// parity is the lowest bit of how often the ring has been gone round. md_tma2 and operands in registers
+// have no generator yet; tests prove what the host makes of them.
 //
 //   md_bar_init, _arrive, _expect, _wait   bar: md_u64 in shared memory; expect arrives as well
 //   md_cp_arrive(bar)                      arrives when all that the thread copies by md_cp_async has landed
 //   MD_NO_UNROLL                           the loop behind it stays one
 //   md_sync_part(id, threads)              a barrier of some warps; id 1 .. 15
-//   MD_TMAP(m), md_tma2, md_tma_im2col     an argument that is a tensor map; a box of it to shared memory,
-//                                          aligned to 1024 bytes. im2col: c w h d n of the first pixel's
-//                                          window, which may begin before the tensor, and w h d in it
+//   MD_TMAP(m), md_tmap_acquire(m)         an argument that is a tensor map; of one in memory: before this thread
+//                                          uses it
+//   md_tma2, md_tma_im2col                 a box of it to shared memory, aligned to 1024 bytes. im2col:
+//                                          c w h d n of the first pixel's window, which may begin before the
+//                                          tensor, and w h d in it
 //   md_bulk_load(shared, p, bytes, bar)    16 n bytes from p on, aligned to 16, to shared memory; counts as TMA
 //   md_fence_async()                       what this thread stored, or learned of at a barrier, may be read by
 //                                          wgmma: by its own from here on, by others' after a barrier

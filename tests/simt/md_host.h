@@ -186,6 +186,7 @@ void simt_cp_arrive_(md_u64 *bar, int line);
 void simt_bar_wait_(md_u64 *bar, int parity, int line);
 void simt_tma_(void *shared, const md_tmap *map, md_u64 *bar, const int *at, const int *offset,
                int line);
+void simt_tmap_acquire_(const void *map, int line);
 void simt_bulk_(void *shared, const void *p, int bytes, md_u64 *bar, int line);
 void simt_wgmma_(int n, float *c, const md_u32 *a, md_u64 da, md_u64 db, bool across, int line);
 void simt_wgmma_fence_(int line);
@@ -204,7 +205,7 @@ md_u32 simt_shared_address_(const void *p);
 #define md_bar_wait(bar, parity) simt_bar_wait_((bar), (parity), __LINE__)
 #define md_fence_async() simt_fence_async_()
 #define md_bulk_load(shared, p, bytes, bar) simt_bulk_((shared), (p), (bytes), (bar), __LINE__)
-#define md_tmap_acquire(map) ((void)(map))
+#define md_tmap_acquire(map) simt_tmap_acquire_((map), __LINE__)
 #define md_tma2(shared, map, bar, x, y) \
   simt_tma_((shared), (map), (bar), (const int[5]){(x), (y)}, NULL, __LINE__)
 #define md_tma_im2col(shared, map, bar, c, w, h, d, n, ow, oh, od)           \

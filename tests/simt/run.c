@@ -113,6 +113,7 @@ bool run_launch(const Program *p, const md_cuda_launch *l, const simt_code *code
     if (l->arg[i].windows) {
       MD_ASSERT(num_maps < MAX_MAPS, "%s has too many tensor maps", l->kernel);
       map[num_maps] = tensor_map(l->arg[i].windows, arg[i]);
+      map[num_maps].is_in_memory = true;
       arg[i] = &map[num_maps++];
     }
     if (l->arg[i].val == MD_NONE) simt_open(workspace, offset, l->arg[i].bytes);

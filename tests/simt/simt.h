@@ -85,6 +85,7 @@ typedef struct simt_tmap {
   int rank, dim[5], stride[5], box[5];  // strides in bytes
   int lower[3], upper[3], step[5], pixels;
   bool is_im2col, is_swizzled;
+  bool is_in_memory;  // the kernel has its address: who uses it acquires it first
 } simt_tmap;
 simt_tmap simt_tmap_tiled(void *base, int rank, const int *dim, const int *box, bool swizzled);
 // dim: c w h d n. Windows of a convolution with padding p and dilated kernel k on an axis: lower -p,

@@ -233,6 +233,7 @@ static const struct Case {
      "if (md_thread() == 256) {",
      "if (md_thread() >= 256 && md_thread() < 258) {",
      {"expects nobody", "race: ", "into which a copy"}},
+    {"ov", "a map is not acquired", "md_tmap_acquire(", "(void)(", {"without md_tmap_acquire"}},
     {"o", "a window begins elsewhere", "q1 * 2 - 1;", "q1 * 2;", {"where no window begins"}},
     {"o", "taps of another axis", "step % 3;", "step / 3 % 3;", {"by the interpreter"}},
     {"o", "windows of the tile before", "m0 / 11 % 5", "m0 / 11 % 4", {"by the interpreter"}},

@@ -8,7 +8,7 @@
 
 #include "base/base.h"
 
-enum { MAX_TRANSFERS = 256, ROW = 128 };
+enum { MAX_TRANSFERS = 256, MAX_ACQUIRED = 64, ROW = 128 };
 
 typedef struct Transfer {
   unsigned char *to;
@@ -30,6 +30,29 @@ static int num;
 void simt_tma_(void *shared, const void *map, void *bar, const int *at, const int *offset,
                int line);
 void simt_bulk_(void *shared, const void *p, int bytes, void *bar, int line);
+
+// Who has acquired which map in memory, in the block.
+static struct {
+  const void *map;
+  int thread;
+} acquired[MAX_ACQUIRED];
+static int num_acquired;
+
+int simt_thread_(void);
+void simt_tmap_acquire_(const void *map, int line);
+
+void simt_tmap_acquire_(const void *map, int line) {
+  if (num_acquired == MAX_ACQUIRED)
+    simt_error(true, (simt_where){.line = line}, "too many tensor maps are acquired");
+  acquired[num_acquired].map = map;
+  acquired[num_acquired++].thread = simt_thread_();
+}
+
+static bool is_acquired(const void *map) {
+  for (int i = 0; i < num_acquired; i++)
+    if (acquired[i].map == map && acquired[i].thread == simt_thread_()) return true;
+  return false;
+}
 
 static int64_t place_of(const void *p) { return (const unsigned char *)p - simt_shared_(); }
 
@@ -164,6 +187,8 @@ void simt_tma_(void *shared, const void *map, void *bar, const int *at, const in
   if (offset) memcpy(t->offset, offset, sizeof t->offset);
   if (t->map.is_im2col != (offset != NULL))
     simt_error(true, where, "TMA of another kind than its tensor map");
+  if (t->map.is_in_memory && !is_acquired(map))
+    simt_error(true, where, "TMA by a tensor map in memory without md_tmap_acquire");
   t->bytes = bytes_of(&t->map);
   check_target(t, t->map.is_swizzled ? 1024 : 128, where);
   check_box(t, where);
@@ -195,7 +220,7 @@ void simt_tma_settle(const Bar *b) {
   simt_act_as(-1);
 }
 
-void simt_tma_reset(void) { num = 0; }
+void simt_tma_reset(void) { num = num_acquired = 0; }
 
 void simt_tma_end(void) {
   if (num)

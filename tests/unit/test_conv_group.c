@@ -226,9 +226,9 @@ START_TEST(a_manifest_that_is_wrong_is_refused) {
     const char *from, *to, *text;
   } edits[] = {
       {"\"kind\":\"forward\"", "\"kind\":\"sideways\"", "'kind' is missing or is not a word"},
-      {"\"stride\":[1,2,2]", "\"stride\":[1,2]", "'stride' is missing or is not a list of three"},
+      {"\"stride\":[1,2,2]", "\"stride\":[1,2]", "'stride' is missing or is not a list of 3 num"},
       {"\"stride\":[1,2,2]", "\"stride\":[1,2,\"2\"]", "'stride' is missing or is not a list of"},
-      {"\"pad\":[0,1,1],", "", "'pad' is missing or is not a list of three numbers"},
+      {"\"pad\":[0,1,1],", "", "'pad' is missing or is not a list of 3 numbers"},
       {"\"pad\":[0,1,1]", "\"pad\":[0,2,1]", "its sizes do not fit together"},
       {"\"first_launch\":0,", "\"first_launch\":-1,", "'first_launch' is missing or is not a num"},
       {"\"num_launches\":1,", "", "'num_launches' is missing or is not a number"},

@@ -156,18 +156,17 @@ static const Source *compiled(const char *name) {
 // --- runs
 
 // A map that lies in device memory, as the kernel is to see it.
-static int place_map(const Source *s, const char *map, int i, unsigned char to[128]) {
+static int place_map(const Source *s, const char *map, int i, simt_tmap *to) {
   Address at;
-  memcpy(to, map, 128);
-  memcpy(&at, to, sizeof at);
-  char *memory = memory_at(at, 1);
-  if (!memory) return refuse(ILLEGAL_ADDRESS, "%s: argument %d: a map of nothing", s->name, i);
-  memcpy(to, &memory, sizeof memory);
-  return 0;
+  memcpy(to, map, sizeof *to);
+  memcpy(&at, &to->base, sizeof at);
+  to->base = memory_at(at, 1);
+  to->is_in_memory = true;
+  return to->base ? 0 : refuse(ILLEGAL_ADDRESS, "%s: argument %d: a map of nothing", s->name, i);
 }
 
 static int place_arguments(const Source *s, unsigned char *values, void **arg) {
-  static _Alignas(64) unsigned char map[MAX_MAPS][128];  // of the one kernel that runs
+  static simt_tmap map[MAX_MAPS];  // of the one kernel that runs
   int num_maps = 0;
   for (int i = 0; i < s->num; i++) {
     arg[i] = values + s->param[i].offset;
@@ -179,9 +178,9 @@ static int place_arguments(const Source *s, unsigned char *values, void **arg) {
     memcpy(arg[i], &memory, sizeof memory);
     if (strstr(s->param[i].type, "md_tmap *")) {
       MD_ASSERT(num_maps < MAX_MAPS, "%s has too many tensor maps", s->name);
-      int error = place_map(s, memory, i, map[num_maps]);
+      int error = place_map(s, memory, i, &map[num_maps]);
       if (error) return error;
-      memory = (char *)map[num_maps++];
+      memory = (char *)&map[num_maps++];
       memcpy(arg[i], &memory, sizeof memory);
     }
   }
