@@ -7,17 +7,17 @@
 #include <string.h>
 
 // Statistics behind a convolution, a source that is made on the way, one that is read as it is; gradients with
-// strides. No tile divides an extent.
+// strides. No tile divides an extent, but that of %x's channels, which TMA copies.
 static const char graph_text[] =
-    "graph @s(%x: f32[2,72,1,9,11], %w: f32[136,72,1,3,3], %u: f32[24,136,1,1,1], %g: f32[136], "
+    "graph @s(%x: f32[2,64,1,9,11], %w: f32[136,64,1,3,3], %u: f32[24,136,1,1,1], %g: f32[136], "
     "%p_b: f32[136], %dy: f32[2,136,1,5,6]) {\n"
     "  %a = conv3d %x, %w {pad=[0,1,1]}\n"
     "  %m, %v = moments %a {groups=1}\n"
     "  %n = batch_norm %a, %g, %p_b, %m, %v {batch_stats=true}\n"
     "  %r = relu %n\n"
     "  %y = conv3d %r, %u\n"
-    "  %dx = conv3d_dgrad %dy, %w {stride=[1,2,2], pad=[0,1,1], shape=[2,72,1,9,11]}\n"
-    "  %dw = conv3d_wgrad %dy, %x {stride=[1,2,2], pad=[0,1,1], shape=[136,72,1,3,3]}\n"
+    "  %dx = conv3d_dgrad %dy, %w {stride=[1,2,2], pad=[0,1,1], shape=[2,64,1,9,11]}\n"
+    "  %dw = conv3d_wgrad %dy, %x {stride=[1,2,2], pad=[0,1,1], shape=[136,64,1,3,3]}\n"
     "  return %y, %dx, %dw\n"
     "}\n";
 
@@ -102,6 +102,20 @@ static int num_staged(const md_cuda_module *m) {
   return num;
 }
 
+// --- copies
+
+// Products of which one way differs from their own by that alone: threads copy what TMA could.
+static int num_copied(const md_cuda_module *m) {
+  int num = 0;
+  for (int i = 0; i < m->num_sites; i++) {
+    md_cuda_schedule by_threads = m->site[i].own;
+    by_threads.copies = true;
+    for (int k = 0; k < m->site[i].num_trials; k++)
+      num += md_cuda_schedule_equal(&m->site[i].trial[k].way, &by_threads);
+  }
+  return num;
+}
+
 // --- records
 
 static bool same_launches(const md_cuda_module *m, const md_cuda_site *s, const md_cuda_module *n,
@@ -165,9 +179,9 @@ static int try_records(const Program *p, md_cuda_arch arch, const char *target, 
   return failed;
 }
 
-// So many products are to have ways with fewer stages.
+// So many products are to have ways with fewer stages, and so many others by which threads copy.
 static int try_all(md_cuda_arch arch, const char *target, md_dtype precision, int staged,
-                   int *passed, md_diags *d) {
+                   int copied, int *passed, md_diags *d) {
   char title[60];
   snprintf(title, sizeof title, "%s, %s", target, precision == MD_BF16 ? "bf16" : "f32");
   md_graph *g = md_parse_graph("sample", graph_text, strlen(graph_text), d);
@@ -178,6 +192,7 @@ static int try_all(md_cuda_arch arch, const char *target, md_dtype precision, in
     failed++;
   } else {
     failed += check_that("fewer stages", num_staged(p->m) == staged, passed);
+    failed += check_that("copies by threads", num_copied(p->m) == copied, passed);
     failed += try_ways(p, title, passed) + try_records(p, arch, target, passed, d);
   }
   printf("%s: %d products, %d passed\n", title, p ? p->m->num_sites : 0, *passed - before);
@@ -188,9 +203,9 @@ static int try_all(md_cuda_arch arch, const char *target, md_dtype precision, in
 int main(void) {
   simt_check_numbers(true);
   md_diags *d = md_diags_create();
-  int passed = 0, failed = try_all((md_cuda_arch){80, 0}, "cuda:sm_80", MD_F32, 0, &passed, d);
-  failed += try_all((md_cuda_arch){80, 0}, "cuda:sm_80", MD_BF16, 0, &passed, d);
-  failed += try_all((md_cuda_arch){90, 'a'}, "cuda:sm_90a", MD_BF16, 3, &passed, d);
+  int passed = 0, failed = try_all((md_cuda_arch){80, 0}, "cuda:sm_80", MD_F32, 0, 0, &passed, d);
+  failed += try_all((md_cuda_arch){80, 0}, "cuda:sm_80", MD_BF16, 0, 0, &passed, d);
+  failed += try_all((md_cuda_arch){90, 'a'}, "cuda:sm_90a", MD_BF16, 3, 2, &passed, d);
   md_diags_destroy(d);
   printf("%d passed, %d failed\n", passed, failed);
   return failed || !passed;
