@@ -143,7 +143,7 @@ static void merge(Product *p) {
   md_cu_kernel *k = &p->k;
   int64_t blocks;
   md_cu_begin(k, p->w, "merge of the parts");
-  md_cu_mark m = md_cu_open_elements(k, p->m * p->n, &blocks);
+  md_cu_mark m = md_cu_open_elements(k, p->m * p->n, true, &blocks);
   const char *from = md_cu_workspace(k, p->place, parts_bytes(p), p->type, false);
   const char *sum = md_cu_sum(k);
   md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) %s += (double)%s[(%s)j * %s + e];",
