@@ -135,6 +135,7 @@ typedef struct md_cuda_launch {
   double work;     // its share of what the region computes, in any unit; 0 in all: by bytes
   bool is_early;   // wants to run as soon as what it reads is there
   bool is_beside;  // may run beside the one before it: what both write is of each its own elements
+  bool is_told;    // so many blocks follow from the batch, as its counts do
   bool is_moved;   // some of what it touches lies in the workspace rather than in the arena
   int num_args;
   md_cuda_arg *arg;  // in the module's arena

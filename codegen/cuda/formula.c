@@ -131,6 +131,22 @@ static const char *call(const formula *f, const char *name, const char *a, const
            : md_format(f->a, "%s%s(%s)", name, wide, a);
 }
 
+// A number of terms, one over it, or what makes their variance unbiased; as a float, which it may have been.
+// One over 255 makes numbers of bytes.
+static bool looks_counted(double x) {
+  if (!(x > 0) || x == 1) return false;
+  double n = x < 1 ? round(1 / x) : x < 1.5 ? round(x / (x - 1)) : round(x);
+  return n != UINT8_MAX && (float)x == (float)(x < 1 ? 1 / n : x < 1.5 ? n / (n - 1) : n);
+}
+
+// Graphs have the number of what is added up, over the batch too, as a factor. Among vectors of channels none
+// has been met.
+static bool is_told(const formula *f, const md_expr_node *x) {
+  const md_cu_lanes *l = f->k->lanes;
+  if (f->node->op != MD_OP_affine || f->type != MD_CU_FLOAT || x->a != 0) return false;
+  return (!l || l->is_line) && looks_counted(f->node->attr.affine.scale);
+}
+
 static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_term *s) {
   static const char *const functions[MD_NUM_EX] = {
       [MD_EX_MIN] = "md_min",     [MD_EX_MAX] = "md_max",     [MD_EX_EXP] = "md_exp",
@@ -141,7 +157,9 @@ static md_cu_term apply(const formula *f, const md_expr_node *x, const md_cu_ter
   const md_cu_term *a = &s[x->a], *b = &s[x->b], *c = &s[x->c];
   switch (x->kind) {
   case MD_EX_CONST: return (md_cu_term){.known = true, .number = x->value};
-  case MD_EX_ATTR: return (md_cu_term){.known = true, .number = md_attr_value(&f->node->attr, x)};
+  case MD_EX_ATTR:
+    if (is_told(f, x)) return term(MD_CU_FLOAT, md_cu_factor(f->k, f->node->attr.affine.scale));
+    return (md_cu_term){.known = true, .number = md_attr_value(&f->node->attr, x)};
   case MD_EX_ARG: return f->arg[x->a];
   case MD_EX_RANDOM:
     return term(MD_CU_FLOAT,

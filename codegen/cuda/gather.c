@@ -24,6 +24,16 @@ static md_cu_ix shifted(md_cu_kernel *k, md_cu_ix x, int64_t plus) {
 
 // --- pieces along an axis
 
+// The end of a piece, and the place in the next one: samples that are joined follow from the batch.
+static const char *end_of(md_cu_kernel *k, int axis, int64_t end) {
+  return axis ? md_cu_number(k, end) : md_cu_told(k, end);
+}
+
+static md_cu_ix behind(md_cu_kernel *k, md_cu_ix x, int axis, int64_t start) {
+  if (axis || !start) return shifted(k, x, -start);
+  return md_cu_name(k, md_format(k->w->arena, "%s - %s", x, md_cu_told(k, start)));
+}
+
 static const char *concat(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   int axis = (int)n->attr.i.value;
   md_cu_ix at = md_cu_axis(k, s, axis);
@@ -35,9 +45,9 @@ static const char *concat(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
     bool last = i + 1 == n->num_in;
     if (to) {
       const char *test =
-          md_format(k->w->arena, "%sif (%s < %s) ", i ? "else " : "", at, md_cu_number(k, end));
+          md_format(k->w->arena, "%sif (%s < %s) ", i ? "else " : "", at, end_of(k, axis, end));
       md_cu_mark m = md_cu_open(k, NULL, "%s{", last ? "else " : test);
-      md_cu_line(k, NULL, "%s = %s;", to, moved(k, n, i, s, axis, shifted(k, at, -start)));
+      md_cu_line(k, NULL, "%s = %s;", to, moved(k, n, i, s, axis, behind(k, at, axis, start)));
       md_cu_close(k, m);
     } else if (last || number < end) {
       return moved(k, n, i, s, axis, shifted(k, at, -start));
@@ -138,8 +148,8 @@ static const char *gather_rows(md_cu_kernel *k, const md_node *n, md_cu_spot *s)
 static const char *scatter_rows(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   md_cu_ix row = md_cu_axis(k, s, 0);
   const char *sum = md_cu_sum(k), *j = md_cu_counter(k);
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int %s = 0; %s < %lld; %s++) {", j, j,
-                               (long long)shape_of(k, n->in[0])->dim[0], j);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int %s = 0; %s < %s; %s++) {", j, j,
+                               md_cu_told(k, shape_of(k, n->in[0])->dim[0]), j);
   md_cu_mark hit =
       md_cu_open(k, NULL, "if (%s == %s) {", wrapped(k, n->in[1], j, n->attr.i.value), row);
   md_cu_line(k, NULL, "%s += (double)%s;", sum, moved(k, n, 0, s, 0, j));
@@ -162,7 +172,7 @@ static const char *bank_push(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
   md_cu_mark m = {0};
   if (num < size) {
     to = md_cu_variable(k, type_of(k, n->out), NULL);
-    m = md_cu_open(k, "pushed", "if (%s < %s) {", ahead, md_cu_number(k, num));
+    m = md_cu_open(k, "pushed", "if (%s < %s) {", ahead, md_cu_told(k, num));
   }
   md_cu_ix key = ahead;
   if (num > size) {  // ahead + laps * size
@@ -188,7 +198,7 @@ void md_cu_push(md_cu_work *w, const md_node *n) {
   int64_t size = shape_of(&k, n->in[0])->dim[0], num = shape_of(&k, n->in[1])->dim[0];
   md_shape some = *shape_of(&k, n->in[1]);
   some.dim[0] = MD_MIN(num, size);
-  md_cu_mark m = md_cu_open_elements(&k, md_elements(&some), &blocks);
+  md_cu_mark m = md_cu_open_elements(&k, md_elements(&some), false, &blocks);
   md_cu_spot s = md_cu_spot_flat(&some, "e");
   md_cu_ix key = shifted(&k, md_cu_axis(&k, &s, 0), num - some.dim[0]);
   md_cu_ix sum[] = {key, wrapped(&k, n->in[2], "0", size)};
@@ -204,9 +214,9 @@ static const char *ring_next(md_cu_kernel *k, const md_node *n) {
   int64_t push = n->attr.word[0], size = n->attr.word[1];
   md_cu_spot s = {.shape = shape_of(k, n->in[0]), .at = {"0"}};
   const char *x = md_cu_value_as(k, n->in[0], &s, MD_CU_LONG);
-  const char *text = md_format(
-      k->w->arena, "((%s %% %lldll + %lldll) %% %lldll + %lldll) %% %lldll", x, (long long)size,
-      (long long)size, (long long)size, (long long)(push % size), (long long)size);
+  const char *text = md_format(k->w->arena, "((%s %% %lldll + %lldll) %% %lldll + %s) %% %lldll", x,
+                               (long long)size, (long long)size, (long long)size,
+                               md_cu_told(k, push % size), (long long)size);
   return md_format(k->w->arena, "(%s)(%s)", md_cu_type_name(type_of(k, n->out)), text);
 }
 

@@ -27,6 +27,8 @@ enum {
 // --- region.c: what the generator asks of a region ------------------------------------------------
 
 bool md_cu_is_wide(const md_region_view *r);  // an index may not fit into an int
+// The region reads or writes a state of as many elements: then that is not because of the batch.
+bool md_cu_is_of_state(const md_region_view *r, const md_shape *s);
 // How the results of an op come about that is neither pointwise nor a view nor a reduction.
 struct md_cu_work;
 typedef struct md_cu_op {
@@ -100,7 +102,8 @@ typedef struct md_cu_kernel {
   const char *sync;  // a barrier of all of them, or of those that do the same
   int shared_bytes;
   double work;  // its share of what the region computes, in any unit; 0 in all: by bytes
-  bool is_early, is_beside;  // as in its launch
+  bool is_early, is_beside,
+      is_told;  // as in its launch; is_told once it has a count, unless one says else
 } md_cu_kernel;
 void md_cu_begin(md_cu_kernel *k, md_cu_work *w, const char *what);
 void md_cu_end(md_cu_kernel *k, int64_t blocks);  // writes it, or finds its equal; launches it
@@ -110,12 +113,14 @@ void md_cu_line(md_cu_kernel *k, const char *comment, const char *fmt, ...)
 // "for (...) {": what is named inside is forgotten at the end.
 typedef struct md_cu_mark {
   int named, memo;
+  const char *end;  // of the scope; NULL: "}"
 } md_cu_mark;
 md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void md_cu_close(md_cu_kernel *k, md_cu_mark mark);
 // Opens a loop over elements e of `num`, a thread of the grid each; *blocks is what md_cu_end takes.
-md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, int64_t *blocks);
+// `is_fixed`: whatever the batch, so it is a number.
+md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, bool is_fixed, int64_t *blocks);
 const char *md_cu_counter(md_cu_kernel *k);  // a fresh name for the index of a loop
 // Name of the pointer to v's memory / to a place of the workspace with elements of C type `type`.
 const char *md_cu_pointer(md_cu_kernel *k, md_val v, bool write);
@@ -126,6 +131,12 @@ const char *md_cu_tensor_map(md_cu_kernel *k, md_val v, const md_windows *window
 // Name of a variable that the launch says the value of: what follows from the number of samples. A name has
 // one value in a kernel.
 const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value);
+// The same, but a number where no int holds it.
+const char *md_cu_extent(md_cu_kernel *k, const char *name, int64_t value);
+// The same, named by its value: for what a kernel may have several of.
+const char *md_cu_told(md_cu_kernel *k, int64_t value);
+// A positive float that follows from the number of samples, to multiply with.
+const char *md_cu_factor(md_cu_kernel *k, double value);
 const char *md_cu_index_type(const md_cu_kernel *k);         // "int" or "md_i64"
 const char *md_cu_comment(const md_cu_kernel *k, md_val v);  // "%name", safe in a comment
 

@@ -67,7 +67,7 @@ static void put(Pass *p, md_cu_spot *s, const char *text) {
 static void run(Pass *p, const char *what, void (*mix)(Pass *p, md_cu_spot *s)) {
   int64_t blocks;
   md_cu_begin(&p->k, p->w, what);
-  md_cu_mark m = md_cu_open_elements(&p->k, md_elements(&p->to.shape), &blocks);
+  md_cu_mark m = md_cu_open_elements(&p->k, md_elements(&p->to.shape), false, &blocks);
   md_type order = {.shape = p->to.shape};
   if (p->to.val) order = *md_type_in(p->w->r->g, p->to.val);
   md_cu_spot s = md_cu_spot_memory(&p->k, &order, "e");
@@ -150,7 +150,7 @@ static void weigh(Pass *p) {
   int64_t blocks;
   long long size = (long long)p->node->attr.blur.size;
   md_cu_begin(k, p->w, "weights of the blur");
-  md_cu_mark m = md_cu_open_elements(k, p->from.shape.dim[0], &blocks);
+  md_cu_mark m = md_cu_open_elements(k, p->from.shape.dim[0], false, &blocks);
   const char *to = md_cu_workspace(k, p->weights, weight_bytes(p), p->type_name, true);
   md_cu_spot s = {.shape = &md_type_in(p->w->r->g, p->node->in[1])->shape, .at = {"e"}};
   md_cu_line(k, NULL, "const double sigma = %s;",

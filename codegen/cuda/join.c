@@ -59,9 +59,7 @@ static bool depend(const md_graph *g, const md_cuda_launch *x, const md_cuda_lau
 }
 
 // What it takes of a launch that stands for it and others: its blocks may be a count, too.
-static int num_params(const md_cuda_launch *l) {
-  return l->num_args + l->num_counts + (l->num_counts > 0);
-}
+static int num_params(const md_cuda_launch *l) { return l->num_args + l->num_counts + l->is_told; }
 
 static bool is_small(const md_cuda_launch *l) {
   int64_t bytes = 0;

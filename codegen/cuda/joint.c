@@ -7,8 +7,8 @@
 // Two that take long take turns instead, so that a device works on both at any time.
 //
 // Launches of one kernel share its text: a block finds out whose pointers it takes. Where a block goes
-// depends on its number alone, so barriers within are met by all of its threads. Launches that are told
-// counts may have other blocks at another batch: then their number is a count, too.
+// depends on its number alone, so barriers within are met by all of its threads. Launches that have
+// other blocks at another batch are told their number, too.
 #include "codegen/cuda/gen.h"
 
 #include <string.h>
@@ -113,7 +113,7 @@ static void put_call(Joint *j, const md_cuda_launch *l, const char *block) {
 
 // How many it has, as text.
 static const char *blocks_of(Joint *j, const md_cuda_launch *l) {
-  if (!l->num_counts) return md_format(j->m->arena, "%lld", (long long)l->blocks);
+  if (!l->is_told) return md_format(j->m->arena, "%lld", (long long)l->blocks);
   j->count[j->num_counts++] = l->blocks;
   return md_format(j->m->arena, "(int)count%d", j->num_counts - 1);
 }
@@ -140,7 +140,7 @@ static void put_turns(Joint *j) {
 static void put_kind(Joint *j, const int *of, int num, bool is_last) {
   const md_cuda_launch *l = &j->part[of[0]];
   const char *blocks = md_format(j->m->arena, "%lld", (long long)l->blocks), *all = blocks;
-  if (l->num_counts && (num > 1 || !is_last)) {
+  if (l->is_told && (num > 1 || !is_last)) {
     blocks = all = md_format(j->m->arena, "(int)count%d", j->num_counts);
     j->count[j->num_counts++] = l->blocks;
     if (num > 1) all = md_format(j->m->arena, "%s * %d", blocks, num);

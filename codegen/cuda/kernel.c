@@ -93,7 +93,7 @@ void md_cu_line(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
 }
 
 md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...) {
-  md_cu_mark mark = {k->now.num_named, k->now.num_memo};
+  md_cu_mark mark = {.named = k->now.num_named, .memo = k->now.num_memo};
   char code[512];
   va_list args;
   va_start(args, fmt);
@@ -106,22 +106,26 @@ md_cu_mark md_cu_open(md_cu_kernel *k, const char *comment, const char *fmt, ...
 
 void md_cu_close(md_cu_kernel *k, md_cu_mark mark) {
   k->now.indent--;
-  put_line(k, NULL, "}");
+  put_line(k, NULL, mark.end ? mark.end : "}");
   k->now.num_named = mark.named;
   k->now.num_memo = mark.memo;
 }
 
-md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, int64_t *blocks) {
+md_cu_mark md_cu_open_elements(md_cu_kernel *k, int64_t num, bool is_fixed, int64_t *blocks) {
   const char *type = md_cu_index_type(k);
+  const char *end = is_fixed ? md_cu_number(k, num) : md_cu_extent(k, "elements", num);
   const char *first = md_format(k->w->arena, "%smd_block() * %d + md_thread()",
                                 k->w->wide ? "(md_i64)" : "", MD_CU_THREADS);
   *blocks = MD_MIN(md_ceil_div(num, MD_CU_THREADS), MD_CU_BLOCKS);
   int64_t stride = *blocks * MD_CU_THREADS;
-  if (stride < num)
-    return md_cu_open(k, NULL, "for (%s e = %s; e < %s; e += %lld) {", type, first,
-                      md_cu_number(k, num), (long long)stride);
+  if (stride < num) {  // each thread has one
+    md_cu_line(k, NULL, "%s e = %s;", type, first);
+    md_cu_mark m = md_cu_open(k, NULL, "do {");
+    m.end = md_format(k->w->arena, "} while ((e += %lld) < %s);", (long long)stride, end);
+    return m;
+  }
   md_cu_line(k, NULL, "const %s e = %s;", type, first);
-  return md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, num));
+  return md_cu_open(k, NULL, "if (e < %s) {", end);
 }
 
 const char *md_cu_counter(md_cu_kernel *k) { return md_format(k->w->arena, "j%d", k->num_index++); }
@@ -202,6 +206,7 @@ const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value) {
     return k->count_name[i];
   }
   MD_ASSERT(value >= 0 && value <= INT32_MAX, "'%s' does not fit into an int", name);
+  k->is_told = true;
   if (i == k->cap_counts) {
     k->cap_counts = MD_MAX(8, 2 * i);
     k->count = with_room(k->w->module->arena, k->count, i, k->cap_counts, sizeof *k->count);
@@ -210,6 +215,32 @@ const char *md_cu_count(md_cu_kernel *k, const char *name, int64_t value) {
   k->count[i] = value;
   k->count_name[i] = md_strdup(k->w->arena, name);
   return k->count_name[k->num_counts++];
+}
+
+const char *md_cu_extent(md_cu_kernel *k, const char *name, int64_t value) {
+  return value > INT32_MAX ? md_cu_number(k, value) : md_cu_count(k, name, value);
+}
+
+// By value: two that are equal at one batch are so at any, as a rule.
+static const char *count_of(md_cu_kernel *k, const char *kind, int64_t value) {
+  int num = 0, len = (int)strlen(kind);
+  for (int i = 0; i < k->num_counts; i++) {
+    if (strncmp(k->count_name[i], kind, (size_t)len) != 0) continue;
+    if (k->count[i] == value) return k->count_name[i];
+    num++;
+  }
+  return md_cu_count(k, md_format(k->w->arena, "%s%d", kind, num), value);
+}
+
+const char *md_cu_told(md_cu_kernel *k, int64_t value) {
+  return value > INT32_MAX ? md_cu_number(k, value) : count_of(k, "size", value);
+}
+
+const char *md_cu_factor(md_cu_kernel *k, double value) {
+  float narrow = (float)value;
+  uint32_t bits;
+  memcpy(&bits, &narrow, sizeof bits);
+  return md_format(k->w->arena, "md_as_float(%s)", count_of(k, "factor", bits));
 }
 
 // --- the whole kernel
@@ -275,6 +306,7 @@ void md_cu_end(md_cu_kernel *k, int64_t blocks) {
                       .work = k->work,
                       .is_early = k->is_early,
                       .is_beside = k->is_beside,
+                      .is_told = k->is_told,
                       .region = k->w->r->index,
                       .number = number,
                       .num_args = k->num_args,

@@ -87,7 +87,8 @@ static void put_place(md_cu_kernel *k, const md_shape *shape) {
   int last = shape->rank - 1;
   int64_t div = shape->dim[last] / MD_CU_LANES;
   const char *type = md_cu_index_type(k);
-  md_cu_line(k, NULL, "const %s first = %s * 8;", type, md_cu_digit(k, "e", 1, div));
+  bool is_all = md_elements(shape) == shape->dim[last];
+  md_cu_line(k, NULL, "const %s first = %s * 8;", type, md_cu_digit(k, "e", 1, is_all ? 0 : div));
   for (int i = last - 1; i >= 0; i--) {
     if (shape->dim[i] != 1)
       md_cu_line(k, NULL, "const %s x%d = %s;", type, i,
@@ -102,11 +103,13 @@ bool md_cu_line_walk(md_cu_work *w, const md_cu_nest *n) {
   md_cu_lanes l;
   md_cu_begin(&k, w, "walk of lines");
   md_cu_line_texts(&k, n, &l);
-  int64_t blocks;
-  md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape) / MD_CU_LANES, &blocks);
+  int64_t blocks, num = md_elements(n->shape) / MD_CU_LANES;
+  bool is_fixed = md_cu_is_of_state(w->r, n->shape);
+  md_cu_mark m = md_cu_open_elements(&k, num, is_fixed, &blocks);
   put_place(&k, n->shape);
   md_cu_put_line(&k, n, &l);
   md_cu_close(&k, m);
+  k.is_told = !is_fixed;
   md_cu_end(&k, blocks);
   return true;
 }

@@ -24,6 +24,9 @@ typedef struct Product {
   const char *type;  // of the sums
   int64_t m, n, inner, down, tiles;
   int64_t parts, part, place;  // inner size of a part; where the parts lie
+  // What follows from the batch if anything does: rows that lie first in x, and an inner axis that lies
+  // first in both. Columns are a pitch, and so are the others.
+  bool rows_told, inner_told;
 } Product;
 
 static Product product_of(md_cu_work *w, const md_node *n) {
@@ -35,13 +38,26 @@ static Product product_of(md_cu_work *w, const md_node *n) {
                .type = md_cu_type_name(md_cu_compute_type(z->dtype)),
                .m = z->shape.dim[0],
                .n = z->shape.dim[1],
-               .inner = x->dim[n->attr.matmul.ta ? 0 : 1]};
+               .inner = x->dim[n->attr.matmul.ta ? 0 : 1],
+               .rows_told = !n->attr.matmul.ta,
+               .inner_told = n->attr.matmul.ta && !n->attr.matmul.tb};
   p.down = md_ceil_div(p.m, TILE);
   p.tiles = p.down * md_ceil_div(p.n, TILE);
   int64_t parts = MD_MIN(md_ceil_div(WANTED_BLOCKS, p.tiles), md_ceil_div(p.inner, MIN_PART));
   p.part = md_round_up(md_ceil_div(p.inner, parts), CHUNK);
   p.parts = md_ceil_div(p.inner, p.part);  // none is empty
   return p;
+}
+
+// A count, or a number where the batch changes nothing.
+static const char *told(Product *p, bool is_told, const char *name, int64_t value) {
+  return is_told ? md_cu_extent(&p->k, name, value) : md_cu_number(&p->k, value);
+}
+
+static const char *rows_of(Product *p) { return told(p, p->rows_told, "rows", p->m); }
+static const char *terms_of(Product *p) { return told(p, p->inner_told, "terms", p->inner); }
+static const char *turn_of(Product *p) {
+  return told(p, p->rows_told || p->inner_told, "turn", p->part);
 }
 
 static int64_t parts_bytes(const Product *p) {
@@ -63,8 +79,11 @@ static void load(Product *p, int i) {
   else md_cu_line(k, NULL, "const int line = at %% %d, d = at / %d;", TILE, TILE);
   md_cu_line(k, NULL, "const %s outer = %s + line, inner = k0 + d;", type, i == 0 ? "m0" : "n0");
   md_cu_line(k, NULL, "%s v = 0;", p->type);
-  md_cu_mark in = md_cu_open(k, NULL, "if (outer < %s && inner < %s) {",
-                             md_cu_number(k, i == 0 ? p->m : p->n), md_cu_number(k, p->inner));
+  // A part begins at a chunk.
+  bool may_end = p->inner_told || p->inner % CHUNK != 0;
+  md_cu_mark in =
+      md_cu_open(k, NULL, "if (outer < %s%s) {", i == 0 ? rows_of(p) : md_cu_number(k, p->n),
+                 may_end ? md_format(p->a, " && inner < %s", terms_of(p)) : "");
   const md_val x = p->node->in[i];
   md_cu_spot s = {.shape = &md_type_in(p->w->r->g, x)->shape,
                   .at = {inner_last ? "outer" : "inner", inner_last ? "inner" : "outer"}};
@@ -94,13 +113,13 @@ static void store(Product *p) {
   md_cu_mark j = md_cu_open(k, NULL, "MD_UNROLL for (int j = 0; j < %d; j++) {", EACH);
   md_cu_line(k, NULL, "const %s row = m0 + ty + %d * i, column = n0 + tx + %d * j;", type, SIDE,
              SIDE);
-  md_cu_mark in = md_cu_open(k, NULL, "if (row < %s && column < %s) {", md_cu_number(k, p->m),
-                             md_cu_number(k, p->n));
+  md_cu_mark in =
+      md_cu_open(k, NULL, "if (row < %s && column < %s) {", rows_of(p), md_cu_number(k, p->n));
   md_cu_spot s = {.shape = &md_type_in(p->w->r->g, p->node->out)->shape, .at = {"row", "column"}};
   if (p->parts > 1) {
     const char *to = md_cu_workspace(k, p->place, parts_bytes(p), p->type, true);
-    md_cu_line(k, NULL, "%s[(%s)part * %s + %s] = acc[i][j];", to, type,
-               md_cu_number(k, p->m * p->n), md_cu_flat(k, &s));
+    md_cu_line(k, NULL, "%s[((%s)part * %s + row) * %s + column] = acc[i][j];", to, type,
+               rows_of(p), md_cu_number(k, p->n));
   } else {
     md_cu_store(k, p->node->out, &s, "acc[i][j]");
   }
@@ -118,17 +137,20 @@ static void tiles(Product *p) {
   md_cu_line(k, "[inner][row]", "%s *const xs = (%s *)shared;", p->type, p->type);
   md_cu_line(k, "[inner][column]", "%s *const ys = xs + %d;", p->type, CHUNK * PITCH);
   md_cu_line(k, NULL, "const int tx = md_thread() %% %d, ty = md_thread() / %d;", SIDE, SIDE);
-  md_cu_line(k, NULL, "const %s m0 = (%s)(md_block() %% %lld) * %d;", type, type,
-             (long long)p->down, TILE);
-  md_cu_line(k, NULL, "const %s n0 = (%s)(md_block() %% %lld / %lld) * %d;", type, type,
-             (long long)p->tiles, (long long)p->down, TILE);
-  md_cu_line(k, NULL, "const int part = md_block() / %lld;", (long long)p->tiles);
-  md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type, md_cu_number(k, p->part));
+  long long across = (long long)(p->tiles / p->down);
+  md_cu_line(k, "unsigned: what may be negative takes ten registers more",
+             "const md_u32 tile = (md_u32)md_block(), high = (md_u32)%s;",
+             told(p, p->rows_told, "down", p->down));
+  md_cu_line(k, NULL, "const %s m0 = (%s)(tile %% high) * %d;", type, type, TILE);
+  md_cu_line(k, NULL, "const %s n0 = (%s)(tile / high %% %lldu) * %d;", type, type, across, TILE);
+  md_cu_line(k, NULL, "const int part = (int)(tile / high / %lldu);", across);
+  md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type, turn_of(p));
   md_cu_line(k, NULL, "%s acc[%d][%d];", p->type, EACH, EACH);
   md_cu_line(k, NULL, "MD_UNROLL for (int i = 0; i < %d; i++)", EACH);
   md_cu_line(k, NULL, "  MD_UNROLL for (int j = 0; j < %d; j++) acc[i][j] = 0;", EACH);
-  md_cu_mark m = md_cu_open(k, NULL, "for (%s k0 = begin; k0 < begin + %s && k0 < %s; k0 += %d) {",
-                            type, md_cu_number(k, p->part), md_cu_number(k, p->inner), CHUNK);
+  md_cu_line(k, NULL, "const %s end = begin + %s < %s ? begin + %s : %s;", type, turn_of(p),
+             terms_of(p), turn_of(p), terms_of(p));
+  md_cu_mark m = md_cu_open(k, NULL, "for (%s k0 = begin; k0 < end; k0 += %d) {", type, CHUNK);
   md_cu_line(k, "nobody reads the old chunk any more", "md_sync();");
   load(p, 0);
   load(p, 1);
@@ -136,6 +158,7 @@ static void tiles(Product *p) {
   multiply(p);
   md_cu_close(k, m);
   store(p);
+  k->is_told = p->rows_told || (p->inner_told && p->parts > 1);
   md_cu_end(k, p->tiles * p->parts);
 }
 
@@ -143,14 +166,16 @@ static void merge(Product *p) {
   md_cu_kernel *k = &p->k;
   int64_t blocks;
   md_cu_begin(k, p->w, "merge of the parts");
-  md_cu_mark m = md_cu_open_elements(k, p->m * p->n, &blocks);
+  md_cu_mark m = md_cu_open_elements(k, p->m * p->n, !p->rows_told, &blocks);
   const char *from = md_cu_workspace(k, p->place, parts_bytes(p), p->type, false);
   const char *sum = md_cu_sum(k);
-  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) %s += (double)%s[(%s)j * %s + e];",
-             (long long)p->parts, sum, from, md_cu_index_type(k), md_cu_number(k, p->m * p->n));
+  md_cu_line(k, NULL, "for (int j = 0; j < %s; j++) %s += (double)%s[(%s)j * %s + e];",
+             told(p, p->rows_told || p->inner_told, "parts", p->parts), sum, from,
+             md_cu_index_type(k), told(p, p->rows_told, "elements", p->m * p->n));
   md_cu_spot s = md_cu_spot_flat(&md_type_in(p->w->r->g, p->node->out)->shape, "e");
   md_cu_store(k, p->node->out, &s, md_cu_from_double(k, p->node->out, sum));
   md_cu_close(k, m);
+  k->is_told = p->rows_told;
   md_cu_end(k, blocks);
 }
 

@@ -31,6 +31,7 @@ typedef struct Nce {
   int64_t groups;  // of queries
   int64_t slabs;   // of the mean's columns
   int64_t tiles, parts, part_tiles;
+  bool rows_fixed;            // the bank is a state
   int64_t tops, sums, means;  // places of the parts: [part][query], means [part][query][column]
   bool wide_ids, mean;
 } Nce;
@@ -47,6 +48,7 @@ static Nce nce_of(md_cu_work *w, const md_node *n) {
   s.dim = md_type_in(g, s.q)->shape.dim[1];
   s.rows = md_type_in(g, s.bank)->shape.dim[0];
   s.wide_ids = md_type_in(g, s.ids)->dtype == MD_I64 || md_type_in(g, s.bank_ids)->dtype == MD_I64;
+  s.rows_fixed = md_cu_is_of_state(w->r, &md_type_in(g, s.bank)->shape);
   s.mean = is_read(&s, MEAN);
   s.groups = md_ceil_div(s.queries, TILE);
   s.slabs = s.mean ? md_ceil_div(s.dim, COLUMNS) : 1;
@@ -68,6 +70,14 @@ static const char *value_at(Nce *s, md_val v, md_cu_ix row, md_cu_ix column, md_
   return md_cu_as(s->w->arena, &t, type);
 }
 
+static const char *queries_of(Nce *s) { return md_cu_extent(&s->k, "queries", s->queries); }
+static const char *groups_of(Nce *s) { return md_cu_extent(&s->k, "groups", s->groups); }
+
+// Of the bank.
+static const char *told(Nce *s, const char *name, int64_t value) {
+  return s->rows_fixed ? md_cu_number(&s->k, value) : md_cu_extent(&s->k, name, value);
+}
+
 static md_cu_type id_type(const Nce *s) { return s->wide_ids ? MD_CU_LONG : MD_CU_INT; }
 
 static void begin(Nce *s, const char *what, int shared_bytes) {
@@ -78,8 +88,7 @@ static void begin(Nce *s, const char *what, int shared_bytes) {
   md_cu_line(k, "chunk of the queries", "float *const qs = (float *)shared;");
   md_cu_line(k, "the same columns of the bank", "float *const bs = qs + %d;", TILE * PITCH);
   md_cu_line(k, NULL, "const int tx = md_thread() %% %d, ty = md_thread() / %d;", SIDE, SIDE);
-  md_cu_line(k, "first query", "const int q0 = md_block() %% %lld * %d;", (long long)s->groups,
-             TILE);
+  md_cu_line(k, "first query", "const int q0 = md_block() %% %s * %d;", groups_of(s), TILE);
 }
 
 // One column chunk of queries and bank rows; what lies outside is zero.
@@ -95,8 +104,9 @@ static void load_chunk(Nce *s, bool queries, const char *first_row, const char *
     md_cu_line(k, NULL, "const %s %s = %s + row, %sd = %s + column;", md_cu_index_type(k), row,
                bank ? first_row : "q0", row, first_column);
     md_cu_line(k, NULL, "float %s = 0.0f;", x);
-    md_cu_mark in = md_cu_open(k, NULL, "if (%s < %lld && %sd < %lld) {", row,
-                               (long long)(bank ? s->rows : s->queries), row, (long long)s->dim);
+    md_cu_mark in =
+        md_cu_open(k, NULL, "if (%s < %s && %sd < %lld) {", row,
+                   bank ? told(s, "rows", s->rows) : queries_of(s), row, (long long)s->dim);
     md_cu_line(
         k, NULL, "%s = %s;", x,
         value_at(s, bank ? s->bank : s->q, row, md_format(s->w->arena, "%sd", row), MD_CU_FLOAT));
@@ -132,7 +142,7 @@ static void logits(Nce *s) {
                             "MD_UNROLL for (int n = 0; n < %d; n++) {", EACH);
   md_cu_line(k, NULL, "const %s b = n0 + tx + %d * n;", md_cu_index_type(k), SIDE);
   md_cu_line(k, NULL, "%s other = %d;", md_cu_type_name(id_type(s)), EMPTY_ROW);
-  md_cu_mark in = md_cu_open(k, NULL, "if (b < %lld) {", (long long)s->rows);
+  md_cu_mark in = md_cu_open(k, NULL, "if (b < %s) {", told(s, "rows", s->rows));
   md_cu_line(k, NULL, "other = %s;", value_at(s, s->bank_ids, "b", NULL, id_type(s)));
   md_cu_close(k, in);
   md_cu_line(k, NULL, "MD_UNROLL for (int m = 0; m < %d; m++)", EACH);
@@ -146,18 +156,17 @@ static md_cu_mark open_queries(Nce *s, md_cu_mark *inner) {
   md_cu_kernel *k = &s->k;
   md_cu_mark m = md_cu_open(k, NULL, "MD_UNROLL for (int m = 0; m < %d; m++) {", EACH);
   md_cu_line(k, NULL, "const int q = q0 + ty + %d * m;", SIDE);
-  *inner = md_cu_open(k, NULL, "if (q < %lld) {", (long long)s->queries);
+  *inner = md_cu_open(k, NULL, "if (q < %s) {", queries_of(s));
   return m;
 }
 
 static md_cu_mark open_tiles(Nce *s, const char *part) {
   md_cu_kernel *k = &s->k;
   md_cu_line(k, NULL, "const int part = %s;", part);
-  md_cu_line(k, NULL, "const int last = (part + 1) * %lld < %lld ? (part + 1) * %lld : %lld;",
-             (long long)s->part_tiles, (long long)s->tiles, (long long)s->part_tiles,
-             (long long)s->tiles);
-  md_cu_mark m = md_cu_open(k, NULL, "for (int tile = part * %lld; tile < last; tile++) {",
-                            (long long)s->part_tiles);
+  const char *turn = md_cu_extent(k, "turn", s->part_tiles), *tiles = told(s, "tiles", s->tiles);
+  md_cu_line(k, NULL, "const int last = (part + 1) * %s < %s ? (part + 1) * %s : %s;", turn, tiles,
+             turn, tiles);
+  md_cu_mark m = md_cu_open(k, NULL, "for (int tile = part * %s; tile < last; tile++) {", turn);
   md_cu_line(k, "first bank row", "const %s n0 = (%s)tile * %d;", md_cu_index_type(k),
              md_cu_index_type(k), TILE);
   return m;
@@ -244,10 +253,10 @@ static void store_parts(Nce *s, int chunks) {
   md_cu_mark in, m = open_queries(s, &in);
   const char *first = s->slabs > 1 ? "tx == 0 && slab == 0" : "tx == 0";
   md_cu_mark one = md_cu_open(k, NULL, "if (%s) {", first);
-  md_cu_line(k, NULL, "%s[part * %lld + q] = top[m];",
-             md_cu_workspace(k, s->tops, num * 4, "float", true), (long long)s->queries);
-  md_cu_line(k, NULL, "%s[part * %lld + q] = sum[m];",
-             md_cu_workspace(k, s->sums, num * 8, "double", true), (long long)s->queries);
+  md_cu_line(k, NULL, "%s[part * %s + q] = top[m];",
+             md_cu_workspace(k, s->tops, num * 4, "float", true), queries_of(s));
+  md_cu_line(k, NULL, "%s[part * %s + q] = sum[m];",
+             md_cu_workspace(k, s->sums, num * 8, "double", true), queries_of(s));
   md_cu_close(k, one);
   if (s->mean) {
     md_cu_mark c = md_cu_open(k, NULL, "MD_UNROLL for (int c = 0; c < %d; c++) {", chunks);
@@ -255,8 +264,8 @@ static void store_parts(Nce *s, int chunks) {
     md_cu_line(k, NULL, "const int d = slab + %d * c + tx + %d * h;", CHUNK, SIDE);
     const char *to = md_cu_workspace(k, s->means, num * s->dim * 4, "float", true);
     const char *type = md_cu_index_type(k);
-    md_cu_line(k, NULL, "if (d < %lld) %s[((%s)part * %lld + q) * %lld + d] = acc[c][m][h];",
-               (long long)s->dim, to, type, (long long)s->queries, (long long)s->dim);
+    md_cu_line(k, NULL, "if (d < %lld) %s[((%s)part * %s + q) * %lld + d] = acc[c][m][h];",
+               (long long)s->dim, to, type, queries_of(s), (long long)s->dim);
     md_cu_close(k, h);
     md_cu_close(k, c);
   }
@@ -271,11 +280,12 @@ static void stream(Nce *s) {
   begin(s, "stream over the bank", (2 * TILE * PITCH + (s->mean ? TILE * WEIGHTS : 0)) * 4);
   if (s->mean) {
     md_cu_line(k, "weights [query][row]", "float *const ws = bs + %d;", TILE * PITCH);
-    md_cu_line(k, "first column of the mean", "const int slab = md_block() / %lld %% %lld * %d;",
-               (long long)s->groups, (long long)s->slabs, COLUMNS);
+    md_cu_line(k, "first column of the mean", "const int slab = md_block() / %s %% %lld * %d;",
+               groups_of(s), (long long)s->slabs, COLUMNS);
   }
   start(s, chunks);
-  md_cu_mark tile = open_tiles(s, md_format(s->w->arena, "md_block() / %lld", blocks));
+  md_cu_mark tile = open_tiles(
+      s, md_format(s->w->arena, "md_block() / %s / %lld", groups_of(s), (long long)s->slabs));
   logits(s);
   join_tile(s, chunks);
   if (s->mean) add_mean(s, chunks);
@@ -290,27 +300,27 @@ static void stream(Nce *s) {
 static void merge_lse(Nce *s) {
   md_cu_kernel *k = &s->k;
   int64_t num = s->parts * s->queries;
-  long long parts = (long long)s->parts, queries = (long long)s->queries;
   md_cu_begin(k, s->w, "merge of the parts");
+  const char *parts = md_cu_extent(k, "parts", s->parts), *queries = queries_of(s);
   md_cu_line(k, NULL, "const int q = md_block() * %d + md_thread();", MD_CU_THREADS);
-  md_cu_mark in = md_cu_open(k, NULL, "if (q < %lld) {", queries);
+  md_cu_mark in = md_cu_open(k, NULL, "if (q < %s) {", queries);
   const char *top = md_cu_workspace(k, s->tops, num * 4, "float", false);
   const char *sum = md_cu_workspace(k, s->sums, num * 8, "double", s->mean);
   md_cu_line(k, NULL, "float high = -MD_INF;");
-  md_cu_line(k, NULL, "for (int j = 0; j < %lld; j++) high = md_max(high, %s[j * %lld + q]);",
-             parts, top, queries);
+  md_cu_line(k, NULL, "for (int j = 0; j < %s; j++) high = md_max(high, %s[j * %s + q]);", parts,
+             top, queries);
   md_cu_line(k, NULL, "const float from = high == -MD_INF ? 0.0f : high;");
   md_cu_line(k, NULL, "double total = 0.0;");
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", parts);
-  md_cu_line(k, NULL, "total += %s[j * %lld + q] * (double)md_exp(%s[j * %lld + q] - from);", sum,
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = 0; j < %s; j++) {", parts);
+  md_cu_line(k, NULL, "total += %s[j * %s + q] * (double)md_exp(%s[j * %s + q] - from);", sum,
              queries, top, queries);
   md_cu_close(k, loop);
   if (s->mean) {
-    loop = md_cu_open(k, NULL, "for (int j = 0; j < %lld; j++) {", parts);
-    md_cu_line(k, NULL, "const double grown = (double)md_exp(%s[j * %lld + q] - from);", top,
+    loop = md_cu_open(k, NULL, "for (int j = 0; j < %s; j++) {", parts);
+    md_cu_line(k, NULL, "const double grown = (double)md_exp(%s[j * %s + q] - from);", top,
                queries);
     md_cu_line(k, "no row counts: the mean is 0",
-               "%s[j * %lld + q] = high == -MD_INF ? 0.0 : grown / total;", sum, queries);
+               "%s[j * %s + q] = high == -MD_INF ? 0.0 : grown / total;", sum, queries);
     md_cu_close(k, loop);
   }
   md_val lse = s->node->out;
@@ -327,18 +337,19 @@ static void merge_lse(Nce *s) {
 static void merge_mean(Nce *s) {
   md_cu_kernel *k = &s->k;
   int64_t num = s->queries * s->dim;
-  long long parts = (long long)s->parts, queries = (long long)s->queries;
   md_cu_begin(k, s->w, "merge of the means");
+  const char *parts = md_cu_extent(k, "parts", s->parts), *queries = queries_of(s);
+  const char *elements = md_cu_extent(k, "elements", num);
   const char *type = md_cu_index_type(k), *id = s->w->wide ? "(md_i64)md_block()" : "md_block()";
   md_cu_line(k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
-  md_cu_mark in = md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, num));
+  md_cu_mark in = md_cu_open(k, NULL, "if (e < %s) {", elements);
   const char *from = md_cu_workspace(k, s->means, s->parts * num * 4, "float", false);
   const char *share = md_cu_workspace(k, s->sums, s->parts * s->queries * 8, "double", false);
   md_cu_line(k, NULL, "const int q = (int)(e / %lld);", (long long)s->dim);
   md_cu_line(k, NULL, "double sum = 0.0;");
-  md_cu_line(k, NULL, "for (%s j = 0; j < %lld; j++)", type, parts);
-  md_cu_line(k, NULL, "  sum += %s[j * %lld + q] * (double)%s[j * %s + e];", share, queries, from,
-             md_cu_number(k, num));
+  md_cu_line(k, NULL, "for (%s j = 0; j < %s; j++)", type, parts);
+  md_cu_line(k, NULL, "  sum += %s[j * %s + q] * (double)%s[j * %s + e];", share, queries, from,
+             elements);
   md_val mean = s->node->out + MEAN;
   md_cu_spot at = md_cu_spot_flat(&md_type_in(s->w->r->g, mean)->shape, "e");
   md_cu_store(k, mean, &at, "(float)sum");

@@ -213,7 +213,9 @@ md_cu_spot md_cu_spot_view(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
     r.at[axis] = md_cu_mirrored(k, in->dim[axis]);
     return r;
   }
-  r.at[axis] = md_cu_linear(k, 1, &r.at[axis], &by, plus);
+  if (!flip && axis == 0 && plus && !md_cu_is_of_state(k->w->r, in))
+    r.at[0] = md_cu_name(k, md_format(k->w->arena, "%s + %s", r.at[0], md_cu_told(k, plus)));
+  else r.at[axis] = md_cu_linear(k, 1, &r.at[axis], &by, plus);
   return r;
 }
 

@@ -31,6 +31,7 @@ static const char base[] =
     "#define MD_RESTRICT __restrict__\n"
     "#define MD_INF __int_as_float(0x7f800000)\n"
     "#define MD_NAN __int_as_float(0x7fc00000)\n"
+    "#define md_as_float(bits) __int_as_float(bits)\n"
     "#define md_thread() ((int)threadIdx.x)\n"
     "#define md_block() ((int)blockIdx.x)\n"
     "#define md_lane() (md_thread() % 32)\n"

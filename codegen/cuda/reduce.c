@@ -23,6 +23,8 @@ typedef struct Reduction {
   int64_t results, terms, parts, part_steps;
   int64_t steps;  // of a result: terms, or lines of eight neighbours
   bool by_line;
+  // What follows from the batch, if samples come first: the results, or the terms of each.
+  bool results_told, terms_told;
   int num_sums;   // of all reductions
   int64_t place;  // of the parts in the workspace: [result][part][sum] of double
 } Reduction;
@@ -84,13 +86,15 @@ void md_cu_walk(md_cu_work *w, const md_cu_nest *n) {
   md_cu_kernel k;
   md_cu_begin(&k, w, "walk");
   int64_t blocks;
-  md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape), &blocks);
+  bool is_fixed = md_cu_is_of_state(w->r, n->shape);
+  md_cu_mark m = md_cu_open_elements(&k, md_elements(n->shape), is_fixed, &blocks);
   md_type order = {.shape = *n->shape};
   for (int i = 0; i < n->num_stores; i++)
     order.block = MD_MAX(order.block, md_type_in(w->r->g, n->store[i])->block);
   md_cu_spot s = md_cu_spot_memory(&k, &order, "e");
   store_values(&k, n, &s);
   md_cu_close(&k, m);
+  k.is_told = !is_fixed;
   md_cu_end(&k, blocks);
 }
 
@@ -143,8 +147,9 @@ static md_cu_spot spot_of(md_cu_kernel *k, const md_cu_nest *n, md_cu_ix result,
     for (int a = run[i].first; a <= run[i].last; a++) stride *= n->shape->dim[a];
   }
   if (n->groups > 1) {  // sample = group * samples of a group + its number there
-    md_cu_ix both[] = {md_cu_digit(k, result, n->shape->dim[1], 0), ix[0]};
-    ix[0] = md_cu_linear(k, 2, both, (int64_t[]){run[0].size, 1}, 0);
+    md_cu_ix group = md_cu_digit(k, result, n->shape->dim[1], 0);
+    const char *samples = md_cu_extent(k, "samples", run[0].size);
+    ix[0] = md_cu_name(k, md_format(k->w->arena, "%s * %s + %s", group, samples, ix[0]));
   }
   for (int i = 0; i < num; i++)
     if (run[i].first == run[i].last) s.at[run[i].first] = ix[i];
@@ -227,8 +232,34 @@ void md_cu_put_results(md_cu_kernel *k, const md_cu_nest *nest, const char *per,
   }
 }
 
-static const char *terms_of(const Reduction *r) {
-  return md_format(r->w->arena, "%lld.0", (long long)r->terms);
+// A count, or a number where the batch changes nothing.
+static const char *told(Reduction *r, bool is_told, const char *name, int64_t value) {
+  return is_told ? md_cu_extent(&r->k, name, value) : md_cu_number(&r->k, value);
+}
+
+static const char *results_of(Reduction *r) {
+  return told(r, r->results_told, "results", r->results);
+}
+static const char *terms_of(Reduction *r) { return told(r, r->terms_told, "terms", r->terms); }
+static const char *steps_of(Reduction *r) {
+  return r->by_line ? told(r, r->terms_told, "lines", r->steps) : terms_of(r);
+}
+static const char *turn_of(Reduction *r) {
+  return told(r, r->results_told || r->terms_told, "turn", r->part_steps);
+}
+static const char *parts_of(Reduction *r) {
+  return told(r, r->results_told || r->terms_told, "parts", r->parts);
+}
+
+static const char *divisor_of(Reduction *r) {
+  if (!r->terms_told) return md_format(r->w->arena, "%lld.0", (long long)r->terms);
+  return md_format(r->w->arena, "(double)%s", terms_of(r));
+}
+
+static void put_results(Reduction *r, md_cu_ix result) {
+  bool divides = false;
+  for (int i = 0; i < r->n->num_reduces; i++) divides |= md_cu_num_sums(r->n->reduce[i]) > 1;
+  md_cu_put_results(&r->k, r->n, divides ? divisor_of(r) : "", result);
 }
 
 // --- a thread for a result
@@ -238,17 +269,17 @@ static void by_thread(Reduction *r) {
   md_cu_begin(k, r->w, "a thread for each result");
   const char *type = md_cu_index_type(k), *id = r->w->wide ? "(md_i64)md_block()" : "md_block()";
   md_cu_line(k, NULL, "const %s e = %s * %d + md_thread();", type, id, MD_CU_THREADS);
-  md_cu_mark m = md_cu_open(k, NULL, "if (e < %s) {", md_cu_number(k, r->results));
+  md_cu_mark m = md_cu_open(k, NULL, "if (e < %s) {", results_of(r));
   declare_sums(r);
   prefetch(r, "e");
-  md_cu_mark loop =
-      md_cu_open(k, NULL, "for (%s j = 0; j < %s; j++) {", type, md_cu_number(k, r->terms));
+  md_cu_mark loop = md_cu_open(k, NULL, "for (%s j = 0; j < %s; j++) {", type, terms_of(r));
   md_cu_spot s = spot_of(k, r->n, "e", "j");
   store_values(k, r->n, &s);
   add_terms(r, &s, "e");
   md_cu_close(k, loop);
-  md_cu_put_results(k, r->n, terms_of(r), "e");
+  put_results(r, "e");
   md_cu_close(k, m);
+  k->is_told = r->results_told;
   md_cu_end(k, md_ceil_div(r->results, MD_CU_THREADS));
 }
 
@@ -316,30 +347,28 @@ static void by_block(Reduction *r) {
   const char *type = md_cu_index_type(k);
   md_cu_line(k, NULL, "MD_SHARED(shared);");
   bool split = r->parts > 1;
-  const char *result = "0", *part = "md_block()";
-  if (r->results > 1) {
-    result = "r";
-    part = md_format(r->w->arena, "md_block() %% %lld", (long long)r->parts);
+  const char *result = r->results > 1 ? "r" : "0", *parts = split ? parts_of(r) : NULL;
+  if (r->results > 1)
     md_cu_line(k, "result", "const int r = md_block()%s;",
-               split ? md_format(r->w->arena, " / %lld", (long long)r->parts) : "");
-  }
-  if (split) md_cu_line(k, NULL, "const int part = %s;", part);
+               split ? md_format(r->w->arena, " / %s", parts) : "");
+  if (split)
+    md_cu_line(k, NULL, "const int part = md_block()%s;",
+               r->results > 1 ? md_format(r->w->arena, " %% %s", parts) : "");
   declare_sums(r);
   if (r->by_line) md_cu_line_texts(k, r->n, &l);
   else prefetch(r, result);
   const char *step = r->by_line ? "line" : "j";
   md_cu_mark loop;
   if (split) {
-    md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type,
-               md_cu_number(k, r->part_steps));
-    md_cu_line(k, NULL, "const %s end = begin + %s < %s ? begin + %s : %s;", type,
-               md_cu_number(k, r->part_steps), md_cu_number(k, r->steps),
-               md_cu_number(k, r->part_steps), md_cu_number(k, r->steps));
+    const char *turn = turn_of(r), *steps = steps_of(r);
+    md_cu_line(k, NULL, "const %s begin = (%s)part * %s;", type, type, turn);
+    md_cu_line(k, NULL, "const %s end = begin + %s < %s ? begin + %s : %s;", type, turn, steps,
+               turn, steps);
     loop = md_cu_open(k, NULL, "for (%s %s = begin + md_thread(); %s < end; %s += %d) {", type,
                       step, step, step, MD_CU_THREADS);
   } else {
     loop = md_cu_open(k, NULL, "for (%s %s = md_thread(); %s < %s; %s += %d) {", type, step, step,
-                      md_cu_number(k, r->steps), step, MD_CU_THREADS);
+                      steps_of(r), step, MD_CU_THREADS);
   }
   put_step(r, &l, result, step);
   md_cu_close(k, loop);
@@ -349,9 +378,10 @@ static void by_block(Reduction *r) {
     for (int i = 0; i < r->num_sums; i++)
       md_cu_line(k, NULL, "%s[md_block() * %d + %d] = s%d;", to, r->num_sums, i, i);
   } else {
-    md_cu_put_results(k, r->n, terms_of(r), result);
+    put_results(r, result);
   }
   md_cu_close(k, first);
+  k->is_told = r->results_told || (split && r->terms_told);
   md_cu_end(k, r->results * r->parts);
 }
 
@@ -362,8 +392,8 @@ static void add_part(Reduction *r) {
   for (int i = 0, sum = 0; i < r->n->num_reduces; i++)
     for (int q = 0; q < md_cu_num_sums(r->n->reduce[i]); q++, sum++)
       md_cu_add_term(k, r->n->reduce[i], md_format(r->w->arena, "s%d", sum),
-                     md_format(r->w->arena, "%s[(r * %lld + j) * %d + %d]", from,
-                               (long long)r->parts, r->num_sums, sum));
+                     md_format(r->w->arena, "%s[(r * %s + j) * %d + %d]", from, parts_of(r),
+                               r->num_sums, sum));
 }
 
 // A thread for a result: its parts in order. Many parts: a block.
@@ -376,21 +406,22 @@ static void merge(Reduction *r) {
     md_cu_line(k, "result", "const int r = md_block();");
   } else {
     md_cu_line(k, "result", "const int r = md_block() * %d + md_thread();", MD_CU_THREADS);
-    md_cu_line(k, NULL, "if (r >= %lld) return;", (long long)r->results);
+    md_cu_line(k, NULL, "if (r >= %s) return;", results_of(r));
   }
   declare_sums(r);
   const char *from = by_block ? "md_thread()" : "0";
-  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = %s; j < %lld; j += %d) {", from,
-                               (long long)r->parts, by_block ? MD_CU_THREADS : 1);
+  md_cu_mark loop = md_cu_open(k, NULL, "for (int j = %s; j < %s; j += %d) {", from, parts_of(r),
+                               by_block ? MD_CU_THREADS : 1);
   add_part(r);
   md_cu_close(k, loop);
   if (by_block) {
     md_cu_mark first = join_threads(r);
-    md_cu_put_results(k, r->n, terms_of(r), "r");
+    put_results(r, "r");
     md_cu_close(k, first);
   } else {
-    md_cu_put_results(k, r->n, terms_of(r), "r");
+    put_results(r, "r");
   }
+  k->is_told = r->results_told;
   md_cu_end(k, by_block ? r->results : md_ceil_div(r->results, MD_CU_THREADS));
 }
 
@@ -398,6 +429,9 @@ static Reduction reduction_of(md_cu_work *w, const md_cu_nest *n) {
   Reduction r = {.w = w, .n = n, .parts = 1};
   r.results = md_elements(&md_type_in(w->r->g, n->reduce[0]->out)->shape);
   r.terms = md_elements(n->shape) / r.results;
+  bool told = n->shape->rank > 0 && !md_cu_is_of_state(w->r, n->shape);
+  r.results_told = told && is_kept(n, 0);
+  r.terms_told = told && !is_kept(n, 0);
   for (int i = 0; i < n->num_reduces; i++) r.num_sums += md_cu_num_sums(n->reduce[i]);
   return r;
 }

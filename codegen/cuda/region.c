@@ -34,6 +34,16 @@ bool md_cu_is_wide(const md_region_view *r) {
   return false;
 }
 
+bool md_cu_is_of_state(const md_region_view *r, const md_shape *s) {
+  for (int i = 0; i < r->num_inputs + r->num_outputs; i++) {
+    bool in = i < r->num_inputs;
+    md_val v = in ? r->input[i] : r->output[i - r->num_inputs];
+    bool is_state = md_def(r->g, v)->op == MD_OP_state || r->g->value[v].storage != MD_NONE;
+    if (is_state && md_elements(&md_type_in(r->g, v)->shape) == md_elements(s)) return true;
+  }
+  return false;
+}
+
 enum { MANY_READS = 100 };
 
 // clang-format off

@@ -51,7 +51,7 @@ static md_cu_mark begin(Rows *r) {
     md_cu_line(k, NULL, "const %s row = (%s)md_block() * %d + md_thread() / 32;", type, type,
                MD_CU_WARPS);
   }
-  return md_cu_open(k, NULL, "if (row < %s) {", md_cu_number(k, r->num));
+  return md_cu_open(k, NULL, "if (row < %s) {", md_cu_extent(k, "rows", r->num));
 }
 
 // --- what a row has in common

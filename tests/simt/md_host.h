@@ -113,6 +113,11 @@ MD_DEV_ void simt_st_u8x8_(md_u8 *p, md_u8x8 v, int line) { simt_store_(p, v.x, 
 MD_DEV_ void simt_st_h8_(md_bf16 *p, md_h8 v, int line) { simt_store_(p, v.w, 16, 16, line); }
 MD_DEV_ void simt_st_f8_(float *p, md_f8 v, int line) { simt_store_(p, v.x, 32, 16, line); }
 MD_DEV_ void simt_st_i32x8_(int *p, md_i32x8 v, int line) { simt_store_(p, v.x, 32, 16, line); }
+MD_DEV_ float md_as_float(int bits) {
+  float f;
+  memcpy(&f, &bits, sizeof f);
+  return f;
+}
 MD_DEV_ float md_bf2f(md_bf16 x) {
   uint32_t u = (uint32_t)x << 16;
   float f;
