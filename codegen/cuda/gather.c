@@ -44,9 +44,10 @@ static const char *concat(md_cu_kernel *k, const md_node *n, md_cu_spot *s) {
     int64_t end = start + shape_of(k, n->in[i])->dim[axis];
     bool last = i + 1 == n->num_in;
     if (to) {
-      const char *test =
-          md_format(k->w->arena, "%sif (%s < %s) ", i ? "else " : "", at, end_of(k, axis, end));
-      md_cu_mark m = md_cu_open(k, NULL, "%s{", last ? "else " : test);
+      const char *test = "else ";
+      if (!last)
+        test = md_format(k->w->arena, "%sif (%s < %s) ", i ? test : "", at, end_of(k, axis, end));
+      md_cu_mark m = md_cu_open(k, NULL, "%s{", test);
       md_cu_line(k, NULL, "%s = %s;", to, moved(k, n, i, s, axis, behind(k, at, axis, start)));
       md_cu_close(k, m);
     } else if (last || number < end) {
