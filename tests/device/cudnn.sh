@@ -309,9 +309,25 @@ failing MODIST_STAND_IN_CUDNN_OFF=1 "'y' is off by"
 "$modistc" cache prune --records >/dev/null
 wants 0 "measured: 0 products" env MODIST_CACHE="$work/plans" MODIST_STAND_IN_CUDNN_NO_PLAN=1 "$modistc" tune tiny.mdx
 wants 2 "tiny has nothing that is to be tried" env MODIST_CUDNN=/nowhere "$modistc" tune tiny.mdx
+wants 0 "measured: 5 convolutions by cuDNN, too, 0 failed" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$modistc" tune f32.mdx --rounds=3
+wants 0 "tuning: 5 records" "$modistc" cache ls
+# Of equal ones one is measured, for all.
+sed 's/%w:/%x2: f32[1,8,1,2,2], %w:/; s/return/%z = conv3d %x2, %w\n  return %z,/' tiny.mdg >twice.mdg
+"$modistc" compile twice.mdg --target=cuda:sm_90 --no-ptx --apart -o twice.mdx -q || exit 1
+wants 0 "measured: 1 convolutions by cuDNN, too, 0 failed" "$modistc" tune twice.mdx --rounds=3
+wants 0 "the faster ones of 2, 2 by records" "$rt" twice.mdx --engine=fastest
 # Roundings of cuDNN are no mistakes: gradients for weights that are f32 beside bf16.
-sed 's/return %c,/%dw = conv3d_wgrad %dy, %x {shape=[32,16,1,1,1]}\n  %dwf = cast %dw {to=f32}\n  return %dwf, %c,/' fused.mdg >wide.mdg
-for net in f32 bf16 wide; do
+cat >wide.mdg <<'E'
+graph @wide(%x: bf16[2,16,3,7,6], %dy: bf16[2,32,3,7,6]) {
+  %dw = conv3d_wgrad %dy, %x {shape=[32,16,1,1,1]}
+  %w = cast %dw {to=f32}
+  return %w
+}
+E
+"$modistc" compile wide.mdg --target=cuda:sm_90 --no-ptx --apart -o wide.mdx -q || exit 1
+wants 0 "measured: 1 convolutions by cuDNN, too, 0 failed" "$modistc" tune wide.mdx --rounds=3
+# Of a model, in the step that users get.
+for net in f32 bf16; do
   wants 0 "convolutions by cuDNN, too, 0 failed" "$modistc" tune $net.mdg --rounds=3 --trials=1
   grep -q "warning" out && wrong "tune $net.mdg: $(cat out)"
   num=$(sed -n 's/.*; \([0-9]*\) convolutions by cuDNN.*/\1/p' out)
