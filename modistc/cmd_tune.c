@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// tune: which way to make each convolution is fastest on a device.
+// tune: which way to make each convolution is fastest on a device, and whether cuDNN is faster there than that. Ways
+// are measured in a step whose kernels have launches of their own; cuDNN in the step that users get, which is made
+// of the ways that were found, as its launches do less for each convolution.
 #include "modistc/compile.h"
 
 #include "base/file.h"
@@ -30,19 +32,31 @@ static const md_option_rule tune_rules[] = {
 
 // --- the program
 
-static md_program *compile(md_cli *cli, const char *target) {
+typedef struct Order {
+  md_cli *cli;
+  const char *target;       // NULL: what the device is
+  const md_records *known;  // its ways, as users get them; NULL: all ways as trials
+  const md_gpu_device *device;
+  int file;
+} Order;
+
+static md_program *compile(const Order *from, const char *target) {
+  md_cli *cli = from->cli;
   md_pass_options passes;
   int64_t trials = MD_CUDA_TRIALS;
   if (!md_source_passes(cli, &passes) || !md_cli_int(cli, "trials", 1, MD_CUDA_WAYS, &trials) ||
       !md_cuda_facts(target, &passes.facts, cli->diags))
     return NULL;
+  md_cuda_options o = {.targets = target, .no_ptx = true, .no_cache = md_cli_has(cli, "no-cache")};
+  if (from->known) {
+    o.how = (md_cuda_how){.records = from->known, .device = from->device->name};
+    passes.memory = md_cuda_memory(&o, 0);
+  } else {
+    o.how = (md_cuda_how){.is_apart = true, .trials = (int)trials};
+  }
   md_graph *g = md_source_graph(cli, cli->arg[0]);
   if (g) g = md_run_passes(g, &passes, NULL, cli->diags);
   if (!g) return NULL;
-  md_cuda_options o = {.targets = target,
-                       .how = {.is_apart = true, .trials = (int)trials},
-                       .no_ptx = true,
-                       .no_cache = md_cli_has(cli, "no-cache")};
   md_cuda_report r = {.arena = cli->arena};
   md_program *p = md_cuda_program(g, &o, &r, cli->diags);
   if (p) md_compile_predict(target, NULL, p, &r);
@@ -50,20 +64,14 @@ static md_program *compile(md_cli *cli, const char *target) {
   return p;
 }
 
-typedef struct Order {
-  md_cli *cli;
-  const char *target;  // NULL: what the device is
-  int sm, file;
-} Order;
-
 static md_status compile_to_file(void *ctx) {
   const Order *o = ctx;
   md_diags *d = o->cli->diags;
   char own[32];
   md_text bytes = {0};
   md_diags_clear(d);  // what is there, the parent tells
-  bool ok = o->target || md_cuda_target_for(o->sm, own, sizeof own, d);
-  md_program *p = ok ? compile(o->cli, o->target ? o->target : own) : NULL;
+  bool ok = o->target || md_cuda_target_for(o->device->sm, own, sizeof own, d);
+  md_program *p = ok ? compile(o, o->target ? o->target : own) : NULL;
   if (p && md_program_write(p, &bytes, d) && !md_write_all(o->file, bytes.s, bytes.len))
     md_error(d, E0802, MD_NOWHERE, "no memory for the program");
   md_program_destroy(p);
@@ -73,8 +81,13 @@ static md_status compile_to_file(void *ctx) {
 }
 
 // In a process of its own: NVRTC uses the driver, and who has used it cannot fork another process that does.
-static md_program *compile_apart(md_cli *cli, const char *target, int sm) {
-  Order o = {cli, target, sm, memfd_create("modist-trials", MFD_CLOEXEC)};
+static md_program *compile_apart(md_cli *cli, const md_gpu_device *device,
+                                 const md_records *known) {
+  Order o = {.cli = cli,
+             .target = md_cli_get(cli, "target"),
+             .known = known,
+             .device = device,
+             .file = memfd_create("modist-trials", MFD_CLOEXEC)};
   int child = o.file < 0 ? -1 : md_apart(compile_to_file, &o);
   int how = child < 0 ? 0 : md_apart_wait(child, NULL);
   md_program *p = NULL;
@@ -101,14 +114,18 @@ static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, ch
   return !code || !md_cli_get(cli, "device") || md_driver_unusable(NULL, code, why, cli->diags);
 }
 
+static bool is_artefact(const char *what) {
+  size_t len = strlen(what);
+  return len > 4 && strcmp(what + len - 4, ".mdx") == 0;
+}
+
 static md_program *program_of(md_cli *cli, bool is_there, const md_gpu_device *device,
                               const char *why) {
   const char *what = cli->arg[0], *target = md_cli_get(cli, "target");
-  size_t len = strlen(what);
-  if (len > 4 && strcmp(what + len - 4, ".mdx") == 0)
+  if (is_artefact(what))
     return md_source_takes_no_settings(cli, what) ? md_program_load(what, cli->diags) : NULL;
-  if (is_there) return compile_apart(cli, target, device->sm);
-  if (target) return compile(cli, target);
+  if (is_there) return compile_apart(cli, device, NULL);
+  if (target) return compile(&(Order){.cli = cli}, target);
   md_error(cli->diags, E0635, MD_NOWHERE, "which device is to be tuned for? %s", why);
   md_hint(cli->diags, "--target=cuda:h200 ranks the ways by the cost model, without a device");
   return NULL;
@@ -164,13 +181,9 @@ static void show_ways(const md_record *x, FILE *to) {
 
 static void show(const md_cli *cli, const md_records *r, FILE *to) {
   for (int i = 0; i < r->num && !cli->quiet; i++) show_ways(&r->row[i], to);
-  md_record_sums s = md_records_sum(r);
-  fprintf(to,
-          "%s: %d products, %d other ways of them, %d failed; %d have a better one: %.3f ms -> "
-          "%.3f ms\n",
-          r->num && r->row[0].is_predicted ? "predicted" : "measured", r->num, s.ways, s.failed,
-          s.better, s.own_us / 1e3, s.best_us / 1e3);
-  char clocks[MD_CLOCKS_CHARS];
+  char text[MD_RECORDS_CHARS], clocks[MD_CLOCKS_CHARS];
+  fprintf(to, "%s: %s\n", r->num && r->row[0].is_predicted ? "predicted" : "measured",
+          md_records_text(r, text));
   if (r->num && !r->row[0].is_predicted && !cli->quiet)
     fprintf(to, "clocks: %s\n", md_clocks_text(r->row[0].clocks, clocks));
 }
@@ -182,15 +195,33 @@ static bool write_records(md_cli *cli, const md_records *r) {
   return is_predicted || md_records_keep(r, cli->diags);
 }
 
-static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o, bool is_there,
-                 const char *why) {
+// Of an artefact both at once, as it is; of a model one after the other.
+static bool measure(md_cli *cli, const md_program *p, md_tune_options o,
+                    const md_gpu_device *device, md_records *found) {
+  int64_t start = md_now_ns();
+  if (is_artefact(cli->arg[0])) o.exec.engine = MD_ENGINE_FASTEST;
+  bool ok = md_tune(p, &o, found, cli->diags);
+  if (!ok || is_artefact(cli->arg[0]) || !md_tune_cudnn()) return ok;
+  md_records *known = md_records_kept(cli->diags);
+  for (int i = 0; i < found->num; i++) MD_PUSH(known->row, known->num, known->cap, found->row[i]);
+  md_program *joined = compile_apart(cli, device, known);
+  o.exec.engine = MD_ENGINE_FASTEST;
+  o.seconds -= (double)(md_now_ns() - start) / 1e9;
+  ok = joined && (!joined->num_convs || md_tune(joined, &o, found, cli->diags));
+  md_program_destroy(joined);
+  md_records_destroy(known);
+  return ok;
+}
+
+static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o,
+                 const md_gpu_device *device, bool is_there, const char *why) {
   md_records *found = md_records_create();
   if (!is_there) {
     md_warning(cli->diags, MD_NOWHERE,
                "nothing is measured, the cost model ranks: there is no device (%s)", why);
     md_hint(cli->diags, "nothing is kept: 'modistc compile' takes what was measured alone");
   }
-  bool ok = is_there ? md_tune(p, o, found, cli->diags) : md_tune_predicted(p, found, cli->diags);
+  bool ok = is_there ? measure(cli, p, *o, device, found) : md_tune_predicted(p, found, cli->diags);
   if (ok || found->num) ok &= write_records(cli, found);  // even of a run that has ended early
   const char *path = md_cli_get(cli, "output");
   if (ok) show(cli, found, path && strcmp(path, "-") == 0 ? stderr : stdout);
@@ -217,7 +248,7 @@ static md_status run(md_cli *cli) {
   o.rounds = (int)rounds;
   md_program *p = NULL;
   if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, why);
-  bool ok = p && tune(cli, p, &o, is_there, why);
+  bool ok = p && tune(cli, p, &o, &found, is_there, why);
   md_program_destroy(p);
   return ok ? MD_OK : md_diags_status(cli->diags);
 }
@@ -230,7 +261,7 @@ const md_command md_cmd_tune = {
     .name = "tune",
     .group = "Compile and run",
     .usage = "ARTEFACT.mdx|MODEL|GRAPH.mdg|PLUGIN.so [key=value ...] [options]",
-    .doc = "find the fastest way to make each convolution on a GPU",
+    .doc = "find the fastest way to make each convolution on a GPU, and where cuDNN is faster",
     .examples = examples,
     .options = tune_options,
     .rules = tune_rules,

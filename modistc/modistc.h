@@ -128,11 +128,12 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
 #define MD_CPU_NAMES "cpu jit-asan no-cache"
 #define MD_DEVICE_OPTION \
   {"device", 0, "NAME", "cpu, or cuda:N for a GPU; by default the CPU, or what an artefact is for"}
-#define MD_ENGINE_OPTION                                                                      \
-  {"engine", 0, "NAME",                                                                       \
-   "modist (default), cudnn: NVIDIA's cuDNN does the convolutions that it can, with what is " \
-   "fused "                                                                                   \
-   "with them; or fastest: those that it does faster, tried when the program is loaded"}
+#define MD_ENGINE_OPTION                                                                        \
+  {"engine", 0, "NAME",                                                                         \
+   "modist (default), cudnn: NVIDIA's cuDNN does the convolutions that it can, with what is "   \
+   "fused "                                                                                     \
+   "with them; or fastest: those that it does faster, by records of tuning, or tried when the " \
+   "program is loaded"}
 #define MD_DEVICE_WHY "it is of the CPU, and a GPU runs the kernels"
 // --backend (cpu or interp) and --device into the options of an engine. False: reported.
 struct md_engine_options;

@@ -26,7 +26,9 @@ enum {
 // --- errors
 
 static const char *region_of(const md_cuda *c, int launch) {
-  return launch < 0 ? NULL : c->base.p->launch[launch].name;
+  const md_program *p = c->base.p;
+  if (launch >= p->num_launches) launch = p->conv[launch - p->num_launches].first_launch;
+  return launch < 0 ? NULL : p->launch[launch].name;
 }
 
 static bool did(md_cuda *c, const md_driver_task *t, int error, md_diags *d) {
@@ -182,10 +184,13 @@ static bool cuda_begin(md_device *v, md_diags *d) {
 
 static bool cuda_launch(md_device *v, int launch, md_diags *d) {
   md_cuda *c = (md_cuda *)v;
+  const md_program *p = v->p;
+  if (launch >= p->num_launches)
+    return md_cuda_convs_run(c, p->conv[launch - p->num_launches].first_launch, d);
   if (v->by_engine && v->by_engine[launch - v->first_launch])
     return md_cuda_convs_run(c, launch, d);
-  const md_launch *l = &v->p->launch[launch];
-  const md_phase *f = &v->p->phase[l->first_phase];
+  const md_launch *l = &p->launch[launch];
+  const md_phase *f = &p->phase[l->first_phase];
   int error = c->call.cuLaunchKernel(c->code.function[launch - v->first_launch], (unsigned)f->items,
                                      1, 1, (unsigned)f->threads, 1, 1, (unsigned)f->shared_bytes,
                                      c->stream, c->parameter + l->first_arg + l->first_count, NULL);
@@ -400,6 +405,7 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
   snprintf(c->base.name, sizeof c->base.name, "cuda:%d", index);
   snprintf(c->base.title, sizeof c->base.title, "%s, %s (sm_%d)", c->base.name, device.name,
            device.sm);
+  memcpy(c->device, device.name, sizeof c->device);
   if (!choose_variant(c, &device, d)) return false;
   c->base.first_launch = c->base.variant->first_launch;
   c->base.num_launches = c->base.variant->num_launches;
@@ -432,6 +438,7 @@ static const md_device_kind kind = {.close = cuda_close,
                                     .step = cuda_step,
                                     .arrived = cuda_arrived,
                                     .launch = cuda_launch,
+                                    .conv_key = md_cuda_conv_key,
                                     .end = cuda_end,
                                     .is_busy = cuda_is_busy,
                                     .wait = cuda_wait,
@@ -449,7 +456,7 @@ md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, in
                         c->call.cuDevicePrimaryCtxRetain(&c->context, c->id), d) &&
             enter(c, d) && create_streams(c, d) && md_cuda_code_load(c, d) &&
             md_cuda_memory_create(c, o->memory_limit, d) &&
-            (o->engine == MD_ENGINE_MODIST || md_cuda_convs_open(c, o, d));
+            ((o->engine == MD_ENGINE_MODIST && !o->tries_cudnn) || md_cuda_convs_open(c, o, d));
   if (!ok) {
     cuda_close(&c->base);
     return NULL;

@@ -28,12 +28,16 @@ typedef struct md_cuda_code {
   char *log;        // of the driver's compiler, which may be put off until a kernel is asked for
 } md_cuda_code;
 
+// Who does a convolution faster.
+typedef enum md_cuda_faster { MD_FASTER_UNKNOWN, MD_FASTER_OURS, MD_FASTER_CUDNN } md_cuda_faster;
+
 // Convolutions that cuDNN does in place of launches.
 typedef struct md_cuda_convs {
   md_cudnn *cudnn;  // NULL: none
   md_cudnn_conv *
       *plan;         // by launch of the variant, trials too: what runs in its place, if anything
   bool *is_covered;  // by launch: a plan does its work
+  md_cuda_faster *known;  // by convolution of the program: what records tell
   md_gpu_place workspace;
 } md_cuda_convs;
 
@@ -41,6 +45,7 @@ typedef struct md_cuda {
   md_device base;
   md_driver call;
   int id;                           // CUdevice
+  char device[128];                 // "NVIDIA H200"
   void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
   void *done;                       // of all that was asked of the stream before a wait
@@ -87,17 +92,25 @@ bool md_cuda_maps_make(md_cuda *c, md_diags *d);
 // --- cuda_code.c
 bool md_cuda_code_load(md_cuda *c, md_diags *d);
 void md_cuda_code_unload(md_cuda *c);
+int md_cuda_code_kernel(const md_cuda *c, int launch);  // number of its kernel within the variant
 
 // --- cuda_convs.c
-// Plans and workspace, before anything is captured. What cuDNN refuses stays with its kernels, and is told.
+// Plans and workspace, before anything is captured. What cuDNN refuses stays with its kernels, and is told. So does
+// what is known to be faster there, where that counts.
 bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d);
 void md_cuda_convs_close(md_cuda *c);
 bool md_cuda_convs_run(md_cuda *c, int launch,
                        md_diags *d);  // in place of a launch that is covered
-void md_cuda_convs_tell(md_cuda *c, int convs, int launches);  // what they do, for messages
+void md_cuda_convs_tell(md_cuda *c, int convs, int launches);         // what they do, for messages
+bool md_cuda_conv_is_ours(const md_cuda *c, const md_conv_group *g);  // of the variant
+md_conv md_cuda_conv_of(const md_conv_group *g);
 
 // --- cuda_fastest.c
-// Plans that do not gain anything are dropped, when all is loaded and before anything is computed.
+// Before there are plans: what records tell.
+void md_cuda_convs_look_up(md_cuda *c, md_diags *d);
+// Plans that do not gain anything are dropped, when all is loaded and before anything is computed. What was
+// measured for that is kept, unless `no_cache`.
 bool md_cuda_convs_choose(md_cuda *c, md_diags *d);
+bool md_cuda_conv_key(md_device *v, int conv, char key[33]);
 
 #endif

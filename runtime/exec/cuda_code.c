@@ -36,7 +36,10 @@ static bool find_function(md_cuda *c, void *library, const char *symbol, void **
                              c->call.cuKernelGetFunction(function, kernel), d);
 }
 
-static int kernel_of(const md_program *p, const md_gpu_variant *v, const char *symbol) {
+int md_cuda_code_kernel(const md_cuda *c, int launch) {
+  const md_program *p = c->base.p;
+  const md_gpu_variant *v = c->base.variant;
+  const char *symbol = p->phase[p->launch[launch].first_phase].symbol;
   for (int i = 0; i < v->num_kernels; i++)
     if (!strcmp(p->kernel[v->first_kernel + i].symbol, symbol)) return i;
   MD_ASSERT(false, "kernel %s is launched, but is not there", symbol);
@@ -64,7 +67,7 @@ static bool load_all(md_cuda *c, void **function, int64_t *dynamic, md_diags *d)
   }
   for (int i = 0; i < c->base.num_all; i++) {
     const md_phase *f = &p->phase[p->launch[v->first_launch + i].first_phase];
-    int k = kernel_of(p, v, f->symbol);
+    int k = md_cuda_code_kernel(c, v->first_launch + i);
     c->code.function[i] = function[k];
     dynamic[k] = MD_MAX(dynamic[k], f->shared_bytes);
   }

@@ -20,7 +20,7 @@ static md_conv_tensor tensor_of(const md_arg *a) {
   return t;
 }
 
-static md_conv conv_of(const md_conv_group *g) {
+md_conv md_cuda_conv_of(const md_conv_group *g) {
   md_conv v = {.kind = g->kind,
                .x = tensor_of(&g->x),
                .w = tensor_of(&g->w),
@@ -38,7 +38,7 @@ static md_place place_of(const md_cuda *c) {
   return c->base.p->path ? MD_IN_FILE(c->base.p->path) : MD_NOWHERE;
 }
 
-static bool is_ours(const md_cuda *c, const md_conv_group *g) {
+bool md_cuda_conv_is_ours(const md_cuda *c, const md_conv_group *g) {
   int launch = g->first_launch - c->base.first_launch;
   return launch >= 0 && launch < c->base.num_launches;
 }
@@ -67,8 +67,8 @@ static Taken make_plans(md_cuda *c, int64_t room) {
   for (int i = 0; i < p->num_convs; i++) {
     const md_conv_group *g = &p->conv[i];
     char why[MD_CUDNN_WORDS];
-    if (!is_ours(c, g)) continue;
-    md_conv v = conv_of(g);
+    if (!md_cuda_conv_is_ours(c, g) || c->convs.known[i] == MD_FASTER_OURS) continue;
+    md_conv v = md_cuda_conv_of(g);
     int at = g->first_launch - c->base.first_launch;
     c->convs.plan[at] = md_cudnn_conv_create(c->convs.cudnn, &v, room, why);
     if (!c->convs.plan[at]) {
@@ -139,7 +139,7 @@ static bool bind(md_cuda *c, md_diags *d) {
     const md_conv_group *g = &p->conv[i];
     char why[MD_CUDNN_WORDS];
     md_cudnn_conv *plan =
-        is_ours(c, g) ? c->convs.plan[g->first_launch - c->base.first_launch] : NULL;
+        md_cuda_conv_is_ours(c, g) ? c->convs.plan[g->first_launch - c->base.first_launch] : NULL;
     if (!plan) continue;
     md_conv_places at = places_of(c, g);
     if (!md_cudnn_conv_bind(plan, &at, why)) return failed(c, g->first_launch, why, d);
@@ -148,10 +148,11 @@ static bool bind(md_cuda *c, md_diags *d) {
 }
 
 void md_cuda_convs_tell(md_cuda *c, int convs, int launches) {
-  int v = md_cudnn_version(c->convs.cudnn);
+  char name[32];
   snprintf(c->base.engine, sizeof c->base.engine,
-           "cuDNN %d.%d.%d: %d convolution%s in place of %d of %d launches", v / 10000,
-           v % 10000 / 100, v % 100, convs, convs == 1 ? "" : "s", launches, c->base.num_launches);
+           "%s: %d convolution%s in place of %d of %d launches",
+           md_cudnn_name(md_cudnn_version(c->convs.cudnn), name), convs, convs == 1 ? "" : "s",
+           launches, c->base.num_launches);
 }
 
 // What stays with our kernels is told; nothing at all is an error.
@@ -185,8 +186,7 @@ static bool keep_context(md_cuda *c, md_diags *d) {
 static bool is_missing(md_cuda *c, bool is_asked, const char *why, md_diags *d) {
   c->call.cuDevicePrimaryCtxRelease(c->id);
   if (!is_asked) {
-    md_warning(d, place_of(c), "--engine=fastest: our kernels alone, as cuDNN cannot be used: %s",
-               why);
+    md_warning(d, place_of(c), "our kernels alone, as cuDNN cannot be used: %s", why);
     return true;
   }
   md_error(d, E0637, place_of(c), "--engine=cudnn: cuDNN cannot be used: %s", why);
@@ -205,7 +205,9 @@ bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d) {
   if (!o->no_cache) md_cudnn_keep_plans(c->convs.cudnn);
   c->convs.plan = md_calloc(num, sizeof *c->convs.plan);
   c->convs.is_covered = md_calloc(num, sizeof *c->convs.is_covered);
-  c->base.by_engine = c->convs.is_covered;
+  c->convs.known = md_calloc((size_t)c->base.p->num_convs + 1, sizeof *c->convs.known);
+  if (o->engine == MD_ENGINE_FASTEST) md_cuda_convs_look_up(c, d);
+  if (!o->tries_cudnn) c->base.by_engine = c->convs.is_covered;
   int64_t room;
   Taken t;
   return find_room(c, o->memory_limit, &room, d) && make_room(c, room, &t, d) &&
@@ -218,6 +220,7 @@ void md_cuda_convs_close(md_cuda *c) {
   if (c->convs.workspace) c->call.cuMemFree(c->convs.workspace);
   free(c->convs.plan);
   free(c->convs.is_covered);
+  free(c->convs.known);
 }
 
 bool md_cuda_convs_run(md_cuda *c, int launch, md_diags *d) {

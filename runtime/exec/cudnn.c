@@ -260,6 +260,11 @@ void md_cudnn_close(md_cudnn *c) {
   free(c);
 }
 
+char *md_cudnn_name(int v, char buf[32]) {
+  snprintf(buf, 32, "cuDNN %d.%d.%d", v / 10000, v % 10000 / 100, v % 100);
+  return buf;
+}
+
 int md_cudnn_version(const md_cudnn *c) { return (int)c->call->cudnnGetVersion(); }
 void *md_cudnn_handle(const md_cudnn *c) { return c->handle; }
 const char *md_cudnn_described(const md_cudnn *c) { return c->described; }

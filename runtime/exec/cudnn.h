@@ -39,6 +39,7 @@ md_cudnn *md_cudnn_open_offline(const char *device, char *why);  // one describe
 void md_cudnn_close(md_cudnn *c);
 void md_cudnn_keep_plans(md_cudnn *c);  // in the cache folder, and take those that are there
 int md_cudnn_version(const md_cudnn *c);
+char *md_cudnn_name(int version, char buf[32]);  // "cuDNN 9.19.0"
 
 // --- cudnn_conv.c
 // For each of its steps the first plan of cuDNN's own choice that gives the same bits in every run, in f32 adds
@@ -47,7 +48,8 @@ int md_cudnn_version(const md_cudnn *c);
 typedef struct md_cudnn_conv md_cudnn_conv;
 md_cudnn_conv *md_cudnn_conv_create(md_cudnn *c, const md_conv *v, int64_t room, char *why);
 void md_cudnn_conv_destroy(md_cudnn_conv *p);
-int64_t md_cudnn_conv_bytes(const md_cudnn_conv *p);  // of workspace, to be aligned to 256
+void md_cudnn_conv_text(const md_conv *v, md_text *to);  // of its steps, for a digest
+int64_t md_cudnn_conv_bytes(const md_cudnn_conv *p);     // of workspace, to be aligned to 256
 // For all runs.
 bool md_cudnn_conv_bind(md_cudnn_conv *p, const md_conv_places *at, char *why);
 bool md_cudnn_conv_run(md_cudnn_conv *p, char *why);  // goes to the stream; allocates nothing here

@@ -254,7 +254,7 @@ static bool make_plans(md_cudnn_conv *p, md_cudnn *c, int64_t room, char *why) {
   return true;
 }
 
-md_cudnn_conv *md_cudnn_conv_create(md_cudnn *c, const md_conv *v, int64_t room, char *why) {
+static md_cudnn_conv *steps_of(const md_conv *v) {
   md_cudnn_conv *p = md_calloc(1, sizeof *p);
   p->v = v;
   prepare(p, MD_CONV_GAMMA, SCALE, v->fused.eps, EPS);
@@ -265,6 +265,17 @@ md_cudnn_conv *md_cudnn_conv_create(md_cudnn *c, const md_conv *v, int64_t room,
   cast_weights(p, true);
   finish(p);
   p->v = NULL;
+  return p;
+}
+
+void md_cudnn_conv_text(const md_conv *v, md_text *to) {
+  md_cudnn_conv *p = steps_of(v);
+  for (int i = 0; i < p->num_steps; i++) md_cudnn_graph_text(&p->step[i].graph, to);
+  md_cudnn_conv_destroy(p);
+}
+
+md_cudnn_conv *md_cudnn_conv_create(md_cudnn *c, const md_conv *v, int64_t room, char *why) {
+  md_cudnn_conv *p = steps_of(v);
   if (make_plans(p, c, room, why)) return p;
   md_cudnn_conv_destroy(p);
   return NULL;

@@ -29,7 +29,9 @@ typedef struct md_device_kind {
   bool (*step)(md_device *v, md_diags *d);   // the fastest way to do all launches and the end
   // Waits until the inputs that it took have left the caller's memory.
   bool (*arrived)(md_device *v, md_diags *d);
+  // Behind the program's launches: a convolution by cuDNN, of a GPU.
   bool (*launch)(md_device *v, int launch, md_diags *d);
+  bool (*conv_key)(md_device *v, int conv, char key[33]);  // of a GPU, as md_exec_conv_key
   bool (*end)(md_device *v, md_diags *d);  // new values go to states, small results to the host
   bool (*is_busy)(md_device *v);           // with what was begun; of an error `wait` tells
   bool (*wait)(md_device *v, int launch, md_diags *d);  // launch: the last one, for messages; or -1

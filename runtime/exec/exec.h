@@ -330,7 +330,9 @@ typedef struct md_exec_options {
   bool time;             // keep times of launches
   int64_t memory_limit;  // bytes; 0: only what the device has free
   md_conv_engine engine;
-  bool no_cache;  // plans of cuDNN are neither read from the cache folder nor written there
+  bool
+      no_cache;  // plans of cuDNN and records are neither read from the cache folder nor written there
+  bool tries_cudnn;  // of a GPU: its plans are made, but run in an order alone that names them
 } md_exec_options;
 typedef struct md_launch_time {
   int64_t total_ns, min_ns, calls;
@@ -370,7 +372,8 @@ void *md_exec_arg(md_exec *e, const md_arg *a);
 typedef bool (*md_exec_tap)(void *ctx, md_exec *e, int launch, bool before);
 void md_exec_set_tap(md_exec *e, md_exec_tap tap, void *ctx);
 // The launches of the next steps: trials in place of what they replace, some of them several times; under a tap
-// any. Or, on a GPU, that what its L2 cache holds is driven out. Borrowed; NULL: the program's.
+// any. Or, on a GPU, that what its L2 cache holds is driven out; or, behind the last launch of the program, the
+// convolution of that number by cuDNN. Borrowed; NULL: the program's.
 enum { MD_EXEC_FLUSH = -1 };
 void md_exec_set_order(md_exec *e, const int *launch, int num);
 // ns that each of those took in the last step, if times are kept; -1: unknown.
@@ -384,7 +387,9 @@ const md_launch_time *md_exec_times(const md_exec *e);  // one for each launch o
 int md_exec_launches(const md_exec *e, int *first);     // how many of those the device does
 // "cuDNN 9.19.0: 6 convolutions in place of 12 of 14 launches"; NULL: all launches are the program's own.
 const char *md_exec_engine(const md_exec *e);
-bool md_exec_by_engine(const md_exec *e, int launch);     // it does this one
+bool md_exec_by_engine(const md_exec *e, int launch);  // it does this one
+// Under which records tell who does the program's convolution faster. False: cuDNN has no plan for it.
+bool md_exec_conv_key(const md_exec *e, int conv, char key[33]);
 const md_gpu_variant *md_exec_variant(const md_exec *e);  // that a GPU runs; NULL: the CPU
 int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation
 int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads
@@ -500,11 +505,11 @@ bool md_records_keep(const md_records *r, md_diags *d);  // adds them; false: re
 // Leaves out those that later ones stand in for, and lines that are no records. How many records went; -1:
 // reported.
 int md_records_compact(md_diags *d);
-typedef struct md_record_sums {
-  int ways, failed, better;
-  double own_us, best_us;
-} md_record_sums;
-md_record_sums md_records_sum(const md_records *r);
+#define MD_OWN_ENGINE \
+  "modist"  // the own way where a record tells who does a convolution faster, cuDNN or we
+// "2 products, 6 other ways of them, 0 failed; 1 have a better one: 2.3 ms -> 2.2 ms", and of convolutions by cuDNN.
+enum { MD_RECORDS_CHARS = 300 };
+char *md_records_text(const md_records *r, char buf[MD_RECORDS_CHARS]);
 // Is it a device of that name? One word, in whatever case, may stand for words in a row: "h200" for "NVIDIA
 // H200", "rtx4090" for "NVIDIA GeForce RTX 4090", but "l4" not for "NVIDIA L40S".
 bool md_is_named(const char *device, const char *name);
@@ -533,9 +538,9 @@ int md_apart_wait(int child, const _Atomic int64_t *until_ns);
 // --- tune.c: trials on a device
 enum { MD_TUNE_LEAST_ROUNDS = 3, MD_TUNE_ROUNDS = 7, MD_TUNE_SECONDS = 600 };
 typedef struct md_tune_options {
-  md_exec_options exec;
-  double seconds;  // for all of it, about
-  int rounds;      // steps with each way, at most; MD_TUNE_LEAST_ROUNDS or more
+  md_exec_options exec;  // MD_ENGINE_FASTEST: convolutions by cuDNN are measured, too, where it is
+  double seconds;        // for all of it, about
+  int rounds;            // steps with each way, at most; MD_TUNE_LEAST_ROUNDS or more
   bool (*set_inputs)(void *ctx, md_exec *e, md_diags *d);
   void (*told)(void *ctx, int step, int of);  // of progress; may be NULL
   void *ctx;
@@ -544,10 +549,13 @@ typedef struct md_tune_options {
 // number there states would grow beyond all bounds.
 void md_tune_input(const md_spec *s, uint64_t seed, void *to);
 // Measures, for each product of the program that has trials for this device, each of its ways within the
-// step, and adds a record. Ways that fail, hang, or whose results differ, are named there and left out. False:
-// reported (E0448: there are no trials); what enough rounds had measured by then is there all the same.
+// step, and adds a record; then the same for cuDNN's plans. Ways that fail, hang, or whose results differ, are named
+// there and left out. False: reported (E0448: nothing is to be tried); what enough rounds had measured by then is
+// there all the same.
 // The driver is used in other processes alone: this one must not have used it.
 bool md_tune(const md_program *p, const md_tune_options *o, md_records *to, md_diags *d);
+// The version of cuDNN, as it has it; 0: it is not here. Asked apart, like the driver.
+int md_tune_cudnn(void);
 // The same from the program's predictions, where there is no device.
 bool md_tune_predicted(const md_program *p, md_records *to, md_diags *d);
 

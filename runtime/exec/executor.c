@@ -165,13 +165,16 @@ static int launch_at(const md_exec *e, int i) {
   return e->order ? e->order[i] : e->dev->first_launch + i;
 }
 
+// An order has other things, too.
+static bool is_launch(const md_exec *e, int i) { return i >= 0 && i < e->p->num_launches; }
+
 static void keep_times(md_exec *e) {
   md_device *v = e->dev;
   for (int i = 0; i < e->num_done; i++) {
     int64_t start = v->kind->when(v, 2 * i), end = v->kind->when(v, 2 * i + 1), ns = end - start;
     if (start < 0 || end < 0) return;
     if (e->order) e->order_ns[i] = ns;
-    if (launch_at(e, i) == MD_EXEC_FLUSH) continue;
+    if (!is_launch(e, launch_at(e, i))) continue;
     md_launch_time *t = &e->time[launch_at(e, i)];
     t->min_ns = t->calls == 0 ? ns : MD_MIN(t->min_ns, ns);
     t->total_ns += ns;
@@ -345,6 +348,10 @@ const char *md_exec_engine(const md_exec *e) { return *e->dev->engine ? e->dev->
 
 bool md_exec_by_engine(const md_exec *e, int launch) {
   return e->dev->by_engine && e->dev->by_engine[launch - e->dev->first_launch];
+}
+
+bool md_exec_conv_key(const md_exec *e, int conv, char key[33]) {
+  return !e->dev->kind->is_host && e->dev->kind->conv_key(e->dev, conv, key);
 }
 
 const md_gpu_variant *md_exec_variant(const md_exec *e) { return e->dev->variant; }

@@ -30,7 +30,9 @@ static const char usage[] =
     "  --engine=NAME         modist (default), cudnn: NVIDIA's cuDNN, where it is installed, does "
     "the\n"
     "                        convolutions that it can, with what is fused with them; or fastest:\n"
-    "                        those that it does faster, tried when the file is loaded\n"
+    "                        those that it does faster, as records of tuning tell; what they "
+    "do\n"
+    "                        not tell is tried when the file is loaded, and kept\n"
     "  --json                results, times and memory as JSON\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity; of a GPU "
     "all\n"
@@ -39,7 +41,9 @@ static const char usage[] =
     "  --trace=FILE          spans for ui.perfetto.dev\n"
     "  --tune=FILE.jsonl     measure other ways to make convolutions, of a file with trials, and "
     "write\n"
-    "                        what was found; 'modistc cache import' takes it\n"
+    "                        what was found; 'modistc cache import' takes it. With "
+    "--engine=fastest\n"
+    "                        cuDNN, too\n"
     "  --budget=SECONDS      of --tune, about (default 600)\n"
     "  --tuned=FILE.jsonl    of a file with trials: a step with the best ways that the file names\n"
     "  --rates               of a GPU, without a file: how fast it copies, what a mark takes\n"
@@ -211,8 +215,8 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
   bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
                   r->wants_inspect || r->trace || r->num_output || r->num_expect || r->tuned ||
                   r->exec.check_nan;
-  if (r->tune && is_other)
-    return misused(d, "--tune takes --device, --seed, --input and --budget only");
+  if (r->tune && (is_other || r->exec.engine == MD_ENGINE_CUDNN))
+    return misused(d, "--tune takes --device, --seed, --input, --budget and --engine=fastest only");
   if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
   if (!r->budget) r->budget = MD_TUNE_SECONDS;
   if (r->tuned && (r->wants_times || r->trace || r->exec.check_nan || r->exec.engine))

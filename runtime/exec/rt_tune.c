@@ -17,14 +17,10 @@ bool rt_tune(const md_program *p, const md_tune_options *o, const char *path, md
   } else {
     md_file_abort(w);
   }
-  md_record_sums s = md_records_sum(found);
-  char clocks[MD_CLOCKS_CHARS];
+  char text[MD_RECORDS_CHARS], clocks[MD_CLOCKS_CHARS];
   if (ok)
-    printf(
-        "%d products, %d other ways of them, %d failed; %d have a better one: %.3f ms -> %.3f ms; "
-        "clocks: %s\n",
-        found->num, s.ways, s.failed, s.better, s.own_us / 1e3, s.best_us / 1e3,
-        md_clocks_text(found->num ? found->row[0].clocks : NULL, clocks));
+    printf("%s; clocks: %s\n", md_records_text(found, text),
+           md_clocks_text(found->num ? found->row[0].clocks : NULL, clocks));
   md_text_free(&lines);
   md_records_destroy(found);
   return ok;

@@ -7,6 +7,7 @@
 // with what it finds in the memory that all of them share.
 #include "runtime/exec/tune.h"
 
+#include "runtime/exec/cudnn.h"
 #include "runtime/exec/driver.h"
 
 #include <errno.h>
@@ -35,7 +36,7 @@ bool md_tune_is_late(const md_tuner *t) {
 
 // A site has a trial or more.
 static void share(md_tuner *t) {
-  int64_t num = t->p->num_trials, times = num * row_of(t);
+  int64_t num = t->num_trials, times = num * row_of(t);
   int64_t sites = num * (int64_t)sizeof *t->site, us = times * (int64_t)sizeof *t->us;
   t->shared_bytes = (int64_t)sizeof *t->kept + sites + 2 * us + num * (int64_t)sizeof *t->failed;
   char *at = md_shared_create(t->shared_bytes);
@@ -71,8 +72,8 @@ static bool run_worker(md_tuner *t, md_diags *d) {
 }
 
 static void name_failed(const md_tuner *t, md_diags *d) {
-  for (int i = 0; i < t->p->num_trials; i++) {
-    const md_gpu_trial *x = &t->p->trial[i];
+  for (int i = 0; i < t->num_trials; i++) {
+    const md_gpu_trial *x = &t->trial[i];
     if (t->failed[i][0])
       md_note(d, MD_NOWHERE, "%s of %s had failed: %s", x->way, t->p->launch[x->replaced].name,
               t->failed[i]);
@@ -109,20 +110,59 @@ static bool find_device(md_tuner *t, md_diags *d) {
   md_code code = md_gpu_ask(index, &t->device, why, sizeof why);
   if (code) return md_driver_unusable(NULL, code, why, d);
   t->v = md_gpu_variant_for(t->p, t->device.sm);
-  return (t->v && t->v->num_trials) || md_tune_nothing(t->p, t->device.name, d);
+  return true;
+}
+
+// What the trials take, as records.
+static bool tune(md_tuner *t, md_diags *d) {
+  share(t);
+  md_tune_find_sites(t);
+  t->sum = md_tune_rows(t->num_sites, sizeof *t->sum);
+  bool ok = run_workers(t, d);
+  t->num_rounds = t->kept->step / (t->most + 1);
+  if (ok || t->num_rounds >= MD_TUNE_LEAST_ROUNDS) md_tune_put_records(t);
+  md_clocks_tell(&t->kept->clocks, t->device.name, d);
+  md_shared_destroy(t->kept, t->shared_bytes);
+  free(t->sum);
+  return ok;
+}
+
+static bool tune_ways(md_tuner t, md_diags *d) {
+  t.cudnn = 0;
+  t.trial = t.p->trial + t.v->first_trial;
+  t.num_trials = t.v->num_trials;
+  return !t.num_trials || tune(&t, d);
+}
+
+// By processes of their own: what cuDNN does there spoils no way.
+static bool tune_engines(md_tuner t, md_diags *d) {
+  md_gpu_trial *all = md_tune_engine_trials(&t, &t.num_trials);
+  t.trial = all;
+  bool ok = !t.num_trials || tune(&t, d);
+  free(all);
+  return ok;
+}
+
+static md_status ask_cudnn(void *version) {
+  const char *path;
+  char why[MD_CUDNN_WORDS];
+  if (!md_cudnn_find(version, &path, why)) *(int *)version = 0;
+  return MD_OK;
+}
+
+int md_tune_cudnn(void) {
+  int *version = md_shared_create(sizeof *version);
+  int child = md_apart(ask_cudnn, version);
+  int found = child >= 0 && md_apart_wait(child, NULL) == 0 ? *version : 0;
+  md_shared_destroy(version, sizeof *version);
+  return found;
 }
 
 bool md_tune(const md_program *p, const md_tune_options *o, md_records *to, md_diags *d) {
   md_tuner t = {.p = p, .o = o, .to = to, .start_ns = md_now_ns()};
   if (!find_device(&t, d)) return false;
-  share(&t);
-  md_tune_find_sites(&t);
-  t.sum = md_tune_rows(t.num_sites, sizeof *t.sum);
-  bool ok = run_workers(&t, d);
-  t.num_rounds = t.kept->step / (t.most + 1);
-  if (ok || t.num_rounds >= MD_TUNE_LEAST_ROUNDS) md_tune_put_records(&t);
-  md_clocks_tell(&t.kept->clocks, t.device.name, d);
-  md_shared_destroy(t.kept, t.shared_bytes);
-  free(t.sum);
-  return ok;
+  bool has_convs = t.v && p->num_convs && o->exec.engine == MD_ENGINE_FASTEST;
+  if (has_convs) t.cudnn = md_tune_cudnn();
+  if (!t.v || (!t.v->num_trials && !t.cudnn)) return md_tune_nothing(p, t.device.name, d);
+  return tune_ways(t, d) && (!t.cudnn || tune_engines(t, d));
 }

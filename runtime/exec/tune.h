@@ -26,8 +26,11 @@ typedef enum md_tune_l2 {
 
 // A product: its trials are neighbours. Shared.
 typedef struct md_tune_site {
-  int replaced, num_replaced, first, num;  // first: trial of the program
-  bool is_over_input;  // what it writes lies over what it reads: it cannot be made twice in a step
+  int replaced, num_replaced, first, num;  // first: trial
+  char key[33];
+  bool
+      is_fixed;  // nothing is tried: what it writes lies over what it reads, so that it cannot be made twice in
+      // a step; or cuDNN has no plan for it, or a site before is the same
   bool is_compared;
   int num_tried;   // trials from the first on that were compared with the own way, or have failed
   int64_t own_ns;  // of its own way, launch by launch
@@ -70,13 +73,17 @@ typedef struct md_tuner {
   struct md_nvml *nvml;  // there, too; NULL: nobody looks at clocks
   int index;             // of the device
   const md_gpu_variant *v;
+  const md_gpu_trial *trial;  // the variant's, or cuDNN's plans
+  int num_trials;
+  int cudnn;          // its version; 0: the trials are ways to make kernels
+  char by_cudnn[32];  // its name, a way
   md_records *to;
   md_gpu_device device;
   int64_t start_ns, shared_bytes;
   md_tune_kept *kept;           // the begin of what is shared
   md_tune_site *site;           // shared
   int num_sites, most;          // most: ways of a site
-  double *us;                   // shared; by trial of the program, as md_tune_us has them
+  double *us;                   // shared; by trial, as md_tune_us has them
   char (*failed)[MD_TUNE_WHY];  // shared; by trial: why, or empty
   double *sum;                  // by site: us of the last step
   int num_rounds;               // that are whole
@@ -107,6 +114,9 @@ void md_tune_begin(md_tuner *t, int trial, int64_t usual_ns);
 
 // --- tune_order.c
 void md_tune_find_sites(md_tuner *t);
+// The convolutions of the variant by cuDNN as trials: each is the launch behind the program's of its number.
+md_gpu_trial *md_tune_engine_trials(md_tuner *t, int *num);
+const md_conv_group *md_tune_conv(const md_tuner *t, const md_tune_site *s);  // NULL: no engine's
 // The site's trials are not run, or this one is not.
 bool md_tune_is_out(const md_tuner *t, const md_tune_site *s, int trial);
 // Every product is made its own way, then all others that were not compared yet; at last its own again, for what

@@ -72,6 +72,12 @@ static double tolerance_of(md_dtype t) {
   return t == MD_BF16 ? ldexp(8, -8) : t == MD_F64 ? ldexp(8, -43) : ldexp(8, -14);
 }
 
+// An engine may round to bf16 what is made of bf16, as cuDNN does gradients for weights.
+static md_dtype rounded_to(const md_tuner *t, const md_tune_site *s, md_dtype type) {
+  const md_conv_group *g = md_tune_conv(t, s);
+  return g && (g->x.dtype == MD_BF16 || g->y.dtype == MD_BF16) ? MD_BF16 : type;
+}
+
 // How far an element is off; what is no number the own way either does not count.
 static double off_by(double own, double x) {
   if (!isfinite(own)) return 0;
@@ -79,7 +85,7 @@ static double off_by(double own, double x) {
 }
 
 // False: nothing can be read. `why` stays empty where all is well.
-static bool compare(md_tuner *t, char *why, size_t size) {
+static bool compare(md_tuner *t, const md_tune_site *s, char *why, size_t size) {
   why[0] = '\0';
   for (int i = 0; i < t->num_pieces; i++) {
     const md_tune_piece *x = &t->piece[i];
@@ -89,7 +95,7 @@ static bool compare(md_tuner *t, char *why, size_t size) {
     for (int64_t k = 0; k < num; k++)
       if (counts(&x->arg, k)) off = fmax(off, off_by(x->value[k], y[k]));
     free(y);
-    if (off > tolerance_of(x->arg.dtype) * x->largest)
+    if (off > tolerance_of(rounded_to(t, s, x->arg.dtype)) * x->largest)
       snprintf(why, size, "'%.60s' is off by %.3g, its largest value is %.3g",
                x->arg.name ? x->arg.name : "?", off, x->largest);
   }
@@ -110,7 +116,7 @@ static bool spoil_results(md_tuner *t, const md_tune_site *s) {
 static bool begin(md_tuner *t, const md_tune_entry *x) {
   md_tune_site *s = &t->site[x->site];
   if (x->trial == MD_TUNE_OWN && x->launch == s->replaced) md_tune_begin(t, MD_TUNE_OWN, -1);
-  if (x->trial < 0 || t->p->trial[x->trial].first_launch != x->launch) return false;
+  if (x->trial < 0 || t->trial[x->trial].first_launch != x->launch) return false;
   md_tune_begin(t, x->trial, s->own_ns);
   return true;
 }
@@ -121,7 +127,7 @@ static bool look_at(md_tuner *t, md_tune_site *s, int trial) {
     s->own_ns = md_now_ns() - t->kept->since_ns;
     return keep_own(t, s);
   }
-  if (!compare(t, t->failed[trial], sizeof t->failed[trial])) return false;
+  if (!compare(t, s, t->failed[trial], sizeof t->failed[trial])) return false;
   s->num_tried = trial - s->first + 1;
   return true;
 }

@@ -2,6 +2,8 @@
 // Which products a step has that can be made in several ways, and which launches a step is to have.
 #include "runtime/exec/tune.h"
 
+#include "runtime/exec/cudnn.h"
+
 enum { WARM = 3 };  // times in a row, of which the last one counts
 
 // --- sites
@@ -33,24 +35,49 @@ static bool writes_over_input(const md_program *p, int first, int num) {
 }
 
 static void start_site(md_tuner *t, int first) {
-  const md_gpu_trial *x = &t->p->trial[first];
+  const md_gpu_trial *x = &t->trial[first];
   md_tune_site *s = &t->site[t->num_sites++];
+  snprintf(s->key, sizeof s->key, "%s", x->key);
   s->replaced = x->replaced;
   s->num_replaced = x->num_replaced;
   s->first = first;
-  s->is_over_input = writes_over_input(t->p, x->replaced, x->num_replaced);
+  s->is_fixed = writes_over_input(t->p, x->replaced, x->num_replaced);
 }
 
 void md_tune_find_sites(md_tuner *t) {
-  const md_program *p = t->p;
-  for (int i = t->v->first_trial; i < t->v->first_trial + t->v->num_trials; i++) {
-    const md_gpu_trial *x = &p->trial[i];
+  for (int i = 0; i < t->num_trials; i++) {
+    const md_gpu_trial *x = &t->trial[i];
     bool is_next = !t->num_sites || t->site[t->num_sites - 1].replaced != x->replaced;
     if (is_next) start_site(t, i);
     md_tune_site *s = &t->site[t->num_sites - 1];
     s->num++;
-    if (!s->is_over_input) t->most = MD_MAX(t->most, s->num);
+    if (!s->is_fixed) t->most = MD_MAX(t->most, s->num);
   }
+}
+
+md_gpu_trial *md_tune_engine_trials(md_tuner *t, int *num) {
+  const md_program *p = t->p;
+  md_cudnn_name(t->cudnn, t->by_cudnn);
+  md_gpu_trial *all = md_tune_rows(p->num_convs, sizeof *all);
+  *num = 0;
+  for (int i = 0; i < p->num_convs; i++) {
+    const md_conv_group *g = &p->conv[i];
+    int at = g->first_launch - t->v->first_launch;
+    if (at < 0 || at >= t->v->num_launches) continue;
+    all[(*num)++] = (md_gpu_trial){.key = "",
+                                   .way = t->by_cudnn,
+                                   .own = MD_OWN_ENGINE,
+                                   .replaced = g->first_launch,
+                                   .num_replaced = g->num_launches,
+                                   .first_launch = p->num_launches + i,
+                                   .num_launches = 1};
+  }
+  return all;
+}
+
+const md_conv_group *md_tune_conv(const md_tuner *t, const md_tune_site *s) {
+  int conv = t->trial[s->first].first_launch - t->p->num_launches;
+  return conv < 0 ? NULL : &t->p->conv[conv];
 }
 
 // The site whose launches begin with `launch`, or NULL.
@@ -61,12 +88,12 @@ static md_tune_site *site_at(const md_tuner *t, int launch) {
 }
 
 bool md_tune_is_out(const md_tuner *t, const md_tune_site *s, int trial) {
-  return s->is_over_input || t->failed[trial][0] || trial - s->first >= s->num_tried;
+  return s->is_fixed || t->failed[trial][0] || trial - s->first >= s->num_tried;
 }
 
 // Is it still to be compared?
 static bool is_new(const md_tuner *t, const md_tune_site *s, int trial) {
-  return !s->is_over_input && !t->failed[trial][0] && trial - s->first >= s->num_tried;
+  return !s->is_fixed && !t->failed[trial][0] && trial - s->first >= s->num_tried;
 }
 
 // --- orders
@@ -81,7 +108,7 @@ static void add(md_tuner *t, int first, int num, int site, int trial) {
 }
 
 static void add_trial(md_tuner *t, int site, int trial) {
-  const md_gpu_trial *x = &t->p->trial[trial];
+  const md_gpu_trial *x = &t->trial[trial];
   add(t, x->first_launch, x->num_launches, site, trial);
 }
 
@@ -132,7 +159,7 @@ static void order(md_tuner *t, int way, const md_tune_site *alone, md_tune_l2 l2
     num = s ? s->num_replaced : 1;
     int trial = s && way > 0 && way <= s->num ? s->first + way - 1 : MD_TUNE_NONE;
     bool tries = trial >= 0 && !md_tune_is_out(t, s, trial) && (!alone || alone == s);
-    bool is_asked = s && (way == 0 || tries) && (l2 == MD_TUNE_STEPS || !s->is_over_input);
+    bool is_asked = s && (way == 0 || tries) && (l2 == MD_TUNE_STEPS || !s->is_fixed);
     if (is_asked) add_product(t, s, tries ? trial : MD_TUNE_NONE, l2);
     else add(t, i, num, 0, MD_TUNE_NONE);
   }

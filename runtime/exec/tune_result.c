@@ -56,11 +56,10 @@ static void choose(md_record *r, const double *gain) {
   }
 }
 
-// What is said of trials first .. first + num of the program, all of one product.
+// What is said of `num` trials, all of one product.
 static md_record record_of(md_records *to, const md_program *p, const md_gpu_variant *v,
-                           const char *device, int first, int num) {
-  const md_gpu_trial *x = &p->trial[first];
-  md_record r = {.key = md_strdup(to->arena, x->key),
+                           const char *device, const char *key, const md_gpu_trial *x, int num) {
+  md_record r = {.key = md_strdup(to->arena, key),
                  .target = md_strdup(to->arena, v->target),
                  .device = md_strdup(to->arena, device),
                  .region = md_strdup(to->arena, p->launch[x->replaced].name),
@@ -70,26 +69,25 @@ static md_record record_of(md_records *to, const md_program *p, const md_gpu_var
                  .num_ways = num};
   r.way = MD_NEW_ARRAY(to->arena, md_record_way, num + 1);
   for (int i = 0; i < num; i++)
-    r.way[i] = (md_record_way){.way = md_strdup(to->arena, p->trial[first + i].way),
-                               .us = -1,
-                               .cold_us = -1,
-                               .warm_us = -1};
+    r.way[i] = (md_record_way){
+        .way = md_strdup(to->arena, x[i].way), .us = -1, .cold_us = -1, .warm_us = -1};
   return r;
 }
 
-// Of what cannot be tried, too: it is as good as it gets.
+// Of what cannot be tried, too: it is as good as it gets. But not of cuDNN.
 void md_tune_put_records(md_tuner *t) {
   md_clocks *clocks = MD_NEW(t->to->arena, md_clocks);
   *clocks = t->kept->clocks;
   for (int i = 0; i < t->num_sites; i++) {
     const md_tune_site *s = &t->site[i];
-    md_record r =
-        record_of(t->to, t->p, t->v, t->device.name, s->first, s->is_over_input ? 0 : s->num);
+    if (t->cudnn && s->is_fixed) continue;
+    md_record r = record_of(t->to, t->p, t->v, t->device.name, s->key, &t->trial[s->first],
+                            s->is_fixed ? 0 : s->num);
     double *gain = md_tune_rows(s->num, sizeof *gain);
     r.is_checked = s->is_compared;
     r.clocks = clocks;
     r.own_us = time_of(t, s, MD_TUNE_OWN, MD_TUNE_STEPS);
-    if (!s->is_over_input) {
+    if (!s->is_fixed) {
       r.own_cold_us = time_of(t, s, MD_TUNE_OWN, MD_TUNE_COLD);
       r.own_warm_us = time_of(t, s, MD_TUNE_OWN, MD_TUNE_WARM);
     }
@@ -131,7 +129,7 @@ bool md_tune_predicted(const md_program *p, md_records *to, md_diags *d) {
       const md_gpu_trial *x = &p->trial[i];
       num = 1;
       while (i + num < end && x[num].replaced == x->replaced) num++;
-      md_record r = record_of(to, p, v, v->predicted_for, i, num);
+      md_record r = record_of(to, p, v, v->predicted_for, x->key, x, num);
       double *gain = md_tune_rows(num, sizeof *gain);
       r.is_predicted = true;
       r.own_us = predicted(v, x->replaced, x->num_replaced);

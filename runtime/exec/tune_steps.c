@@ -39,7 +39,7 @@ void md_tune_blame(md_tuner *t, const char *why) {
   snprintf(k->why, sizeof k->why, "%s", why);
   if (trial == MD_TUNE_OWN) k->failures++;
   if (trial < 0) return;
-  const md_gpu_trial *x = &t->p->trial[trial];
+  const md_gpu_trial *x = &t->trial[trial];
   snprintf(t->failed[trial], sizeof t->failed[trial], "%s", why);
   k->doubt = 0;
   md_log(MD_LOG_EXEC, MD_LEVEL_WARN, "%s of %s: %s", x->way, t->p->launch[x->replaced].name, why);
@@ -220,17 +220,38 @@ static void measure_all_beside(md_tuner *t) {
 static bool open_device(md_tuner *t, md_diags *d) {
   md_exec_options o = t->o->exec;
   o.time = true;
+  o.engine = MD_ENGINE_MODIST;
+  o.tries_cudnn = t->cudnn != 0;
   md_tune_begin(t, MD_TUNE_OWN, -1);
   t->e = md_exec_create(t->p, &o, d);
   return t->e && (!t->o->set_inputs || t->o->set_inputs(t->o->ctx, t->e, d));
 }
 
+// What cuDNN has no plan for is not tried, nor what a site before is. False: nothing is.
+static bool find_plans(const md_tuner *t) {
+  bool has_any = !t->cudnn;
+  for (int i = 0; t->cudnn && i < t->num_sites; i++) {
+    md_tune_site *s = &t->site[i];
+    int conv = (int)(md_tune_conv(t, s) - t->p->conv);
+    if (!s->is_fixed) s->is_fixed = !md_exec_conv_key(t->e, conv, s->key);
+    for (int k = 0; k < i && !s->is_fixed; k++)
+      s->is_fixed = !t->site[k].is_fixed && !strcmp(t->site[k].key, s->key);
+    has_any |= !s->is_fixed;
+  }
+  return has_any;
+}
+
+static bool work(md_tuner *t) {
+  if (!find_plans(t)) return true;
+  if (!compare_all(t) || !settle_doubt(t) || !measure_all(t)) return false;
+  measure_all_beside(t);
+  return true;
+}
+
 md_status md_tune_work(void *tuner) {
   md_tuner *t = tuner;
   md_diags *d = md_diags_create();
-  bool ok = open_device(t, d) && compare_all(t) && settle_doubt(t) && measure_all(t);
-  if (ok) measure_all_beside(t);
-  t->kept->is_over = ok;
+  t->kept->is_over = open_device(t, d) && work(t);
   md_tune_begin(t, MD_TUNE_STEP, -1);  // nobody is to blame from now on
   md_nvml_close(t->nvml);
   md_exec_destroy(t->e);

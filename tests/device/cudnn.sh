@@ -221,16 +221,137 @@ graph @tiny(%x: f32[1,8,1,2,2], %w: f32[8,8,1,1,1]) {
 }
 E
 "$modistc" compile tiny.mdg --target=cuda:sm_90 --no-ptx --apart -o tiny.mdx -q || exit 1
-wants 0 "1 convolution in place of 2 of 2 launches, the faster ones of 1" "$rt" tiny.mdx --engine=fastest --steps=3
-wants 0 "0 convolutions in place of 0 of 2 launches, the faster ones of 1" \
-  env MODIST_STAND_IN_CUDNN_SLOW=200 "$rt" tiny.mdx --engine=fastest --steps=3
+# fastest MADE RUNS TEXT [VARIABLE=VALUE]...: a step of $net says TEXT, so many plans are made, and run so many times
+net=tiny
+fastest() {
+  plans=$1 runs=$2 text=$3
+  shift 3
+  rm -f fastest.log
+  wants 0 "$text" env MODIST_STAND_IN_CUDNN_LOG="$work/fastest.log" "$@" "$rt" $net.mdx --engine=fastest
+  made=$(grep -c "the choice of an engine" fastest.log) ran=$(grep -c " cudnnBackendExecute " fastest.log)
+  [ "$made" = "$plans" ] && [ "$ran" = "$runs" ] || wrong "$made plans and $ran runs, not $plans and $runs: $*"
+}
+theirs="1 convolution in place of 2 of 2 launches, the faster ones of 1"
+ours="0 convolutions in place of 0 of 2 launches, the faster ones of 1"
+nothing=MODIST_CACHE=/dev/null slow=MODIST_STAND_IN_CUDNN_SLOW=20
+export MODIST_CACHE="$work/engines"
+mkdir -m 700 engines
+# Tried in eight rounds, and run in the step where it is faster.
+fastest 1 9 "$theirs" $nothing
+fastest 1 8 "$ours" $nothing $slow
+wants 0 "tuning: 0 records" "$modistc" cache ls
+wants 0 "the faster ones of 3" "$modistc" run f32.mdg --device=cuda:0 --engine=fastest --no-cache
+wants 0 "tuning: 0 records" "$modistc" cache ls
+
+# What was found is a record, and the next run obeys it without trials, whatever is faster now.
+fastest 1 9 "$theirs"
+wants 0 "tuning: 1 records, of 1 products another way is the best" "$modistc" cache stat
+fastest 0 1 "$theirs, 1 by records" $slow
+wants 0 "$theirs, 1 by records" "$modistc" run tiny.mdx --engine=fastest
+key=$(sed -n 's/.*"key":"\([0-9a-f]*\)".*/\1/p' engines/tuning.jsonl)
+wants 0 "cuDNN 9.19.0 " "$modistc" cache explain "$key"
+"$modistc" cache export theirs.jsonl -q
+sed 's/"best":"[^"]*"/"best":"modist"/' theirs.jsonl >ours.jsonl
+"$modistc" cache import ours.jsonl -q
+fastest 0 0 "$ours, 1 by records"
+wants 0 "removed 1 records" "$modistc" cache prune
+fastest 0 0 "$ours, 1 by records" MODIST_STAND_IN_CUDNN_NO_PLAN=1  # nobody asks for one
+# It is of this version, device and code alone.
+fastest 1 9 "$theirs" MODIST_STAND_IN_CUDNN_VERSION=92000
+fastest 0 1 "$theirs, 1 by records" MODIST_STAND_IN_CUDNN_VERSION=92000
+fastest 1 9 "$theirs" MODIST_STAND_IN_CUDNN_DEVICE=another
+fastest 0 0 "$ours, 1 by records"
+wants 0 "tuning: 3 records" "$modistc" cache ls
+sed 's/"device":"[^"]*"/"device":"Other GPU"/' ours.jsonl >other.jsonl
+"$modistc" cache prune --records >/dev/null
+"$modistc" cache import other.jsonl -q
+fastest 1 9 "$theirs"
+# Where nothing can be kept, nothing is said.
+chmod 500 engines
+if [ ! -w engines ]; then
+  rm -f engines/tuning.jsonl
+  fastest 0 9 "$theirs"
+fi
+chmod 700 engines
+"$modistc" cache prune --records >/dev/null
 # shellcheck disable=SC2086
 wants 0 "12 values are as expected" "$rt" fused32.mdx $expected --engine=fastest --steps=3
-grep -q "the faster ones of 5" out || wrong "fastest: $(cat out)"
+grep -q "the faster ones of 5$" out || wrong "fastest: $(cat out)"
+# shellcheck disable=SC2086
+wants 0 "12 values are as expected" "$rt" fused32.mdx $expected --engine=fastest --steps=3
+grep -q "the faster ones of 5, 5 by records" out || wrong "fastest by records: $(cat out)"
 wants 0 "the faster ones of 7" "$modistc" run f32.mdx --engine=fastest
-wants 0 "warning: --engine=fastest: our kernels alone, as cuDNN cannot be used" env MODIST_CUDNN=/nowhere "$rt" tiny.mdx --engine=fastest
+wants 0 "warning: our kernels alone, as cuDNN cannot be used" env MODIST_CUDNN=/nowhere "$rt" tiny.mdx --engine=fastest
 wants 0 "warning: region 'conv3d.y' stays with our kernels" \
-  env MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:3:5000 "$rt" tiny.mdx --engine=fastest
+  env $nothing MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:3:5000 "$rt" tiny.mdx --engine=fastest
+
+# --- tuning measures it within the step, and records it
+"$modistc" cache prune --records >/dev/null
+wants 0 "measured: 1 convolutions by cuDNN, too, 0 failed; 1 are faster so" "$modistc" tune tiny.mdx
+! grep -q "leak: " out || wrong "tune: something is not given back"
+grep -q '"own":"modist","own_us":[0-9.]*,"own_cold_us":.*"best":"cuDNN 9.19.0",.*"checked":true,"ways":\[{"way":"cuDNN 9.19.0","us":[0-9.]*,"cold_us":[0-9.]*,"warm_us":[0-9.]*}\],"clocks":{' \
+  engines/tuning.jsonl || wrong "no record of an engine: $(cat engines/tuning.jsonl)"
+fastest 0 1 "$theirs, 1 by records" $slow
+wants 0 "0 are faster so" env $slow "$modistc" tune tiny.mdx --rounds=3 --budget=1s
+fastest 0 0 "$ours, 1 by records"
+# A plan that fails, or is wrong, is recorded and left out.
+failing() {
+  "$modistc" cache prune --records >/dev/null
+  wants 0 "1 convolutions by cuDNN, too, 1 failed; 0 are faster so" env "$1" "$modistc" tune tiny.mdx
+  grep -q "\"best\":\"modist\".*\"failed\":\"$2" engines/tuning.jsonl || wrong "$1: $(cat engines/tuning.jsonl)"
+  fastest 0 0 "$ours, 1 by records"
+}
+failing MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:1:5000 "region 'conv3d.y': cuDNN on cuda:0, .* fails: cudnnBackendExecute: 5000"
+failing MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:2:5000 "region 'conv3d.y': cuDNN on cuda:0, .* fails: cudnnBackendExecute: 5000"
+failing MODIST_STAND_IN_CUDNN_FAULT=cudnnBackendExecute:5:5000 "a step with it and others fails: region 'conv3d.y': cuDNN"
+failing MODIST_STAND_IN_CUDNN_OFF=1 "'y' is off by"
+# What cuDNN has no plan for is no record; without cuDNN all is as ever.
+"$modistc" cache prune --records >/dev/null
+wants 0 "measured: 0 products" env MODIST_CACHE="$work/plans" MODIST_STAND_IN_CUDNN_NO_PLAN=1 "$modistc" tune tiny.mdx
+wants 2 "tiny has nothing that is to be tried" env MODIST_CUDNN=/nowhere "$modistc" tune tiny.mdx
+wants 0 "measured: 5 convolutions by cuDNN, too, 0 failed" env MODIST_STAND_IN_CUDNN_WITHOUT=12 "$modistc" tune f32.mdx --rounds=3
+wants 0 "tuning: 5 records" "$modistc" cache ls
+# Of equal ones one is measured, for all.
+sed 's/%w:/%x2: f32[1,8,1,2,2], %w:/; s/return/%z = conv3d %x2, %w\n  return %z,/' tiny.mdg >twice.mdg
+"$modistc" compile twice.mdg --target=cuda:sm_90 --no-ptx --apart -o twice.mdx -q || exit 1
+wants 0 "measured: 1 convolutions by cuDNN, too, 0 failed" "$modistc" tune twice.mdx --rounds=3
+wants 0 "the faster ones of 2, 2 by records" "$rt" twice.mdx --engine=fastest
+# Roundings of cuDNN are no mistakes: gradients for weights that are f32 beside bf16.
+cat >wide.mdg <<'E'
+graph @wide(%x: bf16[2,16,3,7,6], %dy: bf16[2,32,3,7,6]) {
+  %dw = conv3d_wgrad %dy, %x {shape=[32,16,1,1,1]}
+  %w = cast %dw {to=f32}
+  return %w
+}
+E
+"$modistc" compile wide.mdg --target=cuda:sm_90 --no-ptx --apart -o wide.mdx -q || exit 1
+wants 0 "measured: 1 convolutions by cuDNN, too, 0 failed" "$modistc" tune wide.mdx --rounds=3
+# Of a model, in the step that users get.
+for net in f32 bf16; do
+  wants 0 "convolutions by cuDNN, too, 0 failed" "$modistc" tune $net.mdg --rounds=3 --trials=1
+  grep -q "warning" out && wrong "tune $net.mdg: $(cat out)"
+  num=$(sed -n 's/.*; \([0-9]*\) convolutions by cuDNN.*/\1/p' out)
+  wants 0 "the faster ones of $num, $num by records" "$modistc" run $net.mdg --device=cuda:0 --engine=fastest
+done
+"$modistc" compile tiny.mdg --target=cuda:sm_90 --no-ptx --trials -o trials.mdx -q || exit 1
+wants 0 "1 products, " "$rt" trials.mdx --tune=found.jsonl
+[ "$(grep -c '"own":"modist"' found.jsonl)" = 0 ] || wrong "cuDNN, unasked: $(cat found.jsonl)"
+wants 0 "; 1 convolutions by cuDNN, too, 0 failed" "$rt" trials.mdx --tune=found.jsonl --engine=fastest
+[ "$(grep -c '"own":"modist"' found.jsonl)" = 1 ] || wrong "no record of an engine: $(cat found.jsonl)"
+wants 2 "--tune takes --device, --seed" "$rt" trials.mdx --tune=found.jsonl --engine=cudnn
+# Another way of ours is another record.
+way=$(sed -n '1s/.*"ways":\[{"way":"\([^"]*\)".*/\1/p' found.jsonl)
+sed "1s/\"best\":\"[^\"]*\"/\"best\":\"$way\"/" found.jsonl >hand.jsonl
+"$modistc" cache prune --records >/dev/null
+"$modistc" cache import hand.jsonl -q
+net=tiny
+fastest 1 1 "$theirs, 1 by records"
+wants 0 "tuned   1 of 1 products by records of Stand-in GPU, 1 of them" \
+  "$modistc" compile tiny.mdg --target=cuda:sm_90 --no-ptx --apart -o other.mdx
+net=other
+fastest 0 9 "$theirs"
+fastest 0 1 "$theirs, 1 by records"
+export MODIST_CACHE="$work/cache"
 
 # As a baseline: convolutions alone.
 for precision in fp32 bf16; do

@@ -214,9 +214,11 @@ START_TEST(what_cudnn_refuses_has_its_reason) {
   md_cudnn *c = md_cudnn_open_offline(h200, why);
   ck_assert_msg(c != NULL, "%s", why);
   md_conv v = conv(&shapes[0], MD_CONV_WEIGHTS, MD_BF16, 1);
-  v.w.dtype = MD_F32;  // cast behind it, for which there are no plans without a device
-  ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));
-  ck_assert_str_eq(why, "no engine is for such a convolution");
+  v.w.dtype = MD_F32;  // cast behind it, for which there are no plans without a driver
+  md_cudnn_conv *cast = md_cudnn_conv_create(c, &v, INT64_MAX, why);
+  ck_assert((cast != NULL) == (getenv("MODIST_ANY_DRIVER") != NULL));
+  if (!cast) ck_assert_str_eq(why, "no engine is for such a convolution");
+  md_cudnn_conv_destroy(cast);
   v = conv(&shapes[0], MD_CONV_FORWARD, MD_BF16, 1);
   v.y.dim[4]++;
   ck_assert(!md_cudnn_conv_create(c, &v, INT64_MAX, why));

@@ -8,6 +8,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 modistc=$1 rt=$2 stand_in=$3
 . "$here/enter.sh"
 keep_in "$work/cache" "$work/texts"
+export MODIST_CUDNN=/nowhere # cudnn.sh has one
 on_gpu() { env LD_LIBRARY_PATH="$stand_in" "$@"; }
 lines() { [ "$(grep -c "$2" "$3")" = "$1" ] || wrong "$3 has not $1 lines with '$2': $(cat "$3")"; }
 

@@ -48,6 +48,7 @@ static const struct Kind {
     {"fence", "md_fence_async();", ";"},
     {"fence", "md_wgmma_fence();", ";"},
     {"fence", "md_bar_fence();", ";"},
+    {"fence", "md_tmap_acquire(", "(void)("},
     {"bound", " < ", " <= "},
     {"bound", " >= ", " > "},
     {"condition", " && ", " || "},
