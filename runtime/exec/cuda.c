@@ -369,7 +369,7 @@ static void cuda_close(md_device *v) {
 
 // A launch takes the address of each argument's value, then of each count's. Those that no launch of the
 // variant uses stay empty.
-static void line_up_arguments(md_cuda *c) {
+static bool line_up_arguments(md_cuda *c, md_diags *d) {
   const md_program *p = c->base.p;
   size_t num = (size_t)p->num_args + (size_t)p->num_counts + 1;
   c->place = md_calloc(num, sizeof *c->place);
@@ -381,6 +381,7 @@ static void line_up_arguments(md_cuda *c) {
     for (int k = 0; k < l->num_args; k++) *to++ = md_cuda_place(c, &p->arg[l->first_arg + k]);
     for (int k = 0; k < l->num_counts; k++) *to++ = (md_gpu_place)p->count[l->first_count + k];
   }
+  return md_cuda_maps_make(c, d);
 }
 
 static bool choose_variant(md_cuda *c, const md_gpu_device *device, md_diags *d) {
@@ -455,18 +456,10 @@ md_device *md_device_open_cuda(const md_program *p, const md_exec_options *o, in
             md_cuda_did(c, "cuDevicePrimaryCtxRetain", -1,
                         c->call.cuDevicePrimaryCtxRetain(&c->context, c->id), d) &&
             enter(c, d) && create_streams(c, d) && md_cuda_code_load(c, d) &&
-            md_cuda_memory_create(c, o->memory_limit, d) &&
-            ((o->engine == MD_ENGINE_MODIST && !o->tries_cudnn) || md_cuda_convs_open(c, o, d));
+            md_cuda_memory_create(c, o->memory_limit, d) && line_up_arguments(c, d) &&
+            ((o->engine == MD_ENGINE_MODIST && !o->tries_cudnn) || md_cuda_convs_open(c, o, d)) &&
+            (o->engine != MD_ENGINE_FASTEST || md_cuda_convs_choose(c, d));
   if (!ok) {
-    cuda_close(&c->base);
-    return NULL;
-  }
-  line_up_arguments(c);
-  if (!md_cuda_maps_make(c, d)) {
-    cuda_close(&c->base);
-    return NULL;
-  }
-  if (o->engine == MD_ENGINE_FASTEST && !md_cuda_convs_choose(c, d)) {
     cuda_close(&c->base);
     return NULL;
   }
