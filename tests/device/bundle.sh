@@ -138,7 +138,28 @@ for text in "tuned                            tuned             -          -  1 
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
 done
 if command -v python3 >/dev/null; then
-  python3 -c 'import ast; ast.parse(open("peer.py").read())' || wrong "peer.py"
+  # The peer's marks stand behind what keeps the device busy while its work is issued, as ours do.
+  python3 -B - <<'E' || wrong "peer.py"
+import sys, time, types
+from unittest.mock import MagicMock
+sys.path.insert(0, ".")
+torch, log = MagicMock(), []
+torch.nn.Module = object
+sys.modules.update({"torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional})
+import peer
+class Event:
+    record = lambda self: log.append("mark")
+    synchronize = lambda self: log.append("wait")
+    elapsed_time = lambda self, end: 2.0
+torch.cuda.Event = lambda enable_timing: Event()
+torch.cuda._sleep.side_effect = lambda cycles: log.append("ahead" if cycles > 2e6 else "behind")
+def work():
+    log.append("work")
+    time.sleep(0.001)
+assert peer.milliseconds(types.SimpleNamespace(device="cuda"), work, 2) == [2.0, 2.0], log
+assert log == ["work"] + 2 * ["ahead", "mark", "work", "mark", "wait"], log
+assert len(peer.milliseconds(types.SimpleNamespace(device="cpu"), work, 2)) == 2
+E
   for file in results/*.json; do
     [ ! -s "$file" ] || python3 -m json.tool "$file" >/dev/null || wrong "$file"
   done
@@ -176,6 +197,9 @@ wants 0 '"tuned": 0' tuned "a way that is none"
 wants 2 "has no trials" ./modist_rt contrast.mdx --tuned=ways.jsonl
 wants 2 "--tuned is of whole steps" ./modist_rt tuned.mdx --tuned=ways.jsonl --times
 wants 2 "--rates takes no artefact" ./modist_rt tuned.mdx --rates
+for option in --seed=1 --steps=2 --times --check --engine=cudnn --memory-limit=1G --input=x=1 --expect=x=x.npy --tune=x; do
+  wants 2 "--rates takes --device and --json only" ./modist_rt --rates --json $option
+done
 wants 2 "--rates is of a GPU" ./modist_rt --rates --device=cpu
 wants 1 "cuMemcpyDtoDAsync on cuda:0, Stand-in GPU (sm_80) fails with 700" \
   env MODIST_STAND_IN_FAULT=cuMemcpyDtoDAsync_v2:3:700 ./modist_rt --rates
@@ -207,14 +231,14 @@ mv plan.all plan.txt
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
 cat >python <<'E'
 #!/bin/sh
-ms() { printf '{\n "torch": "2",\n "median_ms": %s,\n "min_ms": 7.5\n}\n' "$1"; }
+ms() { printf '{\n "torch": "2",\n "median_ms": %s,\n "min_ms": %s\n}\n' "$1" "${2:-7.5}"; }
 case "$*" in
   '-c import torch'*) ;;
   'peer.py step --mode=eager --batch=4') ms 16.25 ;;
   'peer.py step --mode=compile --batch=4') ms 8.0 ;;
   'peer.py step --mode=cudagraph --batch=4') ms 10 ;;
   'peer.py block --site=res3 --mode=eager --batch=1') ms 1e6 ;;
-  'peer.py infonce --mode=eager --batch=2') ms 1e6 ;;
+  'peer.py infonce --mode=eager --batch=2') ms 0.0001 1e6 ;;
   'peer.py conv --mode=eager --batch=8') printf '{\n "what": "conv",\n "dw": 1e6,\n "y": 1e6\n}\n' ;;
   *'--mode=hangs'*) sleep 60 ;;
   *'--mode=nothing'*) ;;

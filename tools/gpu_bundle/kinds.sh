@@ -248,7 +248,10 @@ peer() {
     *) not_run "$name" "exit code $code, see $name.log"; return ;;
   esac
   case $1 in conv_*) convs_of_peer "$1" "$name"; return ;; esac
-  ms=$(field "$out/$name.json" median_ms)
+  # As ours: the fastest of a part, the median of steps.
+  which=median_ms
+  case $1 in infonce_*) which=min_ms ;; esac
+  ms=$(field "$out/$name.json" $which)
   if [ -z "$ms" ]; then not_run "$name" "no time in $name.json"; return; fi
   row "$name" timed "$ms" "$(videos "$ms" "$batch")" "the peer"
   timed "$1" "$2" "$ms"
