@@ -50,7 +50,8 @@ cd "$parts"  # graphs of the plan are here
 # "result y 3": the layers that an error goes through on its way to a result or a state, operations that sum up many
 # products. Layers beside that way do not count.
 layers() {
-  "$modistc" compile "$@" --emit=fused -o - -q | awk '
+  "$modistc" compile "$@" --emit=fused -o "$work/fused.mdg" -q
+  awk '
     function deepest(text,  most) {
       for (most = 0; match(text, /%[A-Za-z0-9_.$-]+/); text = substr(text, RSTART + RLENGTH))
         if (deep[substr(text, RSTART, RLENGTH)] > most) most = deep[substr(text, RSTART, RLENGTH)]
@@ -71,7 +72,7 @@ layers() {
       at = index($0, " = ")
       most = deepest(substr($0, at)) + (substr($0, at + 3) ~ /^(conv3d|matmul|max_pool3d|avg_pool3d|nce_lse)/)
       for (n = split(substr($0, 1, at - 1), value, /[ ,]+/); n; n--) deep[value[n]] = most
-    }'
+    }' "$work/fused.mdg"
 }
 
 # Roundings of n layers add up like a random walk: 8 eps sqrt(n) of the largest value. A unit whose input is closer
@@ -168,6 +169,24 @@ by_cpu_in_both() {
   done
 }
 
+# A file of f32 with NaN or an infinity, an exponent of all ones, says nothing of what is beside it.
+is_finite() {
+  head -c 128 "$1" | grep -aq "'<f4'" || return 0
+  header=$((10 + $(od -An -tu2 -j8 -N2 "$1")))
+  ! od -An -v -tx4 -w4 -j"$header" "$1" | grep -Eq '^ *[7f]f[89a-f]'
+}
+
+# prove NAME: something is expected of it, and only what is finite
+prove() {
+  if ! grep -q '^--expect=' "$out/$1.args" 2>/dev/null; then
+    echo "gpu_bundle: nothing is expected of $1" >&2
+    exit 1
+  fi
+  for file in "$out/$1"/*.npy; do
+    is_finite "$file" || { echo "gpu_bundle: what is expected is not finite: $file" >&2; exit 1; }
+  done
+}
+
 expectations() {
   mkdir -p "$out/$2"
   case $1.$3 in
@@ -200,6 +219,7 @@ while read -r kind name precision steps targets what; do
     op | check | conv)
       # shellcheck disable=SC2086
       expectations "$kind" "$name" "$precision" "$steps" $what
+      prove "$name"
       ;;
     fused)
       # The same, convolutions by themselves and walks of norm and ReLU between them: what cuDNN does a part of.

@@ -254,7 +254,7 @@ static bool try_capture(md_cuda *c, md_diags *d) {
 }
 
 static bool replay(md_cuda *c, md_diags *d) {
-  bool (*const begin)(md_cuda *c, md_diags *d) = c->convs.cudnn ? try_capture : capture;
+  bool (*const begin)(md_cuda *c, md_diags *d) = md_cuda_convs_any(c) ? try_capture : capture;
   if (!c->graph && !c->is_issued && !begin(c, d)) return false;
   if (c->is_issued) return issue(c, d);
   c->has_results = true;

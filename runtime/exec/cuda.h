@@ -98,6 +98,7 @@ int md_cuda_code_kernel(const md_cuda *c, int launch);  // number of its kernel 
 // Plans and workspace, before anything is captured. What cuDNN refuses stays with its kernels, and is told. So does
 // what is known to be faster there, where that counts.
 bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d);
+bool md_cuda_convs_any(const md_cuda *c);  // cuDNN has something left to do
 void md_cuda_convs_close(md_cuda *c);
 bool md_cuda_convs_run(md_cuda *c, int launch,
                        md_diags *d);  // in place of a launch that is covered

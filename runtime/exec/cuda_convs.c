@@ -214,6 +214,12 @@ bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d) {
          tell(c, &t, is_asked, d) && bind(c, d);
 }
 
+bool md_cuda_convs_any(const md_cuda *c) {
+  for (int i = 0; c->convs.plan && i < c->base.num_launches; i++)
+    if (c->convs.plan[i]) return true;
+  return false;
+}
+
 void md_cuda_convs_close(md_cuda *c) {
   drop_plans(c);
   md_cudnn_close(c->convs.cudnn);

@@ -5,7 +5,17 @@
 #include "runtime/exec/cudnn.h"
 
 // CUDNN_BACKEND_*_DESCRIPTOR
-enum { POINTWISE = 0, CONVOLUTION = 1, POINTWISE_OP = 13, SUMS_OP = 14, GRAPH = 15, TENSOR = 17 };
+enum {
+  POINTWISE = 0,
+  CONVOLUTION = 1,
+  FORWARD_OP = 10,
+  WEIGHTS_OP,
+  DATA_OP,
+  POINTWISE_OP,
+  SUMS_OP,
+  GRAPH,
+  TENSOR = 17
+};
 // CUDNN_TYPE_*
 enum { A_HANDLE = 0, A_DATA_TYPE = 1, A_MODE = 7, A_POINTWISE_MODE = 14, A_SUMS_MODE = 16 };
 // CUDNN_ATTR_*
@@ -19,6 +29,24 @@ enum {
   CONV_POST_PADS,
   CONV_PRE_PADS,
   CONV_AXES,
+  FORWARD_ALPHA = 700,
+  FORWARD_BETA,
+  FORWARD_CONV,
+  FORWARD_W,
+  FORWARD_X,
+  FORWARD_Y,
+  DATA_ALPHA,
+  DATA_BETA,
+  DATA_CONV,
+  DATA_W,
+  DATA_X,
+  DATA_Y,
+  WEIGHTS_ALPHA,
+  WEIGHTS_BETA,
+  WEIGHTS_CONV,
+  WEIGHTS_W,
+  WEIGHTS_X,
+  WEIGHTS_Y,
   POINTWISE_OP_IS = 750,
   POINTWISE_OP_X,
   POINTWISE_OP_B,
@@ -105,9 +133,11 @@ static void *convolution(md_cudnn_making *m, const md_cudnn_graph *g, int kind, 
   static const struct {
     int kind, alpha, beta, conv, x, w, y;
   } rows[MD_NUM_CONVS] = {
-      [MD_CONV_FORWARD] = {10, 700, 701, 702, 704, 703, 705},
-      [MD_CONV_DATA] = {12, 706, 707, 708, 710, 709, 711},
-      [MD_CONV_WEIGHTS] = {11, 712, 713, 714, 716, 715, 717},
+      [MD_CONV_FORWARD] = {FORWARD_OP, FORWARD_ALPHA, FORWARD_BETA, FORWARD_CONV, FORWARD_X,
+                           FORWARD_W, FORWARD_Y},
+      [MD_CONV_DATA] = {DATA_OP, DATA_ALPHA, DATA_BETA, DATA_CONV, DATA_X, DATA_W, DATA_Y},
+      [MD_CONV_WEIGHTS] = {WEIGHTS_OP, WEIGHTS_ALPHA, WEIGHTS_BETA, WEIGHTS_CONV, WEIGHTS_X,
+                           WEIGHTS_W, WEIGHTS_Y},
   };
   float one = 1, zero = 0;
   void *conv = geometry(m, g);

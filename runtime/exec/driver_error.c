@@ -6,9 +6,11 @@
 #include <string.h>
 
 #define NEWER "a newer driver takes it (580 or newer for CUDA 13); so does code by an older NVRTC"
+#define BAD_CODE "the code is for this device, and not too new for its driver: please report it"
 #define ONE_BY_ONE "--check-nan runs kernels one by one and names the region"
 #define FROM_CHECKPOINT "start again from the last checkpoint"
 
+enum { INVALID_IMAGE = 200, NO_BINARY = 209, INVALID_PTX = 218 };
 static const struct {
   int error;
   md_code code;
@@ -21,10 +23,10 @@ static const struct {
     {46, E0647, false, "another process has the device for itself"},  // DEVICE_UNAVAILABLE
     {MD_CUDA_NO_DEVICE, E0635, false, "CUDA_VISIBLE_DEVICES may hide it"},
     {101, E0642, false, "'modistc doctor' lists the devices"},  // INVALID_DEVICE
-    {200, E0646, false, NEWER},                                 // INVALID_IMAGE
-    {209, E0646, false, NEWER},                                 // NO_BINARY_FOR_GPU
+    {INVALID_IMAGE, E0646, false, NEWER},
+    {NO_BINARY, E0646, false, NEWER},
     {214, E0644, true, "'nvidia-smi -q -d ECC' counts such errors; " FROM_CHECKPOINT},
-    {218, E0646, false, NEWER},           // INVALID_PTX
+    {INVALID_PTX, E0646, false, NEWER},
     {220, E0644, true, FROM_CHECKPOINT},  // NVLINK_UNCORRECTABLE
     {221, E0646, false, "the driver lacks its compiler: libnvidia-ptxjitcompiler.so.1"},
     {222, E0646, false, NEWER},  // UNSUPPORTED_PTX_VERSION
@@ -49,6 +51,15 @@ static const struct {
     {999, E0647, true, FROM_CHECKPOINT},  // UNKNOWN
 };
 
+// What is loaded was chosen for the device. A driver that knows its CUDA refuses it only where it is bad; any that
+// speaks 13.0 takes the cubins of all 13.x, and tells PTX of a later one by an error of its own.
+enum { CUDA_OF_CODE = 13000 };
+static bool is_bad_code(const md_driver *v, int error) {
+  int version = 0;
+  return (error == INVALID_IMAGE || error == NO_BINARY || error == INVALID_PTX) &&
+         !v->cuDriverGetVersion(&version) && version >= CUDA_OF_CODE;
+}
+
 static int row_of(int error) {
   for (int i = 0; i < MD_COUNT(rows); i++)
     if (rows[i].error == error) return i;
@@ -70,7 +81,8 @@ char *md_driver_words(const md_driver *v, int error, char buf[MD_DRIVER_WORDS]) 
 
 bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md_diags *d) {
   int row = row_of(error);
-  md_code code = row < 0 ? E0647 : rows[row].code;
+  bool is_bad = is_bad_code(v, error);
+  md_code code = is_bad ? E0652 : row < 0 ? E0647 : rows[row].code;
   char words[MD_DRIVER_WORDS], region[300] = "";
   if (t->region) snprintf(region, sizeof region, "region '%s': ", t->region);
   md_place at = t->p->path ? MD_IN_FILE(t->p->path) : MD_NOWHERE;
@@ -80,7 +92,7 @@ bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md
     char clean[400];
     md_note(d, MD_NOWHERE, "%s", md_clean(t->log, clean, sizeof clean));
   }
-  const char *hint = row < 0 ? NULL : rows[row].hint;
+  const char *hint = is_bad ? BAD_CODE : row < 0 ? NULL : rows[row].hint;
   if (hint == NULL) return false;
   if (t->region && !strcmp(hint, ONE_BY_ONE)) hint = FROM_CHECKPOINT;
   md_hint(d, "%s", hint);

@@ -448,8 +448,8 @@ bool md_npy_shape(const char *path, md_spec *s, md_diags *d);
 bool md_npy_write(const char *path, const md_spec *s, const void *from, md_diags *d);
 
 // --- expect.c
-// Each element of `at` differs from the file's by at most `tolerance` times the largest expected value.
-// False: reported (E0701), or the file cannot be read.
+// Each element of `at` differs from the file's by at most `tolerance` times the largest finite value in it; where the
+// file has NaN or an infinity, it is the same. False: reported (E0701), or the file cannot be read.
 bool md_npy_expect(const char *path, const md_spec *s, const void *at, double tolerance,
                    md_diags *d);
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Is an array what a file says? Differences count in parts of the largest expected value: errors of
-// rounding come from the large terms of a sum, wherever in the array it lands. A NaN is never as expected.
-// Integers are not rounded: they must be equal.
+// rounding come from the large terms of a sum, wherever in the array it lands. What is not finite has no
+// difference, and is as expected only where it is the same. Integers are not rounded: they must be equal.
 #include "runtime/exec/exec.h"
 
 #include <inttypes.h>
@@ -19,12 +19,17 @@ static void place_text(const md_spec *s, int64_t i, char *buf, size_t size) {
                           k + 1 == s->rank ? "]" : "");
 }
 
+// Of the finite elements: one infinity must not allow everything.
 static double largest(const md_spec *s, const void *at) {
   double most = 0;
-  for (int64_t i = 0; i < md_spec_elements(s); i++)
-    most = fmax(most, fabs(md_element_load(s->dtype, at, i)));
+  for (int64_t i = 0; i < md_spec_elements(s); i++) {
+    double x = fabs(md_element_load(s->dtype, at, i));
+    if (isfinite(x)) most = fmax(most, x);
+  }
   return most;
 }
+
+static bool is_same(double x, double y) { return x == y || (isnan(x) && isnan(y)); }
 
 bool md_npy_expect(const char *path, const md_spec *s, const void *at, double tolerance,
                    md_diags *d) {
@@ -38,8 +43,8 @@ bool md_npy_expect(const char *path, const md_spec *s, const void *at, double to
   int64_t where = -1, num_off = 0;
   for (int64_t i = 0; i < md_spec_elements(s); i++) {
     double x = md_element_load(s->dtype, at, i), y = md_element_load(s->dtype, want, i);
-    double off = x == y ? 0 : fabs(x - y);
-    if (off <= allowed) continue;
+    double off = fabs(x - y);
+    if (is_same(x, y) || (isfinite(off) && off <= allowed)) continue;
     num_off++;
     bool is_worse = where < 0 || off > worst || (isnan(off) && !isnan(worst));
     if (!is_worse) continue;

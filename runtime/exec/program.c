@@ -383,6 +383,7 @@ static bool check_conv(const check *c, int number) {
       !check_operand(c, where, &g->w, g->kind == MD_CONV_WEIGHTS) ||
       !check_operand(c, where, &g->y, g->kind == MD_CONV_FORWARD))
     return false;
+  if (g->w.block) return bad(c, "%s: weights in blocks, which no engine takes", where);
   if (md_conv_is_fused(g) && !check_fused(c, where, g)) return false;
   bool ok = g->x.dim[0] == g->y.dim[0] && g->x.dim[1] == g->w.dim[1] && g->y.dim[1] == g->w.dim[0];
   for (int i = 0; i < 3; i++) ok = ok && check_axis(g, i);

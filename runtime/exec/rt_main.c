@@ -202,6 +202,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
 }
 
 static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
+  bool is_beside_rates = false;
   opterr = 0;
   for (int c; (c = getopt_long(argc, argv, ":h", options, NULL)) != -1;) {
     if (c == ':') return misused(d, "option '%s' needs a value", argv[optind - 1]);
@@ -211,7 +212,10 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
       exit(EXIT_SUCCESS);
     }
     if (!parse_option(r, c, optarg, d)) return false;
+    is_beside_rates |= c != RATES && c != DEVICE && c != JSON;
   }
+  if (r->wants_rates && is_beside_rates)
+    return misused(d, "--rates takes --device and --json only");
   bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
                   r->wants_inspect || r->trace || r->num_output || r->num_expect || r->tuned ||
                   r->exec.check_nan;
@@ -221,8 +225,8 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
   if (!r->budget) r->budget = MD_TUNE_SECONDS;
   if (r->tuned && (r->wants_times || r->trace || r->exec.check_nan || r->exec.engine))
     return misused(d, "--tuned is of whole steps: without --times, --trace, --check-nan and cuDNN");
-  if (r->wants_rates && optind == argc) return true;
-  if (r->wants_rates) return misused(d, "--rates takes no artefact");
+  if (r->wants_rates && optind < argc) return misused(d, "--rates takes no artefact");
+  if (r->wants_rates) return true;
   if (optind == argc) return misused(d, "no artefact is given");
   if (optind + 1 < argc)
     return misused(d, "one artefact at a time; '%s' is too much", argv[optind + 1]);

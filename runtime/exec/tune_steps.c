@@ -109,13 +109,19 @@ static void keep_times(md_tuner *t, int way, md_tune_l2 l2, int round) {
 
 static int64_t usual_step(const md_tuner *t) { return t->kept->step_ns ? t->kept->step_ns : -1; }
 
+// Not while somebody looks at the clocks, which would put off the next look, and so on.
+static void note_step(md_tune_kept *k) {
+  k->step_ns = md_now_ns() - k->since_ns;
+  md_log(MD_LOG_EXEC, MD_LEVEL_DEBUG, "a step takes %.3f ms", (double)k->step_ns / 1e6);
+}
+
 static bool measure(md_tuner *t, int way, int round) {
   md_tune_kept *k = t->kept;
   k->doubt = way + 1;
   md_tune_order_way(t, way, NULL);
   md_tune_begin(t, MD_TUNE_STEP, usual_step(t));
   if (!run_order(t, NULL)) return false;
-  if (way == 0) k->step_ns = md_now_ns() - k->since_ns;
+  if (way == 0 && !t->nvml) note_step(k);
   keep_times(t, way, MD_TUNE_STEPS, round);
   k->doubt = 0;
   return true;

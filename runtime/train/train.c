@@ -115,7 +115,7 @@ static bool restore(Run *r) {
   if (*before && strcmp(before, r->code) != 0) {
     md_warning(r->d, MD_IN_FILE(md_checkpoint_path(r->from)),
                "the step was compiled in another way: the run goes on, but not bit for bit");
-    char clean[160];
+    char clean[1000];  // whole, as what differs may come last
     md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
     md_hint(r->d,
             "--cpu, --precision, --memory-limit, --engine, passes or the version of modist differ");

@@ -95,6 +95,23 @@ wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.co
 "$modistc" compile "$work/product.mdg" --target=cuda:sm_80 --no-ptx -q -o "$work/plain.mdx" || wrong "no plain product"
 "$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
   -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"
+printf 'graph @none(%%x: f32[4,8]) {\n  %%y = log %%x\n  return %%y\n}\n' >"$work/none.mdg"
+"$modistc" compile "$work/none.mdg" --target=cuda:sm_80 --no-ptx -q -o "$work/bundle/none_b1.mdx" || wrong "no NaN"
+
+# What would prove nothing is not made: values that are not finite, none at all, tolerances of no graph.
+made_of() {
+  echo "$3" >"$work/plan.bad"
+  wants 1 "$2" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.bad" --build="$1" -o "$work/bad"
+}
+sed 's/%y/%loss_y/' "$work/none.mdg" >"$work/loss.mdg"
+made_of "$build" "what is expected is not finite: $work/bad/none/y.npy" "op none fp32 1 cuda:sm_80 $work/none.mdg"
+made_of "$build" "nothing is expected of loss" "check loss fp32 1 cuda:sm_80 $work/loss.mdg"
+mkdir -p "$work/half/bin"
+ln -s "$build/bin/modist_rt_carried" "$work/half/bin"
+printf '#!/bin/sh\ncase "$*" in *--emit=fused*) echo "half of it" >&2; exit 1 ;; esac\nexec %s "$@"\n' \
+  "$modistc" >"$work/half/bin/modistc"
+chmod +x "$work/half/bin/modistc"
+for kind in op check; do made_of "$work/half" "half of it" "$kind ring fp32 2 cuda:sm_80 $work/ring.mdg"; done
 cd "$work/bundle" || exit 1
 
 # The machine that it is carried to has neither a compiler nor a cache.
@@ -102,7 +119,7 @@ unset MODIST_NVRTC MODIST_CACHE
 wants 4 "verdict: NO GPU" sh run.sh
 wants 4 "there is no CUDA device here: libcuda.so.1" sh run.sh
 [ ! -e results ] || wrong "results without a GPU"
-wants 2 "--budget is 'much'" sh run.sh --budget=much
+for budget in much 20 m 1e9m 999999s; do wants 2 "--budget is '$budget'" sh run.sh --budget=$budget; done
 export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
@@ -121,7 +138,28 @@ for text in "tuned                            tuned             -          -  1 
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
 done
 if command -v python3 >/dev/null; then
-  python3 -c 'import ast; ast.parse(open("peer.py").read())' || wrong "peer.py"
+  # The peer's marks stand behind what keeps the device busy while its work is issued, as ours do.
+  python3 -B - <<'E' || wrong "peer.py"
+import sys, time, types
+from unittest.mock import MagicMock
+sys.path.insert(0, ".")
+torch, log = MagicMock(), []
+torch.nn.Module = object
+sys.modules.update({"torch": torch, "torch.nn": torch.nn, "torch.nn.functional": torch.nn.functional})
+import peer
+class Event:
+    record = lambda self: log.append("mark")
+    synchronize = lambda self: log.append("wait")
+    elapsed_time = lambda self, end: 2.0
+torch.cuda.Event = lambda enable_timing: Event()
+torch.cuda._sleep.side_effect = lambda cycles: log.append("ahead" if cycles > 2e6 else "behind")
+def work():
+    log.append("work")
+    time.sleep(0.001)
+assert peer.milliseconds(types.SimpleNamespace(device="cuda"), work, 2) == [2.0, 2.0], log
+assert log == ["work"] + 2 * ["ahead", "mark", "work", "mark", "wait"], log
+assert len(peer.milliseconds(types.SimpleNamespace(device="cpu"), work, 2)) == 2
+E
   for file in results/*.json; do
     [ ! -s "$file" ] || python3 -m json.tool "$file" >/dev/null || wrong "$file"
   done
@@ -159,6 +197,9 @@ wants 0 '"tuned": 0' tuned "a way that is none"
 wants 2 "has no trials" ./modist_rt contrast.mdx --tuned=ways.jsonl
 wants 2 "--tuned is of whole steps" ./modist_rt tuned.mdx --tuned=ways.jsonl --times
 wants 2 "--rates takes no artefact" ./modist_rt tuned.mdx --rates
+for option in --seed=1 --steps=2 --times --check --engine=cudnn --memory-limit=1G --input=x=1 --expect=x=x.npy --tune=x; do
+  wants 2 "--rates takes --device and --json only" ./modist_rt --rates --json $option
+done
 wants 2 "--rates is of a GPU" ./modist_rt --rates --device=cpu
 wants 1 "cuMemcpyDtoDAsync on cuda:0, Stand-in GPU (sm_80) fails with 700" \
   env MODIST_STAND_IN_FAULT=cuMemcpyDtoDAsync_v2:3:700 ./modist_rt --rates
@@ -190,14 +231,14 @@ mv plan.all plan.txt
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
 cat >python <<'E'
 #!/bin/sh
-ms() { printf '{\n "torch": "2",\n "median_ms": %s,\n "min_ms": 7.5\n}\n' "$1"; }
+ms() { printf '{\n "torch": "2",\n "median_ms": %s,\n "min_ms": %s\n}\n' "$1" "${2:-7.5}"; }
 case "$*" in
   '-c import torch'*) ;;
   'peer.py step --mode=eager --batch=4') ms 16.25 ;;
   'peer.py step --mode=compile --batch=4') ms 8.0 ;;
   'peer.py step --mode=cudagraph --batch=4') ms 10 ;;
   'peer.py block --site=res3 --mode=eager --batch=1') ms 1e6 ;;
-  'peer.py infonce --mode=eager --batch=2') ms 1e6 ;;
+  'peer.py infonce --mode=eager --batch=2') ms 0.0001 1e6 ;;
   'peer.py conv --mode=eager --batch=8') printf '{\n "what": "conv",\n "dw": 1e6,\n "y": 1e6\n}\n' ;;
   *'--mode=hangs'*) sleep 60 ;;
   *'--mode=nothing'*) ;;
@@ -276,19 +317,73 @@ wants 1 "conv_r3d50.cudnn                 WRONG" \
 wants 1 "conv_r3d50.cudnn                 WRONG" env MODIST_CACHE=/dev/null MODIST_CUDNN="$cudnn" MODIST_STAND_IN_CUDNN_OFF=1 sh run.sh
 grep -q "is expected: off by" results/table.txt || wrong "not what is wrong"
 
-# cuDNN that ends the process is none.
+# instead CASES: a program of which something else comes than it would say, by cases of its arguments
 mv modist_rt rt
-printf '#!/bin/sh\ncase "$*" in *--engine=cudnn*) kill -ABRT $$ ;; esac\nexec ./rt "$@"\n' >modist_rt
-chmod +x modist_rt
+instead() {
+  printf '#!/bin/sh\ncase "$*" in\n%s\nesac\nexec ./rt "$@"\n' "$1" >modist_rt
+  chmod +x modist_rt
+}
+has_row() { grep -q "^$1" results/table.txt || wrong "no row '$1' in: $(cat results/table.txt)"; }
+
+# cuDNN that ends the process is none.
+instead '*--engine=cudnn*) kill -ABRT $$ ;;'
 wants 0 "1 passed, 0 wrong, 1 not run" sh run.sh
-grep -q "^conv_r3d50.cudnn  *not run .*cuDNN ended the process" results/table.txt || wrong "$(cat results/table.txt)"
+has_row 'conv_r3d50.cudnn  *not run .*cuDNN ended the process'
 
 # A program that the budget cuts off is not wrong.
-printf '#!/bin/sh\ncase "$*" in *--steps=7*) exec sleep 60 ;; esac\nexec ./rt "$@"\n' >modist_rt
-chmod +x modist_rt
+instead '*--steps=7*) exec sleep 60 ;;'
 echo 'check contrast fp32 7 -' >plan.txt
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 1 not run" sh run.sh --budget=6s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 1 not run" sh run.sh --budget=06s
+
+# Of a driver that refuses code only some excuse a program: where others run, it is wrong. Whatever says no number of
+# expected values, neither.
+printf '%s\n' 'op ring fp32 2 -' 'check contrast fp32 2 -' 'check elsewhere fp32 1 -' >plan.txt
+for driver in 12090 13000; do
+  instead "*contrast.mdx*) export MODIST_STAND_IN_FAULT=cuLibraryLoadData:1:209 MODIST_STAND_IN_DRIVER=$driver ;;"
+  wants 1 "verdict: WRONG: 1 passed, 1 wrong, 1 not run" sh run.sh
+  has_row 'contrast  *WRONG .*error\[E06[45][26]\]: cuLibraryLoadData on .* fails with 209'
+  has_row 'elsewhere  *not run .*error\[E0633\]'
+done
 mv rt modist_rt
+echo 'check contrast fp32 2 -' >plan.txt
+mv contrast.args kept.args
+wants 1 "contrast                         WRONG             -          -  nothing is expected of it: contrast.args" sh run.sh
+: >contrast.args
+wants 1 "verdict: WRONG: 0 passed, 1 wrong, 0 not run" sh run.sh
+mv kept.args contrast.args
+mv modist_rt rt
+
+# Numbers that are none have no time, whoever makes them, in whatever shape.
+instead ''
+echo 'bench none_b1 fp32 1 -' >plan.txt
+wants 1 "none_b1                          WRONG             -          -  a result is not finite, see none_b1.json" sh run.sh
+not_finite() { # not_finite ROW CASE
+  instead "$2) shift; exec ./rt none_b1.mdx --json \$(case \"\$*\" in *--times*) echo --times ;; esac) ;;"
+  wants 1 "verdict: WRONG: 1 passed, 1 wrong, 0 not run" sh run.sh
+  has_row "$1  *WRONG .* a result is not finite, see $1.json"
+}
+export MODIST_CUDNN="$cudnn"
+echo 'fused block_res3_b1 fp32 2 -' >plan.txt
+not_finite block_res3_b1_apart '*_apart.mdx*'
+not_finite block_res3_b1_apart.cudnn '*_apart.mdx*--engine=cudnn*'
+echo 'bench r3d50_b4 fp32 1 -' >plan.txt
+echo --input=lr=0.001 >r3d50_b4.args
+not_finite r3d50_b4.regions '*--times*'
+echo 'conv conv_r3d50 fp32 2 -' >plan.txt
+not_finite conv_r3d50.regions '*--times*'
+echo 'tune tuned fp32 20 -' >plan.txt
+echo 'op ring fp32 2 -' >>plan.txt
+# The step before and behind tuning.
+not_tuned() {
+  instead "$2"
+  wants 1 "verdict: WRONG: 2 passed, 1 wrong, 0 not run" sh run.sh
+  has_row "$1  *WRONG .* $3"
+}
+not_tuned tuned.after '*tuned.mdx*--tuned*) exec ./rt none_b1.mdx --json ;;' "a result is not finite, see tuned.after.json"
+not_tuned tuned.before '*tuned.mdx*--tuned*) ;; *tuned.mdx*--json*) exec ./rt none_b1.mdx --json ;;' "a result is not finite"
+not_tuned tuned.before '*tuned.mdx*--tuned*) ;; *tuned.mdx*--json*) echo "it fails" >&2; exit 1 ;;' "it fails"
+mv rt modist_rt
+export MODIST_CUDNN=/nowhere
 
 # A device of another kind, a value that is not what it should be, a kernel that fails.
 echo 'check contrast fp32 2 -' >plan.txt

@@ -413,6 +413,9 @@ done
 # shellcheck disable=SC2086
 wants 0 "7 values are as expected" env MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:901 "$rt" f32.mdx $expected --engine=cudnn --steps=3
 wants 1 "error[E0647]" env MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:901 "$rt" f32.mdx --steps=3
+# Where cuDNN is open and has nothing left to do, it is not to blame.
+wants 1 "error[E0647]" env MODIST_STAND_IN_CUDNN_SLOW=200 MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:901 \
+  "$rt" tiny.mdx --engine=fastest --steps=3
 wants 1 "cuStreamEndCapture failed with 700" env MODIST_STAND_IN_FAULT=cuStreamEndCapture:1:700 "$rt" f32.mdx --engine=cudnn --steps=3
 # Plans do with less where the workspace is not given in one piece, and cuDNN's kernels need memory, too.
 # shellcheck disable=SC2086

@@ -3,12 +3,14 @@
 // is as the environment has it, lists with commas in turn:
 //   MODIST_STAND_IN_NVML_SM, _MEMORY   MHz (1500, 2600)
 //   MODIST_STAND_IN_NVML_REASONS       bits (0)
+//   MODIST_STAND_IN_NVML_SLOW          ms that a question about clocks takes (0)
 //   MODIST_STAND_IN_NVML_FAULT=CALL:N:STATUS   the N-th call of a function fails
 // It refuses calls before it is initialised, and devices that there are not: the first is at 0000:01:00.0. What was
 // initialised and not shut down at the end is told on stderr, and the process aborts.
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define API __attribute__((visibility("default"))) int
 enum { UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_FOUND = 6, SMALL = 7 };  // NVML_ERROR_*
@@ -70,9 +72,13 @@ API nvmlDeviceGetHandleByPciBusId_v2(const char *bus, void **device) {
 }
 
 API nvmlDeviceGetClockInfo(void *device, int which, unsigned *mhz) {
-  static int turn[3];
+  static int turn[3], asked;
   int error = begin(__func__);
   if (error) return error;
+  unsigned long long ms = in_turn("SLOW", "0", asked++);
+  nanosleep(
+      &(struct timespec){.tv_sec = (time_t)(ms / 1000), .tv_nsec = (long)(ms % 1000) * 1000000},
+      NULL);
   if (device != the_device || (which != CLOCK_SM && which != CLOCK_MEMORY)) return INVALID_ARGUMENT;
   *mhz = (unsigned)(which == CLOCK_SM ? in_turn("SM", "1500", turn[which]++)
                                       : in_turn("MEMORY", "2600", turn[which]++));

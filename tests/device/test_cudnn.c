@@ -175,25 +175,35 @@ START_TEST(what_is_fused_has_a_plan_where_there_is_a_driver) {
 }
 END_TEST
 
-// Which files the cache has: one that is written again is another one.
-static uint64_t files_of_cache(void) {
-  uint64_t sum = 0;
+// How many files the cache has, and which: one that is written again is another one.
+static int files_of_cache(uint64_t *which) {
+  int num = 0;
   md_arena *a = md_arena_create();
-  const char *path = md_cache_dir(a);
-  DIR *d = path ? opendir(path) : NULL;
-  for (struct dirent *e; d && (e = readdir(d));) sum += (uint64_t)e->d_ino;
-  if (d) closedir(d);
+  DIR *d = opendir(md_cache_dir(a));
+  ck_assert(d != NULL);
+  *which = 0;
+  for (struct dirent *e; (e = readdir(d));) {
+    num++;
+    *which += (uint64_t)e->d_ino;
+  }
+  closedir(d);
   md_arena_destroy(a);
-  return sum;
+  return num;
 }
 
+// Of the stand-in, too.
 START_TEST(plans_are_kept_and_found) {
+  char folder[] = "/tmp/modist_plans_XXXXXX", command[60];
+  ck_assert(mkdtemp(folder) != NULL);
+  setenv("MODIST_CACHE", folder, 1);
+  if (stand_in) setenv("MODIST_CUDNN", stand_in, 1);
   md_cudnn *c = md_cudnn_open_offline(h200, why);
   ck_assert_msg(c != NULL, "%s", why);
   md_cudnn_keep_plans(c);
   ck_assert(md_cudnn_described(c) != NULL);
   int64_t bytes[2] = {0, 0};
   uint64_t files[2];
+  int num[2], empty = files_of_cache(&files[0]);
   for (int round = 0; round < 2; round++) {
     for (int kind = 0; kind < MD_NUM_CONVS; kind++) {
       md_conv v = conv(&shapes[3], (md_conv_kind)kind, MD_BF16, 1);
@@ -202,10 +212,14 @@ START_TEST(plans_are_kept_and_found) {
       bytes[round] += md_cudnn_conv_bytes(p);
       md_cudnn_conv_destroy(p);
     }
-    files[round] = files_of_cache();
+    num[round] = files_of_cache(&files[round]);
   }
-  ck_assert_int_eq(bytes[0], bytes[1]);
+  snprintf(command, sizeof command, "rm -rf %s", folder);
+  ck_assert_int_eq(system(command), 0);
+  ck_assert_int_ge(num[0], empty + MD_NUM_CONVS);
+  ck_assert_int_eq(num[0], num[1]);
   ck_assert(files[0] == files[1]);
+  ck_assert_int_eq(bytes[0], bytes[1]);
   md_cudnn_close(c);
 }
 END_TEST
@@ -342,6 +356,25 @@ START_TEST(a_plan_that_needs_too_much_is_passed_over) {
 }
 END_TEST
 
+START_TEST(a_later_engine_that_needs_less_is_taken) {
+  static const struct {
+    int64_t room, bytes;
+  } rows[] = {{2000, 2000}, {1999, 1800}, {1800, 1800}};
+  setenv("MODIST_CUDNN", stand_in, 1);
+  md_conv v = conv(&shapes[4], MD_CONV_WEIGHTS, MD_F32, 0);
+  md_cudnn *c = md_cudnn_open_offline(h200, why);
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_cudnn_conv *p = md_cudnn_conv_create(c, &v, rows[i].room, why);
+    ck_assert_msg(p != NULL, "%s", why);
+    ck_assert_int_eq(md_cudnn_conv_bytes(p), rows[i].bytes);
+    md_cudnn_conv_destroy(p);
+  }
+  ck_assert(!md_cudnn_conv_create(c, &v, 1799, why));
+  ck_assert_msg(strstr(why, "a plan needs 2.0 KiB of workspace") != NULL, "%s", why);
+  md_cudnn_close(c);
+}
+END_TEST
+
 // Though an engine before it does not suit.
 START_TEST(a_plan_that_fails_is_told) {
   setenv("MODIST_CUDNN", stand_in, 1);
@@ -429,6 +462,8 @@ int main(int argc, char **argv) {
                               an_engine_of_random_results_is_passed_over,
                               what_engines_round_away_is_minded,
                               a_plan_that_needs_too_much_is_passed_over,
+                              a_later_engine_that_needs_less_is_taken,
+                              plans_are_kept_and_found,
                               a_plan_that_fails_is_told,
                               no_engine_at_all_is_said,
                               every_call_may_fail};

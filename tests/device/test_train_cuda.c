@@ -262,6 +262,18 @@ static void cudnn_trains_as_well(void) {
   engine = "-q";
 }
 
+// The digest of who does what stands at the end of what the step was.
+static void another_engine_is_told_whole(void) {
+  check(train("engine=fastest", "cuda:0", STEPS + 1, NULL) == 0, "it goes on", "with our kernels");
+  md_text said = process_read("said");
+  const char *then = strstr(said.s, "note: then cuda:"),
+             *now = then ? strstr(then, ", now ") : NULL;
+  const char *last = now;
+  while (last && last > then && last[-1] != ' ') last--;
+  check(now && now - last == 32, "the step that was has its digest", said.s);
+  md_text_free(&said);
+}
+
 static void a_run_goes_on_bit_for_bit(void) {
   check(train("parts", "cuda:0", 1, NULL) == 0, "it trains", "the first step");
   check(train("parts", "cuda:0", STEPS, NULL) == 0, "it goes on", "the rest");
@@ -387,6 +399,7 @@ int main(int argc, char **argv) {
       the_checker_sees_nothing_wrong();
       a_run_goes_on_bit_for_bit();
       cudnn_trains_as_well();
+      another_engine_is_told_whole();
       chosen_calls_fail(call, num);
     }
     free(call);

@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <jansson.h>
+#include <math.h>
 #include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -518,6 +519,40 @@ START_TEST(npy_files_round_trip_in_every_type) {
 }
 END_TEST
 
+// One infinity among what is expected does not allow everything; what is not finite must be there, and be the same.
+START_TEST(what_is_not_finite_is_expected_as_it_is) {
+  enum { NUM = 4 };
+  static const struct {
+    float want[NUM], is[NUM];
+    double tolerance;
+    bool is_good;
+  } rows[] = {
+      {{1, 2, INFINITY, 4}, {1, 2, INFINITY, 4}, 0, true},
+      {{1, 2, INFINITY, 4}, {1, 2, INFINITY, 4.03F}, 0.01, true},
+      {{1, 2, INFINITY, 4}, {1, 2, INFINITY, 5}, 0.01, false},
+      {{1, 2, INFINITY, 4}, {1, 2, -INFINITY, 4}, 0.01, false},
+      {{1, 2, INFINITY, 4}, {1, 2, 3, 4}, 0.01, false},
+      {{1, 2, INFINITY, 4}, {1, 2, NAN, 4}, 0.01, false},
+      {{1, 2, NAN, 4}, {1, 2, NAN, 4}, 0, true},
+      {{1, 2, NAN, 4}, {1, 2, 3, 4}, 10, false},
+      {{1, 2, 3, 4}, {1, 2, NAN, 4}, 10, false},
+      {{1, 2, 3, 4}, {1, 2, INFINITY, 4}, HUGE_VAL, false},
+      {{NAN, NAN, NAN, NAN}, {0, NAN, NAN, NAN}, 1, false},
+  };
+  md_arena *a = md_arena_create();
+  const char *path = in_folder(a, "x.npy");
+  md_spec s = {.name = "x", .dtype = MD_F32, .rank = 1, .dim = {NUM}, .bytes = sizeof rows->want};
+  for (int i = 0; i < MD_COUNT(rows); i++) {
+    md_diags *d = md_diags_create();
+    ck_assert(md_npy_write(path, &s, rows[i].want, d));
+    bool is = md_npy_expect(path, &s, rows[i].is, rows[i].tolerance, d);
+    ck_assert_msg(is == rows[i].is_good, "row %d: %s", i, md_diags_text(d));
+    md_diags_destroy(d);
+  }
+  md_arena_destroy(a);
+}
+END_TEST
+
 // clang-format off
 #define NPY(header) "\x93NUMPY\1\0\x46\0" header "\n"
 typedef struct bad_npy { const char *data; size_t len; const char *text; } bad_npy;
@@ -708,6 +743,7 @@ static int run_tests(void) {
       deflated_members_that_lie_are_refused,
       inspection_describes_without_loading_code,
       npy_files_round_trip_in_every_type,
+      what_is_not_finite_is_expected_as_it_is,
       npy_files_that_do_not_fit_are_refused,
       runner_runs_and_writes_results,
       runner_exits_with_the_documented_codes,

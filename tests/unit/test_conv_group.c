@@ -96,6 +96,7 @@ SPOIL(operand_of_four_axes, g->x.rank = 4)
 SPOIL(operand_of_integers, g->x.dtype = MD_I32)
 SPOIL(operand_without_type, g->x.dtype = MD_NO_DTYPE)
 SPOIL(operand_in_small_blocks, g->x.block = 4)
+SPOIL(weights_in_blocks, g->w.block = (int)g->w.dim[1])
 SPOIL(operand_that_is_written, g->y.write = false)
 SPOIL(result_that_is_read, g->kind = MD_CONV_DATA)
 SPOIL(other_channels, g->w.dim[1] = 4)
@@ -152,6 +153,7 @@ static const Wrong wrong[] = {
   {operand_of_integers, "convolution 0: not as an engine takes it"},
   {operand_without_type, "convolution 0: not as an engine takes it"},
   {operand_in_small_blocks, "convolution 0: not as an engine takes it"},
+  {weights_in_blocks, "convolution 0: weights in blocks, which no engine takes"},
   {operand_that_is_written, "convolution 0: not as an engine takes it"},
   {result_that_is_read, "convolution 0: not as an engine takes it"},
   {other_channels, "convolution 0: its sizes do not fit together"},

@@ -17,12 +17,19 @@ for arg; do
     *) sed -n '4,8s/^# *//p' "$0" >&2; exit 2 ;;
   esac
 done
-case ${budget%[ms]} in
-  '' | *[!0-9]*) echo "run.sh: --budget is '$budget', but takes minutes or seconds: 20m, 90s" >&2; exit 2 ;;
+number=${budget%[ms]}
+case $number in
+  "$budget" | '' | *[!0-9]* | ??????*)
+    echo "run.sh: --budget is '$budget', but takes minutes or seconds: 20m, 90s" >&2
+    exit 2
+    ;;
 esac
+# Without zeros in front, which arithmetic takes for octal.
+number=${number#"${number%%[!0]*}"}
+number=${number:-0}
 case $budget in
-  *s) budget=${budget%s} ;;
-  *) budget=$((${budget%m} * 60)) ;;
+  *s) budget=$number ;;
+  *) budget=$((number * 60)) ;;
 esac
 # Paths hold in another folder, too; a bare name is looked up in PATH.
 absolute() { case $1 in /* | '') echo "$1" ;; */*) echo "$PWD/$1" ;; *) echo "$1" ;; esac; }

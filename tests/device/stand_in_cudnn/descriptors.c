@@ -2,14 +2,14 @@
 // The functions of cuDNN that modist calls, as far as it calls them. A descriptor is a list of attributes;
 // what a finished one needs is checked. Two engines offer themselves for a convolution: one whose results
 // differ from run to run (MODIST_STAND_IN_CUDNN_RANDOM, 1, of them; MODIST_STAND_IN_CUDNN_NOTE, 4, says it),
-// then one that is sound. A plan's JSON is its operations, which MODIST_STAND_IN_CUDNN_STALE does not take back.
+// then one that is sound; and for gradients of weights a third, as sound, in less workspace. A plan's JSON is its operations, which MODIST_STAND_IN_CUDNN_STALE does not take back.
 #include "tests/device/stand_in_cudnn/stand_in_cudnn.h"
 
 #include <dlfcn.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_ATTRIBUTES = 12 };
+enum { MAX_ATTRIBUTES = 12, MAX_ENGINES = 3, SMALL_ENGINE = 2, SMALL_BYTES = 1800 };
 enum {  // CUDNN_BACKEND_*_DESCRIPTOR
   POINTWISE = 0,
   CONVOLUTION = 1,
@@ -253,10 +253,11 @@ static int64_t workspace_of(const Job *j) {
   return 256;
 }
 
-static Job *job_of(const Descriptor *graph) {
+static Job *job_of(const Descriptor *config) {
+  const Descriptor *graph = config->graph;
   Job *j = md_calloc(1, sizeof *j);
   for (int i = 0; i < num_of(graph, 801); i++) add_op(j, operation_of(graph, i));
-  j->workspace_bytes = workspace_of(j);
+  j->workspace_bytes = config->number == SMALL_ENGINE ? SMALL_BYTES : workspace_of(j);
   return j;
 }
 
@@ -292,7 +293,7 @@ static int finish_plan(Descriptor *d) {
   if (!find(d, 400) && !find(d, 407)) return cudnn_refuse(BAD_PARAM, "a plan for no device");
   if (*cudnn_setting("NO_PLAN", ""))
     return cudnn_refuse(NOT_SUPPORTED_HERE, "as MODIST_STAND_IN_CUDNN_NO_PLAN says");
-  if (find(d, 401)) d->job = job_of(descriptor_of(d, 401)->graph);
+  if (find(d, 401)) d->job = job_of(descriptor_of(d, 401));
   else if (find(d, 405)) d->job = job_of_json(d);
   return d->job ? 0 : cudnn_refuse(BAD_PARAM, "this is no plan");
 }
@@ -322,9 +323,13 @@ CUDNN(int) cudnnBackendFinalize(void *at) {
 
 // Engines for a kind of operation that MODIST_STAND_IN_CUDNN_WITHOUT names are not there: "12".
 static int num_engines(const Descriptor *graph) {
-  for (int i = 0; i < num_of(graph, 801); i++)
-    if (operation_of(graph, i)->kind == atoi(cudnn_setting("WITHOUT", "0"))) return 0;
-  return 2;
+  int num = SMALL_ENGINE;
+  for (int i = 0; i < num_of(graph, 801); i++) {
+    int kind = operation_of(graph, i)->kind;
+    if (kind == atoi(cudnn_setting("WITHOUT", "0"))) return 0;
+    if (kind == TO_W) num = MAX_ENGINES;
+  }
+  return num;
 }
 
 static int get_text(const char *text, int64_t len, int64_t room, int64_t *num, void *values) {
@@ -348,11 +353,11 @@ static int get_described(const Descriptor *d, int64_t room, int64_t *num, void *
 }
 
 static int get_configs(const Descriptor *h, int64_t room, int64_t *num, void *values) {
-  Descriptor *config[2];
+  Descriptor *config[MAX_ENGINES];
   if (!room) cudnn_note("the choice of an engine");
   *num = num_engines(h->graph);
   if (!room) return 0;
-  memcpy(config, values, sizeof config[0] * (size_t)MD_MIN(room, 2));
+  memcpy(config, values, sizeof config[0] * (size_t)MD_MIN(room, MAX_ENGINES));
   *num = MD_MIN(*num, room);
   for (int i = 0; i < *num; i++) {
     config[i]->number = i;
@@ -386,7 +391,8 @@ cudnnBackendGetAttribute(void *from, int name, int type, int64_t room, int64_t *
   case 405: return get_json(d, room, num, values);
   case 2702: return get_described(d, room, num, values);
   case 1303:
-    *num = d->number < atoi(cudnn_setting("RANDOM", "1"));
+    *num = MD_MIN(d->number, 1) <
+           atoi(cudnn_setting("RANDOM", "1"));  // the small one as its neighbour
     if (*num && room) memcpy(values, &note, sizeof note);
     return 0;
   default: return cudnn_refuse(NOT_SUPPORTED_HERE, "attribute %d", name);
