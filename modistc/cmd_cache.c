@@ -35,7 +35,7 @@ static bool is_object(const char *name) {
 
 typedef struct Object {
   const char *path;
-  int64_t bytes, used_ns;  // when last: each hit sets the time of access (codegen/cache.c)
+  int64_t bytes, used_ns;  // when last: each hit sets the time of access (base/cache.c)
 } Object;
 
 typedef struct Objects {
@@ -172,7 +172,7 @@ static bool explain_object(md_cli *cli, const char *key) {
   struct tm t;
   if (localtime_r(&s.st_mtime, &t)) strftime(when, sizeof when, "%Y-%m-%d %H:%M", &t);
   printf("object  %s\n  size      %s\n  made      %s\n"
-         "  key       the digest of its text, all options and the compiler's version\n",
+         "  key       the digest of all that it is made from, and of what made it\n",
          key, md_bytes_text((double)s.st_size, size), when);
   return true;
 }

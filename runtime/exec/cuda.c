@@ -406,7 +406,7 @@ static bool find_device(md_cuda *c, int index, md_diags *d) {
   snprintf(c->base.name, sizeof c->base.name, "cuda:%d", index);
   snprintf(c->base.title, sizeof c->base.title, "%s, %s (sm_%d)", c->base.name, device.name,
            device.sm);
-  memcpy(c->device, device.name, sizeof c->device);
+  snprintf(c->base.gpu, sizeof c->base.gpu, "%s", device.name);
   if (!choose_variant(c, &device, d)) return false;
   c->base.first_launch = c->base.variant->first_launch;
   c->base.num_launches = c->base.variant->num_launches;

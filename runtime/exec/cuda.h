@@ -39,13 +39,13 @@ typedef struct md_cuda_convs {
   bool *is_covered;  // by launch: a plan does its work
   md_cuda_faster *known;  // by convolution of the program: what records tell
   md_gpu_place workspace;
+  int64_t workspace_bytes;
 } md_cuda_convs;
 
 typedef struct md_cuda {
   md_device base;
   md_driver call;
   int id;                           // CUdevice
-  char device[128];                 // "NVIDIA H200"
   void *context, *stream, *sender;  // work goes to the stream, inputs come by the sender
   void *sent, *taken;               // events: inputs have arrived; they were taken from there
   void *done;                       // of all that was asked of the stream before a wait
@@ -105,6 +105,8 @@ bool md_cuda_convs_run(md_cuda *c, int launch,
 void md_cuda_convs_tell(md_cuda *c, int convs, int launches);         // what they do, for messages
 bool md_cuda_conv_is_ours(const md_cuda *c, const md_conv_group *g);  // of the variant
 md_conv md_cuda_conv_of(const md_conv_group *g);
+
+void md_cuda_convs_free_workspace(md_cuda *c);  // when no plan is left
 
 // --- cuda_fastest.c
 // Before there are plans: what records tell.

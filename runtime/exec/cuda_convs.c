@@ -106,6 +106,7 @@ static bool make_room(md_cuda *c, int64_t room, Taken *t, md_diags *d) {
     *t = make_plans(c, t->workspace / 2);
   }
   if (!md_cuda_did(c, "cuMemAlloc", -1, error, d)) return false;
+  c->convs.workspace_bytes = t->workspace;
   c->base.bytes += t->workspace;
   return true;
 }
@@ -220,10 +221,17 @@ bool md_cuda_convs_any(const md_cuda *c) {
   return false;
 }
 
+void md_cuda_convs_free_workspace(md_cuda *c) {
+  if (c->convs.workspace) c->call.cuMemFree(c->convs.workspace);
+  c->base.bytes -= c->convs.workspace_bytes;
+  c->convs.workspace = 0;
+  c->convs.workspace_bytes = 0;
+}
+
 void md_cuda_convs_close(md_cuda *c) {
   drop_plans(c);
   md_cudnn_close(c->convs.cudnn);
-  if (c->convs.workspace) c->call.cuMemFree(c->convs.workspace);
+  md_cuda_convs_free_workspace(c);
   free(c->convs.plan);
   free(c->convs.is_covered);
   free(c->convs.known);

@@ -67,7 +67,7 @@ void md_cuda_convs_look_up(md_cuda *c, md_diags *d) {
   md_records *all = md_records_kept(d);
   for (int i = 0; i < p->num_convs; i++) {
     if (!md_cuda_conv_is_ours(c, &p->conv[i]) || !key_of(c, &p->conv[i], key)) continue;
-    const md_record *r = md_records_find(all, c->base.variant->target, key, c->device);
+    const md_record *r = md_records_find(all, c->base.variant->target, key, c->base.gpu);
     if (r) c->convs.known[i] = strcmp(r->best, r->own) ? MD_FASTER_CUDNN : MD_FASTER_OURS;
   }
   md_records_destroy(all);
@@ -132,7 +132,7 @@ static void note(Race *r, const md_conv_group *g, const Times *t, bool is_better
   const char *way = md_strdup(a, md_cudnn_name(md_cudnn_version(c->convs.cudnn), name));
   md_record x = {.key = md_strdup(a, key),
                  .target = c->base.variant->target,
-                 .device = c->device,
+                 .device = c->base.gpu,
                  .region = c->base.p->launch[g->first_launch].name,
                  .own = MD_OWN_ENGINE,
                  .best = is_better ? way : MD_OWN_ENGINE,
@@ -210,6 +210,7 @@ bool md_cuda_convs_choose(md_cuda *c, md_diags *d) {
     if (md_cuda_conv_is_ours(c, &p->conv[i])) ok = settle(&r, i, d);
   for (int i = 0; i < MARKS; i++)
     if (r.mark[i]) c->call.cuEventDestroy(r.mark[i]);
+  if (!r.won) md_cuda_convs_free_workspace(c);
   tell(&r);
   keep(&r);
   md_records_destroy(r.found);

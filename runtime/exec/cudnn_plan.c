@@ -52,6 +52,8 @@ struct md_cudnn_plan {
   md_cudnn *c;
   md_cudnn_making all;  // what the plan is made of
   void *plan, *pack;
+  bool
+      is_second;  // one before it was refused for what may be otherwise another time, such as little memory
   int64_t workspace, id[MD_CUDNN_TENSORS];  // of tensors that have a place
   int num_ids, tensor[MD_CUDNN_TENSORS];    // their numbers
 };
@@ -145,6 +147,7 @@ static bool choose(Search *s, int mode) {
       all->made[all->num++] = tried->made[--tried->num];  // the last that was made
     }
     md_cudnn_drop(tried);
+    s->p->is_second |= r == TOO_LARGE || r == FAILED;
     refuse(s, r, why);
   }
   free(tried);
@@ -209,7 +212,7 @@ static bool find_or_make(md_cudnn_plan *p, const md_cudnn_graph *g, int64_t room
   if (load(p, key, room)) return true;
   p->all.why = why;
   if (!make(p, g, room, why)) return false;
-  keep(p, key);
+  if (!p->is_second) keep(p, key);
   return true;
 }
 

@@ -46,7 +46,8 @@ typedef struct md_device_kind {
 struct md_device {
   const md_device_kind *kind;
   const md_program *p;
-  char name[16], title[160];       // "cuda:1", "NVIDIA H200"
+  char name[16], title[160];       // "cuda:1", "cuda:1, NVIDIA H200 (sm_90)"
+  char gpu[128];                   // "NVIDIA H200", as records name it; empty: a CPU
   int first_launch, num_launches;  // those of the program that a step does
   int num_all;                     // with the trials behind them
   const int *step;                 // of a GPU: the launches that a whole step does; NULL: those

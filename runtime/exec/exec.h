@@ -395,6 +395,7 @@ int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since
 int64_t md_exec_bytes(const md_exec *e);  // md_program_bytes with its threads
 const md_program *md_exec_program(const md_exec *e);
 const char *md_exec_device(const md_exec *e);  // "cpu", "cuda:0, NVIDIA H200 (sm_90)"
+const char *md_exec_gpu(const md_exec *e);     // "NVIDIA H200", as records name it; empty: a CPU
 // "cpu": *index is -1; "cuda", "cuda:1". False: reported (E0401).
 bool md_device_parse(const char *text, int *index, md_diags *d);
 
@@ -522,8 +523,8 @@ bool md_records_is_last(const md_records *r, int i);
 
 // --- take.c: the launches of a step with the best way of each product that is among the program's trials;
 // *taken: of how many another one than their own. Malloc'ed.
-int *md_take_best(const md_program *p, const md_gpu_variant *v, const md_records *known, int *num,
-                  int *taken);
+int *md_take_best(const md_program *p, const md_gpu_variant *v, const md_records *known,
+                  const char *device, int *num, int *taken);
 
 // --- apart.c: work in a process of its own, which ends when this one does
 void *md_shared_create(int64_t bytes);  // zeroed memory that a child has in common with its parent

@@ -338,6 +338,7 @@ int64_t md_exec_grown(const md_exec *e) { return md_memory_resident() - e->resid
 int64_t md_exec_bytes(const md_exec *e) { return e->dev->bytes; }
 const md_program *md_exec_program(const md_exec *e) { return e->p; }
 const char *md_exec_device(const md_exec *e) { return e->dev->title; }
+const char *md_exec_gpu(const md_exec *e) { return e->dev->gpu; }
 
 int md_exec_launches(const md_exec *e, int *first) {
   *first = e->dev->first_launch;

@@ -60,8 +60,10 @@ static void wrong(Line *l, const char *key, const char *need) {
 
 static const char *get_text(Line *l, const md_tree *from, const char *key) {
   const char *s = md_tree_str(md_tree_get(from, key));
-  bool ok = s && *s;
-  for (const char *c = s; ok && *c; c++) ok = (unsigned char)*c >= ' ' && *c != 0x7F;
+  size_t size = s ? strlen(s) + 1 : 1;
+  char *clean = md_malloc(size);
+  bool ok = s && *s && !strcmp(md_clean(s, clean, size), s);
+  free(clean);
   if (!ok) wrong(l, key, "a text without control characters");
   return md_strdup(l->to->arena, ok ? s : "");
 }

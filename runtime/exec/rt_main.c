@@ -218,7 +218,7 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     return misused(d, "--rates takes --device and --json only");
   bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
                   r->wants_inspect || r->trace || r->num_output || r->num_expect || r->tuned ||
-                  r->exec.check_nan;
+                  r->exec.check_nan || r->exec.threads || r->exec.memory_limit;
   if (r->tune && (is_other || r->exec.engine == MD_ENGINE_CUDNN))
     return misused(d, "--tune takes --device, --seed, --input, --budget and --engine=fastest only");
   if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
@@ -368,7 +368,7 @@ static bool take_ways(md_exec *e, const char *path, int **order, int *taken, md_
   int num;
   bool ok = md_records_read(known, path, d);
   if (ok) {
-    *order = md_take_best(p, v, known, &num, taken);
+    *order = md_take_best(p, v, known, md_exec_gpu(e), &num, taken);
     md_exec_set_step(e, *order, num);
   }
   md_records_destroy(known);

@@ -194,6 +194,10 @@ for symbol in $(symbols tuned.mdx | comm -13 "$work/plain.txt" -); do
 done
 [ "$met" -ge 2 ] || wrong "kernels of the way did not run: $met"
 wants 0 '"tuned": 0' tuned "a way that is none"
+# Another device's records say nothing of this one.
+tuned "$way" >/dev/null
+sed 's|"device": *"[^"]*"|"device": "Other GPU"|' ways.jsonl >others.jsonl
+wants 0 '"tuned": 0' ./modist_rt tuned.mdx --seed=1 --steps=3 --tuned=others.jsonl --json
 wants 2 "has no trials" ./modist_rt contrast.mdx --tuned=ways.jsonl
 wants 2 "--tuned is of whole steps" ./modist_rt tuned.mdx --tuned=ways.jsonl --times
 wants 2 "--rates takes no artefact" ./modist_rt tuned.mdx --rates

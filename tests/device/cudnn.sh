@@ -239,6 +239,10 @@ mkdir -m 700 engines
 # Tried in eight rounds, and run in the step where it is faster.
 fastest 1 9 "$theirs" $nothing
 fastest 1 8 "$ours" $nothing $slow
+# A workspace that nobody needs is given back.
+planned() { env "$@" --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p'; }
+[ "$(planned $nothing $slow "$rt" tiny.mdx --engine=fastest)" = "$(planned "$rt" tiny.mdx)" ] ||
+  wrong "a workspace for nothing"
 wants 0 "tuning: 0 records" "$modistc" cache ls
 wants 0 "the faster ones of 3" "$modistc" run f32.mdg --device=cuda:0 --engine=fastest --no-cache
 wants 0 "tuning: 0 records" "$modistc" cache ls
@@ -423,12 +427,16 @@ wants 0 "7 values are as expected" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:2:2 "
 grep -q "region 'conv3d_dgrad.dx': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
 wants 2 "a plan needs 1000 B of workspace, and 0 B are left" \
   env MODIST_STAND_IN_MEMORY=512M "$rt" f32.mdx --engine=cudnn
-bytes=$("$rt" f32.mdx --json | sed -n 's/.*"planned_bytes": \([0-9]*\),/\1/p')
+bytes=$(planned "$rt" f32.mdx)
 wants 2 "a plan needs 1000 B of workspace, and 999 B are left" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 999))
 wants 0 "cuDNN refuses 4 of 7 convolutions" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1000))
 grep -q "region 'conv3d_dgrad.dx': a plan needs 1.5 KiB of workspace, and 1000 B are left" out || wrong "$(cat out)"
 wants 0 "cuDNN 9.19.0: 5 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1500))
 wants 0 "cuDNN 9.19.0: 7 conv" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 2000))
+# A plan that was taken for want of memory is not kept.
+mkdir -m 700 short
+wants 0 "cuDNN 9.19.0: 7 conv" env MODIST_CACHE="$work/short" "$rt" f32.mdx --engine=cudnn --memory-limit=$((bytes + 1900))
+[ "$(planned MODIST_CACHE="$work/short" "$rt" f32.mdx --engine=cudnn)" -ge $((bytes + 2000)) ] || wrong "the second plan was kept"
 
 # --- where there is nothing for it
 wants 2 "would do nothing: the CPU runs the program" "$rt" cpu.mdx --engine=cudnn

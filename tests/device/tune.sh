@@ -223,6 +223,8 @@ wants 4 "error[E0635]" "$modistc" tune step.mdg -t cuda:sm_90 --device=cuda:0
 wants 2 "has nothing that is to be tried on Stand-in GPU" on_gpu "$rt" plain.mdx --tune=none.jsonl
 wants 2 "has nothing that is to be tried on the CPU" "$rt" cpu.mdx --device=cpu --tune=none.jsonl
 wants 2 "--tune takes --device, --seed" "$rt" trials.mdx --tune=none.jsonl --json
+wants 2 "--tune takes --device, --seed" "$rt" trials.mdx --tune=none.jsonl --memory-limit=1G
+wants 2 "--tune takes --device, --seed" "$rt" trials.mdx --tune=none.jsonl --threads=1
 wants 2 "--budget is of --tune" "$rt" trials.mdx --budget=3
 wants 1 "E0801" on_gpu "$rt" trials.mdx --tune=nowhere/none.jsonl
 wants 2 "--budget is '10'" "$modistc" tune trials.mdx --budget=10
@@ -233,6 +235,8 @@ echo '{"key": 7}' >bad.jsonl
 wants 5 "bad.jsonl:1: error[E0650]: 'key' is missing or is not a text" "$modistc" cache import bad.jsonl
 printf '\n{"key"\n' >bad.jsonl
 wants 5 "bad.jsonl, line 2" "$modistc" cache import bad.jsonl
+printf '{"key": "\\u009b31mx"}\n' >bad.jsonl  # which begins a terminal's command, too
+wants 5 "is not a text without control characters" "$modistc" cache import bad.jsonl
 printf '{"key": "\\u001b]0;x"}\n' >bad.jsonl
 wants 5 "is not a text without control characters" "$modistc" cache import bad.jsonl
 # Damaged lines stop nobody; a line that was cut off does not spoil the next one.
