@@ -6,7 +6,6 @@
 #include <stdlib.h>
 
 enum {
-  BYTES = MD_TENSOR_MAP_BYTES,
   ALIGN = 64,         // of what the driver writes
   BF16 = 9,           // CU_TENSOR_MAP_DATA_TYPE_BFLOAT16
   SWIZZLE_128 = 3,    // CU_TENSOR_MAP_SWIZZLE_128B
@@ -33,7 +32,8 @@ static bool encode(md_cuda *c, void *to, int launch, const md_arg *a, md_diags *
   return md_cuda_did(c, "cuTensorMapEncodeIm2col", launch, error, d);
 }
 
-static bool make(md_cuda *c, char *host, md_gpu_place at, int *num, md_diags *d) {
+// *bytes: of those that were made.
+static bool make(md_cuda *c, char *host, md_gpu_place at, size_t *bytes, md_diags *d) {
   const md_program *p = c->base.p;
   for (int i = 0; i < c->base.num_all; i++) {
     int launch = c->base.first_launch + i;
@@ -41,24 +41,23 @@ static bool make(md_cuda *c, char *host, md_gpu_place at, int *num, md_diags *d)
     for (int k = 0; k < l->num_args; k++) {
       const md_arg *a = &p->arg[l->first_arg + k];
       if (!a->windows) continue;
-      if (!encode(c, host + *num * BYTES, launch, a, d)) return false;
-      c->place[l->first_arg + l->first_count + k] = at + (md_gpu_place)(*num * BYTES);
-      ++*num;
+      if (!encode(c, host + *bytes, launch, a, d)) return false;
+      c->place[l->first_arg + l->first_count + k] = at + *bytes;
+      *bytes += MD_TENSOR_MAP_BYTES;
     }
   }
   return true;
 }
 
 bool md_cuda_maps_make(md_cuda *c, md_diags *d) {
-  size_t bytes = (size_t)md_tensor_maps_bytes(c->base.p);
-  if (!bytes) return true;
-  int num = 0;
-  char *host = aligned_alloc(ALIGN, bytes);
+  size_t all = (size_t)md_tensor_maps_bytes(c->base.p), bytes = 0;
+  if (!all) return true;
+  char *host = aligned_alloc(ALIGN, all);
   MD_ASSERT(host, "out of memory");
   md_gpu_place at = c->memory.at + (md_gpu_place)c->memory.maps;
-  bool ok = make(c, host, at, &num, d);
-  if (ok && num) {
-    int error = c->call.cuMemcpyHtoDAsync(at, host, (size_t)(num * BYTES), c->stream);
+  bool ok = make(c, host, at, &bytes, d);
+  if (ok && bytes) {
+    int error = c->call.cuMemcpyHtoDAsync(at, host, bytes, c->stream);
     ok = md_cuda_did(c, "cuMemcpyHtoDAsync", -1, error, d) && md_cuda_wait(c, -1, d);
   }
   free(host);
