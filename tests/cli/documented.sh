@@ -5,7 +5,7 @@
 # out on purpose is named here: words that stand for something (COMMAND, CODE, `...`), comparisons of
 # times, which the machine decides, and the roadmap.
 # The tiny model stands in for the large ones, two steps on 48 videos for the miniature
-# experiment: they take minutes.
+# experiment, images of 8 x 8, once, for all convolutions of a network: they take minutes.
 #   documented.sh SOURCE_FOLDER BIN_FOLDER PLUGIN_FOLDER
 set -eu
 source=$(cd "$1" && pwd) bin=$(cd "$2" && pwd) plugins=$(cd "$3" && pwd)
@@ -46,6 +46,7 @@ for page in "$source/README.md" "$source"/docs/*.md; do
   { grep -o '`modistc [^`]*`' "$page" || true; } | tr -d '`'
 done | sed -E 's/modist-r3d[0-9]+/modist-tiny/; s/train -c configs\/mini_[a-z]+\.yaml/& --max-steps=2/
   s/dataset mini -o [^;]*/& --videos=48/
+  s/bench conv( |$)/bench conv --sweep n=1 --sweep h=8 --sweep w=8 -n 1 --warmup=0\1/
   s/-c (CONFIG|FILE)/-c configs\/modist_tiny.yaml/' >commands
 [ "$(wc -l <commands)" -ge 15 ]
 modistc targets | grep -q 'NVRTC [0-9]' || { sed -i '/cuda/d; /contrast/d' commands; echo 'no NVRTC: CUDA is left out'; }
