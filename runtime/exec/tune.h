@@ -28,9 +28,9 @@ typedef enum md_tune_l2 {
 typedef struct md_tune_site {
   int replaced, num_replaced, first, num;  // first: trial
   char key[33];
-  bool
-      is_fixed;  // nothing is tried: what it writes lies over what it reads, so that it cannot be made twice in
-      // a step; or cuDNN has no plan for it, or a site before is the same
+  // Nothing is tried: what it writes lies over what it reads, so that it cannot be made twice in a step; or cuDNN
+  // has no plan for it, or a site before is the same.
+  bool is_fixed;
   bool is_compared;
   int num_tried;   // trials from the first on that were compared with the own way, or have failed
   int64_t own_ns;  // of its own way, launch by launch
