@@ -448,9 +448,7 @@ static void list_ways(Conv *c, md_cuda_schedule own, md_cu_ways *ways) {
     }
     if (own.math == MD_CUDA_WGMMA && own.n == n && take(c, &own)) {
       md_cu_add_stages(ways, own, md_cu_wgmma_stages(c));
-      md_cuda_schedule copies = own;
-      copies.copies = true;
-      if (md_cu_measure(c).has_windows) md_cu_add_way(ways, copies);
+      if (md_cu_measure(c).has_windows) md_cu_add_copies(ways, own);
     }
   }
   int most = c->narrow ? 128 : 64;

@@ -101,9 +101,7 @@ void md_cu_wgmma_gradient_ways(md_cu_gradient *g, md_cuda_schedule own, md_cu_wa
       if (own.m != m || own.n != n) continue;
       md_cu_wgmma_gradient_take(g, &own);
       md_cu_add_stages(ways, own, ring_of(g).stages);
-      md_cuda_schedule copies = own;
-      copies.copies = true;
-      if (windows_of(g).dy) md_cu_add_way(ways, copies);
+      if (windows_of(g).dy) md_cu_add_copies(ways, own);
     }
   }
 }

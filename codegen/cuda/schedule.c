@@ -27,6 +27,11 @@ void md_cu_add_way(md_cu_ways *w, md_cuda_schedule s) {
   if (w->num < MD_CUDA_WAYS) w->at[w->num++] = s;
 }
 
+void md_cu_add_copies(md_cu_ways *w, md_cuda_schedule s) {
+  s.copies = true;
+  md_cu_add_way(w, s);
+}
+
 void md_cu_add_stages(md_cu_ways *w, md_cuda_schedule s, int most) {
   const int stages[] = {most - 1, most / 2};
   for (int i = 0; i < MD_COUNT(stages); i++) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Who does a convolution faster, its launches or cuDNN? Records may tell, under the digest of all that counts: what
 // cuDNN is to do, its version, the device as it describes it, and the code of the launches. What they do not tell is
-// tried: both run in turn, on what lies in memory when a program was just loaded, and what is gained in a round is
+// tried: both run in turn, on the zeros that memory has when a program was just loaded, and what is gained in a round is
 // compared: so what slows the device down does so to both. Its operands are then in the L2 cache for both if they
 // fit, unlike within a step, where `tune` measures. What was tried becomes a record.
 #include "runtime/exec/cuda.h"

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a CUDA program says of its convolutions, for another engine: it survives a manifest, and what does not
 // fit together is refused before anybody follows it.
-#include "runtime/exec/exec.h"
-#include "tests/unit/edited.h"
+#include "tests/unit/edited_manifest.h"
 #include "tests/unit/suite.h"
 
 #include <string.h>
@@ -70,6 +69,12 @@ static void fuse(md_conv_group *g) {
   for (int i = MD_CONV_GAMMA; i <= MD_CONV_NORM_VAR; i++) g->part[i] = vector(2, 8);
   g->part[MD_CONV_ADD] = g->x;
   g->part[MD_CONV_BIAS] = vector(3, 16);
+}
+
+static md_program *fused(void) {
+  md_program *p = program();
+  fuse(p->conv);
+  return p;
 }
 
 // --- the check
@@ -192,28 +197,9 @@ END_TEST
 
 // --- as a file has it
 
-// The manifest with `from` replaced by `to`, read back; NULL: refused.
-static md_program *read_edited(const char *from, const char *to, md_diags *d) {
-  md_program *p = program(), *back = md_program_create("");
-  md_text all = {0};
-  fuse(p->conv);
-  md_manifest_write(p, NULL, 0, &all);
-  const char *text = edited(back->arena, all.s, from, to);
-  md_member m = {.name = "manifest.json", .data = text, .bytes = strlen(text)}, *members = &m;
-  int num = 1;
-  back->path = "net.mdx";
-  bool ok = md_manifest_read(back, &members, &num, back->arena, d);
-  md_program_destroy(p);
-  md_text_free(&all);
-  if (ok) return back;
-  md_program_destroy(back);
-  return NULL;
-}
-
 START_TEST(a_manifest_keeps_it) {
   md_diags *d = md_diags_create();
-  md_program *p = program(), *back = read_edited("{", "{", d);
-  fuse(p->conv);
+  md_program *p = fused(), *back = read_edited(fused(), "{", "{", d);
   ck_assert_msg(back != NULL, "%s", md_diags_text(d));
   ck_assert_int_eq(back->num_convs, 1);
   md_text first = {0}, again = {0};
@@ -248,12 +234,13 @@ START_TEST(a_manifest_that_is_wrong_is_refused) {
   md_diags *d = md_diags_create();
   for (int i = 0; i < MD_COUNT(edits); i++) {
     md_diags_clear(d);
-    ck_assert_msg(!read_edited(edits[i].from, edits[i].to, d), "edit %d was accepted", i);
+    ck_assert_msg(!read_edited(fused(), edits[i].from, edits[i].to, d), "edit %d was accepted", i);
     ck_assert_int_eq(md_diags_errors(d), 1);
     ck_assert_msg(strstr(md_diags_text(d), edits[i].text), "want '%s' in '%s'", edits[i].text,
                   md_diags_text(d));
   }
-  md_program *p = read_edited("\"convolutions\"", "\"later\"", d);  // as older files have it
+  md_program *p =
+      read_edited(fused(), "\"convolutions\"", "\"later\"", d);  // as older files have it
   ck_assert(p && p->num_convs == 0);
   md_program_destroy(p);
   md_diags_destroy(d);

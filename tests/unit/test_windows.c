@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a CUDA program says of a tensor that TMA copies windows of: it survives a manifest, and what no tensor map
 // can say, or what would be read beyond the tensor, is refused before a driver is asked.
-#include "runtime/exec/exec.h"
-#include "tests/unit/edited.h"
+#include "tests/unit/edited_manifest.h"
 #include "tests/unit/suite.h"
 
 #include <string.h>
@@ -35,26 +34,9 @@ static md_program *program(void) {
   return p;
 }
 
-// The manifest with `from` replaced by `to`, read back; NULL: refused.
-static md_program *read_edited(const char *from, const char *to, md_diags *d) {
-  md_program *p = program(), *back = md_program_create("");
-  md_text all = {0};
-  md_manifest_write(p, NULL, 0, &all);
-  const char *text = edited(back->arena, all.s, from, to);
-  md_member m = {.name = "manifest.json", .data = text, .bytes = strlen(text)}, *members = &m;
-  int num = 1;
-  back->path = "net.mdx";
-  bool ok = md_manifest_read(back, &members, &num, back->arena, d);
-  md_program_destroy(p);
-  md_text_free(&all);
-  if (ok) return back;
-  md_program_destroy(back);
-  return NULL;
-}
-
 START_TEST(a_manifest_keeps_them) {
   md_diags *d = md_diags_create();
-  md_program *p = program(), *back = read_edited("{", "{", d);
+  md_program *p = program(), *back = read_edited(program(), "{", "{", d);
   ck_assert_msg(back != NULL, "%s", md_diags_text(d));
   ck_assert_ptr_nonnull(back->arg[0].windows);
   ck_assert_mem_eq(back->arg[0].windows, p->arg[0].windows, sizeof *p->arg[0].windows);
@@ -91,7 +73,8 @@ START_TEST(what_no_map_can_say_is_refused) {
   md_diags *d = md_diags_create();
   for (int i = 0; i < MD_COUNT(edits); i++) {
     md_diags_clear(d);
-    ck_assert_msg(!read_edited(edits[i].from, edits[i].to, d), "edit %d was accepted", i);
+    ck_assert_msg(!read_edited(program(), edits[i].from, edits[i].to, d), "edit %d was accepted",
+                  i);
     ck_assert_int_eq(md_diags_errors(d), 1);
     ck_assert_msg(strstr(md_diags_text(d), edits[i].text), "want '%s' in '%s'", edits[i].text,
                   md_diags_text(d));
