@@ -263,11 +263,10 @@ typedef struct md_cu_ring {
 } md_cu_ring;
 // Beside so many bytes of shared memory, with so many stages at most; 0: as many as there is room for.
 md_cu_ring md_cu_ring_of(int a, int b, int rest, int stages);
-void md_cu_add_copies(
-    md_cu_ways *w,
-    // Ways that are s but for fewer stages than `most`, which fill shared memory: what is not taken is left to the L1
-    // cache, and less is on its way at once.
-    md_cuda_schedule s);  // s, but that threads copy what TMA could
+// The way s, but that threads copy what TMA could.
+void md_cu_add_copies(md_cu_ways *w, md_cuda_schedule s);
+// Ways that are s but for fewer stages than `most`, which fill shared memory: what is not taken is left to the L1
+// cache, and less is on its way at once.
 void md_cu_add_stages(md_cu_ways *w, md_cuda_schedule s, int most);
 // The kernel's first lines: as, bs, full, empty. The barriers stand after the next md_sync().
 void md_cu_ring_put(md_cu_kernel *k, const md_cu_ring *r);
