@@ -191,7 +191,7 @@ bool md_bench_loader(md_bench *b) {
   md_config *c = settings(cli);
   md_step s;
   md_dataset *data = c && md_train_step(c, &s, cli->diags) ? open_data(cli, c) : NULL;
-  r.loader = data ? md_train_loader(c, &s, data, 0, 0, cli->diags) : NULL;
+  r.loader = data ? md_train_loader(c, &s, data, &(md_feed_options){0}, cli->diags) : NULL;
   bool ok = r.loader != NULL;
   if (ok) {
     r.clips_a_sample = s.mode == MD_MODE_MODIST ? MD_NUM_SLOTS : 2;

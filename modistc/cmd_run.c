@@ -20,7 +20,7 @@ static const md_option run_options[] = {
     {"backend", 0, "NAME",
      "cpu (default) or interp: the slow, plain meaning; -O0 unless passes are asked for"},
     MD_DEVICE_OPTION,
-    MD_ENGINE_OPTION,
+    MD_ENGINE_OPTIONS,
     {"verify", 0, NULL,
      "check every kernel against the interpreter of the graph that the passes made"},
     {"verify-work", 0, "GFLOP",

@@ -20,7 +20,7 @@ static const md_option train_options[] = {
     {"resume", 0, "[=FILE]", "go on from the newest checkpoint in run.dir, or from this one"},
     {"backend", 0, "NAME", "cpu (default) or interp: the slow interpreter, behind the same passes"},
     MD_DEVICE_OPTION,
-    MD_ENGINE_OPTION,
+    MD_ENGINE_OPTIONS,
     {"check-nan", 0, NULL, "stop at the first kernel that makes a NaN or infinity"},
     {"trace", 0, "FILE", "Chrome/Perfetto trace of kernels and waits for data"},
     MD_MEMORY_OPTION,

@@ -128,17 +128,21 @@ bool md_source_passes(md_cli *cli, md_pass_options *o);
 #define MD_CPU_NAMES "cpu jit-asan no-cache"
 #define MD_DEVICE_OPTION \
   {"device", 0, "NAME", "cpu, or cuda:N for a GPU; by default the CPU, or what an artefact is for"}
-#define MD_ENGINE_OPTION                                                                        \
+#define MD_ENGINE_OPTIONS                                                                       \
   {"engine", 0, "NAME",                                                                         \
    "modist (default), cudnn: NVIDIA's cuDNN does the convolutions that it can, with what is "   \
    "fused "                                                                                     \
    "with them; or fastest: those that it does faster, by records of tuning, or tried when the " \
-   "program is loaded"}
+   "program is loaded"},                                                                        \
+      {"deterministic", 0, NULL,                                                                \
+       "the same bits in every run: nothing that is measured has a say, as times, records of "  \
+       "tuning and free memory"}
 #define MD_DEVICE_WHY "it is of the CPU, and a GPU runs the kernels"
 // --backend (cpu or interp) and --device into the options of an engine. False: reported.
 struct md_engine_options;
 bool md_source_backend(md_cli *cli, struct md_engine_options *o);
-bool md_source_engine(md_cli *cli, struct md_engine_options *o);  // the same of --engine
+bool md_source_engine(md_cli *cli,
+                      struct md_engine_options *o);  // the same of --engine, --deterministic
 // --target-spec, if it is given: facts of a device for one of the targets, in cli's arena. False: reported.
 typedef struct md_cuda_spec md_cuda_spec;
 bool md_cli_cuda_spec(md_cli *cli, const char *target, const md_cuda_spec **spec);

@@ -115,7 +115,8 @@ bool md_source_engine(md_cli *cli, md_engine_options *o) {
   int engine = md_cli_choice(cli, "engine", md_conv_engine_names, MD_ENGINE_MODIST);
   if (engine < 0) return false;
   o->engine = (md_conv_engine)engine;
-  return true;
+  o->deterministic = md_cli_has(cli, "deterministic");
+  return md_conv_engine_suits(o->engine, o->deterministic, cli->diags);
 }
 
 bool md_source_backend(md_cli *cli, md_engine_options *o) {

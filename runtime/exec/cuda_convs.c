@@ -94,13 +94,33 @@ static void drop_plans(md_cuda *c) {
   }
 }
 
+// room < 0: there is enough, but not in one piece.
+static bool lacks_room(const md_cuda *c, int64_t wanted, int64_t room, md_diags *d) {
+  char needed[MD_FLOAT_CHARS], left[MD_FLOAT_CHARS];
+  md_bytes_text((double)wanted, needed);
+  if (room < 0)
+    md_error(
+        d, E0643, place_of(c),
+        "cuDNN's first choice of plans needs %s of workspace, which %s does not have in one piece",
+        needed, c->base.title);
+  else
+    md_error(d, E0643, place_of(c),
+             "cuDNN's first choice of plans needs %s of workspace, and %s are left on %s", needed,
+             md_bytes_text((double)room, left), c->base.title);
+  md_hint(d,
+          "a smaller batch needs less; without --deterministic other plans do with what is left");
+  return false;
+}
+
 // Plans and their workspace. What is free says nothing of what can be had in one piece, so plans may have to
-// do with less.
-static bool make_room(md_cuda *c, int64_t room, Taken *t, md_diags *d) {
+// do with less, unless they must not depend on it.
+static bool make_room(md_cuda *c, int64_t room, bool is_fixed, Taken *t, md_diags *d) {
   int error = 0;
-  *t = make_plans(c, room);
+  *t = make_plans(c, is_fixed ? INT64_MAX : room);
+  if (t->workspace > room) return lacks_room(c, t->workspace, room, d);
   while (t->workspace && (error = c->call.cuMemAlloc(&c->convs.workspace, (size_t)t->workspace)) ==
                              MD_CUDA_OUT_OF_MEMORY) {
+    if (is_fixed) return lacks_room(c, t->workspace, -1, d);
     error = 0;
     drop_plans(c);
     *t = make_plans(c, t->workspace / 2);
@@ -211,7 +231,7 @@ bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d) {
   if (!o->tries_cudnn) c->base.by_engine = c->convs.is_covered;
   int64_t room;
   Taken t;
-  return find_room(c, o->memory_limit, &room, d) && make_room(c, room, &t, d) &&
+  return find_room(c, o->memory_limit, &room, d) && make_room(c, room, o->deterministic, &t, d) &&
          tell(c, &t, is_asked, d) && bind(c, d);
 }
 

@@ -6,6 +6,16 @@
 
 const char *const md_conv_engine_names[MD_NUM_ENGINES + 1] = {"modist", "cudnn", "fastest", NULL};
 
+bool md_conv_engine_suits(md_conv_engine e, bool deterministic, md_diags *d) {
+  if (!deterministic || e != MD_ENGINE_FASTEST) return true;
+  md_error(d, E0401, MD_NOWHERE,
+           "--deterministic and --engine=fastest exclude one another: times differ from run to "
+           "run, and who "
+           "is faster with them");
+  md_hint(d, "--engine=modist and --engine=cudnn do the same in every run");
+  return false;
+}
+
 bool md_device_parse(const char *text, int *index, md_diags *d) {
   static const char gpu[] = "cuda";
   int64_t n = 0;

@@ -322,14 +322,17 @@ typedef enum md_conv_engine {
   MD_NUM_ENGINES
 } md_conv_engine;
 extern const char *const md_conv_engine_names[MD_NUM_ENGINES + 1];  // NULL at the end
+// False: reported, as the fastest one is another one in another run.
+bool md_conv_engine_suits(md_conv_engine e, bool deterministic, md_diags *d);
 typedef struct md_exec_options {
-  const char *device;    // "cpu", "cuda:1"; NULL: the first that the program is for
-  int threads;           // of the CPU; 0: all
-  uint64_t seed;         // of the initial states
-  bool check_nan;        // stop at the first launch that writes a NaN or infinity
-  bool time;             // keep times of launches
-  int64_t memory_limit;  // bytes; 0: only what the device has free
-  md_conv_engine engine;
+  const char *device;     // "cpu", "cuda:1"; NULL: the first that the program is for
+  int threads;            // of the CPU; 0: all
+  uint64_t seed;          // of the initial states
+  bool check_nan;         // stop at the first launch that writes a NaN or infinity
+  bool time;              // keep times of launches
+  int64_t memory_limit;   // bytes; 0: only what the device has free
+  md_conv_engine engine;  // not the fastest, where that is `deterministic`
+  bool deterministic;     // plans of cuDNN are the same however much memory is free, or refused
   bool
       no_cache;  // plans of cuDNN and records are neither read from the cache folder nor written there
   bool tries_cudnn;  // of a GPU: its plans are made, but run in an order alone that names them

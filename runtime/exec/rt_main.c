@@ -33,6 +33,7 @@ static const char usage[] =
     "                        those that it does faster, as records of tuning tell; what they "
     "do\n"
     "                        not tell is tried when the file is loaded, and kept\n"
+    "  --deterministic       the same bits in every run: nothing that is measured has a say\n"
     "  --json                results, times and memory as JSON\n"
     "  --check-nan           stop at the first region that makes a NaN or an infinity; of a GPU "
     "all\n"
@@ -72,6 +73,7 @@ enum {
   STEPS = 256,
   DEVICE,
   ENGINE,
+  DETERMINISTIC,
   THREADS,
   SEED,
   INPUT,
@@ -100,7 +102,7 @@ static const struct option options[] = {
   {"check", no_argument, NULL, CHECK},             {"version", no_argument, NULL, VERSION},
   {"device", required_argument, NULL, DEVICE},     {"help", no_argument, NULL, 'h'},
   {"expect", required_argument, NULL, EXPECT},     {"json", no_argument, NULL, JSON},
-  {"engine", required_argument, NULL, ENGINE},
+  {"engine", required_argument, NULL, ENGINE},     {"deterministic", no_argument, NULL, DETERMINISTIC},
   {"tune", required_argument, NULL, TUNE},         {"budget", required_argument, NULL, BUDGET},
   {"tuned", required_argument, NULL, TUNED},       {"rates", no_argument, NULL, RATES},
   {0},
@@ -162,6 +164,7 @@ static bool parse_option(request *r, int option, char *arg, md_diags *d) {
     for (int i = 0; i < MD_NUM_ENGINES; i++)
       if (!strcmp(arg, md_conv_engine_names[i])) return r->exec.engine = (md_conv_engine)i, true;
     return misused(d, "--engine: there is no engine '%s'; it is modist, cudnn or fastest", arg);
+  case DETERMINISTIC: return r->exec.deterministic = true;
   case STEPS: r->steps_given = true; return parse_number(arg, 1, INT32_MAX, &r->steps, d);
   case THREADS:
     if (!parse_number(arg, 1, 1024, &n, d)) return false;
@@ -218,9 +221,11 @@ static bool parse_line(request *r, int argc, char **argv, md_diags *d) {
     return misused(d, "--rates takes --device and --json only");
   bool is_other = r->steps_given || r->wants_json || r->wants_times || r->wants_check ||
                   r->wants_inspect || r->trace || r->num_output || r->num_expect || r->tuned ||
-                  r->exec.check_nan || r->exec.threads || r->exec.memory_limit;
+                  r->exec.check_nan || r->exec.threads || r->exec.memory_limit ||
+                  r->exec.deterministic;
   if (r->tune && (is_other || r->exec.engine == MD_ENGINE_CUDNN))
     return misused(d, "--tune takes --device, --seed, --input, --budget and --engine=fastest only");
+  if (!md_conv_engine_suits(r->exec.engine, r->exec.deterministic, d)) return false;
   if (r->budget && !r->tune) return misused(d, "--budget is of --tune");
   if (!r->budget) r->budget = MD_TUNE_SECONDS;
   if (r->tuned && (r->wants_times || r->trace || r->exec.check_nan || r->exec.engine))

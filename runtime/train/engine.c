@@ -77,6 +77,7 @@ static bool start(md_engine *e, const md_engine_options *o, md_diags *d) {
                        .seed = o->seed,
                        .check_nan = o->check_nan,
                        .engine = o->engine,
+                       .deterministic = o->deterministic,
                        .no_cache = o->no_cache,
                        .time = o->time || !e->program->num_variants,
                        .memory_limit = o->memory_limit};
@@ -111,7 +112,7 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
       !md_cuda_target_for(b->device.sm, b->target, sizeof b->target, d) ||
       !md_cuda_facts(b->target, &passes->facts, d))
     return false;
-  if (!o->no_cache) b->records = md_records_kept(d);
+  if (!o->no_cache && !o->deterministic) b->records = md_records_kept(d);
   bool is_apart = o->verifies || o->check_nan || o->engine == MD_ENGINE_CUDNN;
   b->cuda = (md_cuda_options){
       .targets = b->target,

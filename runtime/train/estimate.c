@@ -88,7 +88,7 @@ static double decode_some(const md_config *c, const md_step *s, const md_dataset
   single.batch = 1;
   if (alone) md_config_set(alone, "data.workers", "0");
   if (alone) md_config_set(alone, "data.decode", "cpu");
-  md_loader *l = alone ? md_train_loader(alone, &single, data, 0, 0, own) : NULL;
+  md_loader *l = alone ? md_train_loader(alone, &single, data, &(md_feed_options){0}, own) : NULL;
   int64_t start = md_now_ns();
   double seconds = 0;
   md_batch b;

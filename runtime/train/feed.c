@@ -110,9 +110,9 @@ static md_decode decode_of(const md_config *c) {
 }
 
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           int64_t first, int gpu, md_diags *d) {
+                           const md_feed_options *from, md_diags *d) {
   md_loader_options o = {.data = data,
-                         .first_sample = first,
+                         .first_sample = from->first,
                          .rule = {.visual = {.frames = (int)s->clip.frames,
                                              .stride = (int)md_config_int(c, "clip.stride"),
                                              .size = (int)s->clip.size},
@@ -124,8 +124,9 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
                          .workers = (int)md_config_int(c, "data.workers"),
                          .queue = (int)md_config_int(c, "data.queue"),
                          .decode = decode_of(c),
-                         .gpu = gpu,
+                         .gpu = from->gpu,
                          .seed = (uint64_t)md_config_int(c, "run.seed")};
+  if (from->deterministic) o.limits.max_seconds = INFINITY;
   if (s->mode == MD_MODE_MODIST)
     o.rule.motion = (md_clip_shape){.frames = (int)s->mclip.frames,
                                     .stride = (int)md_config_int(c, "mclip.stride"),

@@ -99,14 +99,31 @@ static const char *name_engine(Run *r, const md_exec *x) {
                    md_digest_text(md_digest_of(is_its, (size_t)num), digits));
 }
 
-// Equal texts compute equal bits: the same instructions, the same graph after all passes, the same engine.
+// The kernels of a GPU, which records of tuning choose; their names are digests of what they do.
+static const char *name_kernels(Run *r, const md_exec *x) {
+  const md_program *p = md_exec_program(x);
+  int first, num = md_exec_launches(x, &first);
+  if (!p->num_variants) return "";
+  md_text all = {0};
+  for (int i = first; i < first + num; i++) {
+    const md_phase *f = &p->phase[p->launch[i].first_phase];
+    md_put(&all, "%s %lld\n", f->symbol, (long long)f->items);
+  }
+  char digits[33];
+  const char *name =
+      md_format(r->arena, " %s", md_digest_text(md_digest_of(all.s, all.len), digits));
+  md_text_free(&all);
+  return name;
+}
+
+// Equal texts compute equal bits: the same instructions, the same graph after all passes, the same kernels and engine.
 static const char *name_code(Run *r) {
   md_exec *x = md_engine_exec(r->engine);
   if (!x) return "interp modist " MODIST_VERSION;
   char digits[33];
   const md_program *p = md_exec_program(x);
-  return md_format(r->arena, "%s %s modist " MODIST_VERSION "%s", p->target,
-                   md_digest_text(p->graph, digits), name_engine(r, x));
+  return md_format(r->arena, "%s %s%s modist " MODIST_VERSION "%s", p->target,
+                   md_digest_text(p->graph, digits), name_kernels(r, x), name_engine(r, x));
 }
 
 static bool restore(Run *r) {
@@ -117,8 +134,9 @@ static bool restore(Run *r) {
                "the step was compiled in another way: the run goes on, but not bit for bit");
     char clean[1000];  // whole, as what differs may come last
     md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
-    md_hint(r->d,
-            "--cpu, --precision, --memory-limit, --engine, passes or the version of modist differ");
+    md_hint(r->d, "--cpu, --precision, --memory-limit, --engine, passes, records of tuning or the "
+                  "version of modist "
+                  "differ");
   }
   r->done = md_checkpoint_step(r->from);
   if (!r->o->quiet)
@@ -392,8 +410,10 @@ static md_status run(Run *r) {
   if (!open_data(r)) return md_diags_status(r->d);
   plan_length(r);
   if (!make_engine(r)) return md_diags_status(r->d);
-  r->loader =
-      md_train_loader(r->config, &r->step, r->data, r->done * r->step.batch, gpu_of(r), r->d);
+  md_feed_options from = {.first = r->done * r->step.batch,
+                          .gpu = gpu_of(r),
+                          .deterministic = r->o->engine.deterministic};
+  r->loader = md_train_loader(r->config, &r->step, r->data, &from, r->d);
   if (!r->loader || !open_outputs(r)) return md_diags_status(r->d);
   r->stop = md_stop_create();
   return loop(r);
@@ -406,8 +426,19 @@ bool md_train_step(const md_config *c, md_step *s, md_diags *d) {
   return md_config_step(c, s, d);
 }
 
+// The GPU decodes what it can, and the CPU the rest: which of them does, may be another one next time.
+static bool check_decoder(Run *r) {
+  if (!r->o->engine.deterministic || !strcmp(md_config_text(r->config, "data.decode"), "cpu"))
+    return true;
+  md_error(r->d, E0207, md_config_place(r->config, "data.decode"),
+           "data.decode is %s, but with --deterministic the CPU alone decodes",
+           md_config_text(r->config, "data.decode"));
+  return md_hint(r->d, "data.decode=cpu"), false;
+}
+
 static md_status plan_or_run(Run *r) {
   if (r->o->resume && !find_checkpoint(r)) return md_diags_status(r->d);
+  if (!check_decoder(r)) return md_diags_status(r->d);
   if (!md_train_step(r->config, &r->step, r->d) || !md_train_check_maps(r->config, &r->step, r->d))
     return md_diags_status(r->d);
   if (r->o->dry_run) return md_train_plan(r->config, &r->step, r->o, stdout, r->d);

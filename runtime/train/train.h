@@ -22,6 +22,8 @@ typedef struct md_engine_options {
   bool asan, no_cache, check_nan;
   bool verifies;  // md_engine_verify_step sees every region
   md_conv_engine engine;
+  bool
+      deterministic;  // nothing that was measured has a say: no records of tuning; see md_exec_options
   int threads;
   uint64_t seed;
   int64_t memory_limit;  // bytes; 0: none
@@ -90,10 +92,15 @@ double md_lr_at(const md_schedule *s, double epoch);
 // --- feed.c: from the settings' videos to the inputs of the step
 // Opens data.train, which is set. A supervised step wants a label for every video. NULL: reported.
 md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d);
-// What the loader draws for this step, from sample number `first` on; the loader borrows `data`. `gpu`:
-// the number of the one that decodes, if data.decode asks one. NULL: reported.
+typedef struct md_feed_options {
+  int64_t first;  // number of the first sample
+  int gpu;        // which one decodes, if data.decode asks one
+  bool
+      deterministic;  // a video may take as long as it needs: whether it is skipped must not depend on that
+} md_feed_options;
+// What the loader draws for this step; it borrows `data`. NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
-                           int64_t first, int gpu, md_diags *d);
+                           const md_feed_options *from, md_diags *d);
 // Fills every input of the step. `at` counts steps from 0. False: reported (a label out of range).
 bool md_train_feed(md_engine *e, const md_step *s, const md_batch *b, int64_t at, uint64_t seed,
                    double lr, md_diags *d);

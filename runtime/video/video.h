@@ -80,7 +80,7 @@ void md_nvdec_count(md_nvdec *n, bool was_well);
 typedef struct md_video_limits {
   int64_t max_pixels;   // of one frame; default 2^25 (8K UHD fits)
   int64_t max_frames;   // and packets, of one pass; default 1,000,000
-  double max_seconds;   // wall time of one pass, against hangs; default 120
+  double max_seconds;   // wall time of one pass, against hangs; default 120, INFINITY: none
   atomic_bool *cancel;  // may be NULL; when it becomes true, reading fails soon
   md_nvdec *nvdec;      // decodes what it can; NULL: the CPU does
 } md_video_limits;

@@ -93,7 +93,7 @@ finish_case() {
   total=$((total + 1))
   code=0
   sh -c "$command" >"$work/stdout" 2>"$work/stderr" </dev/null || code=$?
-  { echo "\$ $command"; echo "exit $code"; cat "$work/stderr"; } >"$work/actual"
+  { printf '$ %s\nexit %s\n' "$command" "$code"; cat "$work/stderr"; } >"$work/actual"
   { cat "$work/actual"; echo; } >>"$work/new"
   if [ "$(find . | sort)" != "$files" ]; then
     echo "$command: left files behind:"
@@ -110,10 +110,10 @@ finish_case() {
 
 while IFS= read -r line; do
   case $line in
-    '#'*) [ "$mode" = judge ] || echo "$line" >>"$work/new" ;;
-    '$ '*) finish_case; command=${line#??}; echo "$line" >"$work/expected" ;;
+    '#'*) [ "$mode" = judge ] || printf '%s\n' "$line" >>"$work/new" ;;
+    '$ '*) finish_case; command=${line#??}; printf '%s\n' "$line" >"$work/expected" ;;
     '') finish_case ;;
-    *) echo "$line" >>"$work/expected" ;;
+    *) printf '%s\n' "$line" >>"$work/expected" ;;
   esac
 done <"$here/cases.txt"
 finish_case

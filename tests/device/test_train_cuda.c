@@ -9,6 +9,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum { STEPS = 3, NO_CHECKPOINT = 5, SKIPPED = 77 };
@@ -54,7 +55,7 @@ static int train(const char *folder, const char *device, int steps, const char *
                    "run.checkpoint_every=1",
                    "run.tensorboard=false",
                    NULL};
-  char *go_on[] = {begin[0], "train", "-q", dir, on, most, "--resume", NULL};
+  char *go_on[] = {begin[0], "train", begin[2], dir, on, most, "--resume", NULL};
   char **argv = access(folder, F_OK) == 0 ? go_on : begin;
   return fault ? process_run_with(argv, fault) : process_run(argv);
 }
@@ -274,6 +275,55 @@ static void another_engine_is_told_whole(void) {
   md_text_free(&said);
 }
 
+// Records that name other ways than untuned ones: those that the cost model ranks where there is no device, as if
+// they had been measured on one. In a cache of their own.
+static bool keep_records(const char *driver) {
+  char file[600];
+  snprintf(file, sizeof file, "--config=%s", config);
+  char *tune[] = {(char *)(uintptr_t)modistc,
+                  "tune",
+                  "modist-tiny",
+                  file,
+                  "clip.frames=2",
+                  "mclip.frames=2",
+                  "batch=2",
+                  "bank.size=8",
+                  "-t",
+                  "cuda:sm_90a",
+                  "-o",
+                  "ranked.jsonl",
+                  "-q",
+                  NULL};
+  char *import[] = {(char *)(uintptr_t)modistc, "cache", "import", "tuned.jsonl", NULL};
+  static const char measured[] =
+      "sed 's/\"by\":\"prediction\"/\"by\":\"device\"/; s/NVIDIA H200 SXM/Stand-in GPU/; "
+      "s/\"best\":\"[^\"]*\",\\(.*\"ways\":.{\"way\":\\(\"[^\"]*\"\\)\\)/\"best\":\\2,\\1/' "
+      "ranked.jsonl >tuned.jsonl";
+  unsetenv("LD_LIBRARY_PATH");
+  bool ok = process_run(tune) == 0;
+  setenv("LD_LIBRARY_PATH", driver, 1);
+  return ok && system(measured) == 0 && process_run(import) == 0;
+}
+
+static void records_have_a_say_unless_all_is_deterministic(const char *driver) {
+  static const char another[] = "compiled in another way";
+  check(train("untuned", "cuda:0", 1, NULL) == 0, "it trains", "without records");
+  MD_ASSERT(mkdir("records", 0700) == 0, "no folder");
+  setenv("MODIST_CACHE", "records", 1);
+  setenv("MODIST_STAND_IN_TEXTS", "records", 1);
+  check(keep_records(driver), "there are records", "records");
+  engine = "--deterministic";
+  check(train("untuned", "cuda:0", 2, NULL) == 0, "it goes on", engine);
+  md_text said = process_read("said");
+  check(!strstr(said.s, another), "the step is the same", engine);
+  md_text_free(&said);
+  engine = "-q";
+  check(train("untuned", "cuda:0", STEPS, NULL) == 0, "it goes on", "with records");
+  said = process_read("said");
+  check(strstr(said.s, another) != NULL, "it says that the step is another one", "records");
+  md_text_free(&said);
+}
+
 static void a_run_goes_on_bit_for_bit(void) {
   check(train("parts", "cuda:0", 1, NULL) == 0, "it trains", "the first step");
   check(train("parts", "cuda:0", STEPS, NULL) == 0, "it goes on", "the rest");
@@ -401,6 +451,7 @@ int main(int argc, char **argv) {
       cudnn_trains_as_well();
       another_engine_is_told_whole();
       chosen_calls_fail(call, num);
+      records_have_a_say_unless_all_is_deterministic(argv[2]);  // the last, with a cache of its own
     }
     free(call);
     md_text_free(&log);

@@ -190,7 +190,7 @@ static First first_batch(bool with_maps, char *input, char *setting) {
   md_step s = md_step_defaults();
   First x = {.config = load(settings, &s), .diags = md_diags_create()};
   x.set = md_train_data(x.config, &s, x.diags);
-  x.loader = md_train_loader(x.config, &s, x.set, 0, 0, x.diags);
+  x.loader = md_train_loader(x.config, &s, x.set, &(md_feed_options){0}, x.diags);
   ck_assert_msg(x.loader && md_loader_next(x.loader, &x.b) == MD_OK, "%s", md_diags_text(x.diags));
   ck_assert_int_eq(x.b.size, BATCH);
   return x;
