@@ -18,6 +18,7 @@ enum {
   SPARE_REGISTERS = 8,
   MAX_ACC = 24,
   FEW_CHANNELS = 8,
+  FEW_ROWS = 12,
   ITEMS = 4,
   STRIP_CELLS = 128,
   PIECE_CELLS = 16,
@@ -36,7 +37,7 @@ typedef struct md_wgrad {
   int64_t strip[3];          // t, h, cells
   int64_t piece;             // cells between fetches for the next tile
   int64_t inner;             // input channels of a block that exist at most
-  int64_t joined;            // taps along w whose channels are rows of one register tile
+  int64_t joined[2];         // taps along h and w whose channels are rows of register tiles
   int64_t partial;           // elements of an item's dw: [o block][i block][tap][inner][lane]
   int64_t place;             // workspace
   md_ir n, m0[3], xw, yw;    // of the tile
@@ -46,6 +47,7 @@ typedef struct md_wgrad {
 } Wgrad;
 
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * c->kernel[2]; }
+static int64_t rows_of(const Wgrad *g) { return g->inner * g->joined[0] * g->joined[1]; }
 
 // Offset in an item's dw of channel block (ob, ib), tap, row.
 static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64_t row) {
@@ -112,7 +114,7 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   md_ir yline = md_iadd(e, md_imulc(e, t.i, yd->window[1]), h.i);
   md_loop piece = md_loop_begin(e, from[2], md_iaddc(e, from[2], g->strip[2]), g->piece, "piece");
   if (xd->ahead) {
-    int64_t num = g->strip[2] / g->piece, tiles = md_ceil_div(g->inner * g->joined, rows);
+    int64_t num = g->strip[2] / g->piece, tiles = md_ceil_div(rows_of(g), rows);
     md_ir index = md_idivc(e, md_isub(e, piece.i, from[2]), g->piece);
     index = md_iaddc(e, index, row0 / rows * num);
     fetch_ahead(g, from[2], index, tiles * num, blocks, ob, md_iadd(e, g->first, ib));
@@ -125,8 +127,10 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
     y[b] = md_load(e, c->cell, g->yw, yi, c->lanes, NULL);
   }
   for (int64_t r = 0; r < rows; r++) {
-    int64_t of_tap = (row0 + r) / g->inner * xd->tap[2].doff, channel = (row0 + r) % g->inner;
-    md_ir off = md_iaddc(e, xi, of_tap * xs.pixel + channel * xs.channel);
+    int64_t of_tap = (row0 + r) / g->inner, channel = (row0 + r) % g->inner;
+    int64_t line = of_tap / g->joined[1] * xd->tap[1].doff;
+    int64_t pixel = of_tap % g->joined[1] * xd->tap[2].doff;
+    md_ir off = md_iaddc(e, xi, line * xs.row + pixel * xs.pixel + channel * xs.channel);
     md_ir x = md_load(e, c->cell, g->xw, off, 1, NULL);
     x = md_splat(e, x, c->lanes);
     for (int b = 0; b < blocks; b++) {
@@ -160,12 +164,12 @@ static void block_group(const void *wgrad, int blocks, md_ir ob) {
     from[i] = strip[i].i;
   }
   for (int i = 0; i < 3; i++) {
-    int64_t step = i == 2 ? g->joined : 1;
+    int64_t step = i > 0 ? g->joined[i - 1] : 1;
     tap[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->kernel[i]), step, "tap");
     at[i] = md_iaddc(e, md_imulc(e, tap[i].i, d->tap[i].doff), d->tap[i].off0 - d->lo[i]);
     index = md_iadd(e, md_imulc(e, index, c->kernel[i]), tap[i].i);
   }
-  int64_t rows = g->inner * g->joined;
+  int64_t rows = rows_of(g);
   int64_t most = MD_MIN(MAX_ACC, e->cpu->registers - SPARE_REGISTERS) / blocks;
   int64_t each = md_ceil_div(rows, md_ceil_div(rows, most));
   for (int64_t row = 0; row < rows; row += each)
@@ -335,7 +339,8 @@ void md_emit_conv_wgrad(md_kernel *k) {
     g.yd.window[i] = g.yd.tile[i];
   }
   pair_pixels(&g);
-  g.joined = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
+  g.joined[1] = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
+  g.joined[0] = g.inner * g.joined[1] < FEW_ROWS ? c->kernel[1] : 1;
   cut_work(&g);
   choose_strip(&g);
   g.place = md_workspace_reserve(k, g.splits * g.groups * g.partial * md_dtype_size(c->wide));
@@ -355,7 +360,7 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
                .yd = *tile,
                .groups = 1,
                .splits = splits,
-               .joined = 1};
+               .joined = {1, 1}};
   g->xd.ahead = true;
   const md_conv *c = &g->x;
   g->inner = MD_MIN(c->src_c, c->lanes);

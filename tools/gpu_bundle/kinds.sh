@@ -99,11 +99,12 @@ take_cudnn_of_python() {
 by_cudnn() {
   program "$1" "$2" --engine=cudnn >"$out/$1.cudnn.json" 2>"$out/$1.cudnn.log"
   code=$?
-  case $code in
-    0) return 0 ;;
-    2) not_run "$1.cudnn" "$(reason "$out/$1.cudnn.log")" ;;  # it refuses all of them
-    *) judge "$1.cudnn" $code ;;
-  esac
+  [ $code != 0 ] || return 0
+  if grep -q 'error\[E0638\]' "$out/$1.cudnn.log"; then  # it refuses all of them
+    not_run "$1.cudnn" "$(reason "$out/$1.cudnn.log")"
+  else
+    judge "$1.cudnn" $code
+  fi
   return 1
 }
 
