@@ -34,8 +34,9 @@ static const md_option run_options[] = {
     {0}};
 
 static const md_option_rule run_rules[] = {
-    {":*.mdx", MD_PASS_NAMES " " MD_CPU_NAMES " backend", "an artefact is compiled already",
+    {":*.mdx", MD_PASS_NAMES " cpu jit-asan backend", "an artefact is compiled already",
      "give it to 'modistc compile'"},
+    {":*.mdx !engine", "no-cache", "an artefact is compiled already", NULL},
     {"backend=interp", MD_CPU_NAMES " threads device verify check-nan trace times", MD_INTERP_WHY,
      "take --backend=cpu"},
     {"!device=cuda* !:*.mdx", "engine", "the CPU runs the program", "add --device=cuda:0"},
@@ -244,7 +245,7 @@ static bool execute(md_cli *cli, md_engine *e, int64_t steps, int64_t seed) {
   bool ok = md_cli_may_write(cli, "trace") && check_outputs(cli, e) && read_inputs(cli, e) &&
             step(cli, e, steps, (uint64_t)seed);
   double seconds = (double)(md_now_ns() - start) / 1e9;
-  if (ok && trace) ok = md_trace_save(trace, trace_path, cli->diags);
+  if (trace) ok = md_trace_save(trace, trace_path, cli->diags) && ok;  // of a step that failed, too
   double busy = trace ? md_trace_busy(trace) : 0;
   if (trace) md_trace_destroy(trace);
   if (!ok || !write_outputs(cli, e)) return false;

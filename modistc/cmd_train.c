@@ -32,7 +32,7 @@ static const md_option_rule train_rules[] = {
     {"backend=interp", MD_CPU_NAMES " device check-nan trace", MD_INTERP_WHY, "take --backend=cpu"},
     {"device=cuda*", "cpu jit-asan backend", MD_DEVICE_WHY, NULL},
     {"!device=cuda*", "engine", "the CPU runs the program", "add --device=cuda:0"},
-    {"dry-run", "engine", "no program runs", NULL},
+    {"dry-run", "engine check-nan trace overwrite", "no program runs", NULL},
     {"!dry-run", "target target-spec", "a run takes a GPU that is here",
      "add --dry-run; --device=cuda:N trains"},
     {"target dry-run", "device backend cpu jit-asan", "--target names what is planned for", NULL},

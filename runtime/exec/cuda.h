@@ -93,6 +93,8 @@ bool md_cuda_maps_make(md_cuda *c, md_diags *d);
 bool md_cuda_code_load(md_cuda *c, md_diags *d);
 void md_cuda_code_unload(md_cuda *c);
 int md_cuda_code_kernel(const md_cuda *c, int launch);  // number of its kernel within the variant
+void md_cuda_code_text(const md_cuda *c, int launch,
+                       md_text *to);  // a line: its kernel and its blocks
 
 // --- cuda_convs.c
 // Plans and workspace, before anything is captured. What cuDNN refuses stays with its kernels, and is told. So does
@@ -106,7 +108,10 @@ void md_cuda_convs_tell(md_cuda *c, int convs, int launches);         // what th
 bool md_cuda_conv_is_ours(const md_cuda *c, const md_conv_group *g);  // of the variant
 md_conv md_cuda_conv_of(const md_conv_group *g);
 
-void md_cuda_convs_free_workspace(md_cuda *c);  // when no plan is left
+// As large as the plans that are left need.
+bool md_cuda_convs_fit_workspace(md_cuda *c, md_diags *d);
+void md_cuda_convs_code(md_device *v, int launch,
+                        md_text *to);  // of a launch: its kernel, or its plans
 
 // --- cuda_fastest.c
 // Before there are plans: what records tell.

@@ -102,3 +102,15 @@ void md_cuda_code_unload(md_cuda *c) {
   free(c->code.function);
   free(c->code.log);
 }
+
+void md_cuda_code_text(const md_cuda *c, int launch, md_text *to) {
+  const md_program *p = c->base.p;
+  const md_launch *l = &p->launch[launch];
+  const md_phase *f = &p->phase[l->first_phase];
+  int kernel = c->base.variant->first_kernel + md_cuda_code_kernel(c, launch);
+  md_put(to, "%s %lld %d %lld", p->kernel[kernel].member, (long long)f->items, f->threads,
+         (long long)f->shared_bytes);
+  for (int i = 0; i < l->num_counts; i++)
+    md_put(to, " %lld", (long long)p->count[l->first_count + i]);
+  md_put(to, "\n");
+}

@@ -46,18 +46,19 @@ bool md_cuda_conv_is_ours(const md_cuda *c, const md_conv_group *g) {
 typedef struct Taken {
   int convs, launches, refused;
   int64_t workspace;
-  char why[MD_CUDNN_WORDS];  // the first was refused
-  const char *region;        // whose
+  char why[MD_CUDNN_WORDS];           // the first was refused
+  const char *region;                 // whose
+  char why_unsteady[MD_CUDNN_WORDS];  // a plan failed that may be made another time
+  const char *unsteady;               // whose
 } Taken;
 
 enum { KEPT_BACK = 512 << 20 };  // bytes that cuDNN's own kernels may take when they are loaded
 
-// Bytes that the device and the limit leave to workspaces.
-static bool find_room(md_cuda *c, int64_t limit, int64_t *room, md_diags *d) {
+// Bytes that the device leaves to workspaces.
+static bool find_room(md_cuda *c, int64_t *room, md_diags *d) {
   size_t left = 0, all;
   if (!md_cuda_did(c, "cuMemGetInfo", -1, c->call.cuMemGetInfo(&left, &all), d)) return false;
   *room = MD_MAX((int64_t)left - KEPT_BACK, 0);
-  if (limit) *room = MD_MIN(*room, limit - c->base.bytes);
   return true;
 }
 
@@ -70,7 +71,12 @@ static Taken make_plans(md_cuda *c, int64_t room) {
     if (!md_cuda_conv_is_ours(c, g) || c->convs.known[i] == MD_FASTER_OURS) continue;
     md_conv v = md_cuda_conv_of(g);
     int at = g->first_launch - c->base.first_launch;
+    int failures = md_cudnn_failures(c->convs.cudnn);
     c->convs.plan[at] = md_cudnn_conv_create(c->convs.cudnn, &v, room, why);
+    if (md_cudnn_failures(c->convs.cudnn) > failures) {
+      t.unsteady = p->launch[g->first_launch].name;
+      memcpy(t.why_unsteady, why, sizeof why);
+    }
     if (!c->convs.plan[at]) {
       if (!t.refused++) {
         t.region = p->launch[g->first_launch].name;
@@ -99,28 +105,43 @@ static bool lacks_room(const md_cuda *c, int64_t wanted, int64_t room, md_diags 
   char needed[MD_FLOAT_CHARS], left[MD_FLOAT_CHARS];
   md_bytes_text((double)wanted, needed);
   if (room < 0)
+    md_error(d, E0643, place_of(c),
+             "cuDNN's plans need %s of workspace, which %s does not have in one piece", needed,
+             c->base.title);
+  else
     md_error(
         d, E0643, place_of(c),
-        "cuDNN's first choice of plans needs %s of workspace, which %s does not have in one piece",
-        needed, c->base.title);
-  else
-    md_error(d, E0643, place_of(c),
-             "cuDNN's first choice of plans needs %s of workspace, and %s are left on %s", needed,
-             md_bytes_text((double)room, left), c->base.title);
-  md_hint(d,
-          "a smaller batch needs less; without --deterministic other plans do with what is left");
+        "cuDNN's plans need %s of workspace, and %s has %s left beside what cuDNN itself may take",
+        needed, c->base.title, md_bytes_text((double)room, left));
+  md_hint(
+      d,
+      "with --deterministic plans do not depend on what is left: --memory-limit makes them smaller "
+      "in every run, and so does a smaller batch");
   return false;
 }
 
+// Another run would have other kernels.
+static bool is_unsteady(const md_cuda *c, const Taken *t, md_diags *d) {
+  if (!t->unsteady) return false;
+  md_error(d, E0639, place_of(c),
+           "region '%s': --deterministic takes the plan that cuDNN chooses first, which fails: %s",
+           t->unsteady, t->why_unsteady);
+  md_hint(d, "without --deterministic the next plan runs, or our kernels");
+  return true;
+}
+
 // Plans and their workspace. What is free says nothing of what can be had in one piece, so plans may have to
-// do with less, unless they must not depend on it.
-static bool make_room(md_cuda *c, int64_t room, bool is_fixed, Taken *t, md_diags *d) {
+// do with less, but for those that must not depend on it.
+static bool make_room(md_cuda *c, const md_exec_options *o, Taken *t, md_diags *d) {
+  int64_t room, limit = o->memory_limit ? o->memory_limit - c->base.bytes : INT64_MAX;
   int error = 0;
-  *t = make_plans(c, is_fixed ? INT64_MAX : room);
+  if (!find_room(c, &room, d)) return false;
+  *t = make_plans(c, o->deterministic ? limit : MD_MIN(room, limit));
+  if (o->deterministic && is_unsteady(c, t, d)) return false;
   if (t->workspace > room) return lacks_room(c, t->workspace, room, d);
   while (t->workspace && (error = c->call.cuMemAlloc(&c->convs.workspace, (size_t)t->workspace)) ==
                              MD_CUDA_OUT_OF_MEMORY) {
-    if (is_fixed) return lacks_room(c, t->workspace, -1, d);
+    if (o->deterministic) return lacks_room(c, t->workspace, -1, d);
     error = 0;
     drop_plans(c);
     *t = make_plans(c, t->workspace / 2);
@@ -229,10 +250,8 @@ bool md_cuda_convs_open(md_cuda *c, const md_exec_options *o, md_diags *d) {
   c->convs.known = md_calloc((size_t)c->base.p->num_convs + 1, sizeof *c->convs.known);
   if (o->engine == MD_ENGINE_FASTEST) md_cuda_convs_look_up(c, d);
   if (!o->tries_cudnn) c->base.by_engine = c->convs.is_covered;
-  int64_t room;
   Taken t;
-  return find_room(c, o->memory_limit, &room, d) && make_room(c, room, o->deterministic, &t, d) &&
-         tell(c, &t, is_asked, d) && bind(c, d);
+  return make_room(c, o, &t, d) && tell(c, &t, is_asked, d) && bind(c, d);
 }
 
 bool md_cuda_convs_any(const md_cuda *c) {
@@ -241,17 +260,37 @@ bool md_cuda_convs_any(const md_cuda *c) {
   return false;
 }
 
-void md_cuda_convs_free_workspace(md_cuda *c) {
+static void free_workspace(md_cuda *c) {
   if (c->convs.workspace) c->call.cuMemFree(c->convs.workspace);
   c->base.bytes -= c->convs.workspace_bytes;
   c->convs.workspace = 0;
   c->convs.workspace_bytes = 0;
 }
 
+bool md_cuda_convs_fit_workspace(md_cuda *c, md_diags *d) {
+  int64_t bytes = 0;
+  for (int i = 0; i < c->base.num_launches; i++)
+    if (c->convs.plan[i]) bytes = MD_MAX(bytes, md_cudnn_conv_bytes(c->convs.plan[i]));
+  if (bytes == c->convs.workspace_bytes) return true;
+  free_workspace(c);
+  int error = bytes ? c->call.cuMemAlloc(&c->convs.workspace, (size_t)bytes) : 0;
+  if (!md_cuda_did(c, "cuMemAlloc", -1, error, d)) return false;
+  c->convs.workspace_bytes = bytes;
+  c->base.bytes += bytes;
+  return bind(c, d);
+}
+
+void md_cuda_convs_code(md_device *v, int launch, md_text *to) {
+  md_cuda *c = (md_cuda *)v;
+  if (!v->by_engine || !v->by_engine[launch - v->first_launch]) md_cuda_code_text(c, launch, to);
+  else if (c->convs.plan[launch - v->first_launch])
+    md_cudnn_conv_plans(c->convs.plan[launch - v->first_launch], to);
+}
+
 void md_cuda_convs_close(md_cuda *c) {
   drop_plans(c);
   md_cudnn_close(c->convs.cudnn);
-  md_cuda_convs_free_workspace(c);
+  free_workspace(c);
   free(c->convs.plan);
   free(c->convs.is_covered);
   free(c->convs.known);

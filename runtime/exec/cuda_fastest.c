@@ -27,18 +27,6 @@ typedef struct Times {  // us, medians of rounds: of the launches, of cuDNN, of 
 
 // --- what records tell
 
-static void put_launch(const md_cuda *c, int launch, md_text *to) {
-  const md_program *p = c->base.p;
-  const md_launch *l = &p->launch[launch];
-  const md_phase *f = &p->phase[l->first_phase];
-  int kernel = c->base.variant->first_kernel + md_cuda_code_kernel(c, launch);
-  md_put(to, "%s %lld %d %lld", p->kernel[kernel].member, (long long)f->items, f->threads,
-         (long long)f->shared_bytes);
-  for (int i = 0; i < l->num_counts; i++)
-    md_put(to, " %lld", (long long)p->count[l->first_count + i]);
-  md_put(to, "\n");
-}
-
 // False: nothing can be kept, as nobody knows the device.
 static bool key_of(const md_cuda *c, const md_conv_group *g, char key[33]) {
   const char *device = md_cudnn_described(c->convs.cudnn);
@@ -47,7 +35,7 @@ static bool key_of(const md_cuda *c, const md_conv_group *g, char key[33]) {
   md_conv v = md_cuda_conv_of(g);
   md_put(&all, "cuDNN %d\n%s\n", md_cudnn_version(c->convs.cudnn), device);
   md_cudnn_conv_text(&v, &all);
-  for (int i = 0; i < g->num_launches; i++) put_launch(c, g->first_launch + i, &all);
+  for (int i = 0; i < g->num_launches; i++) md_cuda_code_text(c, g->first_launch + i, &all);
   md_digest_text(md_digest_of(all.s, all.len), key);
   md_text_free(&all);
   return true;
@@ -56,8 +44,9 @@ static bool key_of(const md_cuda *c, const md_conv_group *g, char key[33]) {
 bool md_cuda_conv_key(md_device *v, int conv, char key[33]) {
   const md_cuda *c = (const md_cuda *)v;
   const md_conv_group *g = &v->p->conv[conv];
-  bool has_plan = c->convs.cudnn && c->convs.plan[g->first_launch - v->first_launch];
-  return has_plan && key_of(c, g, key);
+  const md_cudnn_conv *plan =
+      c->convs.cudnn ? c->convs.plan[g->first_launch - v->first_launch] : NULL;
+  return plan && !md_cudnn_conv_is_second(plan) && key_of(c, g, key);
 }
 
 void md_cuda_convs_look_up(md_cuda *c, md_diags *d) {
@@ -128,6 +117,8 @@ static void note(Race *r, const md_conv_group *g, const Times *t, bool is_better
   const md_cuda *c = r->c;
   md_arena *a = r->found->arena;
   char key[33], name[32];
+  // Another time there may be a better plan.
+  if (md_cudnn_conv_is_second(c->convs.plan[g->first_launch - c->base.first_launch])) return;
   if (!key_of(c, g, key)) return;
   const char *way = md_strdup(a, md_cudnn_name(md_cudnn_version(c->convs.cudnn), name));
   md_record x = {.key = md_strdup(a, key),
@@ -210,7 +201,7 @@ bool md_cuda_convs_choose(md_cuda *c, md_diags *d) {
     if (md_cuda_conv_is_ours(c, &p->conv[i])) ok = settle(&r, i, d);
   for (int i = 0; i < MARKS; i++)
     if (r.mark[i]) c->call.cuEventDestroy(r.mark[i]);
-  if (!r.won) md_cuda_convs_free_workspace(c);
+  ok = ok && md_cuda_convs_fit_workspace(c, d);
   tell(&r);
   keep(&r);
   md_records_destroy(r.found);

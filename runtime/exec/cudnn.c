@@ -44,6 +44,7 @@ struct md_cudnn {
   void *handle;            // NULL: offline
   md_cudnn_making device;  // NULL: the handle's
   char *described;         // NULL: plans are not kept
+  int failures;
 };
 
 // --- opening
@@ -146,8 +147,11 @@ static bool failed(const Calls *v, const char *what, int status, char *why) {
   return false;
 }
 
+enum { NOT_SUPPORTED = 3 };  // of CUDNN_STATUS_*, in thousands
+
 static bool did(md_cudnn_making *m, const char *what, int status) {
   if (status) m->has_failed = true;
+  m->is_unsupported |= status / 1000 == NOT_SUPPORTED;
   return !status || failed(m->c->call, what, status, m->why);
 }
 
@@ -269,3 +273,6 @@ int md_cudnn_version(const md_cudnn *c) { return (int)c->call->cudnnGetVersion()
 void *md_cudnn_handle(const md_cudnn *c) { return c->handle; }
 const char *md_cudnn_described(const md_cudnn *c) { return c->described; }
 void *md_cudnn_device(const md_cudnn *c) { return c->device.num ? c->device.made[0] : NULL; }
+
+int md_cudnn_failures(const md_cudnn *c) { return c->failures; }
+void md_cudnn_count_failure(md_cudnn *c) { c->failures++; }

@@ -39,6 +39,7 @@ md_cudnn *md_cudnn_open_offline(const char *device, char *why);  // one describe
 void md_cudnn_close(md_cudnn *c);
 void md_cudnn_keep_plans(md_cudnn *c);  // in the cache folder, and take those that are there
 int md_cudnn_version(const md_cudnn *c);
+int md_cudnn_failures(const md_cudnn *c);  // of plans so far, but for those that are not supported
 char *md_cudnn_name(int version, char buf[32]);  // "cuDNN 9.19.0"
 
 // --- cudnn_conv.c
@@ -50,6 +51,9 @@ md_cudnn_conv *md_cudnn_conv_create(md_cudnn *c, const md_conv *v, int64_t room,
 void md_cudnn_conv_destroy(md_cudnn_conv *p);
 void md_cudnn_conv_text(const md_conv *v, md_text *to);  // of its steps, for a digest
 int64_t md_cudnn_conv_bytes(const md_cudnn_conv *p);     // of workspace, to be aligned to 256
+// A plan before it failed or needed more room, which may be otherwise another time; `why` of its making says how.
+bool md_cudnn_conv_is_second(const md_cudnn_conv *p);
+void md_cudnn_conv_plans(md_cudnn_conv *p, md_text *to);  // equal texts compute equal bits
 // For all runs.
 bool md_cudnn_conv_bind(md_cudnn_conv *p, const md_conv_places *at, char *why);
 bool md_cudnn_conv_run(md_cudnn_conv *p, char *why);  // goes to the stream; allocates nothing here
@@ -93,6 +97,8 @@ typedef struct md_cudnn_plan md_cudnn_plan;
 md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_cudnn_graph *g, int64_t room, char *why);
 void md_cudnn_plan_destroy(md_cudnn_plan *p);
 int64_t md_cudnn_plan_bytes(const md_cudnn_plan *p);
+bool md_cudnn_plan_is_second(const md_cudnn_plan *p);
+void md_cudnn_plan_text(const md_cudnn_plan *p, md_text *to);  // cuDNN's JSON
 // Addresses by tensor of the graph: on the device, or on the host of what is passed by value.
 bool md_cudnn_plan_bind(md_cudnn_plan *p, void *const *at, void *workspace, char *why);
 bool md_cudnn_plan_run(md_cudnn_plan *p, char *why);
@@ -108,6 +114,7 @@ enum {
 };  // CUDNN_TYPE_*
 void *md_cudnn_handle(const md_cudnn *c);  // NULL: offline
 void *md_cudnn_device(const md_cudnn *c);  // descriptor of the device described; NULL: not offline
+void md_cudnn_count_failure(md_cudnn *c);
 // The device as cuDNN describes it, in JSON; NULL: plans are not kept.
 const char *md_cudnn_described(const md_cudnn *c);
 // Descriptors being made. After the first call that fails, which `why` tells, the others do nothing; those
@@ -118,6 +125,7 @@ typedef struct md_cudnn_making {
   void *made[MD_CUDNN_MADE];
   int num;
   bool has_failed;
+  bool is_unsupported;  // and always will
   char *why;
 } md_cudnn_making;
 void *md_cudnn_make(md_cudnn_making *m, int kind, const char *name);

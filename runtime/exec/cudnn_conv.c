@@ -247,7 +247,9 @@ static bool make_plans(md_cudnn_conv *p, md_cudnn *c, int64_t room, char *why) {
   for (int i = 0; i < NUM_IDS; i++) p->own_bytes += md_round_up(p->between[i], ALIGNMENT);
   for (int i = 0; i < p->num_steps; i++) {
     Step *s = &p->step[i];
-    s->plan = md_cudnn_plan_create(c, &s->graph, room - p->own_bytes, why);
+    char said[MD_CUDNN_WORDS] = "";
+    s->plan = md_cudnn_plan_create(c, &s->graph, room - p->own_bytes, said);
+    if (!s->plan || md_cudnn_plan_is_second(s->plan)) memcpy(why, said, sizeof said);
     if (!s->plan) return false;
     p->workspace = MD_MAX(p->workspace, md_cudnn_plan_bytes(s->plan));
   }
@@ -285,6 +287,16 @@ void md_cudnn_conv_destroy(md_cudnn_conv *p) {
   if (!p) return;
   for (int i = 0; i < p->num_steps; i++) md_cudnn_plan_destroy(p->step[i].plan);
   free(p);
+}
+
+bool md_cudnn_conv_is_second(const md_cudnn_conv *p) {
+  bool is = false;
+  for (int i = 0; i < p->num_steps; i++) is |= md_cudnn_plan_is_second(p->step[i].plan);
+  return is;
+}
+
+void md_cudnn_conv_plans(md_cudnn_conv *p, md_text *to) {
+  for (int i = 0; i < p->num_steps; i++) md_cudnn_plan_text(p->step[i].plan, to);
 }
 
 int64_t md_cudnn_conv_bytes(const md_cudnn_conv *p) { return p->own_bytes + p->workspace; }

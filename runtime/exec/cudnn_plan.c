@@ -131,14 +131,22 @@ static int configs_of(md_cudnn_making *m, void *graph, int mode, void *config[MA
   return m->has_failed ? 0 : (int)MD_MIN(num, MAX_CONFIGS);
 }
 
+static void note_failure(Search *s) {
+  s->p->is_second = true;
+  md_cudnn_count_failure(s->p->c);
+}
+
 static bool choose(Search *s, int mode) {
   void *config[MAX_CONFIGS], *plan = NULL;
   char why[MD_CUDNN_WORDS] = "";
   md_cudnn_making *all = &s->p->all, *tried = md_malloc(sizeof *tried);
   all->why = why;
   int num = configs_of(all, s->graph, mode, config);
-  if (all->has_failed) refuse(s, FAILED, why);
-  all->has_failed = false;
+  if (all->has_failed) {
+    refuse(s, FAILED, why);
+    if (!all->is_unsupported) note_failure(s);
+  }
+  all->has_failed = all->is_unsupported = false;
   for (int i = 0; i < num && !s->p->plan; i++) {
     *tried = (md_cudnn_making){.c = s->p->c, .why = why};
     Refusal r = try(s, tried, config[i], &plan);
@@ -147,7 +155,8 @@ static bool choose(Search *s, int mode) {
       all->made[all->num++] = tried->made[--tried->num];  // the last that was made
     }
     md_cudnn_drop(tried);
-    s->p->is_second |= r == TOO_LARGE || r == FAILED;
+    s->p->is_second |= r == TOO_LARGE;
+    if (r == FAILED && !tried->is_unsupported) note_failure(s);
     refuse(s, r, why);
   }
   free(tried);
@@ -194,15 +203,30 @@ static bool load(md_cudnn_plan *p, md_digest key, int64_t room) {
   return p->plan != NULL;
 }
 
+// malloc'ed. NULL: `why` says why there is none.
+static char *json_of(const md_cudnn_plan *p, char *why) {
+  md_cudnn_making m = {.c = p->c, .why = why};
+  int64_t num = md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, 0, NULL);
+  char *json = md_calloc((size_t)num + 1, 1);
+  if (num) md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, num, json);
+  if (num && !m.has_failed) return json;
+  free(json);
+  return NULL;
+}
+
 // What cannot be kept is made each time.
 static void keep(md_cudnn_plan *p, md_digest key) {
   char why[MD_CUDNN_WORDS] = "";
-  md_cudnn_making m = {.c = p->c, .why = why};
-  int64_t num = md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, 0, NULL);
-  char *json = md_malloc((size_t)num + 1);
-  if (num) num = md_cudnn_get(&m, p->plan, PLAN_JSON, MD_CUDNN_CHARS, num, json);
-  if (num && !m.has_failed) md_cache_write(key, json, (size_t)num);
+  char *json = json_of(p, why);
+  if (json) md_cache_write(key, json, strlen(json));
   else md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "a plan of cuDNN is not kept: %s", why);
+  free(json);
+}
+
+void md_cudnn_plan_text(const md_cudnn_plan *p, md_text *to) {
+  char why[MD_CUDNN_WORDS] = "";
+  char *json = json_of(p, why);
+  md_put(to, "%s\n", json ? json : why);
   free(json);
 }
 
@@ -237,6 +261,7 @@ void md_cudnn_plan_destroy(md_cudnn_plan *p) {
 }
 
 int64_t md_cudnn_plan_bytes(const md_cudnn_plan *p) { return p->workspace; }
+bool md_cudnn_plan_is_second(const md_cudnn_plan *p) { return p->is_second; }
 
 bool md_cudnn_plan_bind(md_cudnn_plan *p, void *const *at, void *workspace, char *why) {
   md_cudnn_making *m = &p->all;

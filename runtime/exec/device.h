@@ -31,6 +31,7 @@ typedef struct md_device_kind {
   bool (*arrived)(md_device *v, md_diags *d);
   // Behind the program's launches: a convolution by cuDNN, of a GPU.
   bool (*launch)(md_device *v, int launch, md_diags *d);
+  void (*code)(md_device *v, int launch, md_text *to);     // of a GPU, a line as md_exec_code
   bool (*conv_key)(md_device *v, int conv, char key[33]);  // of a GPU, as md_exec_conv_key
   bool (*end)(md_device *v, md_diags *d);  // new values go to states, small results to the host
   bool (*is_busy)(md_device *v);           // with what was begun; of an error `wait` tells

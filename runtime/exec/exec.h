@@ -392,6 +392,9 @@ int md_exec_launches(const md_exec *e, int *first);     // how many of those the
 const char *md_exec_engine(const md_exec *e);
 bool md_exec_by_engine(const md_exec *e, int launch);  // it does this one
 // Under which records tell who does the program's convolution faster. False: cuDNN has no plan for it.
+// What its launches run, kernels and how many blocks of them, or plans of cuDNN: equal texts compute equal bits from
+// the same graph. On the CPU that is left to the graph and the target: nothing.
+void md_exec_code(const md_exec *e, md_text *to);
 bool md_exec_conv_key(const md_exec *e, int conv, char key[33]);
 const md_gpu_variant *md_exec_variant(const md_exec *e);  // that a GPU runs; NULL: the CPU
 int64_t md_exec_grown(const md_exec *e);  // resident bytes of the process since before its creation

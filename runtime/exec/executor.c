@@ -351,6 +351,11 @@ bool md_exec_by_engine(const md_exec *e, int launch) {
   return e->dev->by_engine && e->dev->by_engine[launch - e->dev->first_launch];
 }
 
+void md_exec_code(const md_exec *e, md_text *to) {
+  for (int i = 0; i < e->dev->num_launches && !e->dev->kind->is_host; i++)
+    e->dev->kind->code(e->dev, e->dev->first_launch + i, to);
+}
+
 bool md_exec_conv_key(const md_exec *e, int conv, char key[33]) {
   return !e->dev->kind->is_host && e->dev->kind->conv_key(e->dev, conv, key);
 }

@@ -2,6 +2,8 @@
 // modist_rt: runs an artefact where there is no compiler.
 #include "runtime/exec/rt_report.h"
 
+#include "base/file.h"
+
 #include <getopt.h>
 #include <inttypes.h>
 #include <math.h>
@@ -287,14 +289,29 @@ static void draw_inputs(md_exec *e, const request *r) {
   }
 }
 
+static bool has_value(md_exec *e, const char *name, md_diags *d) {
+  const md_program *p = md_exec_program(e);
+  for (int i = 0; i < p->num_results; i++)
+    if (!strcmp(p->result[i].name, name)) return true;
+  return md_program_state(p, name) || unknown(e, name, p->result, p->num_results, d);
+}
+
+// Before anything runs: a slip in the last name must not cost the steps, or leave the first file.
+static bool check_outputs(md_exec *e, const request *r, md_diags *d) {
+  for (int i = 0; i < r->num_output; i++)
+    if (!has_value(e, r->output[i].name, d) || !md_file_may_create(file_of(&r->output[i]), d))
+      return false;
+  for (int i = 0; i < r->num_expect; i++)
+    if (!has_value(e, r->expect[i].name, d)) return false;
+  return !r->trace || md_file_may_create(r->trace, d);
+}
+
 // A result or state as it is after the last step; NULL: reported.
 static const void *find_value(md_exec *e, const char *name, const md_spec **s, md_diags *d) {
-  const md_program *p = md_exec_program(e);
   *s = NULL;
   const void *at = md_exec_result(e, name, s);
   if (!*s) at = md_exec_view_state(e, name, s);
-  if (!*s) unknown(e, name, p->result, p->num_results, d);
-  else if (!at) rt_unread(e, name, d);
+  if (!at) rt_unread(e, name, d);
   return at;
 }
 
@@ -386,7 +403,8 @@ static void run(const request *r, md_diags *d) {
   md_trace *t = r->trace ? md_trace_create() : NULL;
   int *order = NULL, taken = -1;
   if (e && t) md_exec_set_trace(e, t);
-  if (e && (!r->tuned || take_ways(e, r->tuned, &order, &taken, d)) && set_inputs(e, r, d)) {
+  if (e && (!r->tuned || take_ways(e, r->tuned, &order, &taken, d)) && set_inputs(e, r, d) &&
+      check_outputs(e, r, d)) {
     draw_inputs(e, r);
     run_steps(e, r, taken, d);
     if (t) md_trace_save(t, r->trace, d);  // also of a step that failed

@@ -77,7 +77,7 @@ static void add_regions(const md_graph *g, md_estimate *e) {
 }
 
 // Seconds of one worker for a video, by the CPU: a GPU may be at work for others, or only described.
-// Videos that fail are not told here: the plan has looked into all of them.
+// Videos that fail are not told here: the plan has looked into them, or into many.
 static double decode_some(const md_config *c, const md_step *s, const md_dataset *data, int *num) {
   md_diags *own = md_diags_create();
   md_text text = {0};
@@ -199,6 +199,7 @@ bool md_estimate_here(md_estimate *e, const md_config *c, const md_step *s,
   add_regions(g, e);
   e->step_s = e->arithmetic_s + e->memory_s;
   o.passes = engine->passes;
+  o.memory_limit = engine->memory_limit;
   double measured = e->step_s < quick_step_s ? fastest_step(md_step_graph(s, NULL), &o, 0) : 0;
   if (measured > 0) e->step_s = measured;
   show_step(e, measured > 0, to);

@@ -125,8 +125,8 @@ md_loader *md_train_loader(const md_config *c, const md_step *s, const md_datase
                          .queue = (int)md_config_int(c, "data.queue"),
                          .decode = decode_of(c),
                          .gpu = from->gpu,
+                         .deterministic = from->deterministic,
                          .seed = (uint64_t)md_config_int(c, "run.seed")};
-  if (from->deterministic) o.limits.max_seconds = INFINITY;
   if (s->mode == MD_MODE_MODIST)
     o.rule.motion = (md_clip_shape){.frames = (int)s->mclip.frames,
                                     .stride = (int)md_config_int(c, "mclip.stride"),

@@ -77,7 +77,7 @@ bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d)
   return !error;
 }
 
-bool md_run_protect(const char *dir, md_diags *d) {
+bool md_run_protect(const char *dir, bool has_checkpoint, md_diags *d) {
   struct stat info;
   int64_t *steps;
   int num;
@@ -89,8 +89,11 @@ bool md_run_protect(const char *dir, md_diags *d) {
   if (has_weights || num) {
     md_error(d, E0208, MD_IN_FILE(has_weights ? weights : dir), "run.dir already holds %s of a run",
              has_weights ? "the weights" : "the checkpoints");
-    md_hint(d, "--resume goes on with it; run.dir=ANOTHER keeps both; --overwrite replaces the old "
-               "one");
+    md_hint(d,
+            has_checkpoint
+                ? "a run from another one's checkpoint needs a folder of its own: run.dir=ANOTHER"
+                : "--resume goes on with it; run.dir=ANOTHER keeps both; --overwrite replaces the "
+                  "old one");
   }
   free(weights);
   return !has_weights && !num;

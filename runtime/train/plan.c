@@ -152,8 +152,8 @@ static bool show_step(Plan *p) {
 // --- the data
 
 // *out: the data, NULL where none is named. False: reported.
-static bool show_data(const md_config *c, const md_step *s, md_dataset **out, double *steps,
-                      FILE *to, md_diags *d) {
+static bool show_data(const md_config *c, const md_step *s, const md_train_options *o,
+                      md_dataset **out, double *steps, FILE *to, md_diags *d) {
   const char *path = md_config_text(c, "data.train");
   if (!*path) {
     fprintf(to, "data    data.train is not set\n");
@@ -174,13 +174,13 @@ static bool show_data(const md_config *c, const md_step *s, md_dataset **out, do
     }
     md_timeline_destroy(t);
   }
-  double epochs = md_config_float(c, "epochs");
   double each = (double)data->num_items / (double)s->batch;
-  *steps = ceil(epochs * each);
+  *steps = (double)md_train_steps(c, o, data->num_items, s->batch);
   fprintf(to, "data    %d videos", data->num_items);
   if (every > 1) fprintf(to, "; of %d that were looked into", probed);
   fprintf(to, ", %.1f s, %d unreadable\n", seconds, unreadable);
-  fprintf(to, "run     %.2f steps an epoch, %.0f steps in %g epochs\n", each, *steps, epochs);
+  fprintf(to, "run     %.2f steps an epoch, %.0f steps in %g epochs\n", each, *steps,
+          o->max_steps ? *steps / each : md_config_float(c, "epochs"));
   bool ok = unreadable < probed;
   if (!ok) md_error(d, E0505, MD_IN_FILE(path), "none of %d videos can be read", probed);
   return ok;
@@ -203,7 +203,7 @@ static bool show(Plan *p) {
   if (p->step->mode == MD_MODE_MODIST) show_net("motion", &p->step->motion, p->to);
   md_dataset *data = NULL;
   double steps = 0;
-  bool ok = show_step(p) && show_data(p->config, p->step, &data, &steps, p->to, p->d);
+  bool ok = show_step(p) && show_data(p->config, p->step, p->o, &data, &steps, p->to, p->d);
   if (ok) show_time(p, data, steps);
   md_dataset_destroy(data);
   return ok;

@@ -76,6 +76,12 @@ static bool open_data(Run *r) {
           md_resume_check_maps(r->from, r->maps, md_config_text(r->config, "data.maps"), r->d));
 }
 
+int64_t md_train_steps(const md_config *c, const md_train_options *o, int64_t videos,
+                       int64_t batch) {
+  int64_t all = (int64_t)ceil(md_config_float(c, "epochs") * (double)videos / (double)batch);
+  return o->max_steps ? MD_MIN(o->max_steps, all) : all;
+}
+
 static void plan_length(Run *r) {
   const md_config *c = r->config;
   double epochs = md_config_float(c, "epochs");
@@ -84,46 +90,24 @@ static void plan_length(Run *r) {
                               .epochs = epochs,
                               .warmup = md_config_float(c, "warmup"),
                               .warm0 = md_config_float(c, "warmup_lr")};
-  r->steps = (int64_t)ceil(epochs * r->data->num_items / (double)r->step.batch);
-  if (r->o->max_steps && r->o->max_steps < r->steps) r->steps = r->o->max_steps;
+  r->steps = md_train_steps(c, r->o, r->data->num_items, r->step.batch);
 }
 
-// Which launches another engine does, and which one that is.
-static const char *name_engine(Run *r, const md_exec *x) {
-  int first, num = md_exec_launches(x, &first);
-  char digits[33];
-  if (!md_exec_engine(x)) return "";
-  char *is_its = md_alloc(r->arena, (size_t)num + 1);
-  for (int i = 0; i < num; i++) is_its[i] = md_exec_by_engine(x, first + i) ? 1 : 0;
-  return md_format(r->arena, " %s %s", md_exec_engine(x),
-                   md_digest_text(md_digest_of(is_its, (size_t)num), digits));
-}
-
-// The kernels of a GPU, which records of tuning choose; their names are digests of what they do.
-static const char *name_kernels(Run *r, const md_exec *x) {
-  const md_program *p = md_exec_program(x);
-  int first, num = md_exec_launches(x, &first);
-  if (!p->num_variants) return "";
-  md_text all = {0};
-  for (int i = first; i < first + num; i++) {
-    const md_phase *f = &p->phase[p->launch[i].first_phase];
-    md_put(&all, "%s %lld\n", f->symbol, (long long)f->items);
-  }
-  char digits[33];
-  const char *name =
-      md_format(r->arena, " %s", md_digest_text(md_digest_of(all.s, all.len), digits));
-  md_text_free(&all);
-  return name;
-}
-
-// Equal texts compute equal bits: the same instructions, the same graph after all passes, the same kernels and engine.
+// Equal texts compute equal bits: the same instructions, the same graph after all passes, the same kernels and plans.
 static const char *name_code(Run *r) {
-  md_exec *x = md_engine_exec(r->engine);
-  if (!x) return "interp modist " MODIST_VERSION;
+  const md_exec *x = md_engine_exec(r->engine);
   char digits[33];
-  const md_program *p = md_exec_program(x);
-  return md_format(r->arena, "%s %s%s modist " MODIST_VERSION "%s", p->target,
-                   md_digest_text(p->graph, digits), name_kernels(r, x), name_engine(r, x));
+  md_text code = {0};
+  md_digest_text(md_graph_digest(md_engine_graph(r->engine)), digits);
+  const char *name = md_format(r->arena, "%s %s modist " MODIST_VERSION,
+                               x ? md_exec_program(x)->target : "interp", digits);
+  if (x && md_exec_engine(x)) name = md_format(r->arena, "%s, %s", name, md_exec_engine(x));
+  if (x) md_exec_code(x, &code);
+  if (code.len)
+    name = md_format(r->arena, "%s, kernels %s", name,
+                     md_digest_text(md_digest_of(code.s, code.len), digits));
+  md_text_free(&code);
+  return name;
 }
 
 static bool restore(Run *r) {
@@ -134,9 +118,8 @@ static bool restore(Run *r) {
                "the step was compiled in another way: the run goes on, but not bit for bit");
     char clean[1000];  // whole, as what differs may come last
     md_note(r->d, MD_NOWHERE, "then %s, now %s", md_clean(before, clean, sizeof clean), r->code);
-    md_hint(r->d, "--cpu, --precision, --memory-limit, --engine, passes, records of tuning or the "
-                  "version of modist "
-                  "differ");
+    md_hint(r->d, "what differs is one of --cpu, --precision, --memory-limit, --engine, "
+                  "--deterministic, passes, records of tuning, the version of modist");
   }
   r->done = md_checkpoint_step(r->from);
   if (!r->o->quiet)
@@ -406,7 +389,8 @@ static int gpu_of(const Run *r) {
 static md_status run(Run *r) {
   // A checkpoint from elsewhere starts a run in a folder of its own.
   r->is_new = !r->o->resume || (r->o->resume_from && !md_run_contains(r->dir, r->o->resume_from));
-  if (r->is_new && !r->o->overwrite && !md_run_protect(r->dir, r->d)) return md_diags_status(r->d);
+  if (r->is_new && !r->o->overwrite && !md_run_protect(r->dir, r->o->resume, r->d))
+    return md_diags_status(r->d);
   if (!open_data(r)) return md_diags_status(r->d);
   plan_length(r);
   if (!make_engine(r)) return md_diags_status(r->d);

@@ -93,10 +93,9 @@ double md_lr_at(const md_schedule *s, double epoch);
 // Opens data.train, which is set. A supervised step wants a label for every video. NULL: reported.
 md_dataset *md_train_data(const md_config *c, const md_step *s, md_diags *d);
 typedef struct md_feed_options {
-  int64_t first;  // number of the first sample
-  int gpu;        // which one decodes, if data.decode asks one
-  bool
-      deterministic;  // a video may take as long as it needs: whether it is skipped must not depend on that
+  int64_t first;       // number of the first sample
+  int gpu;             // which one decodes, if data.decode asks one
+  bool deterministic;  // see md_loader_options
 } md_feed_options;
 // What the loader draws for this step; it borrows `data`. NULL: reported.
 md_loader *md_train_loader(const md_config *c, const md_step *s, const md_dataset *data,
@@ -232,8 +231,8 @@ char *md_run_weights_path(const char *dir);
 char *md_run_checkpoint_path(const char *dir, int64_t step);
 // Steps that checkpoints/ holds a file of, ascending; malloc'ed, NULL for none. False: reported.
 bool md_run_checkpoints(const char *dir, int64_t **steps, int *num, md_diags *d);
-// A folder that holds a run is not written to by another one. False: reported.
-bool md_run_protect(const char *dir, md_diags *d);
+// A folder that holds a run is not written to by another one, which may begin from a checkpoint. False: reported.
+bool md_run_protect(const char *dir, bool has_checkpoint, md_diags *d);
 bool md_run_contains(const char *dir, const char *file);
 // Makes the folders, keeps other processes out, and removes half-written files of a killed one.
 // is_new: weights and checkpoints of an earlier run go as well. NULL: reported.
@@ -269,6 +268,9 @@ typedef struct md_train_options {
 } md_train_options;
 // MD_STOPPED: a signal came, everything is saved.
 md_status md_train(const md_config *c, const md_train_options *o, md_diags *d);
+// How many steps a run over so many videos has.
+int64_t md_train_steps(const md_config *c, const md_train_options *o, int64_t videos,
+                       int64_t batch);
 // The step that the settings describe: the model's, and every given key on top.
 bool md_train_step(const md_config *c, md_step *s, md_diags *d);
 

@@ -198,8 +198,9 @@ static bool open_regular(md_video *v, const char *path, md_fault *f) {
 }
 
 static bool stopped(md_video *v, md_fault *f) {
-  return fail(f, E0502, NULL, "reading took more than %g seconds and was stopped",
-              v->limits.max_seconds);
+  fail(f, E0502, NULL, "reading took more than %g seconds and was stopped", v->limits.max_seconds);
+  f->is_slow = true;
+  return false;
 }
 
 static const int picture =
@@ -540,9 +541,7 @@ md_video *md_video_open(const char *path, const md_video_limits *limits, md_faul
   if (!v->limits.max_frames) v->limits.max_frames = 1000000;
   if (v->limits.max_seconds == 0) v->limits.max_seconds = 120;
   v->key_pts = AV_NOPTS_VALUE;
-  v->deadline_ns = INT64_MAX;
-  if (isfinite(v->limits.max_seconds))
-    v->deadline_ns = md_now_ns() + (int64_t)(v->limits.max_seconds * 1e9);
+  v->deadline_ns = md_now_ns() + (int64_t)(v->limits.max_seconds * 1e9);
   const AVCodec *codec = NULL;
   bool ok = open_regular(v, path, f) && open_container(v, path, f) && pick_stream(v, &codec, f) &&
             open_decoder(v, codec, f);

@@ -30,7 +30,8 @@ typedef struct video_state {
 // What became of one sample, for the thread that hands out the batch.
 typedef struct sample_record {
   int failed[MAX_TRIES + 1], num_failed;
-  int video;  // -1: none could be read
+  int video;     // -1: none could be read
+  bool is_slow;  // the last one that failed took too long
   int64_t decoded, gpu_frames, damaged, missing;
   int64_t file_damaged, file_missing;  // found when the video was first looked at
   char codec[32];
@@ -184,6 +185,8 @@ static bool make_sample(md_loader *l, md_gather *g, slab *to, int place, int64_t
     if (atomic_load(&l->must_stop)) return false;
     note_failure(l, video, &f, is_final);
     rec->failed[rec->num_failed++] = video;
+    rec->is_slow = f.is_slow;
+    if (f.is_slow && o->deterministic) return true;
     // Drawn by the first video, so that the row of substitutes is known from the sample alone.
     uint64_t draw =
         md_hash_at(md_sample_key(o->seed, epoch, first_video, 0), 1000000U + (uint64_t)attempt);
@@ -254,6 +257,13 @@ static bool report(md_loader *l, const slab *s) {
       md_warning(l->diags, MD_IN_FILE(data->items[r->failed[k]].path), "left out: %s",
                  v->fault->text);
       if (*v->fault->hint) md_hint(l->diags, "%s", v->fault->hint);
+    }
+    if (r->is_slow && l->options.deterministic) {
+      ok = md_error(l->diags, E0502, MD_IN_FILE(data->items[r->failed[r->num_failed - 1]].path),
+                    "with --deterministic no video is left out because it takes too long");
+      md_hint(l->diags,
+              "go on with --resume when the disk answers, or leave the video out of the data");
+      return ok;
     }
     if (r->video < 0) {
       ok = md_error(l->diags, E0505, MD_IN_FILE(data->items[r->failed[0]].path),

@@ -13,6 +13,7 @@ typedef struct md_fault {
   md_code code;
   char text[256], hint[160];
   bool is_of_gpu;  // the CPU may read it
+  bool is_slow;    // it may be read another time
 } md_fault;
 void md_fault_report(const md_fault *f, const char *path, md_diags *d);
 
@@ -80,7 +81,7 @@ void md_nvdec_count(md_nvdec *n, bool was_well);
 typedef struct md_video_limits {
   int64_t max_pixels;   // of one frame; default 2^25 (8K UHD fits)
   int64_t max_frames;   // and packets, of one pass; default 1,000,000
-  double max_seconds;   // wall time of one pass, against hangs; default 120, INFINITY: none
+  double max_seconds;   // wall time of one pass, against hangs; default 120
   atomic_bool *cancel;  // may be NULL; when it becomes true, reading fails soon
   md_nvdec *nvdec;      // decodes what it can; NULL: the CPU does
 } md_video_limits;
@@ -357,6 +358,9 @@ typedef struct md_loader_options {
   md_video_limits limits;  // `cancel` and `nvdec` are the loader's own
   md_decode decode;
   int gpu;  // that decodes: its number
+  // A video that takes longer than the limits allow ends it (E0502), rather than being left out: another time it may
+  // be read.
+  bool deterministic;
 } md_loader_options;
 
 // Samples go on without end: sample n belongs to epoch n / videos, so that a batch may hold the end

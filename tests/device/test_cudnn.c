@@ -203,6 +203,7 @@ START_TEST(plans_are_kept_and_found) {
   ck_assert(md_cudnn_described(c) != NULL);
   int64_t bytes[2] = {0, 0};
   uint64_t files[2];
+  md_text plans[2] = {{0}, {0}};
   int num[2], empty = files_of_cache(&files[0]);
   for (int round = 0; round < 2; round++) {
     for (int kind = 0; kind < MD_NUM_CONVS; kind++) {
@@ -210,6 +211,7 @@ START_TEST(plans_are_kept_and_found) {
       md_cudnn_conv *p = md_cudnn_conv_create(c, &v, INT64_MAX, why);
       ck_assert_msg(p != NULL, "kind %d, round %d: %s", kind, round, why);
       bytes[round] += md_cudnn_conv_bytes(p);
+      md_cudnn_conv_plans(p, &plans[round]);
       md_cudnn_conv_destroy(p);
     }
     num[round] = files_of_cache(&files[round]);
@@ -220,6 +222,8 @@ START_TEST(plans_are_kept_and_found) {
   ck_assert_int_eq(num[0], num[1]);
   ck_assert(files[0] == files[1]);
   ck_assert_int_eq(bytes[0], bytes[1]);
+  ck_assert_str_eq(plans[0].s, plans[1].s);
+  for (int i = 0; i < 2; i++) md_text_free(&plans[i]);
   md_cudnn_close(c);
 }
 END_TEST

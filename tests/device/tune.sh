@@ -205,8 +205,8 @@ wants 0 "measured: 2 products" on_gpu "$modistc" tune step.mdg --device=cuda:0 -
 sed -i 's/"best":"[^"]*","best_us":[^,]*/"best":"fma 32x8 0","best_us":3/' cache/tuning.jsonl
 wants 0 "tuned: 2 of 2 products by records, 2 other than untuned" \
   on_gpu "$modistc" run step.mdg --device=cuda:0 --log=exec
-! on_gpu "$modistc" run step.mdg --device=cuda:0 --log=exec --deterministic 2>&1 | grep tuned: ||
-  wrong "--deterministic heeds records"
+wants 0 "launches" on_gpu "$modistc" run step.mdg --device=cuda:0 --log=exec --deterministic
+! grep tuned: out || wrong "--deterministic heeds records"
 
 # --- without a device the cost model ranks, and nothing is kept
 wants 0 "nothing is measured, the cost model ranks" "$modistc" tune step.mdg -t cuda:h200

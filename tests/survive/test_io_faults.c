@@ -64,7 +64,7 @@ static int find_newest(md_engine *e) {
 static int refuse_new_run(md_engine *e) {
   (void)e;
   md_diags *d = md_diags_create();
-  if (md_run_protect(folder, d)) return UNCLEAR;
+  if (md_run_protect(folder, false, d)) return UNCLEAR;
   return strstr(md_diags_text(d), "error[E0208]") ? 0 : exit_code(d);
 }
 

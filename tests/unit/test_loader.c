@@ -244,6 +244,26 @@ START_TEST(a_set_without_a_usable_video_ends_with_an_error) {
 }
 END_TEST
 
+// Whether it takes too long is another matter every time.
+START_TEST(a_slow_video_ends_what_is_deterministic) {
+  make_loader_videos(NULL);
+  md_diags *d = md_diags_create();
+  md_dataset *s = md_dataset_open(&(md_dataset_options){.path = in_folder("set")}, d);
+  md_loader_options o = loader_options(s, 2);
+  o.limits.max_seconds = 1e-9;
+  o.deterministic = true;
+  md_loader *l = md_loader_create(&o, d);
+  md_batch b;
+  ck_assert_int_eq(md_loader_next(l, &b), MD_ERR_DATA);
+  ck_assert_ptr_nonnull(strstr(md_diags_text(d), "left out: reading took more than 1e-09 seconds"));
+  ck_assert_ptr_nonnull(
+      strstr(md_diags_text(d), "error[E0502]: with --deterministic no video is left out"));
+  md_loader_destroy(l);
+  md_dataset_destroy(s);
+  md_diags_destroy(d);
+}
+END_TEST
+
 START_TEST(geometry_beyond_the_limits_is_refused_by_the_loader) {
   mkdir(in_folder("junk"), 0700);
   write_text(in_folder("junk/a.mp4"), "junk");
@@ -302,6 +322,7 @@ int main(void) {
   tcase_add_test(c, an_epoch_loses_no_video_and_a_broken_one_is_replaced_once_reported);
   tcase_add_test(c, a_later_start_gives_the_later_batches);
   tcase_add_test(c, a_set_without_a_usable_video_ends_with_an_error);
+  tcase_add_test(c, a_slow_video_ends_what_is_deterministic);
   tcase_add_test(c, geometry_beyond_the_limits_is_refused_by_the_loader);
   tcase_add_test(c, a_loader_stops_while_it_works);
   suite_add_tcase(s, c);
