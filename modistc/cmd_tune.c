@@ -222,11 +222,12 @@ static bool tune(md_cli *cli, const md_program *p, const md_tune_options *o,
     md_hint(cli->diags, "nothing is kept: 'modistc compile' takes what was measured alone");
   }
   bool ok = is_there ? measure(cli, p, *o, device, found) : md_tune_predicted(p, found, cli->diags);
-  if (ok || found->num) ok &= write_records(cli, found);  // even of a run that has ended early
   const char *path = md_cli_get(cli, "output");
-  if (ok) show(cli, found, path && strcmp(path, "-") == 0 ? stderr : stdout);
+  bool is_kept =
+      (ok || found->num) && write_records(cli, found);  // even of a run that has ended early
+  if (is_kept) show(cli, found, path && strcmp(path, "-") == 0 ? stderr : stdout);
   md_records_destroy(found);
-  return ok;
+  return ok && is_kept;
 }
 
 static md_status run(md_cli *cli) {

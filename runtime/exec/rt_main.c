@@ -55,7 +55,7 @@ static const char usage[] =
     "  --version, -h, --help\n"
     "Exit codes: 0 ok, 1 failure, 2 usage, 3 not as expected, 4 wrong machine, 5 bad file, 6 "
     "memory,\n"
-    "7 NaN.\n";
+    "7 NaN, 75 --tune was stopped by a signal, and what it had measured is kept.\n";
 
 typedef struct binding {
   const char *name, *value;

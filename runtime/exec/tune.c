@@ -11,6 +11,7 @@
 #include "runtime/exec/driver.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -29,7 +30,7 @@ int md_tune_rounds(const md_tuner *t, md_tune_l2 l2) {
 }
 
 bool md_tune_is_late(const md_tuner *t) {
-  return (double)(md_now_ns() - t->start_ns) > t->o->seconds * 1e9;
+  return t->kept->signal || (double)(md_now_ns() - t->start_ns) > t->o->seconds * 1e9;
 }
 
 // --- what is shared
@@ -93,6 +94,35 @@ static bool run_workers(md_tuner *t, md_diags *d) {
   return ok;
 }
 
+// --- a wish to stop
+// It ends the time there is, in both processes, and what was measured by then is kept. A second signal ends them.
+
+enum { SIGNALS = 3 };
+static const int signals[SIGNALS] = {SIGINT, SIGTERM, SIGHUP};
+static md_tune_kept *listening;  // a handler has no other way to it
+
+static void hear(int signal) { listening->signal = signal; }
+
+static void listen(md_tuner *t, struct sigaction before[SIGNALS]) {
+  struct sigaction a = {.sa_handler = hear, .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+  sigemptyset(&a.sa_mask);
+  listening = t->kept;
+  for (int i = 0; i < SIGNALS; i++) {
+    sigaction(signals[i], NULL, &before[i]);
+    if (before[i].sa_handler != SIG_IGN) sigaction(signals[i], &a, NULL);
+  }
+}
+
+// False: one came, reported.
+static bool heard_nothing(const md_tuner *t, const struct sigaction before[SIGNALS], md_diags *d) {
+  for (int i = 0; i < SIGNALS; i++) sigaction(signals[i], &before[i], NULL);
+  listening = NULL;
+  if (!t->kept->signal) return true;
+  md_warning(d, MD_NOWHERE, "stopped by signal %d after %d rounds, which count",
+             (int)t->kept->signal, t->num_rounds);
+  return md_told(d, MD_STOPPED);
+}
+
 // --- all of it
 
 void md_tune_input(const md_spec *s, uint64_t seed, void *to) {
@@ -118,10 +148,13 @@ static bool tune(md_tuner *t, md_diags *d) {
   share(t);
   md_tune_find_sites(t);
   t->sum = md_tune_rows(t->num_sites, sizeof *t->sum);
+  struct sigaction before[SIGNALS];
+  listen(t, before);
   bool ok = run_workers(t, d);
   t->num_rounds = t->kept->step / (t->most + 1);
   if (ok || t->num_rounds >= MD_TUNE_LEAST_ROUNDS) md_tune_put_records(t);
   md_clocks_tell(&t->kept->clocks, t->device.name, d);
+  ok = heard_nothing(t, before, d) && ok;
   md_shared_destroy(t->kept, t->shared_bytes);
   free(t->sum);
   return ok;

@@ -50,6 +50,7 @@ typedef struct md_tune_kept {
   _Atomic int64_t until_ns;   // it is late then
   int64_t since_ns, step_ns;  // when it began; what a step of own ways takes
   bool is_checked, is_over;   // all ways were compared; everything is measured
+  _Atomic int signal;         // that asks to stop
   int step;                   // of the rounds, that comes next
   bool has_begun_beside;      // cold and warm times
   int num_beside;             // rounds of them that are whole
@@ -101,7 +102,7 @@ void *md_tune_rows(int64_t num, size_t size);
 // By round: of a trial, or of the site's own way where that is MD_TUNE_OWN.
 double *md_tune_us(const md_tuner *t, const md_tune_site *s, int trial, md_tune_l2 l2);
 int md_tune_rounds(const md_tuner *t, md_tune_l2 l2);  // that are whole
-bool md_tune_is_late(const md_tuner *t);               // the budget is used up
+bool md_tune_is_late(const md_tuner *t);               // the budget is used up, or a signal came
 
 // --- tune_steps.c
 // In a process of its own: measures until all is done or something fails, which is kept. The status of what was

@@ -208,6 +208,25 @@ wants 0 "tuned: 2 of 2 products by records, 2 other than untuned" \
 wants 0 "launches" on_gpu "$modistc" run step.mdg --device=cuda:0 --log=exec --deterministic
 ! grep tuned: out || wrong "--deterministic heeds records"
 
+# --- a signal ends the time there is, and what was measured counts
+stopped() { # stopped SIGNAL COMMAND...: it comes when 100 kernels have run
+  signal=$1
+  shift
+  : >log
+  env LD_LIBRARY_PATH="$stand_in" MODIST_STAND_IN_LOG="$work/log" "$@" >said 2>&1 &
+  while [ "$(grep -c ' cuLaunchKernel$' log)" -lt 100 ] && kill -0 $! 2>/dev/null; do sleep 0.1; done
+  kill -"$signal" $!
+  wait $!
+  code=$?
+  [ $code = 75 ] || wrong "$*: exit code $code: $(cat said)"
+  grep -q "warning: stopped by signal" said || wrong "$*: $(cat said)"
+}
+stopped TERM "$modistc" tune trials.mdx -o stopped.jsonl --rounds=900
+lines 2 '"checked":true' stopped.jsonl
+grep -q "measured: 2 products, 6 other ways of them, 0 failed" said || wrong "what was measured is not told: $(cat said)"
+stopped HUP "$rt" trials.mdx --tune=stopped.jsonl
+lines 2 '"own_us"' stopped.jsonl
+
 # --- without a device the cost model ranks, and nothing is kept
 wants 0 "nothing is measured, the cost model ranks" "$modistc" tune step.mdg -t cuda:h200
 wants 0 '"by":"prediction"' "$modistc" tune step.mdg -t cuda:h200 -o - -q
