@@ -249,6 +249,21 @@ START_TEST(learning_rate_without_warm_up_and_constant) {
 }
 END_TEST
 
+// 50 epochs of 1.1 steps are 55, however they round.
+START_TEST(a_run_has_whole_steps) {
+  char *settings[] = {"epochs=50"};
+  md_diags *d = md_diags_create();
+  md_config *c = md_config_load(NULL, settings, 1, d);
+  ck_assert_msg(c != NULL, "%s", md_diags_text(d));
+  ck_assert_int_eq(md_train_steps(c, &(md_train_options){.max_steps = 0}, 11, 10), 55);
+  ck_assert_int_eq(md_train_steps(c, &(md_train_options){.max_steps = 0}, 11, 100), 6);
+  ck_assert_int_eq(md_train_steps(c, &(md_train_options){.max_steps = 7}, 11, 10), 7);
+  ck_assert_int_eq(md_train_steps(c, &(md_train_options){.max_steps = 70}, 11, 10), 55);
+  md_config_destroy(c);
+  md_diags_destroy(d);
+}
+END_TEST
+
 START_TEST(chance_counts_neither_empty_rows_nor_the_own_video) {
   const int32_t bank[] = {-2, -1, 0, 1, 1, 2, -2, 7};
   double masked;
@@ -266,5 +281,5 @@ SUITE_MAIN("config", later_sources_win, values_stay_text_until_the_schema_reads_
            unknown_keys_bring_the_nearest_one, values_have_a_type_and_bounds,
            a_file_is_not_its_own_base, a_base_that_is_missing_says_who_names_it,
            contradictions_are_told, overrides_are_key_and_value, learning_rate_of_the_paper,
-           learning_rate_without_warm_up_and_constant,
+           learning_rate_without_warm_up_and_constant, a_run_has_whole_steps,
            chance_counts_neither_empty_rows_nor_the_own_video)
