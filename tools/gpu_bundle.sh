@@ -212,11 +212,14 @@ while read -r kind name precision steps targets what; do
   case $kind in peer | copy) continue ;; esac
   echo "gpu_bundle: $kind $name"
   if [ "$kind" = dumps ]; then dumps "$name"; continue; fi
-  apart=
-  [ "$kind" != conv ] || apart=--apart  # what cuDNN is to do has launches of its own
+  for_cuda=
+  case $kind in
+    conv) for_cuda=--apart ;;   # what cuDNN is to do has launches of its own
+    full) for_cuda=--no-ptx ;;  # that of hundreds of kernels
+  esac
   if [ "$kind" = tune ]; then what="$what --trials=$trials"; fi
   # shellcheck disable=SC2086  # a model and its settings
-  "$modistc" compile $what --precision="$precision" --target="$targets" $apart --share-kernels -o "$out/$name.mdx" -q
+  "$modistc" compile $what --precision="$precision" --target="$targets" $for_cuda --share-kernels -o "$out/$name.mdx" -q
   "$rt" --check "$out/$name.mdx" >/dev/null
   if names inputs "$out/$name.mdx" | grep -qx lr; then echo "--input=lr=0.001" >"$out/$name.args"; fi
   case $kind in

@@ -82,6 +82,8 @@ awk -F, '/=loss=/ { bad += $2 <= 1e-5 || $2 >= 0.2; n++ } /bank.ptr=/ { bad += $
 # Of a whole step the loss alone, with what two seeds tell, but 8 eps at least.
 awk -F, '/=loss=/ { ok = $2 >= 0.03125 && $2 < 0.2 } END { exit !(ok && NR == 2) }' "$work/bundle/tiny_full.args" ||
   wrong "of a whole step: $(cat "$work/bundle/tiny_full.args")"
+ptx_in() { unzip -p "$work/bundle/$1.mdx" manifest.json | grep -q ptx; }
+if ptx_in tiny_full || ! ptx_in tiny_bf16; then wrong "PTX of a whole step, or none of others"; fi
 # The plan that is carried: a check replays its graph, and of a batch of 64 the peer's captured modes come first.
 plan=$source/tools/gpu_bundle/plan.txt
 awk '$1 == "check" && $4 >= 4 { n++ } END { exit !n }' "$plan" || wrong "no check of four steps in $plan"
