@@ -62,7 +62,8 @@ fused block_res3_b1 fp32 2 cuda:sm_80 $work/block.mdg --no-ptx
 part infonce_b2 fp32 2 cuda:sm_80 $work/product.mdg --no-ptx
 check contrast fp32 2 cuda:sm_80,cuda:sm_90a $source/examples/graphs/contrast.mdg
 check tiny_bf16 bf16 1 cuda:sm_80 $tiny
-check tiny_f32 fp32 2 cuda:sm_80 $tiny
+check tiny_f32 fp32 4 cuda:sm_80 $tiny
+full tiny_full bf16 1 cuda:sm_80 $tiny
 bench r3d50_b4 fp32 3 cuda:sm_80 $tiny
 tune tuned fp32 20 cuda:sm_80 $work/product.mdg --no-ptx
 check elsewhere fp32 1 cuda:sm_120 $source/examples/graphs/contrast.mdg
@@ -78,6 +79,17 @@ for line in 'one=ring/one.npy,6.743e-07' 'two=ring/two.npy,9.537e-07' 'next=ring
 done
 awk -F, '/=loss=/ { bad += $2 <= 1e-5 || $2 >= 0.2; n++ } /bank.ptr=/ { bad += $2 != 0; n++ }
   END { exit !(n == 2 && !bad) }' "$work/bundle/tiny_bf16.args" || wrong "in bf16: $(cat "$work/bundle/tiny_bf16.args")"
+# Of a whole step the loss alone, with what two seeds tell, but 8 eps at least.
+awk -F, '/=loss=/ { ok = $2 >= 0.03125 && $2 < 0.2 } END { exit !(ok && NR == 2) }' "$work/bundle/tiny_full.args" ||
+  wrong "of a whole step: $(cat "$work/bundle/tiny_full.args")"
+ptx_in() { unzip -p "$work/bundle/$1.mdx" manifest.json | grep -q ptx; }
+if ptx_in tiny_full || ! ptx_in tiny_bf16; then wrong "PTX of a whole step, or none of others"; fi
+# The plan that is carried: a check replays its graph, and of a batch of 64 the peer's captured modes come first.
+plan=$source/tools/gpu_bundle/plan.txt
+awk '$1 == "check" && $4 >= 4 { n++ } END { exit !n }' "$plan" || wrong "no check of four steps in $plan"
+modes=$(awk '$1 == "peer" && $2 == "r3d50_b64" { printf "%s ", $3 }' "$plan")
+case $modes in *cudagraph\ *compile-max-autotune-cudagraph\ *eager\ *) ;; *) wrong "modes: $modes" ;; esac
+for mode in $modes; do grep -q "\"$mode\"" "$source/tools/gpu_bundle/peer.py" || wrong "peer.py has no $mode"; done
 [ "$(find "$work/bundle/kernels" -name 'c*.z' | wc -l)" -gt 20 ] || wrong "no folder of kernels"
 wants 2 "sh tools/gpu_bundle.sh" sh "$source/tools/gpu_bundle.sh" --plans
 mkdir "$work/mine"
@@ -92,6 +104,9 @@ echo 'check was fp32 1 -' >"$work/old/plan.txt"
 echo 'copy copy' >"$work/plan.copy"
 wants 0 "modist_rt needs" sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.copy" --build="$build" -o "$work/old"
 [ "$(cd "$work/old" && echo *)" = "commit kinds.sh mine modist_rt peer.py plan.txt rows.sh run.sh" ] || wrong "$(ls "$work/old")"
+truncate -s 60000000 "$work/old/mine"
+wants 1 "more than 60 MB: a plan with less" \
+  sh "$source/tools/gpu_bundle.sh" --plan="$work/plan.copy" --build="$build" -o "$work/old"
 "$modistc" compile "$work/product.mdg" --target=cuda:sm_80 --no-ptx -q -o "$work/plain.mdx" || wrong "no plain product"
 "$build/bin/modistc" compile "$source/examples/graphs/contrast.mdg" --target=cuda:sm_120 --no-ptx -q \
   -o "$work/bundle/elsewhere.mdx" || wrong "no PTX"
@@ -123,7 +138,7 @@ for budget in much 20 m 1e9m 999999s; do wants 2 "--budget is '$budget'" sh run.
 export LD_LIBRARY_PATH="$stand_in"
 wants 4 "verdict: NO GPU" env MODIST_STAND_IN_DEVICES=0 sh run.sh
 
-wants 0 "verdict: WELL AS FAR AS IT RAN: 9 passed, 0 wrong, 5 not run" sh run.sh
+wants 0 "verdict: WELL AS FAR AS IT RAN: 12 passed, 0 wrong, 5 not run" sh run.sh
 for text in "tuned                            tuned             -          -  1 products, " \
   "cuda:0, Stand-in GPU (sm_80), driver of CUDA" "tiny_f32                         ok" \
   "r3d50_b4                         timed" "within 25 % of what was predicted for NVIDIA A100 SXM 80 GB: " "none of it runs on Stand-in GPU" \
@@ -132,7 +147,8 @@ for text in "tuned                            tuned             -          -  1 
   "ring                             ok                -          -  4 values" "tiny_bf16                        ok" \
   "copy                             timed             -          -  " "block_res3_b1_apart              timed" \
   "infonce_b2.regions               timed" "r3d50_b4.gaps                    timed" "tuned.before                     timed" \
-  "tuned.after                      timed" "the same with the better ways of " \
+  "tuned.after                      timed" "tuned.agree                      ok                -          -  losses of a second step: " \
+  "block_res3_b1.agree              ok                -          -  losses: " "tiny_full                        ok" "the same with the better ways of " \
   "must: gaps in the step           unknown                         at most 0.03" \
   "torch_b4_compile                 not run           -          -  no torch with CUDA in "; do
   grep -qF "$text" results/table.txt || { wrong "no '$text' in:"; cat results/table.txt results/*.log; }
@@ -156,6 +172,9 @@ torch.cuda._sleep.side_effect = lambda cycles: log.append("ahead" if cycles > 2e
 def work():
     log.append("work")
     time.sleep(0.001)
+for mode, want in (("compile", None), ("compile-max-autotune-cudagraph", "max-autotune-no-cudagraphs")):
+    peer.Run(types.SimpleNamespace(precision="bf16", layout="contiguous", mode=mode)).compiled(work)
+    assert torch.compile.call_args.kwargs["mode"] == want, mode
 assert peer.milliseconds(types.SimpleNamespace(device="cuda"), work, 2) == [2.0, 2.0], log
 assert log == ["work"] + 2 * ["ahead", "mark", "work", "mark", "wait"], log
 assert len(peer.milliseconds(types.SimpleNamespace(device="cpu"), work, 2)) == 2
@@ -170,7 +189,34 @@ fi
 grep -q '"verdict": "WELL AS FAR AS IT RAN"' results/summary.json || wrong "summary.json"
 grep -qF '"cudnn": {"convolutions": 0, "time_over_ours": null}' results/summary.json || wrong "a time of cuDNN"
 grep -q '"regions": \[' results/r3d50_b4.regions.json || wrong "no regions"
-wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 13 not run" sh run.sh --budget=0s
+wants 1 "verdict: NOTHING RAN: 0 passed, 0 wrong, 14 not run" sh run.sh --budget=0s
+# Ways of the same that do not agree are wrong, and one that says nothing does not agree.
+agreed() {
+  (. ./rows.sh && . ./kinds.sh && out=$work/agreed && mkdir -p "$out" && printf '   "value": %s,\n' 10 >"$out/a.json" &&
+    printf '   "max": %s\n' "$1" >"$out/b.json" && agree x.agree losses a b)
+}
+agreed 10.3 | grep -q '^x.agree  *ok .* losses: 10 10.3; they may differ by 0.03125 of it' || wrong "$(agreed 10.3)"
+for value in 10.4 9.6 -10 ''; do agreed "$value" | grep -q '^x.agree  *WRONG .* losses: 10' || wrong "$value: $(agreed "$value")"; done
+# A must is met by all that it is to be compared with, or partly.
+musts_of() { # musts_of TIMED CONVS CUDNN: the rows of a plan with a step, of the times, of the convolutions'
+  (. ./rows.sh && out=$work/musts && rm -rf "$out" && mkdir "$out" && cd "$out" && touch memory.part gaps.part near.part
+    printf 'peer r3d50_b64 %s 9\n' eager compile >plan.txt && echo 'bench r3d50_b64 bf16 1 -' >>plan.txt
+    printf "$1" >timed.part && printf "$2" >convs.part && printf "$3" >cudnn.part && musts
+    cp musts.part "$work/musts.json")
+}
+must_be() { musts_of "$2" "$3" "$4" | grep -qE "^must: $1\$" || wrong "no '$1' in: $(musts_of "$2" "$3" "$4")"; }
+step='r3d50_b64 modist 10\nr3d50_b64 eager 30\n' all='r3d50_b64 compile 20\n'
+must_be 'step over torch +partly +3.000 +at least 1.5, by torch eager; without torch_b64_compile' "$step" '' ''
+grep -q '"state": "partly", "by": "torch eager", "without": "torch_b64_compile"' "$work/musts.json" || wrong "$(cat "$work/musts.json")"
+must_be 'step over torch +met +2.000 +at least 1.5, by torch compile' "$step$all" '' ''
+must_be 'step over torch +missed +1.000 +at least 1.5, by torch compile' "$step$(echo "$all" | sed s/20/10/)" '' ''
+must_be 'step over torch +unknown +at least 1.5; without torch_b64_eager, torch_b64_compile, r3d50_b64' '' '' ''
+convs='convolutions over cuDNN'
+must_be "$convs +partly +1.000 +at least 0.9, by cuDNN in modist; without cuDNN in torch" '' '' 'rest 2 0\n'
+must_be "$convs +missed +0.8 +at least 0.9, by cuDNN in torch, the worse of two: the other is 1.000" '' '0.8\n' 'rest 2 0\n'
+must_be "$convs +met +1.000 +at least 0.9, by cuDNN in modist, the worse of two: the other is 1.2" '' '1.2\n' 'rest 2 0\n'
+must_be "$convs +partly +1.2 +at least 0.9, by cuDNN in torch; without cuDNN in modist" '' '1.2\n' ''
+must_be "$convs +unknown +at least 0.9; without cuDNN in modist, cuDNN in torch" '' '' ''
 
 # A tuned step is made of the ways that are better, and is right. Here the product has another way than its own.
 tuned() {
@@ -230,6 +276,12 @@ mv plan.txt plan.all
 mv plan.tune plan.txt
 echo 'op ring fp32 2 -' >>plan.txt
 wants 0 "s for it" sh run.sh --budget=95s --out=short
+# Three ways, where the step that is timed has an artefact of its own.
+cp tuned.mdx tune_product.mdx
+cp "$work/plain.mdx" product.mdx
+printf '%s\n' 'tune tune_product fp32 10 -' 'op ring fp32 2 -' >plan.txt
+wants 0 "verdict: ALL WELL: 3 passed" sh run.sh --out=three
+grep -q '^tune_product.agree  *ok .* second step: [0-9.]* [0-9.]* [0-9.]*; they may' three/table.txt || wrong "$(cat three/table.txt)"
 mv plan.all plan.txt
 
 # The same steps of a peer: three modes that run, one that hangs, one that fails and one that says nothing.
@@ -274,7 +326,9 @@ sed -i 's/convs/conv_r3d50/' plan.txt
 cp convs.mdx conv_r3d50.mdx
 cp convs.args conv_r3d50.args
 wants 0 "verdict: ALL WELL" env PYTHON="$PWD/python" MODIST_CUDNN="$stand_in/libstand_in_cudnn.so" sh run.sh
-for row in 'must: InfoNCE over torch  *met ' 'must: fused over unfused  *[a-z]* ' 'must: convolutions over cuDNN  *[a-z]* ' \
+for row in 'must: InfoNCE over torch  *met ' 'block_res3_b1_apart.cudnn.agree  *ok .* losses: ' \
+  'must: fused over unfused  *[a-z]* ' \
+  'must: convolutions over cuDNN  *[a-z]* .* by cuDNN in modist, the worse of two: the other is [0-9.e+]*$' \
   'block_res3_b1_apart.cudnn  *timed .* unfused; cuDNN 9.19.0: 2 convolutions' 'block_res3_b1  *x[0-9.]* .* the best of: cudnn, eager' \
   'torch_conv_r3d50_eager  *timed  *2000000.000 .* 2 convolutions of R3D-50: x'; do
   grep -q "^$row" results/table.txt || { wrong "no row '$row' in:"; cat results/table.txt; }
@@ -363,13 +417,13 @@ echo 'bench none_b1 fp32 1 -' >plan.txt
 wants 1 "none_b1                          WRONG             -          -  a result is not finite, see none_b1.json" sh run.sh
 not_finite() { # not_finite ROW CASE
   instead "$2) shift; exec ./rt none_b1.mdx --json \$(case \"\$*\" in *--times*) echo --times ;; esac) ;;"
-  wants 1 "verdict: WRONG: 1 passed, 1 wrong, 0 not run" sh run.sh
+  wants 1 "verdict: WRONG: ${3:-1} passed, 1 wrong, 0 not run" sh run.sh
   has_row "$1  *WRONG .* a result is not finite, see $1.json"
 }
 export MODIST_CUDNN="$cudnn"
 echo 'fused block_res3_b1 fp32 2 -' >plan.txt
 not_finite block_res3_b1_apart '*_apart.mdx*'
-not_finite block_res3_b1_apart.cudnn '*_apart.mdx*--engine=cudnn*'
+not_finite block_res3_b1_apart.cudnn '*_apart.mdx*--engine=cudnn*' 2
 echo 'bench r3d50_b4 fp32 1 -' >plan.txt
 echo --input=lr=0.001 >r3d50_b4.args
 not_finite r3d50_b4.regions '*--times*'
@@ -380,12 +434,13 @@ echo 'op ring fp32 2 -' >>plan.txt
 # The step before and behind tuning.
 not_tuned() {
   instead "$2"
-  wants 1 "verdict: WRONG: 2 passed, 1 wrong, 0 not run" sh run.sh
+  wants 1 "verdict: WRONG: ${4:-2} passed, 1 wrong, 0 not run" sh run.sh
   has_row "$1  *WRONG .* $3"
 }
 not_tuned tuned.after '*tuned.mdx*--tuned*) exec ./rt none_b1.mdx --json ;;' "a result is not finite, see tuned.after.json"
-not_tuned tuned.before '*tuned.mdx*--tuned*) ;; *tuned.mdx*--json*) exec ./rt none_b1.mdx --json ;;' "a result is not finite"
-not_tuned tuned.before '*tuned.mdx*--tuned*) ;; *tuned.mdx*--json*) echo "it fails" >&2; exit 1 ;;' "it fails"
+not_tuned tuned.agree '*tuned.mdx*--steps=2*--tuned*) exec ./rt contrast.mdx --json ;;' "losses of a second step: .* which differ by more than"
+not_tuned tuned.before '*tuned.mdx*--tuned*) ;; *tuned.mdx*--steps=20*) exec ./rt none_b1.mdx --json ;;' "a result is not finite" 3
+not_tuned tuned.before '*tuned.mdx*--tuned*) ;; *tuned.mdx*--steps=20*) echo "it fails" >&2; exit 1 ;;' "it fails" 3
 mv rt modist_rt
 export MODIST_CUDNN=/nowhere
 

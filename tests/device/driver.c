@@ -32,6 +32,8 @@ static bool find_functions(Driver *d, void *lib) {
       {"cuMemcpyHtoD_v2", &d->to_device},
       {"cuMemcpyDtoH_v2", &d->to_host},
       {"cuLaunchKernel", &d->launch},
+      {"cuTensorMapEncodeTiled", &d->tiled},
+      {"cuTensorMapEncodeIm2col", &d->im2col},
       {"cuGetErrorString", &d->error},
   };
   for (int i = 0; i < MD_COUNT(symbols); i++) {

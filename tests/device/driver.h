@@ -34,6 +34,10 @@ typedef struct Driver {
   int (*to_host)(void *, Address, size_t);
   int (*launch)(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
                 void *, void **, void **);
+  int (*tiled)(void *, int, unsigned, void *, const uint64_t *, const uint64_t *, const unsigned *,
+               const unsigned *, int, int, int, int);
+  int (*im2col)(void *, int, unsigned, void *, const uint64_t *, const uint64_t *, const int *,
+                const int *, unsigned, unsigned, const unsigned *, int, int, int, int);
   int (*error)(int, const char **);
   int device, sm;
   char label[128];

@@ -2,8 +2,8 @@
 // Dumps on a GPU: each kernel writes the registers that one instruction leaves, and the device must write the
 // very bits of the golden file, which is what the fiber machine makes of the same text (tests/simt/dumps/).
 //   device_dumps FOLDER    one of device_make_dumps
-// The folder's list.txt has a line for each dump, NAME THREADS WORDS SHARED ARGUMENTS TARGET...; words are those
-// of a thread. NAME.TARGET is its code, NAME.txt the golden file, x.bin what kernels read. Exit code: 0 all that
+// The folder's list.txt has a line for each dump, NAME THREADS WORDS SHARED ARGUMENTS READS TARGET...; words are
+// those of a thread, and it reads memory, or by a tensor map that is tiled or im2col. NAME.TARGET is its code, NAME.txt the golden file, x.bin what kernels read. Exit code: 0 all that
 // the device takes agree, 1 some do not (on stderr: which, then why), 2 usage or no such folder, 4 there is no GPU
 // that takes one.
 #include "tests/device/driver.h"
@@ -14,7 +14,7 @@
 
 enum { MAX_TARGETS = 4 };
 typedef struct Dump {
-  char name[48], target[MAX_TARGETS][16];
+  char name[48], reads[8], target[MAX_TARGETS][16];
   int threads, words, shared_bytes, num_args, num_targets;
 } Dump;
 
@@ -34,11 +34,11 @@ static char *read_all(const char *folder, const char *name, size_t *bytes) {
 
 static bool read_line(const char *line, Dump *d) {
   char t[MAX_TARGETS][16];
-  int num = sscanf(line, "%47s %d %d %d %d %15s %15s %15s %15s", d->name, &d->threads, &d->words,
-                   &d->shared_bytes, &d->num_args, t[0], t[1], t[2], t[3]);
-  d->num_targets = num - 5;
+  int num = sscanf(line, "%47s %d %d %d %d %7s %15s %15s %15s %15s", d->name, &d->threads,
+                   &d->words, &d->shared_bytes, &d->num_args, d->reads, t[0], t[1], t[2], t[3]);
+  d->num_targets = num - 6;
   memcpy(d->target, t, sizeof t);
-  return num > 5;
+  return num > 6;
 }
 
 // sm_90a is for that architecture alone, sm_80 for its major one, compute_80 for all from it on.
@@ -56,18 +56,45 @@ static const char *choose(const Dump *dump, int sm) {
   return NULL;
 }
 
+typedef struct TensorMap {
+  _Alignas(64) char bytes[128];
+} TensorMap;
+
+// A map of what lies at `from`, as in tests/simt/test_tensor.c: a plane of 64 by 64, or an image of 8 by 8 pixels
+// with 64 channels whose windows have a border of one pixel and a stride of two.
+static bool encode(const Driver *d, const Dump *dump, Address from, TensorMap *map, md_text *why) {
+  enum { BF16 = 9, SWIZZLE_128 = 3 };
+  static const uint64_t plane[] = {64, 64}, plane_stride[] = {128}, image[] = {64, 8, 8, 1, 1},
+                        image_stride[] = {128, 1024, 8192, 8192};
+  static const unsigned box[] = {64, 8}, one[] = {1, 1}, step[] = {1, 2, 2, 1, 1};
+  static const int border[] = {-1, -1, 0};
+  void *x = (void *)(uintptr_t)from;
+  if (!strcmp(dump->reads, "memory")) return true;
+  if (!strcmp(dump->reads, "tiled"))
+    return driver_good(
+        d, d->tiled(map, BF16, 2, x, plane, plane_stride, box, one, 0, SWIZZLE_128, 0, 0),
+        "cuTensorMapEncodeTiled", why);
+  return driver_good(d,
+                     d->im2col(map, BF16, 5, x, image, image_stride, border, border, 64, 16, step,
+                               0, SWIZZLE_128, 0, 0),
+                     "cuTensorMapEncodeIm2col", why);
+}
+
 // *y: malloc'ed, full of ones before.
 static bool run(const Driver *d, const Dump *dump, const void *code, const char *x, size_t x_bytes,
                 uint32_t **y, md_text *why) {
   size_t bytes = sizeof **y * (size_t)dump->words * (size_t)dump->threads;
   void *module = NULL;
   Address from = 0, to = 0;
-  void *two[] = {&from, &to}, *one[] = {&to};
+  TensorMap map;
+  void *first = strcmp(dump->reads, "memory") ? (void *)&map : &from;
+  void *two[] = {first, &to}, *one[] = {&to};
   bool ok = driver_good(d, d->load(&module, code), "cuModuleLoadData", why) &&
             driver_good(d, d->alloc(&from, x_bytes), "cuMemAlloc", why) &&
             driver_good(d, d->alloc(&to, bytes), "cuMemAlloc", why) &&
             driver_good(d, d->to_device(from, x, x_bytes), "cuMemcpyHtoD", why) &&
             driver_good(d, d->set(to, 0xff, bytes), "cuMemsetD8", why) &&
+            encode(d, dump, from, &map, why) &&
             driver_launch(d, module, dump->name, 1, dump->threads, dump->shared_bytes,
                           dump->num_args == 1 ? one : two, why);
   *y = malloc(bytes);

@@ -3,7 +3,6 @@
 // target of the first tensor cores that have bf16, for sm_90a, and as PTX where any later device has the
 // instruction; and the golden files. It needs NVRTC, no GPU.
 //   device_make_dumps FOLDER
-// Left out are kernels that take a tensor map: a driver encodes it, and no generated kernel has one.
 #include "tests/simt/kernels.h"
 #include "tests/simt/simt.h"
 
@@ -46,8 +45,9 @@ static bool save_golden(const char *folder, const char *kernel, md_diags *d) {
 static bool make(const char *folder, const char *text, const Kernel *k, int num_targets,
                  md_text *list, md_diags *d) {
   char *alone = kernel_alone(text, k->name);
-  md_put(list, "%s %d %d %d %d", k->name, k->threads, (int)kernel_option(k, "words", 1),
-         (int)kernel_option(k, "shared", 0), k->num_args);
+  const char *reads = !k->tmaps ? "memory" : kernel_option(k, "im2col", 0) ? "im2col" : "tiled";
+  md_put(list, "%s %d %d %d %d %s", k->name, k->threads, (int)kernel_option(k, "words", 1),
+         (int)kernel_option(k, "shared", 0), k->num_args, reads);
   bool ok = save_golden(folder, k->name, d);
   for (int i = 0; ok && i < num_targets; i++) {
     char name[80];
@@ -73,7 +73,7 @@ static bool make_all(const char *folder, md_text *list, md_diags *d) {
     int num = text ? kernels_find(text, k) : 0;
     ok = ok && num;
     for (int i = 0; ok && i < num; i++)
-      ok = k[i].tmaps || make(folder, text, &k[i], files[f].num_targets, list, d);
+      ok = make(folder, text, &k[i], files[f].num_targets, list, d);
     free(text);
   }
   return ok;

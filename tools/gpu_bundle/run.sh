@@ -44,7 +44,7 @@ begin=$(date +%s)
 
 # A program that runs tells which GPU there is; it runs again below.
 code=4 probe=
-for name in $(sed -n 's/^\(op\|check\|conv\|bench\|part\|fused\) \([^ ]*\) .*/\2/p' plan.txt); do
+for name in $(sed -n 's/^\(op\|check\|full\|conv\|bench\|part\|fused\) \([^ ]*\) .*/\2/p' plan.txt); do
   probe=$(bounded $row_limit ./modist_rt "$name.mdx" --json 2>&1)
   code=$?
   [ $code = 4 ] || break
@@ -56,7 +56,7 @@ if [ $code = 4 ]; then
 fi
 mkdir -p "$out" || exit 1
 rm -f "$out/table.txt"
-for part in cudnn rows timed speedups memory gaps near musts; do : >"$out/$part.part" || exit 1; done
+for part in cudnn rows timed speedups memory gaps near convs musts; do : >"$out/$part.part" || exit 1; done
 echo "$probe" >"$out/probe.json"
 device=$(field "$out/probe.json" device)
 device=${device:-a GPU that ran nothing}

@@ -42,11 +42,12 @@ static int check_size(const LaunchConfig *c, const Kernel *k) {
   return 0;
 }
 
-// The text, the image and what is given agree.
+// The text, the image and what is given agree. A tensor map is aligned within the constant memory, whose begin the
+// text does not know.
 static int take_arguments(const Source *s, const Kernel *k, void **parameters, Launch *l) {
   bool has_map = false;
   for (int i = 0; i < s->num; i++) has_map |= s->param[i].kind == A_MAP;
-  if (s->bytes != k->facts.param_bytes && !(k->is_ptx && has_map))
+  if (s->bytes != k->facts.param_bytes && !has_map)
     return refuse(INVALID_IMAGE, "its text has %d bytes of parameters, its code %d", s->bytes,
                   k->facts.param_bytes);
   if (s->num && !parameters) return refuse(INVALID_VALUE, "no arguments");
