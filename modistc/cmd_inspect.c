@@ -167,10 +167,12 @@ const md_command md_cmd_inspect = {.name = "inspect",
 
 static void show_gpus(void) {
   md_gpu_device device = {.count = 1};
-  char why[600], text[MD_FLOAT_CHARS];
+  char text[MD_FLOAT_CHARS];
+  md_gpu_lack lack;
   for (int i = 0; i < device.count; i++) {
-    if (!md_gpu_find(i, &device, why, sizeof why)) {
-      printf("driver    not usable: CUDA programs do not run here\n          %s\n", why);
+    if (!md_gpu_find(i, &device, &lack)) {
+      printf("driver    not usable: CUDA programs do not run here\n          %s\n          %s\n",
+             lack.why, md_gpu_lack_hint(&lack));
       return;
     }
     if (i == 0)

@@ -102,16 +102,15 @@ static md_program *compile_apart(md_cli *cli, const md_gpu_device *device,
 }
 
 // Who names a device wants it measured: a prediction would be something else.
-static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, char *why, int size,
+static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, md_gpu_lack *lack,
                        bool *is_there) {
   int index;
   if (!md_device_parse(device, &index, cli->diags)) return false;
   if (index < 0)
     return md_error(cli->diags, E0401, MD_NOWHERE,
                     "--device is '%s', but CUDA programs alone have trials", device);
-  md_code code = md_gpu_ask(index, found, why, size);
-  *is_there = !code;
-  return !code || !md_cli_get(cli, "device") || md_driver_unusable(NULL, code, why, cli->diags);
+  *is_there = md_gpu_ask(index, found, lack);
+  return *is_there || !md_cli_get(cli, "device") || md_driver_unusable(NULL, lack, cli->diags);
 }
 
 static bool is_artefact(const char *what) {
@@ -233,7 +232,7 @@ static md_status run(md_cli *cli) {
   int64_t rounds = MD_TUNE_ROUNDS;
   const char *device = md_cli_get(cli, "device");
   md_gpu_device found;
-  char why[400] = "";
+  md_gpu_lack lack = {.code = MD_NO_CODE};
   bool is_there = false;
   md_tune_options o = {.exec = {.device = device ? device : "cuda:0"},
                        .set_inputs = set_inputs,
@@ -242,13 +241,12 @@ static md_status run(md_cli *cli) {
   if (!md_cli_args(cli, 1, 64,
                    "takes an artefact with trials, a model, a graph text or a plug-in") ||
       !md_cli_int(cli, "rounds", MD_TUNE_LEAST_ROUNDS, 1000, &rounds) ||
-      !budget_of(cli, &o.seconds) ||
-      !has_device(cli, o.exec.device, &found, why, sizeof why, &is_there))
+      !budget_of(cli, &o.seconds) || !has_device(cli, o.exec.device, &found, &lack, &is_there))
     return md_diags_status(cli->diags);
   o.rounds = (int)rounds;
   md_program *p = NULL;
-  if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, why);
-  bool ok = p && tune(cli, p, &o, &found, is_there, why);
+  if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, lack.why);
+  bool ok = p && tune(cli, p, &o, &found, is_there, lack.why);
   md_program_destroy(p);
   return ok ? MD_OK : md_diags_status(cli->diags);
 }
