@@ -70,7 +70,8 @@ static md_status compile_to_file(void *ctx) {
   char own[32];
   md_text bytes = {0};
   md_diags_clear(d);  // what is there, the parent tells
-  bool ok = o->target || md_cuda_target_for(o->device->sm, own, sizeof own, d);
+  bool ok = (o->target || md_cuda_target_for(o->device->sm, own, sizeof own, d)) &&
+            md_cuda_is_loaded_by(o->device->driver, d);
   md_program *p = ok ? compile(o, o->target ? o->target : own) : NULL;
   if (p && md_program_write(p, &bytes, d) && !md_write_all(o->file, bytes.s, bytes.len))
     md_error(d, E0802, MD_NOWHERE, "no memory for the program");

@@ -107,6 +107,7 @@ static bool lacks_room(const md_cuda *c, int64_t wanted, int64_t room, md_diags 
     md_error(d, E0643, place_of(c),
              "cuDNN's first choice of plans needs %s of workspace, and %s are left on %s", needed,
              md_bytes_text((double)room, left), c->base.title);
+  md_demand_tell(c->base.p, d);
   md_hint(d,
           "a smaller batch needs less; without --deterministic other plans do with what is left");
   return false;

@@ -30,7 +30,7 @@ void *md_driver_library(const char *name, char *why, int size);
 
 // --- nvml.c: NVIDIA's management library, which comes with the driver
 typedef struct md_nvml md_nvml;
-// For the device at that place of the PCI bus ("0000:0A:00.0"). NULL: `why` says why not.
+// For the device at that place of the PCI bus ("0000:0A:00.0"), or for none (NULL). NULL: `why` says why not.
 md_nvml *md_nvml_open(const char *bus, char *why, int size);
 void md_nvml_close(md_nvml *n);
 // How fast it runs now, and the reasons for it as bits. False: it does not tell.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the driver's errors mean for a person: which code, whether anything can be done afterwards, and
 // what to do. What each of them is, driver_errors.def says.
+#include "runtime/exec/device.h"
 #include "runtime/exec/driver.h"
 
 #include <string.h>
@@ -26,13 +27,15 @@ static const struct {
 #undef ERROR
 };
 
-// What is loaded was chosen for the device. A driver that knows its CUDA refuses it only where it is bad; any that
-// speaks 13.0 takes the cubins of all 13.x, and tells PTX of a later one by an error of its own.
-enum { CUDA_OF_CODE = 13000 };
+// Any driver that speaks 13.0 takes the cubins of all 13.x, and tells PTX of a later one by an error of its own.
+bool md_gpu_loads(int driver, int cuda_major) { return driver / 1000 >= cuda_major; }
+
+// What is loaded was chosen for the device. A driver that knows its CUDA refuses it only where it is bad.
+enum { CUDA_OF_CODE = 13 };
 static bool is_bad_code(const md_driver *v, int error) {
   int version = 0;
   return (error == INVALID_IMAGE || error == NO_BINARY || error == INVALID_PTX) &&
-         !v->cuDriverGetVersion(&version) && version >= CUDA_OF_CODE;
+         !v->cuDriverGetVersion(&version) && md_gpu_loads(version, CUDA_OF_CODE);
 }
 
 static int row_of(int error) {
@@ -67,6 +70,7 @@ bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md
     char clean[400];
     md_note(d, MD_NOWHERE, "%s", md_clean(t->log, clean, sizeof clean));
   }
+  if (code == E0643) md_demand_tell(t->p, d);
   const char *hint = is_bad ? BAD_CODE : row < 0 ? NULL : rows[row].hint;
   if (hint == NULL) return false;
   if (t->region && !strcmp(hint, ONE_BY_ONE)) hint = FROM_CHECKPOINT;

@@ -287,6 +287,13 @@ bool md_gpu_ask(int index, md_gpu_device *device, md_gpu_lack *l);
 // Reports what those say; `path`: of the artefact, or NULL. False.
 bool md_driver_unusable(const char *path, const md_gpu_lack *l, md_diags *d);
 
+// Does a driver load cubins of a CUDA 13 (or 12)? What it speaks is 13000 for 13.0.
+bool md_gpu_loads(int driver, int cuda_major);
+
+// --- nvml.c: NVIDIA's management library
+// The driver's own version, "580.65.06". False: `why` says why it is not known.
+bool md_nvml_version(char *version, int size, char *why, int why_size);
+
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.
 bool md_program_write(const md_program *p, md_text *to, md_diags *d);  // the bytes of the artefact

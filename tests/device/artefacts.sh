@@ -147,6 +147,13 @@ wants 6 "Stand-in GPU (sm_86) did not give it" env $full MODIST_STAND_IN_SM=86 "
 wants 4 "none of it runs on Stand-in GPU (sm_75)" env MODIST_STAND_IN_SM=75 "$rt" step.mdx
 wants 6 "Stand-in GPU (sm_120) did not give it" env $full MODIST_STAND_IN_SM=120 "$rt" step.mdx
 wants 0 "Stand-in GPU (sm_90)" "$modistc" doctor
+wants 0 "NVML      of driver 580.65.06: tune" env LD_LIBRARY_PATH="$stand_in:$stand_in/nvml" "$modistc" doctor
+fails=MODIST_STAND_IN_NVML_FAULT=nvmlInit_v2:1:6
+wants 0 "nvmlInit_v2 fails with 6" env $fails LD_LIBRARY_PATH="$stand_in:$stand_in/nvml" "$modistc" doctor
+mkdir bad && echo none >bad/libnccl.so.2
+wants 0 "NCCL      not usable: several GPUs would need it" env LD_LIBRARY_PATH="$work/bad" "$modistc" doctor
+wants 0 "bad/libnccl.so.2: " env LD_LIBRARY_PATH="$work/bad" "$modistc" doctor
+wants 0 "NCCL      2.27.3 from $stand_in/nccl/libnccl.so.2: nothing" env LD_LIBRARY_PATH="$stand_in/nccl" "$modistc" doctor
 wants 0 "sound" env MODIST_STAND_IN_FAULT=cuInit:1:100 "$rt" --check step.mdx
 unset LD_LIBRARY_PATH
 
@@ -161,7 +168,8 @@ wants 5 "artefact is damaged" "$rt" changed.mdx
 wants 4 "MODIST_NVRTC names /nowhere/libnvrtc.so" \
   env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" compile step.mdg --target=cuda:sm_80 -o x.mdx
 # What else may be there, found or not, and what follows.
-for line in '^NCCL .*libnccl.so.2.*a run has one GPU' '^NVDEC .*libnvcuvid.so.1.*decode' '^CUDA_HOME .*/none$'; do
+for line in '^NCCL .*a run has one GPU$' '^NVML .*tune knows no clocks' \
+  '^ *libnvidia-ml.so.1: cannot open' '^NVDEC .*libnvcuvid.so.1.*decode' '^CUDA_HOME .*/none$'; do
   CUDA_HOME=/none "$modistc" doctor | grep -q "$line" || wrong "doctor does not say $line"
 done
 wants 0 "NVRTC     not found" env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" doctor
