@@ -10,10 +10,8 @@
 #define BAD_CODE "the code is for this device, and not too new for its driver: please report it"
 #define ONE_BY_ONE "--check-nan runs kernels one by one and names the region"
 #define FROM_CHECKPOINT "start again from the last checkpoint"
-#define NO_START                                                                                 \
-  "'nvidia-smi' shows whether the driver works; nvidia-uvm may not be loaded: 'nvidia-modprobe " \
-  "-u' or a "                                                                                    \
-  "reboot loads it"
+static const char no_start[] = "'nvidia-smi' shows whether the driver works; nvidia-uvm may not be "
+                               "loaded: 'nvidia-modprobe -u' or a reboot loads it";
 
 enum { INVALID_IMAGE = 200, NO_BINARY = 209, INVALID_PTX = 218 };
 static const struct {
@@ -27,7 +25,7 @@ static const struct {
 #undef ERROR
 };
 
-// Any driver that speaks 13.0 takes the cubins of all 13.x, and tells PTX of a later one by an error of its own.
+// One that speaks 13.0 takes the cubins of all 13.x and before, and tells PTX of a later one by an error of its own.
 bool md_gpu_loads(int driver, int cuda_major) { return driver / 1000 >= cuda_major; }
 
 // What is loaded was chosen for the device. A driver that knows its CUDA refuses it only where it is bad.
@@ -81,7 +79,7 @@ bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md
 // An error that would end a context has none to end yet: the driver itself does not work.
 const char *md_gpu_lack_hint(const md_gpu_lack *l) {
   int row = row_of(l->error);
-  if (l->error) return row < 0 || rows[row].is_fatal ? NO_START : rows[row].hint;
+  if (l->error) return row < 0 || rows[row].is_fatal ? no_start : rows[row].hint;
   switch (l->code) {
   case E0642: return "'modistc doctor' lists the devices; CUDA_VISIBLE_DEVICES hides some";
   case E0641: return "code of CUDA 13 needs a driver of the 580 branch or newer";
