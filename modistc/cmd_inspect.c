@@ -165,17 +165,28 @@ const md_command md_cmd_inspect = {.name = "inspect",
                                    .rules = inspect_rules,
                                    .run = run_inspect};
 
-static void show_gpus(void) {
+// nvrtc: its major version; 0: there is none.
+static void show_driver(int driver, int nvrtc) {
+  printf("driver    CUDA %d.%d: ", driver / 1000, driver % 1000 / 10);
+  if (md_gpu_loads(driver, nvrtc)) puts("runs CUDA programs");
+  else
+    printf("does not load what this NVRTC compiles: no train, run or tune on a GPU\n"
+           "          install a driver of the 580 branch or newer, or let MODIST_NVRTC name the "
+           "libnvrtc.so of CUDA %d\n",
+           driver / 1000);
+}
+
+static void show_gpus(int nvrtc) {
   md_gpu_device device = {.count = 1};
-  char why[600], text[MD_FLOAT_CHARS];
+  char text[MD_FLOAT_CHARS];
+  md_gpu_lack lack;
   for (int i = 0; i < device.count; i++) {
-    if (!md_gpu_find(i, &device, why, sizeof why)) {
-      printf("driver    not usable: CUDA programs do not run here\n          %s\n", why);
+    if (!md_gpu_find(i, &device, &lack)) {
+      printf("driver    not usable: CUDA programs do not run here\n          %s\n          %s\n",
+             lack.why, md_gpu_lack_hint(&lack));
       return;
     }
-    if (i == 0)
-      printf("driver    CUDA %d.%d: runs CUDA programs\n", device.driver / 1000,
-             device.driver % 1000 / 10);
+    if (i == 0) show_driver(device.driver, nvrtc);
     printf("cuda:%-4d %s (sm_%d), %s\n", i, device.name, device.sm,
            md_bytes_text((double)device.bytes, text));
   }
@@ -200,6 +211,38 @@ static void show_library(const char *name, const char *file, const char *enables
   if (lib) dlclose(lib);
 }
 
+// "2.27.3 from /usr/lib/libnccl.so.2". False: why not.
+static bool describe_nccl(char *to, size_t size) {
+  int v = 0, (*version)(int *version) = NULL;
+  void *lib = dlopen("libnccl.so.2", RTLD_LAZY | RTLD_LOCAL);
+  const char *why = lib ? "libnccl.so.2 tells no version" : dlerror();
+  void *symbol = lib ? dlsym(lib, "ncclGetVersion") : NULL;
+  memcpy(&version, &symbol, sizeof version);
+  Dl_info info;
+  bool ok = version && !version(&v) && dladdr(symbol, &info) && info.dli_fname;
+  if (ok)
+    snprintf(to, size, "%d.%d.%d from %s", v / 10000, v % 10000 / 100, v % 100, info.dli_fname);
+  else md_clean(why ? why : "libnccl.so.2 cannot be opened", to, size);
+  if (lib) dlclose(lib);
+  return ok;
+}
+
+static void show_nccl(void) {
+  char text[600];
+  if (describe_nccl(text, sizeof text))
+    printf("NCCL      %s: nothing uses it yet, a run has one GPU\n", text);
+  else
+    printf("NCCL      not usable: several GPUs would need it, a run has one GPU\n          %s\n",
+           text);
+}
+
+static void show_nvml(void) {
+  char own[80], why[600];
+  if (md_nvml_version(own, sizeof own, why, sizeof why))
+    printf("NVML      of driver %s: tune keeps clocks beside its times\n", own);
+  else printf("NVML      not usable: tune knows no clocks\n          %s\n", why);
+}
+
 static md_status run_doctor(md_cli *cli) {
   if (!md_cli_args(cli, 0, 0, "takes no argument")) return MD_ERR_USAGE;
   printf("modist %s, artefact ABI %d\n", MODIST_VERSION, MD_ABI_VERSION);
@@ -209,18 +252,19 @@ static md_status run_doctor(md_cli *cli) {
   printf("LLVM      %s\nFFmpeg    %s\n", llvm, ffmpeg);
   int major, minor;
   md_diags *quiet = md_diags_create();
-  if (md_nvrtc_version(&major, &minor, quiet))
+  bool has_nvrtc = md_nvrtc_version(&major, &minor, quiet);
+  if (has_nvrtc)
     printf("NVRTC     %d.%d from %s: compiles for CUDA targets\n", major, minor, md_nvrtc_path());
   else
     printf("NVRTC     not found: no PTX, cubins or artefacts for CUDA targets, text only\n%s",
            md_diags_text(quiet));
   md_diags_destroy(quiet);
   show_cudnn();
-  show_library("NCCL", "libnccl.so.2", "nothing uses it yet, a run has one GPU",
-               "nothing needs it, a run has one GPU");
+  show_nccl();
   show_library("NVDEC", "libnvcuvid.so.1", "data.decode=nvdec has the GPU decode videos",
                "the CPU decodes videos");
-  show_gpus();
+  show_nvml();
+  show_gpus(has_nvrtc ? major : 0);
   const md_cpu *cpu = md_cpu_native();
   printf("CPU       %s: %d lanes, %d registers; %d cores\n", cpu->name, cpu->lanes, cpu->registers,
          md_pool_default());

@@ -36,8 +36,8 @@ static bool is_among(const int *sm, int num, int wanted) {
 
 static const char *where_it_runs(md_arena *a, const char *target) {
   md_gpu_device device = {.count = 1};
-  char why[600];
-  for (int i = 0; i < device.count && md_gpu_find(i, &device, why, sizeof why); i++)
+  md_gpu_lack lack;
+  for (int i = 0; i < device.count && md_gpu_find(i, &device, &lack); i++)
     if (md_gpu_runs(target, device.sm)) return md_format(a, "yes: cuda:%d, %s", i, device.name);
   return "no: compile only";
 }
@@ -74,6 +74,9 @@ static void list_cuda(md_arena *a) {
     snprintf(code, sizeof code, "sm_%d%.1s", s->arch.sm, &s->arch.suffix);
     printf("--target=cuda:%-10s %-31s %s\n", s->name, code, s->title);
   }
+  md_gpu_device device;
+  md_gpu_lack lack;
+  if (!md_gpu_find(0, &device, &lack)) printf("no GPU runs code here: %s\n", lack.why);
   if (!is_here && md_cuda_num_archs())
     puts("NVRTC compiles CUDA text: MODIST_NVRTC=/path/to/libnvrtc.so names it");
 }

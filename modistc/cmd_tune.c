@@ -70,7 +70,8 @@ static md_status compile_to_file(void *ctx) {
   char own[32];
   md_text bytes = {0};
   md_diags_clear(d);  // what is there, the parent tells
-  bool ok = o->target || md_cuda_target_for(o->device->sm, own, sizeof own, d);
+  bool ok = (o->target || md_cuda_target_for(o->device->sm, own, sizeof own, d)) &&
+            md_cuda_is_loaded_by(o->device->driver, d);
   md_program *p = ok ? compile(o, o->target ? o->target : own) : NULL;
   if (p && md_program_write(p, &bytes, d) && !md_write_all(o->file, bytes.s, bytes.len))
     md_error(d, E0802, MD_NOWHERE, "no memory for the program");
@@ -102,16 +103,15 @@ static md_program *compile_apart(md_cli *cli, const md_gpu_device *device,
 }
 
 // Who names a device wants it measured: a prediction would be something else.
-static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, char *why, int size,
+static bool has_device(md_cli *cli, const char *device, md_gpu_device *found, md_gpu_lack *lack,
                        bool *is_there) {
   int index;
   if (!md_device_parse(device, &index, cli->diags)) return false;
   if (index < 0)
     return md_error(cli->diags, E0401, MD_NOWHERE,
                     "--device is '%s', but CUDA programs alone have trials", device);
-  md_code code = md_gpu_ask(index, found, why, size);
-  *is_there = !code;
-  return !code || !md_cli_get(cli, "device") || md_driver_unusable(NULL, code, why, cli->diags);
+  *is_there = md_gpu_ask(index, found, lack);
+  return *is_there || !md_cli_get(cli, "device") || md_driver_unusable(NULL, lack, cli->diags);
 }
 
 static bool is_artefact(const char *what) {
@@ -234,7 +234,7 @@ static md_status run(md_cli *cli) {
   int64_t rounds = MD_TUNE_ROUNDS;
   const char *device = md_cli_get(cli, "device");
   md_gpu_device found;
-  char why[400] = "";
+  md_gpu_lack lack = {.code = MD_NO_CODE};
   bool is_there = false;
   md_tune_options o = {.exec = {.device = device ? device : "cuda:0"},
                        .set_inputs = set_inputs,
@@ -243,13 +243,12 @@ static md_status run(md_cli *cli) {
   if (!md_cli_args(cli, 1, 64,
                    "takes an artefact with trials, a model, a graph text or a plug-in") ||
       !md_cli_int(cli, "rounds", MD_TUNE_LEAST_ROUNDS, 1000, &rounds) ||
-      !budget_of(cli, &o.seconds) ||
-      !has_device(cli, o.exec.device, &found, why, sizeof why, &is_there))
+      !budget_of(cli, &o.seconds) || !has_device(cli, o.exec.device, &found, &lack, &is_there))
     return md_diags_status(cli->diags);
   o.rounds = (int)rounds;
   md_program *p = NULL;
-  if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, why);
-  bool ok = p && tune(cli, p, &o, &found, is_there, why);
+  if (md_cli_may_write(cli, "output")) p = program_of(cli, is_there, &found, lack.why);
+  bool ok = p && tune(cli, p, &o, &found, is_there, lack.why);
   md_program_destroy(p);
   return ok ? MD_OK : md_diags_status(cli->diags);
 }

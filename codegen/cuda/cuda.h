@@ -27,6 +27,8 @@ const struct md_cuda_spec *md_cuda_named_device(const char *list, int sm);
 
 // The best target for a device of this compute capability. False: reported (E0441).
 bool md_cuda_target_for(int sm, char *target, int size, md_diags *d);
+// Does the driver load what the NVRTC here compiles? False: reported (E0646, or E0442 without NVRTC).
+bool md_cuda_is_loaded_by(int driver, md_diags *d);
 
 int md_cuda_num_archs(void);
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix);  // sm_75 first

@@ -53,6 +53,11 @@ bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
   return is_off(d);
 }
 
+bool md_cuda_is_loaded_by(int driver, md_diags *d) {
+  (void)driver;
+  return is_off(d);
+}
+
 // Nothing is known of devices, so nothing is asked about one.
 int md_cuda_num_archs(void) { return 0; }
 md_cuda_arch md_cuda_arch_at(int i, bool *has_suffix) {

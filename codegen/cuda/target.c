@@ -171,3 +171,17 @@ bool md_cuda_target_for(int sm, char *target, int size, md_diags *d) {
            is_same && archs[best].suffix ? "a" : "");
   return true;
 }
+
+bool md_cuda_is_loaded_by(int driver, md_diags *d) {
+  int major, minor;
+  if (!md_nvrtc_version(&major, &minor, d)) return false;
+  if (md_gpu_loads(driver, major)) return true;
+  md_error(d, E0646, MD_NOWHERE,
+           "the driver here speaks CUDA %d.%d and does not load what NVRTC %d.%d compiles",
+           driver / 1000, driver % 1000 / 10, major, minor);
+  md_hint(d,
+          "install a newer driver (580 or newer for CUDA 13), or let MODIST_NVRTC name the "
+          "libnvrtc.so of CUDA %d",
+          driver / 1000);
+  return false;
+}

@@ -32,10 +32,9 @@ md_nvml *md_clocks_watch(md_clocks *c, int index) {
   md_driver v;
   md_gpu_device device;
   int id;
+  md_gpu_lack lack;
   char why[600];
-  if (md_driver_open(&v, why, sizeof why) ||
-      md_driver_device(&v, index, &id, &device, why, sizeof why))
-    return NULL;
+  if (md_driver_open(&v, &lack) || md_driver_device(&v, index, &id, &device, &lack)) return NULL;
   md_nvml *n = open_nvml(&v, id, why, sizeof why);
   if (c->looks) return n;
   snprintf(c->driver, sizeof c->driver, "CUDA %d.%d", device.driver / 1000,

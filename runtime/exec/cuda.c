@@ -398,11 +398,10 @@ static bool choose_variant(md_cuda *c, const md_gpu_device *device, md_diags *d)
 }
 
 static bool find_device(md_cuda *c, int index, md_diags *d) {
-  char why[600];
+  md_gpu_lack lack;
   md_gpu_device device;
-  md_code code = md_driver_open(&c->call, why, sizeof why);
-  if (!code) code = md_driver_device(&c->call, index, &c->id, &device, why, sizeof why);
-  if (code) return md_driver_unusable(c->base.p->path, code, why, d);
+  if (md_driver_open(&c->call, &lack) || md_driver_device(&c->call, index, &c->id, &device, &lack))
+    return md_driver_unusable(c->base.p->path, &lack, d);
   snprintf(c->base.name, sizeof c->base.name, "cuda:%d", index);
   snprintf(c->base.title, sizeof c->base.title, "%s, %s (sm_%d)", c->base.name, device.name,
            device.sm);

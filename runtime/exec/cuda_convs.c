@@ -113,6 +113,7 @@ static bool lacks_room(const md_cuda *c, int64_t wanted, int64_t room, md_diags 
         d, E0643, place_of(c),
         "cuDNN's plans need %s of workspace, and %s has %s left beside what cuDNN itself may take",
         needed, c->base.title, md_bytes_text((double)room, left));
+  md_demand_tell(c->base.p, d);
   md_hint(
       d,
       "with --deterministic plans do not depend on what is left: --memory-limit makes them smaller "

@@ -81,10 +81,25 @@ static bool allocate(md_cuda *c, const md_demand *n, md_diags *d) {
   return md_cuda_wait(c, -1, d);
 }
 
-static bool lock(md_cuda *c, char **at, int64_t bytes, md_diags *d) {
+// It is the host that has too little, not the device.
+static bool refuse_lock(md_cuda *c, int64_t bytes, const char *what, int error, md_diags *d) {
+  const md_program *p = c->base.p;
+  char text[MD_FLOAT_CHARS], words[MD_DRIVER_WORDS];
+  md_error(d, E0802, p->path ? MD_IN_FILE(p->path) : MD_NOWHERE,
+           "%s of program '%s' need %s of the host's memory, locked into place for %s, but "
+           "cuMemHostAlloc fails with %d, %s",
+           what, p->name, md_bytes_text((double)bytes, text), c->base.title, error,
+           md_driver_words(&c->call, error, words));
+  md_hint(d, "too little of it is free, or a limit is in the way: of the container (cgroup) or of "
+             "locked memory (ulimit -l)");
+  return false;
+}
+
+static bool lock(md_cuda *c, char **at, int64_t bytes, const char *what, md_diags *d) {
   if (bytes == 0) return true;
   void *locked = NULL;
   int error = c->call.cuMemHostAlloc(&locked, (size_t)bytes, 0);
+  if (error == MD_CUDA_OUT_OF_MEMORY) return refuse_lock(c, bytes, what, error, d);
   if (!md_cuda_did(c, "cuMemHostAlloc", -1, error, d)) return false;
   memset(locked, 0, (size_t)bytes);
   *at = locked;
@@ -105,8 +120,8 @@ bool md_cuda_memory_create(md_cuda *c, int64_t limit, md_diags *d) {
     m->result_host[i] = is_small ? small : -1;
     if (is_small) small += padded(p->result[i].bytes);
   }
-  return allocate(c, &n, d) && lock(c, &m->inputs_host, m->inputs_bytes, d) &&
-         lock(c, &m->results_host, small, d);
+  return allocate(c, &n, d) && lock(c, &m->inputs_host, m->inputs_bytes, "inputs", d) &&
+         lock(c, &m->results_host, small, "results", d);
 }
 
 void md_cuda_memory_destroy(md_cuda *c) {

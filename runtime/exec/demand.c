@@ -65,20 +65,34 @@ md_again md_program_again(const md_program *p) {
   return again;
 }
 
-bool md_demand_refused(const md_program *p, const md_demand *n, md_code code, const char *why,
-                       md_diags *d) {
-  char t[6][MD_FLOAT_CHARS];
-  md_place at = p->path ? MD_IN_FILE(p->path) : MD_NOWHERE;
-  md_error(d, code, at, "program '%s' needs %s of memory, but %s", p->name,
-           md_bytes_text((double)n->total, t[0]), why);
-  md_note(d, MD_NOWHERE, "arena %s, states %s, inputs %s, workspace %s, scratch %s",
-          md_bytes_text((double)n->arena, t[1]), md_bytes_text((double)n->states, t[2]),
-          md_bytes_text((double)n->inputs, t[3]), md_bytes_text((double)n->workspace, t[4]),
-          md_bytes_text((double)n->scratch, t[5]));
+static void put_parts(const md_program *p, const md_demand *n, const char *whose, md_diags *d) {
+  char t[5][MD_FLOAT_CHARS];
+  md_note(d, MD_NOWHERE, "%sarena %s, states %s, inputs %s, workspace %s, scratch %s", whose,
+          md_bytes_text((double)n->arena, t[0]), md_bytes_text((double)n->states, t[1]),
+          md_bytes_text((double)n->inputs, t[2]), md_bytes_text((double)n->workspace, t[3]),
+          md_bytes_text((double)n->scratch, t[4]));
   md_again again = md_program_again(p);
   if (again.launches)
     md_note(d, MD_NOWHERE, "that is with %d of %d kernels computing values again", again.launches,
             again.of);
+}
+
+void md_demand_tell(const md_program *p, md_diags *d) {
+  md_demand n = md_demand_of(p, 1);
+  char whose[400], text[MD_FLOAT_CHARS];
+  if (n.total == 0) return;
+  snprintf(whose, sizeof whose, "the plan of program '%.*s' takes %s of memory: ", 300, p->name,
+           md_bytes_text((double)n.total, text));
+  put_parts(p, &n, whose, d);
+}
+
+bool md_demand_refused(const md_program *p, const md_demand *n, md_code code, const char *why,
+                       md_diags *d) {
+  char text[MD_FLOAT_CHARS];
+  md_place at = p->path ? MD_IN_FILE(p->path) : MD_NOWHERE;
+  md_error(d, code, at, "program '%s' needs %s of memory, but %s", p->name,
+           md_bytes_text((double)n->total, text), why);
+  put_parts(p, n, "", d);
   md_hint(d, "a smaller batch, clip or bank needs less");
   return false;
 }

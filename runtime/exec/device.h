@@ -81,6 +81,8 @@ int64_t md_tensor_maps_bytes(const md_program *p);  // of all kernels
 // Reports that a program does not get its memory. `why`: "2.0 GiB are free". False.
 bool md_demand_refused(const md_program *p, const md_demand *n, md_code code, const char *why,
                        md_diags *d);
+// A note to an error: what the program's plan takes on a GPU.
+void md_demand_tell(const md_program *p, md_diags *d);
 bool md_demand_within(const md_program *p, const md_demand *n, int64_t limit, md_diags *d);
 // On a GPU every part and every tensor starts at a multiple of it.
 enum { MD_DEVICE_ALIGN = 256 };

@@ -46,80 +46,76 @@ static const struct {
 #undef MAY
 };
 
-static md_code find_calls(finder find, md_driver *v, char *why, int size) {
+static md_code lacks(md_gpu_lack *l, md_code code) { return l->code = code; }
+
+static md_code find_calls(finder find, md_driver *v, md_gpu_lack *l) {
   for (int i = 0; i < MD_COUNT(calls); i++) {
     void *address = NULL;
     int status = 0;
     if (find(calls[i].name, &address, MD_DRIVER_LEAST, 0, &status)) address = NULL;
     memcpy((char *)v + calls[i].at, &address, sizeof address);
     if (address || !calls[i].is_needed) continue;
-    snprintf(why, (size_t)size, LIBRARY " has no %s of CUDA %d.%d", calls[i].name,
+    snprintf(l->why, sizeof l->why, LIBRARY " has no %s of CUDA %d.%d", calls[i].name,
              MD_DRIVER_LEAST / 1000, MD_DRIVER_LEAST % 1000 / 10);
-    return E0641;
+    return lacks(l, E0641);
   }
   return MD_NO_CODE;
 }
 
-static md_code failed(const md_driver *v, const char *call, int error, char *why, int size) {
-  char words[MD_DRIVER_WORDS];
-  snprintf(why, (size_t)size, "%s fails with %d, %s", call, error,
-           md_driver_words(v, error, words));
-  return E0635;
-}
-
-md_code md_driver_open(md_driver *v, char *why, int size) {
+md_code md_driver_open(md_driver *v, md_gpu_lack *l) {
   *v = (md_driver){0};
-  void *lib = md_driver_library(LIBRARY, why, size);
-  if (!lib) return E0635;
+  *l = (md_gpu_lack){.code = MD_NO_CODE};
+  void *lib = md_driver_library(LIBRARY, l->why, sizeof l->why);
+  if (!lib) return lacks(l, E0635);
   finder find;
   void *init = dlsym(lib, "cuInit"), *address = dlsym(lib, "cuGetProcAddress_v2");
   memcpy(&v->cuInit, &init, sizeof init);  // POSIX promises it, ISO C has no cast for it
   memcpy(&find, &address, sizeof address);
   if (!init || !address) {
-    snprintf(why, (size_t)size, LIBRARY " has no %s: its driver is older than CUDA %d.%d",
+    snprintf(l->why, sizeof l->why, LIBRARY " has no %s: its driver is older than CUDA %d.%d",
              init ? "cuGetProcAddress_v2" : "cuInit", MD_DRIVER_LEAST / 1000,
              MD_DRIVER_LEAST % 1000 / 10);
-    return E0641;
+    return lacks(l, E0641);
   }
-  md_code code = find_calls(find, v, why, size);
-  if (code) return code;
+  if (find_calls(find, v, l)) return l->code;
   int error = v->cuInit(0), version = 0;
-  if (error) return failed(v, "cuInit", error, why, size);
+  if (error) return md_driver_start_failed(v, "cuInit", error, l);
   error = v->cuDriverGetVersion(&version);
-  if (error) return failed(v, "cuDriverGetVersion", error, why, size);
+  if (error) return md_driver_start_failed(v, "cuDriverGetVersion", error, l);
   if (version >= MD_DRIVER_LEAST) return MD_NO_CODE;
-  snprintf(why, (size_t)size, "it speaks CUDA %d.%d, and %d.%d is the least", version / 1000,
+  snprintf(l->why, sizeof l->why, "it speaks CUDA %d.%d, and %d.%d is the least", version / 1000,
            version % 1000 / 10, MD_DRIVER_LEAST / 1000, MD_DRIVER_LEAST % 1000 / 10);
-  return E0641;
+  return lacks(l, E0641);
 }
 
-// A driver without devices, or the toolkit's stand-in for it, is as good as none.
-md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device, char *why,
-                         int size) {
+md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device,
+                         md_gpu_lack *l) {
   int error, major = 0, minor = 0;
   size_t bytes = 0;
   *device = (md_gpu_device){0};
   if ((error = v->cuDeviceGetCount(&device->count)))
-    return failed(v, "cuDeviceGetCount", error, why, size);
+    return md_driver_start_failed(v, "cuDeviceGetCount", error, l);
   if (device->count < 1) {
-    snprintf(why, (size_t)size, "the driver is there, but it sees no device");
-    return E0635;
+    snprintf(l->why, sizeof l->why, "the driver is there, but it sees no device");
+    return lacks(l, E0635);
   }
   if (index >= device->count) {
-    snprintf(why, (size_t)size, "there is no device cuda:%d: the driver shows %d, from cuda:0 on",
-             index, device->count);
-    return E0642;
+    snprintf(l->why, sizeof l->why,
+             "there is no device cuda:%d: the driver shows %d, from cuda:0 on", index,
+             device->count);
+    return lacks(l, E0642);
   }
-  if ((error = v->cuDeviceGet(id, index))) return failed(v, "cuDeviceGet", error, why, size);
+  if ((error = v->cuDeviceGet(id, index)))
+    return md_driver_start_failed(v, "cuDeviceGet", error, l);
   if ((error = v->cuDeviceGetName(device->name, (int)sizeof device->name, *id)))
-    return failed(v, "cuDeviceGetName", error, why, size);
+    return md_driver_start_failed(v, "cuDeviceGetName", error, l);
   if ((error = v->cuDeviceGetAttribute(&major, MAJOR, *id)) ||
       (error = v->cuDeviceGetAttribute(&minor, MINOR, *id)))
-    return failed(v, "cuDeviceGetAttribute", error, why, size);
+    return md_driver_start_failed(v, "cuDeviceGetAttribute", error, l);
   if ((error = v->cuDeviceTotalMem(&bytes, *id)))
-    return failed(v, "cuDeviceTotalMem", error, why, size);
+    return md_driver_start_failed(v, "cuDeviceTotalMem", error, l);
   if ((error = v->cuDriverGetVersion(&device->driver)))
-    return failed(v, "cuDriverGetVersion", error, why, size);
+    return md_driver_start_failed(v, "cuDriverGetVersion", error, l);
   device->sm = 10 * major + minor;
   device->bytes = (int64_t)bytes;
   char clean[sizeof device->name];
@@ -128,51 +124,46 @@ md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *
   return MD_NO_CODE;
 }
 
-static md_code find(int index, md_gpu_device *device, char *why, int size) {
+bool md_gpu_find(int index, md_gpu_device *device, md_gpu_lack *l) {
   md_driver v;
   int id;
   *device = (md_gpu_device){0};
-  md_code code = md_driver_open(&v, why, size);
-  return code ? code : md_driver_device(&v, index, &id, device, why, size);
-}
-
-bool md_gpu_find(int index, md_gpu_device *device, char *why, int size) {
-  return !find(index, device, why, size);
+  return !md_driver_open(&v, l) && !md_driver_device(&v, index, &id, device, l);
 }
 
 bool md_gpu_require(int index, md_gpu_device *device, md_diags *d) {
-  char why[600];
-  md_code code = find(index, device, why, sizeof why);
-  return !code || md_driver_unusable(NULL, code, why, d);
+  md_gpu_lack lack;
+  return md_gpu_find(index, device, &lack) || md_driver_unusable(NULL, &lack, d);
 }
 
 // --- asked apart
 
 typedef struct Answer {
   int index;
+  bool is_found;
   md_gpu_device device;
-  md_code code;
-  char why[600];
+  md_gpu_lack lack;
 } Answer;
 
 static md_status ask(void *ctx) {
   Answer *a = ctx;
-  a->code = find(a->index, &a->device, a->why, sizeof a->why);
+  a->is_found = md_gpu_find(a->index, &a->device, &a->lack);
   return MD_OK;
 }
 
-md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size) {
+bool md_gpu_ask(int index, md_gpu_device *device, md_gpu_lack *l) {
   Answer *a = md_shared_create(sizeof *a);
   a->index = index;
   int child = md_apart(ask, a), how = child < 0 ? 0 : md_apart_wait(child, NULL);
   if (child < 0 || how != 0) {
-    a->code = E0635;
-    snprintf(a->why, sizeof a->why, "the process that asked for it %s (%d)",
+    a->is_found = false;
+    a->lack = (md_gpu_lack){.code = E0635};
+    snprintf(a->lack.why, sizeof a->lack.why, "the process that asked for it %s (%d)",
              child < 0 ? "was not given by the system" : "was ended", child < 0 ? errno : -how);
   }
-  md_code code = a->code;
+  bool is_found = a->is_found;
   *device = a->device;
-  snprintf(why, (size_t)size, "%s", a->why);
+  *l = a->lack;
   md_shared_destroy(a, sizeof *a);
-  return code;
+  return is_found;
 }

@@ -19,19 +19,18 @@ typedef struct md_driver {
 
 // --- driver.c
 enum { MD_DRIVER_LEAST = 12000 };  // CUDA 12.0
-// MD_NO_CODE and the functions; else E0635 (not there) or E0641 (too old), and `why` in words.
-
-md_code md_driver_open(md_driver *v, char *why, int size);
-// A device by its index; also E0642. *id is its CUdevice.
-md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device, char *why,
-                         int size);
+// MD_NO_CODE and the functions; else the code in *l, and why.
+md_code md_driver_open(md_driver *v, md_gpu_lack *l);
+// A device by its index, behind that; its code, too. *id is its CUdevice.
+md_code md_driver_device(const md_driver *v, int index, int *id, md_gpu_device *device,
+                         md_gpu_lack *l);
 
 // A library of the driver's, opened; NULL: `why` says where it was looked for.
 void *md_driver_library(const char *name, char *why, int size);
 
 // --- nvml.c: NVIDIA's management library, which comes with the driver
 typedef struct md_nvml md_nvml;
-// For the device at that place of the PCI bus ("0000:0A:00.0"). NULL: `why` says why not.
+// For the device at that place of the PCI bus ("0000:0A:00.0"), or for none (NULL). NULL: `why` says why not.
 md_nvml *md_nvml_open(const char *bus, char *why, int size);
 void md_nvml_close(md_nvml *n);
 // How fast it runs now, and the reasons for it as bits. False: it does not tell.
@@ -41,12 +40,7 @@ void md_nvml_words(uint64_t reasons, char *to, size_t size);     // why it does:
 bool md_nvml_driver(const md_nvml *n, char *version, int size);  // "580.65.06"
 
 // --- driver_error.c
-enum {
-  MD_CUDA_OUT_OF_MEMORY = 2,
-  MD_CUDA_STUB = 34,
-  MD_CUDA_NO_DEVICE = 100,
-  MD_CUDA_NOT_READY = 600
-};
+enum { MD_CUDA_OUT_OF_MEMORY = 2, MD_CUDA_NOT_READY = 600 };
 // "CUDA_ERROR_LAUNCH_FAILED (unspecified launch failure)". Returns buf.
 enum { MD_DRIVER_WORDS = 240 };
 char *md_driver_words(const md_driver *v, int error, char buf[MD_DRIVER_WORDS]);
@@ -62,5 +56,7 @@ typedef struct md_driver_task {
 } md_driver_task;
 // Reports it: what failed, the driver's words, what to do. False.
 bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md_diags *d);
+// A call failed with which a device was looked for: fills in *l. Its code.
+md_code md_driver_start_failed(const md_driver *v, const char *call, int error, md_gpu_lack *l);
 
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What the driver's errors mean for a person: which code, whether anything can be done afterwards, and
-// what to do. The numbers are those of CUresult in cuda.h.
+// what to do. What each of them is, driver_errors.def says.
+#include "runtime/exec/device.h"
 #include "runtime/exec/driver.h"
 
 #include <string.h>
@@ -9,55 +10,30 @@
 #define BAD_CODE "the code is for this device, and not too new for its driver: please report it"
 #define ONE_BY_ONE "--check-nan runs kernels one by one and names the region"
 #define FROM_CHECKPOINT "start again from the last checkpoint"
+static const char no_start[] = "'nvidia-smi' shows whether the driver works; nvidia-uvm may not be "
+                               "loaded: 'nvidia-modprobe -u' or a reboot loads it";
 
 enum { INVALID_IMAGE = 200, NO_BINARY = 209, INVALID_PTX = 218 };
 static const struct {
   int error;
   md_code code;
-  bool is_fatal;  // the process has to end, says cuda.h, or the context is gone
+  bool is_fatal;
   const char *hint;
 } rows[] = {
-    {MD_CUDA_OUT_OF_MEMORY, E0643, false, "nvidia-smi shows which processes hold memory"},
-    {MD_CUDA_STUB, E0635, false, "the toolkit's stand-in is found before the driver's library"},
-    {35, E0641, false, NEWER},                                        // INSUFFICIENT_DRIVER
-    {46, E0647, false, "another process has the device for itself"},  // DEVICE_UNAVAILABLE
-    {MD_CUDA_NO_DEVICE, E0635, false, "CUDA_VISIBLE_DEVICES may hide it"},
-    {101, E0642, false, "'modistc doctor' lists the devices"},  // INVALID_DEVICE
-    {INVALID_IMAGE, E0646, false, NEWER},
-    {NO_BINARY, E0646, false, NEWER},
-    {214, E0644, true, "'nvidia-smi -q -d ECC' counts such errors; " FROM_CHECKPOINT},
-    {INVALID_PTX, E0646, false, NEWER},
-    {220, E0644, true, FROM_CHECKPOINT},  // NVLINK_UNCORRECTABLE
-    {221, E0646, false, "the driver lacks its compiler: libnvidia-ptxjitcompiler.so.1"},
-    {222, E0646, false, NEWER},  // UNSUPPORTED_PTX_VERSION
-    {223, E0646, false, "CUDA_DISABLE_PTX_JIT forbids it; compile for the device itself"},
-    {226, E0644, true, FROM_CHECKPOINT},                               // CONTAINED
-    {700, E0645, true, ONE_BY_ONE},                                    // ILLEGAL_ADDRESS
-    {701, E0645, false, "compile the program for the device itself"},  // LAUNCH_OUT_OF_RESOURCES
-    {702, E0645, true, "a device that also shows a screen ends kernels after some seconds"},
-    {709, E0645, true, FROM_CHECKPOINT},  // CONTEXT_IS_DESTROYED
-    {710, E0645, true, ONE_BY_ONE},       // ASSERT
-    {714, E0645, true, ONE_BY_ONE},       // HARDWARE_STACK_ERROR
-    {715, E0645, true, ONE_BY_ONE},       // ILLEGAL_INSTRUCTION
-    {716, E0645, true, ONE_BY_ONE},       // MISALIGNED_ADDRESS
-    {717, E0645, true, ONE_BY_ONE},       // INVALID_ADDRESS_SPACE
-    {718, E0645, true, ONE_BY_ONE},       // INVALID_PC
-    {719, E0645, true, ONE_BY_ONE},       // LAUNCH_FAILED
-    {721, E0645, true, ONE_BY_ONE},       // TENSOR_MEMORY_LEAK
-    {803, E0641, false, "the kernel module and the library are of different versions: reboot"},
-    {804, E0641, false, NEWER},           // COMPAT_NOT_SUPPORTED_ON_DEVICE
-    {810, E0647, true, FROM_CHECKPOINT},  // MPS_CLIENT_TERMINATED
-    {911, E0647, true, FROM_CHECKPOINT},  // EXTERNAL_DEVICE
-    {999, E0647, true, FROM_CHECKPOINT},  // UNKNOWN
+#define ERROR(number, name, code, is_fatal, hint) {number, code, is_fatal, hint},
+#include "runtime/exec/driver_errors.def"
+#undef ERROR
 };
 
-// What is loaded was chosen for the device. A driver that knows its CUDA refuses it only where it is bad; any that
-// speaks 13.0 takes the cubins of all 13.x, and tells PTX of a later one by an error of its own.
-enum { CUDA_OF_CODE = 13000 };
+// One that speaks 13.0 takes the cubins of all 13.x and before, and tells PTX of a later one by an error of its own.
+bool md_gpu_loads(int driver, int cuda_major) { return driver / 1000 >= cuda_major; }
+
+// What is loaded was chosen for the device. A driver that knows its CUDA refuses it only where it is bad.
+enum { CUDA_OF_CODE = 13 };
 static bool is_bad_code(const md_driver *v, int error) {
   int version = 0;
   return (error == INVALID_IMAGE || error == NO_BINARY || error == INVALID_PTX) &&
-         !v->cuDriverGetVersion(&version) && version >= CUDA_OF_CODE;
+         !v->cuDriverGetVersion(&version) && md_gpu_loads(version, CUDA_OF_CODE);
 }
 
 static int row_of(int error) {
@@ -92,6 +68,7 @@ bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md
     char clean[400];
     md_note(d, MD_NOWHERE, "%s", md_clean(t->log, clean, sizeof clean));
   }
+  if (code == E0643) md_demand_tell(t->p, d);
   const char *hint = is_bad ? BAD_CODE : row < 0 ? NULL : rows[row].hint;
   if (hint == NULL) return false;
   if (t->region && !strcmp(hint, ONE_BY_ONE)) hint = FROM_CHECKPOINT;
@@ -99,22 +76,35 @@ bool md_driver_failed(const md_driver *v, const md_driver_task *t, int error, md
   return false;
 }
 
-bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d) {
-  md_place at = path ? MD_IN_FILE(path) : MD_NOWHERE;
-  switch (code) {
-  case E0642:
-    md_error(d, code, at, "%s", why);
-    md_hint(d, "'modistc doctor' lists the devices; CUDA_VISIBLE_DEVICES hides some");
-    return false;
-  case E0641:
-    md_error(d, code, at, "the CUDA driver here is too old: %s", why);
-    md_hint(d, "code of CUDA 13 needs a driver of the 580 branch or newer");
-    return false;
-  default:
-    md_error(d, code, at, "%sthere is no CUDA device here: %s",
-             path ? "the file is whole, but " : "", why);
-    md_hint(d, "the driver is NVIDIA's (580 or newer for CUDA 13)%s%s%s",
-            path ? "; 'modist_rt --check " : "", path ? path : "", path ? "' needs none" : "");
-    return false;
+// An error that would end a context has none to end yet: the driver itself does not work.
+const char *md_gpu_lack_hint(const md_gpu_lack *l) {
+  int row = row_of(l->error);
+  if (l->error) return row < 0 || rows[row].is_fatal ? no_start : rows[row].hint;
+  switch (l->code) {
+  case E0642: return "'modistc doctor' lists the devices; CUDA_VISIBLE_DEVICES hides some";
+  case E0641: return "code of CUDA 13 needs a driver of the 580 branch or newer";
+  default: return "the driver is NVIDIA's (580 or newer for CUDA 13)";
   }
+}
+
+md_code md_driver_start_failed(const md_driver *v, const char *call, int error, md_gpu_lack *l) {
+  char words[MD_DRIVER_WORDS];
+  int row = row_of(error);
+  l->error = error;
+  snprintf(l->why, sizeof l->why, "%s fails with %d, %s", call, error,
+           md_driver_words(v, error, words));
+  return l->code = row < 0 ? E0647 : rows[row].code;
+}
+
+bool md_driver_unusable(const char *path, const md_gpu_lack *l, md_diags *d) {
+  const char *what = l->code == E0642   ? ""
+                     : l->code == E0635 ? "there is no CUDA device here: "
+                     : l->error         ? "the CUDA driver here cannot be used: "
+                                        : "the CUDA driver here is too old: ";
+  md_error(d, l->code, path ? MD_IN_FILE(path) : MD_NOWHERE, "%s%s%s",
+           path && l->code == E0635 ? "the file is whole, but " : "", what, l->why);
+  bool tells_of_check = path && l->code != E0642;
+  md_hint(d, "%s%s%s%s", md_gpu_lack_hint(l), tells_of_check ? "; 'modist_rt --check " : "",
+          tells_of_check ? path : "", tells_of_check ? "' needs none" : "");
+  return false;
 }

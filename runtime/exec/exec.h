@@ -271,14 +271,28 @@ typedef struct md_gpu_device {
   int count;      // devices that the driver shows
   int64_t bytes;  // of memory
 } md_gpu_device;
-// False: `why` (of `size` bytes) says what was looked for and what is missing.
-bool md_gpu_find(int index, md_gpu_device *device, char *why, int size);
-// The same; false: reported (E0635, E0641, E0642).
+// Why there is none that can be used.
+typedef struct md_gpu_lack {
+  md_code code;
+  int error;      // of the driver; 0: no call of it failed
+  char why[600];  // what was looked for and what is missing, or the driver's words
+} md_gpu_lack;
+const char *md_gpu_lack_hint(const md_gpu_lack *l);  // what to do
+// False: *l says why.
+bool md_gpu_find(int index, md_gpu_device *device, md_gpu_lack *l);
+// The same; false: reported.
 bool md_gpu_require(int index, md_gpu_device *device, md_diags *d);
-// The same, asked apart: this process has not used the driver, and can fork one that does. MD_NO_CODE: found.
-md_code md_gpu_ask(int index, md_gpu_device *device, char *why, int size);
+// The same as md_gpu_find, asked apart: this process has not used the driver, and can fork one that does.
+bool md_gpu_ask(int index, md_gpu_device *device, md_gpu_lack *l);
 // Reports what those say; `path`: of the artefact, or NULL. False.
-bool md_driver_unusable(const char *path, md_code code, const char *why, md_diags *d);
+bool md_driver_unusable(const char *path, const md_gpu_lack *l, md_diags *d);
+
+// Does a driver load cubins of a CUDA 13 (or 12)? What it speaks is 13000 for 13.0.
+bool md_gpu_loads(int driver, int cuda_major);
+
+// --- nvml.c: NVIDIA's management library
+// The driver's own version, "580.65.06". False: `why` says why it is not known.
+bool md_nvml_version(char *version, int size, char *why, int why_size);
 
 // --- artefact.c, inspect.c: .mdx, a zip with manifest.json, code and graph.mdg ---------------------
 // The code is host.so, or a file for each CUDA kernel and target. Both need it.

@@ -72,9 +72,10 @@ static void put_variants(md_json *to, const md_program *p) {
 
 static bool runs_here(const md_program *p) {
   char why[600];
+  md_gpu_lack lack;
   md_gpu_device device;
   if (!p->num_variants) return md_machine_runs(p->target, why, sizeof why);
-  return md_gpu_find(0, &device, why, sizeof why) && md_gpu_variant_for(p, device.sm);
+  return md_gpu_find(0, &device, &lack) && md_gpu_variant_for(p, device.sm);
 }
 
 void md_inspect_program(const md_program *p, const md_member *members, int num, md_json *to) {

@@ -91,7 +91,8 @@ md_nvml *md_nvml_open(const char *bus, char *why, int size) {
   n->library = md_driver_library(LIBRARY, why, size);
   if (!n->library || !find_calls(n, why, size) || !did(n, "nvmlInit_v2", n->init(), why, size))
     return give_up(n);
-  if (did(n, "nvmlDeviceGetHandleByPciBusId_v2", n->find(bus, &n->device), why, size)) return n;
+  if (!bus || did(n, "nvmlDeviceGetHandleByPciBusId_v2", n->find(bus, &n->device), why, size))
+    return n;
   n->shutdown();
   return give_up(n);
 }
@@ -121,4 +122,12 @@ bool md_nvml_driver(const md_nvml *n, char *version, int size) {
   if (n->driver(text, sizeof text) || !*text) return false;
   md_clean(text, version, (size_t)size);
   return true;
+}
+
+bool md_nvml_version(char *version, int size, char *why, int why_size) {
+  md_nvml *n = md_nvml_open(NULL, why, why_size);
+  bool ok = n && md_nvml_driver(n, version, size);
+  if (n && !ok) snprintf(why, (size_t)why_size, LIBRARY " does not tell the driver's version");
+  md_nvml_close(n);
+  return ok;
 }

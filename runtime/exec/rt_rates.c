@@ -29,10 +29,10 @@ static bool did(const meter *m, const char *call, int error, md_diags *d) {
 }
 
 static bool find_device(meter *m, int index, md_diags *d) {
-  char why[600];
-  md_code code = md_driver_open(&m->call, why, sizeof why);
-  if (!code) code = md_driver_device(&m->call, index, &m->id, &m->device, why, sizeof why);
-  if (code) return md_driver_unusable(NULL, code, why, d);
+  md_gpu_lack lack;
+  if (md_driver_open(&m->call, &lack) ||
+      md_driver_device(&m->call, index, &m->id, &m->device, &lack))
+    return md_driver_unusable(NULL, &lack, d);
   snprintf(m->title, sizeof m->title, "cuda:%d, %s (sm_%d)", index, m->device.name, m->device.sm);
   return true;
 }

@@ -68,10 +68,9 @@ static void put_result(md_json *j, const md_spec *s, const void *at) {
 static void put_device(md_json *j, md_exec *e) {
   const char *device = md_exec_device(e);
   md_gpu_device g;
-  char why[256];
+  md_gpu_lack lack;
   md_json_put_str(j, "device", device);
-  if (strncmp(device, "cuda:", 5) ||
-      !md_gpu_find((int)strtol(device + 5, NULL, 10), &g, why, sizeof why))
+  if (strncmp(device, "cuda:", 5) || !md_gpu_find((int)strtol(device + 5, NULL, 10), &g, &lack))
     return;
   md_json_key(j, "gpu");
   md_json_begin(j, '{');

@@ -133,12 +133,11 @@ void md_tune_input(const md_spec *s, uint64_t seed, void *to) {
 
 static bool find_device(md_tuner *t, md_diags *d) {
   int index;
-  char why[600];
+  md_gpu_lack lack;
   if (!md_device_parse(t->o->exec.device ? t->o->exec.device : "cuda:0", &index, d)) return false;
   if (index < 0) return md_tune_nothing(t->p, "the CPU", d);
   t->index = index;
-  md_code code = md_gpu_ask(index, &t->device, why, sizeof why);
-  if (code) return md_driver_unusable(NULL, code, why, d);
+  if (!md_gpu_ask(index, &t->device, &lack)) return md_driver_unusable(NULL, &lack, d);
   t->v = md_gpu_variant_for(t->p, t->device.sm);
   return true;
 }

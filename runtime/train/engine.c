@@ -110,7 +110,7 @@ static bool ask_cuda(Backend *b, const md_engine_options *o, md_pass_options *pa
   if (!md_device_parse(o->device ? o->device : "cuda:0", &index, d) ||
       !md_gpu_require(index, &b->device, d) ||
       !md_cuda_target_for(b->device.sm, b->target, sizeof b->target, d) ||
-      !md_cuda_facts(b->target, &passes->facts, d))
+      !md_cuda_is_loaded_by(b->device.driver, d) || !md_cuda_facts(b->target, &passes->facts, d))
     return false;
   if (!o->no_cache && !o->deterministic) b->records = md_records_kept(d);
   bool is_apart = o->verifies || o->check_nan || o->engine == MD_ENGINE_CUDNN;

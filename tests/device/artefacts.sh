@@ -117,6 +117,28 @@ wants 4 "there is no CUDA device here: libcuda.so.1" "$rt" step.mdx
 wants 4 "'modist_rt --check step.mdx' needs none" "$rt" step.mdx
 export LD_LIBRARY_PATH=$stand_in
 wants 4 "cuInit fails with 34, CUDA_ERROR_STUB_LIBRARY (CUDA driver is a stub library)" env MODIST_STAND_IN_FAULT=cuInit:1:34 "$rt" step.mdx
+# What keeps a driver from starting, and what to do; who only wants to know whether there is a device goes on.
+starts() { error=$1; shift; wants "$1" "$2" env MODIST_STAND_IN_FAULT=cuInit:1:$error "$rt" step.mdx; }
+starts 35 4 "error[E0641]: the CUDA driver here cannot be used: cuInit fails with 35, CUDA_ERROR_INSUFFICIENT_DRIVER"
+starts 35 4 "hint: the kernel module is older than libcuda.so.1"
+starts 100 4 "error[E0635]: the file is whole, but there is no CUDA device here: cuInit fails with 100"
+starts 100 4 "hint: CUDA_VISIBLE_DEVICES may hide it"
+starts 304 1 "hint: the files /dev/nvidia* have to be there"
+starts 802 4 "error[E0635]: the file is whole, but there is no CUDA device here: cuInit fails with 802"
+starts 802 4 "need nvidia-fabricmanager of the driver's version"
+starts 803 4 "error[E0641]: the CUDA driver here cannot be used: cuInit fails with 803"
+starts 803 4 "are of different versions: reboot; 'modist_rt --check step.mdx' needs none"
+starts 804 4 "hint: CUDA's compatibility package (cuda/compat) is not for this device"
+starts 999 1 "error[E0647]: the CUDA driver here cannot be used: cuInit fails with 999, CUDA_ERROR_UNKNOWN"
+starts 999 1 "nvidia-uvm may not be loaded: 'nvidia-modprobe -u' or a reboot loads it"
+starts 3 1 "hint: 'nvidia-smi' shows whether the driver works"
+wants 6 "cuDeviceGetCount fails with 2" env MODIST_STAND_IN_FAULT=cuDeviceGetCount:1:2 "$rt" step.mdx
+off=MODIST_STAND_IN_FAULT=cuInit:1:803
+for text in "driver    not usable" "cuInit fails with 803" "of different versions: reboot"; do wants 0 "$text" env $off "$modistc" doctor; done
+wants 0 "no: compile only" env $off "$modistc" targets
+wants 0 "sees no device" env MODIST_STAND_IN_DEVICES=0 "$modistc" targets
+wants 4 "which device is to be tuned for? cuInit fails with 803" env $off "$modistc" tune step.mdg
+wants 4 "of different versions: reboot" env $off "$modistc" tune step.mdg --device=cuda:0
 wants 4 "sees no device" env MODIST_STAND_IN_DEVICES=0 "$rt" step.mdx
 wants 4 "artefact is for cuda:sm_80, and none of it runs on Stand-in GPU (sm_90)" "$rt" bare.mdx
 wants 4 "modistc compile ... --target=cuda:sm_90 -o bare.mdx" "$rt" bare.mdx
@@ -125,6 +147,13 @@ wants 6 "Stand-in GPU (sm_86) did not give it" env $full MODIST_STAND_IN_SM=86 "
 wants 4 "none of it runs on Stand-in GPU (sm_75)" env MODIST_STAND_IN_SM=75 "$rt" step.mdx
 wants 6 "Stand-in GPU (sm_120) did not give it" env $full MODIST_STAND_IN_SM=120 "$rt" step.mdx
 wants 0 "Stand-in GPU (sm_90)" "$modistc" doctor
+wants 0 "NVML      of driver 580.65.06: tune" env LD_LIBRARY_PATH="$stand_in:$stand_in/nvml" "$modistc" doctor
+fails=MODIST_STAND_IN_NVML_FAULT=nvmlInit_v2:1:6
+wants 0 "nvmlInit_v2 fails with 6" env $fails LD_LIBRARY_PATH="$stand_in:$stand_in/nvml" "$modistc" doctor
+mkdir bad && echo none >bad/libnccl.so.2
+wants 0 "NCCL      not usable: several GPUs would need it" env LD_LIBRARY_PATH="$work/bad" "$modistc" doctor
+wants 0 "bad/libnccl.so.2: " env LD_LIBRARY_PATH="$work/bad" "$modistc" doctor
+wants 0 "NCCL      2.27.3 from $stand_in/nccl/libnccl.so.2: nothing" env LD_LIBRARY_PATH="$stand_in/nccl" "$modistc" doctor
 wants 0 "sound" env MODIST_STAND_IN_FAULT=cuInit:1:100 "$rt" --check step.mdx
 unset LD_LIBRARY_PATH
 
@@ -139,7 +168,8 @@ wants 5 "artefact is damaged" "$rt" changed.mdx
 wants 4 "MODIST_NVRTC names /nowhere/libnvrtc.so" \
   env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" compile step.mdg --target=cuda:sm_80 -o x.mdx
 # What else may be there, found or not, and what follows.
-for line in '^NCCL .*libnccl.so.2.*a run has one GPU' '^NVDEC .*libnvcuvid.so.1.*decode' '^CUDA_HOME .*/none$'; do
+for line in '^NCCL .*a run has one GPU$' '^NVML .*tune knows no clocks' \
+  '^ *libnvidia-ml.so.1: cannot open' '^NVDEC .*libnvcuvid.so.1.*decode' '^CUDA_HOME .*/none$'; do
   CUDA_HOME=/none "$modistc" doctor | grep -q "$line" || wrong "doctor does not say $line"
 done
 wants 0 "NVRTC     not found" env MODIST_NVRTC=/nowhere/libnvrtc.so "$modistc" doctor

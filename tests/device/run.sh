@@ -129,11 +129,33 @@ wants 4 "there is no CUDA device here: the driver is there, but it sees no devic
   env MODIST_STAND_IN_DEVICES=0 "$modistc" run step.mdg --device=cuda:0
 wants 4 "MODIST_NVRTC names /nowhere" env MODIST_NVRTC=/nowhere "$modistc" run step.mdg --device=cuda:0
 
+# --- a driver that is too old for what NVRTC compiles is told before anything is compiled
+between() { env MODIST_STAND_IN_DRIVER=12040 MODIST_STAND_IN_NVRTC="$@"; }
+new="error[E0646]: the driver here speaks CUDA 12.4 and does not load what NVRTC 13.1 compiles"
+for command in run tune; do wants 4 "$new" between 13.1 "$modistc" $command step.mdg --device=cuda:0; done
+wants 4 "hint: install a newer driver" between 13.1 "$modistc" run step.mdg --device=cuda:0
+wants 0 "on cuda:0" between 12.9 "$modistc" run step.mdg --device=cuda:0
+wants 0 "driver    CUDA 12.4: does not load what this NVRTC compiles" between 13.1 "$modistc" doctor
+wants 0 "MODIST_NVRTC name the libnvrtc.so of CUDA 12" between 13.1 "$modistc" doctor
+wants 0 "driver    CUDA 12.4: runs CUDA programs" between 12.9 "$modistc" doctor
+wants 0 "driver    CUDA 12.4: runs CUDA programs" env MODIST_STAND_IN_DRIVER=12040 MODIST_NVRTC=/nowhere "$modistc" doctor
+
 # --- memory
 wants 6 "error[E0803]: program 'step' needs" "$rt" step.mdx --memory-limit=4000
 wants 6 "4.0 KiB are free on cuda:0, Stand-in GPU (sm_90)" env MODIST_STAND_IN_MEMORY=4096 "$rt" step.mdx
 fault cuMemAlloc_v2:1:2 6 "did not give it: CUDA_ERROR_OUT_OF_MEMORY (out of memory)" ""
 wants 6 "note: arena" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2 "$rt" step.mdx
+# What the driver takes besides has its place beside the plan; what it locks is the host's.
+for call in cuStreamCreate cuEventCreate cuLibraryLoadData cuGraphInstantiateWithFlags; do
+  fault $call:1:2 6 "error[E0643]: " ""
+  fault $call:1:2 6 "note: the plan of program 'step' takes 12.0 KiB of memory: arena " ""
+  fault $call:1:2 6 "hint: nvidia-smi shows" ""
+done
+wants 6 "error[E0643]: cuMemAlloc on" env MODIST_STAND_IN_FAULT=cuMemAlloc_v2:1:2 "$rt" --rates
+fault cuMemHostAlloc:1:2 6 "error[E0802]: inputs of program 'step' need 3.5 KiB of the host's memory" ""
+fault cuMemHostAlloc:2:2 6 "error[E0802]: results of program 'step' need" ""
+fault cuMemHostAlloc:1:2 6 "cuMemHostAlloc fails with 2, CUDA_ERROR_OUT_OF_MEMORY (out of memory)" ""
+fault cuMemHostAlloc:1:2 6 "of the container (cgroup) or of locked memory (ulimit -l)" ""
 
 # --- code that the driver does not take
 # By an old driver because it is too new; by one that knows its CUDA because it is bad, which is no fault of the machine.
@@ -173,6 +195,7 @@ done
 # The settings of test_train_cuda, so that the kernels are the same.
 set -- -c "$config" data.train=videos batch=2 clip.frames=2 mclip.frames=2 bank.size=8 epochs=4 run.tensorboard=false -q
 "$modistc" train "$@" run.dir=a --max-steps=2 || wrong "no training on the CPU"
+wants 4 "$new" between 13.1 "$modistc" train "$@" run.dir=no --device=cuda:0
 cp a/weights.safetensors first
 wants 0 "not bit for bit" "$modistc" train --resume run.dir=a --device=cuda:0 --max-steps=2 -q
 wants 0 "" "$modistc" train --resume run.dir=a --max-steps=2 -q

@@ -26,7 +26,7 @@ static bool is_documented(const char *said, int code) {
   static const struct {
     const char *code;
     int exit;
-  } rows[] = {{"error[E0637]", 4}, {"error[E0638]", 2}, {"error[E0639]", 1}};
+  } rows[] = {{"error[E0637]", 4}, {"error[E0638]", 2}, {"error[E0639]", 1}, {"error[E0802]", 6}};
   for (int i = 0; i < MD_COUNT(rows); i++)
     if (strstr(said, rows[i].code)) return code == rows[i].exit;
   return code > 0 && code < 7 && strstr(said, "error[E06") != NULL;

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// Every call of a run of modist_rt on the driver's stand-in fails once, with each of several errors. The
-// run must say so in the driver's words and end with the code that is documented, unless its results are
-// those of a run without a fault; it must not crash, and what it took from the driver it gives back.
+// Every call of a run of modist_rt on the driver's stand-in fails once, with each of several errors; and a
+// call of each kind with every error that driver_errors.def knows. The run must say so in the driver's words
+// and end with the code that is documented, unless its results are those of a run without a fault; it must not
+// crash, and what it took from the driver it gives back.
 //   test_driver_faults MODISTC MODIST_RT FOLDER_OF_THE_STAND_INS
 #include "tests/device/process.h"
+
+#include "base/diag.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,7 +16,7 @@ static const char step[] =
     "  %k = constant {value=1.5} : bf16[7]\n  %a = exp %x\n  %s = sum %a {axes=[0]}\n"
     "  %w2 = add %w, %s\n  %m = mul %w2, %g\n  update @w = %m\n  return %a, %k, %w\n}\n";
 
-// As docs/cuda.md has them; where the device is looked for, every error means that there is none.
+// As docs/cuda.md has them.
 static const struct {
   int error;
   const char *name;
@@ -24,7 +27,7 @@ static const struct {
     {2, "CUDA_ERROR_OUT_OF_MEMORY", 6},
     {214, "CUDA_ERROR_ECC_UNCORRECTABLE", 1},
 };
-enum { NO_DEVICE = 4, NOTHING_TO_READ = 1, SKIPPED = 77 };
+enum { TOO_OLD = 4, NOTHING_TO_READ = 1, SKIPPED = 77 };
 
 static int failed, harmless;
 
@@ -35,20 +38,17 @@ static bool begins(const char *text, const char *with) {
 // What a fault at this call has to come to; NULL: it is so.
 static const char *wrong(const char *call, int fault, int code, const md_text *said,
                          const md_text *results, const md_text *log) {
-  bool is_search = begins(call, "cuGetProcAddress") || begins(call, "cuInit") ||
-                   begins(call, "cuDriverGetVersion") || begins(call, "cuDeviceGet") ||
-                   begins(call, "cuDeviceTotalMem");
+  bool is_search = begins(call, "cuGetProcAddress");
   md_text now = process_results(said, true);
   bool is_same = !strcmp(now.s, results->s);
   md_text_free(&now);
   if (process_leaks(log)) return "something is not given back";
   if (code == 0) return is_same ? NULL : "the results are others, and nothing was said";
-  int wanted = is_search                         ? NO_DEVICE
+  int wanted = is_search                         ? TOO_OLD
                : strstr(said->s, "error[E0648]") ? NOTHING_TO_READ
                                                  : faults[fault].code;
   if (code != wanted) return "another exit code";
-  if (begins(call, "cuGetProcAddress"))
-    return strstr(said->s, "has no cu") ? NULL : "the function is not named";
+  if (is_search) return strstr(said->s, "has no cu") ? NULL : "the function is not named";
   return strstr(said->s, faults[fault].name) ? NULL : "the driver's words are missing";
 }
 
@@ -84,6 +84,49 @@ static void sweep(char *const argv[], int num_faults) {
   md_text_free(&results);
 }
 
+// --- every error that means something
+
+static const struct {
+  int error;
+  const char *name;
+  md_code code;
+} known[] = {
+#define ERROR(number, name, code, is_fatal, hint) {number, "CUDA_ERROR_" #name, code},
+#include "runtime/exec/driver_errors.def"
+#undef ERROR
+};
+
+// Code that was loaded is no news to a driver that speaks its CUDA: then it is bad.
+static md_code code_of(int row, const char *call) {
+  return known[row].code == E0646 && known[row].error <= 218 && strcmp(call, "cuInit") != 0
+             ? E0652
+             : known[row].code;
+}
+
+static void know(char *const argv[], const char *call, int row) {
+  char fault[60], wanted[20];
+  md_code_row means = md_codes[code_of(row, call)];
+  snprintf(fault, sizeof fault, "%s:1:%d", call, known[row].error);
+  snprintf(wanted, sizeof wanted, "error[%s]", means.name);
+  int code = process_run_with(argv, fault);
+  md_text said = process_read("said"), log = process_read("log");
+  const char *first = strstr(said.s, "error[");
+  bool ok = code == (int)means.status && first && begins(first, wanted) &&
+            strstr(said.s, known[row].name) && strstr(said.s, "hint: ") && !process_leaks(&log);
+  if (!ok) printf("FAILED %s: wanted %s, exit code %d\n%s", fault, wanted, code, said.s);
+  failed += !ok;
+  md_text_free(&said);
+  md_text_free(&log);
+}
+
+static void every_known_error(char *const argv[]) {
+  static const char *const kinds[] = {"cuInit", "cuMemAlloc_v2", "cuLaunchKernel",
+                                      "cuEventSynchronize", "cuGraphLaunch"};
+  for (int i = 0; i < MD_COUNT(kinds); i++)
+    for (int row = 0; row < MD_COUNT(known); row++) know(argv, kinds[i], row);
+  printf("%d calls, each with %d errors that are known\n", MD_COUNT(kinds), MD_COUNT(known));
+}
+
 int main(int argc, char **argv) {
   MD_ASSERT(argc == 4, "test_driver_faults MODISTC MODIST_RT FOLDER");
   char *compile[] = {argv[1], "compile",  "step.mdg", "--target=cuda:sm_90", "--no-ptx", "-q",
@@ -97,6 +140,7 @@ int main(int argc, char **argv) {
     MD_ASSERT(f && fputs(step, f) >= 0 && fclose(f) == 0, "no graph");
     MD_ASSERT(process_run(compile) == 0, "%s", process_read("said").s);
     sweep(plain, MD_COUNT(faults));
+    every_known_error(plain);
     sweep(timed, 2);
     setenv("MODIST_STAND_IN_WITHOUT", "cuLibraryLoadData", 1);  // an older driver: modules
     sweep(plain, 1);
