@@ -340,7 +340,8 @@ void md_emit_conv_wgrad(md_kernel *k) {
   }
   pair_pixels(&g);
   g.joined[1] = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
-  g.joined[0] = g.inner * g.joined[1] < FEW_ROWS ? c->kernel[1] : 1;
+  bool all_along_w = g.joined[1] == c->kernel[2];
+  g.joined[0] = all_along_w && g.inner * g.joined[1] < FEW_ROWS ? c->kernel[1] : 1;
   cut_work(&g);
   choose_strip(&g);
   g.place = md_workspace_reserve(k, g.splits * g.groups * g.partial * md_dtype_size(c->wide));
