@@ -340,6 +340,7 @@ void md_emit_conv_wgrad(md_kernel *k) {
   }
   pair_pixels(&g);
   g.joined[1] = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
+  // Joined taps are neighbours in dw: those of a row, or all of several rows.
   bool all_along_w = g.joined[1] == c->kernel[2];
   g.joined[0] = all_along_w && g.inner * g.joined[1] < FEW_ROWS ? c->kernel[1] : 1;
   cut_work(&g);

@@ -98,7 +98,7 @@ md_cudnn_plan *md_cudnn_plan_create(md_cudnn *c, const md_cudnn_graph *g, int64_
 void md_cudnn_plan_destroy(md_cudnn_plan *p);
 int64_t md_cudnn_plan_bytes(const md_cudnn_plan *p);
 bool md_cudnn_plan_is_second(const md_cudnn_plan *p);
-void md_cudnn_plan_text(const md_cudnn_plan *p, md_text *to);  // cuDNN's JSON
+void md_cudnn_plan_text(const md_cudnn_plan *p, md_text *to);  // cuDNN's version and JSON
 // Addresses by tensor of the graph: on the device, or on the host of what is passed by value.
 bool md_cudnn_plan_bind(md_cudnn_plan *p, void *const *at, void *workspace, char *why);
 bool md_cudnn_plan_run(md_cudnn_plan *p, char *why);

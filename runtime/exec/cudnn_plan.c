@@ -199,7 +199,7 @@ static bool load(md_cudnn_plan *p, md_digest key, int64_t room) {
     md_log(MD_LOG_CACHE, MD_LEVEL_INFO, "a plan of cuDNN is made anew: %s",
            m->has_failed ? why : "it needs more workspace than there is");
   if (!p->plan) md_cudnn_drop(m);
-  m->has_failed = false;
+  m->has_failed = m->is_unsupported = false;
   return p->plan != NULL;
 }
 
@@ -226,7 +226,7 @@ static void keep(md_cudnn_plan *p, md_digest key) {
 void md_cudnn_plan_text(const md_cudnn_plan *p, md_text *to) {
   char why[MD_CUDNN_WORDS] = "";
   char *json = json_of(p, why);
-  md_put(to, "%s\n", json ? json : why);
+  md_put(to, "cuDNN %d %s\n", md_cudnn_version(p->c), json ? json : why);
   free(json);
 }
 

@@ -101,7 +101,6 @@ static const char *name_code(Run *r) {
   md_digest_text(md_graph_digest(md_engine_graph(r->engine)), digits);
   const char *name = md_format(r->arena, "%s %s modist " MODIST_VERSION,
                                x ? md_exec_program(x)->target : "interp", digits);
-  if (x && md_exec_engine(x)) name = md_format(r->arena, "%s, %s", name, md_exec_engine(x));
   if (x) md_exec_code(x, &code);
   if (code.len)
     name = md_format(r->arena, "%s, kernels %s", name,
