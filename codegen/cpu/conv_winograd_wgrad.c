@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Weight gradient by Winograd's filtering (filter.h): squares of x and of dy become pixels of planes in the
-// workspace, some frames at a time (if the filter is along t: samples; with other taps along t: rows of tiles in all
-// frames), so that the caches hold them. A plane is an item: for each pair of channels the sum over its pixels of x
-// times dy, with x shifted by as many frames as the other tap is. Sums of all planes become dw.
+// Weight gradient by Winograd's filtering (filter.h): squares of x and of dy become pixels of planes, some frames at a
+// time (if the filter is along t: samples; with other taps along t: rows of tiles in all frames), so that the caches
+// hold them. In a plane, for each pair of channels, it is the sum over pixels of x times dy, with x shifted by as many
+// frames as the other tap is. Sums of all planes become dw.
+//
+// Where L2 has room for the sums of all planes, an item walks over its split of the frames, with planes of its own.
+// Otherwise planes lie in the workspace, for the last cache, and a plane is an item.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/filter.h"
 #include "codegen/cpu/parts.h"
@@ -10,7 +13,14 @@
 #include <math.h>
 
 // Each round has code of its own.
-enum { STRIP = 128, MAX_ACC = 24, SPARE_REGISTERS = 8, MAX_ROUNDS = 8 };
+enum {
+  STRIP = 128,
+  MAX_ACC = 24,
+  SPARE_REGISTERS = 8,
+  MAX_ROUNDS = 8,
+  SPLITS = 4,
+  LEAST_PIXELS = 32
+};
 
 // x or dy in the planes: [block][unit][frame][square][lane].
 typedef struct Operand {
@@ -18,7 +28,8 @@ typedef struct Operand {
   md_dense d;  // its window for a tile of dy
   int64_t channels, blocks;
   int64_t tiles, pixels;  // of a unit: windows, pixels of a plane
-  int64_t place, step;    // of plane 0 in the workspace; elements from a plane to the next
+  int64_t step;           // elements from a plane to the next
+  md_ir planes;           // the first one
   md_filter_part *part;
   int size, apart;  // pixels of a square along an axis, and from it to the next
 } Operand;
@@ -31,6 +42,7 @@ typedef struct Wgrad {
   int64_t size[3];              // of dy: t, h, w
   int64_t num[3];               // squares in a tile
   int64_t units, all_units;     // frames, samples or rows of tiles in the planes, and in all
+  int64_t splits;               // items with planes of their own; 0: planes are items
   int64_t taps;                 // along t, beside the filter
   int64_t inner;                // input channels of a block that exist at most
   int64_t place, sums, of_tap;  // sums of a plane: [tap][dst block][src block][inner][lane]
@@ -38,28 +50,98 @@ typedef struct Wgrad {
 
 // --- the plan
 
-// Multiply-adds of vectors; an element of a plane is made and read again.
 static int64_t taps_beside(const md_conv *c, const md_filter *f) {
   return f->along_t ? 1 : c->kernel[0];
 }
-static double cost_of(const md_conv *c, const md_dense *d, const md_filter *f) {
-  double squares = (double)c->n, taps = (double)taps_beside(c, f);
-  for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(f, i, d->grid[i]);
+static int64_t vector_bytes(const md_conv *c) { return c->lanes * md_dtype_size(c->wide); }
+
+// Multiply-adds of vectors; an element of a plane is made and, in the workspace, read again.
+static double cost_of(const Wgrad *g) {
+  const md_conv *c = &g->c;
+  double squares = (double)c->n, taps = (double)g->taps;
+  for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(g->f, i, g->size[i]);
   double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
-  return md_filter_planes(f) *
-         (squares * pairs * taps +
-          2 * f->work * (squares * (double)(c->src_blocks + c->dst_blocks) + pairs * taps));
+  double elements = squares * (double)(c->src_blocks + c->dst_blocks) * (g->splits ? 1 : 2);
+  return md_filter_planes(g->f) *
+         (squares * pairs * taps + g->f->work * (elements + 2 * pairs * taps));
 }
 
-// NULL: none suits.
-static const md_filter *best_filter(const md_conv *c, const md_problem *p) {
-  const md_filter *best = NULL;
-  for (int i = 0; i < MD_FILTERS; i++) {
-    const md_filter *f = &md_filters[i];
-    if (!md_filter_suits(f, p)) continue;
-    if (!best || cost_of(c, &p->d, f) < cost_of(c, &p->d, best)) best = f;
+// What planes of a unit and sums of all planes take, with rows of squares as in g->num.
+typedef struct Room {
+  int64_t unit, sums;
+} Room;
+static Room room_of(Wgrad *g, const md_dense *d) {
+  const md_conv *c = &g->c;
+  int64_t squares[3];
+  for (int i = 0; i < 3; i++) squares[i] = md_filter_squares(g->f, i, g->size[i]);
+  int axis = g->taps > 1 ? 1 : 0;  // a unit is a tile on this one, all of the other two
+  int64_t in_dy = g->num[axis] * squares[1 - axis] * squares[2], in_x = in_dy;
+  if (g->taps > 1) in_x += (g->taps - 1) * d->tap[0].doff * g->num[1] * squares[2];
+  g->all_units = c->n * squares[axis] / g->num[axis];
+  g->dy.pixels = in_dy;
+  int64_t planes = md_filter_planes(g->f) * vector_bytes(c);
+  return (Room){planes * (in_x * c->src_blocks + in_dy * c->dst_blocks),
+                planes * g->taps * c->dst_blocks * c->src_blocks * g->inner};
+}
+
+// Planes of as many units as L2 holds beside the sums. False: too few pixels to add up.
+static bool cut_into_splits(Wgrad *g, const md_dense *d, int64_t squares) {
+  int64_t l2 = g->c.k->e.cpu->l2_bytes;
+  int rows = g->f->along_t ? 2 : 1;
+  int64_t most = g->num[rows];
+  for (; g->num[rows] > 0; g->num[rows]--) {
+    Room room = room_of(g, d);
+    if (squares % g->num[rows]) continue;
+    if (room.sums > l2 / 4) break;
+    int64_t units = (l2 * 3 / 4 - room.sums) / room.unit;
+    if (units < 1) continue;
+    g->units = MD_MIN(units, g->all_units);
+    while (g->all_units % g->units) g->units--;
+    if (g->units * g->dy.pixels < LEAST_PIXELS) break;
+    g->splits = MD_MIN(SPLITS, g->all_units / g->units);
+    return true;
   }
-  return best;
+  g->num[rows] = most;
+  return false;
+}
+
+// Tiles whose rows of squares share the pixels between them, and that a strip holds.
+static void cut(Wgrad *g, const md_dense *d) {
+  const md_conv *c = &g->c;
+  int64_t squares[3];
+  for (int i = 0; i < 3; i++) {
+    g->size[i] = d->grid[i];
+    squares[i] = g->num[i] = md_filter_squares(g->f, i, d->grid[i]);
+  }
+  int shrinks = g->f->along_t ? 2 : 1;
+  if (!g->f->along_t) g->num[0] = 1;
+  int64_t *rows = &g->num[shrinks];
+  while (*rows > 1 && (squares[shrinks] % *rows || g->num[0] * g->num[1] * g->num[2] > STRIP))
+    --*rows;
+  g->taps = taps_beside(c, g->f);
+  g->inner = MD_MIN(c->src_c, c->lanes);
+  if (cut_into_splits(g, d, squares[shrinks])) return;
+  Room room = room_of(g, d);
+  int64_t rounds = md_ceil_div(g->all_units * room.unit, c->k->e.cpu->cache_bytes * 3 / 4);
+  g->units = md_ceil_div(g->all_units, MD_MIN(rounds, MAX_ROUNDS));
+}
+
+// The best filter, and how it is cut; its cost, infinite where none suits.
+static double choose(Wgrad *g, const md_problem *p) {
+  double least = INFINITY;
+  Wgrad best = *g;
+  for (int i = 0; i < MD_FILTERS; i++) {
+    Wgrad w = *g;
+    w.f = &md_filters[i];
+    if (!md_filter_suits(w.f, p)) continue;
+    cut(&w, &p->d);
+    double cost = cost_of(&w);
+    if (cost >= least) continue;
+    least = cost;
+    best = w;
+  }
+  *g = best;
+  return least;
 }
 
 static md_conv conv_of(md_kernel *k) {
@@ -72,9 +154,9 @@ const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu)
   md_conv plain = conv_of(&k), c = md_conv_in_f32(plain);
   md_problem p;
   if (!cpu->winograd || c.dtype == MD_F64 || !md_filter_problem(&c, &p)) return "";
-  const md_filter *f = best_filter(&c, &p);
-  if (!f) return "";
-  return md_filter_refuse(&plain, cost_of(&c, &p.d, f));
+  Wgrad g = {.k = &k, .c = c};
+  double cost = choose(&g, &p);
+  return cost == INFINITY ? "" : md_filter_refuse(&plain, cost);
 }
 
 static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const md_dense *d) {
@@ -95,7 +177,12 @@ static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const 
   o->tiles = md_dense_tiles(&o->d) * c->n / g->all_units;
   o->pixels = o->tiles * g->num[0] * g->num[1] * g->num[2];
   o->step = md_plane_vectors(o->blocks * g->units * o->pixels) * c->lanes;
-  o->place = md_workspace_reserve(g->k, md_filter_planes(g->f) * o->step * md_dtype_size(c->wide));
+}
+static int64_t planes_bytes(const Wgrad *g, const Operand *o) {
+  return md_filter_planes(g->f) * o->step * md_dtype_size(g->c.wide);
+}
+static int64_t window_bytes(const Wgrad *g, const Operand *o) {
+  return md_round_up(md_window_bytes(&g->c, &o->d), 64);
 }
 
 // Units of the round that begins there.
@@ -105,12 +192,12 @@ static int64_t units_from(const Wgrad *g, int64_t unit) {
 
 // --- planes
 
-// A phase: an item is a tile of squares of a unit (from `unit` on), for all channels.
-static void emit_planes(const Wgrad *g, const Operand *o, int64_t unit) {
+// Squares of tile `index` of `units` units, from `unit` on, for all channels.
+static void tile_to_planes(const Wgrad *g, const Operand *o, md_ir unit, int64_t units, md_ir index,
+                           md_ir window) {
   const md_conv *c = &g->c;
   const md_dense *d = &o->d;
-  md_kernel *k = g->k;
-  md_emit *e = &k->e;
+  md_emit *e = &g->k->e;
   md_squares q = {.c = c,
                   .f = g->f,
                   .num = {g->num[0], g->num[1], g->num[2]},
@@ -120,11 +207,10 @@ static void emit_planes(const Wgrad *g, const Operand *o, int64_t unit) {
                   .step = o->apart};
   int64_t along[3], in_sample = g->all_units / c->n;  // units
   for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
-  int64_t tiles[2] = {units_from(g, unit), o->tiles};
-  md_phase_begin(k, "planes", tiles[0] * tiles[1], md_round_up(md_window_bytes(c, d), 64));
+  int64_t tiles[2] = {units, o->tiles};
   md_ir at[2], tile[3], zero = md_i64(e, 0);
-  md_split_index(e, k->item, 2, tiles, at);
-  md_ir u = md_iaddc(e, at[0], unit), n = md_idivc(e, u, in_sample);
+  md_split_index(e, index, 2, tiles, at);
+  md_ir u = md_iadd(e, at[0], unit), n = md_idivc(e, u, in_sample);
   md_ir in_n = md_imodc(e, u, in_sample);
   if (g->taps > 1) {
     tile[0] = at[1];
@@ -136,13 +222,12 @@ static void emit_planes(const Wgrad *g, const Operand *o, int64_t unit) {
   md_ir m0[3];
   for (int i = 0; i < 3; i++) m0[i] = md_imulc(e, tile[i], d->tile[i]);
   md_loop b = md_loop_begin(e, zero, md_i64(e, o->blocks), 1, "block");
-  md_pack_window(c, d, o->val, o->channels, b.i, md_i64(e, 1), n, m0, d->tile, k->scratch, NULL);
+  md_pack_window(c, d, o->val, o->channels, b.i, md_i64(e, 1), n, m0, d->tile, window, NULL);
   md_ir first = md_iadd(e, md_imulc(e, b.i, g->units * o->pixels),
-                        md_imulc(e, k->item, q.num[0] * q.num[1] * q.num[2]));
-  md_planes to = {md_workspace(k, o->place), md_imulc(e, first, c->lanes), o->step};
-  md_squares_to_planes(&q, o->part, k->scratch, &to);
+                        md_imulc(e, index, q.num[0] * q.num[1] * q.num[2]));
+  md_planes to = {o->planes, md_imulc(e, first, c->lanes), o->step};
+  md_squares_to_planes(&q, o->part, window, &to);
   md_loop_end(e, &b);
-  md_phase_end(k);
 }
 
 // --- products
@@ -226,25 +311,91 @@ static void run_strips(const Wgrad *g, Product *t, int64_t pixels) {
   md_loop_end(e, &u);
 }
 
-// A phase: an item is a plane with the units from `unit` on.
-static void emit_products(const Wgrad *g, int64_t unit) {
+// Adds up the first `pixels` pixels of plane p; `only`: there are no others.
+static void add_products(const Wgrad *g, md_ir p, md_ir sums, int64_t pixels, bool only) {
+  md_emit *e = &g->k->e;
+  const md_conv *c = &g->c;
+  Product t = {.g = g, .only = only};
+  t.x = md_at(e, c->wide, g->x.planes, md_imulc(e, p, g->x.step));
+  t.dy = md_at(e, c->wide, g->dy.planes, md_imulc(e, p, g->dy.step));
+  t.sums = md_at(e, c->wide, sums, md_imulc(e, p, g->sums));
+  run_strips(g, &t, pixels);
+}
+
+static void clear(const Wgrad *g, md_ir sums, int64_t elements) {
+  const md_conv *c = &g->c;
+  md_emit *e = &g->k->e;
+  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, elements), c->lanes, "clear");
+  md_store(e, c->wide, sums, z.i, md_const(e, c->type, c->lanes, 0), NULL);
+  md_loop_end(e, &z);
+}
+
+// --- phases
+
+// An item is a split of the units, some of them at a time.
+static void emit_splits(Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
-  int64_t pixels = units_from(g, unit) * g->dy.pixels;
-  bool one_strip = pixels <= STRIP && (g->taps == 1 || pixels == g->dy.pixels);
-  md_phase_begin(k, "products", md_filter_planes(g->f), 0);
-  Product t = {.g = g, .only = one_strip && g->units == g->all_units};
-  t.x = md_at(e, c->wide, md_workspace(k, g->x.place), md_imulc(e, k->item, g->x.step));
-  t.dy = md_at(e, c->wide, md_workspace(k, g->dy.place), md_imulc(e, k->item, g->dy.step));
-  t.sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->sums));
-  if (unit == 0 && !t.only) {
-    md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->sums), c->lanes, "clear");
-    md_store(e, c->wide, t.sums, z.i, md_const(e, c->type, c->lanes, 0), NULL);
-    md_loop_end(e, &z);
+  int64_t planes = md_filter_planes(g->f), steps = g->all_units / g->units;
+  int64_t window = MD_MAX(window_bytes(g, &g->x), window_bytes(g, &g->dy));
+  int64_t of_x = planes_bytes(g, &g->x), each = md_ceil_div(steps, g->splits);
+  md_phase_begin(k, "winograd", g->splits, window + of_x + planes_bytes(g, &g->dy));
+  g->x.planes = md_at(e, MD_U8, k->scratch, md_i64(e, window));
+  g->dy.planes = md_at(e, MD_U8, k->scratch, md_i64(e, window + of_x));
+  md_ir zero = md_i64(e, 0), sums = md_workspace(k, g->place);
+  sums = md_at(e, c->wide, sums, md_imulc(e, k->item, planes * g->sums));
+  clear(g, sums, planes * g->sums);
+  md_ir first = md_imulc(e, k->item, each);
+  md_ir last = md_imin(e, md_iaddc(e, first, each), md_i64(e, steps));
+  md_loop step = md_loop_begin(e, first, last, 1, "step");
+  md_ir unit = md_imulc(e, step.i, g->units);
+  for (int i = 0; i < 2; i++) {
+    const Operand *o = i ? &g->dy : &g->x;
+    md_loop tile = md_loop_begin(e, zero, md_i64(e, g->units * o->tiles), 1, "tile");
+    tile_to_planes(g, o, unit, g->units, tile.i, k->scratch);
+    md_loop_end(e, &tile);
   }
-  run_strips(g, &t, pixels);
+  md_loop p = md_loop_begin(e, zero, md_i64(e, planes), 1, "plane");
+  add_products(g, p.i, sums, g->units * g->dy.pixels, false);
+  md_loop_end(e, &p);
+  md_loop_end(e, &step);
   md_phase_end(k);
+}
+
+// A phase: an item is a tile.
+static void emit_planes(const Wgrad *g, Operand *o, int64_t place, int64_t unit) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  int64_t units = units_from(g, unit);
+  md_phase_begin(k, "planes", units * o->tiles, window_bytes(g, o));
+  o->planes = md_workspace(k, place);
+  tile_to_planes(g, o, md_i64(e, unit), units, k->item, k->scratch);
+  md_phase_end(k);
+}
+
+// Rounds of some units: planes of both operands, and a phase in which a plane is an item.
+static void emit_rounds(Wgrad *g) {
+  md_kernel *k = g->k;
+  md_emit *e = &k->e;
+  const md_conv *c = &g->c;
+  int64_t x = md_workspace_reserve(k, planes_bytes(g, &g->x));
+  int64_t dy = md_workspace_reserve(k, planes_bytes(g, &g->dy));
+  for (int64_t unit = 0; unit < g->all_units; unit += g->units) {
+    emit_planes(g, &g->x, x, unit);
+    emit_planes(g, &g->dy, dy, unit);
+    int64_t pixels = units_from(g, unit) * g->dy.pixels;
+    bool one_strip = pixels <= STRIP && (g->taps == 1 || pixels == g->dy.pixels);
+    bool only = one_strip && g->units == g->all_units;
+    md_phase_begin(k, "products", md_filter_planes(g->f), 0);
+    g->x.planes = md_workspace(k, x);
+    g->dy.planes = md_workspace(k, dy);
+    md_ir sums = md_workspace(k, g->place);
+    if (unit == 0 && !only)
+      clear(g, md_at(e, c->wide, sums, md_imulc(e, k->item, g->sums)), g->sums);
+    add_products(g, k->item, sums, pixels, only);
+    md_phase_end(k);
+  }
 }
 
 // dw of a pair of blocks, in scratch: [tap][row][lane].
@@ -276,8 +427,13 @@ static void emit_results(const Wgrad *g) {
   off = md_iadd(e, md_imulc(e, off, c->lanes), md_imulc(e, tap.i, g->of_tap));
   md_square x;
   for (int i = 0; i < md_filter_planes(g->f); i++) {
-    md_ir element = md_iaddc(e, off, i * g->sums);
-    x[i / cols][i % cols] = md_load(e, c->wide, from, element, c->lanes, NULL);
+    md_ir sum = NULL;
+    for (int64_t split = 0; split < MD_MAX(g->splits, 1); split++) {
+      md_ir element = md_iaddc(e, off, (split * md_filter_planes(g->f) + i) * g->sums);
+      md_ir part = md_load(e, c->wide, from, element, c->lanes, NULL);
+      sum = sum ? md_fadd(e, sum, part) : part;
+    }
+    x[i / cols][i % cols] = sum;
   }
   md_filter_weight_gradient(e, g->f, x);
   for (int i = 0; i < of_filter; i++) {
@@ -290,30 +446,6 @@ static void emit_results(const Wgrad *g) {
   md_phase_end(k);
 }
 
-// Tiles whose rows of squares share the pixels between them, and that a strip holds.
-static void cut(Wgrad *g, const md_dense *d) {
-  int64_t squares[3];
-  for (int i = 0; i < 3; i++) {
-    g->size[i] = d->grid[i];
-    squares[i] = g->num[i] = md_filter_squares(g->f, i, d->grid[i]);
-  }
-  int shrinks = g->f->along_t ? 2 : 1;
-  if (!g->f->along_t) g->num[0] = 1;
-  int64_t *rows = &g->num[shrinks];
-  while (*rows > 1 && (squares[shrinks] % *rows || g->num[0] * g->num[1] * g->num[2] > STRIP))
-    --*rows;
-  const md_conv *c = &g->c;
-  g->taps = taps_beside(c, g->f);
-  int axis = g->taps > 1 ? 1 : 0;  // a unit is a tile on this one, all of the other two
-  int64_t in_dy = g->num[axis] * squares[1 - axis] * squares[2], in_x = in_dy;
-  if (g->taps > 1) in_x += (g->taps - 1) * d->tap[0].doff * g->num[1] * squares[2];
-  int64_t most = c->k->e.cpu->cache_bytes * 3 / 4;
-  int64_t bytes = md_filter_planes(g->f) * (in_x * c->src_blocks + in_dy * c->dst_blocks) *
-                  c->lanes * md_dtype_size(c->wide);
-  g->all_units = c->n * squares[axis] / g->num[axis];
-  g->units = md_ceil_div(g->all_units, MD_MIN(md_ceil_div(g->all_units * bytes, most), MAX_ROUNDS));
-}
-
 void md_emit_conv_winograd_wgrad(md_kernel *k) {
   Wgrad g = {.k = k, .c = md_conv_in_f32(conv_of(k))};
   k->in_f32 = true;
@@ -321,9 +453,7 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   md_problem p;
   md_filter_problem(c, &p);
   p.d.chunk = 1;
-  g.f = best_filter(c, &p);
-  g.inner = MD_MIN(c->src_c, c->lanes);
-  cut(&g, &p.d);
+  choose(&g, &p);
   g.x = (Operand){.part = md_filter_source, .size = g.f->in, .apart = g.f->in_step};
   g.dy = (Operand){.part = md_filter_result_gradient, .size = g.f->m, .apart = g.f->m};
   md_dense yd = p.d;
@@ -336,11 +466,9 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
   g.of_tap = c->dst_blocks * c->src_blocks * g.inner * c->lanes;
   g.sums = md_plane_vectors(g.taps * g.of_tap / c->lanes) * c->lanes;
-  g.place = md_workspace_reserve(k, md_filter_planes(g.f) * g.sums * md_dtype_size(c->wide));
-  for (int64_t unit = 0; unit < g.all_units; unit += g.units) {
-    emit_planes(&g, &g.x, unit);
-    emit_planes(&g, &g.dy, unit);
-    emit_products(&g, unit);
-  }
+  g.place = md_workspace_reserve(k, MD_MAX(g.splits, 1) * md_filter_planes(g.f) * g.sums *
+                                        md_dtype_size(c->wide));
+  if (g.splits) emit_splits(&g);
+  else emit_rounds(&g);
   emit_results(&g);
 }
