@@ -98,7 +98,8 @@ static bool cut_into_splits(Wgrad *g, const md_dense *d, int64_t squares) {
     g->units = MD_MIN(units, g->all_units);
     while (g->all_units % g->units) g->units--;
     if (g->units * g->dy.pixels < LEAST_PIXELS) break;
-    g->splits = MD_MIN(SPLITS, g->all_units / g->units);
+    int64_t steps = g->all_units / g->units;
+    g->splits = md_ceil_div(steps, md_ceil_div(steps, SPLITS));
     return true;
   }
   g->num[rows] = most;

@@ -195,6 +195,28 @@ START_TEST(planes_come_in_rounds) {
 }
 END_TEST
 
+// Sums that L2 holds: items walk over frames, rows of tiles in all frames, or samples; some have fewer.
+START_TEST(planes_stay_with_an_item) {
+  const Shape small[] = {{7, 16, 24, {1, 28, 28}, {1, 3, 3}, {0, 1, 1}, 1, {1, 1}},
+                         {3, 12, 16, {8, 16, 16}, {5, 3, 3}, {2, 1, 1}, 1, {1, 1}},
+                         {5, 8, 7, {3, 20, 24}, {3, 3, 3}, {1, 1, 1}, 2, {1, 1}},
+                         {5, 32, 32, {8, 14, 14}, {3, 1, 1}, {1, 0, 0}, 1, {1, 1}},
+                         {4, 16, 16, {5, 13, 15}, {3, 3, 3}, {1, 1, 1}, 1, {1, 2}}};
+  for (int i = 0; i < MD_COUNT(small); i++) {
+    md_text t = {0};
+    int64_t length;
+    put_graph(&t, &small[i], "conv3d_wgrad", "f32", &length);
+    md_arena *a = md_arena_create();
+    const md_cpu_kernel_report *k = kernel_of(t.s, "native", a);
+    ck_assert_str_eq(k->lowering, "conv3d winograd weight gradient");
+    ck_assert_int_eq(k->phases, 2);  // splits; results
+    md_arena_destroy(a);
+    check_text(t.s, &(Setup){.level = 2, .length = length});
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 // Fine numbers, whose products round.
 static void fill_finely(md_tensor *t, const char *name) {
   uint64_t key = md_hash_key(name, 3);
@@ -266,4 +288,4 @@ END_TEST
 
 SUITE_MAIN("cpu_winograd", forward, data_gradient, weight_gradient, bf16_is_multiplied_in_f32,
            a_stride_becomes_channels, a_stride_along_time_is_direct, planes_come_in_rounds,
-           rounding_is_as_analysed)
+           planes_stay_with_an_item, rounding_is_as_analysed)
