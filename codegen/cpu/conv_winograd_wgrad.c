@@ -66,11 +66,11 @@ static double cost_of(const Wgrad *g) {
          (squares * pairs * taps + g->f->work * (elements + 2 * pairs * taps));
 }
 
-// What planes of a unit and sums of all planes take, with rows of squares as in g->num.
+// Sets all_units, by g->num. Bytes of a unit's planes and of all sums; pixels of dy's planes.
 typedef struct Room {
-  int64_t unit, sums;
+  int64_t unit, sums, pixels;
 } Room;
-static Room room_of(Wgrad *g, const md_dense *d) {
+static Room set_units(Wgrad *g, const md_dense *d) {
   const md_conv *c = &g->c;
   int64_t squares[3];
   for (int i = 0; i < 3; i++) squares[i] = md_filter_squares(g->f, i, g->size[i]);
@@ -78,31 +78,30 @@ static Room room_of(Wgrad *g, const md_dense *d) {
   int64_t in_dy = g->num[axis] * squares[1 - axis] * squares[2], in_x = in_dy;
   if (g->taps > 1) in_x += (g->taps - 1) * d->tap[0].doff * g->num[1] * squares[2];
   g->all_units = c->n * squares[axis] / g->num[axis];
-  g->dy.pixels = in_dy;
   int64_t planes = md_filter_planes(g->f) * vector_bytes(c);
-  return (Room){planes * (in_x * c->src_blocks + in_dy * c->dst_blocks),
-                planes * g->taps * c->dst_blocks * c->src_blocks * g->inner};
+  return (Room){.unit = planes * (in_x * c->src_blocks + in_dy * c->dst_blocks),
+                .sums = planes * g->taps * c->dst_blocks * c->src_blocks * g->inner,
+                .pixels = in_dy};
 }
 
-// Planes of as many units as L2 holds beside the sums. False: too few pixels to add up.
-static bool cut_into_splits(Wgrad *g, const md_dense *d, int64_t squares) {
-  int64_t l2 = g->c.k->e.cpu->l2_bytes;
-  int rows = g->f->along_t ? 2 : 1;
-  int64_t most = g->num[rows];
-  for (; g->num[rows] > 0; g->num[rows]--) {
-    Room room = room_of(g, d);
-    if (squares % g->num[rows]) continue;
+// Planes of as many units as L2 holds beside the sums. With taps along t units are smaller where tiles have fewer of
+// the `squares` along an axis. False: no unit fits, or pixels are too few to add up.
+static bool cut_into_splits(Wgrad *g, const md_dense *d, int axis, int64_t squares) {
+  int64_t l2 = g->c.k->e.cpu->l2_bytes, most = g->num[axis];
+  for (; g->num[axis] > 0; g->num[axis]--) {
+    if (squares % g->num[axis]) continue;
+    Room room = set_units(g, d);
     if (room.sums > l2 / 4) break;
-    int64_t units = (l2 * 3 / 4 - room.sums) / room.unit;
+    int64_t units = MD_MIN((l2 * 3 / 4 - room.sums) / room.unit, g->all_units);
     if (units < 1) continue;
-    g->units = MD_MIN(units, g->all_units);
-    while (g->all_units % g->units) g->units--;
-    if (g->units * g->dy.pixels < LEAST_PIXELS) break;
-    int64_t steps = g->all_units / g->units;
+    while (g->all_units % units) units--;
+    if (units * room.pixels < LEAST_PIXELS) break;
+    int64_t steps = g->all_units / units;
+    g->units = units;
     g->splits = md_ceil_div(steps, md_ceil_div(steps, SPLITS));
     return true;
   }
-  g->num[rows] = most;
+  g->num[axis] = most;
   return false;
 }
 
@@ -121,8 +120,8 @@ static void cut(Wgrad *g, const md_dense *d) {
     --*rows;
   g->taps = taps_beside(c, g->f);
   g->inner = MD_MIN(c->src_c, c->lanes);
-  if (cut_into_splits(g, d, squares[shrinks])) return;
-  Room room = room_of(g, d);
+  if (cut_into_splits(g, d, shrinks, squares[shrinks])) return;
+  Room room = set_units(g, d);
   int64_t rounds = md_ceil_div(g->all_units * room.unit, c->k->e.cpu->cache_bytes * 3 / 4);
   g->units = md_ceil_div(g->all_units, MD_MIN(rounds, MAX_ROUNDS));
 }
