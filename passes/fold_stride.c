@@ -39,7 +39,7 @@ static int64_t products(const Fold *f, int64_t channels, int64_t vector, int fol
 // Height and width of a first convolution, which reads few channels, if what filtering leaves of the products for a
 // result, and its transforms (as dear as so many products for the result, and as many for each channel that is read),
 // are well below the products of all taps: those of bf16 count less, as some targets take them in pairs. As measured
-// on Zen 4 and 5 for R3D-50, R3D-18, and small images.
+// on Zen 4 for R3D-50, R3D-18, and small images; that of weights on Zen 5 for small images.
 enum { FORWARD_TRANSFORMS = 40, WEIGHTS_TRANSFORMS = 90 };
 static int filtered_axes(const Fold *f, const md_dim3 *dilation, const md_type *x, int64_t out,
                          int transforms) {
