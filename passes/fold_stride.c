@@ -39,8 +39,9 @@ static int64_t products(const Fold *f, int64_t channels, int64_t vector, int fol
 // Height and width of a first convolution, which reads few channels, if what filtering leaves of the products for a
 // result, and its transforms (as dear as so many products for the result, and as many for each channel that is read),
 // are well below the products of all taps: those of bf16 count less, as some targets take them in pairs. As measured
-// on Zen 4 for R3D-50, R3D-18, and small images; that of weights on Zen 5 for small images.
-enum { FORWARD_TRANSFORMS = 40, WEIGHTS_TRANSFORMS = 90 };
+// on Zen 4 for R3D-50, R3D-18, and small images; a weight gradient of few channels, whose planes stay in the L2 cache
+// (codegen/cpu/conv_winograd_wgrad.c), on Zen 5 for the miniature networks.
+enum { FORWARD_TRANSFORMS = 40, WEIGHTS_TRANSFORMS = 150, KEPT_TRANSFORMS = 90, MOST_KEPT = 32 };
 static int filtered_axes(const Fold *f, const md_dim3 *dilation, const md_type *x, int64_t out,
                          int transforms) {
   enum { IMAGE = 6, MOST_CHANNELS = 16, LEAST_PLACES = 8 };
@@ -155,7 +156,9 @@ static md_val fold_wgrad(md_rewriter *r, const md_node *n) {
     f.kernel.d[i] = w->shape.dim[FIRST + i];
     f.places[i] = dy->shape.dim[FIRST + i];
   }
-  f.folded = best_axes(r, &f, &a->dilation, x, dy->shape.dim[1], WEIGHTS_TRANSFORMS);
+  int64_t out = dy->shape.dim[1];
+  int transforms = out <= MOST_KEPT ? KEPT_TRANSFORMS : WEIGHTS_TRANSFORMS;
+  f.folded = best_axes(r, &f, &a->dilation, x, out, transforms);
   if (!f.folded) return md_copy_node(r, n);
   say(r, n, &f);
   md_conv3d_attr folded = folded_attr(&f, &a->dilation);
