@@ -4,6 +4,7 @@
 //
 //     acc[pixel][block] += splat(window[pixel + tap][i]) * panel[block][tap][i]
 //
+// Where rows are short, a register tile has several of them, and frames.
 // In a planar window the taps along w join the channels: i counts both.
 // The epilogue works on the tile's result while it is in cache.
 #include "codegen/cpu/conv.h"
@@ -99,17 +100,31 @@ static md_ir window_cell(const md_item *s, md_ir off) {
   return md_splat(e, x, c->lanes);
 }
 
-// The register tile: `pixels` x `blocks` accumulators over all source channels and taps.
-// pixel: the first; src: its element in the window; panel[b]: first cell of the weights of block + b.
-static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir block, md_ir pixel,
+// The pixels of a register tile along t, h, w: more than one row only where it has whole ones, more than one frame where
+// it has whole ones of those.
+typedef struct Box {
+  int64_t size[3];
+} Box;
+static int64_t box_pixels(const Box *x) { return x->size[0] * x->size[1] * x->size[2]; }
+
+// Steps along t, h, w, times those of the box's pixel p.
+static int64_t in_box(const Box *x, int64_t p, const int64_t step[3]) {
+  int64_t row = p / x->size[2];
+  return row / x->size[1] * step[0] + row % x->size[1] * step[1] + p % x->size[2] * step[2];
+}
+
+// The register tile: pixels of the box x `blocks` accumulators over all source channels and taps.
+// pixel: the first along w; src: its element in the window; panel[b]: first cell of the weights of block + b.
+static void accumulate(const md_item *s, const Box *box, int blocks, md_ir block, md_ir pixel,
                        md_ir src, const md_ir *panel, md_var *acc) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
   md_steps step = md_window_steps(c, d, d->window[2]);
   int64_t inner = inner_cells(c), along = taps_along_w(c);
-  int64_t row[3] = {d->window[1] * step.row, step.row, step.pixel};
-  int64_t kstep[3] = {c->kernel[1] * along, along, 1};
+  int64_t row[3] = {d->window[1] * step.row, step.row, step.pixel}, apart[3];
+  for (int i = 0; i < 3; i++) apart[i] = d->in_step[i] * row[i];
+  int64_t pixels = box_pixels(box), kstep[3] = {c->kernel[1] * along, along, 1};
   md_loop sb = md_loop_begin(e, md_i64(e, 0), s->blocks, 1, "i_block");
   md_item_fetch(s, sb.i, pixel, pixels, blocks, block);
   md_ir in = md_iadd(e, src, md_imulc(e, sb.i, step.block));
@@ -140,7 +155,7 @@ static void accumulate(const md_item *s, int64_t pixels, int blocks, md_ir block
     }
     int64_t of_cell = c->planar ? i * step.channel : i * c->pair;
     for (int64_t p = 0; p < pixels; p++) {
-      md_ir x = window_cell(s, md_iaddc(e, in, p * d->in_step[2] * step.pixel + of_cell));
+      md_ir x = window_cell(s, md_iaddc(e, in, in_box(box, p, apart) + of_cell));
       for (int b = 0; b < blocks; b++) {
         md_var a = acc[p * blocks + b];
         md_set(e, a, md_multiply_cells(c, x, w[b], md_get(e, a)));
@@ -197,16 +212,18 @@ static void finish_pixel(const md_item *s, int b, md_ir block, md_ir t, md_ir h,
   md_finish_store(&body, &p);
 }
 
-// One register tile at pixels w .. w+pixels-1 of row (t, h), results to scratch or through the epilogue.
-static void register_tile(const md_item *s, int64_t pixels, int blocks, md_ir block, md_ir t,
+// One register tile from pixel (t, h, w) on, results to scratch or through the epilogue.
+static void register_tile(const md_item *s, const Box *box, int blocks, md_ir block, md_ir t,
                           md_ir h, md_ir w) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
   md_ir zero = md_const(e, c->type, c->lanes, 0);
   md_var acc[64];
+  int64_t pixels = box_pixels(box);
   for (int64_t i = 0; i < pixels * blocks; i++)
     acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
+  // The pixels of a box follow one another in scratch.
   for (int64_t p = 0; p < pixels; p++) {
     for (int b = 0; b < blocks; b++) {
       md_ir start = zero;
@@ -225,13 +242,20 @@ static void register_tile(const md_item *s, int64_t pixels, int blocks, md_ir bl
                          md_imulc(e, h, d->in_step[1]));
     md_steps step = md_window_steps(c, d, d->window[2]);
     md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
-    accumulate(s, pixels, blocks, block, w, src, panel, acc);
+    accumulate(s, box, blocks, block, w, src, panel, acc);
   }
   for (int b = 0; b < blocks; b++) {
     for (int64_t p = 0; p < pixels; p++) {
-      md_ir x = md_iaddc(e, w, p), v = md_get(e, acc[p * blocks + b]);
-      if (s->acc) md_store(e, c->wide, s->acc, acc_offset(s, block, b, t, h, x), v, NULL);
-      else finish_pixel(s, b, md_iaddc(e, block, b), t, h, x, v);
+      md_ir v = md_get(e, acc[p * blocks + b]);
+      if (s->acc) {
+        md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
+        md_store(e, c->wide, s->acc, off, v, NULL);
+      } else {
+        md_ir frame = md_iaddc(e, t, in_box(box, p, (int64_t[]){1, 0, 0}));
+        md_ir row = md_iaddc(e, h, in_box(box, p, (int64_t[]){0, 1, 0}));
+        md_ir x = md_iaddc(e, w, in_box(box, p, (int64_t[]){0, 0, 1}));
+        finish_pixel(s, b, md_iaddc(e, block, b), frame, row, x, v);
+      }
     }
   }
   if (!s->acc) md_sums_row(s->sums, blocks);
@@ -258,21 +282,45 @@ void md_item_finish(const md_item *s, int blocks, md_ir block) {
   for (int b = 0; b < blocks; b++) md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
+// Cuts `size` into equal parts of at most `most`, the last perhaps smaller.
+static int cut_evenly(int64_t size, int64_t most, md_run run[4]) {
+  int64_t each = md_ceil_div(size, md_ceil_div(size, most)), rest = size % each;
+  run[0] = (md_run){0, each, size / each};
+  run[1] = (md_run){size - rest, rest, 1};
+  return rest ? 2 : 1;
+}
+
+// Register tiles of at most `most` pixels; returns how many runs there are along each axis.
+static void cut_boxes(const md_item *s, int64_t most, md_run run[3][4], int num[3]) {
+  int64_t rows = MD_MAX(most / s->tile[2], 1), frames = MD_MAX(rows / s->tile[1], 1);
+  num[0] = cut_evenly(s->tile[0], frames, run[0]);
+  num[1] = cut_evenly(s->tile[1], rows, run[1]);
+  num[2] = md_cut_row(s->tile[2], most, run[2]);
+}
+
 void md_item_multiply(const md_item *s, int blocks, md_ir block) {
   md_emit *e = &s->c->k->e;
   int64_t most = (e->cpu->registers - blocks - 1) / blocks;
-  md_run run[4];
-  int num = md_cut_row(s->tile[2], most, run);
-  md_loop t = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[0]), 1, "t");
-  md_loop h = md_loop_begin(e, md_i64(e, 0), md_i64(e, s->tile[1]), 1, "h");
-  for (int i = 0; i < num; i++) {
-    md_loop x = md_loop_begin(e, md_i64(e, 0), md_i64(e, run[i].count), 1, "tile");
-    md_ir w = md_iaddc(e, md_imulc(e, x.i, run[i].pixels), run[i].start);
-    register_tile(s, run[i].pixels, blocks, block, t.i, h.i, w);
-    md_loop_end(e, &x);
+  md_run run[3][4];
+  int num[3], i[3];
+  cut_boxes(s, most, run, num);
+  for (i[0] = 0; i[0] < num[0]; i[0]++) {
+    for (i[1] = 0; i[1] < num[1]; i[1]++) {
+      for (i[2] = 0; i[2] < num[2]; i[2]++) {
+        md_loop loop[3];
+        md_ir at[3];
+        Box box;
+        for (int k = 0; k < 3; k++) {
+          const md_run *r = &run[k][i[k]];
+          box.size[k] = r->pixels;
+          loop[k] = md_loop_begin(e, md_i64(e, 0), md_i64(e, r->count), 1, "tile");
+          at[k] = md_iaddc(e, md_imulc(e, loop[k].i, r->pixels), r->start);
+        }
+        register_tile(s, &box, blocks, block, at[0], at[1], at[2]);
+        for (int k = 2; k >= 0; k--) md_loop_end(e, &loop[k]);
+      }
+    }
   }
-  md_loop_end(e, &h);
-  md_loop_end(e, &t);
 }
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
@@ -287,11 +335,11 @@ void md_item_group(const void *item, int blocks, md_ir block) {
     md_sums_store(s->sums, b, s->n, md_iaddc(e, block, b), s->part);
 }
 
-// A multiplication waits for the one before it on the same sum, that of pairs of bf16 for longer than others. Rows of a
+// A multiplication waits for the one before it on the same sum, that of pairs of bf16 for longer than others. Tiles of a
 // few pixels take four blocks then, so that there are sums enough in between.
 static int blocks_at_once(const md_conv *c, const md_dense *d) {
   enum { MANY = 4, FEW = 2 };
-  int64_t pixels = d->tile[2];
+  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
   bool fits = MANY * pixels + MANY + 1 <= c->k->e.cpu->registers;
   return c->pair == 2 && pixels < MANY && fits && c->dst_blocks >= MANY ? MANY : FEW;
 }
