@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Winograd's minimal filtering for kernels of few taps along h and w or along t: forward and data gradient. Squares of
 // the source become planes with a pixel for each square, and so do the weights (filter.c). In a plane the convolution
-// is a direct one without these taps: its register tile is that of conv_dense.c.
+// is a direct one of the other taps, which may have a stride beside a filter along t: its register tile is that of
+// conv_dense.c.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/filter.h"
 #include "codegen/cpu/parts.h"
@@ -14,9 +15,11 @@ typedef struct Squares {
   const md_filter *f;
   int64_t size[3];  // of the results: t, h, w
   int64_t num[3];   // squares in a tile
-  int64_t frames;  // of squares in the tile's source: more than num[0] where other taps are along t
-  int64_t source, sums;  // vectors of a plane: of the source, of results
-  bool apart;            // planes of all items together
+  int64_t source_num[3];  // in its source: more where there are other taps
+  int64_t source, sums;   // vectors of a plane: of the source, of results
+  bool images;            // planes have taps along h and w, or a stride: pixels are no list
+  bool apart;             // planes of all items together
+  int64_t items;          // in a plane
 } Squares;
 
 typedef struct Winograd {
@@ -25,7 +28,7 @@ typedef struct Winograd {
   md_item item, plane;          // of the convolution, of the direct one in a plane
   int64_t place;                // of the weights, in the workspace
   md_ir source, weights, sums;  // the first plane of each
-  md_ir base;                   // the item's first square in a block of a plane
+  md_ir item_in_plane;
   md_ir from_m0[3];             // where its tile of `from` begins
 } Winograd;
 
@@ -38,15 +41,14 @@ static int64_t tile_squares(const Squares *q) { return q->num[0] * q->num[1] * q
 static int64_t all_squares(const md_conv *c, const Squares *q) {
   return c->n * squares_along(q, 0) * squares_along(q, 1) * squares_along(q, 2);
 }
-static int64_t source_squares(const Squares *q) { return q->frames * q->num[1] * q->num[2]; }
+static int64_t source_squares(const Squares *q) {
+  return q->source_num[0] * q->source_num[1] * q->source_num[2];
+}
 
 static void set_tile(const md_conv *c, md_problem *p, Squares *q) {
   md_dense *d = &p->d, *from = &p->from;
-  q->frames = q->num[0];
-  if (!q->f->along_t) q->frames += (d->tap[0].num - 1) * llabs(d->tap[0].doff);
-  int64_t items = q->apart ? all_squares(c, q) / tile_squares(q) : 1;
-  q->source = md_plane_vectors(items * c->src_blocks * source_squares(q));
-  q->sums = md_plane_vectors(items * (q->apart ? c->dst_blocks : 2) * tile_squares(q));
+  q->items = q->apart ? all_squares(c, q) / tile_squares(q) : 1;
+  q->sums = md_plane_vectors(q->items * (q->apart ? c->dst_blocks : 2) * tile_squares(q));
   for (int i = 0; i < 3; i++) {
     d->tile[i] = q->num[i] * md_filter_step(q->f, i);
     d->grid[i] = md_round_up(q->size[i], d->tile[i]);
@@ -57,12 +59,15 @@ static void set_tile(const md_conv *c, md_problem *p, Squares *q) {
   d->chunk = from->chunk = 1;
   md_set_window(d);
   md_set_window(from);
+  for (int i = 0; i < 3; i++)
+    q->source_num[i] = md_filters_axis(q->f, i) ? q->num[i] : from->window[i];
+  q->source = md_plane_vectors(q->items * c->src_blocks * source_squares(q));
 }
 
 static int64_t vector_bytes(const md_conv *c) { return c->lanes * md_dtype_size(c->wide); }
 // Taps in a plane.
 static int64_t plane_taps(const md_conv *c, const md_filter *f) {
-  return f->along_t ? 1 : c->kernel[0];
+  return f->along_t ? c->kernel[1] * c->kernel[2] : c->kernel[0];
 }
 static int64_t channel_pairs(const md_conv *c) { return c->src_blocks * c->lanes * c->dst_blocks; }
 
@@ -71,7 +76,7 @@ static int64_t channel_pairs(const md_conv *c) { return c->src_blocks * c->lanes
 enum { APART = 5 };
 static double weight_cost(const md_conv *c, int64_t bytes) {
   if (bytes <= c->k->e.cpu->l2_bytes) return 0.5;
-  return bytes <= c->k->e.cpu->cache_bytes ? 1.25 : 36;
+  return bytes <= c->k->e.cpu->cache_bytes ? 2 : 36;
 }
 
 static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
@@ -88,17 +93,24 @@ static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
 // Planes of an item should stay in L2, planes of all in the last cache.
 static bool fits(const md_conv *c, const Squares *q) {
   int64_t bytes = md_filter_planes(q->f) * (q->source + q->sums) * vector_bytes(c);
-  if (q->apart) return plane_taps(c, q->f) == 1 && bytes <= c->k->e.cpu->cache_bytes * 3 / 4;
-  return bytes <= c->k->e.cpu->l2_bytes * 7 / 10 ||
-         tile_squares(q) == q->num[q->f->along_t ? 0 : 2];
+  if (q->apart) return bytes <= c->k->e.cpu->cache_bytes * 3 / 4;
+  bool is_least =
+      q->images ? q->num[1] == 1 : tile_squares(q) == q->num[q->f->along_t ? 0 : 2];
+  return bytes <= c->k->e.cpu->l2_bytes * 7 / 10 || is_least;
 }
 
-// A window holds whole rows and, with taps along t, whole columns of frames.
-static bool is_tile(const Squares *q) {
-  for (int i = 0; i < 3; i++)
+// A window holds whole rows and, with taps along t, whole columns of frames. Planes that are apart join tiles along
+// their first axis.
+static bool is_tile(const md_conv *c, const Squares *q) {
+  bool is_whole[3];
+  for (int i = 0; i < 3; i++) {
     if (squares_along(q, i) % q->num[i]) return false;
-  if (q->f->along_t) return q->num[0] == squares_along(q, 0) && q->num[1] == squares_along(q, 1);
-  return q->num[2] == squares_along(q, 2) && (q->num[0] == 1 || !q->apart);
+    is_whole[i] = q->num[i] == squares_along(q, i);
+  }
+  if (q->images) return is_whole[0] && is_whole[2] && (is_whole[1] || !q->apart);
+  if (q->f->along_t) return is_whole[0] && is_whole[1];
+  if (q->apart) return is_whole[2] && q->num[0] == 1 && plane_taps(c, q->f) == 1;
+  return is_whole[2];
 }
 
 // The best way to cut the problem into squares; its cost, infinite where there is none.
@@ -107,12 +119,13 @@ static double choose_squares(const md_conv *c, md_problem *p, Squares *best) {
   md_problem whole = *p;
   for (int i = 0; i < 2 * MD_FILTERS; i++) {
     Squares q = {.f = &md_filters[i / 2], .apart = i % 2};
+    q.images = q.f->along_t && whole.d.tail == 5;
     if (!md_filter_suits(q.f, &whole)) continue;
     for (int k = 0; k < 3; k++) q.size[k] = whole.d.grid[k];
     for (q.num[0] = 1; q.num[0] <= squares_along(&q, 0); q.num[0]++) {
       for (q.num[1] = 1; q.num[1] <= squares_along(&q, 1); q.num[1]++) {
         for (q.num[2] = 1; q.num[2] <= squares_along(&q, 2); q.num[2]++) {
-          if (!is_tile(&q)) continue;
+          if (!is_tile(c, &q)) continue;
           set_tile(c, p, &q);
           double cost = cost_of(c, &p->d, &q);
           if (cost >= least || !fits(c, &q)) continue;
@@ -163,7 +176,8 @@ static void pack_weights(const Winograd *g, const md_conv *plane) {
   md_ir at[2], to = md_workspace(k, g->place), zero = md_i64(e, 0);
   md_split_index(e, k->item, 2, size, at);
   md_ir mask = md_channel_mask(e, c->dst_c, at[0], c->lanes);
-  md_loop t = md_loop_begin(e, zero, md_i64(e, plane->kernel[2]), 1, "tap");
+  md_loop tap = md_loop_begin(e, zero, md_i64(e, plane_taps(c, f)), 1, "tap");
+  md_ir beside[2] = {md_idivc(e, tap.i, c->kernel[2]), md_imodc(e, tap.i, c->kernel[2])};
   md_loop in = md_loop_begin(e, zero, md_i64(e, inner), 1, "i");
   md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), in.i);
   md_square x;
@@ -172,32 +186,30 @@ static void pack_weights(const Winograd *g, const md_conv *plane) {
     int first = f->along_t ? i : i / f->r, second = i % f->r, last = f->r - 1;
     md_ir row = md_i64(e, taps[f->along_t ? 0 : 1].doff > 0 ? first : last - first);
     md_ir col = md_i64(e, taps[2].doff > 0 ? second : last - second);
-    md_ir tap[3] = {f->along_t ? row : t.i, f->along_t ? zero : row, f->along_t ? zero : col};
-    x[first][f->along_t ? 0 : second] = md_weights_at(c, at[0], mask, src, tap);
+    md_ir place[3] = {f->along_t ? row : tap.i, f->along_t ? beside[0] : row,
+                      f->along_t ? beside[1] : col};
+    x[first][f->along_t ? 0 : second] = md_weights_at(c, at[0], mask, src, place);
   }
   md_filter_weights(e, f, x);
   md_ir off = md_iadd(e, md_imulc(e, at[0], c->src_blocks), at[1]);
-  off = md_iadd(e, md_imulc(e, off, plane->kernel[2]), t.i);
+  off = md_iadd(e, md_imulc(e, off, plane_taps(c, f)), tap.i);
   off = md_imulc(e, md_iadd(e, md_imulc(e, off, inner), in.i), c->lanes);
   int cols = f->along_t ? 1 : f->n;
   for (int p = 0; p < md_filter_planes(f); p++)
     md_store(e, c->wide, to, md_iaddc(e, off, p * weights_step(plane)), x[p / cols][p % cols],
              NULL);
   md_loop_end(e, &in);
-  md_loop_end(e, &t);
+  md_loop_end(e, &tap);
   md_phase_end(k);
 }
 
 // --- an item's parts
 
-// A block begins there in a plane; `squares`: those of a tile.
-static int64_t block_squares(const Winograd *g, int64_t squares) {
-  return g->q.apart ? all_squares(g->item.c, &g->q) : squares;
-}
+// The item's part of a block begins there in a plane; `squares`: those of a tile.
 static md_ir first_pixel(const Winograd *g, md_ir block, int64_t squares) {
   md_emit *e = &g->item.c->k->e;
-  md_ir square = md_iadd(e, md_imulc(e, block, block_squares(g, squares)), g->base);
-  return md_imulc(e, square, g->item.c->lanes);
+  md_ir part = md_iadd(e, md_imulc(e, block, g->q.items), g->item_in_plane);
+  return md_imulc(e, part, squares * g->item.c->lanes);
 }
 
 // The window of each block of channels becomes pixels of all planes: [block][t][h][w][lane].
@@ -209,7 +221,7 @@ static void transform_source(const Winograd *g) {
   md_emit *e = &c->k->e;
   md_squares q = {.c = c,
                   .f = f,
-                  .num = {g->q.frames, g->q.num[1], g->q.num[2]},
+                  .num = {g->q.source_num[0], g->q.source_num[1], g->q.source_num[2]},
                   .height = from->window[1],
                   .width = from->window[2],
                   .size = f->in,
@@ -257,28 +269,41 @@ static void finish_blocks(const Winograd *g, int blocks, md_ir block) {
 
 // --- phases
 
-// The convolution in a plane: all squares of a tile are one row of pixels. Those taps along t that the filter leaves
-// are a frame's squares apart in it.
+// The convolution in a plane. Taps along t that the filter leaves become such along w.
 static md_conv plane_conv(const md_conv *c, const md_filter *f) {
   md_conv p = *c;
-  p.kernel[0] = p.kernel[1] = 1;
-  p.kernel[2] = plane_taps(c, f);
+  p.kernel[0] = 1;
+  if (f->along_t) return p;
+  p.kernel[1] = 1;
+  p.kernel[2] = c->kernel[0];
   return p;
 }
 static md_dense plane_problem(const Winograd *g) {
   const Squares *q = &g->q;
+  const md_dense *d = g->item.d;
   md_taps one = {.num = 1};
   md_dense p = {.tail = 5, .in_step = {1, 1, 1}, .tap = {one, one, one}};
+  if (q->images) {
+    p.tile[0] = p.window[0] = q->items * q->num[0];
+    for (int i = 1; i < 3; i++) {
+      p.tile[i] = d->tile[i];
+      p.window[i] = d->window[i];
+      p.in_step[i] = d->in_step[i];
+      p.tap[i] = d->tap[i];
+      p.lo[i] = d->lo[i];
+    }
+    return p;
+  }
+  // All squares of a tile are one row of pixels; from a tap to the next it is a frame's squares.
   for (int i = 0; i < 3; i++) p.tile[i] = p.window[i] = 1;
-  p.tile[2] = p.window[2] = block_squares(g, tile_squares(q));
+  p.tile[2] = q->items * tile_squares(q);
+  p.window[2] = q->items * source_squares(q);
   if (plane_taps(g->item.c, q->f) > 1) {
-    const md_dense *d = g->item.d;
     int64_t frame = q->num[1] * q->num[2];
     p.tap[2] = d->tap[0];
     p.tap[2].off0 *= frame;
     p.tap[2].doff *= frame;
     p.lo[2] = d->lo[0] * frame;
-    p.window[2] = source_squares(q);
   }
   return p;
 }
@@ -308,7 +333,7 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   }
   s->window = k->scratch;
   s->acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
-  g->base = g->q.apart ? md_imulc(e, k->item, tile_squares(&g->q)) : md_i64(e, 0);
+  g->item_in_plane = g->q.apart ? k->item : md_i64(e, 0);
   return md_at(e, MD_U8, s->acc, md_i64(e, acc));
 }
 
@@ -323,7 +348,7 @@ static void whole_group(const void *winograd, int blocks, md_ir block) {
 static void group_of_plane(const void *winograd, int blocks, md_ir block) {
   const Winograd *g = winograd;
   const md_conv *c = g->item.c;
-  md_ir to = md_imulc(&c->k->e, block, block_squares(g, tile_squares(&g->q)) * c->lanes);
+  md_ir to = md_imulc(&c->k->e, block, g->q.items * tile_squares(&g->q) * c->lanes);
   multiply_plane(g, c->k->item, blocks, block, to);
 }
 static void group_of_tile(const void *winograd, int blocks, md_ir block) {

@@ -133,7 +133,7 @@ static double choose(Wgrad *g, const md_problem *p) {
   for (int i = 0; i < MD_FILTERS; i++) {
     Wgrad w = *g;
     w.f = &md_filters[i];
-    if (!md_filter_suits(w.f, p)) continue;
+    if (!md_filter_suits(w.f, p) || (w.f->along_t && p->d.tail == 5)) continue;
     cut(&w, &p->d);
     double cost = cost_of(&w);
     if (cost >= least) continue;

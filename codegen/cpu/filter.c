@@ -79,11 +79,14 @@ bool md_filter_problem(const md_conv *c, md_problem *p) {
 bool md_filter_suits(const md_filter *f, const md_problem *p) {
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &p->d.tap[i];
-    bool filtered = md_filters_axis(f, i);
-    if (p->stride[i] != (filtered ? f->stride : 1) || p->d.first[i] != 0) return false;
-    if (filtered && (t->num != f->r || llabs(t->doff) != 1)) return false;
+    if (p->d.first[i] != 0) return false;
+    if (!md_filters_axis(f, i)) {
+      if (i == 0 && p->stride[i] != 1) return false;
+    } else if (p->stride[i] != f->stride || t->num != f->r || llabs(t->doff) != 1) {
+      return false;
+    }
   }
-  return !p->d.planar && p->transposed == f->transposed && (p->d.tail == 3) == f->along_t;
+  return !p->d.planar && p->transposed == f->transposed && (f->along_t || p->d.tail == 5);
 }
 
 const char *md_filter_refuse(const md_conv *c, double cost) {
