@@ -8,28 +8,31 @@
 #include "codegen/cpu/parts.h"
 
 #include <math.h>
-#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
 
 // How an item's tile is made of squares.
 typedef struct Squares {
   const md_filter *f;
-  int64_t size[3];  // of the results: t, h, w
-  int64_t num[3];   // squares in a tile
+  int64_t size[3];        // of the results: t, h, w
+  int64_t num[3];         // squares in a tile
   int64_t source_num[3];  // in its source: more where there are other taps
   int64_t source, sums;   // vectors of a plane: of the source, of results
   bool images;            // planes have taps along h and w, or a stride: pixels are no list
   bool apart;             // planes of all items together
   int64_t items;          // in a plane
+  int parts;              // of the problem
 } Squares;
 
 typedef struct Winograd {
   Squares q;
-  const md_dense *from;         // packs the item's source
+  const md_problem *p;
+  md_dense in_plane[MD_FILTER_PARTS];
   md_item item, plane;          // of the convolution, of the direct one in a plane
   int64_t place;                // of the weights, in the workspace
   md_ir source, weights, sums;  // the first plane of each
   md_ir item_in_plane;
-  md_ir from_m0[3];             // where its tile of `from` begins
+  md_ir from_m0[3];  // where its tile of `from` begins
 } Winograd;
 
 // --- the plan
@@ -46,19 +49,27 @@ static int64_t source_squares(const Squares *q) {
 }
 
 static void set_tile(const md_conv *c, md_problem *p, Squares *q) {
-  md_dense *d = &p->d, *from = &p->from;
+  md_dense *from = &p->from;
   q->items = q->apart ? all_squares(c, q) / tile_squares(q) : 1;
-  q->sums = md_plane_vectors(q->items * (q->apart ? c->dst_blocks : 2) * tile_squares(q));
+  q->sums = md_plane_vectors(q->items * (q->apart ? c->dst_blocks * p->num : 2) * tile_squares(q));
+  from->chunk = 1;
   for (int i = 0; i < 3; i++) {
-    d->tile[i] = q->num[i] * md_filter_step(q->f, i);
-    d->grid[i] = md_round_up(q->size[i], d->tile[i]);
-    int64_t of_source = p->transposed && md_filters_axis(q->f, i) ? p->stride[i] : 1;
-    from->tile[i] = d->tile[i] / of_source;
-    from->grid[i] = d->grid[i] / of_source;
+    int64_t tile = q->num[i] * md_filter_step(q->f, i), grid = md_round_up(q->size[i], tile);
+    int64_t of_source = q->f->transposed && md_filters_axis(q->f, i) ? q->f->stride : 1;
+    from->tile[i] = tile / of_source;
+    from->grid[i] = grid / of_source;
+    for (int k = 0; k < p->num; k++) p->part[k].tile[i] = tile;
+    p->whole.tile[i] = tile * p->part[0].step[i];
   }
-  d->chunk = from->chunk = 1;
-  md_set_window(d);
   md_set_window(from);
+  for (int k = 0; k < p->num; k++) {
+    md_dense *d = &p->part[k];
+    d->chunk = 1;
+    md_set_window(d);
+    if (p->num == 1) break;
+    memcpy(d->lo, from->lo, sizeof d->lo);
+    memcpy(d->window, from->window, sizeof d->window);
+  }
   for (int i = 0; i < 3; i++)
     q->source_num[i] = md_filters_axis(q->f, i) ? q->num[i] : from->window[i];
   q->source = md_plane_vectors(q->items * c->src_blocks * source_squares(q));
@@ -81,11 +92,11 @@ static double weight_cost(const md_conv *c, int64_t bytes) {
 
 static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
   double planes = md_filter_planes(q->f), squares = (double)tile_squares(q);
-  double items = (double)(c->n * md_dense_tiles(d));
+  double items = (double)(c->n * md_dense_tiles(d)), results = (double)q->parts * squares;
   double weights = planes * (double)(plane_taps(c, q->f) * channel_pairs(c));
   double reading = weights * weight_cost(c, (int64_t)weights * vector_bytes(c));
   double pixels = planes * q->f->work *
-                  ((double)(c->src_blocks * source_squares(q)) + (double)c->dst_blocks * squares);
+                  ((double)(c->src_blocks * source_squares(q)) + (double)c->dst_blocks * results);
   return items * (weights * squares + pixels * (q->apart ? APART : 1)) +
          reading * (q->apart ? 1 : items) + weights * q->f->work;
 }
@@ -94,8 +105,7 @@ static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
 static bool fits(const md_conv *c, const Squares *q) {
   int64_t bytes = md_filter_planes(q->f) * (q->source + q->sums) * vector_bytes(c);
   if (q->apart) return bytes <= c->k->e.cpu->cache_bytes * 3 / 4;
-  bool is_least =
-      q->images ? q->num[1] == 1 : tile_squares(q) == q->num[q->f->along_t ? 0 : 2];
+  bool is_least = q->images ? q->num[1] == 1 : tile_squares(q) == q->num[q->f->along_t ? 0 : 2];
   return bytes <= c->k->e.cpu->l2_bytes * 7 / 10 || is_least;
 }
 
@@ -113,29 +123,30 @@ static bool is_tile(const md_conv *c, const Squares *q) {
   return is_whole[2];
 }
 
-// The best way to cut the problem into squares; its cost, infinite where there is none.
-static double choose_squares(const md_conv *c, md_problem *p, Squares *best) {
+// The best way to cut the convolution into squares; its cost, infinite where there is none.
+static double choose_squares(const md_conv *c, md_problem *problem, Squares *best) {
   double least = INFINITY;
-  md_problem whole = *p;
   for (int i = 0; i < 2 * MD_FILTERS; i++) {
+    md_problem p;
     Squares q = {.f = &md_filters[i / 2], .apart = i % 2};
-    q.images = q.f->along_t && whole.d.tail == 5;
-    if (!md_filter_suits(q.f, &whole)) continue;
-    for (int k = 0; k < 3; k++) q.size[k] = whole.d.grid[k];
+    if (!md_filter_problem(c, q.f, &p)) continue;
+    q.images = q.f->along_t && p.part[0].tail == 5;
+    q.parts = p.num;
+    for (int k = 0; k < 3; k++) q.size[k] = p.part[0].grid[k];
     for (q.num[0] = 1; q.num[0] <= squares_along(&q, 0); q.num[0]++) {
       for (q.num[1] = 1; q.num[1] <= squares_along(&q, 1); q.num[1]++) {
         for (q.num[2] = 1; q.num[2] <= squares_along(&q, 2); q.num[2]++) {
           if (!is_tile(c, &q)) continue;
-          set_tile(c, p, &q);
-          double cost = cost_of(c, &p->d, &q);
+          set_tile(c, &p, &q);
+          double cost = cost_of(c, &p.part[0], &q);
           if (cost >= least || !fits(c, &q)) continue;
           least = cost;
           *best = q;
+          *problem = p;
         }
       }
     }
   }
-  if (least < INFINITY) set_tile(c, p, best);
   return least;
 }
 
@@ -147,8 +158,8 @@ static md_conv conv_of(md_kernel *k) {
 const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv direct = conv_of(&k), c = md_conv_in_f32(direct);
+  if (!cpu->winograd || c.dtype == MD_F64) return "";
   md_problem p;
-  if (!cpu->winograd || c.dtype == MD_F64 || !md_filter_problem(&c, &p)) return "";
   Squares q;
   double cost = choose_squares(&c, &p, &q);
   if (cost == INFINITY) return "";
@@ -164,10 +175,10 @@ static int64_t sums_step(const Winograd *g) { return g->q.sums * g->item.c->lane
 
 // --- weights
 
-// Phase 0: an item for each pair of blocks. The weights of plane p: [dst block][src block][t][i][lane].
+// Phase 0: an item for each pair of blocks. The weights of plane p: [dst block][src block][tap][i][lane].
 static void pack_weights(const Winograd *g, const md_conv *plane) {
   const md_conv *c = g->item.c;
-  const md_taps *taps = g->item.d->tap;
+  const md_taps *taps = g->p->part[0].tap;
   const md_filter *f = g->q.f;
   md_kernel *k = c->k;
   md_emit *e = &k->e;
@@ -216,7 +227,7 @@ static md_ir first_pixel(const Winograd *g, md_ir block, int64_t squares) {
 static void transform_source(const Winograd *g) {
   const md_item *s = &g->item;
   const md_conv *c = s->c;
-  const md_dense *from = g->from;
+  const md_dense *from = &g->p->from;
   const md_filter *f = g->q.f;
   md_emit *e = &c->k->e;
   md_squares q = {.c = c,
@@ -225,7 +236,8 @@ static void transform_source(const Winograd *g) {
                   .height = from->window[1],
                   .width = from->window[2],
                   .size = f->in,
-                  .step = f->in_step};
+                  .step = f->in_step,
+                  .apart = {1, 1, 1}};
   md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
   md_pack_window(c, from, c->src, c->src_c, ib.i, md_i64(e, 1), s->n, g->from_m0, from->tile,
                  s->window, NULL);
@@ -234,37 +246,51 @@ static void transform_source(const Winograd *g) {
   md_loop_end(e, &ib);
 }
 
-// The direct convolution in plane p, for `blocks` dst blocks, whose sums begin at `to` in the plane.
-static void multiply_plane(const Winograd *g, md_ir p, int blocks, md_ir block, md_ir to) {
+// Sums of a part in planes that are apart begin there, for blocks from `block` on.
+static md_ir part_apart(const Winograd *g, int part, md_ir block) {
+  const md_conv *c = g->item.c;
+  return md_iaddc(&c->k->e, block, part * c->dst_blocks);
+}
+
+// The direct convolution of a part in plane p, for `blocks` dst blocks.
+static void multiply_plane(const Winograd *g, int part, md_ir p, int blocks, md_ir block) {
   const md_conv *c = g->plane.c;
   md_emit *e = &c->k->e;
   md_item s = g->plane;
+  s.d = &g->in_plane[part];
+  for (int i = 0; i < 3; i++) s.tile[i] = s.d->tile[i];
+  md_ir to = md_imulc(e, p, sums_step(g));
+  if (g->q.apart) {
+    int64_t squares = g->q.items * tile_squares(&g->q);
+    to = md_iadd(e, to, md_imulc(e, part_apart(g, part, block), squares * c->lanes));
+  }
   s.window = md_at(e, c->wide, g->source, md_imulc(e, p, source_step(g)));
   s.panels = md_at(e, c->wide, g->weights, md_imulc(e, p, weights_step(c)));
-  s.acc = md_at(e, c->wide, g->sums, md_iadd(e, md_imulc(e, p, sums_step(g)), to));
+  s.acc = md_at(e, c->wide, g->sums, to);
   md_item_multiply(&s, blocks, block);
 }
 
-// Sums of all planes become the tile's results, and go through the epilogue.
-static void finish_blocks(const Winograd *g, int blocks, md_ir block) {
+// Sums of all planes become results of a part, where they lie in the tile.
+static void finish_part(const Winograd *g, int part, int blocks, md_ir block) {
   const md_item *s = &g->item;
   const md_conv *c = s->c;
+  const md_dense *d = &g->p->part[part];
   md_emit *e = &c->k->e;
-  const md_filter *f = g->q.f;
   md_squares q = {.c = c,
-                  .f = f,
+                  .f = g->q.f,
                   .num = {g->q.num[0], g->q.num[1], g->q.num[2]},
                   .height = s->tile[1],
                   .width = s->tile[2],
-                  .size = f->m,
-                  .step = f->m};
+                  .size = g->q.f->m,
+                  .step = g->q.f->m,
+                  .apart = {1, s->tile[1] / d->tile[1], s->tile[2] / d->tile[2]}};
   md_loop b = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks), 1, "block");
-  md_ir in_plane = g->q.apart ? md_iadd(e, block, b.i) : b.i;
+  md_ir in_plane = g->q.apart ? part_apart(g, part, md_iadd(e, block, b.i)) : b.i;
   md_planes from = {g->sums, first_pixel(g, in_plane, tile_squares(&g->q)), sums_step(g)};
-  md_ir to = md_imulc(e, b.i, s->tile[0] * s->tile[1] * s->tile[2] * c->lanes);
+  md_ir to = md_imulc(e, b.i, s->tile[0] * s->tile[1] * s->tile[2]);
+  to = md_imulc(e, md_iaddc(e, to, d->first[1] * s->tile[2] + d->first[2]), c->lanes);
   md_squares_from_planes(&q, &from, md_at(e, c->wide, s->acc, to));
   md_loop_end(e, &b);
-  md_item_finish(s, blocks, block);
 }
 
 // --- phases
@@ -278,9 +304,8 @@ static md_conv plane_conv(const md_conv *c, const md_filter *f) {
   p.kernel[2] = c->kernel[0];
   return p;
 }
-static md_dense plane_problem(const Winograd *g) {
+static md_dense plane_problem(const Winograd *g, const md_dense *d) {
   const Squares *q = &g->q;
-  const md_dense *d = g->item.d;
   md_taps one = {.num = 1};
   md_dense p = {.tail = 5, .in_step = {1, 1, 1}, .tap = {one, one, one}};
   if (q->images) {
@@ -312,24 +337,24 @@ static md_dense plane_problem(const Winograd *g) {
 static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   md_item *s = &g->item;
   const md_conv *c = s->c;
-  const md_dense *d = s->d;
+  const md_dense *d = s->d, *from = &g->p->from;
   md_kernel *k = c->k;
   md_emit *e = &k->e;
-  int64_t window = md_round_up(md_window_bytes(c, g->from), 64);
+  int64_t window = md_round_up(md_window_bytes(c, from), 64);
   int64_t acc = 2 * d->tile[0] * d->tile[1] * d->tile[2] * vector_bytes(c);
   md_phase_begin(k, what, c->n * md_dense_tiles(d), window + acc + bytes);
   int64_t tiles[2] = {c->n, md_dense_tiles(d)}, along[3];
   md_ir index[2], tile[3];
   md_split_index(e, k->item, 2, tiles, index);
-  for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
+  for (int i = 0; i < 3; i++) along[i] = md_ceil_div(d->grid[i], d->tile[i]);
   md_split_index(e, index[1], 3, along, tile);
   s->n = index[0];
   s->part = index[1];
   for (int i = 0; i < 3; i++) {
     s->tile[i] = d->tile[i];
     s->m0[i] = md_imulc(e, tile[i], d->tile[i]);
-    g->from_m0[i] = md_imulc(e, tile[i], g->from->tile[i]);
-    s->extent[i] = md_imin(e, md_i64(e, d->tile[i]), md_isub(e, md_i64(e, g->q.size[i]), s->m0[i]));
+    g->from_m0[i] = md_imulc(e, tile[i], from->tile[i]);
+    s->extent[i] = md_imin(e, md_i64(e, d->tile[i]), md_isub(e, md_i64(e, d->grid[i]), s->m0[i]));
   }
   s->window = k->scratch;
   s->acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
@@ -340,20 +365,22 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
 static void whole_group(const void *winograd, int blocks, md_ir block) {
   const Winograd *g = winograd;
   md_emit *e = &g->item.c->k->e;
-  md_loop p = md_loop_begin(e, md_i64(e, 0), md_i64(e, md_filter_planes(g->q.f)), 1, "plane");
-  multiply_plane(g, p.i, blocks, block, md_i64(e, 0));
-  md_loop_end(e, &p);
-  finish_blocks(g, blocks, block);
+  for (int i = 0; i < g->p->num; i++) {
+    md_loop p = md_loop_begin(e, md_i64(e, 0), md_i64(e, md_filter_planes(g->q.f)), 1, "plane");
+    multiply_plane(g, i, p.i, blocks, block);
+    md_loop_end(e, &p);
+    finish_part(g, i, blocks, block);
+  }
+  md_item_finish(&g->item, blocks, block);
 }
 static void group_of_plane(const void *winograd, int blocks, md_ir block) {
   const Winograd *g = winograd;
-  const md_conv *c = g->item.c;
-  md_ir to = md_imulc(&c->k->e, block, g->q.items * tile_squares(&g->q) * c->lanes);
-  multiply_plane(g, c->k->item, blocks, block, to);
+  for (int i = 0; i < g->p->num; i++) multiply_plane(g, i, g->item.c->k->item, blocks, block);
 }
 static void group_of_tile(const void *winograd, int blocks, md_ir block) {
   const Winograd *g = winograd;
-  finish_blocks(g, blocks, block);
+  for (int i = 0; i < g->p->num; i++) finish_part(g, i, blocks, block);
+  md_item_finish(&g->item, blocks, block);
 }
 
 static void emit_whole(Winograd *g) {
@@ -401,17 +428,15 @@ void md_emit_conv_winograd(md_kernel *k) {
   md_conv c = md_conv_in_f32(conv_of(k)), pc;
   k->in_f32 = true;
   md_problem p;
-  md_filter_problem(&c, &p);
-  Winograd g = {.from = &p.from, .item = {.c = &c, .d = &p.d}};
+  Winograd g = {.p = &p, .item = {.c = &c, .d = &p.whole}};
   choose_squares(&c, &p, &g.q);
   pc = plane_conv(&c, g.q.f);
-  md_dense pd = plane_problem(&g);
+  for (int i = 0; i < p.num; i++) g.in_plane[i] = plane_problem(&g, &p.part[i]);
   int64_t planes = md_filter_planes(g.q.f);
   g.place = md_workspace_reserve(k, planes * weights_step(&pc) * md_dtype_size(c.wide));
-  g.item.sums = md_sums_create(k, md_dense_tiles(&p.d), 2);
+  g.item.sums = md_sums_create(k, md_dense_tiles(&p.whole), 2);
   pack_weights(&g, &pc);
-  g.plane = (md_item){.c = &pc, .d = &pd};
-  for (int i = 0; i < 3; i++) g.plane.tile[i] = pd.tile[i];
+  g.plane.c = &pc;
   if (g.q.apart) emit_apart(&g);
   else emit_whole(&g);
   md_sums_finish(g.item.sums);

@@ -127,18 +127,21 @@ static void cut(Wgrad *g, const md_dense *d) {
 }
 
 // The best filter, and how it is cut; its cost, infinite where none suits.
-static double choose(Wgrad *g, const md_problem *p) {
+static double choose(Wgrad *g, md_problem *problem) {
   double least = INFINITY;
   Wgrad best = *g;
   for (int i = 0; i < MD_FILTERS; i++) {
     Wgrad w = *g;
+    md_problem p;
     w.f = &md_filters[i];
-    if (!md_filter_suits(w.f, p) || (w.f->along_t && p->d.tail == 5)) continue;
-    cut(&w, &p->d);
+    if (!md_filter_problem(&g->c, w.f, &p)) continue;
+    if (w.f->along_t && p.part[0].tail == 5) continue;
+    cut(&w, &p.part[0]);
     double cost = cost_of(&w);
     if (cost >= least) continue;
     least = cost;
     best = w;
+    *problem = p;
   }
   *g = best;
   return least;
@@ -152,8 +155,8 @@ static md_conv conv_of(md_kernel *k) {
 const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv plain = conv_of(&k), c = md_conv_in_f32(plain);
+  if (!cpu->winograd || c.dtype == MD_F64) return "";
   md_problem p;
-  if (!cpu->winograd || c.dtype == MD_F64 || !md_filter_problem(&c, &p)) return "";
   Wgrad g = {.k = &k, .c = c};
   double cost = choose(&g, &p);
   return cost == INFINITY ? "" : md_filter_refuse(&plain, cost);
@@ -204,7 +207,8 @@ static void tile_to_planes(const Wgrad *g, const Operand *o, md_ir unit, int64_t
                   .height = d->window[1],
                   .width = d->window[2],
                   .size = o->size,
-                  .step = o->apart};
+                  .step = o->apart,
+                  .apart = {1, 1, 1}};
   int64_t along[3], in_sample = g->all_units / c->n;  // units
   for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
   int64_t tiles[2] = {units, o->tiles};
@@ -451,18 +455,17 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   k->in_f32 = true;
   md_conv *c = &g.c;
   md_problem p;
-  md_filter_problem(c, &p);
-  p.d.chunk = 1;
   choose(&g, &p);
+  p.part[0].chunk = 1;
   g.x = (Operand){.part = md_filter_source, .size = g.f->in, .apart = g.f->in_step};
   g.dy = (Operand){.part = md_filter_result_gradient, .size = g.f->m, .apart = g.f->m};
-  md_dense yd = p.d;
+  md_dense yd = p.part[0];
   for (int i = 0; i < 3; i++) {
     yd.in_size[i] = g.size[i];
     yd.in_step[i] = 1;
     yd.tap[i] = (md_taps){.num = 1};
   }
-  set_operand(&g, &g.x, c->src, c->src_c, &p.d);
+  set_operand(&g, &g.x, c->src, c->src_c, &p.part[0]);
   set_operand(&g, &g.dy, k->r->anchor->in[0], c->dst_c, &yd);
   g.of_tap = c->dst_blocks * c->src_blocks * g.inner * c->lanes;
   g.sums = md_plane_vectors(g.taps * g.of_tap / c->lanes) * c->lanes;

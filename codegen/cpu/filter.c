@@ -3,6 +3,7 @@
 #include "codegen/cpu/filter.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 // Points of a small product and sum of squares make for small rounding errors: those at 0, +-3/4 and +-3/2
 // have half of the error of the usual 0, +-1 and +-2. All of B and A is exact in f32.
@@ -46,47 +47,65 @@ int64_t md_filter_squares(const md_filter *f, int axis, int64_t size) {
 }
 int64_t md_plane_vectors(int64_t vectors) { return vectors | 1; }
 
-// All residues of a strided data gradient at once: at even places the middle tap, at odd ones the outer two. `d` is that
-// of the even places so far, which has what all have in common: the taps along t and the source.
+static int64_t stride_of(const md_conv *c, int axis) { return c->node->attr.conv3d.stride.d[axis]; }
+
+// All residues of a strided data gradient at once: at even places the middle tap, at odd ones the outer two. The first
+// residue, that of the even places, has what all have in common: the taps along t and the source.
 static bool transposed_problem(const md_conv *c, md_problem *p) {
   const md_conv3d_attr *a = &c->node->attr.conv3d;
-  if (p->stride[0] != 1) return false;
-  p->transposed = true;
+  md_dense *d = &p->part[0];
+  p->num = 1;
   for (int i = 1; i < 3; i++) {
-    if (p->stride[i] != 2 || c->kernel[i] != 3 || a->pad.d[i] != 1 || a->dilation.d[i] != 1)
-      return false;
-    p->d.grid[i] = c->dst_size[i];
-    p->d.step[i] = 1;
-    p->d.tap[i] = (md_taps){.num = 3, .dk = 1, .off0 = 1, .doff = -1};
+    if (c->kernel[i] != 3 || a->pad.d[i] != 1 || a->dilation.d[i] != 1) return false;
+    d->grid[i] = c->dst_size[i];
+    d->step[i] = 1;
+    d->tap[i] = (md_taps){.num = 3, .dk = 1, .off0 = 1, .doff = -1};
     p->from.grid[i] = md_ceil_div(c->dst_size[i], 2);
     p->from.tap[i] = (md_taps){.num = 2, .doff = 1};
   }
   return true;
 }
 
-bool md_filter_problem(const md_conv *c, md_problem *p) {
-  md_dense problem[MD_MAX_DENSE];
-  *p = (md_problem){0};
-  bool one = md_conv_problems(c, problem) == 1, strided = false;
-  p->d = p->from = problem[0];
+// The window of all parts.
+static void join_windows(md_problem *p) {
   for (int i = 0; i < 3; i++) {
-    p->stride[i] = c->node->attr.conv3d.stride.d[i];
-    strided |= p->stride[i] > 1;
+    int64_t lo = INT64_MAX, hi = INT64_MIN;
+    for (int k = 0; k < p->num; k++) {
+      md_dense *d = &p->part[k];
+      md_set_window(d);
+      lo = MD_MIN(lo, d->lo[i]);
+      hi = MD_MAX(hi, d->lo[i] + d->window[i] - (d->tile[i] - 1) * d->in_step[i]);
+    }
+    p->from.tap[i] = (md_taps){.num = hi - lo, .off0 = lo, .doff = 1};
   }
-  return c->flipped && strided ? transposed_problem(c, p) : one;
 }
 
-bool md_filter_suits(const md_filter *f, const md_problem *p) {
+bool md_filter_problem(const md_conv *c, const md_filter *f, md_problem *p) {
+  md_dense part[MD_MAX_DENSE];
+  *p = (md_problem){.num = md_conv_problems(c, part)};
+  if (p->num > MD_FILTER_PARTS || part[0].planar || (!f->along_t && part[0].tail != 5))
+    return false;
+  memcpy(p->part, part, (size_t)p->num * sizeof *part);
+  p->from = part[0];
+  bool strided = false;
   for (int i = 0; i < 3; i++) {
-    const md_taps *t = &p->d.tap[i];
-    if (p->d.first[i] != 0) return false;
-    if (!md_filters_axis(f, i)) {
-      if (i == 0 && p->stride[i] != 1) return false;
-    } else if (p->stride[i] != f->stride || t->num != f->r || llabs(t->doff) != 1) {
-      return false;
-    }
+    bool filtered = md_filters_axis(f, i);
+    if ((filtered || i == 0) && stride_of(c, i) != (filtered ? f->stride : 1)) return false;
+    strided |= stride_of(c, i) > 1;
   }
-  return !p->d.planar && p->transposed == f->transposed && (f->along_t || p->d.tail == 5);
+  if (f->transposed != (c->flipped && strided && !f->along_t)) return false;
+  if (f->transposed && !transposed_problem(c, p)) return false;
+  if (p->num > 1) join_windows(p);
+  p->whole = p->part[0];
+  for (int i = 0; i < 3; i++) {
+    p->whole.grid[i] = c->dst_size[i];
+    p->whole.step[i] = 1;
+  }
+  for (int i = 0; i < 3; i++) {
+    const md_taps *t = &p->part[0].tap[i];
+    if (md_filters_axis(f, i) && (t->num != f->r || llabs(t->doff) != 1)) return false;
+  }
+  return true;
 }
 
 const char *md_filter_refuse(const md_conv *c, double cost) {
@@ -195,7 +214,7 @@ static Place squares_begin(const md_squares *q, md_ir first) {
   for (int i = 0; i < 3; i++) {
     p.loop[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, q->num[i]), 1, "square");
     index = md_iadd(e, md_imulc(e, index, q->num[i]), p.loop[i].i);
-    at[i] = md_imulc(e, p.loop[i].i, md_filters_axis(q->f, i) ? q->step : 1);
+    at[i] = md_imulc(e, p.loop[i].i, (md_filters_axis(q->f, i) ? q->step : 1) * q->apart[i]);
   }
   p.plane = md_iadd(e, first, md_imulc(e, index, q->c->lanes));
   md_ir line = md_iadd(e, md_imulc(e, at[0], q->height), at[1]);
@@ -210,8 +229,8 @@ static void squares_end(const md_squares *q, Place *p) {
 // Visits pixels k = 0, 1, ... of a square that is `size` wide: x[k / cols][k % cols].
 static int cols_of(const md_squares *q, int size) { return q->f->along_t ? 1 : size; }
 static md_ir pixel_at(const md_squares *q, const Place *p, int k, int cols) {
-  int64_t row = q->f->along_t ? q->height * q->width : q->width;
-  return md_iaddc(&q->c->k->e, p->pixel, (k / cols * row + k % cols) * q->c->lanes);
+  int64_t row = q->f->along_t ? q->apart[0] * q->height * q->width : q->apart[1] * q->width;
+  return md_iaddc(&q->c->k->e, p->pixel, (k / cols * row + k % cols * q->apart[2]) * q->c->lanes);
 }
 
 void md_squares_to_planes(const md_squares *q, md_filter_part *part, md_ir window,

@@ -36,16 +36,17 @@ int64_t md_filter_squares(const md_filter *f, int axis, int64_t size);  // that 
 // What a plane of so many vectors takes: not a power of two, or lines of all planes would share a few sets of L1.
 int64_t md_plane_vectors(int64_t vectors);
 
-// A convolution as one dense problem of results d. `from` has the window of a tile, which is that of d but in a data
-// gradient of stride 2: there a tile of `from` is half as many pixels along h and w.
+// A convolution as a filter sees it: dense problems that have their source in common. `from` has the window of a tile,
+// which is that of all parts but in a `transposed` filter: there it is half as many pixels along h and w. There are
+// several parts where a filter along t leaves a data gradient the residues of its stride; the first is the largest.
+// `whole` has the results of all parts side by side.
+enum { MD_FILTER_PARTS = 4 };
 typedef struct md_problem {
-  md_dense d, from;
-  int64_t stride[3];
-  bool transposed;
+  int num;
+  md_dense part[MD_FILTER_PARTS], from, whole;
 } md_problem;
-// False: it is several problems. Of data gradients with a stride, 3x3 taps of stride 2 padded by 1 are one.
-bool md_filter_problem(const md_conv *c, md_problem *p);
-bool md_filter_suits(const md_filter *f, const md_problem *p);  // by taps and strides
+bool md_filter_problem(const md_conv *c, const md_filter *f,
+                       md_problem *p);  // false: does not suit
 // NULL: so many multiply-adds of vectors are well below those of the convolution as it is. Or why not.
 const char *md_filter_refuse(const md_conv *direct, double cost);
 
@@ -64,6 +65,7 @@ typedef struct md_squares {
   int64_t num[3];         // along t, h, w
   int64_t height, width;  // of the window's frames, in pixels
   int size, step;         // pixels of a square along an axis, and from it to the next
+  int64_t apart[3];       // pixels lie so many places apart
 } md_squares;
 // The first plane, where the first square's pixel is in each, and how far apart planes lie, in elements.
 typedef struct md_planes {
