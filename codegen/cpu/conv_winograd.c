@@ -230,14 +230,11 @@ static void transform_source(const Winograd *g) {
   const md_dense *from = &g->p->from;
   const md_filter *f = g->q.f;
   md_emit *e = &c->k->e;
-  md_squares q = {.c = c,
-                  .f = f,
-                  .num = {g->q.source_num[0], g->q.source_num[1], g->q.source_num[2]},
-                  .height = from->window[1],
-                  .width = from->window[2],
-                  .size = f->in,
-                  .step = f->in_step,
-                  .apart = {1, 1, 1}};
+  md_squares q = md_squares_in_order(c, f, g->q.source_num);
+  q.height = from->window[1];
+  q.width = from->window[2];
+  q.size = f->in;
+  q.step = f->in_step;
   md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
   md_pack_window(c, from, c->src, c->src_c, ib.i, md_i64(e, 1), s->n, g->from_m0, from->tile,
                  s->window, NULL);
@@ -276,14 +273,11 @@ static void finish_part(const Winograd *g, int part, int blocks, md_ir block) {
   const md_conv *c = s->c;
   const md_dense *d = &g->p->part[part];
   md_emit *e = &c->k->e;
-  md_squares q = {.c = c,
-                  .f = g->q.f,
-                  .num = {g->q.num[0], g->q.num[1], g->q.num[2]},
-                  .height = s->tile[1],
-                  .width = s->tile[2],
-                  .size = g->q.f->m,
-                  .step = g->q.f->m,
-                  .apart = {1, s->tile[1] / d->tile[1], s->tile[2] / d->tile[2]}};
+  md_squares q = md_squares_in_order(c, g->q.f, g->q.num);
+  q.height = s->tile[1];
+  q.width = s->tile[2];
+  q.size = q.step = g->q.f->m;
+  for (int i = 1; i < 3; i++) q.apart[i] = s->tile[i] / d->tile[i];
   md_loop b = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks), 1, "block");
   md_ir in_plane = g->q.apart ? part_apart(g, part, md_iadd(e, block, b.i)) : b.i;
   md_planes from = {g->sums, first_pixel(g, in_plane, tile_squares(&g->q)), sums_step(g)};

@@ -2,7 +2,8 @@
 // Weight gradient by Winograd's filtering (filter.h): squares of x and of dy become pixels of planes, some frames at a
 // time (if the filter is along t: samples; with other taps along t: rows of tiles in all frames), so that the caches
 // hold them. In a plane, for each pair of channels, it is the sum over pixels of x times dy, with x shifted by as many
-// frames as the other tap is. Sums of all planes become dw.
+// frames as the other tap is. Sums of all planes become dw. Taps along h and w, beside a filter along t, meet pixels of a
+// plane that lie elsewhere, and with a stride not side by side: there all squares of a pixel follow one another.
 //
 // Where L2 has room for the sums of all planes, an item walks over its split of the frames, with planes of its own.
 // Otherwise planes lie in the workspace, for the last cache, and a plane is an item.
@@ -39,20 +40,21 @@ typedef struct Wgrad {
   md_conv c;  // as if a forward convolution x -> dy
   const md_filter *f;
   Operand x, dy;
-  int64_t size[3];              // of dy: t, h, w
-  int64_t num[3];               // squares in a tile
-  int64_t units, all_units;     // frames, samples or rows of tiles in the planes, and in all
-  int64_t splits;               // items with planes of their own; 0: planes are items
-  int64_t taps;                 // along t, beside the filter
-  int64_t inner;                // input channels of a block that exist at most
+  int64_t size[3];           // of dy: t, h, w
+  int64_t num[3];            // squares in a tile
+  int64_t units, all_units;  // frames, samples or rows of tiles in the planes, and in all
+  int64_t splits;            // items with planes of their own; 0: planes are items
+  int64_t taps;              // beside the filter
+  bool shifts_frames;        // they are along t
+  int64_t image[3];          // of x, without the last row that nothing reads, and with pads
+  bool images;               // they are along h and w, or have a stride there: a unit is a sample
+  int64_t elements;          // vectors in a unit's planes
+  int64_t inner;             // input channels of a block that exist at most
   int64_t place, sums, of_tap;  // sums of a plane: [tap][dst block][src block][inner][lane]
 } Wgrad;
 
 // --- the plan
 
-static int64_t taps_beside(const md_conv *c, const md_filter *f) {
-  return f->along_t ? 1 : c->kernel[0];
-}
 static int64_t vector_bytes(const md_conv *c) { return c->lanes * md_dtype_size(c->wide); }
 
 // Multiply-adds of vectors; an element of a plane is made and, in the workspace, read again.
@@ -61,7 +63,7 @@ static double cost_of(const Wgrad *g) {
   double squares = (double)c->n, taps = (double)g->taps;
   for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(g->f, i, g->size[i]);
   double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
-  double elements = squares * (double)(c->src_blocks + c->dst_blocks) * (g->splits ? 1 : 2);
+  double elements = (double)(g->all_units * g->elements) * (g->splits ? 1 : 2);
   return md_filter_planes(g->f) *
          (squares * pairs * taps + g->f->work * (elements + 2 * pairs * taps));
 }
@@ -74,12 +76,14 @@ static Room set_units(Wgrad *g, const md_dense *d) {
   const md_conv *c = &g->c;
   int64_t squares[3];
   for (int i = 0; i < 3; i++) squares[i] = md_filter_squares(g->f, i, g->size[i]);
-  int axis = g->taps > 1 ? 1 : 0;  // a unit is a tile on this one, all of the other two
+  int axis = g->shifts_frames ? 1 : 0;  // a unit is a tile on this one, all of the other two
   int64_t in_dy = g->num[axis] * squares[1 - axis] * squares[2], in_x = in_dy;
-  if (g->taps > 1) in_x += (g->taps - 1) * d->tap[0].doff * g->num[1] * squares[2];
+  if (g->shifts_frames) in_x += (g->taps - 1) * d->tap[0].doff * g->num[1] * squares[2];
+  if (g->images) in_x = squares[0] * g->image[1] * g->image[2];
   g->all_units = c->n * squares[axis] / g->num[axis];
   int64_t planes = md_filter_planes(g->f) * vector_bytes(c);
-  return (Room){.unit = planes * (in_x * c->src_blocks + in_dy * c->dst_blocks),
+  g->elements = in_x * c->src_blocks + in_dy * c->dst_blocks;
+  return (Room){.unit = planes * g->elements,
                 .sums = planes * g->taps * c->dst_blocks * c->src_blocks * g->inner,
                 .pixels = in_dy};
 }
@@ -113,14 +117,20 @@ static void cut(Wgrad *g, const md_dense *d) {
     g->size[i] = d->grid[i];
     squares[i] = g->num[i] = md_filter_squares(g->f, i, d->grid[i]);
   }
+  const int64_t *kernel = c->kernel;
+  g->taps = g->f->along_t ? kernel[1] * kernel[2] : kernel[0];
+  g->shifts_frames = !g->f->along_t && g->taps > 1;
+  g->images = g->f->along_t && d->tail == 5;
+  g->inner = MD_MIN(c->src_c, c->lanes);
+  for (int i = 0; i < 3; i++)
+    g->image[i] = (d->grid[i] - 1) * d->in_step[i] + (d->tap[i].num - 1) * d->tap[i].doff + 1;
   int shrinks = g->f->along_t ? 2 : 1;
   if (!g->f->along_t) g->num[0] = 1;
   int64_t *rows = &g->num[shrinks];
-  while (*rows > 1 && (squares[shrinks] % *rows || g->num[0] * g->num[1] * g->num[2] > STRIP))
+  while (!g->images && *rows > 1 &&
+         (squares[shrinks] % *rows || g->num[0] * g->num[1] * g->num[2] > STRIP))
     --*rows;
-  g->taps = taps_beside(c, g->f);
-  g->inner = MD_MIN(c->src_c, c->lanes);
-  if (cut_into_splits(g, d, shrinks, squares[shrinks])) return;
+  if (!g->images && cut_into_splits(g, d, shrinks, squares[shrinks])) return;
   Room room = set_units(g, d);
   int64_t rounds = md_ceil_div(g->all_units * room.unit, c->k->e.cpu->cache_bytes * 3 / 4);
   g->units = md_ceil_div(g->all_units, MD_MIN(rounds, MAX_ROUNDS));
@@ -135,8 +145,10 @@ static double choose(Wgrad *g, md_problem *problem) {
     md_problem p;
     w.f = &md_filters[i];
     if (!md_filter_problem(&g->c, w.f, &p)) continue;
-    if (w.f->along_t && p.part[0].tail == 5) continue;
     cut(&w, &p.part[0]);
+    if (w.images &&
+        vector_bytes(&g->c) * w.image[0] * w.image[1] * w.image[2] > g->c.k->e.cpu->l2_bytes / 2)
+      continue;
     double cost = cost_of(&w);
     if (cost >= least) continue;
     least = cost;
@@ -172,13 +184,14 @@ static void set_operand(Wgrad *g, Operand *o, md_val v, int64_t channels, const 
     o->d.tile[i] = g->num[i] * md_filter_step(g->f, i);
     o->d.grid[i] = md_round_up(g->size[i], o->d.tile[i]);
   }
-  if (g->taps > 1) {  // frames one by one, those that other taps reach as well
+  if (g->shifts_frames) {  // frames one by one, those that other taps reach as well
     o->d.grid[0] += (d->tap[0].num - 1) * d->tap[0].doff;
     o->d.tap[0].num = 1;
   }
   md_set_window(&o->d);
   o->tiles = md_dense_tiles(&o->d) * c->n / g->all_units;
   o->pixels = o->tiles * g->num[0] * g->num[1] * g->num[2];
+  if (g->images) o->pixels = g->num[0] * o->d.window[1] * o->d.window[2];
   o->step = md_plane_vectors(o->blocks * g->units * o->pixels) * c->lanes;
 }
 static int64_t planes_bytes(const Wgrad *g, const Operand *o) {
@@ -201,14 +214,20 @@ static void tile_to_planes(const Wgrad *g, const Operand *o, md_ir unit, int64_t
   const md_conv *c = &g->c;
   const md_dense *d = &o->d;
   md_emit *e = &g->k->e;
-  md_squares q = {.c = c,
-                  .f = g->f,
-                  .num = {g->num[0], g->num[1], g->num[2]},
-                  .height = d->window[1],
-                  .width = d->window[2],
-                  .size = o->size,
-                  .step = o->apart,
-                  .apart = {1, 1, 1}};
+  const int64_t num[3] = {g->num[0], g->images ? d->window[1] : g->num[1],
+                          g->images ? d->window[2] : g->num[2]};
+  md_squares q = md_squares_in_order(c, g->f, num);
+  q.height = d->window[1];
+  q.width = d->window[2];
+  q.size = o->size;
+  q.step = o->apart;
+  int64_t of_tile = num[0] * num[1] * num[2];
+  if (g->images) {  // a pixel's squares of all units
+    of_tile = num[0];
+    q.in_plane[0] = 1;
+    q.in_plane[2] = g->units * num[0];
+    q.in_plane[1] = num[2] * q.in_plane[2];
+  }
   int64_t along[3], in_sample = g->all_units / c->n;  // units
   for (int i = 0; i < 3; i++) along[i] = d->grid[i] / d->tile[i];
   int64_t tiles[2] = {units, o->tiles};
@@ -216,7 +235,7 @@ static void tile_to_planes(const Wgrad *g, const Operand *o, md_ir unit, int64_t
   md_split_index(e, index, 2, tiles, at);
   md_ir u = md_iadd(e, at[0], unit), n = md_idivc(e, u, in_sample);
   md_ir in_n = md_imodc(e, u, in_sample);
-  if (g->taps > 1) {
+  if (g->shifts_frames) {
     tile[0] = at[1];
     tile[1] = in_n;
     tile[2] = zero;
@@ -227,8 +246,7 @@ static void tile_to_planes(const Wgrad *g, const Operand *o, md_ir unit, int64_t
   for (int i = 0; i < 3; i++) m0[i] = md_imulc(e, tile[i], d->tile[i]);
   md_loop b = md_loop_begin(e, zero, md_i64(e, o->blocks), 1, "block");
   md_pack_window(c, d, o->val, o->channels, b.i, md_i64(e, 1), n, m0, d->tile, window, NULL);
-  md_ir first = md_iadd(e, md_imulc(e, b.i, g->units * o->pixels),
-                        md_imulc(e, index, q.num[0] * q.num[1] * q.num[2]));
+  md_ir first = md_iadd(e, md_imulc(e, b.i, g->units * o->pixels), md_imulc(e, index, of_tile));
   md_planes to = {o->planes, md_imulc(e, first, c->lanes), o->step};
   md_squares_to_planes(&q, o->part, window, &to);
   md_loop_end(e, &b);
@@ -298,7 +316,7 @@ static void block_group(const void *product, int blocks, md_ir ob) {
 static void run_strips(const Wgrad *g, Product *t, int64_t pixels) {
   const md_conv *c = &g->c;
   md_emit *e = &g->k->e;
-  int64_t run = g->taps > 1 ? g->dy.pixels : pixels;
+  int64_t run = g->shifts_frames ? g->dy.pixels : pixels;
   int64_t frames = g->num[1] * g->num[2] * g->x.d.tap[0].doff;  // from a tap to the next
   md_ir zero = md_i64(e, 0), sums = t->sums;
   md_loop u = md_loop_begin(e, zero, md_i64(e, pixels / run), 1, "unit");
@@ -315,15 +333,58 @@ static void run_strips(const Wgrad *g, Product *t, int64_t pixels) {
   md_loop_end(e, &u);
 }
 
-// Adds up the first `pixels` pixels of plane p; `only`: there are no others.
-static void add_products(const Wgrad *g, md_ir p, md_ir sums, int64_t pixels, bool only) {
+// Pixels of dy along an axis that meet an element of x inside of it at offset `off`: [from, to).
+static void meets(const Wgrad *g, int axis, md_ir off, md_ir *from, md_ir *to) {
+  md_emit *e = &g->k->e;
+  int64_t step = g->x.d.in_step[axis];
+  md_ir zero = md_i64(e, 0), before = md_imax(e, md_isub(e, zero, off), zero);
+  md_ir left = md_imax(e, md_isub(e, md_i64(e, g->x.d.in_size[axis]), off), zero);
+  *from = md_idivc(e, md_iaddc(e, before, step - 1), step);
+  *to = md_imin(e, md_idivc(e, md_iaddc(e, left, step - 1), step), md_i64(e, g->size[axis]));
+}
+
+// The sums of one tap in images: of the first `units` units, pixel by pixel.
+static void run_images(const Wgrad *g, Product *t, md_ir tap, int64_t units) {
+  const md_conv *c = &g->c;
+  const md_dense *d = &g->x.d;
+  md_emit *e = &g->k->e;
+  int64_t run = g->units * g->num[0];
+  md_ir k[3] = {NULL, md_idivc(e, tap, c->kernel[2]), md_imodc(e, tap, c->kernel[2])};
+  md_ir in_x = md_i64(e, 0), in_dy = in_x;
+  md_loop at[3];
+  for (int i = 1; i < 3; i++) {
+    md_ir off = md_iaddc(e, md_imulc(e, k[i], d->tap[i].doff), d->tap[i].off0), from, to;
+    meets(g, i, off, &from, &to);
+    at[i] = md_loop_begin(e, from, to, 1, "pixel");
+    md_ir x = md_iadd(e, md_imulc(e, at[i].i, d->in_step[i]), md_iaddc(e, off, -d->lo[i]));
+    in_x = md_iadd(e, md_imulc(e, in_x, d->window[i]), x);
+    in_dy = md_iadd(e, md_imulc(e, in_dy, g->size[i]), at[i].i);
+  }
+  md_ir from = md_imulc(e, in_dy, run), to = md_iaddc(e, from, units * g->num[0]);
+  t->shift = md_isub(e, md_imulc(e, in_x, run), from);
+  md_loop strip = md_loop_begin(e, from, to, STRIP, "strip");
+  t->first = strip.i;
+  t->last = md_imin(e, md_iaddc(e, strip.i, STRIP), to);
+  md_in_pairs(e, c->dst_blocks, block_group, t);
+  md_loop_end(e, &strip);
+  for (int i = 2; i > 0; i--) md_loop_end(e, &at[i]);
+}
+
+// Adds up the first `pixels` pixels of plane p, in images for one tap; `only`: there are no others.
+static void add_products(const Wgrad *g, md_ir p, md_ir tap, md_ir sums, int64_t pixels,
+                         bool only) {
   md_emit *e = &g->k->e;
   const md_conv *c = &g->c;
   Product t = {.g = g, .only = only};
   t.x = md_at(e, c->wide, g->x.planes, md_imulc(e, p, g->x.step));
   t.dy = md_at(e, c->wide, g->dy.planes, md_imulc(e, p, g->dy.step));
   t.sums = md_at(e, c->wide, sums, md_imulc(e, p, g->sums));
-  run_strips(g, &t, pixels);
+  if (!g->images) {
+    run_strips(g, &t, pixels);
+    return;
+  }
+  t.sums = md_at(e, c->wide, t.sums, md_imulc(e, tap, g->of_tap));
+  run_images(g, &t, tap, pixels / g->dy.pixels);
 }
 
 static void clear(const Wgrad *g, md_ir sums, int64_t elements) {
@@ -361,7 +422,7 @@ static void emit_splits(Wgrad *g) {
     md_loop_end(e, &tile);
   }
   md_loop p = md_loop_begin(e, zero, md_i64(e, planes), 1, "plane");
-  add_products(g, p.i, sums, g->units * g->dy.pixels, false);
+  add_products(g, p.i, zero, sums, g->units * g->dy.pixels, false);
   md_loop_end(e, &p);
   md_loop_end(e, &step);
   md_phase_end(k);
@@ -389,15 +450,18 @@ static void emit_rounds(Wgrad *g) {
     emit_planes(g, &g->x, x, unit);
     emit_planes(g, &g->dy, dy, unit);
     int64_t pixels = units_from(g, unit) * g->dy.pixels;
-    bool one_strip = pixels <= STRIP && (g->taps == 1 || pixels == g->dy.pixels);
-    bool only = one_strip && g->units == g->all_units;
-    md_phase_begin(k, "products", md_filter_planes(g->f), 0);
+    bool one_strip = pixels <= STRIP && (!g->shifts_frames || pixels == g->dy.pixels);
+    bool only = one_strip && g->units == g->all_units && !g->images;
+    // An item is a plane or, in images, a tap of it.
+    int64_t taps = g->images ? g->taps : 1, elements = g->images ? g->of_tap : g->sums;
+    md_phase_begin(k, "products", md_filter_planes(g->f) * taps, 0);
     g->x.planes = md_workspace(k, x);
     g->dy.planes = md_workspace(k, dy);
-    md_ir sums = md_workspace(k, g->place);
-    if (unit == 0 && !only)
-      clear(g, md_at(e, c->wide, sums, md_imulc(e, k->item, g->sums)), g->sums);
-    add_products(g, k->item, sums, pixels, only);
+    md_ir sums = md_workspace(k, g->place), p = md_idivc(e, k->item, taps);
+    md_ir tap = md_imodc(e, k->item, taps);
+    md_ir of_item = md_iadd(e, md_imulc(e, p, g->sums), md_imulc(e, tap, g->of_tap));
+    if (unit == 0 && !only) clear(g, md_at(e, c->wide, sums, of_item), elements);
+    add_products(g, p, tap, sums, pixels, only);
     md_phase_end(k);
   }
 }
@@ -441,7 +505,9 @@ static void emit_results(const Wgrad *g) {
   }
   md_filter_weight_gradient(e, g->f, x);
   for (int i = 0; i < of_filter; i++) {
-    md_ir to = scratch_at(g, md_iaddc(e, md_imulc(e, tap.i, of_filter), i), row.i);
+    md_ir in_dw = g->f->along_t ? md_iaddc(e, tap.i, i * g->taps)
+                                : md_iaddc(e, md_imulc(e, tap.i, of_filter), i);
+    md_ir to = scratch_at(g, in_dw, row.i);
     md_store(e, c->wide, k->scratch, to, g->f->along_t ? x[i][0] : x[i / r][i % r], NULL);
   }
   md_loop_end(e, &row);

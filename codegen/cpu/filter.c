@@ -202,6 +202,14 @@ void md_filter_weight_gradient(md_emit *e, const md_filter *f, md_square x) {
 
 // --- squares of a window
 
+md_squares md_squares_in_order(const md_conv *c, const md_filter *f, const int64_t num[3]) {
+  return (md_squares){.c = c,
+                      .f = f,
+                      .num = {num[0], num[1], num[2]},
+                      .apart = {1, 1, 1},
+                      .in_plane = {num[1] * num[2], num[2], 1}};
+}
+
 typedef struct Place {
   md_loop loop[3];
   md_ir pixel, plane;  // elements: of its upper left corner in the window, of its pixel in a plane
@@ -210,13 +218,13 @@ typedef struct Place {
 static Place squares_begin(const md_squares *q, md_ir first) {
   md_emit *e = &q->c->k->e;
   Place p;
-  md_ir index = md_i64(e, 0), at[3];
+  md_ir square = md_i64(e, 0), at[3];
   for (int i = 0; i < 3; i++) {
     p.loop[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, q->num[i]), 1, "square");
-    index = md_iadd(e, md_imulc(e, index, q->num[i]), p.loop[i].i);
+    square = md_iadd(e, square, md_imulc(e, p.loop[i].i, q->in_plane[i]));
     at[i] = md_imulc(e, p.loop[i].i, (md_filters_axis(q->f, i) ? q->step : 1) * q->apart[i]);
   }
-  p.plane = md_iadd(e, first, md_imulc(e, index, q->c->lanes));
+  p.plane = md_iadd(e, first, md_imulc(e, square, q->c->lanes));
   md_ir line = md_iadd(e, md_imulc(e, at[0], q->height), at[1]);
   p.pixel = md_imulc(e, md_iadd(e, md_imulc(e, line, q->width), at[2]), q->c->lanes);
   return p;

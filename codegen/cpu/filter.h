@@ -66,7 +66,10 @@ typedef struct md_squares {
   int64_t height, width;  // of the window's frames, in pixels
   int size, step;         // pixels of a square along an axis, and from it to the next
   int64_t apart[3];       // pixels lie so many places apart
+  int64_t in_plane[3];    // pixels of a plane from a square to the next
 } md_squares;
+// Pixels side by side, squares row by row.
+md_squares md_squares_in_order(const md_conv *c, const md_filter *f, const int64_t num[3]);
 // The first plane, where the first square's pixel is in each, and how far apart planes lie, in elements.
 typedef struct md_planes {
   md_ir at, first;
