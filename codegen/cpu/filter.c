@@ -97,7 +97,7 @@ bool md_filter_problem(const md_conv *c, const md_filter *f, md_problem *p) {
   if (f->transposed && !transposed_problem(c, p)) return false;
   if (p->num > 1) join_windows(p);
   p->whole = p->part[0];
-  for (int i = 0; i < 3; i++) {
+  for (int i = 0; i < 3 && p->num > 1; i++) {
     p->whole.grid[i] = c->dst_size[i];
     p->whole.step[i] = 1;
   }

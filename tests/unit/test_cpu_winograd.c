@@ -10,7 +10,8 @@ typedef struct Shape {
   int stride[2];  // along t; along h and w
 } Shape;
 // Whole squares and parts of them, one and several items, an odd number of blocks, any padding; other taps
-// along t beside those along h and w, and apart; taps along t alone; four taps; a stride of 2.
+// along t beside those along h and w, and apart; taps along t alone; four taps; a stride of 2. Then filters along t in
+// images: any pads, residues without taps or of unequal size, one and several strips and items, planes that are apart.
 static const Shape shapes[] = {
     {1, 64, 64, {2, 8, 8}, {1, 3, 3}, {0, 1, 1}, 1, {1, 1}},
     {2, 33, 48, {3, 13, 15}, {1, 3, 3}, {0, 1, 1}, 1, {1, 1}},
@@ -31,6 +32,12 @@ static const Shape shapes[] = {
     {4, 256, 256, {2, 12, 11}, {1, 3, 3}, {0, 1, 1}, 1, {1, 2}},
     {2, 96, 128, {6, 17, 13}, {2, 3, 3}, {0, 0, 0}, 2, {1, 2}},
     {2, 96, 128, {6, 13, 12}, {3, 3, 3}, {1, 2, 2}, 1, {1, 2}},
+    {3, 64, 80, {8, 9, 8}, {3, 3, 3}, {1, 0, 2}, 1, {1, 2}},
+    {2, 65, 64, {8, 10, 7}, {3, 2, 5}, {1, 1, 1}, 1, {1, 2}},
+    {2, 160, 176, {8, 7, 6}, {3, 1, 1}, {1, 0, 0}, 1, {1, 2}},
+    {70, 33, 48, {8, 5, 4}, {3, 3, 3}, {1, 1, 1}, 1, {1, 2}},
+    {12, 128, 64, {4, 3, 2}, {3, 3, 3}, {1, 1, 1}, 1, {1, 1}},
+    {2, 48, 64, {10, 12, 14}, {3, 3, 3}, {0, 1, 1}, 1, {1, 3}},
 };
 
 static void put_tensor(md_text *to, const char *name, const char *of, int n, int c,
@@ -88,12 +95,17 @@ static const char *lowering_of(const char *text, const char *name, md_arena *a) 
   return kernel_of(text, name, a)->lowering;
 }
 
+// Of a stride's residues, whose parts change places with the pad, a filter of images takes those of one pad alone, one
+// along t the four of a stride of 2.
+static bool is_direct(const Shape *s, const char *op) {
+  if (strcmp(op, "conv3d_dgrad") != 0 || s->stride[1] == 1 || s->pad[1] == 1) return false;
+  return s->stride[1] > 2 || s->kernel[0] != 3;
+}
+
 static void check_op(const char *op, const char *filtered, const char *direct) {
   for (int i = 0; i < MD_COUNT(shapes); i++) {
-    // Even and odd places of a gradient change their parts with the pad.
     const Shape *s = &shapes[i];
-    bool is_apart = !strcmp(op, "conv3d_dgrad") && s->stride[1] > 1 && s->pad[1] != 1;
-    const char *lowering = is_apart ? direct : filtered;
+    const char *lowering = is_direct(s, op) ? direct : filtered;
     md_text t = {0};
     int64_t length;
     put_graph(&t, &shapes[i], op, "f32", &length);
@@ -253,16 +265,24 @@ START_TEST(rounding_is_as_analysed) {
   if (is_elsewhere()) return;
   const Shape s = {1, 128, 64, {2, 28, 28}, {1, 3, 3}, {0, 1, 1}, 1, {1, 1}},
               u = {1, 128, 64, {2, 28, 28}, {1, 4, 4}, {0, 1, 1}, 1, {1, 1}},
-              v = {1, 128, 64, {4, 28, 28}, {3, 3, 3}, {1, 1, 1}, 1, {1, 2}};
+              v = {1, 128, 64, {4, 28, 28}, {1, 3, 3}, {0, 1, 1}, 1, {1, 2}},
+              w = {1, 128, 64, {8, 14, 14}, {3, 3, 3}, {1, 1, 1}, 1, {1, 2}};
   const struct {
     const Shape *shape;
     const char *op;
     double growth, terms;
-  } rows[] = {{&s, "conv3d", 5.2, s.in},         {&s, "conv3d_dgrad", 5.2, s.out},
-              {&s, "conv3d_wgrad", 5.2, 2 * 49}, {&u, "conv3d", 5.2, u.in},
-              {&u, "conv3d_dgrad", 5.2, u.out},  {&u, "conv3d_wgrad", 5.2, 128},
-              {&v, "conv3d", 5. / 3, 3 * v.in},  {&v, "conv3d_dgrad", 5. / 3, 3 * v.out},
-              {&v, "conv3d_wgrad", 5. / 3, 128}};
+  } rows[] = {{&s, "conv3d", 5.2, s.in},
+              {&s, "conv3d_dgrad", 5.2, s.out},
+              {&s, "conv3d_wgrad", 5.2, 2 * 49},
+              {&u, "conv3d", 5.2, u.in},
+              {&u, "conv3d_dgrad", 5.2, u.out},
+              {&u, "conv3d_wgrad", 5.2, 128},
+              {&v, "conv3d", 5. / 3, v.in},
+              {&v, "conv3d_dgrad", 5. / 3, v.out},
+              {&v, "conv3d_wgrad", 5. / 3, 128},
+              {&w, "conv3d", 2.3, 9 * w.in},
+              {&w, "conv3d_dgrad", 2.3, 4 * w.out},
+              {&w, "conv3d_wgrad", 2.3, 128}};
   for (int i = 0; i < MD_COUNT(rows); i++) {
     const Shape *shape = rows[i].shape;
     md_text t = {0};
@@ -271,8 +291,9 @@ START_TEST(rounding_is_as_analysed) {
     double direct = ldexp(error_of(t.s, "native,-winograd"), 24);
     double winograd = ldexp(error_of(t.s, "native"), 24);
     double most = bound(rows[i].growth, rows[i].terms);
-    printf("%-14s %d taps, stride %d: error: direct %.1f, Winograd %.1f, bound %.1f\n", rows[i].op,
-           shape->kernel[2], shape->stride[1], direct, winograd, most);
+    const int *k = shape->kernel;
+    printf("%-14s %dx%dx%d, stride %d: error: direct %.1f, Winograd %.1f, bound %.1f\n", rows[i].op,
+           k[0], k[1], k[2], shape->stride[1], direct, winograd, most);
     ck_assert_msg(winograd < most, "%s: %g", rows[i].op, winograd);
     ck_assert(winograd != direct);
     md_text_free(&t);
