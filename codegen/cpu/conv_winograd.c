@@ -80,7 +80,9 @@ static int64_t vector_bytes(const md_conv *c) { return c->lanes * md_dtype_size(
 static int64_t plane_taps(const md_conv *c, const md_filter *f) {
   return f->along_t ? c->kernel[1] * c->kernel[2] : c->kernel[0];
 }
-static int64_t channel_pairs(const md_conv *c) { return c->src_blocks * c->lanes * c->dst_blocks; }
+static int64_t channel_pairs(const md_conv *c) {
+  return c->src_blocks * MD_MIN(c->src_c, c->lanes) * c->dst_blocks;
+}
 
 // Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 4 and 5: how
 // many times as much an element of a plane is where planes are apart; a vector of weights from L2, L3, memory.

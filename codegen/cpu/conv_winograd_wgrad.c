@@ -62,7 +62,7 @@ static double cost_of(const Wgrad *g) {
   const md_conv *c = &g->c;
   double squares = (double)c->n, taps = (double)g->taps;
   for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(g->f, i, g->size[i]);
-  double pairs = (double)(c->src_blocks * c->dst_blocks * c->lanes);
+  double pairs = (double)(c->src_blocks * c->dst_blocks * g->inner);
   double elements = (double)(g->all_units * g->elements) * (g->splits ? 1 : 2);
   return md_filter_planes(g->f) *
          (squares * pairs * taps + g->f->work * (elements + 2 * pairs * taps));

@@ -112,7 +112,8 @@ const char *md_filter_refuse(const md_conv *c, double cost) {
   const int64_t *size = c->flipped ? c->src_size : c->dst_size;  // each of these meets all taps
   int64_t pixels = c->n * size[0] * size[1] * size[2];
   int64_t taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
-  double direct = (double)(taps * pixels * c->src_blocks * c->lanes * c->dst_blocks) / c->pair;
+  int64_t pairs = c->src_blocks * MD_MIN(c->src_c, c->lanes) * c->dst_blocks;
+  double direct = (double)(taps * pixels * pairs) / c->pair;
   return cost < 0.9 * direct ? NULL : "its transforms would cost more than they spare";
 }
 

@@ -114,11 +114,21 @@ static void feed(const md_program *p, md_interp *in, md_exec *const e[2], int at
   }
 }
 
-void check_text(const char *text, const Setup *s) {
+CpuName cpu_name(const Setup *s, const char *cpu) {
+  CpuName name;
+  bool direct = !s->length && !strchr(cpu, ',');
+  snprintf(name.s, sizeof name.s, "%s%s", cpu, direct ? ",-winograd" : "");
+  return name;
+}
+
+void check_text(const char *text, const Setup *setup) {
   if (is_elsewhere()) {
-    check_elsewhere(text, s);
+    check_elsewhere(text, setup);
     return;
   }
+  CpuName cpu = cpu_name(setup, setup->cpu ? setup->cpu : "native");
+  Setup on = *setup, *s = &on;
+  on.cpu = cpu.s;
   md_graph *plain = parse(text);
   md_program *p = compiled(text, s, NULL);
   md_diags *d = md_diags_create();

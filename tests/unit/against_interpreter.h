@@ -15,7 +15,8 @@ typedef struct Setup {
   const char *passes;  // instead of it
   const char *cpu;
   int steps;
-  int64_t length;   // of the longest sum; 0: every sum is exact, and so must the result be
+  int64_t
+      length;  // of the longest sum; 0: every sum is exact, and so must the result be (without filtering)
   bool from_rules;  // states begin by their rules, not with values of the test
 } Setup;
 
@@ -36,6 +37,11 @@ void fill(md_tensor *t, const char *name, int seed);
 void compare(const char *what, const md_tensor *want, const void *memory, const Setup *s,
              const char *text);
 bool is_elsewhere(void);
+// The processor's name for s: where all is exact, convolutions are direct.
+typedef struct CpuName {
+  char s[48];
+} CpuName;
+CpuName cpu_name(const Setup *s, const char *cpu);
 void check_elsewhere(const char *text, const Setup *s);
 
 #endif

@@ -60,8 +60,8 @@ static const void *output(md_arena *a, const char *kind, int i, const md_spec *s
 }
 
 void check_elsewhere(const char *text, const Setup *s) {
-  const md_cpu_options o = {
-      .cpu = getenv("MODIST_TEST_CPU"), .no_cache = true, .no_code = true, .want_image = true};
+  CpuName cpu = cpu_name(s, getenv("MODIST_TEST_CPU"));
+  const md_cpu_options o = {.cpu = cpu.s, .no_cache = true, .no_code = true, .want_image = true};
   Setup there = *s;
   there.cpu = o.cpu;
   md_graph *plain = parse(text);
