@@ -41,8 +41,9 @@ typedef struct md_conv {
   LLVMTypeRef type;  // compute type, scalar
   md_dtype wide;     // of accumulators: f64 or f32
   md_dtype packed;   // of windows and panels: wide, or bf16 where the target multiplies pairs of it
-  md_dtype cell;  // what a multiplication takes of them: an element, or an i32 with a pair of bf16
-  int pair;       // elements in a cell: 1 or 2
+  md_dtype
+      cell;  // what a multiplication takes of them: an element, or an integer with a pair of them
+  int pair;  // elements in a cell: 1, or 2 of bf16, or of f32 where lanes fill half a register
   int64_t bytes;  // of a window for each of its elements
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
@@ -55,7 +56,11 @@ typedef struct md_conv {
   int64_t min_tiles;  // of all samples together, if it can be
 } md_conv;
 
+md_ir md_pair_cells(const md_conv *c, md_ir low, md_ir high);            // a cell of two elements
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc);  // acc + x y
+// Sums of such products on their way: from and to one value a lane. Pairs of f32 have a sum for each of both.
+md_ir md_accumulator(const md_conv *c, md_ir value);
+md_ir md_accumulated(const md_conv *c, md_ir acc);
 // Emits code for `most` (1, 2, 4) of `num` channel blocks at a time (those from `block` on), then for what is left.
 typedef void md_block_group(const void *ctx, int blocks, md_ir block);
 void md_in_groups(md_emit *e, int64_t num, int most, md_block_group *group, const void *ctx);
@@ -67,6 +72,7 @@ enum { MD_MAX_DENSE = 64 };
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
 // The same multiplied in f32, as transforms need it, whatever its tensors are stored in.
 md_conv md_conv_in_f32(md_conv c);
+md_conv md_conv_in_pairs(md_conv c);  // of f32, if lanes fill half a register
 // Splits the node into dense problems with tiles; returns how many.
 int md_conv_problems(const md_conv *c, md_dense *problem);
 int64_t md_dense_tiles(const md_dense *d);  // of one sample

@@ -64,7 +64,7 @@ static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, cons
       w[0] = md_select(e, md_ieq(e, md_imulc(e, j, c->pair), first), w[0],
                        md_const(e, c->type, c->lanes, 0));
   }
-  return c->pair == 2 ? md_bf16_pair(e, w[0], w[1]) : w[0];
+  return c->pair == 2 ? md_pair_cells(c, w[0], w[1]) : w[0];
 }
 
 // Phase 0: one item for each dst block.
@@ -218,18 +218,18 @@ static void register_tile(const md_item *s, const Box *box, int blocks, md_ir bl
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
-  md_ir zero = md_const(e, c->type, c->lanes, 0);
+  md_ir zero = md_accumulator(c, md_const(e, c->type, c->lanes, 0));
   md_var acc[64];
   int64_t pixels = box_pixels(box);
   for (int64_t i = 0; i < pixels * blocks; i++)
-    acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
+    acc[i] = md_var_new(e, LLVMTypeOf(zero), NULL, "acc");
   // The pixels of a box follow one another in scratch.
   for (int64_t p = 0; p < pixels; p++) {
     for (int b = 0; b < blocks; b++) {
       md_ir start = zero;
       if (s->chunked) {
         md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
-        start = md_load(e, c->wide, s->acc, off, c->lanes, NULL);
+        start = md_accumulator(c, md_load(e, c->wide, s->acc, off, c->lanes, NULL));
       }
       md_set(e, acc[p * blocks + b], start);
     }
@@ -246,7 +246,7 @@ static void register_tile(const md_item *s, const Box *box, int blocks, md_ir bl
   }
   for (int b = 0; b < blocks; b++) {
     for (int64_t p = 0; p < pixels; p++) {
-      md_ir v = md_get(e, acc[p * blocks + b]);
+      md_ir v = md_accumulated(c, md_get(e, acc[p * blocks + b]));
       if (s->acc) {
         md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
         md_store(e, c->wide, s->acc, off, v, NULL);

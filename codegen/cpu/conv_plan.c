@@ -18,6 +18,13 @@ enum {
   FEW_CHANNELS = 4
 };
 
+// Of f32.
+md_conv md_conv_in_pairs(md_conv c) {
+  c.cell = MD_I64;
+  c.pair = 2;
+  return c;
+}
+
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   const md_node *node = k->r->anchor;
   const md_graph *g = k->r->g;
@@ -40,6 +47,8 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
     c.packed = MD_BF16;
     c.cell = MD_I32;
     c.pair = 2;
+  } else if (k->e.cpu->is_half && c.wide == MD_F32) {
+    c = md_conv_in_pairs(c);
   }
   c.bytes = md_dtype_size(c.packed);
   c.n = x->dim[0];
@@ -65,8 +74,25 @@ md_conv md_conv_in_f32(md_conv c) {
   return c;
 }
 
+static bool pairs_f32(const md_conv *c) { return c->cell == MD_I64; }
+
+md_ir md_pair_cells(const md_conv *c, md_ir low, md_ir high) {
+  return (pairs_f32(c) ? md_f32_pair : md_bf16_pair)(&c->k->e, low, high);
+}
+
+md_ir md_accumulator(const md_conv *c, md_ir value) {
+  if (!pairs_f32(c)) return value;
+  md_emit *e = &c->k->e;
+  return md_f32_of_pairs(e, md_f32_pair(e, value, md_const_like(e, value, 0)));
+}
+
+md_ir md_accumulated(const md_conv *c, md_ir acc) {
+  return pairs_f32(c) ? md_add_pairs(&c->k->e, acc) : acc;
+}
+
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc) {
   md_emit *e = &c->k->e;
+  if (pairs_f32(c)) return md_fma(e, md_f32_of_pairs(e, x), md_f32_of_pairs(e, y), acc);
   // The last operand of either may be a number in memory for all lanes, as x is where it is used once.
   return c->pair == 2 ? md_bf16_dot(e, acc, y, x) : md_fma(e, x, y, acc);
 }

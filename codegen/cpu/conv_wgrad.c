@@ -92,15 +92,15 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   const md_dense *xd = &g->xd, *yd = &g->yd;
   md_emit *e = &g->k->e;
   md_var acc[MAX_ACC];
-  md_ir at[MAX_ACC];
+  md_ir at[MAX_ACC], zero = md_accumulator(c, md_const(e, c->type, c->lanes, 0));
   for (int64_t r = 0; r < rows; r++) {
     int64_t of_tap = (row0 + r) / g->inner, channel = (row0 + r) % g->inner;
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
       at[i] = partial_offset(g, md_iaddc(e, ob, b), md_iadd(e, g->first, ib),
                              md_iaddc(e, tap, of_tap), channel);
-      acc[i] = md_var_new(e, md_lanes_type(c->type, c->lanes), NULL, "acc");
-      md_set(e, acc[i], md_const(e, c->type, c->lanes, 0));
+      acc[i] = md_var_new(e, LLVMTypeOf(zero), NULL, "acc");
+      md_set(e, acc[i], zero);
     }
   }
   md_steps xs = md_window_steps(c, xd, g->xwidth), ys = md_window_steps(c, yd, g->ywidth);
@@ -144,7 +144,8 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   md_loop_end(e, &t);
   // Sums of strips join, rather than pixels one by one: rounding errors grow with the root of either.
   for (int64_t i = 0; i < rows * blocks; i++) {
-    md_ir sum = md_fadd(e, md_load(e, c->wide, g->sums, at[i], c->lanes, NULL), md_get(e, acc[i]));
+    md_ir sum = md_accumulated(c, md_get(e, acc[i]));
+    sum = md_fadd(e, md_load(e, c->wide, g->sums, at[i], c->lanes, NULL), sum);
     md_store(e, c->wide, g->sums, at[i], sum, NULL);
   }
 }
@@ -363,6 +364,8 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
                .groups = 1,
                .splits = splits,
                .joined = {1, 1}};
+  // What is read but for a few products is not worth packing once more.
+  if (g->x.packed == MD_F32) g->x = md_conv_in_f32(g->x);
   g->xd.ahead = true;
   const md_conv *c = &g->x;
   g->inner = MD_MIN(c->src_c, c->lanes);

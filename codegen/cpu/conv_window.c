@@ -91,7 +91,7 @@ static void join_cells(const Row *r, const md_pairs *p, md_ir to, md_ir base, md
     pixel[i] = md_load(e, c->packed, p->row, off, c->lanes, mask);
   }
   md_store(e, c->cell, to, md_iadd(e, base, md_imulc(e, j, each)),
-           md_bf16_pair(e, pixel[0], pixel[1]), mask);
+           md_pair_cells(c, pixel[0], pixel[1]), mask);
 }
 
 // A row of pixels in p->row, behind which zeros lie, to the cells from `base`.

@@ -99,8 +99,9 @@ static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
   double reading = weights * weight_cost(c, (int64_t)weights * vector_bytes(c));
   double pixels = planes * q->f->work *
                   ((double)(c->src_blocks * source_squares(q)) + (double)c->dst_blocks * results);
-  return items * (weights * squares + pixels * (q->apart ? APART : 1)) +
-         reading * (q->apart ? 1 : items) + weights * q->f->work;
+  double products = weights * squares / (c->k->e.cpu->is_half ? 2 : 1);  // plane_conv
+  return items * (products + pixels * (q->apart ? APART : 1)) + reading * (q->apart ? 1 : items) +
+         weights * q->f->work;
 }
 
 // Planes of an item should stay in L2, planes of all in the last cache.
@@ -170,48 +171,62 @@ const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
 
 // Elements from a plane to the next: of weights, source, sums.
 static int64_t weights_step(const md_conv *plane) {
-  return md_plane_vectors(plane->dst_blocks * md_panel_cells(plane) / plane->lanes) * plane->lanes;
+  int64_t cells = plane->dst_blocks * md_panel_cells(plane);
+  return md_plane_vectors(cells * plane->pair / plane->lanes) * plane->lanes;
 }
 static int64_t source_step(const Winograd *g) { return g->q.source * g->item.c->lanes; }
 static int64_t sums_step(const Winograd *g) { return g->q.sums * g->item.c->lanes; }
 
 // --- weights
 
-// Phase 0: an item for each pair of blocks. The weights of plane p: [dst block][src block][tap][i][lane].
-static void pack_weights(const Winograd *g, const md_conv *plane) {
+// The weights of source channel `src` in all planes; tap: that beside the filter.
+static void transform_weights(const Winograd *g, const md_conv *plane, md_ir dst, md_ir src,
+                              md_ir tap, md_square x) {
   const md_conv *c = g->item.c;
   const md_taps *taps = g->p->part[0].tap;
   const md_filter *f = g->q.f;
-  md_kernel *k = c->k;
-  md_emit *e = &k->e;
-  int64_t size[2] = {c->dst_blocks, c->src_blocks}, inner = MD_MIN(c->src_c, c->lanes);
-  md_phase_begin(k, "transform_weights", size[0] * size[1], 0);
-  md_ir at[2], to = md_workspace(k, g->place), zero = md_i64(e, 0);
-  md_split_index(e, k->item, 2, size, at);
-  md_ir mask = md_channel_mask(e, c->dst_c, at[0], c->lanes);
-  md_loop tap = md_loop_begin(e, zero, md_i64(e, plane_taps(c, f)), 1, "tap");
-  md_ir beside[2] = {md_idivc(e, tap.i, c->kernel[2]), md_imodc(e, tap.i, c->kernel[2])};
-  md_loop in = md_loop_begin(e, zero, md_i64(e, inner), 1, "i");
-  md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), in.i);
-  md_square x;
+  md_emit *e = &c->k->e;
+  md_ir mask = md_channel_mask(e, c->dst_c, dst, c->lanes);
+  md_ir beside[2] = {md_idivc(e, tap, c->kernel[2]), md_imodc(e, tap, c->kernel[2])};
   for (int i = 0; i < (f->along_t ? f->r : f->r * f->r); i++) {
     // Ascending offsets into the window; a data gradient meets its taps the other way round.
     int first = f->along_t ? i : i / f->r, second = i % f->r, last = f->r - 1;
     md_ir row = md_i64(e, taps[f->along_t ? 0 : 1].doff > 0 ? first : last - first);
     md_ir col = md_i64(e, taps[2].doff > 0 ? second : last - second);
-    md_ir place[3] = {f->along_t ? row : tap.i, f->along_t ? beside[0] : row,
+    md_ir place[3] = {f->along_t ? row : tap, f->along_t ? beside[0] : row,
                       f->along_t ? beside[1] : col};
-    x[first][f->along_t ? 0 : second] = md_weights_at(c, at[0], mask, src, place);
+    x[first][f->along_t ? 0 : second] = md_weights_at(plane, dst, mask, src, place);
   }
   md_filter_weights(e, f, x);
+}
+
+// Phase 0: an item for each pair of blocks. The weights of plane p: [dst block][src block][tap][cell][lane].
+static void pack_weights(const Winograd *g, const md_conv *plane) {
+  const md_conv *c = g->item.c;
+  const md_filter *f = g->q.f;
+  md_kernel *k = c->k;
+  md_emit *e = &k->e;
+  int64_t size[2] = {c->dst_blocks, c->src_blocks};
+  int64_t cells = md_ceil_div(MD_MIN(c->src_c, c->lanes), plane->pair);
+  md_phase_begin(k, "transform_weights", size[0] * size[1], 0);
+  md_ir at[2], to = md_workspace(k, g->place), zero = md_i64(e, 0);
+  md_split_index(e, k->item, 2, size, at);
+  md_loop tap = md_loop_begin(e, zero, md_i64(e, plane_taps(c, f)), 1, "tap");
+  md_loop cell = md_loop_begin(e, zero, md_i64(e, cells), 1, "cell");
+  md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), md_imulc(e, cell.i, plane->pair));
+  md_square x[2];
+  for (int i = 0; i < plane->pair; i++)
+    transform_weights(g, plane, at[0], md_iaddc(e, src, i), tap.i, x[i]);
   md_ir off = md_iadd(e, md_imulc(e, at[0], c->src_blocks), at[1]);
   off = md_iadd(e, md_imulc(e, off, plane_taps(c, f)), tap.i);
-  off = md_imulc(e, md_iadd(e, md_imulc(e, off, inner), in.i), c->lanes);
+  off = md_imulc(e, md_iadd(e, md_imulc(e, off, cells), cell.i), c->lanes * plane->pair);
   int cols = f->along_t ? 1 : f->n;
-  for (int p = 0; p < md_filter_planes(f); p++)
-    md_store(e, c->wide, to, md_iaddc(e, off, p * weights_step(plane)), x[p / cols][p % cols],
-             NULL);
-  md_loop_end(e, &in);
+  for (int p = 0; p < md_filter_planes(f); p++) {
+    md_ir w = x[0][p / cols][p % cols], element = md_iaddc(e, off, p * weights_step(plane));
+    if (plane->pair == 2) w = md_pair_cells(plane, w, x[1][p / cols][p % cols]);
+    md_store(e, plane->cell, md_at(e, c->wide, to, element), zero, w, NULL);
+  }
+  md_loop_end(e, &cell);
   md_loop_end(e, &tap);
   md_phase_end(k);
 }
@@ -293,7 +308,7 @@ static void finish_part(const Winograd *g, int part, int blocks, md_ir block) {
 
 // The convolution in a plane. Taps along t that the filter leaves become such along w.
 static md_conv plane_conv(const md_conv *c, const md_filter *f) {
-  md_conv p = *c;
+  md_conv p = c->k->e.cpu->is_half ? md_conv_in_pairs(*c) : *c;
   p.kernel[0] = 1;
   if (f->along_t) return p;
   p.kernel[1] = 1;

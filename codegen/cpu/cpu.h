@@ -29,6 +29,7 @@ struct md_cpu {
   double read_bytes;    // a second, from memory, of all cores together
   int64_t cache_bytes;  // the last cache
   const md_cpu *half;   // the same with half the lanes, for tensors of few channels; NULL: too slow
+  bool is_half;         // registers are twice as wide
 };
 // `cap`: "native", "host" or NULL for what this machine has, else the name of a row. NULL: reported
 // (E0420 unknown name, E0421 this machine lacks it and the code must run here).

@@ -336,3 +336,25 @@ md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high) {
   high = LLVMBuildBitCast(e->b, high, ints, "");
   return LLVMBuildOr(e->b, low, high, "pair");
 }
+
+md_ir md_f32_pair(md_emit *e, md_ir low, md_ir high) {
+  int lanes = md_lanes_of(low);
+  LLVMTypeRef ints = md_lanes_type(e->i32, lanes), wide = md_lanes_type(e->i64, lanes);
+  low = LLVMBuildZExt(e->b, LLVMBuildBitCast(e->b, low, ints, ""), wide, "");
+  high = LLVMBuildZExt(e->b, LLVMBuildBitCast(e->b, high, ints, ""), wide, "");
+  return LLVMBuildOr(e->b, low, LLVMBuildShl(e->b, high, md_const_like(e, high, 32), ""), "pair");
+}
+
+md_ir md_f32_of_pairs(md_emit *e, md_ir pairs) {
+  return LLVMBuildBitCast(e->b, pairs, md_lanes_type(e->f32, 2 * md_lanes_of(pairs)), "");
+}
+
+// By way of integers, as LLVM would take an instruction for a shuffled sum that reaches half of the registers alone.
+md_ir md_add_pairs(md_emit *e, md_ir v) {
+  int lanes = md_lanes_of(v) / 2;
+  LLVMTypeRef ints = md_lanes_type(e->i32, lanes), floats = md_lanes_type(e->f32, lanes);
+  md_ir pairs = LLVMBuildBitCast(e->b, v, md_lanes_type(e->i64, lanes), "");
+  md_ir high = LLVMBuildLShr(e->b, pairs, md_const_like(e, pairs, 32), "");
+  md_ir low = LLVMBuildBitCast(e->b, LLVMBuildTrunc(e->b, pairs, ints, ""), floats, "");
+  return md_fadd(e, low, LLVMBuildBitCast(e->b, LLVMBuildTrunc(e->b, high, ints, ""), floats, ""));
+}

@@ -90,6 +90,10 @@ md_ir md_round_bf16(md_emit *e, md_ir v);  // float -> nearest bf16, as float
 // acc[i] + a[2i]*b[2i] + a[2i+1]*b[2i+1], for targets with bf16_dot. a, b: pairs of bf16 in lanes of i32.
 md_ir md_bf16_dot(md_emit *e, md_ir acc, md_ir a, md_ir b);
 md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high);  // floats that are bf16 -> lanes of i32
+// Pairs of f32 in lanes of i64, as floats of twice the lanes: of two vectors, and the sum of each pair.
+md_ir md_f32_pair(md_emit *e, md_ir low, md_ir high);
+md_ir md_f32_of_pairs(md_emit *e, md_ir pairs);
+md_ir md_add_pairs(md_emit *e, md_ir v);
 
 // --- memory.c: loads and stores ------------------------------------------------------------------
 // `offset` counts elements; `mask` <lanes x i1> or NULL: all lanes. Lanes that are off read
