@@ -47,8 +47,6 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
     c.packed = MD_BF16;
     c.cell = MD_I32;
     c.pair = 2;
-  } else if (k->e.cpu->is_half && c.wide == MD_F32) {
-    c = md_conv_in_pairs(c);
   }
   c.bytes = md_dtype_size(c.packed);
   c.n = x->dim[0];
@@ -61,6 +59,9 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
     c.dst_size[i] = y->dim[2 + i];
     c.kernel[i] = md_type_in(g, w)->shape.dim[2 + i];
   }
+  // Few products for what is read would not pay for more packing.
+  bool several = c.kernel[0] * c.kernel[1] * c.kernel[2] > 1;
+  if (k->e.cpu->is_half && c.packed == MD_F32 && several) c = md_conv_in_pairs(c);
   // Taps along w are multiplied in pairs then, which must lie side by side.
   c.planar = !c.flipped && !from->block && c.src_c <= FEW_CHANNELS && c.kernel[2] > 1 &&
              (c.pair == 1 || node->attr.conv3d.dilation.d[2] == 1);

@@ -364,8 +364,6 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
                .groups = 1,
                .splits = splits,
                .joined = {1, 1}};
-  // What is read but for a few products is not worth packing once more.
-  if (g->x.packed == MD_F32) g->x = md_conv_in_f32(g->x);
   g->xd.ahead = true;
   const md_conv *c = &g->x;
   g->inner = MD_MIN(c->src_c, c->lanes);

@@ -113,7 +113,9 @@ const char *md_filter_refuse(const md_conv *c, double cost) {
   int64_t pixels = c->n * size[0] * size[1] * size[2];
   int64_t taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
   int64_t pairs = c->src_blocks * MD_MIN(c->src_c, c->lanes) * c->dst_blocks;
-  double direct = (double)(taps * pixels * pairs) / c->pair;
+  // Those of f32 in pairs wait for loads.
+  double rate = c->pair == 1 ? 1 : c->packed == MD_F32 ? 1.4 : 2;
+  double direct = (double)(taps * pixels * pairs) / rate;
   return cost < 0.9 * direct ? NULL : "its transforms would cost more than they spare";
 }
 
