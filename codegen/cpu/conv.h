@@ -5,7 +5,8 @@
 //     dst[n, o, first + step*m] = sum over i, taps k of src[n, i, in_step*m + off(k)] * w(o, i, k)
 // a strided data gradient being one such problem for each residue of the output index. An item packs
 // the window of src that its tile of m needs - prologue applied, zeros outside - into scratch as
-// [i-block][t][h][w][lane], then runs a register tile of pixels x channel blocks over it.
+// [i-block][t][h][w][lane], then runs a register tile of pixels x channel blocks over it, for one residue after the
+// other.
 #ifndef CODEGEN_CPU_CONV_H
 #define CODEGEN_CPU_CONV_H
 
@@ -31,6 +32,14 @@ typedef struct md_dense {
   bool planar;               // in the window each row of a channel stands alone
   bool ahead;                // what the next tile packs is fetched while this one is multiplied
 } md_dense;
+
+// A convolution: one dense problem, or the residues of a strided data gradient, which share a source. `from` has the
+// window that a tile of m needs for all of them, and the largest grid, which is also that of the first.
+enum { MD_MAX_DENSE = 64 };
+typedef struct md_conv_parts {
+  int num;
+  md_dense part[MD_MAX_DENSE], from;
+} md_conv_parts;
 
 // Where a convolution node's parts are.
 typedef struct md_conv {
@@ -67,16 +76,17 @@ void md_in_groups(md_emit *e, int64_t num, int most, md_block_group *group, cons
 void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx);
 
 // conv_plan.c
-enum { MD_MAX_DENSE = 64 };
 // The region's anchor, seen as a convolution (or its transpose) from src to dst.
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
 // The same multiplied in f32, as transforms need it, whatever its tensors are stored in.
 md_conv md_conv_in_f32(md_conv c);
 md_conv md_conv_in_pairs(md_conv c);  // of f32, if lanes fill half a register
-// Splits the node into dense problems with tiles; returns how many.
-int md_conv_problems(const md_conv *c, md_dense *problem);
-int64_t md_dense_tiles(const md_dense *d);  // of one sample
-void md_set_window(md_dense *d);            // lo and window of d's tile
+// Splits the node into dense problems, and them into tiles.
+void md_conv_split(const md_conv *c, md_conv_parts *p);
+void md_share_window(md_conv_parts *p);  // from's becomes that of all parts
+int64_t md_conv_results(const md_conv *c, const md_conv_parts *p, int axis);  // of the results
+int64_t md_dense_tiles(const md_dense *d);                                    // of one sample
+void md_set_window(md_dense *d);  // lo and window of d's tile
 bool md_is_chunked(const md_conv *c, const md_dense *d);
 // Cuts a row of `width` pixels into runs of tiles of at most `most` and, where possible, at least 4.
 typedef struct md_run {
@@ -90,10 +100,11 @@ int64_t md_window_bytes(const md_conv *c, const md_dense *d);  // of a block of 
 // A dense problem's item: a tile of pixels of one sample, for all channels.
 typedef struct md_item {
   const md_conv *c;
-  const md_dense *d;
+  const md_dense *d;  // the parts of its problem
+  int num;            // of them
   md_sums *sums;
-  int64_t tile[3];  // of the version being emitted
-  md_ir extent[3];  // how much of it exists
+  int64_t tile[3];  // of m, of the version being emitted
+  md_ir extent[3];  // how many of its results exist
   bool chunked;     // results of all blocks stay in acc while chunks of the source come
   md_ir n, m0[3], part;
   md_ir first, blocks;       // source blocks in the window
@@ -101,7 +112,7 @@ typedef struct md_item {
   md_ir panels;              // packed weights
   bool fetches_results;      // what its epilogue reads
   md_ir next_n, next_m0[3];  // of the item behind this one; set where something is fetched
-  md_ir acc;  // [block][pixel][lane] in scratch; NULL: results are finished in registers
+  md_ir acc;  // [block][result][lane] in scratch; NULL: they are finished in registers
 } md_item;
 void md_emit_conv_dense(md_kernel *k);
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst (which of them
@@ -109,7 +120,7 @@ void md_emit_conv_dense(md_kernel *k);
 md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]);
 int64_t md_panel_cells(const md_conv *c);              // packed weights of a dst block
 void md_pack_panels(const md_conv *c, int64_t place);  // a phase: all of them to the workspace
-// The sums of dst blocks block .. block+blocks-1 for all pixels of the tile.
+// The sums of dst blocks block .. block+blocks-1 for all pixels of the tile, of the first part.
 void md_item_multiply(const md_item *s, int blocks, md_ir block);
 // Their epilogue, from acc.
 void md_item_finish(const md_item *s, int blocks, md_ir block);

@@ -167,39 +167,42 @@ static void accumulate(const md_item *s, const Box *box, int blocks, md_ir block
   md_loop_end(e, &sb);
 }
 
-// Index of output pixel m on each axis.
-static md_ir out_index(const md_item *s, int axis, md_ir m) {
-  md_emit *e = &s->c->k->e;
-  return md_iaddc(e, md_imulc(e, md_iadd(e, s->m0[axis], m), s->d->step[axis]), s->d->first[axis]);
+// Results of an item are counted from its first: those of all parts side by side.
+static int64_t results_along(const md_item *s, int axis) {
+  return s->tile[axis] * s->d->step[axis];
+}
+static int64_t results_of(const md_item *s) {
+  return results_along(s, 0) * results_along(s, 1) * results_along(s, 2);
 }
 
-static md_point out_point(const md_item *s, md_ir block, md_ir t, md_ir h, md_ir w) {
+static md_point out_point(const md_item *s, md_ir block, const md_ir at[3]) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
   md_ir mask = md_channel_mask(e, c->dst_c, block, c->lanes);
-  md_ir at[5] = {s->n, md_imulc(e, block, c->lanes), out_index(s, 0, t), out_index(s, 1, h),
-                 out_index(s, 2, w)};
-  return md_pixel_point(c, s->d, at, mask);
+  md_ir place[5] = {s->n, md_imulc(e, block, c->lanes)};
+  for (int i = 0; i < 3; i++)
+    place[2 + i] = md_iadd(e, md_imulc(e, s->m0[i], s->d->step[i]), at[i]);
+  return md_pixel_point(c, s->d, place, mask);
 }
 
 // Element offset of a result of block `block`+b in scratch, which holds all blocks or just the group's.
-static md_ir acc_offset(const md_item *s, md_ir block, int b, md_ir t, md_ir h, md_ir w) {
+static md_ir acc_offset(const md_item *s, md_ir block, int b, const md_ir at[3]) {
   md_emit *e = &s->c->k->e;
-  md_ir pixel = md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, t, s->tile[1]), h), s->tile[2]), w);
-  int64_t pixels = s->tile[0] * s->tile[1] * s->tile[2];
-  pixel = md_iaddc(e, pixel, b * pixels);
-  if (s->chunked) pixel = md_iadd(e, pixel, md_imulc(e, block, pixels));
-  return md_imulc(e, pixel, s->c->lanes);
+  md_ir result = md_iadd(e, md_imulc(e, at[0], results_along(s, 1)), at[1]);
+  result = md_iadd(e, md_imulc(e, result, results_along(s, 2)), at[2]);
+  result = md_iaddc(e, result, b * results_of(s));
+  if (s->chunked) result = md_iadd(e, result, md_imulc(e, block, results_of(s)));
+  return md_imulc(e, result, s->c->lanes);
 }
 
 static int64_t taps_used(const md_dense *d) {
   return d->tap[0].num * d->tap[1].num * d->tap[2].num;
 }
 
-// Epilogue of a pixel of block `block`, the b-th of its group, whose sum is v.
-static void finish_pixel(const md_item *s, int b, md_ir block, md_ir t, md_ir h, md_ir w, md_ir v) {
+// Epilogue of a result of block `block`, the b-th of its group, whose sum is v.
+static void finish_pixel(const md_item *s, int b, md_ir block, const md_ir result[3], md_ir v) {
   const md_conv *c = s->c;
-  md_point p = out_point(s, block, t, h, w);
+  md_point p = out_point(s, block, result);
   md_body body;
   md_body_init(&body, c->k);
   if (c->bias != MD_NONE) {
@@ -212,23 +215,32 @@ static void finish_pixel(const md_item *s, int b, md_ir block, md_ir t, md_ir h,
   md_finish_store(&body, &p);
 }
 
-// One register tile from pixel (t, h, w) on, results to scratch or through the epilogue.
-static void register_tile(const md_item *s, const Box *box, int blocks, md_ir block, md_ir t,
-                          md_ir h, md_ir w) {
+// Of the item, pixel p of the box that begins at m.
+static void result_of(const md_item *s, const Box *box, const md_ir m[3], int64_t p, md_ir at[3]) {
+  md_emit *e = &s->c->k->e;
+  for (int i = 0; i < 3; i++) {
+    int64_t one[3] = {i == 0, i == 1, i == 2}, step = s->d->step[i];
+    at[i] = md_iaddc(e, md_imulc(e, m[i], step), in_box(box, p, one) * step + s->d->first[i]);
+  }
+}
+
+// One register tile from pixel m on, results to scratch or through the epilogue.
+static void register_tile(const md_item *s, const Box *box, int blocks, md_ir block,
+                          const md_ir m[3]) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
-  md_ir zero = md_accumulator(c, md_const(e, c->type, c->lanes, 0));
+  md_ir zero = md_accumulator(c, md_const(e, c->type, c->lanes, 0)), at[3];
   md_var acc[64];
   int64_t pixels = box_pixels(box);
   for (int64_t i = 0; i < pixels * blocks; i++)
     acc[i] = md_var_new(e, LLVMTypeOf(zero), NULL, "acc");
-  // The pixels of a box follow one another in scratch.
   for (int64_t p = 0; p < pixels; p++) {
+    result_of(s, box, m, p, at);
     for (int b = 0; b < blocks; b++) {
       md_ir start = zero;
       if (s->chunked) {
-        md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
+        md_ir off = acc_offset(s, block, b, at);
         start = md_accumulator(c, md_load(e, c->wide, s->acc, off, c->lanes, NULL));
       }
       md_set(e, acc[p * blocks + b], start);
@@ -238,24 +250,19 @@ static void register_tile(const md_item *s, const Box *box, int blocks, md_ir bl
     md_ir panel[4];
     for (int b = 0; b < blocks; b++)
       panel[b] = md_imulc(e, md_iaddc(e, block, b), md_panel_cells(c));
-    md_ir line = md_iadd(e, md_imulc(e, md_imulc(e, t, d->in_step[0]), d->window[1]),
-                         md_imulc(e, h, d->in_step[1]));
+    md_ir line = md_iadd(e, md_imulc(e, md_imulc(e, m[0], d->in_step[0]), d->window[1]),
+                         md_imulc(e, m[1], d->in_step[1]));
     md_steps step = md_window_steps(c, d, d->window[2]);
-    md_ir src = md_iadd(e, md_imulc(e, line, step.row), md_imulc(e, w, d->in_step[2] * step.pixel));
-    accumulate(s, box, blocks, block, w, src, panel, acc);
+    md_ir src = md_imulc(e, m[2], d->in_step[2] * step.pixel);
+    src = md_iadd(e, md_imulc(e, line, step.row), src);
+    accumulate(s, box, blocks, block, m[2], src, panel, acc);
   }
   for (int b = 0; b < blocks; b++) {
     for (int64_t p = 0; p < pixels; p++) {
       md_ir v = md_accumulated(c, md_get(e, acc[p * blocks + b]));
-      if (s->acc) {
-        md_ir off = acc_offset(s, block, b, t, h, md_iaddc(e, w, p));
-        md_store(e, c->wide, s->acc, off, v, NULL);
-      } else {
-        md_ir frame = md_iaddc(e, t, in_box(box, p, (int64_t[]){1, 0, 0}));
-        md_ir row = md_iaddc(e, h, in_box(box, p, (int64_t[]){0, 1, 0}));
-        md_ir x = md_iaddc(e, w, in_box(box, p, (int64_t[]){0, 0, 1}));
-        finish_pixel(s, b, md_iaddc(e, block, b), frame, row, x, v);
-      }
+      result_of(s, box, m, p, at);
+      if (s->acc) md_store(e, c->wide, s->acc, acc_offset(s, block, b, at), v, NULL);
+      else finish_pixel(s, b, md_iaddc(e, block, b), at, v);
     }
   }
   if (!s->acc) md_sums_row(s->sums, blocks);
@@ -271,9 +278,9 @@ void md_item_finish(const md_item *s, int blocks, md_ir block) {
   md_loop h = md_loop_begin(e, md_i64(e, 0), s->extent[1], 1, "h");
   md_loop w = md_loop_begin(e, md_i64(e, 0), s->extent[2], 1, "w");
   for (int b = 0; b < blocks; b++) {
-    md_ir at = acc_offset(s, block, b, t.i, h.i, w.i);
-    md_ir v = md_load(e, c->wide, s->acc, at, c->lanes, NULL);
-    finish_pixel(s, b, md_iaddc(e, block, b), t.i, h.i, w.i, v);
+    const md_ir at[3] = {t.i, h.i, w.i};
+    md_ir v = md_load(e, c->wide, s->acc, acc_offset(s, block, b, at), c->lanes, NULL);
+    finish_pixel(s, b, md_iaddc(e, block, b), at, v);
   }
   md_loop_end(e, &w);
   md_sums_row(s->sums, blocks);
@@ -316,7 +323,7 @@ void md_item_multiply(const md_item *s, int blocks, md_ir block) {
           loop[k] = md_loop_begin(e, md_i64(e, 0), md_i64(e, r->count), 1, "tile");
           at[k] = md_iaddc(e, md_imulc(e, loop[k].i, r->pixels), r->start);
         }
-        register_tile(s, &box, blocks, block, at[0], at[1], at[2]);
+        register_tile(s, &box, blocks, block, at);
         for (int k = 2; k >= 0; k--) md_loop_end(e, &loop[k]);
       }
     }
@@ -328,7 +335,11 @@ void md_item_group(const void *item, int blocks, md_ir block) {
   const md_item *s = item;
   md_emit *e = &s->c->k->e;
   if (!s->acc) md_sums_clear(s->sums, blocks);
-  md_item_multiply(s, blocks, block);
+  for (int i = 0; i < s->num; i++) {
+    md_item part = *s;
+    part.d = &s->d[i];
+    md_item_multiply(&part, blocks, block);
+  }
   if (s->chunked) return;
   if (s->acc) md_item_finish(s, blocks, block);
   for (int b = 0; b < blocks && !s->acc; b++)
@@ -348,22 +359,23 @@ static void all_blocks(const md_item *s) {
   md_in_groups(&s->c->k->e, s->c->dst_blocks, blocks_at_once(s->c, s->d), md_item_group, s);
 }
 
-static void tile_body(md_item *s) {
+static void pack_source(const md_item *s) {
+  md_pack_window(s->c, s->d, s->c->src, s->c->src_c, s->first, s->blocks, s->n, s->m0, s->tile,
+                 s->window, NULL);
+}
+
+static void tile_body(md_item *s, bool has_taps) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
-  for (int i = 0; i < 3; i++) s->extent[i] = md_i64(e, s->tile[i]);
   s->first = md_i64(e, 0);
   s->blocks = md_i64(e, c->src_blocks);
   if (!s->chunked) {
-    if (taps_used(d))
-      md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window,
-                     NULL);
+    if (has_taps) pack_source(s);
     all_blocks(s);
     return;
   }
-  int64_t results = c->dst_blocks * s->tile[0] * s->tile[1] * s->tile[2];
-  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, results), 1, "clear");
+  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks * results_of(s)), 1, "clear");
   md_ir zero = md_const(e, c->type, c->lanes, 0);
   md_store(e, c->wide, s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
   md_loop_end(e, &z);
@@ -372,8 +384,7 @@ static void tile_body(md_item *s) {
   s->first = chunk.i;
   s->blocks =
       c->src_blocks % d->chunk ? md_imin(e, left, md_i64(e, d->chunk)) : md_i64(e, d->chunk);
-  md_pack_window(c, d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window,
-                 NULL);
+  pack_source(s);
   all_blocks(s);
   md_loop_end(e, &chunk);
   md_loop o = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks), 1, "o_block");
@@ -382,42 +393,49 @@ static void tile_body(md_item *s) {
 }
 
 // Few sums leave an epilogue no time to hide in: it follows on the register tile then, and the results
-// never lie in scratch. Behind many, code for a pixel at a time is smaller and no slower.
-static bool finishes_at_once(const md_conv *c, const md_dense *d) {
+// never lie in scratch. Behind many, code for a pixel at a time is smaller and no slower. Results of several parts
+// take turns in memory.
+static bool finishes_at_once(const md_conv *c, const md_conv_parts *p) {
   const md_region_view *r = c->k->r;
   bool follows = c->bias != MD_NONE || !md_is_output(r, c->dst);
   for (int i = 0; i < r->num_nodes; i++) follows |= md_in_epilogue(r, r->node[i]);
-  return !follows || taps_used(d) <= 1;
+  return p->num == 1 && (!follows || taps_used(p->part) <= 1);
 }
 
-static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int64_t first_part,
-                         int64_t weights) {
+static void emit_items(const md_conv *c, const md_conv_parts *p, md_sums *sums, int64_t weights) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
-  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], tiles[4] = {c->n};
-  for (int i = 0; i < 3; i++) tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
+  const md_dense *d = p->part;
+  int64_t results = 1, tiles[4] = {c->n};
+  for (int i = 0; i < 3; i++) {
+    results *= d->tile[i] * d->step[i];
+    tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
+  }
+  bool has_taps = taps_used(&p->from) > 0;
   int64_t window = md_round_up(md_window_bytes(c, d) * d->chunk, 64);
-  bool chunked = md_is_chunked(c, d) && taps_used(d);
+  bool chunked = md_is_chunked(c, d) && has_taps;
   int64_t blocks = chunked ? c->dst_blocks : blocks_at_once(c, d);
-  int64_t acc = md_round_up(blocks * pixels * c->lanes * md_dtype_size(c->wide), 64);
+  int64_t acc = md_round_up(blocks * results * c->lanes * md_dtype_size(c->wide), 64);
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
   md_item s = {.c = c,
                .d = d,
+               .num = p->num,
                .sums = sums,
                .panels = md_workspace(k, weights),
                .n = index[0],
                .chunked = chunked,
                .window = k->scratch};
-  s.part = md_iaddc(
-      e,
-      md_iadd(e, md_imulc(e, md_iadd(e, md_imulc(e, index[1], tiles[2]), index[2]), tiles[3]),
-              index[3]),
-      first_part);
+  s.part = md_iadd(e, md_imulc(e, index[1], tiles[2]), index[2]);
+  s.part = md_iadd(e, md_imulc(e, s.part, tiles[3]), index[3]);
   for (int i = 0; i < 3; i++) {
+    int64_t all = d->tile[i] * d->step[i], size = md_conv_results(c, p, i);
     s.tile[i] = d->tile[i];
     s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
+    s.extent[i] = md_i64(e, all);
+    md_ir left = md_isub(e, md_i64(e, size), md_imulc(e, s.m0[i], d->step[i]));
+    if (size % all) s.extent[i] = md_imin(e, s.extent[i], left);
   }
   s.fetches_results = md_reads_results(c, d);
   if (d->ahead || s.fetches_results) {
@@ -426,17 +444,19 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
     s.next_n = next[0];
     for (int i = 0; i < 3; i++) s.next_m0[i] = md_imulc(e, next[1 + i], d->tile[i]);
   }
-  if (chunked || !finishes_at_once(c, d)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
+  if (chunked || !finishes_at_once(c, p)) s.acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
   int64_t tail = d->grid[2] % d->tile[2];
   if (tail == 0) {
-    tile_body(&s);
+    tile_body(&s, has_taps);
   } else {  // the last tile of a list is shorter
     md_if last = md_if_begin(e, md_ieq(e, index[3], md_i64(e, tiles[3] - 1)), "last");
     md_item t = s;
     t.tile[2] = tail;
-    tile_body(&t);
+    t.extent[2] = md_i64(e, tail);
+    tile_body(&t, has_taps);
     md_if_else(e, &last);
-    tile_body(&s);
+    s.extent[2] = md_i64(e, s.tile[2]);
+    tile_body(&s, has_taps);
     md_if_end(e, &last);
   }
   md_phase_end(k);
@@ -445,22 +465,12 @@ static void emit_problem(const md_conv *c, const md_dense *d, md_sums *sums, int
 void md_emit_conv_dense(md_kernel *k) {
   const md_node *node = k->r->anchor;
   md_conv c = md_conv_of(k, node->in[0], node->in[1], node->out);
-  md_dense problem[MD_MAX_DENSE];
-  int num = md_conv_problems(&c, problem);
-  int64_t parts = 0;
-  int most = 1;
-  for (int i = 0; i < num; i++) {
-    parts += md_dense_tiles(&problem[i]);
-    most = MD_MAX(most, blocks_at_once(&c, &problem[i]));
-  }
+  md_conv_parts p;
+  md_conv_split(&c, &p);
   int64_t bytes = c.dst_blocks * md_panel_cells(&c) * md_dtype_size(c.cell);
   int64_t weights = md_workspace_reserve(k, bytes);
-  md_sums *sums = md_sums_create(k, parts, most);
+  md_sums *sums = md_sums_create(k, md_dense_tiles(p.part), blocks_at_once(&c, p.part));
   md_pack_panels(&c, weights);
-  int64_t part = 0;
-  for (int i = 0; i < num; i++) {
-    emit_problem(&c, &problem[i], sums, part, weights);
-    part += md_dense_tiles(&problem[i]);
-  }
+  emit_items(&c, &p, sums, weights);
   md_sums_finish(sums);
 }

@@ -137,9 +137,15 @@ void md_set_window(md_dense *d) {
   }
 }
 
+// Results for each of m.
+static int64_t results_of(const md_conv *c) {
+  const md_dim3 *stride = &c->node->attr.conv3d.stride;
+  return c->flipped ? stride->d[0] * stride->d[1] * stride->d[2] : 1;
+}
+
 static bool fits(const md_conv *c, md_dense *d) {
   md_set_window(d);
-  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
+  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2] * results_of(c);
   int64_t block_bytes = md_window_bytes(c, d);
   if (c->beside) return block_bytes + pixels * c->beside <= window_budget(c);
   if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
@@ -247,43 +253,73 @@ static md_taps residue_taps(int64_t first, int64_t kernel, int64_t stride, int64
   return t;
 }
 
-int md_conv_problems(const md_conv *c, md_dense *problem) {
+// False: no result is of this residue.
+static bool residue_problem(const md_conv *c, int64_t residue, md_dense *d) {
   const md_conv3d_attr *a = &c->node->attr.conv3d;  // conv3d_grad begins with the same words
-  int num = 0;
-  int64_t residues = 1;
-  if (c->flipped) residues = a->stride.d[0] * a->stride.d[1] * a->stride.d[2];
-  for (int64_t r = 0; r < residues; r++) {
-    md_dense *d = &problem[num];
-    memset(d, 0, sizeof *d);
-    bool empty = false;
-    int64_t rest = r;
-    for (int i = 2; i >= 0; i--) {
-      d->in_size[i] = c->src_size[i];
-      if (!c->flipped) {
-        d->grid[i] = c->dst_size[i];
-        d->step[i] = 1;
-        d->in_step[i] = a->stride.d[i];
-        d->tap[i] =
-            (md_taps){.num = c->kernel[i], .dk = 1, .off0 = -a->pad.d[i], .doff = a->dilation.d[i]};
-        continue;
-      }
-      int64_t stride = a->stride.d[i];
-      d->first[i] = rest % stride;
-      rest /= stride;
-      d->step[i] = stride;
-      d->in_step[i] = 1;
-      d->grid[i] = md_ceil_div(MD_MAX(c->dst_size[i] - d->first[i], 0), stride);
-      d->tap[i] = residue_taps(d->first[i], c->kernel[i], stride, a->pad.d[i], a->dilation.d[i]);
-      empty |= d->grid[i] == 0;
+  bool empty = false;
+  *d = (md_dense){.planar = c->planar};
+  for (int i = 2; i >= 0; i--) {
+    d->in_size[i] = c->src_size[i];
+    if (!c->flipped) {
+      d->grid[i] = c->dst_size[i];
+      d->step[i] = 1;
+      d->in_step[i] = a->stride.d[i];
+      d->tap[i] =
+          (md_taps){.num = c->kernel[i], .dk = 1, .off0 = -a->pad.d[i], .doff = a->dilation.d[i]};
+      continue;
     }
-    if (empty) continue;
-    d->planar = c->planar;
-    make_list(c, d);
-    choose_tile(c, d);
-    choose_chunk(c, d);
-    num++;
+    int64_t stride = a->stride.d[i];
+    d->first[i] = residue % stride;
+    residue /= stride;
+    d->step[i] = stride;
+    d->in_step[i] = 1;
+    d->grid[i] = md_ceil_div(MD_MAX(c->dst_size[i] - d->first[i], 0), stride);
+    d->tap[i] = residue_taps(d->first[i], c->kernel[i], stride, a->pad.d[i], a->dilation.d[i]);
+    empty |= d->grid[i] == 0;
   }
-  return num;
+  make_list(c, d);
+  return !empty;
+}
+
+// All offsets that some part has.
+static md_taps joined_taps(const md_conv_parts *p, int axis) {
+  int64_t lo = INT64_MAX, hi = INT64_MIN;
+  for (int i = 0; i < p->num; i++) {
+    const md_taps *t = &p->part[i].tap[axis];
+    int64_t last = t->off0 + (t->num - 1) * t->doff;
+    if (!t->num) continue;
+    lo = MD_MIN(lo, MD_MIN(t->off0, last));
+    hi = MD_MAX(hi, MD_MAX(t->off0, last));
+  }
+  return lo > hi ? (md_taps){0} : (md_taps){.num = hi - lo + 1, .off0 = lo, .doff = 1};
+}
+
+void md_share_window(md_conv_parts *p) {
+  for (int i = 0; i < p->num; i++) {
+    memcpy(p->part[i].lo, p->from.lo, sizeof p->from.lo);
+    memcpy(p->part[i].window, p->from.window, sizeof p->from.window);
+  }
+}
+
+void md_conv_split(const md_conv *c, md_conv_parts *p) {
+  p->num = 0;
+  for (int64_t r = 0; r < results_of(c); r++)
+    if (residue_problem(c, r, &p->part[p->num])) p->num++;
+  p->from = p->part[0];
+  for (int i = 0; i < 3 && p->num > 1; i++) p->from.tap[i] = joined_taps(p, i);
+  choose_tile(c, &p->from);
+  choose_chunk(c, &p->from);
+  for (int i = 0; i < p->num; i++) {
+    md_dense *d = &p->part[i];
+    memcpy(d->tile, p->from.tile, sizeof d->tile);
+    d->chunk = p->from.chunk;
+    d->ahead = p->from.ahead;
+  }
+  md_share_window(p);
+}
+
+int64_t md_conv_results(const md_conv *c, const md_conv_parts *p, int axis) {
+  return p->num > 1 ? c->dst_size[axis] : p->part[0].grid[axis];
 }
 
 int md_cut_row(int64_t width, int64_t most, md_run run[4]) {

@@ -50,6 +50,7 @@ static md_item item_of(const md_conv *c, const md_dense *d, md_sums *sums, md_ir
   md_ir next = md_iaddc(e, index, 1);
   md_item s = {.c = c,
                .d = d,
+               .num = 1,
                .sums = sums,
                .n = md_idivc(e, index, tiles),
                .part = md_imodc(e, index, tiles),
@@ -92,8 +93,9 @@ void md_emit_conv_twins(md_kernel *k) {
   const md_region_view *both = k->r;
   const md_node *dgrad = both->anchor;
   md_conv c = md_conv_of(k, dgrad->in[0], dgrad->in[1], dgrad->out);
-  md_dense d;
-  md_conv_problems(&c, &d);
+  md_conv_parts p;
+  md_conv_split(&c, &p);
+  md_dense d = p.from;
   choose_tile(&c, &d);
   int64_t each, splits = md_split_items(md_dense_tiles(&d) * c.n, ITEMS, &each);
   k->r = md_region_view_of(both->g, 0, both->twin, k->arena);

@@ -327,9 +327,9 @@ void md_emit_conv_wgrad(md_kernel *k) {
   c->whole_tiles = true;
   c->min_tiles = 1;
   choose_groups(&g);
-  md_dense problem[MD_MAX_DENSE];
-  md_conv_problems(c, problem);
-  g.xd = problem[0];
+  md_conv_parts p;
+  md_conv_split(c, &p);
+  g.xd = p.from;
   g.yd = g.xd;
   g.yd.planar = false;
   for (int i = 0; i < 3; i++) {

@@ -9,7 +9,6 @@
 
 #include <math.h>
 #include <stdio.h>
-#include <string.h>
 
 // How an item's tile is made of squares.
 typedef struct Squares {
@@ -26,8 +25,8 @@ typedef struct Squares {
 
 typedef struct Winograd {
   Squares q;
-  const md_problem *p;
-  md_dense in_plane[MD_FILTER_PARTS];
+  const md_conv_parts *p;
+  md_dense in_plane[MD_MAX_DENSE];
   md_item item, plane;          // of the convolution, of the direct one in a plane
   int64_t place;                // of the weights, in the workspace
   md_ir source, weights, sums;  // the first plane of each
@@ -48,7 +47,7 @@ static int64_t source_squares(const Squares *q) {
   return q->source_num[0] * q->source_num[1] * q->source_num[2];
 }
 
-static void set_tile(const md_conv *c, md_problem *p, Squares *q) {
+static void set_tile(const md_conv *c, md_conv_parts *p, Squares *q) {
   md_dense *from = &p->from;
   q->items = q->apart ? all_squares(c, q) / tile_squares(q) : 1;
   q->sums = md_plane_vectors(q->items * (q->apart ? c->dst_blocks * p->num : 2) * tile_squares(q));
@@ -59,17 +58,9 @@ static void set_tile(const md_conv *c, md_problem *p, Squares *q) {
     from->tile[i] = tile / of_source;
     from->grid[i] = grid / of_source;
     for (int k = 0; k < p->num; k++) p->part[k].tile[i] = tile;
-    p->whole.tile[i] = tile * p->part[0].step[i];
   }
   md_set_window(from);
-  for (int k = 0; k < p->num; k++) {
-    md_dense *d = &p->part[k];
-    d->chunk = 1;
-    md_set_window(d);
-    if (p->num == 1) break;
-    memcpy(d->lo, from->lo, sizeof d->lo);
-    memcpy(d->window, from->window, sizeof d->window);
-  }
+  md_share_window(p);
   for (int i = 0; i < 3; i++)
     q->source_num[i] = md_filters_axis(q->f, i) ? q->num[i] : from->window[i];
   q->source = md_plane_vectors(q->items * c->src_blocks * source_squares(q));
@@ -127,12 +118,12 @@ static bool is_tile(const md_conv *c, const Squares *q) {
 }
 
 // The best way to cut the convolution into squares; its cost, infinite where there is none.
-static double choose_squares(const md_conv *c, md_problem *problem, Squares *best) {
+static double choose_squares(const md_conv *c, md_conv_parts *problem, Squares *best) {
   double least = INFINITY;
   for (int i = 0; i < 2 * MD_FILTERS; i++) {
-    md_problem p;
+    md_conv_parts p;
     Squares q = {.f = &md_filters[i / 2], .apart = i % 2};
-    if (!md_filter_problem(c, q.f, &p)) continue;
+    if (!md_filter_split(c, q.f, &p)) continue;
     q.images = q.f->along_t && p.part[0].tail == 5;
     q.parts = p.num;
     for (int k = 0; k < 3; k++) q.size[k] = p.part[0].grid[k];
@@ -162,7 +153,7 @@ const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv direct = conv_of(&k), c = md_conv_in_f32(direct);
   if (!cpu->winograd || c.dtype == MD_F64) return "";
-  md_problem p;
+  md_conv_parts p;
   Squares q;
   double cost = choose_squares(&c, &p, &q);
   if (cost == INFINITY) return "";
@@ -291,15 +282,15 @@ static void finish_part(const Winograd *g, int part, int blocks, md_ir block) {
   const md_dense *d = &g->p->part[part];
   md_emit *e = &c->k->e;
   md_squares q = md_squares_in_order(c, g->q.f, g->q.num);
-  q.height = s->tile[1];
-  q.width = s->tile[2];
+  q.height = d->tile[1] * d->step[1];
+  q.width = d->tile[2] * d->step[2];
   q.size = q.step = g->q.f->m;
-  for (int i = 1; i < 3; i++) q.apart[i] = s->tile[i] / d->tile[i];
+  for (int i = 1; i < 3; i++) q.apart[i] = d->step[i];
   md_loop b = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks), 1, "block");
   md_ir in_plane = g->q.apart ? part_apart(g, part, md_iadd(e, block, b.i)) : b.i;
   md_planes from = {g->sums, first_pixel(g, in_plane, tile_squares(&g->q)), sums_step(g)};
-  md_ir to = md_imulc(e, b.i, s->tile[0] * s->tile[1] * s->tile[2]);
-  to = md_imulc(e, md_iaddc(e, to, d->first[1] * s->tile[2] + d->first[2]), c->lanes);
+  md_ir to = md_imulc(e, b.i, d->tile[0] * q.height * q.width);
+  to = md_imulc(e, md_iaddc(e, to, d->first[1] * q.width + d->first[2]), c->lanes);
   md_squares_from_planes(&q, &from, md_at(e, c->wide, s->acc, to));
   md_loop_end(e, &b);
 }
@@ -318,7 +309,7 @@ static md_conv plane_conv(const md_conv *c, const md_filter *f) {
 static md_dense plane_problem(const Winograd *g, const md_dense *d) {
   const Squares *q = &g->q;
   md_taps one = {.num = 1};
-  md_dense p = {.tail = 5, .in_step = {1, 1, 1}, .tap = {one, one, one}};
+  md_dense p = {.tail = 5, .step = {1, 1, 1}, .in_step = {1, 1, 1}, .tap = {one, one, one}};
   if (q->images) {
     p.tile[0] = p.window[0] = q->items * q->num[0];
     for (int i = 1; i < 3; i++) {
@@ -352,7 +343,9 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   int64_t window = md_round_up(md_window_bytes(c, from), 64);
-  int64_t acc = 2 * d->tile[0] * d->tile[1] * d->tile[2] * vector_bytes(c);
+  int64_t results = 1;
+  for (int i = 0; i < 3; i++) results *= d->tile[i] * d->step[i];
+  int64_t acc = 2 * results * vector_bytes(c);
   md_phase_begin(k, what, c->n * md_dense_tiles(d), window + acc + bytes);
   int64_t tiles[2] = {c->n, md_dense_tiles(d)}, along[3];
   md_ir index[2], tile[3];
@@ -365,7 +358,9 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
     s->tile[i] = d->tile[i];
     s->m0[i] = md_imulc(e, tile[i], d->tile[i]);
     g->from_m0[i] = md_imulc(e, tile[i], from->tile[i]);
-    s->extent[i] = md_imin(e, md_i64(e, d->tile[i]), md_isub(e, md_i64(e, d->grid[i]), s->m0[i]));
+    md_ir left = md_i64(e, md_conv_results(c, g->p, i));
+    left = md_isub(e, left, md_imulc(e, s->m0[i], d->step[i]));
+    s->extent[i] = md_imin(e, md_i64(e, d->tile[i] * d->step[i]), left);
   }
   s->window = k->scratch;
   s->acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
@@ -438,14 +433,14 @@ static void emit_apart(Winograd *g) {
 void md_emit_conv_winograd(md_kernel *k) {
   md_conv c = md_conv_in_f32(conv_of(k)), pc;
   k->in_f32 = true;
-  md_problem p;
-  Winograd g = {.p = &p, .item = {.c = &c, .d = &p.whole}};
+  md_conv_parts p;
+  Winograd g = {.p = &p, .item = {.c = &c, .d = p.part}};
   choose_squares(&c, &p, &g.q);
   pc = plane_conv(&c, g.q.f);
   for (int i = 0; i < p.num; i++) g.in_plane[i] = plane_problem(&g, &p.part[i]);
   int64_t planes = md_filter_planes(g.q.f);
   g.place = md_workspace_reserve(k, planes * weights_step(&pc) * md_dtype_size(c.wide));
-  g.item.sums = md_sums_create(k, md_dense_tiles(&p.whole), 2);
+  g.item.sums = md_sums_create(k, md_dense_tiles(p.part), 2);
   pack_weights(&g, &pc);
   g.plane.c = &pc;
   if (g.q.apart) emit_apart(&g);

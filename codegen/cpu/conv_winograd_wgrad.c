@@ -137,14 +137,14 @@ static void cut(Wgrad *g, const md_dense *d) {
 }
 
 // The best filter, and how it is cut; its cost, infinite where none suits.
-static double choose(Wgrad *g, md_problem *problem) {
+static double choose(Wgrad *g, md_conv_parts *problem) {
   double least = INFINITY;
   Wgrad best = *g;
   for (int i = 0; i < MD_FILTERS; i++) {
     Wgrad w = *g;
-    md_problem p;
+    md_conv_parts p;
     w.f = &md_filters[i];
-    if (!md_filter_problem(&g->c, w.f, &p)) continue;
+    if (!md_filter_split(&g->c, w.f, &p)) continue;
     cut(&w, &p.part[0]);
     if (w.images &&
         vector_bytes(&g->c) * w.image[0] * w.image[1] * w.image[2] > g->c.k->e.cpu->l2_bytes / 2)
@@ -168,7 +168,7 @@ const char *md_winograd_wgrad_refuse(const md_region_view *r, const md_cpu *cpu)
   md_kernel k = {.r = r, .e.cpu = cpu};  // enough to plan with
   md_conv plain = conv_of(&k), c = md_conv_in_f32(plain);
   if (!cpu->winograd || c.dtype == MD_F64) return "";
-  md_problem p;
+  md_conv_parts p;
   Wgrad g = {.k = &k, .c = c};
   double cost = choose(&g, &p);
   return cost == INFINITY ? "" : md_filter_refuse(&plain, cost);
@@ -520,7 +520,7 @@ void md_emit_conv_winograd_wgrad(md_kernel *k) {
   Wgrad g = {.k = k, .c = md_conv_in_f32(conv_of(k))};
   k->in_f32 = true;
   md_conv *c = &g.c;
-  md_problem p;
+  md_conv_parts p;
   choose(&g, &p);
   p.part[0].chunk = 1;
   g.x = (Operand){.part = md_filter_source, .size = g.f->in, .apart = g.f->in_step};

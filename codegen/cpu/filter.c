@@ -3,7 +3,6 @@
 #include "codegen/cpu/filter.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 // Points of a small product and sum of squares make for small rounding errors: those at 0, +-3/4 and +-3/2
 // have half of the error of the usual 0, +-1 and +-2. All of B and A is exact in f32.
@@ -51,7 +50,7 @@ static int64_t stride_of(const md_conv *c, int axis) { return c->node->attr.conv
 
 // All residues of a strided data gradient at once: at even places the middle tap, at odd ones the outer two. The first
 // residue, that of the even places, has what all have in common: the taps along t and the source.
-static bool transposed_problem(const md_conv *c, md_problem *p) {
+static bool transposed_problem(const md_conv *c, md_conv_parts *p) {
   const md_conv3d_attr *a = &c->node->attr.conv3d;
   md_dense *d = &p->part[0];
   p->num = 1;
@@ -66,27 +65,9 @@ static bool transposed_problem(const md_conv *c, md_problem *p) {
   return true;
 }
 
-// The window of all parts.
-static void join_windows(md_problem *p) {
-  for (int i = 0; i < 3; i++) {
-    int64_t lo = INT64_MAX, hi = INT64_MIN;
-    for (int k = 0; k < p->num; k++) {
-      md_dense *d = &p->part[k];
-      md_set_window(d);
-      lo = MD_MIN(lo, d->lo[i]);
-      hi = MD_MAX(hi, d->lo[i] + d->window[i] - (d->tile[i] - 1) * d->in_step[i]);
-    }
-    p->from.tap[i] = (md_taps){.num = hi - lo, .off0 = lo, .doff = 1};
-  }
-}
-
-bool md_filter_problem(const md_conv *c, const md_filter *f, md_problem *p) {
-  md_dense part[MD_MAX_DENSE];
-  *p = (md_problem){.num = md_conv_problems(c, part)};
-  if (p->num > MD_FILTER_PARTS || part[0].planar || (!f->along_t && part[0].tail != 5))
-    return false;
-  memcpy(p->part, part, (size_t)p->num * sizeof *part);
-  p->from = part[0];
+bool md_filter_split(const md_conv *c, const md_filter *f, md_conv_parts *p) {
+  md_conv_split(c, p);
+  if (p->part[0].planar || (!f->along_t && p->part[0].tail != 5)) return false;
   bool strided = false;
   for (int i = 0; i < 3; i++) {
     bool filtered = md_filters_axis(f, i);
@@ -95,12 +76,6 @@ bool md_filter_problem(const md_conv *c, const md_filter *f, md_problem *p) {
   }
   if (f->transposed != (c->flipped && strided && !f->along_t)) return false;
   if (f->transposed && !transposed_problem(c, p)) return false;
-  if (p->num > 1) join_windows(p);
-  p->whole = p->part[0];
-  for (int i = 0; i < 3 && p->num > 1; i++) {
-    p->whole.grid[i] = c->dst_size[i];
-    p->whole.step[i] = 1;
-  }
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &p->part[0].tap[i];
     if (md_filters_axis(f, i) && (t->num != f->r || llabs(t->doff) != 1)) return false;

@@ -36,17 +36,9 @@ int64_t md_filter_squares(const md_filter *f, int axis, int64_t size);  // that 
 // What a plane of so many vectors takes: not a power of two, or lines of all planes would share a few sets of L1.
 int64_t md_plane_vectors(int64_t vectors);
 
-// A convolution as a filter sees it: dense problems that have their source in common. `from` has the window of a tile,
-// which is that of all parts but in a `transposed` filter: there it is half as many pixels along h and w. There are
-// several parts where a filter along t leaves a data gradient the residues of its stride; the first is the largest.
-// `whole` has the results of all parts side by side.
-enum { MD_FILTER_PARTS = 4 };
-typedef struct md_problem {
-  int num;
-  md_dense part[MD_FILTER_PARTS], from, whole;
-} md_problem;
-bool md_filter_problem(const md_conv *c, const md_filter *f,
-                       md_problem *p);  // false: does not suit
+// The convolution as a filter sees it; false: it does not suit. Results of a `transposed` filter are one problem, whose
+// source is half as many pixels along h and w.
+bool md_filter_split(const md_conv *c, const md_filter *f, md_conv_parts *p);
 // NULL: so many multiply-adds of vectors are well below those of the convolution as it is. Or why not.
 const char *md_filter_refuse(const md_conv *direct, double cost);
 
