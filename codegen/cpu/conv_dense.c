@@ -338,7 +338,7 @@ void md_item_group(const void *item, int blocks, md_ir block) {
   for (int i = 0; i < s->num; i++) {
     md_item part = *s;
     part.d = &s->d[i];
-    md_item_multiply(&part, blocks, block);
+    if (s->num == 1 || taps_used(part.d)) md_item_multiply(&part, blocks, block);
   }
   if (s->chunked) return;
   if (s->acc) md_item_finish(s, blocks, block);
@@ -364,6 +364,15 @@ static void pack_source(const md_item *s) {
                  s->window, NULL);
 }
 
+static void clear_results(const md_item *s, int64_t blocks) {
+  const md_conv *c = s->c;
+  md_emit *e = &c->k->e;
+  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks * results_of(s)), 1, "clear");
+  md_ir zero = md_const(e, c->type, c->lanes, 0);
+  md_store(e, c->wide, s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
+  md_loop_end(e, &z);
+}
+
 static void tile_body(md_item *s, bool has_taps) {
   const md_conv *c = s->c;
   const md_dense *d = s->d;
@@ -371,14 +380,15 @@ static void tile_body(md_item *s, bool has_taps) {
   s->first = md_i64(e, 0);
   s->blocks = md_i64(e, c->src_blocks);
   if (!s->chunked) {
+    // No products write over the results of parts without taps.
+    bool all = true;
+    for (int i = 0; i < s->num; i++) all &= s->num == 1 || taps_used(&s->d[i]) > 0;
+    if (!all) clear_results(s, blocks_at_once(c, d));
     if (has_taps) pack_source(s);
     all_blocks(s);
     return;
   }
-  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->dst_blocks * results_of(s)), 1, "clear");
-  md_ir zero = md_const(e, c->type, c->lanes, 0);
-  md_store(e, c->wide, s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
-  md_loop_end(e, &z);
+  clear_results(s, c->dst_blocks);
   md_loop chunk = md_loop_begin(e, s->first, s->blocks, d->chunk, "chunk");
   md_ir left = md_isub(e, s->blocks, chunk.i);
   s->first = chunk.i;

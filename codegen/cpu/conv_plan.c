@@ -10,6 +10,7 @@ static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4
 static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
 enum {
   MAX_TILE_PIXELS = 640,
+  MAX_TILE_RESULTS = 1920,
   MIN_ITEMS = 8,
   MIN_LIST = 14,
   AHEAD_PIXELS = 168,
@@ -145,12 +146,13 @@ static int64_t results_of(const md_conv *c) {
 
 static bool fits(const md_conv *c, md_dense *d) {
   md_set_window(d);
-  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2] * results_of(c);
+  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], results = pixels * results_of(c);
   int64_t block_bytes = md_window_bytes(c, d);
   if (c->beside) return block_bytes + pixels * c->beside <= window_budget(c);
-  if (pixels > MAX_TILE_PIXELS || c->n * md_dense_tiles(d) < c->min_tiles) return false;
+  if (pixels > MAX_TILE_PIXELS || results > MAX_TILE_RESULTS) return false;
+  if (c->n * md_dense_tiles(d) < c->min_tiles) return false;
   if (block_bytes * c->src_blocks <= window_budget(c)) return true;
-  return pixels * c->dst_blocks * c->lanes * md_dtype_size(c->wide) <= result_budget(c);
+  return results * c->dst_blocks * c->lanes * md_dtype_size(c->wide) <= result_budget(c);
 }
 
 // Where the window of all source channels is too large, results stay and channels come in chunks.

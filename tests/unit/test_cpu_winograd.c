@@ -95,11 +95,11 @@ static const char *lowering_of(const char *text, const char *name, md_arena *a) 
   return kernel_of(text, name, a)->lowering;
 }
 
-// Of a stride's residues, whose parts change places with the pad, a filter of images takes those of one pad alone, one
-// along t the four of a stride of 2.
+// Of the residues of a stride, whose parts change places with the pad, a filter of images takes those of stride 2 and
+// pad 1 alone; one along t takes any.
 static bool is_direct(const Shape *s, const char *op) {
-  if (strcmp(op, "conv3d_dgrad") != 0 || s->stride[1] == 1) return false;
-  return s->stride[1] > 2 || (s->pad[1] != 1 && s->kernel[0] != 3);
+  if (strcmp(op, "conv3d_dgrad") != 0 || s->stride[1] == 1 || s->kernel[0] == 3) return false;
+  return s->stride[1] > 2 || s->pad[1] != 1;
 }
 
 static void check_op(const char *op, const char *filtered, const char *direct) {
