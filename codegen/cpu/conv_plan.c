@@ -321,7 +321,8 @@ void md_conv_split(const md_conv *c, md_conv_parts *p) {
 }
 
 int64_t md_conv_results(const md_conv *c, const md_conv_parts *p, int axis) {
-  return p->num > 1 ? c->dst_size[axis] : p->part[0].grid[axis];
+  const md_dense *d = &p->part[0];
+  return d->step[axis] > 1 ? c->dst_size[axis] : d->grid[axis];
 }
 
 int md_cut_row(int64_t width, int64_t most, md_run run[4]) {

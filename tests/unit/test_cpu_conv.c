@@ -150,6 +150,62 @@ START_TEST(rows_of_few_pixels_are_exact) {
 }
 END_TEST
 
+// Data gradients of a stride, whose results of all residues lie side by side before an epilogue: a list of pixels behind
+// strided frames, residues of unequal size, without taps, in chunks of channels, of three a side.
+START_TEST(residues_are_exact) {
+  const Sweep strided[] = {
+      {.n = 2,
+       .in = 4,
+       .out = 3,
+       .size = {6, 6, 1},
+       .kernel = {5, 1, 1},
+       .stride = {2, 1, 1},
+       .pad = {2}},
+      {.n = 2,
+       .in = 17,
+       .out = 33,
+       .size = {3, 7, 6},
+       .kernel = {3, 3, 3},
+       .stride = {1, 2, 2},
+       .pad = {1, 1, 1}},
+      {.n = 1, .in = 33, .out = 16, .size = {2, 9, 11}, .kernel = {1, 1, 1}, .stride = {1, 2, 2}},
+      {.n = 1,
+       .in = 7,
+       .out = 2041,
+       .size = {3, 6, 5},
+       .kernel = {1, 3, 3},
+       .stride = {1, 2, 2},
+       .pad = {0, 1, 1}},
+      {.n = 2,
+       .in = 8,
+       .out = 20,
+       .size = {5, 8, 7},
+       .kernel = {3, 2, 4},
+       .stride = {2, 3, 3},
+       .pad = {1, 0, 2}},
+  };
+  for (int i = 0; i < 2 * MD_COUNT(strided); i++) {
+    Sweep s = strided[i / 2];
+    const char *of = i % 2 ? "bf16" : "f32";
+    int y[3];
+    for (int k = 0; k < 3; k++) {
+      s.dilation[k] = 1;
+      y[k] = (s.size[k] + 2 * s.pad[k] - s.kernel[k]) / s.stride[k] + 1;
+    }
+    md_text t = {0};
+    md_put(&t, "graph @g(%%dy: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d]) {\n", of, s.n, s.out,
+           y[0], y[1], y[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
+    md_put(&t, "  %%dx = conv3d_dgrad %%dy, %%w {");
+    put_convolution(&t, &s);
+    md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  %%r = relu %%dx\n  %%f = cast %%r {to=f32}\n", s.n,
+           s.in, s.size[0], s.size[1], s.size[2]);
+    md_put(&t, "  %%s = sum %%f {axes=[0,2,3,4]}\n  return %%r, %%s\n}\n");
+    check_everywhere(t.s, 0, 1);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 // Results of more than half of the last cache, in whole lines, are stored past it; those of an epilogue are not.
 static bool stores_lines(const char *text, const char *cpu) {
   md_text ir = {0};
@@ -182,6 +238,7 @@ END_TEST
 SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_are_exact,
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
            convolutions_of_f64_are_exact, many_weights_of_f32_are_exact,
-           many_weights_of_bf16_are_exact, sums_of_f32_are_formed_and_stored_once,
-           sums_of_bf16_are_formed_and_stored_once, rows_of_few_pixels_are_exact,
-           sums_of_f64_are_formed_and_stored_once, large_results_pass_the_cache)
+           many_weights_of_bf16_are_exact, residues_are_exact,
+           sums_of_f32_are_formed_and_stored_once, sums_of_bf16_are_formed_and_stored_once,
+           rows_of_few_pixels_are_exact, sums_of_f64_are_formed_and_stored_once,
+           large_results_pass_the_cache)
