@@ -84,15 +84,17 @@ md_conv md_conv_in_pairs(md_conv c);  // of f32, if lanes fill half a register
 // Splits the node into dense problems, and them into tiles.
 void md_conv_split(const md_conv *c, md_conv_parts *p);
 void md_share_window(md_conv_parts *p);  // from's becomes that of all parts
-int64_t md_conv_results(const md_conv *c, const md_conv_parts *p, int axis);  // of the results
-int64_t md_dense_tiles(const md_dense *d);                                    // of one sample
-void md_set_window(md_dense *d);  // lo and window of d's tile
+int64_t md_conv_results(const md_conv *c, const md_conv_parts *p,
+                        int axis);          // extent of all parts together
+int64_t md_dense_tiles(const md_dense *d);  // of one sample
+void md_set_window(md_dense *d);            // lo and window of d's tile
 bool md_is_chunked(const md_conv *c, const md_dense *d);
 // Cuts a row of `width` pixels into runs of tiles of at most `most` and, where possible, at least 4.
 typedef struct md_run {
   int64_t start, pixels, count;
 } md_run;
 int md_cut_row(int64_t width, int64_t most, md_run run[4]);
+int64_t md_channel_pairs(const md_conv *c);  // multiply-adds of vectors for a tap and a pixel
 
 int64_t md_window_bytes(const md_conv *c, const md_dense *d);  // of a block of channels
 

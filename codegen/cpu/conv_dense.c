@@ -6,6 +6,7 @@
 //
 // Where rows are short, a register tile has several of them, and frames.
 // In a planar window the taps along w join the channels: i counts both.
+// The residues of a strided data gradient take turns, their results lie side by side in scratch.
 // The epilogue works on the tile's result while it is in cache.
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
@@ -290,7 +291,7 @@ void md_item_finish(const md_item *s, int blocks, md_ir block) {
 }
 
 // Cuts `size` into equal parts of at most `most`, the last perhaps smaller.
-static int cut_evenly(int64_t size, int64_t most, md_run run[4]) {
+static int cut_evenly(int64_t size, int64_t most, md_run run[2]) {
   int64_t each = md_ceil_div(size, md_ceil_div(size, most)), rest = size % each;
   run[0] = (md_run){0, each, size / each};
   run[1] = (md_run){size - rest, rest, 1};
@@ -305,29 +306,30 @@ static void cut_boxes(const md_item *s, int64_t most, md_run run[3][4], int num[
   num[2] = md_cut_row(s->tile[2], most, run[2]);
 }
 
-void md_item_multiply(const md_item *s, int blocks, md_ir block) {
+// Register tiles of one size, as many as the runs have along t, h, w.
+static void emit_boxes(const md_item *s, int blocks, md_ir block, const md_run *run[3]) {
   md_emit *e = &s->c->k->e;
-  int64_t most = (e->cpu->registers - blocks - 1) / blocks;
-  md_run run[3][4];
-  int num[3], i[3];
-  cut_boxes(s, most, run, num);
-  for (i[0] = 0; i[0] < num[0]; i[0]++) {
-    for (i[1] = 0; i[1] < num[1]; i[1]++) {
-      for (i[2] = 0; i[2] < num[2]; i[2]++) {
-        md_loop loop[3];
-        md_ir at[3];
-        Box box;
-        for (int k = 0; k < 3; k++) {
-          const md_run *r = &run[k][i[k]];
-          box.size[k] = r->pixels;
-          loop[k] = md_loop_begin(e, md_i64(e, 0), md_i64(e, r->count), 1, "tile");
-          at[k] = md_iaddc(e, md_imulc(e, loop[k].i, r->pixels), r->start);
-        }
-        register_tile(s, &box, blocks, block, at);
-        for (int k = 2; k >= 0; k--) md_loop_end(e, &loop[k]);
-      }
-    }
+  md_loop loop[3];
+  md_ir at[3];
+  Box box;
+  for (int i = 0; i < 3; i++) {
+    box.size[i] = run[i]->pixels;
+    loop[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, run[i]->count), 1, "tile");
+    at[i] = md_iaddc(e, md_imulc(e, loop[i].i, run[i]->pixels), run[i]->start);
   }
+  register_tile(s, &box, blocks, block, at);
+  for (int i = 2; i >= 0; i--) md_loop_end(e, &loop[i]);
+}
+
+void md_item_multiply(const md_item *s, int blocks, md_ir block) {
+  int64_t most = (s->c->k->e.cpu->registers - blocks - 1) / blocks;
+  md_run run[3][4];
+  int num[3];
+  cut_boxes(s, most, run, num);
+  for (int t = 0; t < num[0]; t++)
+    for (int h = 0; h < num[1]; h++)
+      for (int w = 0; w < num[2]; w++)
+        emit_boxes(s, blocks, block, (const md_run *[]){&run[0][t], &run[1][h], &run[2][w]});
 }
 
 // Everything that a tile of pixels needs for dst blocks block .. block+blocks-1.
@@ -352,7 +354,7 @@ static int blocks_at_once(const md_conv *c, const md_dense *d) {
   enum { MANY = 4, FEW = 2 };
   int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2];
   bool fits = MANY * pixels + MANY + 1 <= c->k->e.cpu->registers;
-  return c->pair == 2 && pixels < MANY && fits && c->dst_blocks >= MANY ? MANY : FEW;
+  return c->packed == MD_BF16 && pixels < MANY && fits && c->dst_blocks >= MANY ? MANY : FEW;
 }
 
 static void all_blocks(const md_item *s) {
@@ -465,7 +467,7 @@ static void emit_items(const md_conv *c, const md_conv_parts *p, md_sums *sums, 
     t.extent[2] = md_i64(e, tail);
     tile_body(&t, has_taps);
     md_if_else(e, &last);
-    s.extent[2] = md_i64(e, s.tile[2]);
+    s.extent[2] = md_i64(e, s.tile[2]);  // a number again
     tile_body(&s, has_taps);
     md_if_end(e, &last);
   }

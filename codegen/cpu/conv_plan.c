@@ -10,7 +10,7 @@ static int64_t chunk_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 4
 static int64_t result_budget(const md_conv *c) { return c->k->e.cpu->l2_bytes / 2; }
 enum {
   MAX_TILE_PIXELS = 640,
-  MAX_TILE_RESULTS = 1920,
+  MAX_TILE_RESULTS = 1920,  // of all residues, two blocks of channels of which stay in L2
   MIN_ITEMS = 8,
   MIN_LIST = 14,
   AHEAD_PIXELS = 168,
@@ -115,6 +115,10 @@ void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx
   md_in_groups(e, num, 2, group, ctx);
 }
 
+int64_t md_channel_pairs(const md_conv *c) {
+  return c->src_blocks * MD_MIN(c->src_c, c->lanes) * c->dst_blocks;
+}
+
 int64_t md_dense_tiles(const md_dense *d) {
   int64_t n = 1;
   for (int i = 0; i < 3; i++) n *= md_ceil_div(d->grid[i], d->tile[i]);
@@ -139,14 +143,14 @@ void md_set_window(md_dense *d) {
 }
 
 // Results for each of m.
-static int64_t results_of(const md_conv *c) {
+static int64_t residues_of(const md_conv *c) {
   const md_dim3 *stride = &c->node->attr.conv3d.stride;
   return c->flipped ? stride->d[0] * stride->d[1] * stride->d[2] : 1;
 }
 
 static bool fits(const md_conv *c, md_dense *d) {
   md_set_window(d);
-  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], results = pixels * results_of(c);
+  int64_t pixels = d->tile[0] * d->tile[1] * d->tile[2], results = pixels * residues_of(c);
   int64_t block_bytes = md_window_bytes(c, d);
   if (c->beside) return block_bytes + pixels * c->beside <= window_budget(c);
   if (pixels > MAX_TILE_PIXELS || results > MAX_TILE_RESULTS) return false;
@@ -214,7 +218,9 @@ static void choose_tile(const md_conv *c, md_dense *d) {
     return;
   }
   grow(c, d, 1);
-  if (d->tile[1] == d->grid[1] && d->tap[0].num <= 1) grow(c, d, 0);
+  // With a stride along t the results of all residues are many frames.
+  bool too_large = residues_of(c) > 1 && !fits(c, d);
+  if (too_large || (d->tile[1] == d->grid[1] && d->tap[0].num <= 1)) grow(c, d, 0);
   md_set_window(d);
 }
 
@@ -305,7 +311,7 @@ void md_share_window(md_conv_parts *p) {
 
 void md_conv_split(const md_conv *c, md_conv_parts *p) {
   p->num = 0;
-  for (int64_t r = 0; r < results_of(c); r++)
+  for (int64_t r = 0; r < residues_of(c); r++)
     if (residue_problem(c, r, &p->part[p->num])) p->num++;
   p->from = p->part[0];
   for (int i = 0; i < 3 && p->num > 1; i++) p->from.tap[i] = joined_taps(p, i);

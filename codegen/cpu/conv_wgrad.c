@@ -9,8 +9,9 @@
 //
 //     acc[i][block] += splat(x[pixel + tap][i]) * dy[pixel][block]
 //
-// Where the target multiplies pairs of bf16, `pixel` is two neighbours of a row, packed side by side; a
-// row of an odd number ends with a zero (which makes a NaN of an infinite x beside it).
+// Where pairs are multiplied, of bf16 or of f32 in half a register's lanes, `pixel` is two neighbours of a
+// row, packed side by side; a row of an odd number ends with a zero (which makes a NaN of an infinite x
+// beside it).
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
 

@@ -8,7 +8,6 @@
 #include "codegen/cpu/parts.h"
 
 #include <math.h>
-#include <stdio.h>
 
 // How an item's tile is made of squares.
 typedef struct Squares {
@@ -71,10 +70,6 @@ static int64_t vector_bytes(const md_conv *c) { return c->lanes * md_dtype_size(
 static int64_t plane_taps(const md_conv *c, const md_filter *f) {
   return f->along_t ? c->kernel[1] * c->kernel[2] : c->kernel[0];
 }
-static int64_t channel_pairs(const md_conv *c) {
-  return c->src_blocks * MD_MIN(c->src_c, c->lanes) * c->dst_blocks;
-}
-
 // Costs count multiply-adds of vectors. What else takes time stands in the same unit, as measured on Zen 4 and 5: how
 // many times as much an element of a plane is where planes are apart; a vector of weights from L2, L3, memory.
 enum { APART = 5 };
@@ -86,11 +81,11 @@ static double weight_cost(const md_conv *c, int64_t bytes) {
 static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
   double planes = md_filter_planes(q->f), squares = (double)tile_squares(q);
   double items = (double)(c->n * md_dense_tiles(d)), results = (double)q->parts * squares;
-  double weights = planes * (double)(plane_taps(c, q->f) * channel_pairs(c));
+  double weights = planes * (double)(plane_taps(c, q->f) * md_channel_pairs(c));
   double reading = weights * weight_cost(c, (int64_t)weights * vector_bytes(c));
   double pixels = planes * q->f->work *
                   ((double)(c->src_blocks * source_squares(q)) + (double)c->dst_blocks * results);
-  double products = weights * squares / (c->k->e.cpu->is_half ? 2 : 1);  // plane_conv
+  double products = weights * squares / (c->k->e.cpu->is_half ? 2 : 1);  // see plane_conv
   return items * (products + pixels * (q->apart ? APART : 1)) + reading * (q->apart ? 1 : items) +
          weights * q->f->work;
 }
@@ -99,7 +94,7 @@ static double cost_of(const md_conv *c, const md_dense *d, const Squares *q) {
 static bool fits(const md_conv *c, const Squares *q) {
   int64_t bytes = md_filter_planes(q->f) * (q->source + q->sums) * vector_bytes(c);
   if (q->apart) return bytes <= c->k->e.cpu->cache_bytes * 3 / 4;
-  bool is_least = q->images ? q->num[1] == 1 : tile_squares(q) == q->num[q->f->along_t ? 0 : 2];
+  bool is_least = !q->images && tile_squares(q) == q->num[q->f->along_t ? 0 : 2];
   return bytes <= c->k->e.cpu->l2_bytes * 7 / 10 || is_least;
 }
 
@@ -128,7 +123,9 @@ static double choose_squares(const md_conv *c, md_conv_parts *problem, Squares *
     q.parts = p.num;
     for (int k = 0; k < 3; k++) q.size[k] = p.part[0].grid[k];
     for (q.num[0] = 1; q.num[0] <= squares_along(&q, 0); q.num[0]++) {
+      if (squares_along(&q, 0) % q.num[0]) continue;
       for (q.num[1] = 1; q.num[1] <= squares_along(&q, 1); q.num[1]++) {
+        if (squares_along(&q, 1) % q.num[1]) continue;
         for (q.num[2] = 1; q.num[2] <= squares_along(&q, 2); q.num[2]++) {
           if (!is_tile(c, &q)) continue;
           set_tile(c, &p, &q);
@@ -178,15 +175,18 @@ static void transform_weights(const Winograd *g, const md_conv *plane, md_ir dst
   const md_filter *f = g->q.f;
   md_emit *e = &c->k->e;
   md_ir mask = md_channel_mask(e, c->dst_c, dst, c->lanes);
-  md_ir beside[2] = {md_idivc(e, tap, c->kernel[2]), md_imodc(e, tap, c->kernel[2])};
-  for (int i = 0; i < (f->along_t ? f->r : f->r * f->r); i++) {
-    // Ascending offsets into the window; a data gradient meets its taps the other way round.
-    int first = f->along_t ? i : i / f->r, second = i % f->r, last = f->r - 1;
-    md_ir row = md_i64(e, taps[f->along_t ? 0 : 1].doff > 0 ? first : last - first);
-    md_ir col = md_i64(e, taps[2].doff > 0 ? second : last - second);
-    md_ir place[3] = {f->along_t ? row : tap, f->along_t ? beside[0] : row,
-                      f->along_t ? beside[1] : col};
-    x[first][f->along_t ? 0 : second] = md_weights_at(plane, dst, mask, src, place);
+  // Ascending offsets into the window; a data gradient meets its taps the other way round.
+  int last = f->r - 1, at[3][MD_FILTER_N];
+  for (int i = 0; i < 3; i++)
+    for (int k = 0; k <= last; k++) at[i][k] = taps[i].doff > 0 ? k : last - k;
+  for (int i = 0; i <= last && f->along_t; i++) {
+    md_ir place[3] = {md_i64(e, at[0][i]), md_idivc(e, tap, c->kernel[2]),
+                      md_imodc(e, tap, c->kernel[2])};
+    x[i][0] = md_weights_at(plane, dst, mask, src, place);
+  }
+  for (int i = 0; i < f->r * f->r && !f->along_t; i++) {
+    md_ir place[3] = {tap, md_i64(e, at[1][i / f->r]), md_i64(e, at[2][i % f->r])};
+    x[i / f->r][i % f->r] = md_weights_at(plane, dst, mask, src, place);
   }
   md_filter_weights(e, f, x);
 }

@@ -20,7 +20,8 @@ enum {
   SPARE_REGISTERS = 8,
   MAX_ROUNDS = 8,
   SPLITS = 4,
-  LEAST_PIXELS = 32
+  LEAST_PIXELS = 32,
+  LEAST_RUN = 16
 };
 
 // x or dy in the planes: [block][unit][frame][square][lane].
@@ -46,8 +47,8 @@ typedef struct Wgrad {
   int64_t splits;            // items with planes of their own; 0: planes are items
   int64_t taps;              // beside the filter
   bool shifts_frames;        // they are along t
-  int64_t image[3];          // of x, without the last row that nothing reads, and with pads
   bool images;               // they are along h and w, or have a stride there: a unit is a sample
+  int64_t image[3];          // of x with its pads, as far as it is read
   int64_t elements;          // vectors in a unit's planes
   int64_t inner;             // input channels of a block that exist at most
   int64_t place, sums, of_tap;  // sums of a plane: [tap][dst block][src block][inner][lane]
@@ -62,7 +63,7 @@ static double cost_of(const Wgrad *g) {
   const md_conv *c = &g->c;
   double squares = (double)c->n, taps = (double)g->taps;
   for (int i = 0; i < 3; i++) squares *= (double)md_filter_squares(g->f, i, g->size[i]);
-  double pairs = (double)(c->src_blocks * c->dst_blocks * g->inner);
+  double pairs = (double)md_channel_pairs(c);
   double elements = (double)(g->all_units * g->elements) * (g->splits ? 1 : 2);
   return md_filter_planes(g->f) *
          (squares * pairs * taps + g->f->work * (elements + 2 * pairs * taps));
@@ -136,6 +137,12 @@ static void cut(Wgrad *g, const md_dense *d) {
   g->units = md_ceil_div(g->all_units, MD_MIN(rounds, MAX_ROUNDS));
 }
 
+// Sums wait for those of a pixel's squares in all units, one after another; a window is an image.
+static bool images_fit(const Wgrad *g) {
+  int64_t bytes = vector_bytes(&g->c) * g->image[0] * g->image[1] * g->image[2];
+  return g->units * g->num[0] >= LEAST_RUN && bytes <= g->c.k->e.cpu->l2_bytes / 2;
+}
+
 // The best filter, and how it is cut; its cost, infinite where none suits.
 static double choose(Wgrad *g, md_conv_parts *problem) {
   double least = INFINITY;
@@ -146,9 +153,7 @@ static double choose(Wgrad *g, md_conv_parts *problem) {
     w.f = &md_filters[i];
     if (!md_filter_split(&g->c, w.f, &p)) continue;
     cut(&w, &p.part[0]);
-    if (w.images &&
-        vector_bytes(&g->c) * w.image[0] * w.image[1] * w.image[2] > g->c.k->e.cpu->l2_bytes / 2)
-      continue;
+    if (w.images && !images_fit(&w)) continue;
     double cost = cost_of(&w);
     if (cost >= least) continue;
     least = cost;

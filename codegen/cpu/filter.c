@@ -66,8 +66,6 @@ static bool transposed_problem(const md_conv *c, md_conv_parts *p) {
 }
 
 bool md_filter_split(const md_conv *c, const md_filter *f, md_conv_parts *p) {
-  md_conv_split(c, p);
-  if (p->part[0].planar || (!f->along_t && p->part[0].tail != 5)) return false;
   bool strided = false;
   for (int i = 0; i < 3; i++) {
     bool filtered = md_filters_axis(f, i);
@@ -75,6 +73,8 @@ bool md_filter_split(const md_conv *c, const md_filter *f, md_conv_parts *p) {
     strided |= stride_of(c, i) > 1;
   }
   if (f->transposed != (c->flipped && strided && !f->along_t)) return false;
+  md_conv_split(c, p);
+  if (p->part[0].planar || (!f->along_t && p->part[0].tail != 5)) return false;
   if (f->transposed && !transposed_problem(c, p)) return false;
   for (int i = 0; i < 3; i++) {
     const md_taps *t = &p->part[0].tap[i];
@@ -87,10 +87,9 @@ const char *md_filter_refuse(const md_conv *c, double cost) {
   const int64_t *size = c->flipped ? c->src_size : c->dst_size;  // each of these meets all taps
   int64_t pixels = c->n * size[0] * size[1] * size[2];
   int64_t taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
-  int64_t pairs = c->src_blocks * MD_MIN(c->src_c, c->lanes) * c->dst_blocks;
   // Those of f32 in pairs wait for loads.
   double rate = c->pair == 1 ? 1 : c->packed == MD_F32 ? 1.4 : 2;
-  double direct = (double)(taps * pixels * pairs) / rate;
+  double direct = (double)(taps * pixels * md_channel_pairs(c)) / rate;
   return cost < 0.9 * direct ? NULL : "its transforms would cost more than they spare";
 }
 
