@@ -39,10 +39,10 @@ md_cpu_work md_work_of(const md_region_view *r, bool in_f32, const md_cpu *cpu) 
   bool fits = all.leaf_bytes + all.made_bytes <= (double)cpu->cache_bytes;
   w.memory_bytes = all.leaf_bytes + (fits ? 0 : all.made_bytes);
   w.cache_bytes = fits ? all.made_bytes : 0;
-  // Only convolutions multiply bf16.
+  // Only convolutions multiply bf16; the weight gradient's result is f32.
   const md_node *a = r->anchor;
   w.is_bf16 = cpu->bf16_dot && !in_f32 && a && strncmp(md_ops[a->op].name, "conv3d", 6) == 0 &&
-              md_type_in(r->g, a->out)->dtype == MD_BF16;
+              md_type_in(r->g, a->in[0])->dtype == MD_BF16;
   return w;
 }
 

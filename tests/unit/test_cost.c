@@ -90,6 +90,19 @@ START_TEST(pairs_of_bf16_are_predicted_faster_where_there_are_any) {
 }
 END_TEST
 
+// Whose result is f32.
+START_TEST(a_weight_gradient_multiplies_pairs_of_bf16) {
+  const char *text = "graph @g(%dy: bf16[2,64,4,28,28], %x: bf16[2,64,4,28,28]) {\n"
+                     "  %dw = conv3d_wgrad %dy, %x {shape=[64,64,1,1,1]}\n  return %dw\n}\n";
+  md_arena *a = md_arena_create();
+  md_cpu_report r = planned(text, "avx512-bf16,-winograd", MD_BF16, a);
+  ck_assert_int_eq(r.num_kernels, 1);
+  ck_assert_str_eq(r.kernel[0].lowering, "conv3d weight gradient");
+  ck_assert(r.kernel[0].work.is_bf16);
+  md_arena_destroy(a);
+}
+END_TEST
+
 START_TEST(one_item_uses_one_thread) {
   md_cpu_kernel_report k = {.lowering = "conv3d direct", .work = {.flops = 1e9, .nodes = 1}};
   k.items = 1;
@@ -174,7 +187,8 @@ END_TEST
 
 SUITE_MAIN("cost", a_fused_graph_is_predicted_near_its_roof,
            more_work_takes_longer_and_faster_machines_less,
-           pairs_of_bf16_are_predicted_faster_where_there_are_any, one_item_uses_one_thread,
+           pairs_of_bf16_are_predicted_faster_where_there_are_any,
+           a_weight_gradient_multiplies_pairs_of_bf16, one_item_uses_one_thread,
            a_bank_that_is_pushed_into_costs_its_new_rows,
            a_strided_convolution_reads_what_its_kernel_meets,
            a_target_without_a_machine_has_nominal_rates)
