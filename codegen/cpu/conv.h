@@ -99,16 +99,16 @@ int64_t md_channel_pairs(const md_conv *c);  // multiply-adds of vectors for a t
 int64_t md_window_bytes(const md_conv *c, const md_dense *d);  // of a block of channels
 
 // conv_dense.c
-// A dense problem's item: a tile of pixels of one sample, for all channels.
+// An item: a tile of m of one sample, all parts of it, for all channels.
 typedef struct md_item {
   const md_conv *c;
   const md_dense *d;  // the parts of its problem
   int num;            // of them
   md_sums *sums;
-  int64_t tile[3];  // of m, of the version being emitted
-  md_ir extent[3];  // how many of its results exist
-  bool chunked;     // results of all blocks stay in acc while chunks of the source come
-  md_ir n, m0[3], part;
+  int64_t tile[3];           // of m, of the version being emitted
+  md_ir extent[3];           // how many of its results exist
+  bool chunked;              // results of all blocks stay in acc while chunks of the source come
+  md_ir n, m0[3], part;      // part: of a sample's sums
   md_ir first, blocks;       // source blocks in the window
   md_ir window;              // packed source
   md_ir panels;              // packed weights

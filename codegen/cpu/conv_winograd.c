@@ -436,6 +436,7 @@ void md_emit_conv_winograd(md_kernel *k) {
   md_conv_parts p;
   Winograd g = {.p = &p, .item = {.c = &c, .d = p.part}};
   choose_squares(&c, &p, &g.q);
+  g.item.num = p.num;
   pc = plane_conv(&c, g.q.f);
   for (int i = 0; i < p.num; i++) g.in_plane[i] = plane_problem(&g, &p.part[i]);
   int64_t planes = md_filter_planes(g.q.f);
