@@ -50,10 +50,9 @@ typedef struct md_conv {
   LLVMTypeRef type;  // compute type, scalar
   md_dtype wide;     // of accumulators: f64 or f32
   md_dtype packed;   // of windows and panels: wide, or bf16 where the target multiplies pairs of it
-  md_dtype
-      cell;  // what a multiplication takes of them: an element, or an integer with a pair of them
-  int pair;  // elements in a cell: 1, or 2 of bf16, or of f32 where lanes fill half a register
-  int64_t bytes;  // of a window for each of its elements
+  md_dtype cell;     // what a multiplication takes of them: an element, or a pair as an integer
+  int pair;          // elements in a cell: 2 of bf16, or of f32 where lanes fill half a register
+  int64_t bytes;     // of a window for each of its elements
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];
@@ -83,9 +82,7 @@ md_conv md_conv_in_f32(md_conv c);
 md_conv md_conv_in_pairs(md_conv c);  // of f32, if lanes fill half a register
 // Splits the node into dense problems, and them into tiles.
 void md_conv_split(const md_conv *c, md_conv_parts *p);
-void md_share_window(md_conv_parts *p);  // from's becomes that of all parts
-int64_t md_conv_results(const md_conv *c, const md_conv_parts *p,
-                        int axis);          // extent of all parts together
+void md_share_window(md_conv_parts *p);     // from's becomes that of all parts
 int64_t md_dense_tiles(const md_dense *d);  // of one sample
 void md_set_window(md_dense *d);            // lo and window of d's tile
 bool md_is_chunked(const md_conv *c, const md_dense *d);
@@ -108,7 +105,7 @@ typedef struct md_item {
   int64_t tile[3];           // of m, of the version being emitted
   md_ir extent[3];           // how many of its results exist
   bool chunked;              // results of all blocks stay in acc while chunks of the source come
-  md_ir n, m0[3], part;      // part: of a sample's sums
+  md_ir n, m0[3], part;      // part: of a sample's sums, a tile of m
   md_ir first, blocks;       // source blocks in the window
   md_ir window;              // packed source
   md_ir panels;              // packed weights
@@ -117,6 +114,9 @@ typedef struct md_item {
   md_ir acc;  // [block][result][lane] in scratch; NULL: they are finished in registers
 } md_item;
 void md_emit_conv_dense(md_kernel *k);
+// The item's place: the tile of m at `tile`, counted in tiles.
+void md_item_place(md_item *s, const md_conv_parts *p, const md_ir tile[3]);
+int64_t md_item_results(const md_item *s);  // for a channel: those of all parts
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst (which of them
 // exist: mask); zero past the ends.
 md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md_ir tap[3]);

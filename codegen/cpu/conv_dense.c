@@ -172,8 +172,23 @@ static void accumulate(const md_item *s, const Box *box, int blocks, md_ir block
 static int64_t results_along(const md_item *s, int axis) {
   return s->tile[axis] * s->d->step[axis];
 }
-static int64_t results_of(const md_item *s) {
+int64_t md_item_results(const md_item *s) {
   return results_along(s, 0) * results_along(s, 1) * results_along(s, 2);
+}
+
+// The last tile along an axis may have fewer results than others.
+void md_item_place(md_item *s, const md_conv_parts *p, const md_ir tile[3]) {
+  const md_conv *c = s->c;
+  md_emit *e = &c->k->e;
+  for (int i = 0; i < 3; i++) {
+    const md_dense *d = s->d;
+    int64_t size = d->step[i] > 1 ? c->dst_size[i] : p->part[0].grid[i];
+    s->tile[i] = d->tile[i];
+    s->m0[i] = md_imulc(e, tile[i], d->tile[i]);
+    s->extent[i] = md_i64(e, results_along(s, i));
+    md_ir left = md_isub(e, md_i64(e, size), md_imulc(e, s->m0[i], d->step[i]));
+    if (size % results_along(s, i)) s->extent[i] = md_imin(e, s->extent[i], left);
+  }
 }
 
 static md_point out_point(const md_item *s, md_ir block, const md_ir at[3]) {
@@ -191,8 +206,8 @@ static md_ir acc_offset(const md_item *s, md_ir block, int b, const md_ir at[3])
   md_emit *e = &s->c->k->e;
   md_ir result = md_iadd(e, md_imulc(e, at[0], results_along(s, 1)), at[1]);
   result = md_iadd(e, md_imulc(e, result, results_along(s, 2)), at[2]);
-  result = md_iaddc(e, result, b * results_of(s));
-  if (s->chunked) result = md_iadd(e, result, md_imulc(e, block, results_of(s)));
+  result = md_iaddc(e, result, b * md_item_results(s));
+  if (s->chunked) result = md_iadd(e, result, md_imulc(e, block, md_item_results(s)));
   return md_imulc(e, result, s->c->lanes);
 }
 
@@ -369,7 +384,7 @@ static void pack_source(const md_item *s) {
 static void clear_results(const md_item *s, int64_t blocks) {
   const md_conv *c = s->c;
   md_emit *e = &c->k->e;
-  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks * results_of(s)), 1, "clear");
+  md_loop z = md_loop_begin(e, md_i64(e, 0), md_i64(e, blocks * md_item_results(s)), 1, "clear");
   md_ir zero = md_const(e, c->type, c->lanes, 0);
   md_store(e, c->wide, s->acc, md_imulc(e, z.i, c->lanes), zero, NULL);
   md_loop_end(e, &z);
@@ -418,37 +433,27 @@ static void emit_items(const md_conv *c, const md_conv_parts *p, md_sums *sums, 
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   const md_dense *d = p->part;
-  int64_t results = 1, tiles[4] = {c->n};
+  md_item s = {.c = c, .d = d, .num = p->num, .sums = sums};
+  int64_t tiles[4] = {c->n};
   for (int i = 0; i < 3; i++) {
-    results *= d->tile[i] * d->step[i];
+    s.tile[i] = d->tile[i];
     tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
   }
   bool has_taps = taps_used(&p->from) > 0;
   int64_t window = md_round_up(md_window_bytes(c, d) * d->chunk, 64);
   bool chunked = md_is_chunked(c, d) && has_taps;
   int64_t blocks = chunked ? c->dst_blocks : blocks_at_once(c, d);
-  int64_t acc = md_round_up(blocks * results * c->lanes * md_dtype_size(c->wide), 64);
+  int64_t acc = md_round_up(blocks * md_item_results(&s) * c->lanes * md_dtype_size(c->wide), 64);
   md_phase_begin(k, "conv", c->n * md_dense_tiles(d), window + acc);
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
-  md_item s = {.c = c,
-               .d = d,
-               .num = p->num,
-               .sums = sums,
-               .panels = md_workspace(k, weights),
-               .n = index[0],
-               .chunked = chunked,
-               .window = k->scratch};
+  s.panels = md_workspace(k, weights);
+  s.window = k->scratch;
+  s.chunked = chunked;
+  s.n = index[0];
   s.part = md_iadd(e, md_imulc(e, index[1], tiles[2]), index[2]);
   s.part = md_iadd(e, md_imulc(e, s.part, tiles[3]), index[3]);
-  for (int i = 0; i < 3; i++) {
-    int64_t all = d->tile[i] * d->step[i], size = md_conv_results(c, p, i);
-    s.tile[i] = d->tile[i];
-    s.m0[i] = md_imulc(e, index[1 + i], d->tile[i]);
-    s.extent[i] = md_i64(e, all);
-    md_ir left = md_isub(e, md_i64(e, size), md_imulc(e, s.m0[i], d->step[i]));
-    if (size % all) s.extent[i] = md_imin(e, s.extent[i], left);
-  }
+  md_item_place(&s, p, &index[1]);
   s.fetches_results = md_reads_results(c, d);
   if (d->ahead || s.fetches_results) {
     md_ir next[4];

@@ -19,7 +19,6 @@ enum {
   FEW_CHANNELS = 4
 };
 
-// Of f32.
 md_conv md_conv_in_pairs(md_conv c) {
   c.cell = MD_I64;
   c.pair = 2;
@@ -324,11 +323,6 @@ void md_conv_split(const md_conv *c, md_conv_parts *p) {
     d->ahead = p->from.ahead;
   }
   md_share_window(p);
-}
-
-int64_t md_conv_results(const md_conv *c, const md_conv_parts *p, int axis) {
-  const md_dense *d = &p->part[0];
-  return d->step[axis] > 1 ? c->dst_size[axis] : d->grid[axis];
 }
 
 int md_cut_row(int64_t width, int64_t most, md_run run[4]) {

@@ -18,8 +18,8 @@ typedef struct Squares {
   int64_t source, sums;   // vectors of a plane: of the source, of results
   bool images;            // planes have taps along h and w, or a stride: pixels are no list
   bool apart;             // planes of all items together
-  int64_t items;          // in a plane
-  int parts;              // of the problem
+  int64_t items;          // whose squares a plane has: one, or all
+  int parts;              // of the convolution
 } Squares;
 
 typedef struct Winograd {
@@ -29,8 +29,8 @@ typedef struct Winograd {
   md_item item, plane;          // of the convolution, of the direct one in a plane
   int64_t place;                // of the weights, in the workspace
   md_ir source, weights, sums;  // the first plane of each
-  md_ir item_in_plane;
-  md_ir from_m0[3];  // where its tile of `from` begins
+  md_ir item_in_plane;          // number of the item among those
+  md_ir from_m0[3];             // where its tile of `from` begins
 } Winograd;
 
 // --- the plan
@@ -343,9 +343,8 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   int64_t window = md_round_up(md_window_bytes(c, from), 64);
-  int64_t results = 1;
-  for (int i = 0; i < 3; i++) results *= d->tile[i] * d->step[i];
-  int64_t acc = 2 * results * vector_bytes(c);
+  for (int i = 0; i < 3; i++) s->tile[i] = d->tile[i];
+  int64_t acc = 2 * md_item_results(s) * vector_bytes(c);
   md_phase_begin(k, what, c->n * md_dense_tiles(d), window + acc + bytes);
   int64_t tiles[2] = {c->n, md_dense_tiles(d)}, along[3];
   md_ir index[2], tile[3];
@@ -354,14 +353,8 @@ static md_ir begin_tiles(Winograd *g, const char *what, int64_t bytes) {
   md_split_index(e, index[1], 3, along, tile);
   s->n = index[0];
   s->part = index[1];
-  for (int i = 0; i < 3; i++) {
-    s->tile[i] = d->tile[i];
-    s->m0[i] = md_imulc(e, tile[i], d->tile[i]);
-    g->from_m0[i] = md_imulc(e, tile[i], from->tile[i]);
-    md_ir left = md_i64(e, md_conv_results(c, g->p, i));
-    left = md_isub(e, left, md_imulc(e, s->m0[i], d->step[i]));
-    s->extent[i] = md_imin(e, md_i64(e, d->tile[i] * d->step[i]), left);
-  }
+  md_item_place(s, g->p, tile);
+  for (int i = 0; i < 3; i++) g->from_m0[i] = md_imulc(e, tile[i], from->tile[i]);
   s->window = k->scratch;
   s->acc = md_at(e, MD_U8, k->scratch, md_i64(e, window));
   g->item_in_plane = g->q.apart ? k->item : md_i64(e, 0);

@@ -137,7 +137,7 @@ static void cut(Wgrad *g, const md_dense *d) {
   g->units = md_ceil_div(g->all_units, MD_MIN(rounds, MAX_ROUNDS));
 }
 
-// Sums wait for those of a pixel's squares in all units, one after another; a window is an image.
+// A window is an image. Sums are loaded and stored once for a pixel's squares in all units, which should be some.
 static bool images_fit(const Wgrad *g) {
   int64_t bytes = vector_bytes(&g->c) * g->image[0] * g->image[1] * g->image[2];
   return g->units * g->num[0] >= LEAST_RUN && bytes <= g->c.k->e.cpu->l2_bytes / 2;

@@ -21,11 +21,11 @@ static const md_cpu halves[] = {WIDE("", true, 8, NULL, NULL)};
 static const md_cpu direct_halves[] = {WIDE(",-winograd", false, 8, NULL, NULL)};
 #define ROWS(suffix, winograd, halves)                                                             \
   {"generic" suffix, "x86-64",    "x86_64", "x86-64",    "", 4,  16, false, false, false, 256 << 10, \
-   winograd, 67e9, 50e9, 32 << 20, NULL, false},                                                          \
+   winograd, 67e9, 50e9, 32 << 20, NULL, false},                                                   \
   {"sse4.2" suffix,  "x86-64-v2", "x86_64", "x86-64-v2", "", 4,  16, false, true,  false, 256 << 10, \
-   winograd, 67e9, 50e9, 32 << 20, NULL, false},                                                          \
+   winograd, 67e9, 50e9, 32 << 20, NULL, false},                                                   \
   {"avx2" suffix,    "x86-64-v3", "x86_64", "x86-64-v3", "", 8,  16, true,  true,  false, 512 << 10, \
-   winograd, 135e9, 50e9, 32 << 20, NULL, false},                                                         \
+   winograd, 135e9, 50e9, 32 << 20, NULL, false},                                                  \
   WIDE(suffix, winograd, 16, halves, halves + 1)                                                   \
   {"aarch64" suffix, "armv8-a",   "aarch64", "generic",  "", 4,  32, true,  true,  false, 512 << 10, \
    winograd, 48e9, 50e9, 32 << 20, NULL, false},

@@ -41,13 +41,17 @@ static void put_convolution(md_text *t, const Sweep *s) {
   put_axes(t, s->dilation);
 }
 
+static void size_results(const Sweep *s, int out[3]) {
+  for (int k = 0; k < 3; k++) {
+    int reach = (s->kernel[k] - 1) * s->dilation[k];
+    out[k] = (s->size[k] + 2 * s->pad[k] - reach - 1) / s->stride[k] + 1;
+  }
+}
+
 // Operands are multiples of 1/64 that bf16 holds, and the sums are short: all three are exact.
 static void check_shape(const char *of, Sweep s) {
   int out[3];
-  for (int k = 0; k < 3; k++) {
-    int reach = (s.kernel[k] - 1) * s.dilation[k];
-    out[k] = (s.size[k] + 2 * s.pad[k] - reach - 1) / s.stride[k] + 1;
-  }
+  size_results(&s, out);
   md_text t = {0};
   md_put(&t, "graph @g(%%x: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d], ", of, s.n, s.in,
          s.size[0], s.size[1], s.size[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
@@ -154,44 +158,17 @@ END_TEST
 // strided frames, residues of unequal size, without taps, in chunks of channels, of three a side.
 START_TEST(residues_are_exact) {
   const Sweep strided[] = {
-      {.n = 2,
-       .in = 4,
-       .out = 3,
-       .size = {6, 6, 1},
-       .kernel = {5, 1, 1},
-       .stride = {2, 1, 1},
-       .pad = {2}},
-      {.n = 2,
-       .in = 17,
-       .out = 33,
-       .size = {3, 7, 6},
-       .kernel = {3, 3, 3},
-       .stride = {1, 2, 2},
-       .pad = {1, 1, 1}},
-      {.n = 1, .in = 33, .out = 16, .size = {2, 9, 11}, .kernel = {1, 1, 1}, .stride = {1, 2, 2}},
-      {.n = 1,
-       .in = 7,
-       .out = 2041,
-       .size = {3, 6, 5},
-       .kernel = {1, 3, 3},
-       .stride = {1, 2, 2},
-       .pad = {0, 1, 1}},
-      {.n = 2,
-       .in = 8,
-       .out = 20,
-       .size = {5, 8, 7},
-       .kernel = {3, 2, 4},
-       .stride = {2, 3, 3},
-       .pad = {1, 0, 2}},
+      {2, 4, 3, {6, 6, 1}, {5, 1, 1}, {2, 1, 1}, {2, 0, 0}, {1, 1, 1}},
+      {2, 17, 33, {3, 7, 6}, {3, 3, 3}, {1, 2, 2}, {1, 1, 1}, {1, 1, 1}},
+      {1, 33, 16, {2, 9, 11}, {1, 1, 1}, {1, 2, 2}, {0, 0, 0}, {1, 1, 1}},
+      {1, 7, 2041, {3, 6, 5}, {1, 3, 3}, {1, 2, 2}, {0, 1, 1}, {1, 1, 1}},
+      {2, 8, 20, {5, 8, 7}, {3, 2, 4}, {2, 3, 3}, {1, 0, 2}, {1, 1, 1}},
   };
   for (int i = 0; i < 2 * MD_COUNT(strided); i++) {
     Sweep s = strided[i / 2];
     const char *of = i % 2 ? "bf16" : "f32";
     int y[3];
-    for (int k = 0; k < 3; k++) {
-      s.dilation[k] = 1;
-      y[k] = (s.size[k] + 2 * s.pad[k] - s.kernel[k]) / s.stride[k] + 1;
-    }
+    size_results(&s, y);
     md_text t = {0};
     md_put(&t, "graph @g(%%dy: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d]) {\n", of, s.n, s.out,
            y[0], y[1], y[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
