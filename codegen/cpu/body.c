@@ -217,6 +217,22 @@ static void make_pointwise(md_body *b, const md_node *n, const md_spot *at) {
   }
 }
 
+// Every element backwards, or every other one: two vectors have those, and none behind the last.
+static md_ir load_near(md_emit *e, md_dtype d, md_ir ptr, const md_index *x, const md_spot *at) {
+  int lanes = at->lanes, last = lanes - 1, from[64];
+  int64_t down = x->step < 0 ? -x->step * last : 0;
+  bool all = x->step == -1;
+  for (int i = 0; i < lanes; i++) {
+    int nth = x->step < 0 ? last - i : i;
+    from[i] = all ? nth : 2 * nth < lanes ? 2 * nth : 2 * nth - last + lanes;
+  }
+  md_ir base = md_iaddc(e, x->base, -down), mask = at->mask;
+  if (mask) mask = md_shuffle(e, mask, NULL, from, lanes);
+  md_ir low = md_load(e, d, ptr, base, lanes, mask);
+  md_ir high = all ? NULL : md_load(e, d, ptr, md_iaddc(e, base, last), lanes, NULL);
+  return md_shuffle(e, low, high, from, lanes);
+}
+
 static md_ir load(md_body *b, md_val v, const md_spot *at) {
   md_kernel *k = b->k;
   md_emit *e = &k->e;
@@ -235,6 +251,8 @@ static md_ir load(md_body *b, md_val v, const md_spot *at) {
     ir = md_load(e, t->dtype, ptr, x.base, at->lanes, t->block ? NULL : at->mask);
     return fixed ? md_invariant(e, ir) : ir;
   }
+  bool near = !x.vec && (x.step == -1 || (!at->mask && (x.step == 2 || x.step == -2)));
+  if (near) return load_near(e, t->dtype, ptr, &x, at);
   return md_gather(e, t->dtype, ptr, md_index_vector(e, &x, at->lanes), at->mask);
 }
 

@@ -50,9 +50,9 @@ typedef struct md_conv {
   LLVMTypeRef type;  // compute type, scalar
   md_dtype wide;     // of accumulators: f64 or f32
   md_dtype packed;   // of windows and panels: wide, or bf16 where the target multiplies pairs of it
-  md_dtype cell;     // what a multiplication takes of them: an element, or a pair as an integer
-  int pair;          // elements in a cell: 2 of bf16, or of f32 where lanes fill half a register
-  int64_t bytes;     // of a window for each of its elements
+  md_dtype cell;     // what a multiplication takes of them: an element, or several as an integer
+  int in_cell;  // elements in a cell: 2 of bf16, and twice as many where lanes fill half a register
+  int64_t bytes;  // of a window for each of its elements
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];
@@ -64,9 +64,9 @@ typedef struct md_conv {
   int64_t min_tiles;  // of all samples together, if it can be
 } md_conv;
 
-md_ir md_pair_cells(const md_conv *c, md_ir low, md_ir high);            // a cell of two elements
+md_ir md_cell_of(const md_conv *c, const md_ir *x);                      // of in_cell elements
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc);  // acc + x y
-// Sums of such products on their way: from and to one value a lane. Pairs of f32 have a sum for each of both.
+// Sums of such products on their way: from and to one value a lane. Both halves of a register have a sum for it.
 md_ir md_accumulator(const md_conv *c, md_ir value);
 md_ir md_accumulated(const md_conv *c, md_ir acc);
 // Emits code for `most` (1, 2, 4) of `num` channel blocks at a time (those from `block` on), then for what is left.
@@ -79,7 +79,7 @@ void md_in_pairs(md_emit *e, int64_t num, md_block_group *group, const void *ctx
 md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst);
 // The same multiplied in f32, as transforms need it, whatever its tensors are stored in.
 md_conv md_conv_in_f32(md_conv c);
-md_conv md_conv_in_pairs(md_conv c);  // of f32, if lanes fill half a register
+md_conv md_conv_in_halves(md_conv c);  // lanes fill half a register
 // Splits the node into dense problems, and them into tiles.
 void md_conv_split(const md_conv *c, md_conv_parts *p);
 void md_share_window(md_conv_parts *p);     // from's becomes that of all parts
@@ -133,25 +133,25 @@ void md_item_group(const void *item, int blocks, md_ir block);
 md_ir md_channel_mask(md_emit *e, int64_t channels, md_ir block, int lanes);  // NULL: all exist
 // Place of a pixel; at: n, c, t, h, w as the problem sees them, lanes along c.
 md_point md_pixel_point(const md_conv *c, const md_dense *d, const md_ir at[5], md_ir mask);
-// How far apart things lie in a window whose rows are `width` long, in elements (pairs: in cells).
+// How far apart things lie in a window whose rows are `width` long, in elements or cells.
 typedef struct md_steps {
   int64_t pixel, channel, row, block;
 } md_steps;
 md_steps md_window_steps(const md_conv *c, const md_dense *d, int64_t width);
 // Packs channel blocks first .. first+blocks-1 of src, sample n, for the tile whose first m is m0, to
 // `to` (of c->packed). Prologue values that are outputs of the region are stored. With `pairs`, rows are
-// of cells: cell j of lane l holds the pixels j*step and j*step + apart of channel l.
-typedef struct md_pairs {
+// of cells: cell j of lane l holds the pixels j*step + i*apart of channel l.
+typedef struct md_cells {
   int64_t step, apart, num;  // num: cells in a row
-  md_ir row;                 // scratch of md_pairs_row_bytes
-} md_pairs;
-int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *p);
+  md_ir row;                 // scratch of md_cells_row_bytes
+} md_cells;
+int64_t md_cells_row_bytes(const md_conv *c, const md_dense *d, const md_cells *p);
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
-                    const md_pairs *pairs);
-// The same pairs from `blocks` packed blocks of a list with an even number of pixels.
-void md_pair_window(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
-                    const md_pairs *pairs);
+                    const md_cells *cells);
+// The same cells from `blocks` packed blocks of a list that they divide.
+void md_window_cells(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
+                     const md_cells *cells);
 
 // conv_ahead.c
 // Fetches what packing reads of channel block `block` of src at pixel `pixel` of a list; there may be no such place.

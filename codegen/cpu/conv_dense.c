@@ -12,11 +12,11 @@
 #include "codegen/cpu/parts.h"
 
 // Cells along w of a planar window.
-static int64_t row_cells(const md_conv *c) { return md_ceil_div(c->kernel[2], c->pair); }
+static int64_t row_cells(const md_conv *c) { return md_ceil_div(c->kernel[2], c->in_cell); }
 // Cells of a tap: of a block's channels that exist at most.
 static int64_t inner_cells(const md_conv *c) {
   if (c->planar) return c->src_c * row_cells(c);
-  return md_ceil_div(MD_MIN(c->src_c, c->lanes), c->pair);
+  return md_ceil_div(MD_MIN(c->src_c, c->lanes), c->in_cell);
 }
 static int64_t taps_along_w(const md_conv *c) { return c->planar ? 1 : c->kernel[2]; }
 static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * taps_along_w(c); }
@@ -26,7 +26,7 @@ int64_t md_panel_cells(const md_conv *c) {
 // First tap of cell j along w: the last cell of an odd number begins one earlier.
 static md_ir first_tap(const md_conv *c, md_ir j) {
   md_emit *e = &c->k->e;
-  return md_imin(e, md_imulc(e, j, c->pair), md_i64(e, c->kernel[2] - c->pair));
+  return md_imin(e, md_imulc(e, j, c->in_cell), md_i64(e, c->kernel[2] - c->in_cell));
 }
 
 // Weights of source channel `src` at tap (t, h, w), lanes along the channels of block dst; zero past the ends.
@@ -43,29 +43,29 @@ md_ir md_weights_at(const md_conv *c, md_ir dst, md_ir mask, md_ir src, const md
   md_point p = md_point_of(5, at, lane_axis, c->lanes, mask);
   md_ir w = md_body_value(&body, c->w, &p), zero = md_const(e, c->type, c->lanes, 0);
   if (mask) w = md_select(e, mask, w, zero);
-  bool past_end = c->src_c % c->lanes && (c->src_c > c->lanes || c->src_c % c->pair);
+  bool past_end = c->src_c % c->lanes && (c->src_c > c->lanes || c->src_c % c->in_cell);
   return past_end ? md_select(e, md_ilt(e, src, md_i64(e, c->src_c)), w, zero) : w;
 }
 
-// Cell `in` of a tap: two channels or, in a planar window, two taps along w.
+// Cell `in` of a tap: channels or, in a planar window, taps along w.
 static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, const md_ir tap[3],
                          md_ir in) {
   md_emit *e = &c->k->e;
-  md_ir w[2], j = md_imodc(e, in, row_cells(c)), first = first_tap(c, j);
-  for (int i = 0; i < c->pair; i++) {
+  md_ir w[4], j = md_imodc(e, in, row_cells(c)), first = first_tap(c, j);
+  for (int i = 0; i < c->in_cell; i++) {
     md_ir at[3] = {tap[0], tap[1], tap[2]};
-    md_ir src = md_iadd(e, md_imulc(e, sb, c->lanes), md_iaddc(e, md_imulc(e, in, c->pair), i));
+    md_ir src = md_iadd(e, md_imulc(e, sb, c->lanes), md_iaddc(e, md_imulc(e, in, c->in_cell), i));
     if (c->planar) {
       src = md_idivc(e, in, row_cells(c));
       at[2] = md_iaddc(e, first, i);
     }
     w[i] = md_weights_at(c, dst, mask, src, at);
     // A tap that the cell before holds already; its zero weight meets an element that counts anyway.
-    if (c->planar && i == 0 && c->kernel[2] % c->pair)
-      w[0] = md_select(e, md_ieq(e, md_imulc(e, j, c->pair), first), w[0],
+    if (c->planar && c->kernel[2] % c->in_cell && i < c->in_cell - c->kernel[2] % c->in_cell)
+      w[i] = md_select(e, md_ieq(e, md_imulc(e, j, c->in_cell), first), w[i],
                        md_const(e, c->type, c->lanes, 0));
   }
-  return c->pair == 2 ? md_pair_cells(c, w[0], w[1]) : w[0];
+  return md_cell_of(c, w);
 }
 
 // Phase 0: one item for each dst block.
@@ -154,7 +154,7 @@ static void accumulate(const md_item *s, const Box *box, int blocks, md_ir block
       md_ir off = md_iaddc(e, md_iadd(e, panel[b], wt), i * cells * c->lanes);
       w[b] = md_load(e, c->cell, s->panels, off, c->lanes, NULL);
     }
-    int64_t of_cell = c->planar ? i * step.channel : i * c->pair;
+    int64_t of_cell = c->planar ? i * step.channel : i * c->in_cell;
     for (int64_t p = 0; p < pixels; p++) {
       md_ir x = window_cell(s, md_iaddc(e, in, in_box(box, p, apart) + of_cell));
       for (int b = 0; b < blocks; b++) {

@@ -19,9 +19,9 @@ enum {
   FEW_CHANNELS = 4
 };
 
-md_conv md_conv_in_pairs(md_conv c) {
+md_conv md_conv_in_halves(md_conv c) {
   c.cell = MD_I64;
-  c.pair = 2;
+  c.in_cell = (int)(md_dtype_size(c.cell) / md_dtype_size(c.packed));
   return c;
 }
 
@@ -42,11 +42,11 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   c.dtype = md_type_in(g, node->in[0])->dtype;
   c.type = md_compute_type(&k->e, c.dtype);
   c.wide = c.packed = c.cell = c.dtype == MD_F64 ? MD_F64 : MD_F32;
-  c.pair = 1;
+  c.in_cell = 1;
   if (k->e.cpu->bf16_dot && c.dtype == MD_BF16) {
     c.packed = MD_BF16;
     c.cell = MD_I32;
-    c.pair = 2;
+    c.in_cell = 2;
   }
   c.bytes = md_dtype_size(c.packed);
   c.n = x->dim[0];
@@ -61,41 +61,47 @@ md_conv md_conv_of(md_kernel *k, md_val src, md_val w, md_val dst) {
   }
   // Few products for what is read would not pay for more packing.
   bool several = c.kernel[0] * c.kernel[1] * c.kernel[2] > 1;
-  if (k->e.cpu->is_half && c.packed == MD_F32 && several) c = md_conv_in_pairs(c);
-  // Taps along w are multiplied in pairs then, which must lie side by side.
-  c.planar = !c.flipped && !from->block && c.src_c <= FEW_CHANNELS && c.kernel[2] > 1 &&
-             (c.pair == 1 || node->attr.conv3d.dilation.d[2] == 1);
+  md_conv halves = md_conv_in_halves(c);
+  bool planar = !c.flipped && !from->block && c.src_c <= FEW_CHANNELS && c.kernel[2] > 1;
+  bool fills = !planar || c.kernel[2] >= halves.in_cell;
+  if (k->e.cpu->is_half && c.packed != MD_F64 && several && fills) c = halves;
+  // A cell is of taps along w then, which must lie side by side.
+  c.planar = planar && (c.in_cell == 1 || node->attr.conv3d.dilation.d[2] == 1);
   return c;
 }
 
 md_conv md_conv_in_f32(md_conv c) {
   c.packed = c.cell = MD_F32;
-  c.pair = 1;
+  c.in_cell = 1;
   c.bytes = md_dtype_size(c.packed);
   return c;
 }
 
-static bool pairs_f32(const md_conv *c) { return c->cell == MD_I64; }
+static bool in_halves(const md_conv *c) { return c->cell == MD_I64; }
 
-md_ir md_pair_cells(const md_conv *c, md_ir low, md_ir high) {
-  return (pairs_f32(c) ? md_f32_pair : md_bf16_pair)(&c->k->e, low, high);
+md_ir md_cell_of(const md_conv *c, const md_ir *x) {
+  md_emit *e = &c->k->e;
+  if (c->packed != MD_BF16) return in_halves(c) ? md_pair_lanes(e, x[0], x[1]) : x[0];
+  md_ir low = md_bf16_pair(e, x[0], x[1]);
+  return in_halves(c) ? md_pair_lanes(e, low, md_bf16_pair(e, x[2], x[3])) : low;
 }
 
 md_ir md_accumulator(const md_conv *c, md_ir value) {
-  if (!pairs_f32(c)) return value;
+  if (!in_halves(c)) return value;
   md_emit *e = &c->k->e;
-  return md_f32_of_pairs(e, md_f32_pair(e, value, md_const_like(e, value, 0)));
+  return md_f32_of_pairs(e, md_pair_lanes(e, value, md_const_like(e, value, 0)));
 }
 
 md_ir md_accumulated(const md_conv *c, md_ir acc) {
-  return pairs_f32(c) ? md_add_pairs(&c->k->e, acc) : acc;
+  return in_halves(c) ? md_add_pairs(&c->k->e, acc) : acc;
 }
 
 md_ir md_multiply_cells(const md_conv *c, md_ir x, md_ir y, md_ir acc) {
   md_emit *e = &c->k->e;
-  if (pairs_f32(c)) return md_fma(e, md_f32_of_pairs(e, x), md_f32_of_pairs(e, y), acc);
   // The last operand of either may be a number in memory for all lanes, as x is where it is used once.
-  return c->pair == 2 ? md_bf16_dot(e, acc, y, x) : md_fma(e, x, y, acc);
+  if (c->packed == MD_BF16) return md_bf16_dot(e, acc, y, x);
+  if (in_halves(c)) return md_fma(e, md_f32_of_pairs(e, x), md_f32_of_pairs(e, y), acc);
+  return md_fma(e, x, y, acc);
 }
 
 void md_in_groups(md_emit *e, int64_t num, int most, md_block_group *group, const void *ctx) {

@@ -9,8 +9,8 @@
 //
 //     acc[i][block] += splat(x[pixel + tap][i]) * dy[pixel][block]
 //
-// Where pairs are multiplied, of bf16 or of f32 in half a register's lanes, `pixel` is two neighbours of a
-// row, packed side by side; a row of an odd number ends with a zero (which makes a NaN of an infinite x
+// Where a product takes several elements, of bf16 or in half a register's lanes, `pixel` is so many neighbours of
+// a row, packed side by side; a row that they do not divide ends with zeros (which make a NaN of an infinite x
 // beside it).
 #include "codegen/cpu/conv.h"
 #include "codegen/cpu/parts.h"
@@ -31,8 +31,8 @@ typedef struct md_wgrad {
   md_conv x;  // as if a forward convolution x -> dy
   md_val dy;
   md_dense xd, yd;                // windows of x and of dy for a tile
-  md_pairs xp, yp;                // pairs of their pixels
-  int64_t xwidth, ywidth, xstep;  // cells in a row; in x from an output pixel (or pair) to the next
+  md_cells xp, yp;                // their pixels in cells
+  int64_t xwidth, ywidth, xstep;  // cells in a row; in x from one of an output row to the next
   int64_t groups, group_blocks;   // of output blocks
   int64_t splits, tiles_each;
   int64_t strip[3];          // t, h, cells
@@ -66,7 +66,7 @@ static void fetch_share(const Wgrad *g, const md_dense *d, md_val src, md_ir blo
   int64_t cells = g->strip[2];
   md_ir first = md_iadd(e, strip, md_idivc(e, md_imulc(e, share, cells), shares));
   for (int64_t i = 0; i < md_ceil_div(cells, shares); i++) {
-    md_ir pixel = md_imulc(e, md_iaddc(e, first, i), c->pair);
+    md_ir pixel = md_imulc(e, md_iaddc(e, first, i), c->in_cell);
     md_fetch_pixel(c, d, src, g->next_n, block, g->next_m0, md_iadd(e, g->next_m0[2], pixel));
   }
 }
@@ -199,14 +199,14 @@ static void emit_items(Wgrad *g) {
   int64_t ybytes =
       md_round_up(md_window_steps(c, &g->yd, g->ywidth).block * g->group_blocks * cell, 64);
   int64_t row_bytes = 0;
-  if (c->pair == 2)
+  if (c->in_cell > 1)
     row_bytes =
-        MD_MAX(md_pairs_row_bytes(c, &g->xd, &g->xp), md_pairs_row_bytes(c, &g->yd, &g->yp));
+        MD_MAX(md_cells_row_bytes(c, &g->xd, &g->xp), md_cells_row_bytes(c, &g->yd, &g->yp));
   md_phase_begin(k, "wgrad", g->splits * g->groups, xbytes + ybytes + row_bytes);
   g->xw = k->scratch;
   g->yw = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes));
   g->xp.row = g->yp.row = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes + ybytes));
-  const md_pairs *xp = c->pair == 2 ? &g->xp : NULL, *yp = c->pair == 2 ? &g->yp : NULL;
+  const md_cells *xp = c->in_cell > 1 ? &g->xp : NULL, *yp = c->in_cell > 1 ? &g->yp : NULL;
   g->sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
   clear(g);
   int64_t per_sample = md_dense_tiles(&g->xd), all = per_sample * c->n;
@@ -269,19 +269,20 @@ void md_wgrad_merge(const md_wgrad *g) {
   md_phase_end(k);
 }
 
-// Several taps along a row ask for pairs that begin at any pixel, a single one for every other.
-static void pair_pixels(Wgrad *g) {
+// Several taps along a row ask for cells that begin at any pixel.
+static void join_in_cells(Wgrad *g) {
   const md_dense *d = &g->xd;
   const md_taps *taps = &d->tap[2];
   int64_t stride = d->in_step[2];
   g->xwidth = d->window[2];
   g->ywidth = d->tile[2];
   g->xstep = stride;
-  if (g->x.pair == 1) return;
-  g->ywidth = md_ceil_div(d->tile[2], 2);
-  g->yp = (md_pairs){.step = 2, .apart = 1, .num = g->ywidth};
-  g->xp = (md_pairs){.step = taps->num > 1 ? 1 : 2 * stride, .apart = stride};
-  g->xstep = 2 * stride / g->xp.step;
+  if (g->x.in_cell == 1) return;
+  int64_t num = g->x.in_cell;
+  g->ywidth = md_ceil_div(d->tile[2], num);
+  g->yp = (md_cells){.step = num, .apart = 1, .num = g->ywidth};
+  g->xp = (md_cells){.step = taps->num > 1 ? 1 : num * stride, .apart = stride};
+  g->xstep = num * stride / g->xp.step;
   g->xwidth = g->xp.num = (g->ywidth - 1) * g->xstep + (taps->num - 1) * taps->doff + 1;
 }
 
@@ -340,7 +341,7 @@ void md_emit_conv_wgrad(md_kernel *k) {
     g.yd.lo[i] = 0;
     g.yd.window[i] = g.yd.tile[i];
   }
-  pair_pixels(&g);
+  join_in_cells(&g);
   g.joined[1] = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
   // Joined taps are neighbours in dw: those of a row, or all of several rows.
   bool all_along_w = g.joined[1] == c->kernel[2];
@@ -370,7 +371,7 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
   g->inner = MD_MIN(c->src_c, c->lanes);
   g->group_blocks = c->dst_blocks;
   g->partial = c->dst_blocks * c->src_blocks * g->inner * c->lanes;
-  pair_pixels(g);
+  join_in_cells(g);
   choose_strip(g);
   g->first = md_i64(&k->e, 0);
   g->blocks = md_i64(&k->e, c->src_blocks);
@@ -386,8 +387,8 @@ static int64_t window_bytes(const Wgrad *g, int64_t blocks) {
 int64_t md_wgrad_bytes(const md_wgrad *g) {
   const md_conv *c = &g->x;
   int64_t x = window_bytes(g, c->src_blocks);
-  if (c->pair == 1) return x;
-  return x + window_bytes(g, c->dst_blocks) + md_pairs_row_bytes(c, &g->yd, &g->yp);
+  if (c->in_cell == 1) return x;
+  return x + window_bytes(g, c->dst_blocks) + md_cells_row_bytes(c, &g->yd, &g->yp);
 }
 
 void md_wgrad_begin(md_wgrad *g, md_ir split, md_ir scratch) {
@@ -408,9 +409,9 @@ void md_wgrad_pack(md_wgrad *g, md_ir dy, md_ir n, const md_ir m0[3], md_ir next
   for (int i = 0; i < 3; i++) g->next_m0[i] = next_m0[i];
   md_ir all = md_i64(&g->k->e, c->dst_blocks);
   md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, n, m0, g->xd.tile, g->xw,
-                 c->pair == 2 ? &g->xp : NULL);
-  if (c->pair == 1) g->yw = dy;
-  else if (g->yd.tile[2] % 2 == 0) md_pair_window(c, &g->yd, dy, all, g->yw, &g->yp);
+                 c->in_cell > 1 ? &g->xp : NULL);
+  if (c->in_cell == 1) g->yw = dy;
+  else if (g->yd.tile[2] % c->in_cell == 0) md_window_cells(c, &g->yd, dy, all, g->yw, &g->yp);
   else md_pack_window(c, &g->yd, g->dy, c->dst_c, g->first, all, n, m0, g->yd.tile, g->yw, &g->yp);
 }
 

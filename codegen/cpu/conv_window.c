@@ -53,7 +53,7 @@ static void pack_pixels(Row *r, md_ir j, md_ir mask, bool inside) {
     md_point p = md_pixel_point(c, r->d, r->at, mask);
     if (r->d->planar) {
       p.lane_axis = 4;
-      p.unaligned = true;
+      p.step = 1;
     }
     v = md_body_value(&body, r->src, &p);
     if (mask) v = md_select(e, mask, v, md_const(e, c->type, c->lanes, 0));
@@ -76,26 +76,26 @@ static void pack_run(Row *r, int64_t j0, int64_t j1, bool inside) {
     pack_pixels(r, md_i64(e, whole), md_first_lanes(e, md_i64(e, j1 - whole), (int)step), inside);
 }
 
-int64_t md_pairs_row_bytes(const md_conv *c, const md_dense *d, const md_pairs *p) {
-  return md_round_up((d->window[2] + p->apart) * c->lanes * md_dtype_size(c->packed), 64);
+int64_t md_cells_row_bytes(const md_conv *c, const md_dense *d, const md_cells *p) {
+  return md_round_up(
+      (d->window[2] + (c->in_cell - 1) * p->apart) * c->lanes * md_dtype_size(c->packed), 64);
 }
 
 // Cells j .. of a row (one for each channel, or a vector along the row).
-static void join_cells(const Row *r, const md_pairs *p, md_ir to, md_ir base, md_ir j, md_ir mask) {
+static void join_cells(const Row *r, const md_cells *p, md_ir to, md_ir base, md_ir j, md_ir mask) {
   const md_conv *c = r->c;
   md_emit *e = &c->k->e;
   int64_t each = r->d->planar ? 1 : c->lanes;
-  md_ir pixel[2];
-  for (int i = 0; i < 2; i++) {
+  md_ir pixel[4];
+  for (int i = 0; i < c->in_cell; i++) {
     md_ir off = md_imulc(e, md_iaddc(e, md_imulc(e, j, p->step), i * p->apart), each);
     pixel[i] = md_load(e, c->packed, p->row, off, c->lanes, mask);
   }
-  md_store(e, c->cell, to, md_iadd(e, base, md_imulc(e, j, each)),
-           md_pair_cells(c, pixel[0], pixel[1]), mask);
+  md_store(e, c->cell, to, md_iadd(e, base, md_imulc(e, j, each)), md_cell_of(c, pixel), mask);
 }
 
 // A row of pixels in p->row, behind which zeros lie, to the cells from `base`.
-static void join_pixels(const Row *r, const md_pairs *p, md_ir to, md_ir base) {
+static void join_pixels(const Row *r, const md_cells *p, md_ir to, md_ir base) {
   md_emit *e = &r->c->k->e;
   MD_ASSERT(!r->d->planar || p->step == 1, "pairs %lld apart", (long long)p->step);
   int64_t step = r->d->planar ? r->c->lanes : 1, whole = p->num / step * step;
@@ -125,11 +125,11 @@ static md_ir row_exists(const md_conv *c, const md_dense *d, const md_ir at[5]) 
 }
 
 // `width` pixels and, with pairs, the zeros behind them.
-static void pack_row(Row *r, int64_t width, const md_pairs *pairs, md_ir to, md_ir base) {
+static void pack_row(Row *r, int64_t width, const md_cells *cells, md_ir to, md_ir base) {
   const md_dense *d = r->d;
   md_emit *e = &r->c->k->e;
-  r->to = pairs ? pairs->row : to;
-  r->base = pairs ? md_i64(e, 0) : base;
+  r->to = cells ? cells->row : to;
+  r->base = cells ? md_i64(e, 0) : base;
   // The last axis is packed whole (m0 = 0) unless it is a list, where nothing is outside.
   bool is_list = d->tail < 5;
   int64_t j0 = is_list ? 0 : MD_MIN(MD_MAX(0, -d->lo[2]), width);
@@ -145,9 +145,10 @@ static void pack_row(Row *r, int64_t width, const md_pairs *pairs, md_ir to, md_
     pack_run(r, 0, width, false);
     md_if_end(e, &f);
   }
-  if (!pairs) return;
-  pack_run(r, width, (pairs->num - 1) * pairs->step + pairs->apart + 1, false);
-  join_pixels(r, pairs, to, base);
+  if (!cells) return;
+  pack_run(r, width, (cells->num - 1) * cells->step + (r->c->in_cell - 1) * cells->apart + 1,
+           false);
+  join_pixels(r, cells, to, base);
 }
 
 md_steps md_window_steps(const md_conv *c, const md_dense *d, int64_t width) {
@@ -159,11 +160,11 @@ md_steps md_window_steps(const md_conv *c, const md_dense *d, int64_t width) {
 
 void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t channels, md_ir first,
                     md_ir blocks, md_ir n, const md_ir m0[3], const int64_t tile[3], md_ir to,
-                    const md_pairs *pairs) {
+                    const md_cells *cells) {
   md_emit *e = &c->k->e;
   int64_t window[3];
   for (int i = 0; i < 3; i++) window[i] = d->window[i] - (d->tile[i] - tile[i]) * d->in_step[i];
-  md_steps step = md_window_steps(c, d, pairs ? pairs->num : d->window[2]);
+  md_steps step = md_window_steps(c, d, cells ? cells->num : d->window[2]);
   md_loop sb = md_loop_begin(e, md_i64(e, 0), blocks, 1, "block");
   md_ir block = md_iadd(e, first, sb.i), start[3];
   for (int i = 0; i < 3; i++) start[i] = md_iaddc(e, md_imulc(e, m0[i], d->in_step[i]), d->lo[i]);
@@ -178,25 +179,25 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
   if (d->planar) {
     md_loop channel = md_loop_begin(e, md_i64(e, 0), md_i64(e, channels), 1, "c");
     r.at[1] = channel.i;
-    pack_row(&r, window[2], pairs, to, md_iadd(e, base, md_imulc(e, channel.i, step.channel)));
+    pack_row(&r, window[2], cells, to, md_iadd(e, base, md_imulc(e, channel.i, step.channel)));
     md_loop_end(e, &channel);
   } else {
-    pack_row(&r, window[2], pairs, to, base);
+    pack_row(&r, window[2], cells, to, base);
   }
   md_loop_end(e, &h);
   md_loop_end(e, &t);
   md_loop_end(e, &sb);
 }
 
-void md_pair_window(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
-                    const md_pairs *pairs) {
+void md_window_cells(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
+                     const md_cells *cells) {
   md_emit *e = &c->k->e;
   int64_t pixels = d->window[2];
-  MD_ASSERT(pixels == 2 * pairs->num, "a row of %lld pixels", (long long)pixels);
+  MD_ASSERT(pixels == c->in_cell * cells->num, "a row of %lld pixels", (long long)pixels);
   Row r = {.c = c, .d = d};
-  md_pairs p = *pairs;
+  md_cells p = *cells;
   md_loop b = md_loop_begin(e, md_i64(e, 0), blocks, 1, "block");
   p.row = md_at(e, c->packed, from, md_imulc(e, b.i, pixels * c->lanes));
-  join_pixels(&r, &p, to, md_imulc(e, b.i, pairs->num * c->lanes));
+  join_pixels(&r, &p, to, md_imulc(e, b.i, cells->num * c->lanes));
   md_loop_end(e, &b);
 }

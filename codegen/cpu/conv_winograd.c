@@ -160,7 +160,7 @@ const char *md_winograd_refuse(const md_region_view *r, const md_cpu *cpu) {
 // Elements from a plane to the next: of weights, source, sums.
 static int64_t weights_step(const md_conv *plane) {
   int64_t cells = plane->dst_blocks * md_panel_cells(plane);
-  return md_plane_vectors(cells * plane->pair / plane->lanes) * plane->lanes;
+  return md_plane_vectors(cells * plane->in_cell / plane->lanes) * plane->lanes;
 }
 static int64_t source_step(const Winograd *g) { return g->q.source * g->item.c->lanes; }
 static int64_t sums_step(const Winograd *g) { return g->q.sums * g->item.c->lanes; }
@@ -198,24 +198,24 @@ static void pack_weights(const Winograd *g, const md_conv *plane) {
   md_kernel *k = c->k;
   md_emit *e = &k->e;
   int64_t size[2] = {c->dst_blocks, c->src_blocks};
-  int64_t cells = md_ceil_div(MD_MIN(c->src_c, c->lanes), plane->pair);
+  int64_t cells = md_ceil_div(MD_MIN(c->src_c, c->lanes), plane->in_cell);
   md_phase_begin(k, "transform_weights", size[0] * size[1], 0);
   md_ir at[2], to = md_workspace(k, g->place), zero = md_i64(e, 0);
   md_split_index(e, k->item, 2, size, at);
   md_loop tap = md_loop_begin(e, zero, md_i64(e, plane_taps(c, f)), 1, "tap");
   md_loop cell = md_loop_begin(e, zero, md_i64(e, cells), 1, "cell");
-  md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), md_imulc(e, cell.i, plane->pair));
+  md_ir src = md_iadd(e, md_imulc(e, at[1], c->lanes), md_imulc(e, cell.i, plane->in_cell));
   md_square x[2];
-  for (int i = 0; i < plane->pair; i++)
+  for (int i = 0; i < plane->in_cell; i++)
     transform_weights(g, plane, at[0], md_iaddc(e, src, i), tap.i, x[i]);
   md_ir off = md_iadd(e, md_imulc(e, at[0], c->src_blocks), at[1]);
   off = md_iadd(e, md_imulc(e, off, plane_taps(c, f)), tap.i);
-  off = md_imulc(e, md_iadd(e, md_imulc(e, off, cells), cell.i), c->lanes * plane->pair);
+  off = md_imulc(e, md_iadd(e, md_imulc(e, off, cells), cell.i), c->lanes * plane->in_cell);
   int cols = f->along_t ? 1 : f->n;
   for (int p = 0; p < md_filter_planes(f); p++) {
-    md_ir w = x[0][p / cols][p % cols], element = md_iaddc(e, off, p * weights_step(plane));
-    if (plane->pair == 2) w = md_pair_cells(plane, w, x[1][p / cols][p % cols]);
-    md_store(e, plane->cell, md_at(e, c->wide, to, element), zero, w, NULL);
+    md_ir w[2], element = md_iaddc(e, off, p * weights_step(plane));
+    for (int i = 0; i < plane->in_cell; i++) w[i] = x[i][p / cols][p % cols];
+    md_store(e, plane->cell, md_at(e, c->wide, to, element), zero, md_cell_of(plane, w), NULL);
   }
   md_loop_end(e, &cell);
   md_loop_end(e, &tap);
@@ -299,7 +299,7 @@ static void finish_part(const Winograd *g, int part, int blocks, md_ir block) {
 
 // The convolution in a plane. Taps along t that the filter leaves become such along w.
 static md_conv plane_conv(const md_conv *c, const md_filter *f) {
-  md_conv p = c->k->e.cpu->is_half ? md_conv_in_pairs(*c) : *c;
+  md_conv p = c->k->e.cpu->is_half ? md_conv_in_halves(*c) : *c;
   p.kernel[0] = 1;
   if (f->along_t) return p;
   p.kernel[1] = 1;

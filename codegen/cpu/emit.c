@@ -337,7 +337,7 @@ md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high) {
   return LLVMBuildOr(e->b, low, high, "pair");
 }
 
-md_ir md_f32_pair(md_emit *e, md_ir low, md_ir high) {
+md_ir md_pair_lanes(md_emit *e, md_ir low, md_ir high) {
   int lanes = md_lanes_of(low);
   LLVMTypeRef ints = md_lanes_type(e->i32, lanes), wide = md_lanes_type(e->i64, lanes);
   low = LLVMBuildZExt(e->b, LLVMBuildBitCast(e->b, low, ints, ""), wide, "");

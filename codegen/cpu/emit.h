@@ -90,8 +90,8 @@ md_ir md_round_bf16(md_emit *e, md_ir v);  // float -> nearest bf16, as float
 // acc[i] + a[2i]*b[2i] + a[2i+1]*b[2i+1], for targets with bf16_dot. a, b: pairs of bf16 in lanes of i32.
 md_ir md_bf16_dot(md_emit *e, md_ir acc, md_ir a, md_ir b);
 md_ir md_bf16_pair(md_emit *e, md_ir low, md_ir high);  // floats that are bf16 -> lanes of i32
-// Pairs of f32 in lanes of i64, as floats of twice the lanes: of two vectors, and the sum of each pair.
-md_ir md_f32_pair(md_emit *e, md_ir low, md_ir high);
+// Lanes of i64: the 32 bits of two lanes each. As floats of twice the lanes, and the sum of each pair of those.
+md_ir md_pair_lanes(md_emit *e, md_ir low, md_ir high);
 md_ir md_f32_of_pairs(md_emit *e, md_ir pairs);
 md_ir md_add_pairs(md_emit *e, md_ir v);
 
@@ -197,11 +197,11 @@ void md_split_index(md_emit *e, md_ir item, int n, const int64_t *size, md_ir *i
 typedef struct md_point {
   int rank;
   md_ir at[MD_MAX_RANK];
-  int tail;        // rank: nothing is merged
-  int lane_axis;   // -1: one lane
-  int lanes;       // 1: scalars
-  bool unaligned;  // the index of lane 0 is any
-  md_ir mask;      // <lanes x i1>, NULL: all lanes exist
+  int tail;       // rank: nothing is merged
+  int lane_axis;  // -1: one lane
+  int lanes;      // 1: scalars
+  int64_t step;   // from a lane to the next, lane 0 anywhere; 0: 1, lane 0 at a multiple of `lanes`
+  md_ir mask;     // <lanes x i1>, NULL: all lanes exist
 } md_point;
 // All of `at` given, nothing merged. lanes = 1: lane_axis is ignored.
 md_point md_point_of(int rank, md_ir *at, int lane_axis, int lanes, md_ir mask);

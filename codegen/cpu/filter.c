@@ -88,7 +88,7 @@ const char *md_filter_refuse(const md_conv *c, double cost) {
   int64_t pixels = c->n * size[0] * size[1] * size[2];
   int64_t taps = c->kernel[0] * c->kernel[1] * c->kernel[2];
   // Those of f32 in pairs, measured on Zen 5, wait for loads: one for each product where there is one dst block.
-  double rate = c->pair == 1 ? 1 : c->packed == MD_F32 ? 1.4 : 2;
+  double rate = c->in_cell == 1 ? 1 : c->packed == MD_F32 ? 1.4 : 2;
   double direct = (double)(taps * pixels * md_channel_pairs(c)) / rate;
   return cost < 0.9 * direct ? NULL : "its transforms would cost more than they spare";
 }

@@ -406,10 +406,73 @@ static void put_folded(void *ctx, const md_point *p) {
   finish(k, md_get(e, all), p);
 }
 
+// As many pixels of a row as there are lanes, none of which has a source beside its row: each channel is a vector
+// along the row first.
+static void put_folded_pixels(md_kernel *k, const md_point *p) {
+  md_emit *e = &k->e;
+  const md_node *n = k->r->anchor;
+  LLVMTypeRef type = md_compute_type(e, md_type_in(k->r->g, n->out)->dtype);
+  md_ir zero = md_zero(md_lanes_type(type, p->lanes)), v[64];
+  for (int l = 0; l < p->lanes; l++) {
+    md_var channel = md_var_new(e, LLVMTypeOf(zero), zero, "channel");
+    md_point q = *p;
+    q.lane_axis = 4;
+    q.step = n->attr.fold.by.d[2];
+    q.mask = NULL;
+    q.at[1] = md_iaddc(e, p->at[1], l);
+    md_if f = md_if_begin(e, fold_source(k, &q), "in");
+    md_body b;
+    md_body_init(&b, k);
+    md_set(e, channel, md_body_value(&b, n->in[0], &q));
+    md_if_end(e, &f);
+    v[l] = md_get(e, channel);
+  }
+  md_turn_lanes(e, v, p->lanes);
+  for (int l = 0; l < p->lanes; l++) {
+    md_point q = *p;
+    q.at[4] = md_iaddc(e, p->at[4], l);
+    finish(k, v[l], &q);
+  }
+}
+
+static void put_folded_run(md_kernel *k, const md_point *row, int64_t first, int64_t last) {
+  md_emit *e = &k->e;
+  md_loop x = md_loop_begin(e, md_i64(e, first), md_i64(e, last), 1, "x");
+  md_point p = *row;
+  p.at[4] = x.i;
+  put_folded(k, &p);
+  md_loop_end(e, &x);
+}
+
+// A row of a blocked result.
+static void put_folded_row(void *ctx, const md_point *row) {
+  md_kernel *k = ctx;
+  md_emit *e = &k->e;
+  const md_node *n = k->r->anchor;
+  const md_fold_attr *a = &n->attr.fold;
+  int64_t by = a->by.d[2], before = a->before.d[2];
+  int64_t width = md_type_in(k->r->g, n->in[0])->shape.dim[4];
+  // Pixels all of whose sources are in the row.
+  int64_t first = MD_MIN(md_ceil_div(before, by), a->size.d[2]);
+  int64_t whole = MD_MIN((width + before) / by, a->size.d[2]) - first;
+  int64_t end = first + MD_MAX(whole, 0) / row->lanes * row->lanes;
+  put_folded_run(k, row, 0, first);
+  md_loop x = md_loop_begin(e, md_i64(e, first), md_i64(e, end), row->lanes, "x");
+  md_point p = *row;
+  p.at[4] = x.i;
+  if (end > first) put_folded_pixels(k, &p);
+  md_loop_end(e, &x);
+  put_folded_run(k, row, end, a->size.d[2]);
+}
+
 static void emit_fold(md_kernel *k) {
   md_finish_kept(k);
-  md_walk w = md_walk_of(k, md_type_in(k->r->g, k->r->anchor->out));
-  md_walk_phase(k, "fold", &w, put_folded, k);
+  const md_node *n = k->r->anchor;
+  md_type t = *md_type_in(k->r->g, n->out);
+  bool rows = n->op == MD_OP_space_to_depth && t.block && k->e.cpu->lanes > 1;
+  if (rows) t.shape.dim[4] = 1;
+  md_walk w = md_walk_of(k, &t);
+  md_walk_phase(k, "fold", &w, rows ? put_folded_row : put_folded, k);
 }
 
 // --- rows of the table

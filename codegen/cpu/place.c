@@ -65,8 +65,9 @@ md_spot md_spot_of(const md_point *p) {
   md_spot s = {.rank = p->rank, .tail = p->tail, .lanes = p->lanes, .mask = p->mask};
   for (int i = 0; i < p->rank && i <= p->tail; i++) {
     bool is_lane_axis = p->lanes > 1 && i == p->lane_axis;
+    int64_t step = p->step ? p->step : 1;
     s.at[i] = (md_index){
-        .base = p->at[i], .step = is_lane_axis, .aligned = is_lane_axis && !p->unaligned};
+        .base = p->at[i], .step = is_lane_axis ? step : 0, .aligned = is_lane_axis && !p->step};
   }
   return s;
 }

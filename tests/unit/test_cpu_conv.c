@@ -48,26 +48,36 @@ static void size_results(const Sweep *s, int out[3]) {
   }
 }
 
-// Operands are multiples of 1/64 that bf16 holds, and the sums are short: all three are exact.
-static void check_shape(const char *of, Sweep s) {
+// Operands are multiples of 1/64 that bf16 holds, and the sums are short: all three are exact. What maxima of one
+// element stand before and behind lies in blocks of channels; a first convolution reads a few channels as they are.
+static void check_in(const char *of, Sweep s, bool blocks) {
+  const char *pool = " {kernel=[1,1,1]}\n";
   int out[3];
   size_results(&s, out);
   md_text t = {0};
-  md_put(&t, "graph @g(%%x: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d], ", of, s.n, s.in,
+  md_put(&t, "graph @g(%%ix: %s[%d,%d,%d,%d,%d], %%w: %s[%d,%d,%d,%d,%d], ", of, s.n, s.in,
          s.size[0], s.size[1], s.size[2], of, s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
-  md_put(&t, "%%dy: %s[%d,%d,%d,%d,%d]) {\n  %%y = conv3d %%x, %%w {", of, s.n, s.out, out[0],
-         out[1], out[2]);
+  md_put(&t, "%%idy: %s[%d,%d,%d,%d,%d]) {\n", of, s.n, s.out, out[0], out[1], out[2]);
+  bool first = s.in <= 4;
+  if (blocks) md_put(&t, "  %%dy, %%ya = max_pool3d %%idy%s", pool);
+  if (blocks && !first) md_put(&t, "  %%x, %%xa = max_pool3d %%ix%s", pool);
+  const char *x = blocks && !first ? "x" : "ix", *dy = blocks ? "dy" : "idy";
+  md_put(&t, "  %%y = conv3d %%%s, %%w {", x);
   put_convolution(&t, &s);
-  md_put(&t, "}\n  %%dx = conv3d_dgrad %%dy, %%w {");
+  md_put(&t, "}\n  %%dx = conv3d_dgrad %%%s, %%w {", dy);
   put_convolution(&t, &s);
-  md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  %%dw = conv3d_wgrad %%dy, %%x {", s.n, s.in, s.size[0],
-         s.size[1], s.size[2]);
+  md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  %%dw = conv3d_wgrad %%%s, %%%s {", s.n, s.in, s.size[0],
+         s.size[1], s.size[2], dy, x);
   put_convolution(&t, &s);
-  md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n  return %%y, %%dx, %%dw\n}\n", s.out, s.in, s.kernel[0],
-         s.kernel[1], s.kernel[2]);
+  md_put(&t, ", shape=[%d,%d,%d,%d,%d]}\n", s.out, s.in, s.kernel[0], s.kernel[1], s.kernel[2]);
+  if (blocks)
+    md_put(&t, "  %%a, %%aa = max_pool3d %%y%s  %%b, %%ba = max_pool3d %%dx%s", pool, pool);
+  md_put(&t, "  return %s, %%dw\n}\n", blocks ? "%a, %b" : "%y, %dx");
   check_everywhere(t.s, 0, 1);
   md_text_free(&t);
 }
+
+static void check_shape(const char *of, Sweep s) { check_in(of, s, false); }
 
 static void check_shapes(const char *of, int first) {
   for (int i = first; i < first + 12; i++) check_shape(of, draw_convolution((uint64_t)i));
@@ -183,6 +193,22 @@ START_TEST(residues_are_exact) {
 }
 END_TEST
 
+// Half a register's lanes hold all channels, its other half further ones, taps of a row of a channel, or pixels: numbers
+// of all of these that do not fill the last.
+START_TEST(halves_of_registers_are_exact) {
+  const Sweep few[] = {
+      {2, 1, 8, {5, 9, 11}, {5, 5, 5}, {1, 2, 2}, {2, 2, 2}, {1, 1, 1}},
+      {1, 3, 7, {2, 6, 13}, {1, 3, 4}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}},
+      {1, 2, 5, {2, 5, 15}, {1, 2, 7}, {1, 1, 3}, {0, 0, 3}, {1, 1, 1}},
+      {1, 4, 3, {1, 4, 12}, {1, 1, 6}, {1, 1, 1}, {0, 0, 1}, {1, 1, 2}},
+      {1, 2, 8, {3, 4, 9}, {3, 3, 3}, {1, 1, 1}, {1, 1, 1}, {1, 1, 1}},
+      {2, 7, 6, {3, 5, 7}, {3, 3, 1}, {1, 1, 1}, {1, 1, 0}, {1, 1, 1}},
+      {9, 5, 8, {4, 6, 6}, {3, 3, 3}, {1, 1, 1}, {0, 0, 1}, {1, 1, 1}},
+  };
+  for (int i = 0; i < 2 * MD_COUNT(few); i++) check_in(i % 2 ? "bf16" : "f32", few[i / 2], true);
+}
+END_TEST
+
 // Results of more than half of the last cache, in whole lines, are stored past it; those of an epilogue are not.
 static bool stores_lines(const char *text, const char *cpu) {
   md_text ir = {0};
@@ -215,7 +241,7 @@ END_TEST
 SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_are_exact,
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
            convolutions_of_f64_are_exact, many_weights_of_f32_are_exact,
-           many_weights_of_bf16_are_exact, residues_are_exact,
+           many_weights_of_bf16_are_exact, residues_are_exact, halves_of_registers_are_exact,
            sums_of_f32_are_formed_and_stored_once, sums_of_bf16_are_formed_and_stored_once,
            rows_of_few_pixels_are_exact, sums_of_f64_are_formed_and_stored_once,
            large_results_pass_the_cache)

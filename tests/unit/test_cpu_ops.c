@@ -431,6 +431,25 @@ START_TEST(what_becomes_channels_is_made_on_the_way) {
 }
 END_TEST
 
+// Rows of more pixels than lanes in blocks of channels: with pixels and frames that have no source, and a source whose
+// neighbours lie side by side, backwards, or apart.
+START_TEST(rows_of_pixels_become_channels_together) {
+  const char *type[] = {"f32", "bf16"}, *way[] = {"flip %e {axis=4}", "affine %e {scale=2}"};
+  const int by[] = {1, 2, 3};
+  for (int i = 0; i < 12; i++) {
+    md_text t = {0};
+    int along = by[i / 4], channels = 5 * 2 * along;
+    md_put(&t, "graph @g(%%x: u8[2,5,2,5,%d], %%w: %s[3,%d,1,1,1]) {\n", 25 * along, type[i % 2],
+           channels);
+    md_put(&t, "  %%e = cast %%x {to=%s}\n  %%f = %s\n", type[i % 2], way[i / 2 % 2]);
+    md_put(&t, "  %%y = space_to_depth %%f {by=[1,2,%d], before=[0,1,5], size=[3,3,29]}\n", along);
+    md_put(&t, "  %%c = conv3d %%y, %%w\n  return %%c\n}\n");
+    check_everywhere(t.s, channels, 1);
+    md_text_free(&t);
+  }
+}
+END_TEST
+
 START_TEST(views_of_their_own_are_copies) {
   check_op("transpose", "f32[37,50] {axes=[1,0]}", 1, 1);
   check_op("transpose", "bf16[3,17,5,33] {axes=[0,3,1,2]}", 1, 1);
@@ -500,5 +519,6 @@ SUITE_MAIN("cpu_ops", samples_of_every_op_agree_with_one_thread_and_two,
            an_infinite_logit_gives_infinity, pieces_begin_anywhere,
            pieces_of_blocked_channels_are_right, rows_move_by_index,
            the_ring_is_pushed_in_place_and_elsewhere, what_becomes_channels_is_made_on_the_way,
-           views_of_their_own_are_copies, pictures_are_filtered_as_the_interpreter_says,
+           rows_of_pixels_become_channels_together, views_of_their_own_are_copies,
+           pictures_are_filtered_as_the_interpreter_says,
            pictures_and_movement_take_what_surrounds_them)
