@@ -107,6 +107,7 @@ typedef struct md_item {
   bool chunked;              // results of all blocks stay in acc while chunks of the source come
   md_ir n, m0[3], part;      // part: of a sample's sums, a tile of m
   md_ir first, blocks;       // source blocks in the window
+  bool in_place;             // the window is the source itself
   md_ir window;              // packed source
   md_ir panels;              // packed weights
   bool fetches_results;      // what its epilogue reads
@@ -139,7 +140,7 @@ typedef struct md_steps {
 } md_steps;
 md_steps md_window_steps(const md_conv *c, const md_dense *d, int64_t width);
 // Packs channel blocks first .. first+blocks-1 of src, sample n, for the tile whose first m is m0, to
-// `to` (of c->packed). Prologue values that are outputs of the region are stored. With `pairs`, rows are
+// `to` (of c->packed). Prologue values that are outputs of the region are stored. With `cells`, rows are
 // of cells: cell j of lane l holds the pixels j*step + i*apart of channel l.
 typedef struct md_cells {
   int64_t step, apart, num;  // num: cells in a row
@@ -152,6 +153,13 @@ void md_pack_window(const md_conv *c, const md_dense *d, md_val src, int64_t cha
 // The same cells from `blocks` packed blocks of a list that they divide.
 void md_window_cells(const md_conv *c, const md_dense *d, md_ir from, md_ir blocks, md_ir to,
                      const md_cells *cells);
+
+// A list of pixels that lies in memory as it would in a window need not be packed: blocks of channels of src lie there
+// as far apart as all its pixels.
+bool md_lies_packed(const md_conv *c, const md_dense *d, md_val src);
+md_steps md_steps_in_place(const md_conv *c, const md_dense *d);
+md_ir md_window_in_place(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
+                         const md_ir m0[3]);
 
 // conv_ahead.c
 // Fetches what packing reads of channel block `block` of src at pixel `pixel` of a list; there may be no such place.

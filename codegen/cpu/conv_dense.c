@@ -101,6 +101,10 @@ static md_ir window_cell(const md_item *s, md_ir off) {
   return md_splat(e, x, c->lanes);
 }
 
+static md_steps steps_of(const md_item *s) {
+  return s->in_place ? md_steps_in_place(s->c, s->d) : md_window_steps(s->c, s->d, s->d->window[2]);
+}
+
 // The pixels of a register tile along t, h, w: more than one row only where it has whole ones, more than one frame where
 // it has whole ones of those.
 typedef struct Box {
@@ -121,7 +125,7 @@ static void accumulate(const md_item *s, const Box *box, int blocks, md_ir block
   const md_conv *c = s->c;
   const md_dense *d = s->d;
   md_emit *e = &c->k->e;
-  md_steps step = md_window_steps(c, d, d->window[2]);
+  md_steps step = steps_of(s);
   int64_t inner = inner_cells(c), along = taps_along_w(c);
   int64_t row[3] = {d->window[1] * step.row, step.row, step.pixel}, apart[3];
   for (int i = 0; i < 3; i++) apart[i] = d->in_step[i] * row[i];
@@ -268,7 +272,7 @@ static void register_tile(const md_item *s, const Box *box, int blocks, md_ir bl
       panel[b] = md_imulc(e, md_iaddc(e, block, b), md_panel_cells(c));
     md_ir line = md_iadd(e, md_imulc(e, md_imulc(e, m[0], d->in_step[0]), d->window[1]),
                          md_imulc(e, m[1], d->in_step[1]));
-    md_steps step = md_window_steps(c, d, d->window[2]);
+    md_steps step = steps_of(s);
     md_ir src = md_imulc(e, m[2], d->in_step[2] * step.pixel);
     src = md_iadd(e, md_imulc(e, line, step.row), src);
     accumulate(s, box, blocks, block, m[2], src, panel, acc);
@@ -376,9 +380,12 @@ static void all_blocks(const md_item *s) {
   md_in_groups(&s->c->k->e, s->c->dst_blocks, blocks_at_once(s->c, s->d), md_item_group, s);
 }
 
-static void pack_source(const md_item *s) {
-  md_pack_window(s->c, s->d, s->c->src, s->c->src_c, s->first, s->blocks, s->n, s->m0, s->tile,
-                 s->window, NULL);
+static void pack_source(md_item *s) {
+  const md_conv *c = s->c;
+  if (s->in_place) s->window = md_window_in_place(c, s->d, c->src, s->n, s->first, s->m0);
+  else
+    md_pack_window(c, s->d, c->src, c->src_c, s->first, s->blocks, s->n, s->m0, s->tile, s->window,
+                   NULL);
 }
 
 static void clear_results(const md_item *s, int64_t blocks) {
@@ -440,7 +447,8 @@ static void emit_items(const md_conv *c, const md_conv_parts *p, md_sums *sums, 
     tiles[1 + i] = md_ceil_div(d->grid[i], d->tile[i]);
   }
   bool has_taps = taps_used(&p->from) > 0;
-  int64_t window = md_round_up(md_window_bytes(c, d) * d->chunk, 64);
+  bool in_place = md_lies_packed(c, d, c->src);
+  int64_t window = in_place ? 0 : md_round_up(md_window_bytes(c, d) * d->chunk, 64);
   bool chunked = md_is_chunked(c, d) && has_taps;
   int64_t blocks = chunked ? c->dst_blocks : blocks_at_once(c, d);
   int64_t acc = md_round_up(blocks * md_item_results(&s) * c->lanes * md_dtype_size(c->wide), 64);
@@ -448,6 +456,7 @@ static void emit_items(const md_conv *c, const md_conv_parts *p, md_sums *sums, 
   md_ir index[4];
   md_split_index(e, k->item, 4, tiles, index);
   s.panels = md_workspace(k, weights);
+  s.in_place = in_place;
   s.window = k->scratch;
   s.chunked = chunked;
   s.n = index[0];

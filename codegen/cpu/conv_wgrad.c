@@ -23,17 +23,26 @@ enum {
   ITEMS = 4,
   STRIP_CELLS = 128,
   PIECE_CELLS = 16,
-  SMALL_DW = 1 << 20
+  SMALL_DW = 1 << 20,
+  LITTLE_DW = 1 << 16
 };
+
+// An operand: windows of its tiles.
+typedef struct Side {
+  md_val val;
+  md_dense d;
+  md_cells cells;  // its pixels, where a product takes several
+  int64_t width;   // cells in a row
+  bool in_place;   // the window is the tensor itself
+  md_ir window;
+} Side;
 
 typedef struct md_wgrad {
   md_kernel *k;
-  md_conv x;  // as if a forward convolution x -> dy
-  md_val dy;
-  md_dense xd, yd;                // windows of x and of dy for a tile
-  md_cells xp, yp;                // their pixels in cells
-  int64_t xwidth, ywidth, xstep;  // cells in a row; in x from one of an output row to the next
-  int64_t groups, group_blocks;   // of output blocks
+  md_conv c;                     // as if a forward convolution x -> dy
+  Side x, y;                     // y: dy
+  int64_t xstep;                 // in x from the cell of an output row to the next
+  int64_t groups, group_blocks;  // of output blocks
   int64_t splits, tiles_each;
   int64_t strip[3];          // t, h, cells
   int64_t piece;             // cells between fetches for the next tile
@@ -41,7 +50,7 @@ typedef struct md_wgrad {
   int64_t joined[2];         // taps along h and w whose channels are rows of register tiles
   int64_t partial;           // elements of an item's dw: [o block][i block][tap][inner][lane]
   int64_t place;             // workspace
-  md_ir n, m0[3], xw, yw;    // of the tile
+  md_ir n, m0[3];            // of the tile
   md_ir next_n, next_m0[3];  // of the tile behind it, which may not exist
   md_ir first, blocks;       // input blocks in the window of x
   md_ir sums;                // the item\'s dw
@@ -53,21 +62,43 @@ static int64_t rows_of(const Wgrad *g) { return g->inner * g->joined[0] * g->joi
 // Offset in an item's dw of channel block (ob, ib), tap, row.
 static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64_t row) {
   md_emit *e = &g->k->e;
-  md_ir off = md_iadd(e, md_imulc(e, ob, g->x.src_blocks), ib);
-  off = md_iadd(e, md_imulc(e, off, taps_of(&g->x)), tap);
-  return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->x.lanes);
+  md_ir off = md_iadd(e, md_imulc(e, ob, g->c.src_blocks), ib);
+  off = md_iadd(e, md_imulc(e, off, taps_of(&g->c)), tap);
+  return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->c.lanes);
 }
 
-// Share number `share` of `shares` of what the next tile packs of a block of src at the strip's pixels.
-static void fetch_share(const Wgrad *g, const md_dense *d, md_val src, md_ir block, md_ir strip,
-                        md_ir share, int64_t shares) {
-  const md_conv *c = &g->x;
+static md_steps steps_of(const Wgrad *g, const Side *s) {
+  if (s->in_place) return md_steps_in_place(&g->c, &s->d);
+  return md_window_steps(&g->c, &s->d, s->width);
+}
+
+// Bytes of scratch for `blocks` blocks of channels.
+static int64_t side_bytes(const Wgrad *g, const Side *s, int64_t blocks) {
+  if (s->in_place) return 0;
+  return md_round_up(steps_of(g, s).block * blocks * md_dtype_size(g->c.cell), 64);
+}
+
+// Makes blocks `first` .. of s the tile's window, `to` unless they lie in place.
+static void pack_side(const Wgrad *g, Side *s, md_ir n, md_ir first, md_ir blocks, md_ir to) {
+  const md_conv *c = &g->c;
+  s->window = s->in_place ? md_window_in_place(c, &s->d, s->val, n, first, g->m0) : to;
+  if (s->in_place) return;
+  int64_t channels = md_type_in(g->k->r->g, s->val)->shape.dim[1];
+  md_pack_window(c, &s->d, s->val, channels, first, blocks, n, g->m0, s->d.tile, to,
+                 c->in_cell > 1 ? &s->cells : NULL);
+}
+
+// Share number `share` of `shares` of what the next tile reads of a block of s at the strip's pixels.
+static void fetch_share(const Wgrad *g, const Side *s, md_ir block, md_ir strip, md_ir share,
+                        int64_t shares) {
+  const md_conv *c = &g->c;
   md_emit *e = &g->k->e;
   int64_t cells = g->strip[2];
   md_ir first = md_iadd(e, strip, md_idivc(e, md_imulc(e, share, cells), shares));
   for (int64_t i = 0; i < md_ceil_div(cells, shares); i++) {
     md_ir pixel = md_imulc(e, md_iaddc(e, first, i), c->in_cell);
-    md_fetch_pixel(c, d, src, g->next_n, block, g->next_m0, md_iadd(e, g->next_m0[2], pixel));
+    md_fetch_pixel(c, &s->d, s->val, g->next_n, block, g->next_m0,
+                   md_iadd(e, g->next_m0[2], pixel));
   }
 }
 
@@ -79,18 +110,18 @@ static void fetch_ahead(const Wgrad *g, md_ir strip, md_ir piece, int64_t pieces
   md_emit *e = &g->k->e;
   int64_t pairs = md_ceil_div(g->group_blocks, 2);  // see md_in_pairs
   md_ir share = md_iadd(e, md_imulc(e, md_idivc(e, ob, 2), pieces), piece);
-  fetch_share(g, &g->xd, g->x.src, ib, strip, share, pairs * pieces);
+  fetch_share(g, &g->x, ib, strip, share, pairs * pieces);
   share = md_iadd(e, md_imulc(e, ib, pieces), piece);
   for (int b = 0; b < blocks; b++)
-    fetch_share(g, &g->yd, g->dy, md_iaddc(e, ob, b), strip, share, g->x.src_blocks * pieces);
+    fetch_share(g, &g->y, md_iaddc(e, ob, b), strip, share, g->c.src_blocks * pieces);
 }
 
 // acc[row][block] over the strip from `from`, which joins what the item has so far. A row is an input channel of
 // the tap, or of one of the `joined` taps that begin there.
 static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int64_t rows,
                           int blocks, md_ir ob, md_ir ib, md_ir tap, const md_ir tap_at[3]) {
-  const md_conv *c = &g->x;
-  const md_dense *xd = &g->xd, *yd = &g->yd;
+  const md_conv *c = &g->c;
+  const md_dense *xd = &g->x.d, *yd = &g->y.d;
   md_emit *e = &g->k->e;
   md_var acc[MAX_ACC];
   md_ir at[MAX_ACC], zero = md_accumulator(c, md_const(e, c->type, c->lanes, 0));
@@ -104,7 +135,7 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
       md_set(e, acc[i], zero);
     }
   }
-  md_steps xs = md_window_steps(c, xd, g->xwidth), ys = md_window_steps(c, yd, g->ywidth);
+  md_steps xs = steps_of(g, &g->x), ys = steps_of(g, &g->y);
   md_loop t = md_loop_begin(e, from[0], md_iaddc(e, from[0], g->strip[0]), 1, "t");
   md_loop h = md_loop_begin(e, from[1], md_iaddc(e, from[1], g->strip[1]), 1, "h");
   md_ir xt = md_iadd(e, md_imulc(e, t.i, xd->in_step[0]), tap_at[0]);
@@ -125,14 +156,14 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
   for (int b = 0; b < blocks; b++) {
     md_ir yi = md_iadd(e, md_imulc(e, md_iaddc(e, ob, b), ys.block), md_imulc(e, yline, ys.row));
     yi = md_iadd(e, yi, md_imulc(e, w.i, ys.pixel));
-    y[b] = md_load(e, c->cell, g->yw, yi, c->lanes, NULL);
+    y[b] = md_load(e, c->cell, g->y.window, yi, c->lanes, NULL);
   }
   for (int64_t r = 0; r < rows; r++) {
     int64_t of_tap = (row0 + r) / g->inner, channel = (row0 + r) % g->inner;
     int64_t line = of_tap / g->joined[1] * xd->tap[1].doff;
     int64_t pixel = of_tap % g->joined[1] * xd->tap[2].doff;
     md_ir off = md_iaddc(e, xi, line * xs.row + pixel * xs.pixel + channel * xs.channel);
-    md_ir x = md_load(e, c->cell, g->xw, off, 1, NULL);
+    md_ir x = md_load(e, c->cell, g->x.window, off, 1, NULL);
     x = md_splat(e, x, c->lanes);
     for (int b = 0; b < blocks; b++) {
       int64_t i = r * blocks + b;
@@ -154,13 +185,13 @@ static void register_tile(const Wgrad *g, const md_ir from[3], int64_t row0, int
 // All input channels and taps against `blocks` output blocks of the group.
 static void block_group(const void *wgrad, int blocks, md_ir ob) {
   const Wgrad *g = wgrad;
-  const md_conv *c = &g->x;
-  const md_dense *d = &g->xd;
+  const md_conv *c = &g->c;
+  const md_dense *d = &g->x.d;
   md_emit *e = &g->k->e;
   md_loop ib = md_loop_begin(e, md_i64(e, 0), g->blocks, 1, "i_block");
   md_loop strip[3], tap[3];
   md_ir from[3], at[3], index = md_i64(e, 0);
-  int64_t extent[3] = {d->tile[0], d->tile[1], g->ywidth};
+  int64_t extent[3] = {d->tile[0], d->tile[1], g->y.width};
   for (int i = 0; i < 3; i++) {
     strip[i] = md_loop_begin(e, md_i64(e, 0), md_i64(e, extent[i]), g->strip[i], "strip");
     from[i] = strip[i].i;
@@ -183,8 +214,8 @@ static void block_group(const void *wgrad, int blocks, md_ir ob) {
 
 static void clear(const Wgrad *g) {
   md_emit *e = &g->k->e;
-  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->partial), g->x.lanes, "clear");
-  md_store(e, g->x.wide, g->sums, i.i, md_const(e, g->x.type, g->x.lanes, 0), NULL);
+  md_loop i = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->partial), g->c.lanes, "clear");
+  md_store(e, g->c.wide, g->sums, i.i, md_const(e, g->c.type, g->c.lanes, 0), NULL);
   md_loop_end(e, &i);
 }
 
@@ -192,48 +223,40 @@ static void clear(const Wgrad *g) {
 static void emit_items(Wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
-  const md_conv *c = &g->x;
-  int64_t cell = md_dtype_size(c->cell);
-  int64_t xbytes =
-      md_round_up(md_window_steps(c, &g->xd, g->xwidth).block * g->xd.chunk * cell, 64);
-  int64_t ybytes =
-      md_round_up(md_window_steps(c, &g->yd, g->ywidth).block * g->group_blocks * cell, 64);
-  int64_t row_bytes = 0;
+  const md_conv *c = &g->c;
+  int64_t xbytes = side_bytes(g, &g->x, g->x.d.chunk);
+  int64_t ybytes = side_bytes(g, &g->y, g->group_blocks), row_bytes = 0;
   if (c->in_cell > 1)
-    row_bytes =
-        MD_MAX(md_cells_row_bytes(c, &g->xd, &g->xp), md_cells_row_bytes(c, &g->yd, &g->yp));
+    row_bytes = MD_MAX(md_cells_row_bytes(c, &g->x.d, &g->x.cells),
+                       md_cells_row_bytes(c, &g->y.d, &g->y.cells));
   md_phase_begin(k, "wgrad", g->splits * g->groups, xbytes + ybytes + row_bytes);
-  g->xw = k->scratch;
-  g->yw = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes));
-  g->xp.row = g->yp.row = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes + ybytes));
-  const md_cells *xp = c->in_cell > 1 ? &g->xp : NULL, *yp = c->in_cell > 1 ? &g->yp : NULL;
+  md_ir yw = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes));
+  g->x.cells.row = g->y.cells.row = md_at(e, MD_U8, k->scratch, md_i64(e, xbytes + ybytes));
   g->sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
   clear(g);
-  int64_t per_sample = md_dense_tiles(&g->xd), all = per_sample * c->n;
+  int64_t per_sample = md_dense_tiles(&g->x.d), all = per_sample * c->n;
   md_ir group = md_imulc(e, md_imodc(e, k->item, g->groups), g->group_blocks);
   md_ir first = md_imulc(e, md_idivc(e, k->item, g->groups), g->tiles_each);
   md_ir last = md_imin(e, md_iaddc(e, first, g->tiles_each), md_i64(e, all));
   md_loop tile = md_loop_begin(e, first, last, 1, "tile");
   int64_t count[4] = {c->n};
-  for (int i = 0; i < 3; i++) count[1 + i] = md_ceil_div(g->xd.grid[i], g->xd.tile[i]);
+  for (int i = 0; i < 3; i++) count[1 + i] = md_ceil_div(g->x.d.grid[i], g->x.d.tile[i]);
   md_ir index[4], next[4];
   md_split_index(e, tile.i, 4, count, index);
   md_split_index(e, md_iaddc(e, tile.i, 1), 4, count, next);
   for (int i = 0; i < 3; i++) {
-    g->m0[i] = md_imulc(e, index[1 + i], g->xd.tile[i]);
-    g->next_m0[i] = md_imulc(e, next[1 + i], g->xd.tile[i]);
+    g->m0[i] = md_imulc(e, index[1 + i], g->x.d.tile[i]);
+    g->next_m0[i] = md_imulc(e, next[1 + i], g->x.d.tile[i]);
   }
   g->next_n = next[0];
-  md_pack_window(c, &g->yd, g->dy, c->dst_c, group, md_i64(e, g->group_blocks), index[0], g->m0,
-                 g->yd.tile, g->yw, yp);
-  int64_t step = g->xd.chunk;
+  pack_side(g, &g->y, index[0], group, md_i64(e, g->group_blocks), yw);
+  int64_t step = g->x.d.chunk;
   md_loop chunk = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), step, "chunk");
   g->first = chunk.i;
   g->blocks = md_i64(e, step);
   if (c->src_blocks % step)
     g->blocks = md_imin(e, md_isub(e, md_i64(e, c->src_blocks), chunk.i), g->blocks);
-  md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, index[0], g->m0, g->xd.tile,
-                 g->xw, xp);
+  pack_side(g, &g->x, index[0], g->first, g->blocks, k->scratch);
   md_in_pairs(e, g->group_blocks, block_group, g);
   md_loop_end(e, &chunk);
   md_loop_end(e, &tile);
@@ -243,7 +266,7 @@ static void emit_items(Wgrad *g) {
 // The sum of all splits, in order (an md_weight_of).
 static md_ir merged(const void *wgrad, md_ir ob, md_ir ib, md_ir tap, md_ir row) {
   const Wgrad *g = wgrad;
-  const md_conv *c = &g->x;
+  const md_conv *c = &g->c;
   md_emit *e = &g->k->e;
   md_ir in_group = md_imodc(e, ob, g->group_blocks), group = md_idivc(e, ob, g->group_blocks);
   md_ir off = md_iadd(e, partial_offset(g, in_group, ib, tap, 0), md_imulc(e, row, c->lanes));
@@ -261,7 +284,7 @@ static md_ir merged(const void *wgrad, md_ir ob, md_ir ib, md_ir tap, md_ir row)
 void md_wgrad_merge(const md_wgrad *g) {
   md_kernel *k = g->k;
   md_emit *e = &k->e;
-  const md_conv *c = &g->x;
+  const md_conv *c = &g->c;
   md_phase_begin(k, "merge", c->dst_blocks, 0);
   md_loop ib = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), 1, "i_block");
   md_store_weights(c, k->item, ib.i, merged, g);
@@ -271,25 +294,25 @@ void md_wgrad_merge(const md_wgrad *g) {
 
 // Several taps along a row ask for cells that begin at any pixel.
 static void join_in_cells(Wgrad *g) {
-  const md_dense *d = &g->xd;
+  const md_dense *d = &g->x.d;
   const md_taps *taps = &d->tap[2];
   int64_t stride = d->in_step[2];
-  g->xwidth = d->window[2];
-  g->ywidth = d->tile[2];
+  g->x.width = d->window[2];
+  g->y.width = d->tile[2];
   g->xstep = stride;
-  if (g->x.in_cell == 1) return;
-  int64_t num = g->x.in_cell;
-  g->ywidth = md_ceil_div(d->tile[2], num);
-  g->yp = (md_cells){.step = num, .apart = 1, .num = g->ywidth};
-  g->xp = (md_cells){.step = taps->num > 1 ? 1 : num * stride, .apart = stride};
-  g->xstep = num * stride / g->xp.step;
-  g->xwidth = g->xp.num = (g->ywidth - 1) * g->xstep + (taps->num - 1) * taps->doff + 1;
+  if (g->c.in_cell == 1) return;
+  int64_t num = g->c.in_cell;
+  g->y.width = md_ceil_div(d->tile[2], num);
+  g->y.cells = (md_cells){.step = num, .apart = 1, .num = g->y.width};
+  g->x.cells = (md_cells){.step = taps->num > 1 ? 1 : num * stride, .apart = stride};
+  g->xstep = num * stride / g->x.cells.step;
+  g->x.width = g->x.cells.num = (g->y.width - 1) * g->xstep + (taps->num - 1) * taps->doff + 1;
 }
 
 // Sums of a group that are larger than L2 would come and go with each tile: then tiles have many pixels, and few
 // channels of x beside them.
 static void choose_groups(Wgrad *g) {
-  md_conv *c = &g->x;
+  md_conv *c = &g->c;
   g->inner = MD_MIN(c->src_c, c->lanes);
   int64_t block = c->src_blocks * taps_of(c) * g->inner * c->lanes;
   bool large = c->dst_blocks * block * md_dtype_size(c->wide) > SMALL_DW;
@@ -299,17 +322,24 @@ static void choose_groups(Wgrad *g) {
   if (g->groups > 1) c->beside = g->group_blocks * c->lanes * md_dtype_size(c->packed);
 }
 
+// Where dw stays in cache whatever the order, x is packed a block at a time, which never leaves L1. Cells take longer to
+// pack, so that several blocks of them are better.
+static void choose_chunk(Wgrad *g) {
+  bool little = g->partial * md_dtype_size(g->c.wide) <= LITTLE_DW;
+  if (g->x.d.tail == 2 && little && g->c.in_cell == 1) g->x.d.chunk = 1;
+}
+
 // Into items that do not depend on the number of threads.
 static void cut_work(Wgrad *g) {
-  const md_conv *c = &g->x;
-  int64_t tiles = md_dense_tiles(&g->xd) * c->n;
+  const md_conv *c = &g->c;
+  int64_t tiles = md_dense_tiles(&g->x.d) * c->n;
   g->tiles_each = md_ceil_div(tiles, MD_MIN(ITEMS / g->groups, tiles));
   g->splits = md_ceil_div(tiles, g->tiles_each);
 }
 
 // Whole rows where they are short, and several of them.
 static void choose_strip(Wgrad *g) {
-  int64_t extent[3] = {g->xd.tile[0], g->xd.tile[1], g->ywidth}, cells = 1;
+  int64_t extent[3] = {g->x.d.tile[0], g->x.d.tile[1], g->y.width}, cells = 1;
   for (int i = 2; i >= 0; i--) {
     g->strip[i] = MD_MAX(MD_MIN(extent[i], STRIP_CELLS / cells), 1);
     while (extent[i] % g->strip[i]) g->strip[i]--;
@@ -317,31 +347,36 @@ static void choose_strip(Wgrad *g) {
   }
   g->piece = MD_MIN(g->strip[2], PIECE_CELLS);
   while (g->strip[2] % g->piece) g->piece--;
-  if (!g->xd.ahead || 2 * g->piece < PIECE_CELLS) g->piece = g->strip[2];
+  if (!g->x.d.ahead || 2 * g->piece < PIECE_CELLS) g->piece = g->strip[2];
 }
 
 void md_emit_conv_wgrad(md_kernel *k) {
   const md_node *node = k->r->anchor;
   // Seen as the forward convolution x -> dy: its windows of x, its pixels of dy.
-  Wgrad g = {.k = k, .dy = node->in[0], .x = md_conv_of(k, node->in[1], node->out, node->in[0])};
-  md_conv *c = &g.x;
+  Wgrad g = {.k = k,
+             .c = md_conv_of(k, node->in[1], node->out, node->in[0]),
+             .x = {.val = node->in[1]},
+             .y = {.val = node->in[0]}};
+  md_conv *c = &g.c;
   c->bytes = md_dtype_size(c->kernel[2] == 1 ? c->packed : c->cell);
   c->whole_tiles = true;
   c->min_tiles = 1;
   choose_groups(&g);
   md_conv_parts p;
   md_conv_split(c, &p);
-  g.xd = p.from;
-  g.yd = g.xd;
-  g.yd.planar = false;
+  g.x.d = p.from;
+  g.y.d = g.x.d;
+  g.y.d.planar = false;
   for (int i = 0; i < 3; i++) {
-    g.yd.in_step[i] = 1;
-    g.yd.in_size[i] = g.xd.grid[i];
-    g.yd.tap[i] = (md_taps){.num = 1};
-    g.yd.lo[i] = 0;
-    g.yd.window[i] = g.yd.tile[i];
+    g.y.d.in_step[i] = 1;
+    g.y.d.in_size[i] = g.x.d.grid[i];
+    g.y.d.tap[i] = (md_taps){.num = 1};
+    g.y.d.lo[i] = 0;
+    g.y.d.window[i] = g.y.d.tile[i];
   }
   join_in_cells(&g);
+  choose_chunk(&g);
+  g.y.in_place = c->in_cell == 1 && md_lies_packed(c, &g.y.d, g.y.val);
   g.joined[1] = g.inner <= FEW_CHANNELS ? c->kernel[2] : 1;
   // Joined taps are neighbours in dw: those of a row, or all of several rows.
   bool all_along_w = g.joined[1] == c->kernel[2];
@@ -359,15 +394,14 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
   const md_node *node = k->r->anchor;
   Wgrad *g = MD_NEW(k->arena, Wgrad);
   *g = (Wgrad){.k = k,
-               .dy = node->in[0],
-               .x = md_conv_of(k, node->in[1], node->out, node->in[0]),
-               .xd = *tile,
-               .yd = *tile,
+               .c = md_conv_of(k, node->in[1], node->out, node->in[0]),
+               .x = {.val = node->in[1], .d = *tile},
+               .y = {.val = node->in[0], .d = *tile},
                .groups = 1,
                .splits = splits,
                .joined = {1, 1}};
-  g->xd.ahead = true;
-  const md_conv *c = &g->x;
+  g->x.d.ahead = true;
+  const md_conv *c = &g->c;
   g->inner = MD_MIN(c->src_c, c->lanes);
   g->group_blocks = c->dst_blocks;
   g->partial = c->dst_blocks * c->src_blocks * g->inner * c->lanes;
@@ -379,40 +413,38 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
   return g;
 }
 
-static int64_t window_bytes(const Wgrad *g, int64_t blocks) {
-  const md_conv *c = &g->x;
-  return md_round_up(g->ywidth * c->lanes * blocks * md_dtype_size(c->cell), 64);
-}
-
 int64_t md_wgrad_bytes(const md_wgrad *g) {
-  const md_conv *c = &g->x;
-  int64_t x = window_bytes(g, c->src_blocks);
+  const md_conv *c = &g->c;
+  int64_t x = side_bytes(g, &g->x, c->src_blocks);
   if (c->in_cell == 1) return x;
-  return x + window_bytes(g, c->dst_blocks) + md_cells_row_bytes(c, &g->yd, &g->yp);
+  return x + side_bytes(g, &g->y, c->dst_blocks) + md_cells_row_bytes(c, &g->y.d, &g->y.cells);
 }
 
 void md_wgrad_begin(md_wgrad *g, md_ir split, md_ir scratch) {
   md_emit *e = &g->k->e;
-  const md_conv *c = &g->x;
-  int64_t x = window_bytes(g, c->src_blocks), y = window_bytes(g, c->dst_blocks);
-  g->xw = scratch;
-  g->yw = md_at(e, MD_U8, scratch, md_i64(e, x));
-  g->xp.row = g->yp.row = md_at(e, MD_U8, scratch, md_i64(e, x + y));
+  const md_conv *c = &g->c;
+  int64_t x = side_bytes(g, &g->x, c->src_blocks), y = side_bytes(g, &g->y, c->dst_blocks);
+  g->x.window = scratch;
+  g->y.window = md_at(e, MD_U8, scratch, md_i64(e, x));
+  g->x.cells.row = g->y.cells.row = md_at(e, MD_U8, scratch, md_i64(e, x + y));
   g->sums = md_at(e, c->wide, md_workspace(g->k, g->place), md_imulc(e, split, g->partial));
   clear(g);
 }
 
 void md_wgrad_pack(md_wgrad *g, md_ir dy, md_ir n, const md_ir m0[3], md_ir next_n,
                    const md_ir next_m0[3]) {
-  const md_conv *c = &g->x;
+  const md_conv *c = &g->c;
+  Side *y = &g->y;
   g->next_n = next_n;
-  for (int i = 0; i < 3; i++) g->next_m0[i] = next_m0[i];
+  for (int i = 0; i < 3; i++) {
+    g->m0[i] = m0[i];
+    g->next_m0[i] = next_m0[i];
+  }
   md_ir all = md_i64(&g->k->e, c->dst_blocks);
-  md_pack_window(c, &g->xd, c->src, c->src_c, g->first, g->blocks, n, m0, g->xd.tile, g->xw,
-                 c->in_cell > 1 ? &g->xp : NULL);
-  if (c->in_cell == 1) g->yw = dy;
-  else if (g->yd.tile[2] % c->in_cell == 0) md_window_cells(c, &g->yd, dy, all, g->yw, &g->yp);
-  else md_pack_window(c, &g->yd, g->dy, c->dst_c, g->first, all, n, m0, g->yd.tile, g->yw, &g->yp);
+  pack_side(g, &g->x, n, g->first, g->blocks, g->x.window);
+  if (c->in_cell == 1) y->window = dy;
+  else if (y->d.tile[2] % c->in_cell) pack_side(g, y, n, g->first, all, y->window);
+  else md_window_cells(c, &y->d, dy, all, y->window, &y->cells);
 }
 
-void md_wgrad_add(md_wgrad *g) { md_in_pairs(&g->k->e, g->x.dst_blocks, block_group, g); }
+void md_wgrad_add(md_wgrad *g) { md_in_pairs(&g->k->e, g->c.dst_blocks, block_group, g); }

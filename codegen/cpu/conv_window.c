@@ -201,3 +201,25 @@ void md_window_cells(const md_conv *c, const md_dense *d, md_ir from, md_ir bloc
   join_pixels(&r, &p, to, md_imulc(e, b.i, cells->num * c->lanes));
   md_loop_end(e, &b);
 }
+
+bool md_lies_packed(const md_conv *c, const md_dense *d, md_val src) {
+  const md_region_view *r = c->k->r;
+  const md_type *t = md_type_in(r->g, src);
+  return d->tail == 2 && md_is_input(r, src) && t->block == c->lanes && t->dtype == c->packed &&
+         t->shape.dim[1] % c->lanes == 0;
+}
+
+md_steps md_steps_in_place(const md_conv *c, const md_dense *d) {
+  md_steps s = md_window_steps(c, d, d->window[2]);
+  s.block = d->in_size[2] * c->lanes;
+  return s;
+}
+
+md_ir md_window_in_place(const md_conv *c, const md_dense *d, md_val src, md_ir n, md_ir block,
+                         const md_ir m0[3]) {
+  md_emit *e = &c->k->e;
+  int64_t blocks = md_type_in(c->k->r->g, src)->shape.dim[1] / c->lanes;
+  md_ir pixel = md_imulc(e, md_iadd(e, md_imulc(e, n, blocks), block), d->in_size[2]);
+  md_ir off = md_imulc(e, md_iadd(e, pixel, m0[2]), c->lanes);
+  return md_at(e, c->packed, md_kernel_arg(c->k, src), off);
+}

@@ -209,6 +209,19 @@ START_TEST(halves_of_registers_are_exact) {
 }
 END_TEST
 
+// Lists of pixels that lie in blocks of channels are multiplied where they are: of one tile and of several, the last of
+// them shorter; all channels at once, or in chunks.
+START_TEST(lists_in_place_are_exact) {
+  const Sweep list[] = {
+      {3, 32, 33, {2, 5, 7}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+      {2, 16, 48, {4, 29, 31}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+      {1, 1040, 32, {3, 7, 13}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+      {1, 48, 8, {1, 3, 5}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
+  };
+  for (int i = 0; i < 2 * MD_COUNT(list); i++) check_in(i % 2 ? "bf16" : "f32", list[i / 2], true);
+}
+END_TEST
+
 // Results of more than half of the last cache, in whole lines, are stored past it; those of an epilogue are not.
 static bool stores_lines(const char *text, const char *cpu) {
   md_text ir = {0};
@@ -242,6 +255,6 @@ SUITE_MAIN("cpu_conv", convolutions_of_f32_are_exact, more_convolutions_of_f32_a
            convolutions_of_bf16_are_exact, more_convolutions_of_bf16_are_exact,
            convolutions_of_f64_are_exact, many_weights_of_f32_are_exact,
            many_weights_of_bf16_are_exact, residues_are_exact, halves_of_registers_are_exact,
-           sums_of_f32_are_formed_and_stored_once, sums_of_bf16_are_formed_and_stored_once,
-           rows_of_few_pixels_are_exact, sums_of_f64_are_formed_and_stored_once,
-           large_results_pass_the_cache)
+           lists_in_place_are_exact, sums_of_f32_are_formed_and_stored_once,
+           sums_of_bf16_are_formed_and_stored_once, rows_of_few_pixels_are_exact,
+           sums_of_f64_are_formed_and_stored_once, large_results_pass_the_cache)
