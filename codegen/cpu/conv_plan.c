@@ -194,7 +194,7 @@ static int64_t pixels_ahead(const md_conv *c, const md_dense *d) {
   int64_t room = l2 * 3 / 8 / ((c->src_blocks + (c->whole_tiles ? c->dst_blocks : 0)) * block);
   bool pays = c->whole_tiles || c->src_c * c->dst_c >= AHEAD_WEIGHTS;
   if (!pays || d->tap[0].num != 1 || c->beside || d->grid[2] <= AHEAD_PIXELS) return 0;
-  return weights <= l2 / 4 && room >= LEAST_AHEAD ? MD_MIN(room, AHEAD_PIXELS) : 0;
+  return weights <= l2 && room >= LEAST_AHEAD ? MD_MIN(room, AHEAD_PIXELS) : 0;
 }
 
 // A divisor of the pixels spares a second version of the code. Without one, whole register tiles.
