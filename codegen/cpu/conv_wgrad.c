@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weight gradient: dw[o,i,k] = sum over n, p of dy[n,o,p] * x[n,i,p*stride + off(k)].
 //
-// Work is cut into items by groups of output channels and by splits of the sum over pixels, each with
+// Work is cut into items by groups of the channels that are more, of x or dy, and by splits of the sum over pixels, each with
 // a part of dw of its own in the workspace; a last phase adds the splits in order. Many splits of a
 // large dw would cost more than packing x once for each group. An item walks over its tiles of pixels:
 // both windows are packed (prologues applied); for each block of input channels and two blocks of
@@ -23,7 +23,7 @@ enum {
   ITEMS = 4,
   STRIP_CELLS = 128,
   PIECE_CELLS = 16,
-  SMALL_DW = 1 << 20,
+  SMALL_DW = 1 << 19,
   LITTLE_DW = 1 << 16
 };
 
@@ -33,16 +33,17 @@ typedef struct Side {
   md_dense d;
   md_cells cells;  // its pixels, where a product takes several
   int64_t width;   // cells in a row
+  int64_t blocks;  // of channels, of a group
   bool in_place;   // the window is the tensor itself
   md_ir window;
 } Side;
 
 typedef struct md_wgrad {
   md_kernel *k;
-  md_conv c;                     // as if a forward convolution x -> dy
-  Side x, y;                     // y: dy
-  int64_t xstep;                 // in x from the cell of an output row to the next
-  int64_t groups, group_blocks;  // of output blocks
+  md_conv c;       // as if a forward convolution x -> dy
+  Side x, y;       // y: dy
+  int64_t xstep;   // in x from the cell of an output row to the next
+  int64_t groups;  // of blocks of x or of dy
   int64_t splits, tiles_each;
   int64_t strip[3];          // t, h, cells
   int64_t piece;             // cells between fetches for the next tile
@@ -62,7 +63,7 @@ static int64_t rows_of(const Wgrad *g) { return g->inner * g->joined[0] * g->joi
 // Offset in an item's dw of channel block (ob, ib), tap, row.
 static md_ir partial_offset(const Wgrad *g, md_ir ob, md_ir ib, md_ir tap, int64_t row) {
   md_emit *e = &g->k->e;
-  md_ir off = md_iadd(e, md_imulc(e, ob, g->c.src_blocks), ib);
+  md_ir off = md_iadd(e, md_imulc(e, ob, g->x.blocks), ib);
   off = md_iadd(e, md_imulc(e, off, taps_of(&g->c)), tap);
   return md_imulc(e, md_iaddc(e, md_imulc(e, off, g->inner), row), g->c.lanes);
 }
@@ -108,7 +109,7 @@ static void fetch_share(const Wgrad *g, const Side *s, md_ir block, md_ir strip,
 static void fetch_ahead(const Wgrad *g, md_ir strip, md_ir piece, int64_t pieces, int blocks,
                         md_ir ob, md_ir ib) {
   md_emit *e = &g->k->e;
-  int64_t pairs = md_ceil_div(g->group_blocks, 2);  // see md_in_pairs
+  int64_t pairs = md_ceil_div(g->y.blocks, 2);  // see md_in_pairs
   md_ir share = md_iadd(e, md_imulc(e, md_idivc(e, ob, 2), pieces), piece);
   fetch_share(g, &g->x, ib, strip, share, pairs * pieces);
   share = md_iadd(e, md_imulc(e, ib, pieces), piece);
@@ -225,7 +226,7 @@ static void emit_items(Wgrad *g) {
   md_emit *e = &k->e;
   const md_conv *c = &g->c;
   int64_t xbytes = side_bytes(g, &g->x, g->x.d.chunk);
-  int64_t ybytes = side_bytes(g, &g->y, g->group_blocks), row_bytes = 0;
+  int64_t ybytes = side_bytes(g, &g->y, g->y.blocks), row_bytes = 0;
   if (c->in_cell > 1)
     row_bytes = MD_MAX(md_cells_row_bytes(c, &g->x.d, &g->x.cells),
                        md_cells_row_bytes(c, &g->y.d, &g->y.cells));
@@ -235,7 +236,9 @@ static void emit_items(Wgrad *g) {
   g->sums = md_at(e, c->wide, md_workspace(k, g->place), md_imulc(e, k->item, g->partial));
   clear(g);
   int64_t per_sample = md_dense_tiles(&g->x.d), all = per_sample * c->n;
-  md_ir group = md_imulc(e, md_imodc(e, k->item, g->groups), g->group_blocks);
+  md_ir group = md_imodc(e, k->item, g->groups);
+  md_ir x0 = md_imulc(e, group, g->x.blocks < c->src_blocks ? g->x.blocks : 0);
+  md_ir y0 = md_imulc(e, group, g->y.blocks < c->dst_blocks ? g->y.blocks : 0);
   md_ir first = md_imulc(e, md_idivc(e, k->item, g->groups), g->tiles_each);
   md_ir last = md_imin(e, md_iaddc(e, first, g->tiles_each), md_i64(e, all));
   md_loop tile = md_loop_begin(e, first, last, 1, "tile");
@@ -249,15 +252,15 @@ static void emit_items(Wgrad *g) {
     g->next_m0[i] = md_imulc(e, next[1 + i], g->x.d.tile[i]);
   }
   g->next_n = next[0];
-  pack_side(g, &g->y, index[0], group, md_i64(e, g->group_blocks), yw);
+  pack_side(g, &g->y, index[0], y0, md_i64(e, g->y.blocks), yw);
   int64_t step = g->x.d.chunk;
-  md_loop chunk = md_loop_begin(e, md_i64(e, 0), md_i64(e, c->src_blocks), step, "chunk");
+  md_loop chunk = md_loop_begin(e, md_i64(e, 0), md_i64(e, g->x.blocks), step, "chunk");
   g->first = chunk.i;
   g->blocks = md_i64(e, step);
-  if (c->src_blocks % step)
-    g->blocks = md_imin(e, md_isub(e, md_i64(e, c->src_blocks), chunk.i), g->blocks);
-  pack_side(g, &g->x, index[0], g->first, g->blocks, k->scratch);
-  md_in_pairs(e, g->group_blocks, block_group, g);
+  if (g->x.blocks % step)
+    g->blocks = md_imin(e, md_isub(e, md_i64(e, g->x.blocks), chunk.i), g->blocks);
+  pack_side(g, &g->x, index[0], md_iadd(e, x0, chunk.i), g->blocks, k->scratch);
+  md_in_pairs(e, g->y.blocks, block_group, g);
   md_loop_end(e, &chunk);
   md_loop_end(e, &tile);
   md_phase_end(k);
@@ -268,14 +271,15 @@ static md_ir merged(const void *wgrad, md_ir ob, md_ir ib, md_ir tap, md_ir row)
   const Wgrad *g = wgrad;
   const md_conv *c = &g->c;
   md_emit *e = &g->k->e;
-  md_ir in_group = md_imodc(e, ob, g->group_blocks), group = md_idivc(e, ob, g->group_blocks);
-  md_ir off = md_iadd(e, partial_offset(g, in_group, ib, tap, 0), md_imulc(e, row, c->lanes));
+  md_ir group = md_iadd(e, md_idivc(e, ob, g->y.blocks), md_idivc(e, ib, g->x.blocks));
+  md_ir y = md_imodc(e, ob, g->y.blocks), x = md_imodc(e, ib, g->x.blocks);
+  md_ir off = md_iadd(e, partial_offset(g, y, x, tap, 0), md_imulc(e, row, c->lanes));
   off = md_iadd(e, off, md_imulc(e, group, g->partial));
   md_ir sum = NULL, from = md_workspace(g->k, g->place);
   for (int64_t s = 0; s < g->splits; s++) {
     int64_t part = s * g->groups * g->partial;
-    md_ir x = md_load(e, c->wide, from, md_iaddc(e, off, part), c->lanes, NULL);
-    sum = sum ? md_fadd(e, sum, x) : x;
+    md_ir share = md_load(e, c->wide, from, md_iaddc(e, off, part), c->lanes, NULL);
+    sum = sum ? md_fadd(e, sum, share) : share;
   }
   return sum;
 }
@@ -316,10 +320,12 @@ static void choose_groups(Wgrad *g) {
   g->inner = MD_MIN(c->src_c, c->lanes);
   int64_t block = c->src_blocks * taps_of(c) * g->inner * c->lanes;
   bool large = c->dst_blocks * block * md_dtype_size(c->wide) > SMALL_DW;
-  g->groups = large && c->dst_blocks % (2 * ITEMS) == 0 ? ITEMS : 1;
-  g->group_blocks = c->dst_blocks / g->groups;
-  g->partial = g->group_blocks * block;
-  if (g->groups > 1) c->beside = g->group_blocks * c->lanes * md_dtype_size(c->packed);
+  bool by_x = c->src_blocks > c->dst_blocks && c->src_blocks % ITEMS == 0;
+  g->groups = large && (by_x || c->dst_blocks % (2 * ITEMS) == 0) ? ITEMS : 1;
+  g->x.blocks = c->src_blocks / (by_x ? g->groups : 1);
+  g->y.blocks = c->dst_blocks / (by_x ? 1 : g->groups);
+  g->partial = c->dst_blocks * block / g->groups;
+  if (g->groups > 1) c->beside = g->y.blocks * c->lanes * md_dtype_size(c->packed);
 }
 
 // Where dw stays in cache whatever the order, x is packed a block at a time, which never leaves L1. Cells take longer to
@@ -403,7 +409,8 @@ md_wgrad *md_wgrad_create(md_kernel *k, const md_dense *tile, int64_t splits) {
   g->x.d.ahead = true;
   const md_conv *c = &g->c;
   g->inner = MD_MIN(c->src_c, c->lanes);
-  g->group_blocks = c->dst_blocks;
+  g->x.blocks = c->src_blocks;
+  g->y.blocks = c->dst_blocks;
   g->partial = c->dst_blocks * c->src_blocks * g->inner * c->lanes;
   join_in_cells(g);
   choose_strip(g);

@@ -83,7 +83,7 @@ static void check_shapes(const char *of, int first) {
   for (int i = first; i < first + 12; i++) check_shape(of, draw_convolution((uint64_t)i));
 }
 
-// More than a megabyte of weights: their gradient is made in groups of output channels.
+// A megabyte of weights: their gradient is made in groups of output or of input channels.
 static void check_large(const char *of, Sweep s) {
   for (int i = 0; i < 3; i++) {
     s.stride[i] = s.dilation[i] = 1;
@@ -106,6 +106,8 @@ END_TEST
 START_TEST(many_weights_of_f32_are_exact) {
   check_large("f32",
               (Sweep){.n = 1, .in = 240, .out = 128, .size = {3, 13, 12}, .kernel = {1, 3, 4}});
+  check_large("f32",
+              (Sweep){.n = 2, .in = 320, .out = 144, .size = {2, 7, 5}, .kernel = {1, 3, 2}});
 }
 END_TEST
 START_TEST(many_weights_of_bf16_are_exact) {
