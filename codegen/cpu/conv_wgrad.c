@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Weight gradient: dw[o,i,k] = sum over n, p of dy[n,o,p] * x[n,i,p*stride + off(k)].
 //
-// Work is cut into items by groups of the channels that are more, of x or dy, and by splits of the sum over pixels, each with
-// a part of dw of its own in the workspace; a last phase adds the splits in order. Many splits of a
-// large dw would cost more than packing x once for each group. An item walks over its tiles of pixels:
+// Work is cut into items by groups of channels, of x or of dy, whichever are more, and by splits of the sum over pixels,
+// each with a part of dw of its own in the workspace; a last phase adds the splits in order. Many splits of a large dw
+// would cost more than packing the other operand once for each group. An item walks over its tiles of pixels:
 // both windows are packed (prologues applied); for each block of input channels and two blocks of
 // output channels, strips of pixels that L1 holds are run over for every tap:
 //
