@@ -16,10 +16,10 @@
 #include "codegen/cpu/parts.h"
 
 enum {
-  SPARE_REGISTERS = 8,
-  MAX_ACC = 24,
+  SPARE_REGISTERS = 7,
+  MAX_ACC = 25,
   FEW_CHANNELS = 8,
-  FEW_ROWS = 12,
+  FEW_ROWS = 16,
   ITEMS = 4,
   STRIP_CELLS = 128,
   PIECE_CELLS = 16,
