@@ -23,7 +23,7 @@ enum {
   ITEMS = 4,
   STRIP_CELLS = 128,
   PIECE_CELLS = 16,
-  SMALL_DW = 1 << 19,
+  SMALL_DW = 3 << 18,
   LITTLE_DW = 1 << 16
 };
 
