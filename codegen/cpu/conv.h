@@ -51,8 +51,8 @@ typedef struct md_conv {
   md_dtype wide;     // of accumulators: f64 or f32
   md_dtype packed;   // of windows and panels: wide, or bf16 where the target multiplies pairs of it
   md_dtype cell;     // what a multiplication takes of them: an element, or several as an integer
-  int in_cell;  // elements in a cell: 2 of bf16, and twice as many where lanes fill half a register
-  int64_t bytes;  // of a window for each of its elements
+  int in_cell;       // elements in it: 2 of bf16; twice as many in half a register
+  int64_t bytes;     // of a window for each of its elements
   int lanes;
   int64_t n, src_c, dst_c, src_blocks, dst_blocks;
   int64_t src_size[3], dst_size[3], kernel[3];

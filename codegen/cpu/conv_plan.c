@@ -186,7 +186,7 @@ static void grow(const md_conv *c, md_dense *d, int axis) {
 }
 
 // A list of one tap reads much for what it multiplies: small tiles then, each fetched while the one before is
-// multiplied. Two windows, and weights or their gradient, which every tile reads again, should leave some of L2, and a
+// multiplied. Two windows should leave most of L2 to weights or their gradient, which every tile reads again, and a
 // tile of a forward convolution be some work. Returns how many pixels a tile has at most; 0: nothing is fetched.
 static int64_t pixels_ahead(const md_conv *c, const md_dense *d) {
   int64_t l2 = c->k->e.cpu->l2_bytes, block = c->lanes * c->bytes;

@@ -17,7 +17,7 @@
 
 enum {
   SPARE_REGISTERS = 7,
-  MAX_ACC = 25,
+  MAX_ACC = 25,  // a channel's 5 x 5 taps
   FEW_CHANNELS = 8,
   FEW_ROWS = 16,
   ITEMS = 4,
