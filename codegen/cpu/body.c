@@ -217,14 +217,15 @@ static void make_pointwise(md_body *b, const md_node *n, const md_spot *at) {
   }
 }
 
-// Every element backwards, or every other one: two vectors have those, and none behind the last.
+// Every element backwards, or every other one. Two vectors have all of those and none behind: the second begins at the
+// last element of the first.
 static md_ir load_near(md_emit *e, md_dtype d, md_ir ptr, const md_index *x, const md_spot *at) {
   int lanes = at->lanes, last = lanes - 1, from[64];
   int64_t down = x->step < 0 ? -x->step * last : 0;
   bool all = x->step == -1;
   for (int i = 0; i < lanes; i++) {
     int nth = x->step < 0 ? last - i : i;
-    from[i] = all ? nth : 2 * nth < lanes ? 2 * nth : 2 * nth - last + lanes;
+    from[i] = all ? nth : 2 * nth < lanes ? 2 * nth : 2 * nth + 1;
   }
   md_ir base = md_iaddc(e, x->base, -down), mask = at->mask;
   if (mask) mask = md_shuffle(e, mask, NULL, from, lanes);

@@ -23,7 +23,7 @@ static int64_t taps_of(const md_conv *c) { return c->kernel[0] * c->kernel[1] * 
 int64_t md_panel_cells(const md_conv *c) {
   return c->src_blocks * taps_of(c) * inner_cells(c) * c->lanes;
 }
-// First tap of cell j along w: the last cell of an odd number begins one earlier.
+// First tap of cell j along w: where cells do not divide the taps, the last one begins earlier.
 static md_ir first_tap(const md_conv *c, md_ir j) {
   md_emit *e = &c->k->e;
   return md_imin(e, md_imulc(e, j, c->in_cell), md_i64(e, c->kernel[2] - c->in_cell));
@@ -60,8 +60,8 @@ static md_ir weight_cell(const md_conv *c, md_ir dst, md_ir mask, md_ir sb, cons
       at[2] = md_iaddc(e, first, i);
     }
     w[i] = md_weights_at(c, dst, mask, src, at);
-    // A tap that the cell before holds already; its zero weight meets an element that counts anyway.
-    if (c->planar && c->kernel[2] % c->in_cell && i < c->in_cell - c->kernel[2] % c->in_cell)
+    // Taps that the cell before the last holds already; their zero weights meet elements that count anyway.
+    if (c->planar && i < row_cells(c) * c->in_cell - c->kernel[2])
       w[i] = md_select(e, md_ieq(e, md_imulc(e, j, c->in_cell), first), w[i],
                        md_const(e, c->type, c->lanes, 0));
   }

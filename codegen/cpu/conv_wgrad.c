@@ -328,9 +328,10 @@ static void choose_groups(Wgrad *g) {
   if (g->groups > 1) c->beside = g->y.blocks * c->lanes * md_dtype_size(c->packed);
 }
 
-// Where dw stays in cache whatever the order, x is packed a block at a time, which never leaves L1. Cells take longer to
-// pack, so that several blocks of them are better.
+// Of a group's blocks at most. Where dw stays in cache whatever the order, x is packed a block at a time, which never
+// leaves L1. Cells take longer to pack, so that several blocks of them are better.
 static void choose_chunk(Wgrad *g) {
+  g->x.d.chunk = MD_MIN(g->x.d.chunk, g->x.blocks);
   bool little = g->partial * md_dtype_size(g->c.wide) <= LITTLE_DW;
   if (g->x.d.tail == 2 && little && g->c.in_cell == 1) g->x.d.chunk = 1;
 }

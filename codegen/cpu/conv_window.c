@@ -97,10 +97,10 @@ static void join_cells(const Row *r, const md_cells *p, md_ir to, md_ir base, md
 // A row of pixels in p->row, behind which zeros lie, to the cells from `base`.
 static void join_pixels(const Row *r, const md_cells *p, md_ir to, md_ir base) {
   md_emit *e = &r->c->k->e;
-  MD_ASSERT(!r->d->planar || p->step == 1, "pairs %lld apart", (long long)p->step);
+  MD_ASSERT(!r->d->planar || p->step == 1, "cells %lld apart", (long long)p->step);
   int64_t step = r->d->planar ? r->c->lanes : 1, whole = p->num / step * step;
   if (whole) {
-    md_loop j = md_loop_begin(e, md_i64(e, 0), md_i64(e, whole), step, "pair");
+    md_loop j = md_loop_begin(e, md_i64(e, 0), md_i64(e, whole), step, "cell");
     join_cells(r, p, to, base, j.i, NULL);
     md_loop_end(e, &j);
   }
@@ -124,7 +124,7 @@ static md_ir row_exists(const md_conv *c, const md_dense *d, const md_ir at[5]) 
   return inside;
 }
 
-// `width` pixels and, with pairs, the zeros behind them.
+// `width` pixels and, with cells, the zeros behind them.
 static void pack_row(Row *r, int64_t width, const md_cells *cells, md_ir to, md_ir base) {
   const md_dense *d = r->d;
   md_emit *e = &r->c->k->e;

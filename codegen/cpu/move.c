@@ -469,7 +469,7 @@ static void emit_fold(md_kernel *k) {
   md_finish_kept(k);
   const md_node *n = k->r->anchor;
   md_type t = *md_type_in(k->r->g, n->out);
-  bool rows = n->op == MD_OP_space_to_depth && t.block && k->e.cpu->lanes > 1;
+  bool rows = n->op == MD_OP_space_to_depth && t.block;
   if (rows) t.shape.dim[4] = 1;
   md_walk w = md_walk_of(k, &t);
   md_walk_phase(k, "fold", &w, rows ? put_folded_row : put_folded, k);

@@ -79,6 +79,10 @@ static void check_in(const char *of, Sweep s, bool blocks) {
 
 static void check_shape(const char *of, Sweep s) { check_in(of, s, false); }
 
+static void check_in_blocks(const Sweep *s, int num) {
+  for (int i = 0; i < 2 * num; i++) check_in(i % 2 ? "bf16" : "f32", s[i / 2], true);
+}
+
 static void check_shapes(const char *of, int first) {
   for (int i = first; i < first + 12; i++) check_shape(of, draw_convolution((uint64_t)i));
 }
@@ -207,7 +211,7 @@ START_TEST(halves_of_registers_are_exact) {
       {2, 7, 6, {3, 5, 7}, {3, 3, 1}, {1, 1, 1}, {1, 1, 0}, {1, 1, 1}},
       {9, 5, 8, {4, 6, 6}, {3, 3, 3}, {1, 1, 1}, {0, 0, 1}, {1, 1, 1}},
   };
-  for (int i = 0; i < 2 * MD_COUNT(few); i++) check_in(i % 2 ? "bf16" : "f32", few[i / 2], true);
+  check_in_blocks(few, MD_COUNT(few));
 }
 END_TEST
 
@@ -220,7 +224,7 @@ START_TEST(lists_in_place_are_exact) {
       {1, 1040, 32, {3, 7, 13}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
       {1, 48, 8, {1, 3, 5}, {1, 1, 1}, {1, 1, 1}, {0, 0, 0}, {1, 1, 1}},
   };
-  for (int i = 0; i < 2 * MD_COUNT(list); i++) check_in(i % 2 ? "bf16" : "f32", list[i / 2], true);
+  check_in_blocks(list, MD_COUNT(list));
 }
 END_TEST
 
